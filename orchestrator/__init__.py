@@ -1,0 +1,1 @@
+"""Who runs a sweep: plan, lanes, search, tracking, selection."""

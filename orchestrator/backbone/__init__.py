@@ -1,0 +1,1 @@
+"""Quantize once, map without copying, hand out views."""

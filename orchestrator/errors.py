@@ -1,0 +1,42 @@
+"""The two ways a command can end badly, each with its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: where it stands (key path, row, file) and what to write instead."""
+
+    where: str
+    message: str
+
+
+class InputError(Exception):
+    """What the user gave cannot be used. Printed one line per problem; exit code 2.
+
+    Args:
+        source: the file or command that the problems are in.
+        problems: everything that is wrong with it, found in one go.
+        hint: a last line that says how to go on, where the problems themselves do not.
+    """
+
+    def __init__(self, source: str, problems: Sequence[Problem], hint: str = "") -> None:
+        super().__init__(source, tuple(problems), hint)
+        self.source = source
+        self.problems = tuple(problems)
+        self.hint = hint
+
+    def lines(self) -> list[str]:
+        """The error as it is printed, without colour."""
+        lines = [": ".join(part for part in (self.source, p.where, p.message) if part) for p in self.problems]
+        return [*lines, self.hint] if self.hint else lines
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+
+class SweepError(Exception):
+    """The input was fine and the work failed all the same. Exit code 1."""

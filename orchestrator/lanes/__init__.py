@@ -1,0 +1,1 @@
+"""Long-lived Ray Train workers that train trial after trial on one backbone."""

@@ -1,0 +1,1 @@
+"""The Search core, free of Ray, and its thin Ray Tune adapters."""

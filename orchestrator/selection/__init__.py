@@ -1,0 +1,1 @@
+"""Which method wins and how sure we are."""

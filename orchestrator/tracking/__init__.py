@@ -1,0 +1,1 @@
+"""The sweep journal, MLflow runs and the model registry."""

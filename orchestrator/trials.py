@@ -1,0 +1,88 @@
+"""The names that every part of a sweep agrees on: what a trial is, what a lane is asked, what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+
+@dataclass(frozen=True, order=True)
+class TrialKey:
+    """A trial's identity: its Optuna study (``task/method``) and its number there. Never Tune's trial id."""
+
+    study: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.study}/{self.number}"
+
+    @property
+    def task(self) -> str:
+        """The task it trains."""
+        return self.study.rpartition("/")[0]
+
+    @property
+    def method(self) -> str:
+        """The method it applies."""
+        return self.study.rpartition("/")[2]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The inverse of ``str``."""
+        study, _, number = text.rpartition("/")
+        return cls(study, int(number))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A piece of work that one lane does in one go.
+
+    Args:
+        trial: whose work it is.
+        params: the method's parameters, JSON values.
+        seed: of everything random in the trial.
+        start: optimizer steps already done.
+        stop: train until this many are done.
+        total: steps of the full schedule.
+        checkpoint: folder to continue from, relative to the sweep's storage; ``None`` for a fresh trial.
+        split: what to score at the end; ``None`` for nothing.
+    """
+
+    trial: TrialKey
+    params: dict[str, Any]
+    seed: int
+    start: int
+    stop: int
+    total: int
+    checkpoint: str | None = None
+    split: Literal["validation", "test"] | None = "validation"
+
+    @property
+    def id(self) -> str:
+        """Unique within a sweep."""
+        return f"{self.trial}:{self.start}-{self.stop}:{self.split}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a lane says of a job.
+
+    Args:
+        status: ``done``; ``failed`` by the trial's own fault; ``cancelled`` on request.
+        step: optimizer steps done.
+        metrics: the task's metrics on the split that was asked for.
+        checkpoint: folder that the trial continues from, relative to the sweep's storage.
+        facts: trainable parameters, bytes, seconds, peak memory and the like.
+        reason: why it failed, one line.
+    """
+
+    status: Literal["done", "failed", "cancelled"]
+    step: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    checkpoint: str | None = None
+    facts: dict[str, float] = field(default_factory=dict)
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
