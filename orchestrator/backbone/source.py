@@ -1,0 +1,115 @@
+"""Where a backbone's checkpoint comes from: a hub, a folder, a GGUF file, or an installed package."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.config import BackboneConfig
+from orchestrator.errors import InputError, Problem
+from orchestrator.locations import locate_package
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint at hand on this machine.
+
+    Args:
+        name: as the configuration names it.
+        path: its folder, or its GGUF file.
+        digest: changes when its content does.
+        portable: whether another machine can get it by its name.
+        trust_remote_code: as the configuration says.
+    """
+
+    name: str
+    path: Path
+    digest: str
+    portable: bool
+    trust_remote_code: bool = False
+
+    def arguments(self) -> dict[str, Any]:
+        """What transformers' ``from_pretrained`` methods want."""
+        arguments: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
+        if self.path.suffix == ".gguf":
+            return {"pretrained_model_name_or_path": self.path.parent, "gguf_file": self.path.name, **arguments}
+        return {"pretrained_model_name_or_path": self.path, **arguments}
+
+    def config(self) -> PretrainedConfig:
+        """The architecture."""
+        from transformers import AutoConfig
+
+        config: PretrainedConfig = AutoConfig.from_pretrained(**self.arguments())
+        return config
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer, with a padding token in any case."""
+        from transformers import AutoTokenizer
+
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(**self.arguments())
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
+
+
+def resolve(config: BackboneConfig, base: Path) -> Source:
+    """Bring the checkpoint to this machine where it is not here yet.
+
+    Args:
+        config: what the sweep says of its backbone.
+        base: the folder that relative paths start from.
+
+    Raises:
+        InputError: if there is no such checkpoint, or nothing in it that can be loaded without pickle.
+    """
+    if config.model.startswith("package:"):
+        return _local(config, locate_package(config.model), portable=True)
+    folder = base / Path(config.model).expanduser()
+    if folder.exists():
+        return _local(config, folder.resolve(), portable=False)
+    return _from_hub(config)
+
+
+def _local(config: BackboneConfig, path: Path, portable: bool) -> Source:
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise _unusable(config, f"{path} has no config.json")
+        if not any(path.glob("*.safetensors")):
+            raise _unusable(config, f"{path} has no *.safetensors; convert the checkpoint with save_pretrained()")
+    elif path.suffix != ".gguf":
+        raise _unusable(config, f"{path} is neither a checkpoint folder nor a .gguf file")
+    return Source(config.model, path, _content_digest(path), portable, config.trust_remote_code)
+
+
+def _from_hub(config: BackboneConfig) -> Source:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(config.model, revision=config.revision, allow_patterns=CHECKPOINT_FILES))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        message = f"no local folder of that name, and the hub gave no checkpoint {config.model!r} ({reason})"
+        raise _unusable(config, message) from error
+    digest = hashlib.sha256(f"{config.model}@{folder.name}".encode()).hexdigest()
+    return Source(config.model, folder, digest, portable=True, trust_remote_code=config.trust_remote_code)
+
+
+def _unusable(config: BackboneConfig, message: str) -> InputError:
+    return InputError("backbone.model", [Problem(config.model, message)])
+
+
+def _content_digest(path: Path) -> str:
+    files = [path] if path.is_file() else sorted([path / "config.json", *path.glob("*.safetensors")])
+    digests = []
+    for file in files:
+        with file.open("rb") as stream:
+            digests.append((file.name, hashlib.file_digest(stream, "sha256").hexdigest()))
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()

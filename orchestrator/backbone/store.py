@@ -1,0 +1,86 @@
+"""Quantized once, ever: the content-addressed store of backbones, and each node's copy of what it uses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from orchestrator.backbone.checkpoint import FORMAT, Header, write
+from orchestrator.backbone.source import Source
+from orchestrator.backbone.weights import Quantization
+from orchestrator.storage import Storage
+
+
+@dataclass(frozen=True)
+class Published:
+    """A quantized backbone in the sweep's storage.
+
+    Args:
+        digest: of the checkpoint, the settings and the file format.
+        parameters: of the checkpoint.
+        size: of the file, in bytes.
+        fresh: quantized just now, rather than found.
+    """
+
+    digest: str
+    parameters: int
+    size: int
+    fresh: bool
+
+    @property
+    def path(self) -> str:
+        """Where it is, relative to the storage."""
+        return backbone_path(self.digest)
+
+
+def backbone_path(digest: str) -> str:
+    """Where a backbone is kept, relative to the storage."""
+    return f"backbones/{digest}.safetensors"
+
+
+def backbone_digest(source: Source, auto_class: str, quantization: Quantization, double: bool) -> str:
+    """The name that a checkpoint with these settings is kept under."""
+    double = double and quantization in ("nf4", "fp4")
+    identity = [FORMAT, source.digest, auto_class, quantization, double]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
+
+
+def publish(source: Source, auto_class: str, quantization: Quantization, double: bool, storage: Storage) -> Published:
+    """Quantize ``source`` into the storage, unless it is there already.
+
+    Raises:
+        InputError: if transformers cannot load the checkpoint as ``auto_class``.
+    """
+    digest = backbone_digest(source, auto_class, quantization, double)
+    path = backbone_path(digest)
+    fresh = not storage.exists(path)
+    if fresh:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "backbone.safetensors"
+            write(source, auto_class, quantization, double, file)
+            storage.upload(file, path)
+    local = fetch(digest, storage)
+    return Published(digest, Header.read(local).parameters, local.stat().st_size, fresh)
+
+
+def cache_folder() -> Path:
+    """This node's cache: ``PEFT_SWEEP_CACHE``, or ``peft-sweep`` in the user's cache folder."""
+    if chosen := os.environ.get("PEFT_SWEEP_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "peft-sweep"
+
+
+def fetch(digest: str, storage: Storage) -> Path:
+    """This node's copy of a published backbone; fetched by whichever of its lanes asks first."""
+    file = cache_folder() / backbone_path(digest)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")):
+        if not file.exists():
+            storage.download(backbone_path(digest), file)
+    return file

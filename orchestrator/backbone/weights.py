@@ -1,0 +1,150 @@
+"""How a frozen weight is kept: packed to 4 or 8 bits, or plain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
+
+import torch
+from bitsandbytes import functional as bnb
+from torch import Tensor
+
+Quantization = Literal["nf4", "fp4", "int8", "none"]
+
+
+class FrozenWeight(Protocol):
+    """A weight of shape ``(out, in)`` that is read and never written."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(out, in)``."""
+        ...
+
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        """The weight as a matrix; a new tensor, or the stored one where it is plain already."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything to store, by part name."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class FourBitWeight:
+    """NF4 or FP4 with an absmax per block of 64, itself quantized on request (Dettmers et al., 2023, arXiv:2305.14314)."""
+
+    packed: Tensor
+    state: bnb.QuantState
+    kind: ClassVar[str] = "4bit"
+
+    @classmethod
+    def quantize(cls, weight: Tensor, quant_type: str, double: bool) -> FourBitWeight:
+        """Pack ``weight`` of shape ``(out, in)``."""
+        packed, state = bnb.quantize_4bit(weight.contiguous(), quant_type=quant_type, compress_statistics=double)
+        return cls(packed, state)
+
+    @classmethod
+    def restore(cls, parts: dict[str, Tensor]) -> FourBitWeight:
+        """The inverse of :meth:`tensors`, without copying."""
+        rest = {name: tensor for name, tensor in parts.items() if name != "packed"}
+        return cls(parts["packed"], bnb.QuantState.from_dict(rest, device=parts["packed"].device))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(out, in)``."""
+        rows, columns = self.state.shape
+        return rows, columns
+
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        """Unpack all blocks."""
+        weight: Tensor = bnb.dequantize_4bit(self.packed, self.state)
+        return weight.to(dtype)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The packed bytes and bitsandbytes' own description of them."""
+        return {"packed": self.packed, **self.state.as_dict(packed=True)}
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Let bitsandbytes unpack straight to ``dtype``, which saves a cast per pass."""
+        self.state.dtype = dtype
+
+
+@dataclass(frozen=True, eq=False)
+class EightBitWeight:
+    """Signed bytes with one scale per output row (the weight half of LLM.int8(), arXiv:2208.07339)."""
+
+    packed: Tensor
+    scale: Tensor
+    kind: ClassVar[str] = "8bit"
+
+    @classmethod
+    def quantize(cls, weight: Tensor) -> EightBitWeight:
+        """Round ``weight`` of shape ``(out, in)`` to 255 levels a row."""
+        scale = weight.float().abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
+        return cls((weight.float() / scale).round().to(torch.int8), scale)
+
+    @classmethod
+    def restore(cls, parts: dict[str, Tensor]) -> EightBitWeight:
+        """The inverse of :meth:`tensors`, without copying."""
+        return cls(parts["packed"], parts["scale"])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(out, in)``."""
+        rows, columns = self.packed.shape
+        return rows, columns
+
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        """Levels times scales."""
+        return self.packed.to(dtype) * self.scale.to(dtype)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Levels and scales."""
+        return {"packed": self.packed, "scale": self.scale}
+
+
+@dataclass(frozen=True, eq=False)
+class PlainWeight:
+    """The checkpoint's own numbers."""
+
+    weight: Tensor
+    kind: ClassVar[str] = "plain"
+
+    @classmethod
+    def restore(cls, parts: dict[str, Tensor]) -> PlainWeight:
+        """The inverse of :meth:`tensors`, without copying."""
+        return cls(parts["plain"])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(out, in)``."""
+        rows, columns = self.weight.shape
+        return rows, columns
+
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        """The weight itself where ``dtype`` is its own."""
+        return self.weight.to(dtype)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The one tensor."""
+        return {"plain": self.weight}
+
+
+def quantize(weight: Tensor, quantization: Quantization, double: bool) -> FrozenWeight:
+    """Bring ``weight`` of shape ``(out, in)`` into its stored form."""
+    if quantization == "none":
+        return PlainWeight(weight.contiguous())
+    if quantization == "int8":
+        return EightBitWeight.quantize(weight)
+    return FourBitWeight.quantize(weight, quantization, double)
+
+
+def restore(parts: dict[str, Tensor], dtype: torch.dtype) -> FrozenWeight:
+    """Rebuild a stored weight from its parts without copying; ``dtype`` is what it will be asked for."""
+    if "plain" in parts:
+        return PlainWeight.restore(parts)
+    if "scale" in parts:
+        return EightBitWeight.restore(parts)
+    four_bit = FourBitWeight.restore(parts)
+    four_bit.compute_in(dtype)
+    return four_bit
