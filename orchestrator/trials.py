@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
@@ -86,3 +88,43 @@ class Answer:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
+
+
+State = Literal["running", "complete", "pruned", "failed", "killed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """What is known of a trial: a snapshot, never changed.
+
+    Args:
+        key: which trial.
+        params: the method's parameters, JSON values.
+        state: ``pruned`` was stopped by a decision, ``killed`` by an interruption.
+        reason: why it ended, one line.
+        values: the task's metric on validation, by optimizer step, in the order of the steps.
+        lane_seconds: lane time spent on it.
+    """
+
+    key: TrialKey
+    params: Mapping[str, Any]
+    state: State = "running"
+    reason: str = ""
+    values: Mapping[int, float] = field(default_factory=dict)
+    lane_seconds: float = 0.0
+
+    @property
+    def step(self) -> int:
+        """The last step with a value; 0 before the first."""
+        return max(self.values, default=0)
+
+    @property
+    def value(self) -> float:
+        """The last value; NaN before the first."""
+        return self.values.get(self.step, math.nan)
+
+    def standing(self, *, higher_is_better: bool) -> tuple[int, float]:
+        """Sorts trials from worse to better: a later rung counts before a better value."""
+        if not math.isfinite(self.value):
+            return (0, -math.inf)
+        return (self.step, self.value if higher_is_better else -self.value)

@@ -1,0 +1,121 @@
+"""The sweep journal: everything that happened, one JSON object per line, in order.
+
+It is written before anything else learns of an event, so that MLflow, the report and a resumed sweep
+can be rebuilt from it. Only whole lines count: a line that was cut by a crash never happened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import SweepError
+
+# An event that is lost can be told from its neighbours, except these: they are on disk before work goes on.
+_DURABLE = frozenset({"sweep", "end", "test", "registered", "close"})
+
+
+class Journal:
+    """Appends events to a file; one writer, any number of readers.
+
+    Args:
+        path: the file; created with its folder. A torn last line is cut off.
+        clock: seconds since 1970, the ``time`` of each event.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cut_torn_line(path)
+        self.path = path
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._file = path.open("ab")
+
+    def append(self, event: str, **fields: Any) -> None:
+        """Write one event. From any thread; readers see it when this returns.
+
+        Args:
+            event: its name.
+            fields: JSON values. Numbers that are not finite become null, since JSON has none.
+        """
+        with self._lock:
+            line = json.dumps({"time": self._clock(), "event": event, **_finite(fields)}, allow_nan=False)
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+            if event in _DURABLE:
+                os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file; nothing can be appended any more."""
+        with self._lock:
+            self._file.close()
+
+    @staticmethod
+    def read(path: Path) -> list[dict[str, Any]]:
+        """All events of a journal, without a torn last line.
+
+        Raises:
+            SweepError: if a line is not a JSON object.
+        """
+        return read_from(path, 0)[0]
+
+
+def read_from(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
+    """The events that were written since the last call, for readers that follow a running sweep.
+
+    Args:
+        path: the journal; one that does not exist yet has no events.
+        offset: 0 at first, then what the last call returned.
+
+    Returns:
+        The events from whole lines only, and the offset to go on from.
+
+    Raises:
+        SweepError: if a line is not a JSON object.
+    """
+    if not path.exists():
+        return [], offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        whole = file.read()
+    whole = whole[: whole.rfind(b"\n") + 1]
+    events = []
+    for line in whole.splitlines(keepends=True):
+        events.append(_parse(line, path, offset))
+        offset += len(line)
+    return events, offset
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cut a file at its last newline: what follows was being written when the writer died."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        content = file.read()
+        end = content.rfind(b"\n") + 1
+        if end < len(content):
+            file.truncate(end)
+
+
+def _parse(line: bytes, path: Path, offset: int) -> dict[str, Any]:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    if not isinstance(event, dict) or "event" not in event:
+        raise SweepError(f"{path}: the line at byte {offset} is not an event; the journal is damaged")
+    return event
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
