@@ -1,0 +1,36 @@
+"""What a sweep.yaml may say, validated once; importing it loads no machine-learning library."""
+
+from orchestrator.config.load import json_schema, load_config
+from orchestrator.config.models import (
+    BackboneConfig,
+    Budget,
+    Lanes,
+    MLflowConfig,
+    SearchConfig,
+    SweepConfig,
+    Training,
+)
+from orchestrator.config.overrides import Choices, Fixed, Override, Range
+from orchestrator.config.tasks import CausalLMTask, ClassificationTask, Condition, DataFiles, Split, Task
+
+__all__ = [
+    "BackboneConfig",
+    "Budget",
+    "CausalLMTask",
+    "Choices",
+    "ClassificationTask",
+    "Condition",
+    "DataFiles",
+    "Fixed",
+    "Lanes",
+    "MLflowConfig",
+    "Override",
+    "Range",
+    "SearchConfig",
+    "Split",
+    "SweepConfig",
+    "Task",
+    "Training",
+    "json_schema",
+    "load_config",
+]

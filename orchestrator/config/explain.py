@@ -1,0 +1,144 @@
+"""What pydantic found wrong, in the words of whoever wrote the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, Tag
+from pydantic_core import ErrorDetails
+
+from orchestrator.config._section import did_you_mean
+from orchestrator.config.yaml_file import KeyPath
+
+_KINDS = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false", "NoneType": "nothing"}
+_WANTED = {
+    "string_type": "a text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+_BOUNDS = {
+    "greater_than": ("gt", "above"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "below"),
+    "less_than_equal": ("le", "at most"),
+}
+
+
+def explain(model: type[BaseModel], error: ErrorDetails) -> Iterator[tuple[KeyPath, str]]:
+    """The problems that one of pydantic's errors stands for.
+
+    Args:
+        model: what was validated.
+        error: one of ``ValidationError.errors()``.
+
+    Yields:
+        Pairs of a key path and what is wrong there.
+    """
+    path, kind = _walk(model, error["loc"])
+    if error["type"] == "refused":
+        yield from ((path + tuple(key), message) for key, message in error["ctx"]["problems"])
+    elif error["type"] == "extra_forbidden":
+        known = [*kind.model_fields] if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+        yield path, f"unknown key; {did_you_mean(str(path[-1]), known)}"
+    elif error["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        yield (*path, "type"), _choice(error["ctx"].get("tag"), _type_names(kind))
+    else:
+        yield path, _message(error)
+
+
+def _message(error: ErrorDetails) -> str:
+    value, context = error["input"], error.get("ctx", {})
+    if error["type"] == "missing":
+        return "is missing"
+    if error["type"] == "literal_error":
+        return _choice(value, [part.strip(" '") for part in context["expected"].replace(" or ", ",").split(",")])
+    if wanted := _WANTED.get(error["type"]):
+        return f"is {_shown(value)}; {wanted} is wanted"
+    if bound := _BOUNDS.get(error["type"]):
+        return f"is {value}; it must be {bound[1]} {context[bound[0]]}"
+    if error["type"] == "string_pattern_mismatch":
+        return f"is {value!r}; use letters, digits and - _ . only, and begin with a letter or digit"
+    if error["type"] == "too_short":
+        return f"is empty; give at least {context['min_length']}"
+    return str(context["error"]) if error["type"] == "value_error" else error["msg"]
+
+
+def _choice(value: Any, known: list[str]) -> str:
+    if value is None:
+        return f"is missing; choose from {', '.join(known)}"
+    return f"{_shown(value)} is not possible; {did_you_mean(str(value), known, 'choose from')}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    text = "true" if value is True else "false" if value is False else repr(value)
+    return (
+        "empty" if value is None else text if len(text) <= 60 else _KINDS.get(type(value).__name__, text[:57] + "...")
+    )
+
+
+def _walk(model: Any, loc: tuple[int | str, ...]) -> tuple[KeyPath, Any]:
+    """The key path of an error, without the marks that pydantic adds for unions, and the type that was last entered."""
+    path: list[str | int] = []
+    kind: Any = model
+    holder: Any = model
+    for part in loc:
+        kind = _plain(kind)
+        if part == "[key]":  # the name itself is wrong, and stands in the path already
+            continue
+        if (member := _member(kind, part)) is not None:
+            kind = holder = member
+            continue
+        path.append(part)
+        holder, kind = kind, _inside(kind, part)
+    return tuple(path), _plain(kind) if kind is not None and not _is_unknown(holder, loc) else holder
+
+
+def _is_unknown(holder: Any, loc: tuple[int | str, ...]) -> bool:
+    return isinstance(holder, type) and issubclass(holder, BaseModel) and loc[-1] not in holder.model_fields
+
+
+def _plain(kind: Any) -> Any:
+    """The type without its metadata and without ``None``."""
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    members = [member for member in _members(kind) if member is not type(None)]
+    return _plain(members[0]) if len(members) == 1 else kind
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    import types
+
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else ()
+
+
+def _member(kind: Any, tag: Any) -> Any:
+    """The member of a union that carries a tag."""
+    for member in _members(kind):
+        tags = [mark.tag for mark in getattr(member, "__metadata__", ()) if isinstance(mark, Tag)]
+        if tag in tags or tag in _type_names(member):
+            return _plain(member)
+    return None
+
+
+def _type_names(kind: Any) -> list[str]:
+    """What ``type: ...`` may be in a section, or in a union of sections."""
+    if members := _members(_plain(kind)):
+        return [name for member in members for name in _type_names(member)]
+    field = getattr(_plain(kind), "model_fields", {}).get("type")
+    return list(get_args(field.annotation)) if field else []
+
+
+def _inside(kind: Any, part: str | int) -> Any:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        field = kind.model_fields.get(str(part))
+        return field.annotation if field else None
+    arguments = get_args(kind)
+    return arguments[-1] if get_origin(kind) in (dict, list) else None

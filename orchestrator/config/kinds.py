@@ -1,0 +1,63 @@
+"""The kinds of values that YAML has no type for."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+_UNITS = (3600.0, 60.0, 1.0)
+
+
+def parse_duration(value: Any) -> float:
+    """Seconds of a text such as ``2h``, ``90m``, ``1h30m`` or ``45s``.
+
+    Raises:
+        ValueError: if it is none, or no time at all.
+    """
+    match = _DURATION.fullmatch(value.replace(" ", "")) if isinstance(value, str) else None
+    seconds = sum(float(part or 0) * unit for part, unit in zip(match.groups(), _UNITS, strict=True)) if match else 0.0
+    if seconds <= 0:
+        raise ValueError(f"{value!r} is no duration; write it with its unit, as in 45s, 90m, 2h or 1h30m")
+    return seconds
+
+
+def _count(value: Any) -> int | str:
+    if value == "auto" or (type(value) is int and value >= 1):
+        return value  # type: ignore[no-any-return]
+    raise ValueError(f"{value!r} is not possible; write auto or a whole number from 1 on")
+
+
+def _number(value: Any) -> int | float:
+    if type(value) in (int, float):
+        return value  # type: ignore[no-any-return]
+    raise ValueError(f"{value!r} is no number")
+
+
+def _scalar(value: Any) -> str | int | float | bool:
+    if type(value) in (str, int, float, bool):
+        return value  # type: ignore[no-any-return]
+    raise ValueError(f"{value!r} is not possible; write a text, a number, true or false")
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    PlainSerializer(lambda seconds: f"{seconds:.15g}s", return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^\d[\d.hms ]*$", "examples": ["2h", "90m", "1h30m", "45s"]}),
+]
+AutoCount = Annotated[
+    int | Literal["auto"],
+    PlainValidator(_count),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}),
+]
+Number = Annotated[int | float, PlainValidator(_number), WithJsonSchema({"type": "number"})]
+Scalar = Annotated[
+    str | int | float | bool,
+    PlainValidator(_scalar),
+    WithJsonSchema({"type": ["string", "number", "boolean"]}),
+]
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, le=1)]

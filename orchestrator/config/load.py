@@ -1,0 +1,92 @@
+"""From a file to a validated configuration, or to everything that is wrong with it at once."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from methods import names
+from orchestrator.config.explain import explain
+from orchestrator.config.models import SweepConfig
+from orchestrator.config.yaml_file import KeyPath, read_yaml
+from orchestrator.errors import InputError, Problem
+
+
+def load_config(path: Path) -> SweepConfig:
+    """Read and check a sweep's configuration.
+
+    Raises:
+        InputError: with every problem of the file.
+    """
+    values, repeated = read_yaml(path)
+    if not isinstance(values, dict):
+        raise InputError(
+            str(path), [Problem("", "holds no configuration; it must be a mapping with backbone, tasks, budget")]
+        )
+    values.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+|^[^A-Za-z0-9]+", "-", path.stem).lstrip("-._") or "sweep")
+    config, problems = _check(values, path.resolve().parent)
+    if config is None or repeated:
+        listed = [Problem(_key_path(key), message) for key, message in (*repeated, *problems)]
+        raise InputError(str(path), listed)
+    return config
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a configuration, for editors that complete and check while one types."""
+    schema = SweepConfig.model_json_schema()
+    methods = {"type": "string", "enum": list(names())}
+    schema["properties"]["methods"]["items"] = methods
+    schema["properties"]["search_space"]["propertyNames"] = methods
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _check(values: dict[Any, Any], base: Path) -> tuple[SweepConfig | None, list[tuple[KeyPath, str]]]:
+    """Validate; where that fails, strike what is wrong and look again, since one error can hide others."""
+    problems: dict[KeyPath, str] = {}
+    struck: set[KeyPath] = set()
+    left = copy.deepcopy(values)
+    while True:
+        try:
+            config = SweepConfig.model_validate(left, context={"base": base})
+            return (None, [*problems.items()]) if problems else (config, [])
+        except ValidationError as error:
+            found = [problem for details in error.errors() for problem in explain(SweepConfig, details)]
+        new = [(path, message) for path, message in found if not any(path == cut[: len(path)] for cut in struck)]
+        problems |= {path: message for path, message in reversed(new) if path not in problems}
+        struck |= {path for path, _ in new}
+        struck_now = [_strike(left, path) for path, _ in new]
+        if not any(struck_now):
+            return None, sorted(problems.items(), key=lambda problem: _order(values, problem[0]))
+
+
+def _strike(values: Any, path: KeyPath) -> bool:
+    """Remove what stands at a path; the whole list where it is an item of one."""
+    for part in path[:-1]:
+        if not isinstance(values, dict) or part not in values:
+            return False
+        if isinstance(values[part], list):
+            del values[part]
+            return True
+        values = values[part]
+    return isinstance(values, dict) and values.pop(path[-1], _strike) is not _strike
+
+
+def _order(values: Any, path: KeyPath) -> list[int]:
+    """Where a path stands in the file; what is missing comes last in its section."""
+    order = []
+    for part in path:
+        keys = (
+            list(values) if isinstance(values, dict) else list(range(len(values))) if isinstance(values, list) else []
+        )
+        order.append(keys.index(part) if part in keys else len(keys))
+        values = values[part] if part in keys else None
+    return order
+
+
+def _key_path(path: KeyPath) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".")

@@ -1,0 +1,251 @@
+"""Everything that a sweep.yaml may say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from methods import names
+from orchestrator.config._section import NAME_PATTERN, Section, did_you_mean, refusal
+from orchestrator.config.kinds import AutoCount, Count, Fraction, Seconds
+from orchestrator.config.overrides import Override, misfits
+from orchestrator.config.tasks import DataFiles, Task
+from orchestrator.errors import InputError
+from orchestrator.locations import PACKAGE, local_path, mask_secrets
+
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class BackboneConfig(Section):
+    """The frozen model that every trial shares."""
+
+    model: str
+    """Hub id, local checkpoint folder or GGUF file, or ``package:NAME/SUBFOLDER`` of an installed Python package."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; its main branch if left out."""
+    quantization: Literal["nf4", "fp4", "int8", "none"] = "nf4"
+    """How the frozen linear layers are stored."""
+    double_quantization: bool = True
+    """Whether the 4-bit formats' own scales are quantized too, which saves about 0.4 bit per weight."""
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What frozen layers multiply in; auto takes bfloat16 where the hardware is fast at it."""
+    trust_remote_code: bool = False
+    """Whether the checkpoint's own Python code may run. Only for checkpoints that you trust as you trust a program."""
+
+    @model_validator(mode="after")
+    def _there(self, info: ValidationInfo) -> BackboneConfig:
+        if info.context is not None and (problem := self._problem(info.context["base"])):
+            raise refusal([(("model",), problem)])
+        return self
+
+    def _problem(self, base: Path) -> str:
+        try:
+            path = local_path(self.model, base)
+        except InputError as error:
+            return f"{self.model}: {error.problems[0].message}"
+        if path is None:
+            return "cannot be a URI; write a hub id, a folder, or package:NAME/SUBFOLDER"
+        hub_id = self.model.count("/") <= 1 and self.model[:1] not in "./~" and not self.model.endswith((".gguf", "/"))
+        return "" if path.exists() or hub_id or self.model.startswith(PACKAGE) else f"there is no {path}"
+
+
+class Budget(Section):
+    """When to stop; the first limit that is reached counts."""
+
+    trials: Count | None = None
+    """How many trials to start, over all methods and tasks."""
+    wall_time: Seconds | None = None
+    """How long the sweep may take, as in 45s, 90m, 2h or 1h30m. In seconds once read."""
+    lane_hours: Annotated[float, Field(gt=0)] | None = None
+    """How many hours of work all lanes together may do."""
+
+    @model_validator(mode="after")
+    def _limited(self) -> Budget:
+        if self.trials is None and self.wall_time is None and self.lane_hours is None:
+            raise ValueError("sets no limit; give trials, wall_time or lane_hours")
+        return self
+
+
+class Training(Section):
+    """Limits of one trial."""
+
+    max_steps: Count = 200
+    """Optimizer steps of a trial that is not stopped."""
+    max_length: Annotated[int, Field(ge=4)] = 128
+    """Tokens of a row, at most; longer ones are cut."""
+    evaluation_batch: Count = 64
+    """Rows that are scored at once."""
+    validation_rows: Count = 2048
+    """Validation rows that are scored at a rung, at most; always the same ones."""
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Largest norm of a step's gradient; what is longer is scaled down to it."""
+
+
+class SearchConfig(Section):
+    """How trials are stopped early (asynchronous successive halving, per method)."""
+
+    reduction_factor: Annotated[int, Field(ge=2)] = 2
+    """One in so many trials goes on at a rung."""
+    first_rung: Fraction = 0.25
+    """Where the first rung stands, as a fraction of ``max_steps``."""
+    min_results: Count = 4
+    """No trial is stopped before its rung has so many results."""
+
+
+class Lanes(Section):
+    """The workers that train trials: one per GPU, or per CPU core where there is no GPU."""
+
+    min: Count = 1
+    """Start as soon as so many are there."""
+    max: AutoCount = "auto"
+    """At most so many; auto takes what the cluster has."""
+    workers: Count = 1
+    """Processes of one lane."""
+    pack: AutoCount = "auto"
+    """Trials that a lane trains at once."""
+    cpus: Annotated[float, Field(gt=0)] | None = None
+    """CPU cores of a worker."""
+    gpus: Annotated[float, Field(ge=0)] | None = None
+    """GPUs of a worker; 0 keeps to the CPU."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Lanes:
+        if isinstance(self.max, int) and self.max < self.min:
+            raise refusal([(("max",), f"is {self.max}; it must be at least min, which is {self.min}")])
+        return self
+
+
+class MLflowConfig(Section):
+    """Where runs and models are recorded."""
+
+    tracking_uri: str = "sqlite:///mlflow.db"
+    """Where runs go: a database or a server, in any form that MLflow takes."""
+    registry_uri: str | None = None
+    """Where models go; the tracking URI if left out."""
+    experiment: str | None = None
+    """The experiment's name; the sweep's name if left out."""
+
+
+def _known_method(name: str) -> str:
+    if name not in names():
+        raise ValueError(f'unknown method "{name}"; {did_you_mean(name, names())}')
+    return name
+
+
+Method = Annotated[str, AfterValidator(_known_method)]
+
+
+def _distinct(methods: list[str]) -> list[str]:
+    if twice := sorted({name for name in methods if methods.count(name) > 1}):
+        raise ValueError(f"{', '.join(twice)} given more than once")
+    return methods
+
+
+class SweepConfig(Section):
+    """One sweep: which tasks, which methods, on which backbone, within which budget."""
+
+    name: Name = "sweep"
+    """Letters, digits and - _ . only; the file's name if left out."""
+    backbone: BackboneConfig
+    """The frozen model that every trial shares."""
+    tasks: Annotated[dict[Name, Task], Field(min_length=1)]
+    """What to train for, by name."""
+    methods: Annotated[list[Method], Field(min_length=1), AfterValidator(_distinct)] = Field(
+        default_factory=lambda: list(names())
+    )
+    """Fine-tuning methods to compare; all that there are if left out."""
+    search_space: dict[Method, dict[str, Override]] = Field(default_factory=dict)
+    """Overrides of the methods' search spaces: by method, then by hyperparameter, either ``{choices: [...]}``,
+    ``{low: ..., high: ..., log: ..., step: ...}`` or ``{value: ...}``."""
+    budget: Budget
+    """When to stop; at least one limit."""
+    training: Training = Training()
+    """Limits of one trial."""
+    search: SearchConfig = SearchConfig()
+    """How trials are stopped early."""
+    lanes: Lanes = Lanes()
+    """The workers that train trials."""
+    mlflow: MLflowConfig = MLflowConfig()
+    """Where runs and models are recorded."""
+    storage: str = "sweeps"
+    """Folder (relative to the working directory) or URI that all nodes reach; every sweep has a folder there."""
+    seed: Seed = 0
+    """What every random choice derives from."""
+
+    _base: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @field_validator("search_space")
+    @classmethod
+    def _fits(cls, search_space: dict[str, dict[str, Override]]) -> dict[str, dict[str, Override]]:
+        if problems := _override_problems(search_space):
+            raise refusal(problems)
+        return search_space
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Remember where relative paths start from."""
+        if context is not None:
+            self._base = context["base"]
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative paths of data and backbone start from: the configuration's own."""
+        return self._base
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything spelled out as JSON values, local paths absolute, without the secrets that URIs may carry."""
+        values = self.model_dump(mode="json")
+        for name, task in self.tasks.items():
+            data = task.data
+            values["tasks"][name]["data"] = (
+                {split: self._absolute(file) for split, file in data.model_dump().items()}
+                if isinstance(data, DataFiles)
+                else self._absolute(data)
+            )
+        if (self.base / self.backbone.model).exists():
+            values["backbone"]["model"] = self._absolute(self.backbone.model)
+        cleaned: dict[str, Any] = _masked(values)
+        return cleaned
+
+    def _absolute(self, reference: str) -> str:
+        path = None if reference.startswith(PACKAGE) else local_path(reference, self.base)
+        return reference if path is None else str(path.resolve())
+
+
+def _override_problems(search_space: dict[str, dict[str, Override]]) -> list[tuple[tuple[str | int, ...], str]]:
+    return [problem for method, overrides in search_space.items() for problem in _of_method(method, overrides)]
+
+
+def _of_method(method: str, overrides: dict[str, Override]) -> list[tuple[tuple[str | int, ...], str]]:
+    import search_spaces
+
+    try:
+        known = search_spaces.get(method).distributions
+    except KeyError:
+        return [((method,), "has no search space")]
+    problems: list[tuple[tuple[str | int, ...], str]] = []
+    for name, override in overrides.items():
+        if name not in known:
+            problems.append(((method, name), f"unknown hyperparameter; {did_you_mean(name, list(known))}"))
+            continue
+        found = misfits(override, known[name])
+        problems += [((method, name, *key), message) for key, message in found]
+    return problems
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _masked(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_masked(inner) for inner in value]
+    return mask_secrets(value) if isinstance(value, str) else value

@@ -1,0 +1,91 @@
+"""YAML as its 1.2 specification means it: ``no`` is a text, ``1e-4`` a number, and a key stands once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orchestrator.errors import InputError, Problem
+
+KeyPath = tuple[str | int, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with the scalars of YAML 1.2's core schema."""
+
+
+_SCALARS = [
+    ("bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF"),
+    ("null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
+    ("int", re.compile(r"^[-+]?[0-9]+$"), "-+0123456789"),
+    ("float", re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$"), "-+.0123456789"),
+    ("merge", re.compile(r"^<<$"), "<"),
+]
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in _SCALARS:
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, list(_first))
+
+
+def _int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node))
+
+
+def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    return float(loader.construct_scalar(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _float)
+
+
+def read_yaml(path: Path) -> tuple[Any, list[tuple[KeyPath, str]]]:
+    """The values of a file, and the keys that it gives twice.
+
+    Raises:
+        InputError: if the file is not there or is not YAML.
+    """
+    try:
+        loader = _Loader(path.read_bytes())
+        node = loader.get_single_node()
+        if node is None:
+            return None, []
+        return loader.construct_document(node), list(_repeated(node, (), set()))
+    except OSError as error:
+        raise InputError(str(path), [Problem("", error.strerror or "cannot be read")]) from error
+    except yaml.YAMLError as error:
+        raise InputError(str(path), [_syntax(error)]) from error
+
+
+def _repeated(node: yaml.Node, path: KeyPath, seen: set[int]) -> Iterator[tuple[KeyPath, str]]:
+    if id(node) in seen:  # an anchor that is used again
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for place, item in enumerate(node.value):
+            yield from _repeated(item, (*path, place), seen)
+    elif isinstance(node, yaml.MappingNode):
+        lines: dict[Any, int] = {}
+        for key, value in node.value:
+            line, inner = key.start_mark.line + 1, (*path, str(key.value))
+            if (first := lines.setdefault((key.tag, str(key.value)), line)) != line or _shared_line(node, key):
+                yield inner, f"given twice, in lines {first} and {line}; keep one"
+            yield from _repeated(value, inner, seen)
+
+
+def _shared_line(node: yaml.MappingNode, key: yaml.Node) -> bool:
+    """Whether an earlier key of the same name stands in the same line, as in ``{a: 1, a: 2}``."""
+    same = [
+        k for k, _ in node.value if (k.tag, k.value, k.start_mark.line) == (key.tag, key.value, key.start_mark.line)
+    ]
+    return same[0] is not key
+
+
+def _syntax(error: yaml.YAMLError) -> Problem:
+    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
+        where = f"line {mark.line + 1}, column {mark.column + 1}"
+        return Problem(where, ", ".join(text for text in (error.context, error.problem) if text))
+    return Problem("", "is not YAML: " + " ".join(str(error).split()))
