@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -90,7 +91,10 @@ class Answer:
         return asdict(self)
 
 
-State = Literal["running", "complete", "pruned", "failed", "killed"]
+Ending = Literal["complete", "pruned", "failed", "killed"]
+"""``pruned`` was stopped by a decision, ``killed`` by an interruption."""
+
+State = Literal["running"] | Ending
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +104,7 @@ class TrialRecord:
     Args:
         key: which trial.
         params: the method's parameters, JSON values.
-        state: ``pruned`` was stopped by a decision, ``killed`` by an interruption.
+        state: ``running``, or how it ended.
         reason: why it ended, one line.
         values: the task's metric on validation, by optimizer step, in the order of the steps.
         lane_seconds: lane time spent on it.
@@ -128,3 +132,14 @@ class TrialRecord:
         if not math.isfinite(self.value):
             return (0, -math.inf)
         return (self.step, self.value if higher_is_better else -self.value)
+
+
+def trial_seed(seed: int, trial: TrialKey) -> int:
+    """A trial's own seed, the same in every run of the same sweep."""
+    digest = hashlib.sha256(f"{seed}:{trial}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def checkpoint_path(trial: TrialKey, step: int) -> str:
+    """Where a trial's state after so many steps is kept, relative to the sweep's folder."""
+    return f"checkpoints/{trial}/step-{step}"

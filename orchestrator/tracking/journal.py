@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import SweepError
+from orchestrator.lines import cut_torn_line
 
 # An event that is lost can be told from its neighbours, except these: they are on disk before work goes on.
 _DURABLE = frozenset({"sweep", "end", "test", "registered", "close"})
@@ -31,11 +32,11 @@ class Journal:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
         cut_torn_line(path)
         self.path = path
         self._clock = clock
         self._lock = threading.Lock()
-        self._file = path.open("ab")
 
     def append(self, event: str, **fields: Any) -> None:
         """Write one event. From any thread; readers see it when this returns.
@@ -46,15 +47,11 @@ class Journal:
         """
         with self._lock:
             line = json.dumps({"time": self._clock(), "event": event, **_finite(fields)}, allow_nan=False)
-            self._file.write(line.encode() + b"\n")
-            self._file.flush()
-            if event in _DURABLE:
-                os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Close the file; nothing can be appended any more."""
-        with self._lock:
-            self._file.close()
+            with self.path.open("ab") as file:
+                file.write(line.encode() + b"\n")
+                file.flush()
+                if event in _DURABLE:
+                    os.fsync(file.fileno())
 
     @staticmethod
     def read(path: Path) -> list[dict[str, Any]]:
@@ -90,17 +87,6 @@ def read_from(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
         events.append(_parse(line, path, offset))
         offset += len(line)
     return events, offset
-
-
-def cut_torn_line(path: Path) -> None:
-    """Cut a file at its last newline: what follows was being written when the writer died."""
-    if not path.exists():
-        return
-    with path.open("r+b") as file:
-        content = file.read()
-        end = content.rfind(b"\n") + 1
-        if end < len(content):
-            file.truncate(end)
 
 
 def _parse(line: bytes, path: Path, offset: int) -> dict[str, Any]:

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
+
+from orchestrator.search.budget import Limits
+from orchestrator.search.core import Search
+from orchestrator.search.plans import Halving, StudyPlan
+from orchestrator.tracking.journal import Journal
+from search_spaces._base import SearchSpace
+
+RUNGS = (25, 50, 100)
+
+CONTINUOUS = SearchSpace(
+    distributions={"learning_rate": FloatDistribution(1e-5, 1e-1, log=True), "dropout": FloatDistribution(0.0, 0.5)},
+    default={"learning_rate": 1e-3, "dropout": 0.1},
+    sources={},
+)
+
+
+class Clock:
+    """A clock that stands still until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Sweep:
+    """A search in a folder of its own, with what it leaves there."""
+
+    def __init__(
+        self,
+        folder: Path,
+        studies: Sequence[str] = ("mail/lora",),
+        *,
+        space: SearchSpace = CONTINUOUS,
+        higher_is_better: bool = True,
+        **budget: Any,
+    ) -> None:
+        self.folder = folder
+        self.clock = Clock()
+        self.search = Search(
+            [StudyPlan(study=s, space=space, higher_is_better=higher_is_better) for s in studies],
+            RUNGS,
+            storage_path=folder / "optuna.log",
+            journal=Journal(folder / "journal.jsonl", self.clock),
+            settings=Halving(reduction_factor=2.0, min_results=4),
+            budget=Limits(**budget),
+            clock=self.clock,
+            seed=7,
+        )
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        return [event for event in Journal.read(self.folder / "journal.jsonl") if event["event"] == name]
+
+    def ended(self) -> dict[str, str]:
+        """How each trial ended, after making sure that each that started ended once."""
+        started = [event["trial"] for event in self.events("trial")]
+        assert Counter(event["trial"] for event in self.events("end")) == Counter(started)
+        return {event["trial"]: event["state"] for event in self.events("end")}
+
+    def optuna(self, study: str) -> list[FrozenTrial]:
+        """What a fresh reader finds in Optuna's file."""
+        storage = JournalStorage(JournalFileBackend(str(self.folder / "optuna.log")))
+        return optuna.load_study(study_name=study, storage=storage).get_trials()
+
+    def assert_optuna_agrees(self) -> None:
+        """Optuna holds the same trials, states and values; none of them is open."""
+        names = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "killed": "FAIL"}
+        for study in {record.key.study for record in self.search.trials()}:
+            records = [record for record in self.search.trials() if record.key.study == study]
+            for record, trial in zip(records, self.optuna(study), strict=True):
+                assert trial.number == record.key.number
+                assert trial.state.name == names[record.state]
+                reported = {RUNGS.index(step): value for step, value in record.values.items()}
+                assert trial.intermediate_values == pytest.approx(reported, nan_ok=True)
+                if record.state == "complete":
+                    assert trial.value == record.values[RUNGS[-1]]
+
+
+def curve(params: dict[str, Any], step: int) -> float:
+    """A score that is best at a rate of 1e-3 and grows with the steps."""
+    distance = abs(math.log10(params["learning_rate"]) + 3)
+    return (1 - math.exp(-step / 40)) / (1 + distance) - 0.01 * params["dropout"]
+
+
+@pytest.fixture
+def make_sweep(tmp_path: Path) -> Callable[..., Sweep]:
+    def make(*args: Any, folder: str = "sweep", **kwargs: Any) -> Sweep:
+        return Sweep(tmp_path / folder, *args, **kwargs)
+
+    return make

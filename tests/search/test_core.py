@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import math
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from optuna.distributions import CategoricalDistribution, IntDistribution
+
+from orchestrator.search.core import Search
+from orchestrator.search.plans import Decision, Proposal
+from orchestrator.trials import TrialKey
+from search_spaces._base import SearchSpace
+
+RUNGS = (25, 50, 100)
+STUDIES = ("mail/lora", "mail/ia3", "news/lora", "news/ia3")
+
+SMALL = SearchSpace(
+    distributions={"rank": CategoricalDistribution([4, 8]), "layers": IntDistribution(1, 3)},
+    default={"rank": 8, "layers": 2},
+    sources={},
+)
+
+
+@pytest.fixture
+def score(request: pytest.FixtureRequest) -> Callable[[dict[str, Any], int], float]:
+    def score(params: dict[str, Any], step: int) -> float:
+        distance = abs(math.log10(params["learning_rate"]) + 3)
+        return (1 - math.exp(-step / 40)) / (1 + distance)
+
+    return score
+
+
+def run(sweep: Any, score: Callable[[dict[str, Any], int], float], *, lanes: int, until: float = math.inf) -> None:
+    """Lanes that take turns in a random but fixed order; each rung takes ten seconds of the clock."""
+    order = random.Random(0)
+    running: list[tuple[Proposal, list[int]]] = []
+    while sweep.clock.now < until:
+        while len(running) < lanes and (proposal := sweep.search.ask()):
+            running.append((proposal, list(RUNGS)))
+        if not running:
+            return
+        proposal, steps = running.pop(order.randrange(len(running)))
+        sweep.clock.now += 10
+        step = steps.pop(0)
+        decision = sweep.search.report(proposal.key, step, score(proposal.params, step), lane_seconds=10)
+        if decision is Decision.CONTINUE:
+            running.append((proposal, steps))
+
+
+def start(search: Search, count: int = 1) -> list[TrialKey]:
+    proposals = [search.ask() for _ in range(count)]
+    assert all(proposals)
+    return [proposal.key for proposal in proposals if proposal]
+
+
+def test_hundreds_of_trials_end_once_each_and_optuna_agrees(make_sweep: Any, score: Any) -> None:
+    sweep = make_sweep(STUDIES, trials=240)
+    run(sweep, score, lanes=5)
+    assert sweep.search.close("finished") == ()
+    states = Counter(sweep.ended().values())
+    assert set(states) == {"complete", "pruned"}
+    assert sum(states.values()) == 240
+    assert states["pruned"] > states["complete"]  # halving twice leaves about a quarter
+    sweep.assert_optuna_agrees()
+    for study in STUDIES:
+        best = sweep.search.best(study)
+        assert abs(math.log10(best.params["learning_rate"]) + 3) < 0.3
+        assert best.state == "complete"
+
+
+def test_each_round_goes_over_all_tasks_and_methods(make_sweep: Any, score: Any) -> None:
+    sweep = make_sweep(STUDIES, trials=40)
+    run(sweep, score, lanes=3)
+    started = [event["trial"].rpartition("/")[0] for event in sweep.events("trial")]
+    for turn in range(0, 40, 4):
+        assert set(started[turn : turn + 4]) == set(STUDIES)
+    assert [name.partition("/")[0] for name in started[:4]] == ["mail", "news", "mail", "news"]
+
+
+def test_the_first_trial_of_a_study_is_its_default(make_sweep: Any) -> None:
+    sweep = make_sweep(STUDIES)
+    for _ in STUDIES:
+        assert sweep.search.ask().params == {"learning_rate": 1e-3, "dropout": 0.1}
+    assert sweep.search.ask().params != {"learning_rate": 1e-3, "dropout": 0.1}
+
+
+def test_nobody_is_stopped_before_four_results_at_a_rung(make_sweep: Any) -> None:
+    search = make_sweep().search
+    keys = start(search, 5)
+    decisions = [search.report(key, 25, 0.9 - 0.1 * i) for i, key in enumerate(keys)]
+    assert decisions == [Decision.CONTINUE] * 3 + [Decision.STOP] * 2
+    assert [search.report(key, 50, 0.9 - 0.1 * i) for i, key in enumerate(keys[:3])] == [Decision.CONTINUE] * 3
+
+
+def test_studies_are_compared_with_themselves_alone(make_sweep: Any) -> None:
+    search = make_sweep(STUDIES).search
+    for i, key in enumerate(start(search, 12)):
+        assert search.report(key, 25, -float(i)) is Decision.CONTINUE
+
+
+def test_a_metric_to_minimise_stops_the_large(make_sweep: Any) -> None:
+    sweep = make_sweep(higher_is_better=False)
+    keys = start(sweep.search, 4)
+    assert [sweep.search.report(key, 25, value) for key, value in zip(keys, [1.0, 3.0, 2.0, 4.0], strict=True)] == [
+        *[Decision.CONTINUE] * 3,
+        Decision.STOP,
+    ]
+    assert sweep.search.best("mail/lora").key == keys[0]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("step", RUNGS)
+def test_a_diverged_trial_is_pruned_at_any_rung(make_sweep: Any, value: float, step: int) -> None:
+    sweep = make_sweep()
+    (key,) = start(sweep.search)
+    for rung in RUNGS[: RUNGS.index(step)]:
+        assert sweep.search.report(key, rung, 0.5) is Decision.CONTINUE
+    assert sweep.search.report(key, step, value) is Decision.STOP
+    assert sweep.ended() == {"mail/lora/0": "pruned"}
+    assert sweep.events("rung")[-1]["value"] is None
+    sweep.assert_optuna_agrees()
+    assert start(sweep.search)  # the sampler lives with it
+
+
+def test_a_rung_reaches_the_journal_with_everything_known_of_it(make_sweep: Any) -> None:
+    sweep = make_sweep()
+    (key,) = start(sweep.search)
+    sweep.search.report(key, 25, 0.5, 3.0, {"macro_f1": 0.5, "loss": 1.0}, {"trainable": 64.0})
+    assert sweep.events("trial") == [
+        {"time": 1000.0, "event": "trial", "trial": "mail/lora/0", "seed": 7, "params": sweep.search.trials()[0].params}
+    ]
+    assert sweep.events("rung") == [
+        {
+            "time": 1000.0,
+            "event": "rung",
+            "trial": "mail/lora/0",
+            "step": 25,
+            "value": 0.5,
+            "metrics": {"macro_f1": 0.5, "loss": 1.0},
+            "facts": {"trainable": 64.0},
+            "lane_seconds": 3.0,
+        }
+    ]
+
+
+def test_the_number_of_trials_is_a_limit(make_sweep: Any) -> None:
+    search = make_sweep(trials=2).search
+    assert not search.exhausted
+    keys = start(search, 2)
+    assert search.ask() is None
+    assert search.exhausted
+    assert search.report(keys[0], 25, 0.5) is Decision.CONTINUE  # those that run go on
+
+
+def test_wall_time_ends_what_runs_at_its_next_result(make_sweep: Any, score: Any) -> None:
+    sweep = make_sweep(STUDIES, wall_seconds=1000)
+    run(sweep, score, lanes=6, until=3000)
+    ended = sweep.ended()  # all came to a result after the time was over
+    assert len(ended) > 30
+    assert Counter(event["reason"] for event in sweep.events("end"))["budget"] >= 1
+    assert max(event["time"] for event in sweep.events("trial")) < 2000
+    assert sweep.search.wall_time_over
+    assert sweep.search.exhausted
+    sweep.assert_optuna_agrees()
+
+
+def test_a_trial_at_its_end_is_complete_though_the_time_is_over(make_sweep: Any) -> None:
+    sweep = make_sweep(wall_seconds=10)
+    (key,) = start(sweep.search)
+    sweep.search.report(key, 25, 0.5)
+    sweep.search.report(key, 50, 0.5)
+    sweep.clock.now += 10
+    sweep.search.report(key, 100, 0.5)
+    assert sweep.ended() == {"mail/lora/0": "complete"}
+
+
+def test_lane_time_counts_over_all_trials_and_failures(make_sweep: Any) -> None:
+    sweep = make_sweep(lane_seconds=30)
+    first, second, third = start(sweep.search, 3)
+    assert sweep.search.report(first, 25, 0.5, lane_seconds=10) is Decision.CONTINUE
+    sweep.search.finish(second, "failed", "out of memory", lane_seconds=15)
+    assert not sweep.search.exhausted
+    assert sweep.search.report(third, 25, 0.5, lane_seconds=5) is Decision.STOP
+    assert sweep.search.ask() is None
+    assert sweep.search.lane_seconds == 30
+    assert [record.lane_seconds for record in sweep.search.trials()] == [10, 15, 5]
+    assert sweep.search.trials()[2].reason == "budget"
+
+
+@pytest.mark.parametrize(
+    ("reason", "state"), [("interrupted", "killed"), ("failed", "killed"), ("finished", "killed"), ("budget", "pruned")]
+)
+def test_close_in_the_middle_leaves_nothing_open(make_sweep: Any, score: Any, reason: str, state: str) -> None:
+    sweep = make_sweep(STUDIES)
+    run(sweep, score, lanes=6, until=2000)
+    search = sweep.search
+    open_before = search.open()
+    assert len(open_before) >= 5
+    assert search.close(reason) == open_before
+    assert search.close(reason) == ()
+    assert search.open() == ()
+    assert search.ask() is None
+    assert search.exhausted
+    ended = sweep.ended()
+    assert {ended[str(key)] for key in open_before} == {state}
+    assert {e["reason"] for e in sweep.events("end") if e["trial"] in set(map(str, open_before))} == {reason}
+    sweep.assert_optuna_agrees()
+
+
+def test_a_result_after_the_end_changes_nothing(make_sweep: Any) -> None:
+    sweep = make_sweep()
+    (key,) = start(sweep.search)
+    sweep.search.report(key, 25, 0.5)
+    sweep.search.close("interrupted")
+    before = sweep.search.trials()
+    assert sweep.search.report(key, 50, 0.9) is Decision.STOP
+    sweep.search.finish(key, "failed", "late")
+    assert sweep.search.trials() == before
+    assert sweep.ended() == {"mail/lora/0": "killed"}
+    assert len(sweep.events("rung")) == 1
+    assert sweep.optuna("mail/lora")[0].user_attrs == {"killed": "interrupted"}
+
+
+def test_a_step_that_is_reported_twice_counts_once(make_sweep: Any) -> None:
+    sweep = make_sweep()
+    (key,) = start(sweep.search)
+    for value in (0.5, 0.9):
+        assert sweep.search.report(key, 25, value, lane_seconds=1) is Decision.CONTINUE
+    assert sweep.search.trials()[0].values == {25: 0.5}
+    assert sweep.search.lane_seconds == 1
+
+
+def test_a_step_that_is_no_rung_is_refused(make_sweep: Any) -> None:
+    (key,) = start(search := make_sweep().search)
+    with pytest.raises(ValueError, match=r"mail/lora/0 reported step 30; the rungs are 25, 50, 100"):
+        search.report(key, 30, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("steps", "asked_for", "state"),
+    [
+        ((), "failed", "failed"),
+        ((25,), "killed", "killed"),
+        ((25,), "complete", "pruned"),  # it says so, but has no result at the last rung
+        ((), "complete", "failed"),
+    ],
+)
+def test_how_a_trial_can_be_finished(make_sweep: Any, steps: tuple[int, ...], asked_for: Any, state: str) -> None:
+    sweep = make_sweep()
+    (key,) = start(sweep.search)
+    for step in steps:
+        sweep.search.report(key, step, 0.5)
+    for _ in range(2):
+        sweep.search.finish(key, asked_for, "a reason")
+    assert sweep.ended() == {"mail/lora/0": state}
+    assert sweep.events("end")[0]["reason"] == "a reason"
+    sweep.assert_optuna_agrees()
+
+
+def test_pruned_trials_are_told_without_a_value_of_their_own(make_sweep: Any) -> None:
+    sweep = make_sweep()
+    keys = start(sweep.search, 2)
+    sweep.search.report(keys[0], 25, 0.5)
+    sweep.search.close("budget")
+    reported, silent = sweep.optuna("mail/lora")
+    assert reported.intermediate_values == {0: 0.5}
+    assert silent.intermediate_values == {}
+    assert silent.value is None
+
+
+def test_a_small_space_is_tried_once_over_from_its_default_on(make_sweep: Any) -> None:
+    sweep = make_sweep(("mail/small", "mail/other"), space=SMALL, trials=100)
+    seen: dict[str, list[tuple[int, int]]] = {}
+    while proposal := sweep.search.ask():
+        seen.setdefault(proposal.key.study, []).append((proposal.params["rank"], proposal.params["layers"]))
+        sweep.search.finish(proposal.key, "failed", "no matter")
+    assert sweep.search.exhausted
+    for points in seen.values():
+        assert points[0] == (8, 2)
+        assert sorted(points) == [(rank, layers) for rank in (4, 8) for layers in (1, 2, 3)]
+    assert seen["mail/small"] != seen["mail/other"]
+
+
+def test_what_a_study_asks_follows_from_seed_study_and_number(make_sweep: Any, score: Any) -> None:
+    def asked(*studies: str, folder: str) -> list[dict[str, Any]]:
+        sweep = make_sweep(studies, folder=folder, trials=20 * len(studies))
+        run(sweep, score, lanes=1)
+        return [record.params for record in sweep.search.trials() if record.key.study == "mail/lora"]
+
+    alone, again = asked("mail/lora", folder="a"), asked("mail/lora", folder="b")
+    assert alone == again
+    assert asked("mail/lora", "mail/ia3", folder="c") == alone  # others draw from other numbers
+    other = make_sweep(("mail/ia3",), folder="d", trials=3)
+    run(other, score, lanes=1)
+    assert [r.params for r in other.search.trials()][1:] != alone[1:3]
+
+
+def test_best_prefers_the_later_rung(make_sweep: Any) -> None:
+    search = make_sweep().search
+    early, late, diverged = start(search, 3)
+    assert search.best("mail/lora") is None
+    search.report(early, 25, 0.9)
+    search.report(diverged, 25, math.nan)
+    search.report(late, 25, 0.5)
+    search.report(late, 50, 0.6)
+    assert search.best("mail/lora").key == late
+
+
+def test_threads_share_one_search(make_sweep: Any, score: Any) -> None:
+    sweep = make_sweep(STUDIES, trials=60)
+
+    def lane() -> None:
+        while proposal := sweep.search.ask():
+            for step in RUNGS:
+                if sweep.search.report(proposal.key, step, score(proposal.params, step)) is Decision.STOP:
+                    break
+            sweep.search.trials()
+
+    threads = [threading.Thread(target=lane) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(sweep.ended()) == 60
+    sweep.assert_optuna_agrees()
