@@ -12,9 +12,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from methods._base import MethodSpec
+    from pathlib import Path
 
-__all__ = ["get", "names"]
+    from torch import nn
+
+    from methods._base import Attached, Context, MethodSpec
+
+__all__ = ["get", "load_adapter", "names"]
 
 
 @cache
@@ -33,3 +37,10 @@ def get(name: str) -> MethodSpec[Any]:
         raise KeyError(name)
     spec: MethodSpec[Any] = import_module(f"methods.{name}").SPEC
     return spec
+
+
+def load_adapter(view: nn.Module, folder: Path, context: Context) -> Attached:
+    """Rebuild a saved adapter on a fresh view; see :func:`methods._folder.load_adapter`."""
+    from methods._folder import load_adapter as load
+
+    return load(view, folder, context)

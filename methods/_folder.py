@@ -1,0 +1,123 @@
+"""The folder that a trained adapter is kept in, and how it is read back.
+
+Every folder holds ``method.json``:
+
+- ``format``: 1;
+- ``method``: the name of a file in this package;
+- ``params``: the method's parameters;
+- ``task``: the task's type;
+- ``backbone``: hub id or folder of the backbone that it was trained on;
+- ``head``: the modules that are saved whole, since the backbone's checkpoint does not hold them.
+
+Beside it stands either a `peft` adapter (``adapter_config.json``, ``adapter_model.safetensors``), which
+``peft.PeftModel.from_pretrained`` reads, or ``adapter.safetensors``: the trained tensors in float32, each under the
+name that it has in the attached model.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from methods import get
+from methods._base import Attached, Context, Hyperparameters, MethodError
+
+FORMAT = 1
+METHOD = "method.json"
+TENSORS = "adapter.safetensors"
+
+
+def load_adapter(view: nn.Module, folder: Path, context: Context) -> Attached:
+    """Rebuild a saved adapter on a fresh view; needs neither Ray nor MLflow.
+
+    Args:
+        view: of the backbone that the adapter was trained on.
+        folder: what ``Attached.save`` wrote.
+        context: of the view. The original checkpoint is not asked for: a method that trained
+            backbone weights finds them in the folder.
+
+    Raises:
+        MethodError: if the folder is not an adapter, or is one of another task type.
+    """
+    saved = read_method(folder)
+    if saved["task"] != context.task:
+        raise MethodError(f"{folder} was trained for {saved['task']} and cannot do {context.task}")
+    try:
+        spec = get(saved["method"])
+    except KeyError as error:
+        raise MethodError(f"{folder} names an unknown method {saved['method']!r}") from error
+    if spec.needs_original:
+        context = replace(context, original=lambda name: _stored(folder, name))
+    attached = spec.attach(view, spec.params_type.from_dict(saved["params"]), context)
+    attached.load(folder)
+    return attached
+
+
+def read_method(folder: Path) -> dict[str, Any]:
+    """What ``method.json`` says.
+
+    Raises:
+        MethodError: if there is none, or it is of another format.
+    """
+    try:
+        saved: dict[str, Any] = json.loads((folder / METHOD).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MethodError(f"{folder} is not an adapter: {METHOD} cannot be read") from error
+    if saved.get("format") != FORMAT:
+        raise MethodError(f"{folder / METHOD} has format {saved.get('format')!r}; this version reads {FORMAT}")
+    return saved
+
+
+def save_method(folder: Path, method: str, params: Hyperparameters, context: Context) -> None:
+    """Write ``method.json``."""
+    saved = {
+        "format": FORMAT,
+        "method": method,
+        "params": params.to_dict(),
+        "task": context.task,
+        "backbone": context.backbone,
+        "head": list(context.head),
+    }
+    (folder / METHOD).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
+
+
+def save_own(folder: Path, view: nn.Module, method: str, params: Hyperparameters, context: Context) -> None:
+    """Write an adapter of the format of our own: every trainable tensor by its name."""
+    save_method(folder, method, params, context)
+    save_file({name: p.detach().cpu().contiguous() for name, p in _trainable(view).items()}, folder / TENSORS)
+
+
+def load_own(folder: Path, view: nn.Module) -> None:
+    """Read the tensors back into an attached view.
+
+    Raises:
+        MethodError: if names or shapes are not the view's.
+    """
+    tensors, trainable = load_file(folder / TENSORS), _trainable(view)
+    for name in sorted(tensors.keys() ^ trainable.keys()):
+        raise MethodError(f"{folder} does not fit this backbone: {name} is on one side only")
+    with torch.no_grad():
+        for name, parameter in trainable.items():
+            if parameter.shape != tensors[name].shape:
+                shapes = f"{tuple(tensors[name].shape)} where the backbone has {tuple(parameter.shape)}"
+                raise MethodError(f"{folder} does not fit this backbone: {name} is {shapes}")
+            parameter.copy_(tensors[name])
+
+
+def _trainable(view: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in view.named_parameters() if p.requires_grad}
+
+
+def _stored(folder: Path, name: str) -> Tensor:
+    with safe_open(folder / TENSORS, framework="pt") as opened:
+        if name not in opened.keys():  # noqa: SIM118 - not a mapping
+            raise KeyError(f"{folder} does not hold {name}")
+        tensor: Tensor = opened.get_tensor(name)
+    return tensor

@@ -1,0 +1,65 @@
+"""The last blocks and the head train, on float32 copies of their own; everything below stays as it was.
+
+Cheap, since nothing is back-propagated through the frozen blocks, and weak where a task needs the lower ones to move.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import nn
+
+from methods._architecture import blocks
+from methods._base import Attached, Category, Context, Hyperparameters, MethodSpec
+from methods._trainable import attached, compute_in_float32, train_copies, train_head
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastLayersParams(Hyperparameters):
+    """Parameters of freezing the lower blocks.
+
+    Args:
+        fraction: of the blocks that train, counted from the output and rounded up.
+    """
+
+    learning_rate: float = 5e-5
+    weight_decay: float = 0.01
+    fraction: float = 0.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(0 < self.fraction <= 1, "fraction", "above 0 and at most 1")
+
+
+def attach(view: nn.Module, params: LastLayersParams, context: Context) -> Attached:
+    """Copy the last ``fraction`` of the blocks, a decoder's final norm and let the head train."""
+    found = blocks(view)
+    last = found[-math.ceil(params.fraction * len(found)) :]
+    names = [block.name for block in last] + _final_norm(view, found[-1].name)
+    modules = [view.get_submodule(name) for name in names]
+    train_copies(view, modules, context)
+    for module in modules:
+        compute_in_float32(module)
+    heads = train_head(view, context)
+    active = [part for module in [*modules, *heads] for part in module.modules()]
+    return attached(view, "last_layers", params, context, active=active, merge=lambda: view)
+
+
+def _final_norm(view: nn.Module, last_block: str) -> list[str]:
+    """The norms that stand beside the list of blocks and after it, as decoders have them."""
+    holder, _, blocks_name = last_block.rpartition(".")[0].rpartition(".")
+    names = [name for name, _ in view.get_submodule(holder).named_children()]
+    after = names[names.index(blocks_name) + 1 :]
+    return [f"{holder}.{name}" if holder else name for name in after if "norm" in name.lower() or name == "ln_f"]
+
+
+SPEC = MethodSpec(
+    name="last_layers",
+    category=Category.SELECTIVE,
+    reference="Lee, Tang & Lin (2019), arXiv:1911.03090",
+    params_type=LastLayersParams,
+    attach=attach,
+    supports_merge=True,
+    needs_original=True,
+)

@@ -1,0 +1,53 @@
+"""Learned embeddings of virtual tokens before the input, ``f([p, x])`` (Lester et al., 2021, arXiv:2104.08691)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from peft import PromptTuningConfig, PromptTuningInit
+from torch import nn
+
+from methods import _peft
+from methods._base import Attached, Category, Context, Hyperparameters, MethodSpec
+from methods._soft_prompt import number_positions
+
+INITS = {"vocabulary": PromptTuningInit.SAMPLE_VOCAB, "random": PromptTuningInit.RANDOM}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptParams(Hyperparameters):
+    """Parameters of prompt tuning.
+
+    Args:
+        tokens: virtual tokens; they take room in the model's longest input.
+        init: ``vocabulary`` starts from embeddings of random tokens, ``random`` from a unit normal.
+    """
+
+    learning_rate: float = 3e-2
+    tokens: int = 20
+    init: Literal["vocabulary", "random"] = "vocabulary"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.tokens >= 1, "tokens", "at least 1")
+        self.require(self.init in INITS, "init", "vocabulary or random")
+
+
+def attach(view: nn.Module, params: PromptParams, context: Context) -> Attached:
+    """Put the virtual tokens before the input."""
+    config = PromptTuningConfig(num_virtual_tokens=params.tokens, prompt_tuning_init=INITS[params.init])
+    attached = _peft.attached(view, config, "prompt", params, context)
+    number_positions(attached.module)
+    return attached
+
+
+SPEC = MethodSpec(
+    name="prompt",
+    category=Category.SOFT_PROMPT,
+    reference="Lester et al. (2021), arXiv:2104.08691",
+    params_type=PromptParams,
+    attach=attach,
+    starts_as_identity=False,
+    peft=True,
+)

@@ -1,0 +1,151 @@
+"""Tiny real backbones, quantized and plain, that every method is tried on."""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, LlamaConfig, PreTrainedModel
+
+import methods
+from methods._base import Attached, Hyperparameters, MethodSpec
+from orchestrator.backbone.checkpoint import write
+from orchestrator.backbone.shared import SharedBackbone, load
+from orchestrator.backbone.source import Source
+
+PAD, LABELS = 0, 3
+AUTO_CLASSES = {"classification": "AutoModelForSequenceClassification", "causal-lm": "AutoModelForCausalLM"}
+CASES = [
+    (kind, task, quantization)
+    for quantization in ("nf4", "none")
+    for kind, task in (("encoder", "classification"), ("decoder", "classification"), ("decoder", "causal-lm"))
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tiny_config(kind: str) -> BertConfig | LlamaConfig:
+    # weights ten times as large as usual: a change anywhere shows in the logits
+    shape = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
+    shape |= {"intermediate_size": 64, "max_position_embeddings": 160, "initializer_range": 0.2, "pad_token_id": PAD}
+    if kind == "encoder":
+        return BertConfig(**shape)
+    return LlamaConfig(**shape, num_key_value_heads=2, eos_token_id=1, bos_token_id=2)
+
+
+def tiny_model(kind: str, task: str, labels: int = LABELS) -> PreTrainedModel:
+    import transformers
+
+    config = tiny_config(kind)
+    config.num_labels = labels
+    torch.manual_seed(7)
+    model: PreTrainedModel = getattr(transformers, AUTO_CLASSES[task]).from_config(config)
+    for name, parameter in model.named_parameters():
+        if "norm" in name.lower() or name.endswith("bias"):
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A backbone, ready for methods.
+
+    Args:
+        original: the folder of the checkpoint.
+        seed: of the views' heads.
+    """
+
+    kind: str
+    task: str
+    quantization: str
+    original: Path
+    shared: SharedBackbone
+    seed: int = 3
+
+    def view(self) -> PreTrainedModel:
+        return self.shared.view(self.seed)
+
+    def attach(self, spec: MethodSpec, params: Hyperparameters, view: nn.Module | None = None) -> Attached:
+        torch.manual_seed(11)
+        return spec.attach(view or self.view(), params, self.shared.context)
+
+    def plain(self) -> PreTrainedModel:
+        """The same weights in a model of transformers alone, with the view's head."""
+        model = tiny_model(self.kind, self.task)
+        view = self.view()
+        for name in self.shared.context.head:
+            model.get_submodule(name).load_state_dict(view.get_submodule(name).state_dict())
+        return model.requires_grad_(False)
+
+    def batch(self, padded: bool = True) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(5)
+        tokens = torch.randint(3, 100, (4, 9), generator=generator)
+        mask = torch.ones_like(tokens)
+        if padded:
+            where = slice(0, 3) if self.kind == "decoder" else slice(-3, None)
+            tokens[0, where], mask[0, where] = PAD, 0
+        return {"input_ids": tokens, "attention_mask": mask}
+
+    def labels(self) -> Tensor:
+        batch = self.batch()
+        if self.task == "classification":
+            return torch.tensor([0, 1, 2, 1])
+        return batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+
+    def logits(self, model: nn.Module, padded: bool = True) -> Tensor:
+        """Of shape ``(rows, labels)`` or ``(rows, tokens, vocabulary)``, what virtual tokens give left out."""
+        batch = self.batch(padded)
+        with torch.no_grad():
+            found: Tensor = model(**batch).logits
+        return found if found.dim() == 2 else found[:, -batch["input_ids"].shape[1] :][batch["attention_mask"] == 1]
+
+
+@pytest.fixture(scope="session")
+def make_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Case]:
+    made: dict[tuple[str, str, str], Case] = {}
+
+    def make(kind: str, task: str, quantization: str) -> Case:
+        key = (kind, task, quantization)
+        if key not in made:
+            made[key] = _make(tmp_path_factory.mktemp("-".join(key)), *key)
+        return made[key]
+
+    return make
+
+
+def _make(folder: Path, kind: str, task: str, quantization: str) -> Case:
+    model = tiny_model(kind, task)
+    checkpoint = folder / "checkpoint"
+    # the inner model alone, so that the head is missing as in a pretrained checkpoint
+    (model if task == "causal-lm" else copy.deepcopy(model.base_model)).save_pretrained(checkpoint)
+    source = Source(str(checkpoint), checkpoint, "tiny", portable=False, trust_remote_code=False)
+    write(source, AUTO_CLASSES[task], quantization, True, folder / "frozen.safetensors")
+    write(source, AUTO_CLASSES[task], "none", True, folder / "original.safetensors")
+    shared = load(
+        folder / "frozen.safetensors",
+        task,
+        name=str(checkpoint),
+        dtype=torch.float32,
+        labels=LABELS if task == "classification" else 0,
+        original=folder / "original.safetensors",
+    )
+    return Case(kind, task, quantization, checkpoint, shared)
+
+
+@pytest.fixture(params=CASES, ids="-".join)
+def case(request: pytest.FixtureRequest, make_case: Callable[..., Case]) -> Case:
+    return make_case(*request.param)
+
+
+@pytest.fixture(params=methods.names())
+def method(request: pytest.FixtureRequest) -> MethodSpec:
+    return methods.get(request.param)
