@@ -52,7 +52,7 @@ def _check(values: dict[Any, Any], base: Path) -> tuple[SweepConfig | None, list
     while True:
         try:
             config = SweepConfig.model_validate(left, context={"base": base})
-            return (None, [*problems.items()]) if problems else (config, [])
+            return None if problems else config, _in_order(values, problems)
         except ValidationError as error:
             found = [problem for details in error.errors() for problem in explain(SweepConfig, details)]
         new = [(path, message) for path, message in found if not any(path == cut[: len(path)] for cut in struck)]
@@ -60,7 +60,7 @@ def _check(values: dict[Any, Any], base: Path) -> tuple[SweepConfig | None, list
         struck |= {path for path, _ in new}
         struck_now = [_strike(left, path) for path, _ in new]
         if not any(struck_now):
-            return None, sorted(problems.items(), key=lambda problem: _order(values, problem[0]))
+            return None, _in_order(values, problems)
 
 
 def _strike(values: Any, path: KeyPath) -> bool:
@@ -73,6 +73,10 @@ def _strike(values: Any, path: KeyPath) -> bool:
             return True
         values = values[part]
     return isinstance(values, dict) and values.pop(path[-1], _strike) is not _strike
+
+
+def _in_order(values: Any, problems: dict[KeyPath, str]) -> list[tuple[KeyPath, str]]:
+    return sorted(problems.items(), key=lambda problem: _order(values, problem[0]))
 
 
 def _order(values: Any, path: KeyPath) -> list[int]:

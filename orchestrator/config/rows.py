@@ -27,7 +27,8 @@ SUFFIXES = {
 
 def file_format(name: str) -> str | None:
     """What a file holds, by its suffix: ``parquet``, ``csv``, ``jsonl``, ``arrow``, or ``None``."""
-    return SUFFIXES.get(Path(name.lower().removesuffix(".gz")).suffix)
+    kind = SUFFIXES.get(Path(name.lower().removesuffix(".gz")).suffix)
+    return None if name.lower().endswith(".gz") and kind not in ("csv", "jsonl") else kind
 
 
 def missing_column(column: str, present: Sequence[str], file: str) -> str:
