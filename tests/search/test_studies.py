@@ -63,4 +63,4 @@ def test_the_sampler_goes_where_the_values_are_good(tmp_path: Path) -> None:
         number, params = each.ask()
         distances.append(abs(params["x"] - 0.9))
         each.tell(number, "complete", -distances[-1], "")
-    assert statistics.median(distances[20:]) < statistics.median(distances[:10]) / 4
+    assert statistics.median(distances[20:]) < statistics.median(distances[:10]) / 2

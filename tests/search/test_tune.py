@@ -1,0 +1,171 @@
+"""Both adapters under a real Tune, with a trainable that trains nothing."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+
+import ray
+from ray import cloudpickle, tune
+
+from orchestrator.search.tune import CoreScheduler, CoreSearcher, CoreStopper
+
+pytestmark = pytest.mark.ray
+
+RUNGS = (25, 50, 100)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+class Toy(tune.Trainable):
+    """Reports a curve. By its number a trial raises, says that it failed, says that it is done, or dies."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.config = config
+        self.rung = 0
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        number = self.config["number"]
+        step = RUNGS[self.rung]
+        self.rung += 1
+        if step == 50 and number == 1:
+            raise RuntimeError("the lane\nran out of luck")
+        if step == 50 and number == 2:
+            return {"status": "failed", "reason": "out of memory", "lane_seconds": 1.0}
+        if step == 25 and number == 3:
+            os._exit(1)
+        value = 1 / (1 + abs(math.log10(self.config["params"]["learning_rate"]) + 3)) + step / 1000
+        return {
+            "status": "done",
+            "step": step,
+            "value": value,
+            "lane_seconds": 1.0,
+            "metrics": {"macro_f1": value},
+            "facts": {"trainable": 64.0},
+            "done": step == RUNGS[-1] and number == 0,
+        }
+
+
+def fit(sweep: Any, trainable: type[tune.Trainable], folder: Path, *callbacks: tune.Callback) -> tune.ResultGrid:
+    return tune.Tuner(
+        tune.with_resources(trainable, {"cpu": 0.1}),
+        tune_config=tune.TuneConfig(
+            search_alg=CoreSearcher(sweep.search),
+            scheduler=CoreScheduler(sweep.search),
+            num_samples=-1,
+            max_concurrent_trials=3,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            storage_path=str(folder),
+            name="tune",
+            stop=CoreStopper(sweep.search),
+            callbacks=list(callbacks),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        ),
+    ).fit()
+
+
+class Steps(tune.Callback):
+    """Keeps each trial's last step, as Tune saw it."""
+
+    def __init__(self) -> None:
+        self.last: dict[int, int] = {}
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        if "step" in result:
+            self.last[trial.config["number"]] = result["step"]
+
+
+def test_every_trial_ends_and_tune_obeys_the_core(make_sweep: Any, tmp_path: Path) -> None:
+    sweep = make_sweep(("mail/lora",), trials=16)
+    seen = Steps()
+    assert len(fit(sweep, Toy, tmp_path, seen)) == 16
+    ended = sweep.ended()  # before close: the adapters alone ended them all
+    assert sweep.search.close("finished") == ()
+    assert ended["mail/lora/0"] == "complete"  # its last result said done, so that Tune showed it to nobody
+    assert {key for key, state in ended.items() if state == "failed"} == {f"mail/lora/{n}" for n in (1, 2, 3)}
+    assert Counter(ended.values())["pruned"] >= 3
+    reasons = {record.key.number: record.reason for record in sweep.search.trials()}
+    assert reasons[1].endswith("ran out of luck")
+    assert reasons[2] == "out of memory"
+    assert reasons[3]
+    rung = sweep.events("rung")[0]
+    assert rung["metrics"] == {"macro_f1": rung["value"]}
+    assert rung["facts"] == {"trainable": 64.0}
+    for record in sweep.search.trials():
+        if record.state in ("complete", "pruned"):  # no step was trained after the core said stop
+            assert seen.last[record.key.number] == record.step
+    sweep.assert_optuna_agrees()
+
+
+class Endless(Toy):
+    """Reports once, and then never again."""
+
+    def step(self) -> dict[str, Any]:
+        if self.rung:
+            threading.Event().wait()
+        return super().step()
+
+
+class After(tune.Callback):
+    """Does something on the driver, once each of three trials has reported."""
+
+    def __init__(self, action: Callable[[], Any]) -> None:
+        self._action = action
+        self._results = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tuner pickles its callbacks, and an action holds a lock
+
+    def on_trial_result(self, *args: Any, **kwargs: Any) -> None:
+        self._results += 1
+        if self._results == 3:
+            self._action()
+
+
+@pytest.mark.parametrize(("reason", "state"), [("budget", "pruned"), ("interrupted", "killed")])
+def test_a_run_that_ends_in_the_middle_of_a_rung_leaves_no_trial_open(
+    make_sweep: Any, tmp_path: Path, reason: str, state: str
+) -> None:
+    sweep = make_sweep(("mail/lora", "mail/ia3"), wall_seconds=100)
+
+    def time_goes_by() -> None:
+        sweep.clock.now += 100
+
+    def interrupt() -> None:
+        threading.Thread(target=sweep.search.close, args=("interrupted",)).start()
+
+    fit(sweep, Endless, tmp_path, After(time_goes_by if reason == "budget" else interrupt))
+    assert sweep.search.open() == ()
+    assert list(sweep.ended().values()) == [state] * 3
+    assert {event["reason"] for event in sweep.events("end")} == {reason}
+    assert all(list(record.values) == [25] for record in sweep.search.trials())
+    sweep.assert_optuna_agrees()
+
+
+def test_copies_of_the_adapters_do_not_search(make_sweep: Any) -> None:
+    search = make_sweep().search
+    for adapter in (CoreSearcher(search), CoreScheduler(search), CoreStopper(search)):
+        assert copy.deepcopy(adapter) is adapter
+        assert not vars(cloudpickle.loads(cloudpickle.dumps(adapter)))

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+
+from orchestrator.selection.intervals import bootstrap, bootstrap_interval, standard_error
+
+RIGHT = np.random.default_rng(0).random(400) < 0.8
+
+
+def accuracy(rows: NDArray[np.intp]) -> float:
+    return float(RIGHT[rows].mean())
+
+
+def test_the_standard_error_of_an_accuracy_is_the_textbook_s() -> None:
+    share = RIGHT.mean()
+    expected = math.sqrt(share * (1 - share) / len(RIGHT))
+    assert standard_error(accuracy, len(RIGHT), seed=1, repeats=4000) == pytest.approx(expected, rel=0.05)
+
+
+def test_the_interval_agrees_with_scipy_s() -> None:
+    values = RIGHT.astype(float)
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=0).confidence_interval
+    assert bootstrap_interval(accuracy, len(RIGHT), seed=1, repeats=4000) == pytest.approx(tuple(theirs), abs=0.006)
+
+
+def test_a_higher_level_is_wider_and_more_rows_are_narrower() -> None:
+    def width(level: float, rows: int) -> float:
+        low, high = bootstrap_interval(accuracy, rows, seed=1, level=level)
+        return high - low
+
+    assert width(0.5, 400) < width(0.95, 400) < width(0.99, 400)
+    assert width(0.95, 400) < width(0.95, 50)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    random = np.random.default_rng(3)
+    held = 0
+    for repeat in range(300):
+        sample = random.normal(size=60)
+
+        def mean(rows: NDArray[np.intp], sample: NDArray[np.float64] = sample) -> float:
+            return float(sample[rows].mean())
+
+        low, high = bootstrap_interval(mean, 60, seed=repeat, repeats=300)
+        held += low <= 0 <= high
+    assert 0.90 <= held / 300 <= 0.98
+
+
+def test_a_seed_draws_the_same_rows_again() -> None:
+    assert bootstrap_interval(accuracy, 400, seed=5) == bootstrap_interval(accuracy, 400, seed=5)
+    assert bootstrap_interval(accuracy, 400, seed=5) != bootstrap_interval(accuracy, 400, seed=6)
+    same = [bootstrap(accuracy, 400, seed=5, repeats=50), bootstrap(accuracy, 400, seed=5, repeats=50)]
+    np.testing.assert_array_equal(*same)
+
+
+def test_resamples_repeat_rows_of_the_whole_range() -> None:
+    seen: list[NDArray[np.intp]] = []
+
+    def keep(rows: NDArray[np.intp]) -> float:
+        seen.append(rows)
+        return 0.0
+
+    bootstrap(keep, 10, seed=0, repeats=50)
+    assert {rows.shape for rows in seen} == {(10,)}
+    assert set(np.concatenate(seen)) == set(range(10))
+    assert all(len(set(rows)) < 10 for rows in seen[:5])
+
+
+def test_resamples_without_a_score_are_left_out() -> None:
+    def sometimes(rows: NDArray[np.intp]) -> float:
+        return math.nan if rows[0] == 0 else 1.0
+
+    assert bootstrap_interval(sometimes, 3, seed=0) == (1.0, 1.0)
+    with pytest.raises(ValueError, match="undefined"):
+        bootstrap_interval(lambda rows: math.nan, 3, seed=0)
+
+
+def test_a_single_score_has_no_spread() -> None:
+    assert standard_error(accuracy, 400, seed=0, repeats=1) == 0
+
+
+@pytest.mark.parametrize(("rows", "repeats", "level"), [(0, 10, 0.9), (10, 0, 0.9), (10, 10, 0.0), (10, 10, 1.0)])
+def test_what_makes_no_interval_is_refused(rows: int, repeats: int, level: float) -> None:
+    with pytest.raises(ValueError, match=r"resample|level"):
+        bootstrap_interval(accuracy, rows, seed=0, repeats=repeats, level=level)
