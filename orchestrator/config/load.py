@@ -55,16 +55,30 @@ def _check(values: dict[Any, Any], base: Path) -> tuple[SweepConfig | None, list
             return None if problems else config, _in_order(values, problems)
         except ValidationError as error:
             found = [problem for details in error.errors() for problem in explain(SweepConfig, details)]
-        new = [(path, message) for path, message in found if not any(path == cut[: len(path)] for cut in struck)]
-        problems |= {path: message for path, message in reversed(new) if path not in problems}
-        struck |= {path for path, _ in new}
-        struck_now = [_strike(left, path) for path, _ in new]
-        if not any(struck_now):
+        before = frozenset(struck)
+        for path, message in found:
+            if any(path == cut[: len(path)] for cut in before):  # it came of the striking itself
+                path = path if _holds(left, path) else path[:-1]
+            else:
+                problems.setdefault(path, message)
+            struck.add(path)
+        if not sum(_strike(left, path) for path in struck):
             return None, _in_order(values, problems)
 
 
+def _holds(values: Any, path: KeyPath) -> bool:
+    """Whether anything stands at a path."""
+    for part in path:
+        if not isinstance(values, dict) or part not in values:
+            return False
+        values = values[part]
+    return True
+
+
 def _strike(values: Any, path: KeyPath) -> bool:
-    """Remove what stands at a path; the whole list where it is an item of one."""
+    """Remove what stands at a path, if anything does; the whole list where it is an item of one."""
+    if not path:
+        return False
     for part in path[:-1]:
         if not isinstance(values, dict) or part not in values:
             return False

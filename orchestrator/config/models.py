@@ -16,9 +16,10 @@ from pydantic import (
 )
 
 from methods import names
-from orchestrator.config._section import NAME_PATTERN, Section, did_you_mean, refusal
 from orchestrator.config.kinds import AutoCount, Count, Fraction, Seconds
-from orchestrator.config.overrides import Override, misfits
+from orchestrator.config.overrides import Override, override_problems
+from orchestrator.config.section import NAME_PATTERN, Section, refusal
+from orchestrator.config.suggest import did_you_mean
 from orchestrator.config.tasks import DataFiles, Task
 from orchestrator.errors import InputError
 from orchestrator.locations import PACKAGE, local_path, mask_secrets
@@ -188,7 +189,7 @@ class SweepConfig(Section):
     @field_validator("search_space")
     @classmethod
     def _fits(cls, search_space: dict[str, dict[str, Override]]) -> dict[str, dict[str, Override]]:
-        if problems := _override_problems(search_space):
+        if problems := override_problems(search_space):
             raise refusal(problems)
         return search_space
 
@@ -220,27 +221,6 @@ class SweepConfig(Section):
     def _absolute(self, reference: str) -> str:
         path = None if reference.startswith(PACKAGE) else local_path(reference, self.base)
         return reference if path is None else str(path.resolve())
-
-
-def _override_problems(search_space: dict[str, dict[str, Override]]) -> list[tuple[tuple[str | int, ...], str]]:
-    return [problem for method, overrides in search_space.items() for problem in _of_method(method, overrides)]
-
-
-def _of_method(method: str, overrides: dict[str, Override]) -> list[tuple[tuple[str | int, ...], str]]:
-    import search_spaces
-
-    try:
-        known = search_spaces.get(method).distributions
-    except KeyError:
-        return [((method,), "has no search space")]
-    problems: list[tuple[tuple[str | int, ...], str]] = []
-    for name, override in overrides.items():
-        if name not in known:
-            problems.append(((method, name), f"unknown hyperparameter; {did_you_mean(name, list(known))}"))
-            continue
-        found = misfits(override, known[name])
-        problems += [((method, name, *key), message) for key, message in found]
-    return problems
 
 
 def _masked(value: Any) -> Any:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from orchestrator.config._section import Section, did_you_mean, refusal
 from orchestrator.config.kinds import Number, Scalar
+from orchestrator.config.section import Section, refusal
+from orchestrator.config.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -75,6 +76,35 @@ Override = Annotated[
         custom_error_message="write {choices: [...]}, {low: ..., high: ...} or {value: ...}",
     ),
 ]
+
+
+def override_problems(search_space: dict[str, dict[str, Override]]) -> list[tuple[tuple[str | int, ...], str]]:
+    """Overrides that name unknown hyperparameters, or values that they cannot have.
+
+    Args:
+        search_space: overrides by method and hyperparameter.
+
+    Returns:
+        Pairs of a key path and what is wrong there.
+    """
+    return [problem for method, overrides in search_space.items() for problem in _of_method(method, overrides)]
+
+
+def _of_method(method: str, overrides: dict[str, Override]) -> list[tuple[tuple[str | int, ...], str]]:
+    import search_spaces
+
+    try:
+        known = search_spaces.get(method).distributions
+    except KeyError:
+        return [((method,), "has no search space")]
+    problems: list[tuple[tuple[str | int, ...], str]] = []
+    for name, override in overrides.items():
+        if name not in known:
+            problems.append(((method, name), f"unknown hyperparameter; {did_you_mean(name, list(known))}"))
+            continue
+        found = misfits(override, known[name])
+        problems += [((method, name, *key), message) for key, message in found]
+    return problems
 
 
 def misfits(override: Override, distribution: BaseDistribution) -> list[tuple[tuple[str | int, ...], str]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.config._section import did_you_mean
+from orchestrator.config.suggest import did_you_mean
 from orchestrator.errors import InputError
 from orchestrator.locations import local_path
 

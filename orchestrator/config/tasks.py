@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
 
-from orchestrator.config._section import Section, refusal
 from orchestrator.config.kinds import Count, Fraction, Number, Scalar
 from orchestrator.config.rows import row_problems
+from orchestrator.config.section import Section, refusal
 
 
 class DataFiles(Section):

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.config._section import did_you_mean
+from orchestrator.config.suggest import did_you_mean
 from orchestrator.errors import InputError, Problem
 from orchestrator.tasks.columns import ordered
 from orchestrator.tasks.faults import SHOWN, Faults

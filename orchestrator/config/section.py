@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
@@ -27,10 +26,3 @@ def refusal(problems: Iterable[tuple[tuple[str | int, ...], str]]) -> PydanticCu
         problems: pairs of a key path inside the section that is checked, and what is wrong there.
     """
     return PydanticCustomError("refused", "several keys do not go together", {"problems": list(problems)})
-
-
-def did_you_mean(word: str, known: Sequence[str], label: str = "known") -> str:
-    """How to go on after an unknown word: the likely one, or all that there are."""
-    if close := get_close_matches(word, known, n=1, cutoff=0.6):
-        return f"did you mean {close[0]}?"
-    return f"{label}: {', '.join(known)}" if known else f"{label}: none"
