@@ -61,7 +61,7 @@ def _message(error: ErrorDetails) -> str:
     if wanted := _WANTED.get(error["type"]):
         return f"is {_shown(value)}; {wanted} is wanted"
     if bound := _BOUNDS.get(error["type"]):
-        return f"is {value}; it must be {bound[1]} {context[bound[0]]}"
+        return f"is {value}; it must be {bound[1]} {context[bound[0]]:g}"
     if error["type"] == "string_pattern_mismatch":
         return f"is {value!r}; use letters, digits and - _ . only, and begin with a letter or digit"
     if error["type"] == "too_short":
