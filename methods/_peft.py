@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file
 from torch import nn
 
 from methods._base import Attached, Context, Hyperparameters, MethodError, ParameterGroup
 from methods._folder import save_method
+from methods._glance import glance
 from methods._trainable import widen_head
 
 TASK_TYPES = {"classification": "SEQ_CLS", "causal-lm": "CAUSAL_LM"}
@@ -82,7 +84,7 @@ def _attach(view: nn.Module, config: PeftConfig, context: Context) -> PeftModel:
     config.task_type = TASK_TYPES[context.task]
     widen_head(view, context)
     config.modules_to_save = [name for name in context.head if not name.endswith(PEFT_HEADS)] or None
-    with warnings.catch_warnings():
+    with glance(view), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         try:
             model = get_peft_model(view, config)
@@ -105,18 +107,24 @@ def _save(folder: Path, model: PeftModel, method: str, params: Hyperparameters, 
 
 
 def _merge(model: PeftModel) -> nn.Module:
-    """Fold the adapter into linear layers of the module's own: peft would write into the shared ones."""
-    for layer in model.modules():
+    """Fold the adapter into linear layers of the module's own: `peft` would write into the shared ones."""
+    merged: nn.Module = model.get_base_model()
+    for name, layer in list(merged.named_modules()):
         if isinstance(layer, BaseTunerLayer):
             layer.base_layer = _plain(layer.get_base_layer())
-    merged: nn.Module = model.merge_and_unload()
+            layer.merge()
+            merged.set_submodule(name, layer.get_base_layer().to(merged.dtype))
+        elif isinstance(layer, ModulesToSaveWrapper):
+            merged.set_submodule(name, layer.modules_to_save[ADAPTER])
     return merged.requires_grad_(False).eval()
 
 
 def _plain(layer: nn.Module) -> nn.Module:
+    """A float32 copy that may be written; GPT-2's own kind of linear layer stays what it is."""
     if not isinstance(layer, nn.Linear):
-        return copy.deepcopy(layer)
+        return copy.deepcopy(layer).float()
     plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
     plain.weight = nn.Parameter(layer.weight.detach().to(torch.float32, copy=True), requires_grad=False)
-    plain.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone(), requires_grad=False)
+    if layer.bias is not None:
+        plain.bias = nn.Parameter(layer.bias.detach().to(torch.float32, copy=True), requires_grad=False)
     return plain

@@ -1,4 +1,4 @@
-"""What soft prompts need of a decoder beyond `peft`: positions that count real tokens, whatever the padding."""
+"""What soft prompts need beyond `peft`: an architecture that takes them, and positions that count real tokens."""
 
 from __future__ import annotations
 
@@ -8,6 +8,26 @@ from typing import Any
 
 from peft import PeftModel
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
+
+from methods._base import MethodError
+
+
+def require_prompts(view: nn.Module) -> None:
+    """Raise the one-line error of an architecture that takes no virtual tokens."""
+    if getattr(view.config, "is_encoder_decoder", False):
+        raise MethodError(f"{type(view).__name__} is an encoder-decoder, which takes no virtual tokens here")
+
+
+def dimensions(view: nn.Module) -> dict[str, int]:
+    """What `peft` wants to know of a model for a prompt, under names that it reads from some configurations only."""
+    text: PreTrainedConfig = view.config.get_text_config()  # type: ignore[operator, union-attr]
+    embeddings: nn.Embedding = view.get_input_embeddings()  # type: ignore[operator]
+    return {
+        "token_dim": embeddings.embedding_dim,
+        "num_layers": text.num_hidden_layers,
+        "num_attention_heads": text.num_attention_heads,
+    }
 
 
 def number_positions(model: PeftModel) -> None:

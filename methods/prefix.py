@@ -12,7 +12,7 @@ from torch import nn
 
 from methods import _peft
 from methods._base import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
-from methods._soft_prompt import number_positions
+from methods._soft_prompt import number_positions, require_prompts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,7 @@ def attach(view: nn.Module, params: PrefixParams, context: Context) -> Attached:
     Raises:
         MethodError: if the architecture takes no key-value pairs from outside.
     """
+    require_prompts(view)
     _require_cache(view)
     config = PrefixTuningConfig(
         num_virtual_tokens=params.tokens,

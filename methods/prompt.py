@@ -10,7 +10,7 @@ from torch import nn
 
 from methods import _peft
 from methods._base import Attached, Category, Context, Hyperparameters, MethodSpec
-from methods._soft_prompt import number_positions
+from methods._soft_prompt import dimensions, number_positions, require_prompts
 
 INITS = {"vocabulary": PromptTuningInit.SAMPLE_VOCAB, "random": PromptTuningInit.RANDOM}
 
@@ -35,8 +35,17 @@ class PromptParams(Hyperparameters):
 
 
 def attach(view: nn.Module, params: PromptParams, context: Context) -> Attached:
-    """Put the virtual tokens before the input."""
-    config = PromptTuningConfig(num_virtual_tokens=params.tokens, prompt_tuning_init=INITS[params.init])
+    """Put the virtual tokens before the input.
+
+    Raises:
+        MethodError: if the architecture takes no embeddings from outside.
+    """
+    require_prompts(view)
+    config = PromptTuningConfig(
+        num_virtual_tokens=params.tokens,
+        prompt_tuning_init=INITS[params.init],
+        **dimensions(view),
+    )
     attached = _peft.attached(view, config, "prompt", params, context)
     number_positions(attached.module)
     return attached

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,11 +43,11 @@ def tiny_config(kind: str) -> BertConfig | LlamaConfig:
     return LlamaConfig(**shape, num_key_value_heads=2, eos_token_id=1, bos_token_id=2)
 
 
-def tiny_model(kind: str, task: str, labels: int = LABELS) -> PreTrainedModel:
+def tiny_model(kind: str, task: str, **changes: Any) -> PreTrainedModel:
     import transformers
 
     config = tiny_config(kind)
-    config.num_labels = labels
+    config.update({"num_labels": LABELS, **changes})
     torch.manual_seed(7)
     model: PreTrainedModel = getattr(transformers, AUTO_CLASSES[task]).from_config(config)
     for name, parameter in model.named_parameters():
@@ -116,14 +117,23 @@ def make_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Case]:
     def make(kind: str, task: str, quantization: str) -> Case:
         key = (kind, task, quantization)
         if key not in made:
-            made[key] = _make(tmp_path_factory.mktemp("-".join(key)), *key)
+            made[key] = case_of(tmp_path_factory.mktemp("-".join(key)), tiny_model(kind, task), *key)
         return made[key]
 
     return make
 
 
-def _make(folder: Path, kind: str, task: str, quantization: str) -> Case:
-    model = tiny_model(kind, task)
+@pytest.fixture
+def tied_decoder(tmp_path: Path) -> Case:
+    folder = tmp_path / "backbone"
+    folder.mkdir()
+    model = tiny_model("decoder", "causal-lm", tie_word_embeddings=True)
+    model.tie_weights()
+    return case_of(folder, model, "decoder", "causal-lm", "nf4")
+
+
+def case_of(folder: Path, model: PreTrainedModel, kind: str, task: str, quantization: str) -> Case:
+    """Bring a model into the shared form, by way of the files that a sweep would write."""
     checkpoint = folder / "checkpoint"
     # the inner model alone, so that the head is missing as in a pretrained checkpoint
     (model if task == "causal-lm" else copy.deepcopy(model.base_model)).save_pretrained(checkpoint)

@@ -1,0 +1,106 @@
+"""What is refused when an adapter is read back, and how."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import methods
+from methods._base import Attached, MethodError
+
+pytestmark = pytest.mark.filterwarnings(
+    # peft 0.21 still asks transformers 5 by its old name when it attaches
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
+)
+
+
+@pytest.fixture
+def case(make_case):
+    return make_case("encoder", "classification", "nf4")
+
+
+def saved(case, name: str, folder: Path, **params) -> Attached:
+    spec = methods.get(name)
+    attached = case.attach(spec, spec.params_type(**params))
+    attached.save(folder)
+    return attached
+
+
+def edit(folder: Path, **changes) -> None:
+    file = folder / "method.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def refused(case, folder: Path) -> str:
+    with pytest.raises(MethodError) as caught:
+        methods.load_adapter(case.view(), folder, case.shared.context)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_method_json_says_what_is_in_the_folder(case, tmp_path):
+    attached = saved(case, "adapter", tmp_path, bottleneck=6)
+    said = json.loads((tmp_path / "method.json").read_text())
+    assert said["format"] == 1
+    assert (said["method"], said["task"], said["head"]) == ("adapter", "classification", ["classifier"])
+    assert said["backbone"] == case.shared.context.backbone
+    assert said["params"]["bottleneck"] == 6
+    assert attached.trainable()
+
+
+def test_a_folder_without_an_adapter_is_refused(case, tmp_path):
+    assert "is not an adapter" in refused(case, tmp_path)
+
+
+def test_a_folder_of_another_format_is_refused(case, tmp_path):
+    saved(case, "adapter", tmp_path)
+    edit(tmp_path, format=2)
+    assert "has format 2; this version reads 1" in refused(case, tmp_path)
+
+
+def test_an_adapter_of_another_task_is_refused(case, tmp_path):
+    saved(case, "adapter", tmp_path)
+    edit(tmp_path, task="causal-lm")
+    assert "was trained for causal-lm and cannot do classification" in refused(case, tmp_path)
+
+
+@pytest.mark.parametrize("method", ["lorra", "_folder", "../evil"])
+def test_a_method_that_does_not_exist_is_refused(case, tmp_path, method):
+    saved(case, "adapter", tmp_path)
+    edit(tmp_path, method=method)
+    assert "names an unknown method" in refused(case, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["adapter", "lora", "prefix"])
+def test_tensors_of_other_shapes_are_refused(case, tmp_path, name):
+    size = {"adapter": "bottleneck", "lora": "rank", "prefix": "tokens"}[name]
+    attached = saved(case, name, tmp_path, **{size: 6})
+    edit(tmp_path, params={**json.loads((tmp_path / "method.json").read_text())["params"], size: 5})
+    assert "does not fit this backbone" in refused(case, tmp_path)
+    assert attached.trainable()
+
+
+@pytest.mark.parametrize("name", ["adapter", "lora"])
+def test_missing_tensors_are_refused(case, tmp_path, name):
+    key, wide, narrow = {
+        "adapter": ("placement", "houlsby", "pfeiffer"),
+        "lora": ("targets", "all_linear", "attention_qv"),
+    }[name]
+    saved(case, name, tmp_path, **{key: narrow})
+    edit(tmp_path, params={**json.loads((tmp_path / "method.json").read_text())["params"], key: wide})
+    assert "does not fit this backbone" in refused(case, tmp_path)
+
+
+def test_backbone_weights_come_from_the_folder_and_not_from_the_checkpoint(case, tmp_path):
+    attached = saved(case, "full", tmp_path)
+    attached.train(False)
+
+    def not_at_hand(name: str) -> torch.Tensor:
+        raise AssertionError(f"the checkpoint was asked for {name}")
+
+    context = replace(case.shared.context, original=not_at_hand)
+    back = methods.load_adapter(case.view(), tmp_path, context)
+    back.train(False)
+    assert torch.equal(case.logits(back.module), case.logits(attached.module))
