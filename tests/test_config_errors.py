@@ -75,7 +75,8 @@ CASES = [
     (mail(data="mial.csv"), "tasks.mail.data: there is no file {folder}/mial.csv"),
     (
         mail(data="mail.xls"),
-        "tasks.mail.data: 'mail.xls' must end in .parquet, .csv, .jsonl, .ndjson, .arrow, .feather (or .csv.gz, .jsonl.gz)",
+        "tasks.mail.data: 'mail.xls' must end in .parquet, .csv, .jsonl, .ndjson, .arrow, .feather"
+        " (or .csv.gz, .jsonl.gz)",
     ),
     (mail(data=5), "tasks.mail.data: write one file to split, or {{train: ..., validation: ..., test: ...}}"),
     (mail(data={"train": "mail.csv", "test": "mail.csv"}), "tasks.mail.data.validation: is missing"),

@@ -13,7 +13,10 @@ from orchestrator.tasks.data import TaskData, read_task
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["CausalLM", "Classification", "Evaluation", "TaskData", "TaskType", "read_task", "task_type"]
+__all__ = ["TASK_TYPES", "CausalLM", "Classification", "Evaluation", "TaskData", "TaskType", "read_task", "task_type"]
+
+TASK_TYPES: dict[str, TaskType] = {"classification": Classification(), "causal-lm": CausalLM()}
+"""Every type of task, by its name in the configuration."""
 
 
 def task_type(config: Task, tokenizer: PreTrainedTokenizerBase | None = None) -> TaskType:

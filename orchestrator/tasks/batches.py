@@ -53,9 +53,11 @@ def epoch_order(lengths: NDArray[np.integer], row_ids: NDArray[np.integer], seed
     shuffled = np.argsort(hashes(row_ids, seed, epoch), kind="stable")
     pools = np.arange(len(shuffled)) // POOL
     by_length = shuffled[np.lexsort((lengths[shuffled], pools))]
-    buckets = np.array_split(by_length, range(BUCKET, len(by_length), BUCKET))
-    order = np.argsort(hashes(np.arange(len(buckets)), seed, ~epoch), kind="stable")
-    return np.concatenate([buckets[bucket] for bucket in order])
+    whole = len(by_length) // BUCKET
+    order = np.argsort(hashes(np.arange(whole), seed, ~epoch), kind="stable")
+    buckets = by_length[: whole * BUCKET].reshape(whole, BUCKET)[order]
+    # What does not fill a bucket comes last, so that batches which divide a bucket stay inside one.
+    return np.concatenate([buckets.ravel(), by_length[whole * BUCKET :]])
 
 
 def evaluation_batches(lengths: NDArray[np.integer], batch_size: int) -> list[Indices]:
