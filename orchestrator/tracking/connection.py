@@ -1,0 +1,95 @@
+"""How MLflow is reached: one client for a tracking and a registry URI, and what to make of its errors."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from orchestrator.errors import SweepError
+from orchestrator.locations import mask_secrets
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+T = TypeVar("T")
+SQLITE = "sqlite:///"
+
+_SETTINGS = {
+    # A request whose answer was lost may have been carried out: creating is not repeated blindly by the client but
+    # looked up by tag first, by us.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+def open_client(tracking_uri: str, registry_uri: str | None = None) -> MlflowClient:
+    """A client that fails at once where the server is away, so that its caller decides how long to try.
+
+    The first use of a new sqlite file takes seconds: MLflow builds its tables.
+    """
+    os.environ.update(_SETTINGS)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=tracking_uri, registry_uri=registry_uri or tracking_uri)
+
+
+def database_file(uri: str) -> Path | None:
+    """The file of a sqlite URI, else ``None``."""
+    return Path(uri.removeprefix(SQLITE)).absolute() if uri.startswith(SQLITE) else None
+
+
+def artifact_location(tracking_uri: str, experiment: str) -> str | None:
+    """Where an experiment's artifacts go: beside a sqlite file, wherever we run; ``None`` where a server decides."""
+    file = database_file(tracking_uri)
+    return None if file is None else str(file.parent / "mlruns" / re.sub(r"[^\w.-]", "_", experiment))
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the same request would be refused again: it is wrong in itself, and no server was away."""
+    return getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+
+
+def exists_already(error: Exception) -> bool:
+    """Whether something of that name had been created before."""
+    return getattr(error, "error_code", "") == "RESOURCE_ALREADY_EXISTS"
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether there is nothing of that name."""
+    return getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+
+
+def one_line(error: Exception) -> str:
+    """An error as it is shown, without the secrets that URIs may carry."""
+    text = str(error).strip() or type(error).__name__
+    return mask_secrets(text.splitlines()[0])
+
+
+def patiently(step: Callable[[], T], seconds: float = 300, pause: float = 2) -> T:
+    """Do something that is safe to repeat, again and again while the server is away.
+
+    Args:
+        step: what to do.
+        seconds: how long to go on trying.
+        pause: seconds between two tries.
+
+    Raises:
+        SweepError: if it was refused, or failed for that long.
+    """
+    from mlflow.exceptions import MlflowException
+
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return step()
+        except (MlflowException, OSError) as error:
+            if is_refusal(error) or time.monotonic() + pause > end:
+                raise SweepError(f"MLflow: {one_line(error)}") from error
+        time.sleep(pause)

