@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, LlamaConfig, PreTrainedModel
+from transformers import BertConfig, LlamaConfig, PreTrainedConfig, PreTrainedModel
 
 import methods
 from methods._base import Attached, Hyperparameters, MethodSpec
@@ -121,6 +121,22 @@ def make_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Case]:
         return made[key]
 
     return make
+
+
+@pytest.fixture
+def share(tmp_path: Path) -> Callable[..., Case]:
+    """Makes a quantized case from a configuration of any architecture."""
+
+    def made(config: PreTrainedConfig, kind: str, task: str) -> Case:
+        import transformers
+
+        torch.manual_seed(7)
+        folder = tmp_path / f"backbone-{task}"
+        folder.mkdir()
+        model = getattr(transformers, AUTO_CLASSES[task]).from_config(config, dtype=config.dtype or torch.float32)
+        return case_of(folder, model.eval(), kind, task, "nf4")
+
+    return made
 
 
 @pytest.fixture
