@@ -1,8 +1,15 @@
 from pathlib import Path
 
 import pytest
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from orchestrator.config import SweepConfig
 from orchestrator.tasks import read_task
@@ -31,3 +38,25 @@ def tokenizer():
     model.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     model.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=model, eos_token="</s>", pad_token="</s>", unk_token="<unk>")
+
+
+@pytest.fixture(scope="session")
+def encoder():
+    """A BERT with two layers and three classes, random but fixed."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = BertConfig(vocab_size=97, num_labels=3, max_position_embeddings=64, pad_token_id=0, **sizes)
+    return BertForSequenceClassification(config).eval()
+
+
+@pytest.fixture(scope="session")
+def decoder_sizes():
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    return {"vocab_size": 97, "max_position_embeddings": 128, "pad_token_id": 0, "eos_token_id": 0, **sizes}
+
+
+@pytest.fixture(scope="session")
+def decoder(decoder_sizes):
+    """A Llama with two layers, random but fixed."""
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(bos_token_id=None, **decoder_sizes)).eval()

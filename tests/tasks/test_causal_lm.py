@@ -1,0 +1,177 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from orchestrator.tasks import CausalLM
+from orchestrator.tasks.batches import evaluation_batches
+from orchestrator.tasks.tokens import lengths
+
+PROMPTS = ["How are you?", "a", "one two", "xyz", "Say it:"]
+COMPLETIONS = [" fine", "b", " three", "!", " it is said"]
+TASK = CausalLM()
+EOS = 0
+
+
+def table(prompts=PROMPTS, completions=COMPLETIONS):
+    return pa.table({"row": range(1, len(prompts) + 1), "prompt": prompts, "completion": completions})
+
+
+@pytest.fixture(scope="module")
+def rows(tokenizer):
+    return TASK.tokenize(table(), tokenizer, 32)
+
+
+def parts(rows, index):
+    ids, length = rows["input_ids"][index].as_py(), rows["prompt_length"][index].as_py()
+    return ids[:length], ids[length:]
+
+
+def longhand(model, rows, index):
+    """Negative log likelihood of one row's completion, token by token."""
+    prompt, completion = parts(rows, index)
+    total = 0.0
+    for place, token in enumerate(completion):
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + completion[:place]])).logits[0, -1]
+        total -= logits.double().log_softmax(0)[token].item()
+    return total
+
+
+def test_a_row_is_prompt_completion_and_end(rows, tokenizer):
+    for index in range(5):
+        prompt, completion = parts(rows, index)
+        assert tokenizer.decode(prompt) == PROMPTS[index]
+        assert tokenizer.decode(completion[:-1]) == COMPLETIONS[index]
+        assert completion[-1] == EOS
+
+
+@pytest.mark.parametrize(
+    ("longest", "prompt", "completion"),
+    [
+        (32, "How are you?", " fine</s>"),
+        (10, "ou?"[-4:], " fine</s>"),
+        (7, "?", " fine</s>"),
+        (5, "?", " fin"),
+        (2, "?", " "),
+    ],
+)
+def test_the_beginning_of_a_prompt_gives_way(tokenizer, longest, prompt, completion):
+    row = TASK.tokenize(table(PROMPTS[:1], COMPLETIONS[:1]), tokenizer, longest)
+    start, end = parts(row, 0)
+    assert len(start) + len(end) <= longest
+    assert tokenizer.decode(end) == completion
+    assert tokenizer.decode(start).endswith(prompt)
+    assert len(start) == min(longest - len(end), 12)
+
+
+def test_a_tokenizers_own_opening_stays_before_a_cut_prompt(tokenizer):
+    from tokenizers import processors
+
+    opening = PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer, bos_token="<unk>", eos_token="</s>")
+    opening._tokenizer.post_processor = processors.TemplateProcessing(
+        single="<unk> $A </s>", special_tokens=[("<unk>", 1), ("</s>", 0)]
+    )
+    row = TASK.tokenize(table(PROMPTS[:1], COMPLETIONS[:1]), opening, 10)
+    start, end = parts(row, 0)
+    assert start[0] == 1
+    assert tokenizer.decode(start[1:]) == "ou?"
+    assert tokenizer.decode(end) == " fine</s>"
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_labels_are_the_completion_though_padding_looks_like_its_end(rows, left):
+    batch = TASK.collate(rows, np.array([0, 1]), pad_id=EOS, pad_left=left)
+    for line, index in enumerate([0, 1]):
+        labels = batch["labels"][line]
+        assert labels[labels != -100].tolist() == parts(rows, index)[1]
+        assert torch.equal(labels != -100, (labels == batch["input_ids"][line]) & (labels != -100))
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_the_loss_is_the_mean_over_completion_tokens(decoder, rows, left):
+    expected = sum(longhand(decoder, rows, i) for i in range(5)) / sum(len(parts(rows, i)[1]) for i in range(5))
+    loss = TASK.loss(decoder, TASK.collate(rows, np.arange(5), pad_id=EOS, pad_left=left))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert loss.requires_grad
+
+
+@pytest.mark.parametrize(("size", "left"), [(1, False), (2, True), (5, False), (5, True)])
+def test_likelihoods_do_not_depend_on_the_batches(decoder, rows, size, left):
+    found = TASK.evaluate(decoder, rows, evaluation_batches(lengths(rows), size), EOS, left)
+    assert found.predictions["row"].to_pylist() == [1, 2, 3, 4, 5]
+    np.testing.assert_allclose(found.predictions["nll"], [longhand(decoder, rows, i) for i in range(5)], rtol=1e-5)
+    assert found.predictions["tokens"].to_pylist() == [len(text) + 1 for text in COMPLETIONS]
+    assert found.predictions["exact"].null_count == 5
+    nll, tokens = found.predictions["nll"].to_numpy().sum(), found.predictions["tokens"].to_numpy().sum()
+    assert found.metrics == {"perplexity": pytest.approx(np.exp(nll / tokens))}
+
+
+def test_logits_of_soft_prompts_are_passed_over(decoder, rows):
+    class Prompted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = decoder
+
+        def forward(self, **inputs):
+            logits = self.inner(**inputs).logits
+            return SimpleNamespace(logits=torch.cat([torch.randn(len(logits), 7, logits.shape[-1]), logits], dim=1))
+
+    batch = TASK.collate(rows, np.arange(5), pad_id=EOS)
+    torch.testing.assert_close(TASK.loss(Prompted(), batch), TASK.loss(decoder, batch))
+
+
+def test_generation_in_a_batch_is_generation_one_by_one(decoder, rows, tokenizer):
+    task = CausalLM(generates=True, max_new_tokens=6, tokenizer=tokenizer)
+    prompts = [np.array(parts(rows, i)[0], np.int32) for i in range(5)]
+    written = task.generate(decoder, prompts, EOS)
+    for prompt, text in zip(prompts, written, strict=True):
+        ids = prompt.tolist()
+        with torch.no_grad():
+            for _ in range(6):
+                ids.append(int(decoder(torch.tensor([ids])).logits[0, -1].argmax()))
+                if ids[-1] == EOS:
+                    break
+        assert text == tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True).strip()
+
+
+def test_exact_match_counts_the_rows_whose_completion_is_generated(decoder, tokenizer):
+    task = CausalLM(generates=True, max_new_tokens=4, tokenizer=tokenizer)
+    prompts = [tokenizer(text)["input_ids"] for text in PROMPTS]
+    texts = task.generate(decoder, [np.array(ids, np.int32) for ids in prompts], EOS)
+    assert all(texts)
+    goals = [f" {text} " if place % 2 else f"{text}~" for place, text in enumerate(texts)]  # white space does not count
+    rows = task.tokenize(table(completions=goals), tokenizer, 64)
+    found = task.evaluate(decoder, rows, evaluation_batches(lengths(rows), 2), EOS)
+    assert found.predictions["exact"].to_pylist() == [False, True, False, True, False]
+    assert found.metrics["exact_match"] == 0.4
+    assert set(found.metrics) == {"perplexity", "exact_match"}
+
+
+def test_generation_needs_a_tokenizer(decoder, rows):
+    with pytest.raises(ValueError, match="a tokenizer is needed"):
+        CausalLM(generates=True).evaluate(decoder, rows, [np.arange(2)], EOS)
+
+
+@pytest.mark.parametrize("metric", TASK.metrics)
+def test_many_samples_are_scored_as_each_alone(metric):
+    random = np.random.default_rng(0)
+    columns = {"nll": random.exponential(3, 50), "tokens": random.integers(1, 9, 50), "exact": random.random(50) < 0.3}
+    predictions = pa.table({"row": range(50), **columns})
+    draws = random.integers(0, 50, (20, 50))
+    one_by_one = [TASK.score(metric, predictions.take(draw)) for draw in draws]
+    np.testing.assert_allclose(TASK.score_many(metric, predictions, draws), one_by_one, rtol=1e-12)
+
+
+def test_what_was_not_generated_has_no_exact_match():
+    predictions = pa.table({"row": [1], "nll": [1.0], "tokens": [2], "exact": pa.array([None], pa.bool_())})
+    with pytest.raises(ValueError, match="no metric 'exact_match'"):
+        TASK.score("exact_match", predictions)
+
+
+def test_less_perplexity_is_better():
+    assert [TASK.higher_is_better(metric) for metric in ("perplexity", "exact_match")] == [False, True]
