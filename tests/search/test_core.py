@@ -168,6 +168,16 @@ def test_wall_time_ends_what_runs_at_its_next_result(make_sweep: Any, score: Any
     sweep.assert_optuna_agrees()
 
 
+def test_wall_time_is_over_at_its_last_second(make_sweep: Any) -> None:
+    sweep = make_sweep(wall_seconds=10)
+    sweep.clock.now += 9.5
+    assert not sweep.search.wall_time_over
+    assert sweep.search.ask()
+    sweep.clock.now += 0.5
+    assert sweep.search.wall_time_over
+    assert sweep.search.ask() is None
+
+
 def test_a_trial_at_its_end_is_complete_though_the_time_is_over(make_sweep: Any) -> None:
     sweep = make_sweep(wall_seconds=10)
     (key,) = start(sweep.search)

@@ -90,8 +90,9 @@ def test_an_event_that_is_no_json_leaves_no_trace(tmp_path: Path) -> None:
     assert Journal.read(journal.path) == []
 
 
-def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal.jsonl")
+def test_threads_mix_neither_lines_nor_times(tmp_path: Path) -> None:
+    ticks = count(0.0)
+    journal = Journal(tmp_path / "journal.jsonl", clock=lambda: next(ticks))
 
     def write(writer: int) -> None:
         for i in range(100):
@@ -103,5 +104,6 @@ def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     events = Journal.read(journal.path)
+    assert [event["time"] for event in events] == list(range(800))
     for writer in range(8):
         assert [event["i"] for event in events if event["writer"] == writer] == list(range(100))
