@@ -79,8 +79,8 @@ class RunWriter:
         self._experiment = self._find_experiment()
         self._find_runs()
         for task, facts in event["tasks"].items():
-            run = self._run(task, f"{event['sweep']}/{task}", event, {"task": task, "data_digest": facts["digest"]})
-            self._log_config(run, task, facts)
+            tags = {"task": task, "data_digest": facts["digest"]}
+            self._log_config(self._run(task, f"{event['sweep']}/{task}", event, tags), task, facts)
 
     def _log_config(self, run: str, task: str, facts: Event) -> None:
         import yaml
@@ -141,21 +141,21 @@ class RunWriter:
     def _run(self, key: str, name: str, event: Event, tags: Mapping[str, str]) -> str:
         """The run of that key, created at the event's time where there is none yet, open in any case."""
         if key not in self._runs:
-            tags = {**self._common_tags(), **tags, "key": key}
+            tags = {**self._common_tags(key.partition("/")[0]), **tags, "key": key}
             run = self._client.create_run(self._experiment, milliseconds(event), tags, run_name=name)
             self._runs[key] = run.info.run_id
         else:
             self._client.update_run(self._runs[key], status="RUNNING")
         return self._runs[key]
 
-    def _common_tags(self) -> dict[str, str]:
+    def _common_tags(self, task: str) -> dict[str, str]:
         from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
 
         backbone = self._sweep["backbone"]
         return {
             "sweep": self._sweep["sweep"],
             "backbone": backbone["model"],
-            "backbone_digest": backbone["digest"],
+            "backbone_digest": backbone["digest"][task],
             "quantization": backbone["quantization"],
             MLFLOW_SOURCE_NAME: "peft-sweep",
             MLFLOW_SOURCE_TYPE: "JOB",
@@ -194,7 +194,7 @@ class RunWriter:
                 if not exists_already(error):
                     raise
             found = self._client.get_experiment_by_name(self._name)
-        return str(found.experiment_id)
+        return str(found.experiment_id) if found else ""
 
     def _find_runs(self) -> None:
         for run in self._written():
@@ -213,7 +213,7 @@ class RunWriter:
 
 def milliseconds(event: Event) -> int:
     """When it happened, as MLflow counts."""
-    return round(event["time"] * 1000)
+    return round(float(event["time"]) * 1000)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
