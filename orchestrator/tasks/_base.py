@@ -64,6 +64,13 @@ class TaskType(Protocol):
     ) -> dict[str, Tensor]:
         """A batch of a tokenized table, padded to its own longest row.
 
+        Args:
+            rows: tokenized.
+            indices: of the batch's rows.
+            pad_id: the padding token.
+            pad_left: pad before the tokens, as decoders that are read at their last token need it; for the types
+                of task where that can be.
+
         Returns:
             ``input_ids`` and ``attention_mask`` of shape ``(rows, tokens)``, and the type's ``labels``; int64.
         """

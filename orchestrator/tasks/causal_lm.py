@@ -64,11 +64,15 @@ class CausalLM:
     def collate(
         self, rows: pa.Table, indices: NDArray[np.int64], pad_id: int, pad_left: bool = False
     ) -> dict[str, Tensor]:
-        """``input_ids``, ``attention_mask``, ``labels`` of shape ``(rows, tokens)``; -100 outside the completions."""
+        """``input_ids``, ``attention_mask``, ``labels`` of shape ``(rows, tokens)``; -100 outside the completions.
+
+        Always padded on the right, whatever ``pad_left`` says: positions then count from the first token, and soft
+        prompts stand next to it, so that a row's likelihood does not depend on its batch. Generation pads by itself.
+        """
         import torch
 
         sequences, prompts = _sequences(rows, indices)
-        batch = pad(sequences, pad_id, pad_left)
+        batch = pad(sequences, pad_id, left=False)
         # Told by position and never by the padding token, which is the end-of-sequence token of many tokenizers.
         position = batch["attention_mask"].cumsum(dim=1)
         completion = (position > torch.tensor(prompts)[:, None]) & (batch["attention_mask"] == 1)

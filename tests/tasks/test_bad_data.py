@@ -61,6 +61,20 @@ def test_a_row_is_counted_by_rows_and_not_by_lines(problems):
     assert problems(['"two\nlines",a', ",b", *GOOD])[0] == "m.csv: row 2, column text: is empty"
 
 
+def test_lines_inside_values_of_a_large_file(problems):
+    lines = problems([f'"two\nlines {i} {"x" * 40}",{"ab"[i % 2]}' for i in range(30_000)] + [",a"])
+    assert lines == ["m.csv: row 30,001, column text: is empty", DROP]
+
+
+def test_rows_are_shown_in_the_files_order(problems):
+    assert problems([*GOOD, "x,", ",a", "y"]) == [
+        "m.csv: row 21, column label: is empty",
+        "m.csv: row 22, column text: is empty",
+        "m.csv: row 23: has 1 field where the header has 2",
+        DROP,
+    ]
+
+
 def test_ten_rows_are_shown(problems):
     lines = problems([*GOOD, *[",a"] * 1500])
     assert lines[:10] == [f"m.csv: row {row}, column text: is empty" for row in range(21, 31)]

@@ -36,6 +36,12 @@ def test_a_batch_can_be_larger_than_the_data():
     assert sorted(np.bincount(batch)) == [2, 3, 3]
 
 
+def test_rows_meet_other_rows_in_every_epoch(rows):
+    first, second = (epoch_order(*rows, 0, epoch)[:1472].reshape(-1, BUCKET) for epoch in (0, 1))
+    overlap = [max(len(np.intersect1d(bucket, other)) for other in second) for bucket in first]
+    assert np.median(overlap) < BUCKET * 0.75
+
+
 def test_seeds_differ(rows):
     assert not np.array_equal(stream(rows, 10, 10, seed=0), stream(rows, 10, 10, seed=1))
 

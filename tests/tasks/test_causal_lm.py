@@ -89,7 +89,10 @@ def test_labels_are_the_completion_though_padding_looks_like_its_end(rows, left)
     for line, index in enumerate([0, 1]):
         labels = batch["labels"][line]
         assert labels[labels != -100].tolist() == parts(rows, index)[1]
-        assert torch.equal(labels != -100, (labels == batch["input_ids"][line]) & (labels != -100))
+        assert torch.equal(labels[labels != -100], batch["input_ids"][line][labels != -100])
+        assert batch["attention_mask"][line].tolist() == [1] * len(rows["input_ids"][index]) + [0] * (
+            batch["input_ids"].shape[1] - len(rows["input_ids"][index])
+        )
 
 
 @pytest.mark.parametrize("left", [False, True])

@@ -72,12 +72,22 @@ def test_the_digest_is_of_the_content_alone(read, tmp_path):
     again = read({**given, "train": save(tmp_path, "shifted.csv", shifted)}, drop_invalid=True)
     assert again.splits["train"]["row"].to_pylist() != before.splits["train"]["row"].to_pylist()
     assert again.digest == before.digest
-    changed = [{**ROWS[0], "text": "text  0"}, *ROWS[1:20]]
+    changed = [{**ROWS[0], "text": "text X"}, *ROWS[1:20]]
     assert read({**given, "train": save(tmp_path, "changed.csv", changed)}).digest != before.digest
 
 
-def test_texts_that_look_like_something_else_stay_texts(read, tmp_path):
-    odd = ["1", "01", "1.0", "2020-01-01", "true", "NA", "null", "nan", "#N/A", "1e5"]
+@pytest.mark.parametrize(
+    "odd",
+    [
+        [f"{i:03}" for i in range(10)],
+        [f"{i}.50" for i in range(10)],
+        [f"2020-01-0{i}" for i in range(1, 10)],
+        [f"2020-01-01 00:00:0{i}" for i in range(10)],
+        ["NA", "N/A", "null", "NULL", "nan", "NaN", "#N/A", "true", "-nan", "n/a"],
+    ],
+    ids=lambda odd: odd[1],
+)
+def test_texts_that_look_like_something_else_stay_texts(read, tmp_path, odd):
     rows = [{"text": text, "label": "ab"[i % 2]} for i, text in enumerate(odd)]
     for name in ("m.csv", "m.jsonl"):
         data = read(save(tmp_path, name, rows))
