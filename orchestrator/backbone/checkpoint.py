@@ -66,11 +66,11 @@ def write(source: Source, auto_class: str, quantization: Quantization, double: b
     head = _head(model, missing)
     tensors: dict[str, Tensor] = {}
     frozen = []
-    for name in _freezable(model, head):
+    for name in freezable(model, head):
         layer = model.get_submodule(name)
-        packed = quantize(_matrix(layer), quantization, double)
+        packed = quantize(matrix(layer), quantization, double)
         tensors |= {f"{name}.weight:{part}": tensor for part, tensor in packed.tensors().items()}
-        layer.weight = None
+        layer.register_parameter("weight", None)
         frozen.append(name)
     others = _others(model, head)
     parameters = sum(tensor.numel() for tensor in others.values()) + _frozen_size(model, frozen)
@@ -103,7 +103,7 @@ def _head(model: PreTrainedModel, missing: set[str]) -> tuple[str, ...]:
     return tuple(sorted(inside | outside))
 
 
-def _freezable(model: PreTrainedModel, head: tuple[str, ...]) -> list[str]:
+def freezable(model: PreTrainedModel, head: tuple[str, ...]) -> list[str]:
     """Linear layers to quantize: all but the head, poolers, output embeddings and what transformers keeps exact."""
     from transformers.pytorch_utils import Conv1D
 
@@ -119,15 +119,15 @@ def _freezable(model: PreTrainedModel, head: tuple[str, ...]) -> list[str]:
     ]
 
 
-def _matrix(layer: nn.Module) -> Tensor:
+def matrix(layer: nn.Module) -> Tensor:
     """The weight as ``(out, in)``; GPT-2's Conv1D keeps its transpose."""
-    weight: Tensor = layer.weight.data  # type: ignore[union-attr, assignment]
+    weight: Tensor = layer.weight.data  # type: ignore[assignment]
     return weight if isinstance(layer, nn.Linear) else weight.T.contiguous()
 
 
 def _frozen_size(model: nn.Module, frozen: list[str]) -> int:
     sizes = (model.get_submodule(name) for name in frozen)
-    return sum(m.in_features * m.out_features if isinstance(m, nn.Linear) else m.nx * m.nf for m in sizes)  # type: ignore[operator, misc, union-attr]
+    return sum(m.in_features * m.out_features if isinstance(m, nn.Linear) else m.nx * m.nf for m in sizes)  # type: ignore[operator, misc]
 
 
 def _others(model: nn.Module, head: tuple[str, ...]) -> dict[str, Tensor]:

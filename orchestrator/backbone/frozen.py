@@ -26,7 +26,7 @@ class FrozenProduct(torch.autograd.Function):
         return F.linear(x.to(dtype), weight.dense(dtype)).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         """The gradient of ``x`` alone."""
         return (gradient.to(ctx.dtype) @ ctx.weight.dense(ctx.dtype)).to(gradient.dtype), None, None
 

@@ -31,12 +31,14 @@ class SharedBackbone:
 
     Args:
         model: the module tree that views are made from; never trained itself.
-        context: what methods may know.
+        context: what methods may know. The head is not shared: every view has its own.
+        fresh: the modules of the head that the checkpoint lacks.
         decoder: whether it attends to the left only.
     """
 
     model: PreTrainedModel
     context: Context
+    fresh: tuple[str, ...]
     decoder: bool
     _memo: dict[int, Any] = field(init=False, repr=False)
 
@@ -47,18 +49,18 @@ class SharedBackbone:
         self._memo = {id(thing): thing for thing in shared}
 
     def view(self, seed: int) -> PreTrainedModel:
-        """A module tree of its own over the same frozen tensors, with a fresh head drawn from ``seed``."""
+        """A module tree of its own over the same frozen tensors; what the checkpoint lacks is drawn from ``seed``."""
         view = copy.deepcopy(self.model, dict(self._memo))
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(seed)
-            for name in self.context.head:
+            for name in self.fresh:
                 for module in view.get_submodule(name).modules():
                     view._init_weights(module)
         return view
 
     def parameters(self) -> int:
-        """How many the bare backbone has, frozen layers included, the head left out."""
-        head = tuple(f"{name}." for name in self.context.head)
+        """How many the checkpoint holds, frozen layers included."""
+        head = tuple(f"{name}." for name in self.fresh)
         rest = sum(p.numel() for name, p in self.model.named_parameters() if not name.startswith(head or ("\0",)))
         return rest + sum(layer.in_features * layer.out_features for layer in self._frozen_layers())
 
@@ -71,7 +73,7 @@ class SharedBackbone:
             raw = tensor.detach().contiguous().view(-1).view(torch.uint8)
             if not whole and raw.numel() > 4 * SAMPLE:
                 raw = raw[:: raw.numel() // SAMPLE].contiguous()
-            digest.update(raw.cpu().numpy())
+            digest.update(raw.cpu().numpy().data)
         return digest.hexdigest()
 
     def _frozen_layers(self) -> Iterator[FrozenLinear]:
@@ -113,9 +115,20 @@ def load(
     model.tie_weights()
     for part in header.head:
         model.get_submodule(part).to_empty(device=device)
-    model.to(device).requires_grad_(False).eval()
-    context = Context(task=task, backbone=name, head=header.head, original=_originals(original))
-    return SharedBackbone(model, context, decoder=_is_decoder(header))
+    model.to(torch.device(device)).requires_grad_(False).eval()  # type: ignore[arg-type]
+    head = head_of(model, header.head)
+    context = Context(task=task, backbone=name, head=head, original=_originals(original))
+    return SharedBackbone(model, context, header.head, is_decoder(header.config))
+
+
+def head_of(model: nn.Module, fresh: tuple[str, ...]) -> tuple[str, ...]:
+    """What stands between the last block and the logits: what the checkpoint lacks, and poolers.
+
+    A pooler counts whether the checkpoint holds one or not, as in RoBERTa, whose head includes its own: sentence
+    encoders ship poolers that were never trained.
+    """
+    poolers = [name for name, _ in model.named_modules() if name.rpartition(".")[2] == "pooler"] if fresh else []
+    return tuple(dict.fromkeys((*poolers, *fresh)))
 
 
 def _skeleton(header: Header, labels: int) -> PreTrainedModel:
@@ -152,14 +165,14 @@ def _originals(file: Path | None) -> Callable[[str], Tensor]:
     return original
 
 
-def _is_decoder(header: Header) -> bool:
+def is_decoder(config: dict[str, Any]) -> bool:
     """Attends to the left only: what transformers builds a causal language model from, encoders aside."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     )
 
-    kind = header.config["model_type"]
+    kind = config["model_type"]
     if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-        return bool(header.config.get("is_decoder", False))
+        return bool(config.get("is_decoder", False))
     return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES

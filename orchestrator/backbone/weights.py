@@ -31,7 +31,7 @@ class FrozenWeight(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class FourBitWeight:
-    """NF4 or FP4 with an absmax per block of 64, itself quantized on request (Dettmers et al., 2023, arXiv:2305.14314)."""
+    """NF4 or FP4, an absmax per block of 64, itself quantized on request (Dettmers et al., 2023, arXiv:2305.14314)."""
 
     packed: Tensor
     state: bnb.QuantState

@@ -7,8 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-Statistic = Callable[[NDArray[np.intp]], float]
-"""A score of the rows with these indices, which may repeat; shape ``(rows,)``."""
+Statistic = Callable[[NDArray[np.int64]], NDArray[np.float64]]
+"""The scores of many samples at once: from row indices of shape ``(samples, rows)``, which may repeat, to shape
+``(samples,)``."""
+CHUNK = 100
 
 
 def bootstrap(statistic: Statistic, rows: int, *, seed: int, repeats: int = 1000) -> NDArray[np.float64]:
@@ -30,7 +32,8 @@ def bootstrap(statistic: Statistic, rows: int, *, seed: int, repeats: int = 1000
     if rows < 1 or repeats < 1:
         raise ValueError(f"cannot resample {rows} rows {repeats} times")
     random = np.random.default_rng(seed)
-    return np.array([statistic(random.integers(rows, size=rows)) for _ in range(repeats)], dtype=np.float64)
+    sizes = [min(CHUNK, repeats - first) for first in range(0, repeats, CHUNK)]
+    return np.concatenate([statistic(random.integers(rows, size=(size, rows))) for size in sizes])
 
 
 def bootstrap_interval(

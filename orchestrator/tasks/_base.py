@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +37,7 @@ class TaskType(Protocol):
     """
 
     @property
-    def name(self) -> str:
+    def name(self) -> Literal["classification", "causal-lm"]:
         """As ``type`` in the configuration."""
         ...
 

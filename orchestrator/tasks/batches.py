@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
-POOL = 512
+POOL = 64
 BUCKET = 32
 
 

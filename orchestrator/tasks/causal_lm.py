@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +37,7 @@ class CausalLM:
     generates: bool = False
     max_new_tokens: int = 32
     tokenizer: PreTrainedTokenizerBase | None = None
-    name: str = "causal-lm"
+    name: Literal["causal-lm"] = "causal-lm"
     auto_class: str = "AutoModelForCausalLM"
     metrics: tuple[str, ...] = ("perplexity", "exact_match")
 

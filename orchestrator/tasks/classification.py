@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,7 @@ class Classification:
     true one, and ``probabilities`` (a fixed-size list of float64).
     """
 
-    name: str = "classification"
+    name: Literal["classification"] = "classification"
     auto_class: str = "AutoModelForSequenceClassification"
     metrics: tuple[str, ...] = ("macro_f1", "accuracy")
 

@@ -51,9 +51,21 @@ def artifact_location(tracking_uri: str, experiment: str) -> str | None:
     return None if file is None else str(file.parent / "mlruns" / re.sub(r"[^\w.-]", "_", experiment))
 
 
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+_LASTING = (
+    *_REFUSALS,
+    "RESOURCE_DOES_NOT_EXIST",
+    "NOT_FOUND",
+    "RESOURCE_ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+    "INVALID_STATE",
+)
+
+
 def is_refusal(error: Exception) -> bool:
-    """Whether the same request would be refused again: it is wrong in itself, and no server was away."""
-    return getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+    """Whether the request is wrong in itself and would be refused again, whatever else happens meanwhile."""
+    return getattr(error, "error_code", "") in _REFUSALS
 
 
 def exists_already(error: Exception) -> bool:
@@ -90,6 +102,6 @@ def patiently(step: Callable[[], T], seconds: float = 300, pause: float = 2) -> 
         try:
             return step()
         except (MlflowException, OSError) as error:
-            if is_refusal(error) or time.monotonic() + pause > end:
+            if getattr(error, "error_code", "") in _LASTING or time.monotonic() + pause > end:
                 raise SweepError(f"MLflow: {one_line(error)}") from error
         time.sleep(pause)

@@ -13,7 +13,7 @@ from orchestrator.locations import PACKAGE
 from orchestrator.tracking.bundle import Bundle
 
 if TYPE_CHECKING:
-    from mlflow.models import Model, ModelSignature
+    from mlflow.models import ModelSignature
 
 CODE = Path(__file__).with_name("pyfunc_model.py")
 REQUIRED = (
@@ -36,7 +36,7 @@ REQUIRED = (
 )
 
 
-def save_pyfunc(folder: Path, target: Path, model: Model) -> None:
+def save_pyfunc(folder: Path, target: Path, *, run_id: str, model_id: str) -> None:
     """Write a bundle as an MLflow pyfunc model.
 
     Our own packages travel with it, as they are now, so that it loads where only its requirements are installed.
@@ -44,10 +44,12 @@ def save_pyfunc(folder: Path, target: Path, model: Model) -> None:
     Args:
         folder: the bundle's.
         target: folder to create.
-        model: the run and model that it will belong to.
+        run_id: the run that it belongs to.
+        model_id: the logged model that it becomes.
     """
     import pandas as pd
     from mlflow import pyfunc
+    from mlflow.models import Model
 
     bundle = Bundle.read(folder)
     pyfunc.save_model(
@@ -59,8 +61,12 @@ def save_pyfunc(folder: Path, target: Path, model: Model) -> None:
         input_example=pd.DataFrame({bundle.column: [_example(bundle)]}),
         pip_requirements=list(requirements(bundle)),
         metadata={"task": bundle.task, "method": bundle.method, "backbone": bundle.backbone.model},
-        mlflow_model=model,
+        mlflow_model=Model(run_id=run_id),
     )
+    # Saving a model that has its id already would look the id up on the process's own tracking server.
+    saved = Model.load(target)
+    saved.model_id = model_id
+    saved.save(target / "MLmodel")
 
 
 def signature(bundle: Bundle) -> ModelSignature:

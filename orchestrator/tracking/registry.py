@@ -220,7 +220,6 @@ def _upload(client: MlflowClient, folder: Path, bundle: Bundle, run_id: str) -> 
     """The logged model of a bundle; one that an earlier try left behind is completed."""
     from mlflow.entities import LoggedModelOutput
     from mlflow.entities.logged_model_status import LoggedModelStatus
-    from mlflow.models import Model
 
     from orchestrator.tracking.packaging import save_pyfunc
 
@@ -230,7 +229,7 @@ def _upload(client: MlflowClient, folder: Path, bundle: Bundle, run_id: str) -> 
     logged = left[0] if left else client.create_logged_model(experiment, bundle.task, run_id, _tags(bundle))
     with tempfile.TemporaryDirectory() as place:
         target = Path(place) / "model"
-        save_pyfunc(folder, target, Model(run_id=run_id, model_id=logged.model_id))
+        save_pyfunc(folder, target, run_id=run_id, model_id=logged.model_id)
         client.log_model_artifacts(logged.model_id, str(target))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])

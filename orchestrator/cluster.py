@@ -1,0 +1,107 @@
+"""The Ray cluster that a sweep runs in: an existing one, or one of its own on this machine."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import Lanes
+from orchestrator.errors import InputError, Problem
+
+ENVIRONMENT = {
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+def check_address(address: str | None) -> str | None:
+    """The cluster's address, from the argument or ``RAY_ADDRESS``.
+
+    Raises:
+        InputError: if it is a Ray Client address: the driver must run inside the cluster.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    if address and address.startswith("ray://"):
+        message = "Ray Client is not supported; run the command on a node of the cluster, with --address auto"
+        raise InputError("--address", [Problem(address, message)])
+    return address
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """A connection to a cluster; one that was started here ends with it.
+
+    Raises:
+        InputError: if there is no cluster at the address.
+    """
+    os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
+    import ray
+
+    environment: dict[str, Any] = {"env_vars": ENVIRONMENT}
+    if address:
+        here = Path(__file__).resolve().parent.parent
+        environment["py_modules"] = [str(here / name) for name in ("orchestrator", "methods", "search_spaces")]
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            include_dashboard=False if not address else None,
+            runtime_env=environment,
+        )
+    except ConnectionError as error:
+        raise InputError("--address", [Problem(str(address), "there is no Ray cluster at this address")]) from error
+    for number, handler in handlers.items():  # ray.init installs its own, which end the process at once
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def lane_layout(lanes: Lanes, nodes: list[dict[str, float]]) -> tuple[list[int], float, float]:
+    """How many lanes to start on which node.
+
+    Args:
+        lanes: what the configuration says.
+        nodes: the resources of every living node, ``CPU`` and ``GPU``.
+
+    Returns:
+        Lanes per group, a group for each node; cores and GPUs of one lane. Where the configuration wants more
+        lanes than the nodes hold, further groups of one lane each wait for nodes to come.
+    """
+    gpus = lanes.gpus if lanes.gpus is not None else float(any(node.get("GPU", 0) for node in nodes))
+    cpus = lanes.cpus or 1.0
+    fitting = [_fit(node, cpus, gpus) for node in nodes]
+    sizes = [size for size in fitting if size]
+    if lanes.max == "auto":
+        return sizes or [1], cpus, gpus
+    capped: list[int] = []
+    for size in sizes:
+        capped.append(min(size, lanes.max - sum(capped)))
+    capped = [size for size in capped if size > 0]
+    return capped + [1] * (lanes.max - sum(capped)), cpus, gpus
+
+
+def _fit(node: dict[str, float], cpus: float, gpus: float) -> int:
+    by_cpu = math.floor(node.get("CPU", 0) / cpus)
+    return min(by_cpu, math.floor(node.get("GPU", 0) / gpus)) if gpus else by_cpu
+
+
+def node_resources() -> list[dict[str, float]]:
+    """The resources of every living node of the connected cluster."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]

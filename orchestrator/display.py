@@ -1,0 +1,189 @@
+"""What a person sees: the plan, a running sweep, and what came out of it. Reads without colour, in 80 columns."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.config import Budget
+from orchestrator.plan import SweepPlan, TaskPlan
+from orchestrator.sweep import Snapshot
+from orchestrator.trials import TrialRecord
+
+PLAIN_INTERVAL = 10.0
+
+
+class SweepDisplay:
+    """Shows snapshots: live on a terminal, as a line every ten seconds elsewhere.
+
+    Args:
+        name: of the sweep.
+        plan: what it does.
+        stream: where to.
+    """
+
+    def __init__(self, name: str, plan: SweepPlan, stream: TextIO) -> None:
+        self._name, self._plan = name, plan
+        self._console = Console(file=stream, highlight=False)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._last_line = -math.inf
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show how the sweep stands."""
+        if self._console.is_terminal:
+            self._live.update(self._picture(snapshot), refresh=True)
+        elif time.monotonic() - self._last_line >= PLAIN_INTERVAL:
+            self._last_line = time.monotonic()
+            self._console.print(self._line(snapshot), soft_wrap=True)
+
+    def _line(self, snapshot: Snapshot) -> str:
+        best = ", ".join(f"{study} {value}" for study, value, *_ in self._methods(snapshot.trials) if value != "-")
+        parts = [self._name, snapshot.phase, _progress_text(snapshot, self._plan.config.budget), best]
+        return " · ".join(part for part in parts if part)
+
+    def _picture(self, snapshot: Snapshot) -> RenderableType:
+        budget = self._plan.config.budget
+        head = Table.grid(padding=(0, 1))
+        head.add_row(
+            Text(self._name, style="bold"),
+            ProgressBar(total=1.0, completed=fraction_spent(snapshot, budget), width=24),
+            _progress_text(snapshot, budget),
+        )
+        return Group(head, Text(f"  {snapshot.phase}"), self._lanes(snapshot), self._table(snapshot.trials))
+
+    def _lanes(self, snapshot: Snapshot) -> Table:
+        table = Table.grid(padding=(0, 2))
+        for lane, status in snapshot.lanes.items():
+            working = " + ".join(f"{trial} {done}/{total}" for trial, (done, total) in status.working.items())
+            table.add_row(f"  lane {lane}", working or "waiting", f"{status.busy:.0%} busy")
+        missing = snapshot.expected_lanes - len(snapshot.lanes)
+        if missing > 0:
+            table.add_row("", f"{missing} of {snapshot.expected_lanes} lanes are starting", "")
+        return table
+
+    def _table(self, trials: tuple[TrialRecord, ...]) -> Table:
+        table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="")
+        table.add_column("  method")
+        for column in ("best", "trials", "running", "stopped", "lane time"):
+            table.add_column(column, justify="right")
+        for row in self._methods(trials):
+            table.add_row(f"  {row[0]}", *row[1:])
+        return table
+
+    def _methods(self, trials: tuple[TrialRecord, ...]) -> list[tuple[str, str, str, str, str, str]]:
+        rows = []
+        for name, task in self._plan.tasks.items():
+            sign = 1 if task.type.higher_is_better(task.data.config.metric) else -1
+            for method in task.available:
+                own = [r for r in trials if r.key.study == f"{name}/{method}"]
+                label = method if len(self._plan.tasks) == 1 else f"{name}/{method}"
+                rows.append((_best(own, sign), label, own))
+        rows.sort(key=lambda row: -row[0] if math.isfinite(row[0]) else math.inf)
+        return [(label, *_method_row(own, abs(best))) for best, label, own in rows]
+
+
+def _best(own: list[TrialRecord], sign: int) -> float:
+    return max((sign * r.value for r in own if math.isfinite(r.value)), default=-math.inf)
+
+
+def _method_row(own: list[TrialRecord], best: float) -> tuple[str, str, str, str, str]:
+    states = Counter(r.state for r in own)
+    return (
+        f"{best:.4f}" if math.isfinite(best) else "-",
+        str(len(own)),
+        str(states["running"]),
+        str(states["pruned"] + states["failed"]),
+        duration(sum(r.lane_seconds for r in own)),
+    )
+
+
+def fraction_spent(snapshot: Snapshot, budget: Budget) -> float:
+    """How much of the tightest limit is spent, in 0..1; a running trial counts as half."""
+    shares = [0.0]
+    if budget.trials:
+        ended = sum(r.state != "running" for r in snapshot.trials)
+        shares.append((ended + (len(snapshot.trials) - ended) / 2) / budget.trials)
+    if budget.wall_time:
+        shares.append(snapshot.elapsed / budget.wall_time)
+    if budget.lane_hours:
+        shares.append(snapshot.lane_seconds / 3600 / budget.lane_hours)
+    return min(1.0, max(shares))
+
+
+def _progress_text(snapshot: Snapshot, budget: Budget) -> str:
+    ended = sum(r.state != "running" for r in snapshot.trials)
+    trials = f"{ended}/{budget.trials} trials" if budget.trials else f"{ended} trials"
+    parts = [trials, f"{duration(snapshot.elapsed)} elapsed"]
+    spent = fraction_spent(snapshot, budget)
+    if snapshot.phase == "searching" and spent > 0.2:
+        parts.append(f"about {duration(snapshot.elapsed * (1 - spent) / spent)} left")
+    return " · ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds, ``2:05``, or hours as well, ``1:02:05``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def size(count: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def number(count: float) -> str:
+    """A count of parameters: ``74k``, ``22.7M``."""
+    for unit in ("", "k", "M", "B"):
+        if count < 1000:
+            return f"{count:.0f}{unit}" if not unit or count >= 100 else f"{count:.1f}{unit}"
+        count /= 1000
+    return f"{count:.1f}T"
+
+
+def metric_name(metric: str) -> str:
+    """As people write it."""
+    return {"macro_f1": "macro-F1", "exact_match": "exact match"}.get(metric, metric)
+
+
+def task_line(name: str, task: TaskPlan) -> str:
+    """What a task is made of."""
+    data = task.data
+    rows = {split: f"{table.num_rows:,}" for split, table in data.splits.items()}
+    total = sum(table.num_rows for table in data.splits.values())
+    parts = [
+        name,
+        task.type.name,
+        f"{total:,} rows ({rows['train']} train, {rows['validation']} validation, {rows['test']} test)",
+    ]
+    if data.labels:
+        parts += [f"{len(data.labels)} classes", f"majority {data.majority:.2f}"]
+    if data.duplicates_removed:
+        parts.append(f"{data.duplicates_removed:,} duplicates left out")
+    if data.dropped:
+        parts.append(f"{data.dropped:,} unusable rows left out")
+    return " · ".join(parts)

@@ -1,0 +1,113 @@
+"""Lanes as Ray Train workers: one worker group per node, whose workers are replicas of one another.
+
+A replica that dies is replaced alone and the others work on. Ray Train has this as ``Backend.has_replica_groups``, an
+internal hook, which is why it stands in this file and nowhere else.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.backend import Backend, BackendConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+from orchestrator.lanes.worker import lane_loop
+
+log = logging.getLogger(__name__)
+
+
+class LaneBackend(Backend):
+    """No process group: lanes do not talk to one another."""
+
+    has_replica_groups = True
+
+
+class LaneBackendConfig(BackendConfig):
+    """Chooses :class:`LaneBackend`."""
+
+    @property
+    def backend_cls(self) -> type[LaneBackend]:
+        """As Ray Train asks for it."""
+        return LaneBackend
+
+
+@dataclass(frozen=True)
+class LaneShape:
+    """What one lane asks of its node.
+
+    Args:
+        cpus: processor cores.
+        gpus: GPUs, or a fraction of one.
+    """
+
+    cpus: float
+    gpus: float = 0.0
+
+    @property
+    def threads(self) -> int:
+        """Processor threads that a lane computes with."""
+        return max(1, round(self.cpus))
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """As Ray counts them; a little of each core is left to the proxies."""
+        cpus = {"CPU": round(self.cpus * 0.9, 2)}
+        return cpus | ({"GPU": self.gpus} if self.gpus else {})
+
+
+class LaneGroups:
+    """All lanes of a sweep, started in groups that each fit a node.
+
+    Args:
+        broker: the actor that lanes take their work from.
+        sizes: lanes per group, one group per entry; each starts when its resources are there.
+        shape: of every lane.
+        storage: where Ray Train may keep its state; nothing in it is needed again.
+    """
+
+    def __init__(self, broker: Any, sizes: list[int], shape: LaneShape, storage: str) -> None:
+        self._threads = []
+        self.errors: list[BaseException] = []
+        first = 0
+        for index, size in enumerate(sizes):
+            trainer = self._trainer(broker, first, size, shape, storage, f"lanes-{index}")
+            thread = threading.Thread(target=self._fit, args=(trainer,), daemon=True, name=f"lanes-{index}")
+            thread.start()
+            self._threads.append(thread)
+            first += size
+
+    def join(self, timeout: float) -> bool:
+        """Wait for all lanes to retire. Returns whether they did."""
+        for thread in self._threads:
+            thread.join(timeout)
+        return not self.alive()
+
+    def alive(self) -> bool:
+        """Whether any group may still have lanes."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    def _fit(self, trainer: DataParallelTrainer) -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:
+            log.exception("a group of lanes ended")
+            self.errors.append(error)
+
+    @staticmethod
+    def _trainer(broker: Any, first: int, size: int, shape: LaneShape, storage: str, name: str) -> DataParallelTrainer:
+        return DataParallelTrainer(
+            lane_loop,
+            train_loop_config={"broker": broker, "first": first, "threads": shape.threads},
+            backend_config=LaneBackendConfig(),
+            scaling_config=ScalingConfig(
+                num_workers=size,
+                use_gpu=bool(shape.gpus),
+                resources_per_worker=shape.resources,
+                placement_strategy="STRICT_PACK",
+            ),
+            run_config=RunConfig(storage_path=storage, name=name, failure_config=FailureConfig(max_failures=-1)),
+        )

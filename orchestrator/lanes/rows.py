@@ -1,0 +1,81 @@
+"""A task's tokenized rows, as one lane reads them from the object store's memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from orchestrator.config import Task, Training
+from orchestrator.storage import Storage
+from orchestrator.tasks import Evaluation, TaskType, task_type
+from orchestrator.tasks.batches import evaluation_batches, subset, training_batches
+from orchestrator.tasks.tokens import lengths
+
+
+class TaskRows:
+    """Batches for training and evaluation.
+
+    Args:
+        config: the task.
+        tables: tokenized rows by split.
+        pad: id of the padding token.
+        decoder: pads on the left, since the last token is the one that is scored.
+        training: limits.
+        seed: of the data order and of the validation rows, the same for all trials.
+        tokenizer: where the tokenizer is, for tasks that generate text.
+    """
+
+    def __init__(
+        self,
+        config: Task,
+        tables: dict[str, pa.Table],
+        pad: int,
+        decoder: bool,
+        training: Training,
+        seed: int,
+        tokenizer: Storage,
+    ) -> None:
+        self.pad, self.decoder, self._training, self._seed = pad, decoder, training, seed
+        self._config, self._tables, self._tokenizer = config, tables, tokenizer
+
+    @cached_property
+    def type(self) -> TaskType:
+        """The task's type, with a tokenizer where it generates."""
+        generates = self._config.metric == "exact_match"
+        return task_type(self._config, self._load_tokenizer() if generates else None)
+
+    def batch(self, indices: NDArray[np.int64]) -> dict[str, Tensor]:
+        """A training batch, padded to its own longest row."""
+        return self.type.collate(self._tables["train"], indices, self.pad, self.decoder)
+
+    def training_batches(self, batch_size: int, start: int, stop: int) -> Iterator[NDArray[np.int64]]:
+        """Indices of the rows of steps ``start`` to ``stop - 1``."""
+        rows = self._tables["train"]
+        return training_batches(lengths(rows), rows["row"].to_numpy(), self._seed, batch_size, start, stop)
+
+    def evaluate(self, model: nn.Module, split: str) -> Evaluation:
+        """Score a model: on the whole test split, or on the validation rows that rungs use."""
+        table = self._validation if split == "validation" else self._tables[split]
+        batches = evaluation_batches(lengths(table), self._training.evaluation_batch)
+        return self.type.evaluate(model, table, batches, self.pad, self.decoder)
+
+    @cached_property
+    def _validation(self) -> pa.Table:
+        table = self._tables["validation"]
+        labels = table["label"].to_numpy() if "label" in table.column_names else None
+        return table.take(pa.array(subset(table["row"].to_numpy(), self._training.validation_rows, self._seed, labels)))
+
+    def _load_tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        with tempfile.TemporaryDirectory() as folder:
+            self._tokenizer.download("tokenizer", Path(folder) / "tokenizer")
+            return AutoTokenizer.from_pretrained(Path(folder) / "tokenizer")

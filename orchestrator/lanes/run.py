@@ -1,0 +1,177 @@
+"""One trial in training: its method on its view, its optimizer, its place in the data."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import methods
+from methods._base import Attached, Hyperparameters
+from orchestrator.backbone.shared import SharedBackbone
+from orchestrator.config import Training
+from orchestrator.lanes.rows import TaskRows
+from orchestrator.tasks import Evaluation
+from orchestrator.trials import Job
+
+PROCESS = psutil.Process()
+
+
+class DivergedError(ArithmeticError):
+    """The loss is no longer a number."""
+
+
+class TrialRun:
+    """A trial between two steps.
+
+    Nothing in it is shared with other trials but the frozen tensors: it has its own head, random stream, optimizer
+    and position in the data, so that it does the same alone, in a pack, or continued from a checkpoint elsewhere.
+
+    Args:
+        job: the work to do first; later jobs of the same trial continue where it ended.
+        backbone: what to attach to.
+        rows: the task's tokenized rows.
+        training: limits.
+
+    Raises:
+        MethodError: if the method cannot be attached.
+    """
+
+    def __init__(self, job: Job, backbone: SharedBackbone, rows: TaskRows, training: Training) -> None:
+        begin = time.perf_counter()
+        self.job, self.rows, self.step = job, rows, 0
+        self._training = training
+        spec = methods.get(job.trial.method)
+        self.params: Hyperparameters = spec.params_type.from_dict(job.params)
+        with torch.random.fork_rng():
+            torch.manual_seed(job.seed)
+            self.attached: Attached = spec.attach(backbone.view(job.seed), self.params, backbone.context)
+            self._random = torch.get_rng_state()
+        self._optimizer = self._make_optimizer()
+        self.facts: dict[str, float] = {
+            "trainable_parameters": float(sum(p.numel() for p in self.attached.trainable().values())),
+            "attach_seconds": time.perf_counter() - begin,
+            "train_seconds": 0.0,
+            "evaluation_seconds": 0.0,
+            "peak_memory_bytes": 0.0,
+        }
+        self._batches = self._batches_from(0)
+
+    def forward(self) -> Tensor:
+        """The loss of the next batch, a scalar with gradient history."""
+        torch.set_rng_state(self._random)
+        self.attached.train(True)
+        loss = self.rows.type.loss(self.attached.module, self.rows.batch(next(self._batches)))
+        self._random = torch.get_rng_state()
+        return loss
+
+    def rewind(self) -> None:
+        """Forget an unfinished step, so that it can be done again."""
+        self._optimizer.zero_grad(set_to_none=True)
+        self._batches = self._batches_from(self.step)
+
+    def finish_step(self, loss: Tensor) -> None:
+        """Clip, update and advance, once the gradients are there.
+
+        Raises:
+            DivergedError: if the loss or the gradient is not finite; the parameters are left as they were.
+        """
+        norm = nn.utils.clip_grad_norm_(self._parameters(), self._training.clip_norm)
+        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+            raise DivergedError(f"the loss is {loss.item():g} at step {self.step + 1}")
+        factor = schedule(self.step, self.job.total, self.params.warmup)
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        if self.attached.on_step:
+            self.attached.on_step(self.step, self.job.total)
+        self._note_memory()
+
+    def evaluate(self, split: str) -> Evaluation:
+        """Score a split without gradients and without touching the trial's random stream."""
+        begin = time.perf_counter()
+        self.attached.train(False)
+        with torch.random.fork_rng(), torch.no_grad():
+            evaluation = self.rows.evaluate(self.attached.module, split)
+        self.facts["evaluation_seconds"] += time.perf_counter() - begin
+        self._note_memory()
+        return evaluation
+
+    def save(self, folder: Path, resumable: bool) -> None:
+        """Write the adapter and, for a trial that is not at its end, what continuing it needs."""
+        adapter = folder / "adapter"
+        adapter.mkdir(parents=True)
+        self.attached.save(adapter)
+        self.facts["adapter_bytes"] = float(sum(f.stat().st_size for f in adapter.rglob("*") if f.is_file()))
+        state = {"step": self.step, "facts": self.facts}
+        (folder / "state.json").write_text(json.dumps(state))
+        if resumable:
+            tensors = {f"parameter:{name}": p.detach() for name, p in self.attached.trainable().items()}
+            tensors |= self._optimizer_tensors() | {"random": self._random}
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "state.safetensors")
+
+    def restore(self, folder: Path) -> None:
+        """Continue from what :meth:`save` wrote."""
+        state = json.loads((folder / "state.json").read_text())
+        self.step, self.facts = state["step"], state["facts"]
+        tensors = load_file(folder / "state.safetensors") if (folder / "state.safetensors").exists() else {}
+        if not tensors:
+            self.attached.load(folder / "adapter")
+            return
+        with torch.no_grad():
+            for name, parameter in self.attached.trainable().items():
+                parameter.copy_(tensors[f"parameter:{name}"])
+        self._restore_optimizer(tensors)
+        self._random = tensors["random"]
+        self._batches = self._batches_from(self.step)
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.attached.groups for p in group.parameters]
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        groups: list[dict[str, Any]] = [
+            {"params": list(group.parameters), "peak": self.params.learning_rate * group.multiplier}
+            for group in self.attached.groups
+        ]
+        return torch.optim.AdamW(groups, lr=self.params.learning_rate, weight_decay=self.params.weight_decay)
+
+    def _batches_from(self, start: int) -> Iterator[np.ndarray]:
+        return self.rows.training_batches(self.params.batch_size, start, self.job.total)
+
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        state = self._optimizer.state_dict()["state"]
+        return {f"optimizer:{index}:{name}": value for index, own in state.items() for name, value in own.items()}
+
+    def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            if key.startswith("optimizer:"):
+                _, index, name = key.split(":")
+                state.setdefault(int(index), {})[name] = tensor
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+    def _note_memory(self) -> None:
+        now = PROCESS.memory_info().rss
+        if torch.cuda.is_available():
+            now = torch.cuda.max_memory_allocated()
+        self.facts["peak_memory_bytes"] = max(self.facts["peak_memory_bytes"], float(now))
+
+
+def schedule(step: int, total: int, warmup: float) -> float:
+    """The learning rate's factor at a step: up linearly over the warm-up, then down linearly to 0 at ``total``."""
+    rise = math.ceil(warmup * total)
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return (total - step) / max(1, total - rise)

@@ -1,0 +1,331 @@
+"""A lane's life: attach the backbone once, then train trial after trial, several in one step where asked."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import tempfile
+import threading
+import time
+import traceback
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from pyarrow import parquet
+
+import methods
+from orchestrator.backbone.frozen import compute_dtype
+from orchestrator.backbone.shared import SharedBackbone, load
+from orchestrator.backbone.store import fetch
+from orchestrator.lanes.broker import LaneStatus, Signal
+from orchestrator.lanes.packing import packed_forward
+from orchestrator.lanes.rows import TaskRows
+from orchestrator.lanes.run import TrialRun
+from orchestrator.lanes.setup import LaneSetup
+from orchestrator.storage import Storage
+from orchestrator.trials import Answer, Job, checkpoint_path
+
+HEARTBEAT = 2.0
+log = logging.getLogger(__name__)
+
+
+class BackboneWrittenError(RuntimeError):
+    """A trial wrote to what all share. Its lane ends, and starts again from the file."""
+
+
+class Lane:
+    """What one lane has in memory.
+
+    Args:
+        setup: of the sweep.
+        device: where it computes.
+        dtype: what frozen layers multiply in.
+    """
+
+    def __init__(self, setup: LaneSetup, device: torch.device, dtype: torch.dtype) -> None:
+        self.setup, self.device, self.dtype = setup, device, dtype
+        self._storage = Storage(setup.storage)
+        self._backbones: dict[str, SharedBackbone] = {}
+        self._rows: dict[str, TaskRows] = {}
+        self._warm: OrderedDict[str, TrialRun] = OrderedDict()
+        self.checksums: dict[str, str] = {}
+
+    def begin(self, job: Job) -> TrialRun:
+        """The trial of a job, where it was left off: still warm, from its checkpoint, or fresh."""
+        run = self._warm.pop(str(job.trial), None)
+        if run is None or run.step != job.start or run.job.params != job.params:
+            task = job.trial.task
+            run = TrialRun(job, self.backbone(task), self.rows(task), self.setup.training)
+            if job.checkpoint:
+                run.restore(self._fetch(job.checkpoint))
+        run.job = job
+        return run
+
+    def end(self, run: TrialRun) -> Answer:
+        """Score, save, and keep warm what may go on soon."""
+        job, task = run.job, run.job.trial.task
+        metrics: dict[str, float] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder) / "step"
+            place.mkdir()
+            if job.split:
+                evaluation = run.evaluate(job.split)
+                metrics = evaluation.metrics
+                if job.split == "test":
+                    parquet.write_table(evaluation.predictions, place / "test.parquet")
+            run.save(place, resumable=run.step < job.total)
+            path = checkpoint_path(job.trial, run.step)
+            self._storage.upload(place, f"{self.setup.sweep}/{path}")
+        self._prove_unchanged(task)
+        if run.step < job.total:
+            self._warm[str(job.trial)] = run
+            while len(self._warm) > self.setup.pack + 1:
+                self._warm.popitem(last=False)
+        return Answer(status="done", step=run.step, metrics=metrics, checkpoint=path, facts=dict(run.facts))
+
+    def backbone(self, task: str) -> SharedBackbone:
+        """The task's backbone, mapped at its first use."""
+        if task not in self._backbones:
+            own = self.setup.tasks[task]
+            self._backbones[task] = load(
+                fetch(own.backbone, self._storage),
+                own.config.type,
+                name=self.setup.model,
+                dtype=self.dtype,
+                labels=own.labels,
+                device=self.device.type,
+                original=fetch(own.original, self._storage) if own.original else None,
+            )
+            self.checksums[task] = self._backbones[task].checksum()
+        return self._backbones[task]
+
+    def rows(self, task: str) -> TaskRows:
+        """The task's tokenized rows, mapped at their first use."""
+        if task not in self._rows:
+            own = self.setup.tasks[task]
+            tables = {split: ray.get(reference) for split, reference in own.splits.items()}
+            decoder = self.backbone(task).decoder
+            self._rows[task] = TaskRows(
+                own.config,
+                tables,
+                own.pad,
+                decoder,
+                self.setup.training,
+                self.setup.seed,
+                self._storage.sub(self.setup.sweep),
+            )
+        return self._rows[task]
+
+    def _fetch(self, checkpoint: str) -> Path:
+        path = f"{self.setup.sweep}/{checkpoint}"
+        if self._storage.is_local:
+            return self._storage.local(path)
+        folder = Path(tempfile.mkdtemp(prefix="peft-sweep-")) / "step"
+        self._storage.download(path, folder)
+        return folder
+
+    def _prove_unchanged(self, task: str) -> None:
+        if self._backbones[task].checksum() != self.checksums[task]:
+            raise BackboneWrittenError("it wrote to the shared backbone")
+
+
+@dataclass
+class Pulse:
+    """What the heartbeat thread tells, and what it hears: which jobs are no longer the lane's own."""
+
+    status: LaneStatus
+    held: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
+
+
+def lane_loop(config: dict[str, Any]) -> None:
+    """The function that Ray Train runs in every worker: join, take, train, answer, until told to retire.
+
+    Args:
+        config: ``broker``, the actor; ``first``, the number of this group's first lane; ``threads`` per lane.
+    """
+    from ray import train
+
+    torch.set_num_threads(config["threads"])
+    lane = config["first"] + train.get_context().get_world_rank()
+    _Worker(lane, config["broker"]).live()
+
+
+class _Worker:
+    """The loop itself."""
+
+    def __init__(self, lane: int, broker: Any) -> None:
+        self.lane, self.broker = lane, broker
+        self.incarnation = ""
+        self.node = ray.get_runtime_context().get_node_id()
+        self.active: list[TrialRun] = []
+        self.busy, self.since = 0.0, 0.0
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.dtype = torch.float32
+        self.stop = threading.Event()
+
+    def live(self) -> None:
+        while (setup := ray.get(self.broker.setup.remote())) is None:
+            continue
+        if setup is Signal.RETIRE:
+            return
+        self.dtype = compute_dtype(setup.dtype, self.device)
+        self.pulse = Pulse(self._status())
+        self.here = Lane(setup, self.device, self.dtype)
+        for task in setup.tasks:
+            self.here.rows(task)
+        _warm_up()
+        self._join()
+        heart = threading.Thread(target=self._beat, daemon=True)
+        heart.start()
+        try:
+            self._work()
+        finally:
+            self.stop.set()
+            heart.join()
+
+    def _join(self) -> None:
+        self.active, self.incarnation = [], uuid.uuid4().hex
+        ray.get(self.broker.join.remote(self.lane, self.incarnation, self._status()))
+
+    def _work(self) -> None:
+        while self._admit():
+            if not self.active:
+                continue
+            begin = time.perf_counter()
+            self._drop_cancelled()
+            self._step()
+            self._finish_reached()
+            self.busy += time.perf_counter() - begin
+            self._tell_pulse()
+
+    def _admit(self) -> bool:
+        """Take jobs while there is room. Returns whether to go on."""
+        while len(self.active) < self.here.setup.pack:
+            job = ray.get(self.broker.take.remote(self.lane, self.incarnation, not self.active))
+            if job is Signal.RETIRE:
+                return False
+            if job is Signal.REJOIN:
+                self._join()
+            if not isinstance(job, Job):
+                return True
+            self.since = self.since or time.perf_counter()
+            begin = time.perf_counter()
+            try:
+                run = self.here.begin(job)
+            except Exception as error:  # a trial's own fault must not end its lane
+                self._answer(job, _failure(job, job.start, error))
+                continue
+            self.active.append(run)
+            self.busy += time.perf_counter() - begin
+            self._finish_reached()
+        return True
+
+    def _step(self) -> None:
+        """One optimizer step of every active trial, together."""
+        runs = [run for run in self.active if run.step < run.job.stop]
+        if not runs:
+            return
+        begin = time.perf_counter()
+        losses = self._together(runs) if len(runs) > 1 else self._alone(runs[0])
+        for run, loss in losses:
+            try:
+                run.finish_step(loss)
+            except Exception as error:
+                self._fail(run, error)
+        for run in runs:
+            run.facts["train_seconds"] += (time.perf_counter() - begin) / len(runs)
+
+    def _together(self, runs: list[TrialRun]) -> list[tuple[TrialRun, torch.Tensor]]:
+        try:
+            turns = packed_forward([run.forward for run in runs])
+            fine = [(run, turn.loss) for run, turn in zip(runs, turns, strict=True) if turn.loss is not None]
+            torch.stack([loss for _, loss in fine]).sum().backward() if fine else None
+        except Exception:
+            log.warning("a packed step failed and is repeated trial by trial:\n%s", traceback.format_exc())
+            return self._one_by_one(runs)
+        for run, turn in zip(runs, turns, strict=True):
+            if turn.error:
+                self._fail(run, turn.error)
+        return fine
+
+    def _one_by_one(self, runs: list[TrialRun]) -> list[tuple[TrialRun, torch.Tensor]]:
+        for run in runs:
+            run.rewind()
+        return [pair for run in runs for pair in self._alone(run)]
+
+    def _alone(self, run: TrialRun) -> list[tuple[TrialRun, torch.Tensor]]:
+        try:
+            loss = run.forward()
+            loss.backward()
+        except Exception as error:
+            self._fail(run, error)
+            return []
+        return [(run, loss)]
+
+    def _finish_reached(self) -> None:
+        for run in [run for run in self.active if run.step >= run.job.stop]:
+            self.active.remove(run)
+            try:
+                self._answer(run.job, self.here.end(run))
+            except BackboneWrittenError as error:
+                self._answer(run.job, _failure(run.job, run.step, error))
+                raise
+            except Exception as error:
+                self._answer(run.job, _failure(run.job, run.step, error))
+
+    def _drop_cancelled(self) -> None:
+        """Leave trials whose jobs are no longer this lane's: cancelled, or leased to another."""
+        self.active = [run for run in self.active if run.job.id not in self.pulse.lost]
+
+    def _fail(self, run: TrialRun, error: Exception) -> None:
+        self.active.remove(run)
+        self._answer(run.job, _failure(run.job, run.step, error))
+        gc.collect()
+
+    def _answer(self, job: Job, answer: Answer) -> None:
+        ray.get(self.broker.done.remote(self.lane, self.incarnation, job.id, answer))
+
+    def _status(self) -> LaneStatus:
+        working = {f"{r.job.trial.method}/{r.job.trial.number}": (r.step, r.job.total) for r in self.active}
+        alive = time.perf_counter() - self.since if self.since else 0.0
+        busy = self.busy / alive if alive else 0.0
+        return LaneStatus(
+            node=self.node,
+            pid=os.getpid(),
+            device=self.device.type,
+            dtype="bfloat16" if self.dtype == torch.bfloat16 else "float32",
+            threads=torch.get_num_threads(),
+            working=working,
+            busy=busy,
+            busy_seconds=self.busy,
+        )
+
+    def _tell_pulse(self) -> None:
+        self.pulse.held = frozenset(run.job.id for run in self.active)
+        self.pulse.status = self._status()
+
+    def _beat(self) -> None:
+        while not self.stop.wait(HEARTBEAT):
+            told = (self.lane, self.incarnation, self.pulse.held, self.pulse.status)
+            self.pulse.lost = ray.get(self.broker.heartbeat.remote(*told))
+
+
+def _failure(job: Job, step: int, error: Exception) -> Answer:
+    log.warning("trial %s failed at step %d:\n%s", job.trial, step, traceback.format_exc())
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return Answer(status="failed", step=step, reason=f"{type(error).__name__}: {first}")
+
+
+def _warm_up() -> None:
+    """Import what the first trial would wait for."""
+    import peft  # noqa: F401
+
+    for name in methods.names():
+        methods.get(name)

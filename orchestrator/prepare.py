@@ -1,0 +1,107 @@
+"""What must be there before the first trial: tokens in the object store, the backbone in the storage."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from orchestrator.backbone.shared import load
+from orchestrator.backbone.source import resolve
+from orchestrator.backbone.store import Published, fetch, publish
+from orchestrator.config import BackboneConfig, SweepConfig
+from orchestrator.lanes.setup import LaneSetup, TaskSetup
+from orchestrator.plan import SweepPlan, TaskPlan
+from orchestrator.storage import Storage
+
+
+@dataclass(frozen=True)
+class PreparedBackbone:
+    """A task type's backbone in the storage.
+
+    Args:
+        quantized: what lanes attach.
+        original: the same without quantization, where a method needs it.
+        checksum: of the frozen tensors as a lane sees them.
+    """
+
+    quantized: Published
+    original: Published | None
+    checksum: str
+
+    @property
+    def original_digest(self) -> str | None:
+        """Where the unquantized checkpoint is, if it was published."""
+        return self.original.digest if self.original else None
+
+
+def publish_backbone(
+    config: BackboneConfig, base: Path, auto_class: str, task: str, labels: int, with_original: bool, storage: Storage
+) -> PreparedBackbone:
+    """Quantize into the storage what is not there yet; runs on a worker node, since a head may be small."""
+    import torch
+
+    source = resolve(config, base)
+    quantized = publish(source, auto_class, config.quantization, config.double_quantization, storage)
+    original = publish(source, auto_class, "none", False, storage) if with_original else None
+    shared = load(fetch(quantized.digest, storage), task, name=config.model, dtype=torch.float32, labels=labels)  # type: ignore[arg-type]
+    return PreparedBackbone(quantized, original, shared.checksum())
+
+
+def prepare(plan: SweepPlan, storage: Storage, sweep: str, pack: int) -> tuple[LaneSetup, dict[str, PreparedBackbone]]:
+    """Tokenize and publish, at the same time.
+
+    Args:
+        plan: of the sweep.
+        storage: where backbones and the sweep's folder are.
+        sweep: the sweep's folder in it.
+        pack: how many trials a lane trains at once.
+    """
+    config = plan.config
+    published = {name: _publish(plan, task, storage) for name, task in plan.tasks.items()}
+    tokenizer = plan.source.tokenizer()
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(Path(folder) / "tokenizer")
+        storage.upload(Path(folder) / "tokenizer", f"{sweep}/tokenizer")
+    splits = {
+        name: {
+            split: ray.put(task.type.tokenize(rows, tokenizer, config.training.max_length))
+            for split, rows in task.data.splits.items()
+        }
+        for name, task in plan.tasks.items()
+    }
+    ready = {name: ray.get(reference) for name, reference in published.items()}
+    tasks = {
+        name: TaskSetup(
+            config=task.data.config,
+            splits=splits[name],
+            labels=len(task.data.labels),
+            backbone=ready[name].quantized.digest,
+            original=ready[name].original_digest,
+            pad=tokenizer.pad_token_id,
+        )
+        for name, task in plan.tasks.items()
+    }
+    return _lane_setup(config, storage, sweep, tasks, pack), ready
+
+
+def _publish(plan: SweepPlan, task: TaskPlan, storage: Storage) -> ray.ObjectRef[PreparedBackbone]:
+    remote = ray.remote(num_cpus=0.05, max_retries=1)(publish_backbone)
+    labels = len(task.data.labels)
+    arguments = (task.type.auto_class, task.type.name, labels, plan.needs_original, storage)
+    return remote.remote(plan.config.backbone, plan.config.base, *arguments)
+
+
+def _lane_setup(config: SweepConfig, storage: Storage, sweep: str, tasks: dict[str, TaskSetup], pack: int) -> LaneSetup:
+    return LaneSetup(
+        storage=storage.root,
+        sweep=sweep,
+        model=config.backbone.model,
+        dtype=config.backbone.compute_dtype,
+        tasks=tasks,
+        training=config.training,
+        seed=config.seed,
+        pack=pack,
+    )
