@@ -1,0 +1,272 @@
+"""The broker as a plain object: callers are threads here and actors in a sweep."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from orchestrator.lanes import broker as module
+from orchestrator.lanes.broker import Broker, LaneStatus, Signal
+from orchestrator.lanes.leases import LeaseTable
+from orchestrator.trials import Answer, Job, TrialKey
+
+DEADLINE = 20.0
+PATIENCE = 60.0
+
+
+def job(number: int, start: int = 0) -> Job:
+    return Job(trial=TrialKey("mail/lora", number), params={}, seed=number, start=start, stop=start + 10, total=40)
+
+
+def done(number: int) -> Answer:
+    return Answer(status="done", step=10, metrics={"accuracy": float(number)})
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(16) as pool:
+        yield pool
+
+
+class Office:
+    """A broker with its callers."""
+
+    def __init__(self, pool: ThreadPoolExecutor, min_lanes: int = 1, death_limit: int = 2) -> None:
+        self.pool, self.broker = pool, Broker(min_lanes, LeaseTable(death_limit, PATIENCE))
+
+    def submit(self, *numbers: int) -> list[Future[Answer]]:
+        """Asks for jobs one after the other, so that they queue in this order."""
+        answers = []
+        for number in numbers:
+            before = self.waiting()
+            answers.append(self.pool.submit(self.broker.run, job(number)))
+            until(lambda before=before: self.waiting() == before + 1)
+        return answers
+
+    def waiting(self) -> int:
+        return self.broker.status()[1]
+
+    def join(self, lane: int = 0, life: str = "first") -> None:
+        self.broker.join(lane, life, LaneStatus(pid=lane))
+
+    def take(self, lane: int = 0, life: str = "first", wait: bool = False) -> Any:
+        return self.broker.take(lane, life, wait)
+
+    def later(self, lane: int = 0, life: str = "first") -> Future[Any]:
+        """A lane that waits for work; returns once it does."""
+        waits = self.pool.submit(self.broker.take, lane, life, True)
+        until(lambda: len(self.broker._news._waiters) > 0 or waits.done())
+        return waits
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Poll the real state."""
+    deadline = time.monotonic() + DEADLINE
+    while not holds():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.001)
+
+
+@pytest.fixture
+def office(pool: ThreadPoolExecutor) -> Iterator[Office]:
+    office = Office(pool)
+    yield office
+    office.broker.cancel()  # a test that failed leaves callers behind, and the pool waits for them
+    office.broker.close()
+
+
+def test_an_answer_finds_the_caller_who_asked(office: Office) -> None:
+    answers = office.submit(0, 1, 2)
+    office.join()
+    for number in (0, 1, 2):
+        assert office.take() == job(number)
+    for number in (2, 0, 1):
+        office.broker.done(0, "first", job(number).id, done(number))
+    assert [one.result(DEADLINE) for one in answers] == [done(0), done(1), done(2)]
+
+
+def test_a_lane_that_waits_hears_of_new_work_at_once(office: Office) -> None:
+    office.join()
+    waits = office.later()
+    answer = office.pool.submit(office.broker.run, job(0))
+    assert waits.result(DEADLINE / 4) == job(0), "well before its poll would end"
+    office.broker.done(0, "first", job(0).id, done(0))
+    assert answer.result(DEADLINE) == done(0)
+
+
+def test_an_answer_passes_a_crowd_that_waits(office: Office) -> None:
+    office.join()
+    (answer,) = office.submit(0)
+    assert office.take() == job(0)
+    crowd = [office.later() for _ in range(8)]
+    office.broker.done(0, "first", job(0).id, done(0))
+    assert answer.result(DEADLINE / 4) == done(0)
+    office.broker.close()
+    assert {one.result(DEADLINE) for one in crowd} == {Signal.RETIRE}
+
+
+def test_a_lane_killed_while_it_waits_loses_no_job(office: Office) -> None:
+    """What is handed to a caller that is gone comes back with its next life."""
+    office.join()
+    dead = office.later()
+    answer = office.pool.submit(office.broker.run, job(0))
+    assert dead.result(DEADLINE) == job(0)  # nobody is there to hear it
+    office.join(life="second")
+    assert office.take(life="second") == job(0)
+    office.broker.done(0, "second", job(0).id, done(0))
+    assert answer.result(DEADLINE) == done(0)
+
+
+def test_a_wait_of_a_life_that_has_ended_is_handed_nothing(office: Office) -> None:
+    office.join()
+    dead = office.later()
+    office.join(life="second")
+    answer = office.pool.submit(office.broker.run, job(0))
+    assert office.broker.take(0, "second", True) == job(0)
+    office.broker.done(0, "second", job(0).id, done(0))
+    assert answer.result(DEADLINE) == done(0)
+    office.broker.close()
+    assert dead.result(DEADLINE) != job(0)
+
+
+def test_a_lane_killed_while_it_trains_loses_no_job(office: Office) -> None:
+    answers = office.submit(0, 1)
+    office.join()
+    office.join(lane=1)
+    assert (office.take(), office.take(lane=1)) == (job(0), job(1))
+    office.join(life="second")
+    office.broker.done(1, "first", job(1).id, done(1))
+    assert answers[1].result(DEADLINE) == done(1), "the other lane did not notice"
+    assert office.take(life="second") == job(0)
+    office.broker.done(0, "second", job(0).id, done(0))
+    assert answers[0].result(DEADLINE) == done(0)
+
+
+def test_an_answer_from_the_dead_is_ignored(office: Office) -> None:
+    (answer,) = office.submit(0)
+    office.join()
+    assert office.take() == job(0)
+    office.join(life="second")
+    office.broker.done(0, "first", job(0).id, Answer(status="failed", reason="from beyond"))
+    assert not answer.done()
+    assert office.take(life="second") == job(0)
+    office.broker.done(0, "second", job(0).id, done(0))
+    assert answer.result(DEADLINE) == done(0)
+
+
+def test_a_poison_job_fails_after_its_second_death_and_the_rest_go_on(office: Office) -> None:
+    answers = office.submit(0, 1)
+    office.join()
+    assert (office.take(), office.take()) == (job(0), job(1))  # 0 is poison, 1 was in its pack
+    office.join(life="second")
+    assert (office.take(life="second"), office.take(life="second")) == (job(0), None)
+    office.join(life="third")
+    poisoned = answers[0].result(DEADLINE)
+    assert (poisoned.status, "died 2 times" in poisoned.reason) == ("failed", True)
+    assert office.take(life="third") == job(1)
+    office.broker.done(0, "third", job(1).id, done(1))
+    assert answers[1].result(DEADLINE) == done(1)
+
+
+def test_a_lane_that_was_given_up_must_join_again(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    (answer,) = office.submit(0)
+    office.join()
+    assert office.take() == job(0)
+    now = time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now + PATIENCE + 1)
+    assert office.waiting() == 1, "its job is free"
+    assert office.take() is Signal.REJOIN
+    assert office.broker.heartbeat(0, "first", frozenset({job(0).id}), LaneStatus()) == {job(0).id}
+    office.join(life="second")
+    assert office.take(life="second") == job(0)
+    office.broker.done(0, "second", job(0).id, done(0))
+    assert answer.result(DEADLINE) == done(0)
+
+
+def test_a_lane_hears_with_its_heartbeat_what_it_has_lost(office: Office) -> None:
+    answers = office.submit(0, 1)
+    office.join()
+    assert (office.take(), office.take()) == (job(0), job(1))
+    both = frozenset({job(0).id, job(1).id})
+    assert office.broker.heartbeat(0, "first", both, LaneStatus()) == frozenset()
+    office.broker.cancel()
+    assert office.broker.heartbeat(0, "first", both, LaneStatus()) == both
+    assert {one.result(DEADLINE).status for one in answers} == {"cancelled"}
+
+
+def test_cancel_answers_those_who_wait_too(office: Office) -> None:
+    answers = office.submit(0, 1)
+    office.broker.cancel()
+    assert [one.result(DEADLINE) for one in answers] == [Answer(status="cancelled"), Answer(status="cancelled")]
+    assert office.waiting() == 0
+
+
+def test_a_closed_broker_sends_lanes_home_and_takes_no_jobs(office: Office) -> None:
+    office.join()
+    waits = office.later()
+    office.broker.close()
+    assert waits.result(DEADLINE / 4) is Signal.RETIRE
+    assert office.take() is Signal.RETIRE
+    assert office.broker.setup() is Signal.RETIRE
+    assert office.broker.run(job(0)).status == "cancelled"
+
+
+def test_no_job_is_leased_before_enough_lanes_are_there(pool: ThreadPoolExecutor) -> None:
+    office = Office(pool, min_lanes=2)
+    (answer,) = office.submit(0)
+    office.join()
+    assert office.take() is None
+    early = office.later()
+    office.join(lane=1)
+    assert early.result(DEADLINE / 4) == job(0), "the lane that waits hears of it"
+    office.broker.done(0, "first", job(0).id, done(0))
+    assert answer.result(DEADLINE) == done(0)
+
+
+def test_long_polls_end(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONG_POLL", 0.01)
+    office.join()
+    assert office.take(wait=True) is None
+    assert office.broker.setup() is None
+
+
+def test_lanes_wait_for_what_they_need_to_know(office: Office) -> None:
+    asks = office.pool.submit(office.broker.setup)
+    until(lambda: len(office.broker._news._waiters) > 0)
+    setup: Any = object()
+    office.broker.open(setup)
+    assert asks.result(DEADLINE / 4) is setup
+
+
+def test_many_lanes_and_callers_lose_nothing_when_lanes_die(pool: ThreadPoolExecutor) -> None:
+    """Four lanes; each dies once, at its third job."""
+    office = Office(pool, death_limit=5)  # a job may meet the death of each lane
+    jobs = 40
+    over = threading.Event()
+
+    def lane(number: int) -> None:
+        life, taken = f"{number}-first", 0
+        office.join(number, life)
+        while not over.is_set():
+            found = office.take(number, life)
+            if not isinstance(found, Job):
+                continue
+            taken += 1
+            if taken == 3:
+                life = f"{number}-second"
+                office.join(number, life)
+                continue
+            office.broker.done(number, life, found.id, done(found.trial.number))
+
+    lanes = [pool.submit(lane, number) for number in range(4)]
+    try:
+        with ThreadPoolExecutor(jobs) as callers:
+            answers = list(callers.map(office.broker.run, [job(number) for number in range(jobs)], timeout=DEADLINE))
+    finally:
+        over.set()
+    assert answers == [done(number) for number in range(jobs)]
+    for one in lanes:
+        one.result(DEADLINE)
