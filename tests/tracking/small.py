@@ -1,0 +1,135 @@
+"""A small bundle to register: nothing is trained, the adapter is random, and the rows are scored as lanes do it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+import methods
+from orchestrator.backbone.checkpoint import Header
+from orchestrator.backbone.shared import load
+from orchestrator.backbone.source import resolve
+from orchestrator.backbone.store import fetch, publish
+from orchestrator.config import BackboneConfig
+from orchestrator.storage import Storage
+from orchestrator.tasks import TASK_TYPES
+from orchestrator.tasks.batches import evaluation_batches
+from orchestrator.tasks.tokens import lengths
+from orchestrator.tracking.bundle import Bundle, BundleBackbone, Environment, evaluation_table, write_bundle
+from orchestrator.tracking.modelcard import model_card
+
+WORDS = ["good", "bad", "fine", "poor", "great", "awful", "kind", "rude", "late", "early"]
+LABELS = ("negative", "neutral", "positive")
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+
+
+@dataclass(frozen=True)
+class Made:
+    """A bundle, its folder, and the texts (or prompts) that it was scored on."""
+
+    folder: Path
+    bundle: Bundle
+    texts: list[str]
+    checkpoint: Path
+
+
+def make(place: Path, kind: str = "encoder", *, method: str = "lora", carry: bool = True, **changes: Any) -> Made:
+    """Put one together; ``changes`` go to its ``bundle.json``."""
+    task = "classification" if kind == "encoder" else "causal-lm"
+    labels = LABELS if kind == "encoder" else ()
+    checkpoint = _checkpoint(place / "checkpoint", kind)
+    config, storage = BackboneConfig(model=str(checkpoint)), Storage(str(place / "storage"))
+    source = resolve(config, Path("/"))
+    published = publish(source, TASK_TYPES[task].auto_class, "nf4", True, storage)
+    file = fetch(published.digest, storage)
+    shared = load(file, task, name=config.model, dtype=torch.float32, labels=len(labels))
+    spec, rows = methods.get(method), _rows(task)
+    attached = spec.attach(shared.view(3), spec.params_type(), shared.context)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for parameter in attached.trainable().values():
+            if parameter.dim() > 1:  # a random bias would decide alone
+                parameter += torch.randn_like(parameter)
+    attached.train(False)
+    (place / "adapter").mkdir()
+    attached.save(place / "adapter")
+    tokens = TASK_TYPES[task].tokenize(rows, source.tokenizer(), 16)
+    batches = evaluation_batches(lengths(tokens), 8)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    evaluation = TASK_TYPES[task].evaluate(attached.module, tokens, batches, 0, shared.decoder)
+    torch.set_num_threads(threads)
+    metric = "macro_f1" if kind == "encoder" else "perplexity"
+    values: dict[str, Any] = {
+        "task": "mail",
+        "type": task,
+        "labels": labels,
+        "column": "text" if kind == "encoder" else "prompt",
+        "max_length": 16,
+        "evaluation_batch": 8,
+        "backbone": BundleBackbone(
+            model=config.model,
+            quantization="nf4",
+            double_quantization=True,
+            compute_dtype="float32",
+            digest=published.digest,
+            checksum=shared.checksum(),
+        ),
+        "environment": Environment.here(threads=1),
+        "metric": metric,
+        "higher_is_better": kind == "encoder",
+        "score": evaluation.metrics[metric],
+        "interval": (0.1, 0.9),
+        "metrics": evaluation.metrics,
+        "rows": {"train": 60, "validation": 20, "test": rows.num_rows},
+        "majority": 0.4 if labels else None,
+        "data_digest": "d" * 64,
+        "sweep": "mail-20261121-220300",
+        "trial": f"mail/{method}/0",
+        "method": method,
+        "params": spec.params_type().to_dict(),
+    }
+    bundle = Bundle.model_validate({**values, **changes})
+    source.tokenizer().save_pretrained(place / "tokenizer")
+    write_bundle(
+        place / "bundle",
+        bundle,
+        adapter=place / "adapter",
+        tokenizer=place / "tokenizer",
+        config=Header.read(file).config,
+        evaluation=evaluation_table(rows, evaluation.predictions),
+        card=model_card(bundle, peft=spec.peft),
+        backbone=file if carry else None,
+    )
+    return Made(place / "bundle", bundle, rows[values["column"]].to_pylist(), checkpoint)
+
+
+def _checkpoint(folder: Path, kind: str) -> Path:
+    torch.manual_seed(7)
+    if kind == "encoder":
+        model: Any = BertModel(BertConfig(vocab_size=32, pad_token_id=0, initializer_range=0.2, **SIZES))
+    else:
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=32, pad_token_id=0, eos_token_id=1, bos_token_id=None, **SIZES))
+    model.save_pretrained(folder)
+    vocabulary = {word: number for number, word in enumerate(["[PAD]", "[END]", "[UNK]", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {"pad_token": "[PAD]", "eos_token": "[END]", "unk_token": "[UNK]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    assert json.loads((folder / "config.json").read_text())["vocab_size"] == 32
+    return folder
+
+
+def _rows(task: str) -> pa.Table:
+    draw = np.random.default_rng(1)
+    texts = [" ".join(draw.choice(WORDS, size=size)) for size in draw.integers(2, 14, 30)]
+    numbers = pa.array(np.arange(1, 31))
+    if task == "causal-lm":
+        return pa.table({"row": numbers, "prompt": texts, "completion": draw.choice(WORDS, 30)})
+    return pa.table({"row": numbers, "text": texts, "label": pa.array(draw.integers(0, 3, 30).astype(np.int32))})

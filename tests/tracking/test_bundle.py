@@ -1,0 +1,146 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from orchestrator.backbone.store import backbone_path, cache_folder
+from orchestrator.errors import SweepError
+from orchestrator.storage import Storage
+from orchestrator.tracking.bundle import BUNDLE, CARRIED, EVALUATION, Bundle, evaluation_table
+from orchestrator.tracking.modelcard import Compared, model_card
+from orchestrator.tracking.predictor import Predictor
+
+from .conftest import MakeBundle
+from .small import LABELS, Made
+
+
+@pytest.fixture(scope="module")
+def made(make_bundle: MakeBundle) -> Made:
+    return make_bundle()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PEFT_SWEEP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def recorded(made: Made, column: str) -> np.ndarray:
+    from pyarrow import parquet
+
+    return np.array(parquet.read_table(made.folder / EVALUATION)[column].to_pylist())
+
+
+def test_a_bundle_reads_back_as_it_was_written(made: Made) -> None:
+    assert Bundle.read(made.folder) == made.bundle
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"format": 2}, "format"), ({"surprise": 1}, "surprise"), ({"score": "high"}, "score")],
+)
+def test_a_bundle_that_cannot_be_understood_is_refused(
+    made: Made, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    (tmp_path / BUNDLE).write_text(json.dumps({**made.bundle.model_dump(mode="json"), **change}))
+    with pytest.raises(SweepError, match=message):
+        Bundle.read(tmp_path)
+
+
+def test_a_folder_without_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SweepError, match="is not a bundle"):
+        Bundle.read(tmp_path)
+
+
+def test_predictions_of_other_rows_are_refused() -> None:
+    rows = pa.table({"row": [1, 2], "text": ["a", "b"]})
+    with pytest.raises(ValueError, match="not of these rows"):
+        evaluation_table(rows, pa.table({"row": [2, 1], "label": [0, 1]}))
+
+
+def test_every_recorded_probability_comes_again(made: Made) -> None:
+    labels, probabilities = Predictor.load(made.folder).predict(made.texts)
+    np.testing.assert_allclose(probabilities, recorded(made, "probabilities"), rtol=0, atol=1e-9)
+    assert labels == [LABELS[best] for best in probabilities.argmax(axis=1)]
+    assert len(set(labels)) > 1
+
+
+def test_threads_are_left_as_they_were(made: Made) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    Predictor.load(made.folder).predict(made.texts)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+
+
+def test_no_texts_have_no_labels(made: Made) -> None:
+    labels, probabilities = Predictor.load(made.folder).predict([])
+    assert (labels, probabilities.shape) == ([], (0, 3))
+
+
+def test_a_language_model_completes_prompts_in_their_order(make_bundle: MakeBundle) -> None:
+    made = make_bundle("decoder")
+    predictor = Predictor.load(made.folder)
+    together, nothing = predictor.predict(made.texts)
+    assert nothing.shape == (len(made.texts), 0)
+    assert together[::7] == [predictor.predict([prompt])[0][0] for prompt in made.texts[::7]]
+    assert len(set(together)) > 1
+    assert predictor.predict([])[0] == []
+
+
+def test_a_backbone_that_is_not_carried_is_made_again_once(make_bundle: MakeBundle, cache: Path) -> None:
+    made = make_bundle(carry=False)
+    file = cache_folder() / backbone_path(made.bundle.backbone.digest)
+    file.unlink(missing_ok=True)
+    probabilities = Predictor.load(made.folder).predict(made.texts)[1]
+    np.testing.assert_allclose(probabilities, recorded(made, "probabilities"), rtol=0, atol=1e-9)
+    assert file.exists()
+    (made.checkpoint / "model.safetensors").unlink()
+    Predictor.load(made.folder)
+
+
+def test_a_backbone_is_taken_from_the_storage(make_bundle: MakeBundle, cache: Path) -> None:
+    made = make_bundle(carry=False)
+    (cache_folder() / backbone_path(made.bundle.backbone.digest)).unlink()
+    (made.checkpoint / "model.safetensors").unlink()
+    with pytest.raises(SweepError, match="cannot be had here"):
+        Predictor.load(made.folder)
+    Predictor.load(made.folder, Storage(str(made.folder.parent / "storage")))
+
+
+def test_a_changed_checkpoint_is_refused(make_bundle: MakeBundle, cache: Path) -> None:
+    made = make_bundle(carry=False)
+    (cache_folder() / backbone_path(made.bundle.backbone.digest)).unlink()
+    with (made.checkpoint / "config.json").open("a") as config:
+        config.write("\n")
+    with pytest.raises(SweepError, match="is not the one that the adapter was trained on"):
+        Predictor.load(made.folder)
+
+
+def test_another_backbone_is_refused_by_its_checksum(make_bundle: MakeBundle) -> None:
+    made = make_bundle()
+    with safe_open(made.folder / CARRIED, framework="pt") as opened:
+        header, tensors = opened.metadata(), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    tensors["bert.embeddings.LayerNorm.bias"][0] += 1e-3
+    save_file(tensors, made.folder / CARRIED, metadata=header)
+    with pytest.raises(SweepError, match="checksum differs"):
+        Predictor.load(made.folder)
+
+
+def test_the_card_says_what_it_is_how_good_and_how_to_use_it(made: Made) -> None:
+    compared = [Compared("lora", 5, 0.81, 0.8043, (0.781, 0.832)), Compared("linear_probe", 1, 0.41)]
+    card = model_card(made.bundle, compared, peft=True)
+    assert "`lora` adapter on the frozen backbone" in card
+    assert f"**macro_f1 {made.bundle.score:.3f}** [0.100, 0.900] on 30 test rows" in card
+    assert "accuracy of 0.400" in card
+    assert "| lora | 5 | 0.810 | 0.804 [0.781, 0.832] |" in card
+    assert "| linear_probe | 1 | 0.410 |  |" in card
+    assert 'mlflow.pyfunc.load_model("models:/mail@champion")' in card
+    assert "PeftModel.from_pretrained" in card
+    assert made.bundle.data_digest in card
+    assert "PeftModel" not in model_card(made.bundle)

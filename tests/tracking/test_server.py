@@ -1,0 +1,111 @@
+"""A real MLflow server that goes away while the mirror writes, and comes back."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.tracking.connection import open_client
+from orchestrator.tracking.mirror import MlflowMirror
+from orchestrator.tracking.registry import register, show_model
+from orchestrator.tracking.verify import verify
+
+from .conftest import MakeBundle, Story
+
+pytestmark = pytest.mark.slow
+START = 120
+
+
+class Server:
+    """An MLflow server process on one port."""
+
+    def __init__(self, folder: Path, database: str) -> None:
+        self.folder, self.database = folder, database
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
+        command += ["--backend-store-uri", self.database, "--artifacts-destination", str(self.folder / "artifacts")]
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
+        end = time.monotonic() + START
+        while not self._answers():
+            assert time.monotonic() < end, (self.folder / "server.log").read_text()
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        """At once, workers included, as when a machine goes down."""
+        if self.process:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(30)
+            self.process = None
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+
+@pytest.fixture
+def server(uri: str, tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path, uri)
+    server.start()
+    yield server
+    server.kill()
+
+
+def test_a_server_that_is_away_for_a_while_loses_and_doubles_nothing(server: Server, story: Story) -> None:
+    mirror = MlflowMirror(story.path, server.uri, "airline", poll=0.05, longest_pause=0.5)
+    mirror.start()
+    story.sweep()
+    story.trial("lora", 0, {25: 0.5, 50: 0.6})
+    assert mirror.flush(60), mirror.last_error
+
+    # These are on their way while the server dies.
+    for number in range(1, 6):
+        story.trial("lora", number, {25: 0.1 * number, 50: 0.2 * number})
+    server.kill()
+    story.trial("ia3", 0, {25: 0.5})
+    story.journal.append("close", reason="finished", message="")
+    assert not mirror.flush(2)
+    assert mirror.behind >= 4
+    assert mirror.last_error
+
+    server.start()
+    assert mirror.flush(60), mirror.last_error
+    assert mirror.behind == mirror.refused == 0
+    client = open_client(server.uri)
+    experiment = client.get_experiment_by_name("airline")
+    assert experiment
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(run.data.tags["key"] for run in runs) == sorted(
+        ["airline", "airline/ia3/0", *(f"airline/lora/{number}" for number in range(6))]
+    )
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in runs:
+        if run.data.tags.get("method") == "lora":
+            assert len(client.get_metric_history(run.info.run_id, "value")) == 2
+    assert mirror.close(10)
+
+
+def test_a_model_is_registered_on_a_server_and_verified_from_it(server: Server, make_bundle: MakeBundle) -> None:
+    made, client = make_bundle(), open_client(server.uri)
+    run = client.create_run(client.create_experiment("mail")).info.run_id
+    registered = register(made.folder, run_id=run, tracking_uri=server.uri)
+    assert registered.reference == "mail@champion"
+    assert show_model("mail", server.uri)["run_id"] == run
+    found = verify("mail@champion", server.uri)
+    assert (found.ok, found.rows) == (True, 30)
