@@ -32,8 +32,8 @@ class Turn:
 def packed_forward(forwards: Sequence[Forward]) -> list[Turn]:
     """Run the forwards in lockstep.
 
-    Every trial keeps its own random stream: the stream that a forward has left at a frozen layer is put back when
-    it goes on. An error in one forward ends that one alone.
+    Every trial keeps its own random stream and gradient mode: what a forward has left at a frozen layer is put back
+    when it goes on. An error in one forward ends that one alone.
 
     Raises:
         Exception: what a shared product raised; no forward is then half-way.
@@ -50,6 +50,7 @@ class _Hub:
         self._turns = turns
         self._greenlets = [greenlet(turn.forward) for turn in turns]
         self._random = [torch.get_rng_state()] * len(turns)
+        self._gradients = [torch.is_grad_enabled()] * len(turns)
         self._waiting: dict[int, tuple[FrozenLinear, Tensor]] = {}
         self._main = getcurrent()
 
@@ -57,8 +58,11 @@ class _Hub:
         """What a frozen layer does in a packed pass: wait for the others."""
         if getcurrent() is self._main:
             return layer.product(x)
-        y: Tensor = self._main.switch(layer, x)
-        return y
+        if torch.is_grad_enabled():
+            y: Tensor = self._main.switch(layer, x)
+            return y
+        without: Tensor = self._main.switch(layer, x.detach())  # the product itself may be others' too
+        return without.detach()
 
     def run(self) -> None:
         """Until every forward has ended."""
@@ -88,16 +92,18 @@ class _Hub:
 
     def _resume(self, k: int, *value: Tensor) -> None:
         """Give trial ``k`` the turn until it waits again, ends or raises."""
-        turn, mine = self._turns[k], torch.get_rng_state()
+        turn, mine, gradients = self._turns[k], torch.get_rng_state(), torch.is_grad_enabled()
         torch.set_rng_state(self._random[k])
+        torch.set_grad_enabled(self._gradients[k])
         try:
             answer = self._greenlets[k].switch(*value)
         except Exception as error:  # the trial's own; its neighbours go on
             turn.error = error
             return
         finally:
-            self._random[k] = torch.get_rng_state()
+            self._random[k], self._gradients[k] = torch.get_rng_state(), torch.is_grad_enabled()
             torch.set_rng_state(mine)
+            torch.set_grad_enabled(gradients)
         if self._greenlets[k].dead:
             turn.loss = answer
         else:
