@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -57,7 +58,7 @@ def run(config: ConfigFile, address: Address = None, as_json: AsJson = False) ->
 @app.command()
 def plan(config: ConfigFile, as_json: AsJson = False) -> None:
     """Show what a sweep would do and at what size, without training anything."""
-    from orchestrator.views import plan_json, print_plan
+    from orchestrator.views.plan import plan_json, print_plan
 
     made = _make_plan(config)
     _print_json(plan_json(made)) if as_json else print_plan(made, config)
@@ -71,7 +72,7 @@ def methods(
     as_json: AsJson = False,
 ) -> None:
     """List the fine-tuning methods; with --backbone, which of them work on it and what they would train."""
-    from orchestrator.views import method_rows, print_methods
+    from orchestrator.views.plan import method_rows, print_methods
 
     rows = method_rows(backbone, quantization, task)
     _print_json(rows) if as_json else print_methods(rows, bool(backbone))
@@ -89,7 +90,7 @@ def schema() -> None:
 def models_list(tracking_uri: TrackingUri = DEFAULT_TRACKING, as_json: AsJson = False) -> None:
     """List the registered models with their versions and aliases."""
     from orchestrator.tracking.registry import list_models
-    from orchestrator.views import print_models
+    from orchestrator.views.models import print_models
 
     found = list_models(tracking_uri)
     _print_json(found) if as_json else print_models(found)
@@ -99,7 +100,7 @@ def models_list(tracking_uri: TrackingUri = DEFAULT_TRACKING, as_json: AsJson = 
 def models_show(reference: Reference, tracking_uri: TrackingUri = DEFAULT_TRACKING, as_json: AsJson = False) -> None:
     """Show one registered model: its score, its backbone, its hyperparameters, how to load it."""
     from orchestrator.tracking.registry import show_model
-    from orchestrator.views import print_model
+    from orchestrator.views.models import print_model
 
     found = show_model(reference, tracking_uri)
     _print_json(found) if as_json else print_model(found)
@@ -109,7 +110,7 @@ def models_show(reference: Reference, tracking_uri: TrackingUri = DEFAULT_TRACKI
 def models_verify(reference: Reference, tracking_uri: TrackingUri = DEFAULT_TRACKING, as_json: AsJson = False) -> None:
     """Load a registered model in a fresh process and compare every recorded test row; exit 0 only if they agree."""
     from orchestrator.tracking.verify import verify
-    from orchestrator.views import print_verification
+    from orchestrator.views.models import print_verification
 
     found = verify(reference, tracking_uri)
     _print_json(found.to_dict()) if as_json else print_verification(found)
@@ -120,6 +121,8 @@ def models_verify(reference: Reference, tracking_uri: TrackingUri = DEFAULT_TRAC
 def main() -> NoReturn:
     """Run the command line and turn errors into one clear line each."""
     debug = "--debug" in sys.argv
+    # On import it looks for a kernel that is optional, and says so at length when it finds none.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(arguments, standalone_mode=True)
@@ -141,7 +144,7 @@ def main() -> NoReturn:
 
 def _run(config: Path, address: str | None, as_json: bool) -> None:
     from orchestrator.cluster import check_address
-    from orchestrator.views import outcome_json, print_outcome, watch_sweep
+    from orchestrator.views.run import outcome_json, print_outcome, watch_sweep
 
     address = check_address(address)
     made = _make_plan(config)

