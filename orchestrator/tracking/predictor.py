@@ -76,7 +76,11 @@ class Predictor:
         Returns:
             The label or completion of each text, and the probabilities of shape ``(rows, labels)``; there are no
             labels, and no columns, where text is generated.
+
+        Raises:
+            ValueError: if one of them is no text.
         """
+        _check_texts(texts)
         if self.bundle.type == "causal-lm":
             return self._complete(texts), np.empty((len(texts), 0))
         if not texts:
@@ -150,6 +154,12 @@ def backbone_file(bundle: Bundle, folder: Path, storage: Storage | None = None) 
     else:
         _quantize_again(bundle, cache)
     return cache.local(path)
+
+
+def _check_texts(texts: Sequence[object]) -> None:
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, str):
+            raise ValueError(f"row {number} is {text!r}; a text is wanted")
 
 
 def _quantize_again(bundle: Bundle, cache: Storage) -> None:

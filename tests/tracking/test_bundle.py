@@ -83,6 +83,14 @@ def test_no_texts_have_no_labels(made: Made) -> None:
     assert (labels, probabilities.shape) == ([], (0, 3))
 
 
+@pytest.mark.parametrize("place", [0, 2])
+def test_what_is_no_text_is_named(made: Made, place: int) -> None:
+    texts: list[object] = ["good", "bad", "fine"]
+    texts[place] = None
+    with pytest.raises(ValueError, match=rf"row {place + 1} is None; a text is wanted"):
+        Predictor.load(made.folder).predict(texts)  # type: ignore[arg-type]
+
+
 def test_a_language_model_completes_prompts_in_their_order(make_bundle: MakeBundle) -> None:
     made = make_bundle("decoder")
     predictor = Predictor.load(made.folder)
