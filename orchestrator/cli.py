@@ -58,9 +58,9 @@ def run(config: ConfigFile, address: Address = None, as_json: AsJson = False) ->
 @app.command()
 def plan(config: ConfigFile, as_json: AsJson = False) -> None:
     """Show what a sweep would do and at what size, without training anything."""
+    made = _make_plan(config)
     from orchestrator.views.plan import plan_json, print_plan
 
-    made = _make_plan(config)
     _print_json(plan_json(made)) if as_json else print_plan(made, config)
 
 
@@ -144,10 +144,11 @@ def main() -> NoReturn:
 
 def _run(config: Path, address: str | None, as_json: bool) -> None:
     from orchestrator.cluster import check_address
-    from orchestrator.views.run import outcome_json, print_outcome, watch_sweep
 
     address = check_address(address)
     made = _make_plan(config)
+    from orchestrator.views.run import outcome_json, print_outcome, watch_sweep
+
     outcome = watch_sweep(made, address)
     _print_json(outcome_json(outcome)) if as_json else print_outcome(outcome, made.config)
     if outcome.reason == "interrupted":

@@ -98,7 +98,7 @@ def _methods_table(plans: Any) -> Table:
     shown = table("method", "trainable", "%", "merges")
     for one in plans:
         if one.available:
-            shown.add_row(one.method, number(one.trainable), f"{one.percent:.2g}", "yes" if one.mergeable else "no")
+            shown.add_row(one.method, number(one.trainable), _percent(one.percent), "yes" if one.mergeable else "no")
         else:
             shown.add_row(one.method, Text(f"left out: {one.reason}"))
     return shown
@@ -119,3 +119,7 @@ def _budget(config: SweepConfig) -> str:
     parts += [f"{duration(budget.wall_time)} of wall time"] if budget.wall_time else []
     parts += [f"{budget.lane_hours:g} lane-hours"] if budget.lane_hours else []
     return " or ".join(parts)
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
