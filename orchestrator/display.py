@@ -58,18 +58,27 @@ class SweepDisplay:
 
     def _line(self, snapshot: Snapshot) -> str:
         best = ", ".join(f"{study} {value}" for study, value, *_ in self._methods(snapshot.trials) if value != "-")
-        parts = [self._name, snapshot.phase, _progress_text(snapshot, self._plan.config.budget), best]
+        parts = [self._name, snapshot.phase, self._progress(snapshot), best]
         return " · ".join(part for part in parts if part)
 
     def _picture(self, snapshot: Snapshot) -> RenderableType:
-        budget = self._plan.config.budget
-        head = Table.grid(padding=(0, 1))
+        head, budget = Table.grid(padding=(0, 1)), self._plan.config.budget
         head.add_row(
             Text(self._name, style="bold"),
-            ProgressBar(total=1.0, completed=fraction_spent(snapshot, budget), width=24),
-            _progress_text(snapshot, budget),
+            ProgressBar(total=1.0, completed=fraction_spent(snapshot, budget, self._plan.rungs[-1]), width=24),
+            self._progress(snapshot),
         )
         return Group(head, Text(f"  {snapshot.phase}"), self._lanes(snapshot), self._table(snapshot.trials))
+
+    def _progress(self, snapshot: Snapshot) -> str:
+        budget = self._plan.config.budget
+        ended = sum(r.state != "running" for r in snapshot.trials)
+        trials = f"{ended}/{budget.trials} trials" if budget.trials else f"{ended} trials"
+        parts = [trials, f"{duration(snapshot.elapsed)} elapsed"]
+        spent = fraction_spent(snapshot, budget, self._plan.rungs[-1])
+        if snapshot.phase == "searching" and spent > 0.1:
+            parts.append(f"about {duration(snapshot.elapsed * (1 - spent) / spent)} left")
+        return " · ".join(parts)
 
     def _lanes(self, snapshot: Snapshot) -> Table:
         table = Table.grid(padding=(0, 2))
@@ -117,27 +126,17 @@ def _method_row(own: list[TrialRecord], best: float) -> tuple[str, str, str, str
     )
 
 
-def fraction_spent(snapshot: Snapshot, budget: Budget) -> float:
-    """How much of the tightest limit is spent, in 0..1; a running trial counts as half."""
+def fraction_spent(snapshot: Snapshot, budget: Budget, steps: int) -> float:
+    """How much of the tightest limit is spent, in 0..1; a running trial counts by its last rung of ``steps``."""
     shares = [0.0]
     if budget.trials:
-        ended = sum(r.state != "running" for r in snapshot.trials)
-        shares.append((ended + (len(snapshot.trials) - ended) / 2) / budget.trials)
+        done = sum(r.step / steps if r.state == "running" else 1.0 for r in snapshot.trials)
+        shares.append(done / budget.trials)
     if budget.wall_time:
         shares.append(snapshot.elapsed / budget.wall_time)
     if budget.lane_hours:
         shares.append(snapshot.lane_seconds / 3600 / budget.lane_hours)
     return min(1.0, max(shares))
-
-
-def _progress_text(snapshot: Snapshot, budget: Budget) -> str:
-    ended = sum(r.state != "running" for r in snapshot.trials)
-    trials = f"{ended}/{budget.trials} trials" if budget.trials else f"{ended} trials"
-    parts = [trials, f"{duration(snapshot.elapsed)} elapsed"]
-    spent = fraction_spent(snapshot, budget)
-    if snapshot.phase == "searching" and spent > 0.2:
-        parts.append(f"about {duration(snapshot.elapsed * (1 - spent) / spent)} left")
-    return " · ".join(parts)
 
 
 def duration(seconds: float) -> str:

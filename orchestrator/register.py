@@ -81,7 +81,7 @@ def describe(plan: SweepPlan, sweep: str, outcome: TaskOutcome, backbone: Prepar
         max_new_tokens=32 if isinstance(task, ClassificationTask) else task.max_new_tokens,
         backbone=BundleBackbone(
             model=config.resolved()["backbone"]["model"],
-            revision=settings.revision,
+            revision=plan.source.revision,
             quantization=settings.quantization,
             double_quantization=settings.double_quantization,
             compute_dtype=lane.dtype,

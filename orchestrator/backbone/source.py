@@ -27,6 +27,7 @@ class Source:
         path: its folder, or its GGUF file.
         digest: changes when its content does.
         portable: whether another machine can get it by its name.
+        revision: the hub's commit, where it comes from a hub.
         trust_remote_code: as the configuration says.
     """
 
@@ -34,6 +35,7 @@ class Source:
     path: Path
     digest: str
     portable: bool
+    revision: str | None = None
     trust_remote_code: bool = False
 
     def arguments(self) -> dict[str, Any]:
@@ -86,7 +88,8 @@ def _local(config: BackboneConfig, path: Path, portable: bool) -> Source:
             raise _unusable(config, f"{path} has no *.safetensors; convert the checkpoint with save_pretrained()")
     elif path.suffix != ".gguf":
         raise _unusable(config, f"{path} is neither a checkpoint folder nor a .gguf file")
-    return Source(config.model, path, _content_digest(path), portable, config.trust_remote_code)
+    digest = _content_digest(path)
+    return Source(config.model, path, digest, portable, trust_remote_code=config.trust_remote_code)
 
 
 def _from_hub(config: BackboneConfig) -> Source:
@@ -99,7 +102,14 @@ def _from_hub(config: BackboneConfig) -> Source:
         message = f"no local folder of that name, and the hub gave no checkpoint {config.model!r} ({reason})"
         raise _unusable(config, message) from error
     digest = hashlib.sha256(f"{config.model}@{folder.name}".encode()).hexdigest()
-    return Source(config.model, folder, digest, portable=True, trust_remote_code=config.trust_remote_code)
+    return Source(
+        config.model,
+        folder,
+        digest,
+        portable=True,
+        revision=folder.name,
+        trust_remote_code=config.trust_remote_code,
+    )
 
 
 def _unusable(config: BackboneConfig, message: str) -> InputError:

@@ -52,7 +52,7 @@ def print_outcome(outcome: Outcome, config: SweepConfig) -> None:
     extra = "" if uri == "sqlite:///mlflow.db" else f" --tracking-uri {uri}"
     console.print(f"  browse   {browse}")
     console.print(f"  check    peft-sweep models verify {first.reference}{extra}")
-    console.print(f'  use      mlflow.pyfunc.load_model("models:/{first.reference}").predict(["some text"])')
+    console.print(f'  use      mlflow.pyfunc.load_model("models:/{first.reference}").predict([{{"text": "..."}}])')
     console.print(f"  details  {outcome.folder}")
     lanes = outcome.lanes.values()
     busy = sum(lane.busy for lane in lanes) / len(lanes) if lanes else 0.0
