@@ -96,6 +96,11 @@ def make_plan(config: SweepConfig) -> SweepPlan:
     Raises:
         InputError: if data or checkpoint cannot be used, or no method can train a task.
     """
+    if config.lanes.workers > 1:
+        problem = Problem(
+            "lanes.workers", f"is {config.lanes.workers}; lanes of several workers are not there yet, write 1"
+        )
+        raise InputError(config.name, [problem])
     data = {name: read_task(name, task, config.base, config.seed) for name, task in config.tasks.items()}
     source = resolve(config.backbone, config.base)
     tasks, parameters = {}, 0

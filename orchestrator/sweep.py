@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 WATCH_INTERVAL = 0.5
 PACK_AUTO = 1
 MIRROR_PATIENCE = 120.0
+LANE_PATIENCE = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,6 +315,9 @@ class _Sweep:
         searching = self.search is not None and self._phase == "searching"
         if self.groups.errors and not self.groups.alive():
             raise SweepError(f"every lane has ended: {self.groups.errors[0]}")
+        faults: list[str] = ray.get(self.broker.faults.remote())
+        if len(faults) >= LANE_PATIENCE and not self.lanes:
+            raise SweepError(f"{faults[-1]}; see {self.folder / 'sweep.log'}")
         if self._stop.is_set():
             self._phase = "stopping: the lanes finish their step"
             if self.search:

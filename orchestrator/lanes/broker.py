@@ -70,6 +70,7 @@ class Broker:
         self._news = threading.Condition()
         self._setup: LaneSetup | None = None
         self._status: dict[int, LaneStatus] = {}
+        self._faults: list[str] = []
         self._closed = False
         self._min_lanes = min_lanes
 
@@ -146,6 +147,16 @@ class Broker:
             for job in self._table.cancel():
                 self._resolve(job.id, Answer(status="cancelled", step=job.start))
             self._news.notify_all()
+
+    def fault(self, lane: int, reason: str) -> None:
+        """A lane could not get ready; Ray Train starts it again, which may not help."""
+        with self._news:
+            self._faults.append(f"lane {lane} could not start: {reason}")
+
+    def faults(self) -> list[str]:
+        """Why lanes could not get ready, oldest first."""
+        with self._news:
+            return list(self._faults)
 
     def close(self) -> None:
         """Send the lanes home as soon as they ask for work, and take no more jobs."""

@@ -180,10 +180,7 @@ class _Worker:
         if setup is Signal.RETIRE:
             return
         self.dtype = compute_dtype(setup.dtype, self.device)
-        self.here = Lane(setup, self.device, self.dtype)
-        for task in setup.tasks:
-            self.here.rows(task)
-        _warm_up()
+        self.here = self._get_ready(setup)
         self._join()
         heart = threading.Thread(target=self._beat, daemon=True)
         heart.start()
@@ -192,6 +189,18 @@ class _Worker:
         finally:
             self.stop.set()
             heart.join()
+
+    def _get_ready(self, setup: LaneSetup) -> Lane:
+        """Map backbones and rows before the first trial asks for them."""
+        try:
+            lane = Lane(setup, self.device, self.dtype)
+            for task in setup.tasks:
+                lane.rows(task)
+            _warm_up()
+        except Exception as error:
+            ray.get(self.broker.fault.remote(self.lane, _one_line(error)))
+            raise
+        return lane
 
     def _join(self) -> None:
         self.active, self.incarnation = [], uuid.uuid4().hex
@@ -324,8 +333,12 @@ class _Worker:
 
 def _failure(job: Job, step: int, error: Exception) -> Answer:
     log.warning("trial %s failed at step %d:\n%s", job.trial, step, traceback.format_exc())
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return Answer(status="failed", step=step, reason=f"{type(error).__name__}: {first}")
+    return Answer(status="failed", step=step, reason=_one_line(error))
+
+
+def _one_line(error: Exception) -> str:
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {first}"
 
 
 def _warm_up() -> None:
