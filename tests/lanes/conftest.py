@@ -45,11 +45,12 @@ class Lab:
     backbone: SharedBackbone
     rows: TaskRows
     training: Training
+    folder: Path
 
     def job(self, method: str, number: int = 0, **changes: Any) -> Job:
         """Twelve steps of three rows, dropout on; ``changes`` are of the job or of the method's parameters."""
-        fields = {"start": 0, "stop": 12, "total": 12}
-        fields |= {name: changes.pop(name) for name in (*fields, "seed") if name in changes}
+        fields: dict[str, Any] = {"start": 0, "stop": 12, "total": 12}
+        fields |= {name: changes.pop(name) for name in (*fields, "seed", "checkpoint") if name in changes}
         params = {"batch_size": 3, "learning_rate": 1e-2, "weight_decay": 0.1, **DROPOUT.get(method, {}), **changes}
         return Job(trial=TrialKey("mail/" + method, number), params=params, **{"seed": 7 + number, **fields})
 
@@ -70,6 +71,10 @@ def train(run: TrialRun, steps: int) -> list[float]:
 
 def state(run: TrialRun) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in run.attached.trainable().items()}
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.fixture(scope="session")
@@ -97,10 +102,10 @@ def _lab(folder: Path, kind: str) -> Lab:
     model: Any = BertModel(BertConfig(**sizes)) if kind == "encoder" else LlamaModel(LlamaConfig(**sizes))
     model.save_pretrained(folder / "checkpoint")
     source = Source("tiny", folder / "checkpoint", "tiny", portable=False)
-    write(source, AUTO_CLASS, "nf4", True, folder / "frozen.safetensors")
+    write(source, AUTO_CLASS, "nf4", True, folder / "tiny.safetensors")
     write(source, AUTO_CLASS, "none", True, folder / "original.safetensors")
     backbone = load(
-        folder / "frozen.safetensors",
+        folder / "tiny.safetensors",
         "classification",
         name="tiny",
         dtype=torch.float32,
@@ -120,7 +125,7 @@ def _lab(folder: Path, kind: str) -> Lab:
     }
     training, config = Training(max_steps=12, max_length=16), _task()
     rows = TaskRows(config, tables, 0, backbone.decoder, training, 0, Storage(str(folder)))
-    return Lab(backbone, rows, training)
+    return Lab(backbone, rows, training, folder)
 
 
 def _task() -> Task:

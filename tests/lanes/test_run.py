@@ -10,11 +10,7 @@ import torch
 import methods
 from orchestrator.lanes.run import DivergedError, schedule
 
-from .conftest import Lab, state, train
-
-
-def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+from .conftest import Lab, equal, state, train
 
 
 @pytest.mark.parametrize("method", methods.names())

@@ -1,0 +1,243 @@
+"""A whole lane on the broker itself, without Ray: calls that go to an actor in a sweep are plain calls here."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.backbone.frozen import FrozenLinear
+from orchestrator.lanes import worker as module
+from orchestrator.lanes.broker import Broker, LaneStatus
+from orchestrator.lanes.run import TrialRun
+from orchestrator.lanes.setup import LaneSetup, TaskSetup
+from orchestrator.lanes.worker import BackboneWrittenError, Lane, _Worker
+from orchestrator.trials import Answer, Job
+
+from .conftest import Lab, equal, state, train
+
+DEADLINE = 60.0
+
+
+class Direct:
+    """An actor's handle on a plain object."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=getattr(self._broker, name))
+
+
+class Site:
+    """A broker, and lanes that are threads."""
+
+    def __init__(self, lab: Lab, folder: Path, pack: int) -> None:
+        self.lab, self.broker, self.pack, self.folder = lab, Broker(), pack, folder
+        self.pool = ThreadPoolExecutor(8)
+        task = TaskSetup(lab.rows._config, lab.rows._tables, 3, "tiny", "original", 0)  # type: ignore[arg-type]
+        self.setup = LaneSetup(
+            storage=str(folder),
+            sweep="sweep",
+            model="tiny",
+            dtype="float32",
+            tasks={"mail": task},
+            training=lab.training,
+            seed=0,
+            pack=pack,
+        )
+        self.broker.open(self.setup)
+        self.workers: list[_Worker] = []
+
+    def lane(self, number: int = 0) -> Future[None]:
+        worker = _Worker(number, Direct(self.broker))
+        self.workers.append(worker)
+        return self.pool.submit(worker.live)
+
+    def submit(self, *jobs: Job) -> list[Future[Answer]]:
+        return [self.pool.submit(self.broker.run, job) for job in jobs]
+
+
+@pytest.fixture
+def site(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Site]]:
+    context = SimpleNamespace(get_node_id=lambda: "here")
+    monkeypatch.setattr(module, "ray", SimpleNamespace(get=lambda x: x, get_runtime_context=lambda: context))
+    monkeypatch.setattr(module, "fetch", lambda digest, storage: lab.folder / f"{digest}.safetensors")
+    monkeypatch.setattr(module, "HEARTBEAT", 0.01)
+    made: list[Site] = []
+
+    def make(pack: int = 1) -> Site:
+        made.append(Site(lab, tmp_path, pack))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.broker.cancel()
+        one.broker.close()
+        one.pool.shutdown()
+
+
+def until(holds: Callable[[], Any]) -> None:
+    """Poll the real state."""
+    deadline = time.monotonic() + DEADLINE
+    while not holds():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("pack", [1, 3])
+def test_a_lane_trains_what_it_is_given_and_retires(site: Callable[..., Site], lab: Lab, pack: int) -> None:
+    here = site(pack)
+    jobs = [lab.job(method, number) for number, method in enumerate(("lora", "ia3", "adapter", "prefix", "full"))]
+    life = here.lane()
+    answers = [answer.result(DEADLINE) for answer in here.submit(*jobs)]
+    assert {(answer.status, answer.step) for answer in answers} == {("done", 12)}
+    for job, answer in zip(jobs, answers, strict=True):
+        alone = lab.run(job.trial.method, job.trial.number)
+        train(alone, 12)
+        assert answer.metrics["macro_f1"] == pytest.approx(alone.evaluate("validation").metrics["macro_f1"], abs=1e-6)
+        assert answer.facts["trainable_parameters"] == alone.facts["trainable_parameters"]
+        folder = here.folder / "sweep" / str(answer.checkpoint)
+        assert (folder / "adapter").is_dir()
+        assert not (folder / "state.safetensors").exists(), "what is at its end needs no state to go on"
+    here.broker.close()
+    life.result(DEADLINE)
+
+
+def test_a_trial_goes_on_where_it_was_left_whether_its_lane_remembers_it_or_not(
+    site: Callable[..., Site], lab: Lab
+) -> None:
+    straight = lab.run("lora")
+    train(straight, 12)
+    here = site()
+    here.lane()
+    (first,) = [answer.result(DEADLINE) for answer in here.submit(lab.job("lora", stop=5))]
+    rest = lab.job("lora", start=5, checkpoint=first.checkpoint)
+    for lane in (Lane(here.setup, torch.device("cpu"), torch.float32), here.workers[0].here):
+        run = lane.begin(rest)
+        train(run, 7)
+        assert equal(state(run), state(straight))
+
+
+def test_a_trial_that_raises_fails_with_one_line_and_its_neighbours_go_on(
+    site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site(3)
+    forward = TrialRun.forward
+
+    def unlucky(run: TrialRun) -> torch.Tensor:
+        if run.job.trial.number == 1 and run.step == 4:
+            raise RuntimeError("out of luck\nand more")
+        return forward(run)
+
+    monkeypatch.setattr(TrialRun, "forward", unlucky)
+    here.lane()
+    answers = [answer.result(DEADLINE) for answer in here.submit(*(lab.job("lora", number) for number in range(3)))]
+    assert [answer.status for answer in answers] == ["done", "failed", "done"]
+    assert (answers[1].step, answers[1].reason) == (4, "RuntimeError: out of luck")
+
+
+def test_a_trial_that_cannot_begin_fails_alone(site: Callable[..., Site], lab: Lab) -> None:
+    here = site(2)
+    here.lane()
+    wrong, right = here.submit(lab.job("lora", 0, rank=-3), lab.job("lora", 1))
+    assert (wrong.result(DEADLINE).status, right.result(DEADLINE).status) == ("failed", "done")
+    assert "rank" in wrong.result().reason
+
+
+def test_an_error_in_a_shared_pass_is_repeated_trial_by_trial(
+    site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site(2)
+    product = FrozenLinear.product
+    wide = 100
+
+    def small(layer: FrozenLinear, x: torch.Tensor) -> torch.Tensor:
+        if x.requires_grad and x.dim() == 2 and len(x) > wide:  # rows of both: more than there is room for
+            raise torch.OutOfMemoryError("no room")
+        return product(layer, x)
+
+    monkeypatch.setattr(FrozenLinear, "product", small)
+    jobs = [lab.job("lora", number, batch_size=8) for number in range(2)]
+    waiting = here.submit(*jobs)
+    until(lambda: here.broker.status()[1] == 2)
+    here.lane()
+    assert [answer.result(DEADLINE).status for answer in waiting] == ["done", "done"]
+
+
+def test_cancelled_trials_are_dropped_within_a_heartbeat(site: Callable[..., Site], lab: Lab) -> None:
+    here = site(2)
+    here.lane()
+    endless = [lab.job("lora", number, stop=10**6, total=10**6) for number in range(2)]
+    waiting = here.submit(*endless)
+    until(lambda: len(here.broker.status()[0].get(0, LaneStatus()).working) == 2)
+    here.broker.cancel()
+    assert {answer.result(DEADLINE).status for answer in waiting} == {"cancelled"}
+    (after,) = here.submit(lab.job("ia3", 5))
+    assert after.result(DEADLINE).status == "done"
+    assert here.workers[0].active == []
+
+
+def test_a_lane_that_was_given_up_begins_a_new_life_and_does_the_same_job(
+    site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it once heard to have lost says nothing of its new life, even about the very same job."""
+    here = site()
+    lane = here.lane()
+    told = threading.Event()
+    heartbeat = here.broker.heartbeat
+
+    def slow(number: int, life: str, held: frozenset[str], status: LaneStatus) -> frozenset[str]:
+        lost = heartbeat(number, life, held, status)
+        if lost:
+            told.set()
+        return lost
+
+    monkeypatch.setattr(here.broker, "heartbeat", slow)
+    (answer,) = here.submit(lab.job("lora", stop=400, total=400))
+    until(lambda: here.broker.status()[0].get(0, LaneStatus()).working)
+    with here.broker._news:
+        here.broker._fail(here.broker._table.expire(time.monotonic() + 1000))
+    assert told.wait(DEADLINE)
+    until(lambda: here.broker.status()[1] == 0 or answer.done())
+    monkeypatch.setattr(module, "HEARTBEAT", 1e6)
+    assert answer.result(DEADLINE).status == "done"
+    here.broker.close()
+    lane.result(DEADLINE)
+
+
+def test_what_a_lane_heard_in_its_former_life_counts_no_more(site: Callable[..., Site], lab: Lab) -> None:
+    here = site()
+    worker = _Worker(0, Direct(here.broker))
+    worker.here = Lane(here.setup, worker.device, worker.dtype)
+    worker._join()
+    job = lab.job("lora")
+    worker.pulse.lost = frozenset({job.id})
+    worker._join()
+    worker.active = [lab.run("lora")]
+    worker._drop_cancelled()
+    assert [run.job.id for run in worker.active] == [job.id]
+
+
+def test_a_trial_that_writes_to_the_backbone_fails_and_ends_its_lane(
+    site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site()
+    forward = TrialRun.forward
+
+    def vandal(run: TrialRun) -> torch.Tensor:
+        with torch.no_grad():
+            run.attached.module.get_submodule("base_model.model.bert.embeddings.LayerNorm").weight.add_(1e-3)
+        return forward(run)
+
+    monkeypatch.setattr(TrialRun, "forward", vandal)
+    lane = here.lane()
+    (answer,) = here.submit(lab.job("lora"))
+    assert "shared backbone" in answer.result(DEADLINE).reason
+    with pytest.raises(BackboneWrittenError):
+        lane.result(DEADLINE)
