@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from pathlib import Path
+
 from rich.console import Console
 from rich.table import Table
 
@@ -14,3 +18,11 @@ def table(*columns: str) -> Table:
     for column in columns:
         made.add_column(column, justify="right" if column in ("%", "trials") else "left")
     return made
+
+
+def program(name: str = "peft-sweep") -> str:
+    """A program of this environment as it can be typed here: its name, or its path where the shell would not find it."""
+    if shutil.which(name):
+        return name
+    beside = Path(sys.argv[0]).absolute().with_name(name)
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markdown import Markdown
 
-from orchestrator.views.console import console, table
+from orchestrator.views.console import console, program, table
 
 if TYPE_CHECKING:
     from orchestrator.tracking.verify import Verification
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def print_models(found: list[dict[str, Any]]) -> None:
     """The registered models."""
     if not found:
-        console.print("no models are registered here; peft-sweep demo registers one")
+        console.print(f"no models are registered here; {program()} demo registers one")
         return
     shown = table("model", "version", "aliases", "method", "score", "backbone")
     for model in found:

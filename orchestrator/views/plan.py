@@ -17,7 +17,7 @@ from orchestrator.errors import InputError, Problem
 from orchestrator.plan import MethodPlan, SweepPlan, probe_methods
 from orchestrator.quiet import no_library_noise
 from orchestrator.tasks import TASK_TYPES
-from orchestrator.views.console import console, table
+from orchestrator.views.console import console, program, table
 
 
 def print_plan(plan: SweepPlan, file: Path) -> None:
@@ -32,7 +32,7 @@ def print_plan(plan: SweepPlan, file: Path) -> None:
             console.print(name)
         console.print(_methods_table(task.methods))
     console.print(f"\nbudget    {_budget(config)} · rungs at {', '.join(map(str, plan.rungs))} steps")
-    console.print(f"next: peft-sweep run {file}")
+    console.print(f"next: {program()} run {file}")
 
 
 def plan_json(plan: SweepPlan) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def print_methods(rows: list[dict[str, Any]], tried: bool) -> None:
     for row in rows:
         shown.add_row(row["name"], row["category"], "yes" if row["mergeable"] else "no", row["reference"])
     console.print(shown)
-    console.print("\nwhich of them work on a backbone: peft-sweep methods --backbone HUB_ID_OR_FOLDER")
+    console.print(f"\nwhich of them work on a backbone: {program()} methods --backbone HUB_ID_OR_FOLDER")
 
 
 def _methods_table(plans: Any) -> Table:

@@ -12,7 +12,7 @@ from orchestrator.final import Finalist, TaskOutcome
 from orchestrator.plan import SweepPlan
 from orchestrator.quiet import terminal_stream
 from orchestrator.sweep import Outcome, new_sweep_name, run_sweep
-from orchestrator.views.console import console
+from orchestrator.views.console import console, program
 
 
 def watch_sweep(plan: SweepPlan, address: str | None) -> Outcome:
@@ -47,11 +47,11 @@ def print_outcome(outcome: Outcome, config: SweepConfig) -> None:
     for name, task in outcome.tasks.items():
         _print_task(name, task)
     uri = config.mlflow.tracking_uri
-    browse = f"mlflow ui --backend-store-uri {uri}" if "://" in uri and not uri.startswith("http") else uri
+    browse = f"{program('mlflow')} ui --backend-store-uri {uri}" if "://" in uri and not uri.startswith("http") else uri
     first = next(iter(outcome.tasks.values())).registered
     extra = "" if uri == "sqlite:///mlflow.db" else f" --tracking-uri {uri}"
     console.print(f"  browse   {browse}")
-    console.print(f"  check    peft-sweep models verify {first.reference}{extra}")
+    console.print(f"  check    {program()} models verify {first.reference}{extra}")
     console.print(f'  use      mlflow.pyfunc.load_model("models:/{first.reference}").predict([{{"text": "..."}}])')
     console.print(f"  details  {outcome.folder}")
     lanes = outcome.lanes.values()
