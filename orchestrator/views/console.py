@@ -21,7 +21,7 @@ def table(*columns: str) -> Table:
 
 
 def program(name: str = "peft-sweep") -> str:
-    """A program of this environment as it can be typed here: its name, or its path where the shell would not find it."""
+    """A program of this environment as it can be typed: its name, or its path where the shell would not find it."""
     if shutil.which(name):
         return name
     beside = Path(sys.argv[0]).absolute().with_name(name)

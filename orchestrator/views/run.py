@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.config import SweepConfig
 from orchestrator.display import SweepDisplay, duration, metric_name, number, size
 from orchestrator.final import Finalist, TaskOutcome
+from orchestrator.locations import mask_secrets
 from orchestrator.plan import SweepPlan
 from orchestrator.quiet import terminal_stream
 from orchestrator.sweep import Outcome, new_sweep_name, run_sweep
@@ -46,13 +47,14 @@ def print_outcome(outcome: Outcome, config: SweepConfig) -> None:
         return
     for name, task in outcome.tasks.items():
         _print_task(name, task)
-    uri = config.mlflow.tracking_uri
+    uri = mask_secrets(config.mlflow.tracking_uri)
     browse = f"{program('mlflow')} ui --backend-store-uri {uri}" if "://" in uri and not uri.startswith("http") else uri
-    first = next(iter(outcome.tasks.values())).registered
+    task = next(iter(outcome.tasks.values()))
+    first, column = task.registered, getattr(task.plan.data.config, "text", "prompt")
     extra = "" if uri == "sqlite:///mlflow.db" else f" --tracking-uri {uri}"
     console.print(f"  browse   {browse}")
     console.print(f"  check    {program()} models verify {first.reference}{extra}")
-    console.print(f'  use      mlflow.pyfunc.load_model("models:/{first.reference}").predict([{{"text": "..."}}])')
+    console.print(f'  use      mlflow.pyfunc.load_model("models:/{first.reference}").predict([{{"{column}": "..."}}])')
     console.print(f"  details  {outcome.folder}")
     lanes = outcome.lanes.values()
     busy = sum(lane.busy for lane in lanes) / len(lanes) if lanes else 0.0
