@@ -61,24 +61,28 @@ class Storage:
             _place(source, self.local(path))
             return
         filesystem, root = self._place
-        fs.copy_files(
-            str(source), f"{root}/{path}", source_filesystem=fs.LocalFileSystem(), destination_filesystem=filesystem
-        )
+        place = f"{root}/{path}"
+        if filesystem.get_file_info(place).type == fs.FileType.Directory:
+            filesystem.delete_dir(place)
+        # some filesystems open no file in a folder that is not there
+        filesystem.create_dir(place if source.is_dir() else place.rpartition("/")[0])
+        fs.copy_files(str(source), place, source_filesystem=fs.LocalFileSystem(), destination_filesystem=filesystem)
 
     def download(self, path: str, target: Path) -> None:
-        """Bring a file or folder to the local ``target``, whole or not at all."""
+        """Bring a file or folder to the local ``target``, whole or not at all; what was there is replaced."""
         if self.is_local:
             _place(self.local(path), target)
             return
         filesystem, root = self._place
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".incoming-") as folder:
             aside = Path(folder) / target.name
             if filesystem.get_file_info(f"{root}/{path}").type == fs.FileType.Directory:
                 aside.mkdir()
             fs.copy_files(
                 f"{root}/{path}", str(aside), source_filesystem=filesystem, destination_filesystem=fs.LocalFileSystem()
             )
-            os.replace(aside, target)
+            _place(aside, target)
 
 
 def _place(source: Path, target: Path) -> None:
