@@ -153,6 +153,8 @@ def _run(config: Path, address: str | None, as_json: bool) -> None:
     _print_json(outcome_json(outcome)) if as_json else print_outcome(outcome, made.config)
     if outcome.reason == "interrupted":
         raise typer.Exit(130)
+    if any(task.registered is None for task in outcome.tasks.values()):
+        raise typer.Exit(1)
 
 
 def _make_plan(config: Path) -> Any:

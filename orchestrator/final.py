@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-import ray
 from pyarrow import parquet
 
 from orchestrator.errors import SweepError
@@ -17,6 +18,7 @@ from orchestrator.selection.choose import Finalists, finalists
 from orchestrator.selection.intervals import bootstrap_interval
 from orchestrator.storage import Storage
 from orchestrator.tracking.journal import Journal
+from orchestrator.tracking.registry import Registered
 from orchestrator.trials import Answer, Job, TrialRecord, checkpoint_path, trial_seed
 
 Role = Literal["champion", "best", "default"]
@@ -54,13 +56,15 @@ class TaskOutcome:
         plan: the task.
         finalists: the champion first, then the best of the other methods, best validation score first.
         records: all the task's trials.
-        registered: name and alias of the registered model, once it is.
+        registered: name, version and alias in the registry, once the champion is there.
+        unregistered: why it is not.
     """
 
     plan: TaskPlan
     finalists: list[Finalist]
     records: tuple[TrialRecord, ...]
-    registered: Any = field(default=None)
+    registered: Registered | None = None
+    unregistered: str = ""
 
     @property
     def champion(self) -> Finalist:
@@ -73,14 +77,18 @@ class TaskOutcome:
 
 
 def play_final(
-    plan: SweepPlan, records: tuple[TrialRecord, ...], broker: Any, storage: Storage, journal: Journal
+    plan: SweepPlan,
+    records: tuple[TrialRecord, ...],
+    run: Callable[[list[Job]], list[Answer]],
+    storage: Storage,
+    journal: Journal,
 ) -> dict[str, TaskOutcome]:
     """Train and score every task's finalists, on all lanes at once.
 
     Args:
         plan: of the sweep.
         records: all trials; who is in the final is decided on validation alone.
-        broker: takes the jobs.
+        run: does jobs, as many at once as there are lanes, and answers in their order.
         storage: the sweep's folder.
         journal: gets a ``test`` event for each.
 
@@ -92,9 +100,8 @@ def play_final(
     if missing := [name for name in plan.tasks if name not in chosen]:
         raise SweepError(f"no trial of task {missing[0]} came to a result{_first_reason(records, missing[0])}")
     entries = {name: _entries(found, records) for name, found in chosen.items()}
-    jobs = {record.key: _job(plan, record) for one in entries.values() for _, record in one}
-    pending = {key: broker.run.remote(job) for key, job in jobs.items()}
-    answers: dict[Any, Answer] = {key: ray.get(reference) for key, reference in pending.items()}
+    jobs = [_job(plan, record) for one in entries.values() for _, record in one]
+    answers = dict(zip((job.trial for job in jobs), run(jobs), strict=True))
     outcomes = {}
     for name, task in plan.tasks.items():
         own = tuple(r for r in records if r.key.task == name)
@@ -117,7 +124,7 @@ def _entries(found: Finalists, records: tuple[TrialRecord, ...]) -> list[tuple[R
     entries: list[tuple[Role, TrialRecord]] = [("champion", champion)]
     entries += [("best", record) for record in found.by_method.values() if record is not champion]
     default = next((r for r in records if r.key.study == champion.key.study and r.key.number == 0), None)
-    if default is not None and default is not champion and default.values:
+    if default is not None and default is not champion and math.isfinite(default.value):
         entries.append(("default", default))
     return entries
 

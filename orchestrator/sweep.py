@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cluster import connected, lane_layout, node_resources
-from orchestrator.errors import SweepError
+from orchestrator.errors import InputError, Problem, SweepError
 from orchestrator.plan import SweepPlan
 from orchestrator.quiet import output_to
 from orchestrator.storage import Storage
-from orchestrator.trials import TrialRecord
+from orchestrator.trials import Answer, Job, TrialRecord
 
 if TYPE_CHECKING:
     from orchestrator.final import TaskOutcome
@@ -100,12 +100,23 @@ def run_sweep(plan: SweepPlan, *, sweep: str, address: str | None, watch: Watch,
 
     Raises:
         InputError: if the checkpoint cannot be used as the plan wants, or there is no cluster at the address.
-        SweepError: if no trial came to a result.
+        SweepError: if no trial came to a result, or no lane can start.
     """
     storage = Storage.at(plan.config.storage)
     folder = local_folder(storage, sweep)
+    _claim(folder)
     with output_to(folder / "sweep.log"), connected(address):
         return _Sweep(plan, sweep, storage, folder, watch, stop).run()
+
+
+def _claim(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        problem = Problem("", "a sweep of that name began in this very second; run the command again")
+        raise InputError(str(folder), [problem]) from error
+    except OSError as error:
+        raise InputError("storage", [Problem(str(folder), f"cannot be written ({error.strerror})")]) from error
 
 
 def local_folder(storage: Storage, sweep: str) -> Path:
@@ -266,9 +277,15 @@ class _Sweep:
         self._phase = "scoring the best on the test split"
         records = self.search.trials()
         outcomes: dict[str, TaskOutcome] = self._while_watching(
-            lambda: play_final(self.plan, records, self.broker, self.storage.sub(self.sweep), self.journal)
+            lambda: play_final(self.plan, records, self._do, self.storage.sub(self.sweep), self.journal)
         )
         return outcomes
+
+    def _do(self, jobs: list[Job]) -> list[Answer]:
+        import ray
+
+        answers: list[Answer] = ray.get([self.broker.run.remote(job) for job in jobs])
+        return answers
 
     def _register(self, outcomes: dict[str, TaskOutcome]) -> None:
         from orchestrator.register import register_champion
@@ -276,11 +293,15 @@ class _Sweep:
         self._phase = "registering"
         lane = next(iter(self.lanes.values()))
         for name, outcome in outcomes.items():
-            run_id = self.mirror.parent_run_id(name)
-            outcome.registered = register_champion(
-                self.plan, self.sweep, outcome, self.backbones[name], lane, self.storage, run_id
-            )
-            made = outcome.registered
+            try:
+                run_id = self.mirror.parent_run_id(name)
+                made = register_champion(
+                    self.plan, self.sweep, outcome, self.backbones[name], lane, self.storage, run_id
+                )
+            except SweepError as error:  # what was found is told all the same
+                outcome.unregistered = str(error)
+                continue
+            outcome.registered = made
             self.journal.append("registered", task=name, name=made.name, version=made.version, aliases=[made.alias])
 
     def _while_watching(self, work: Callable[[], Any]) -> Any:

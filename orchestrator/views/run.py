@@ -50,11 +50,14 @@ def print_outcome(outcome: Outcome, config: SweepConfig) -> None:
     uri = mask_secrets(config.mlflow.tracking_uri)
     browse = f"{program('mlflow')} ui --backend-store-uri {uri}" if "://" in uri and not uri.startswith("http") else uri
     task = next(iter(outcome.tasks.values()))
-    first, column = task.registered, getattr(task.plan.data.config, "text", "prompt")
+    column = getattr(task.plan.data.config, "text", "prompt")
     extra = "" if uri == "sqlite:///mlflow.db" else f" --tracking-uri {uri}"
     console.print(f"  browse   {browse}")
-    console.print(f"  check    {program()} models verify {first.reference}{extra}")
-    console.print(f'  use      mlflow.pyfunc.load_model("models:/{first.reference}").predict([{{"{column}": "..."}}])')
+    if first := task.registered:
+        console.print(f"  check    {program()} models verify {first.reference}{extra}")
+        console.print(
+            f'  use      mlflow.pyfunc.load_model("models:/{first.reference}").predict([{{"{column}": "..."}}])'
+        )
     console.print(f"  details  {outcome.folder}")
     lanes = outcome.lanes.values()
     busy = sum(lane.busy for lane in lanes) / len(lanes) if lanes else 0.0
@@ -84,8 +87,10 @@ def _print_task(name: str, task: TaskOutcome) -> None:
         f"  it trains {number(facts['trainable_parameters'])} parameters"
         f" and takes {size(facts['adapter_bytes'])} on disk"
     )
-    registered = task.registered
-    console.print(f"registered: {registered.name} version {registered.version}, alias {registered.alias}")
+    if made := task.registered:
+        console.print(f"registered: {made.name} version {made.version}, alias {made.alias}")
+    else:
+        console.print(f"NOT registered: {task.unregistered}")
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
@@ -95,8 +100,8 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "reason": outcome.reason,
         "tasks": {
             name: {
-                "champion": f"{task.registered.name}@{task.registered.alias}",
-                "version": task.registered.version,
+                "champion": f"{task.registered.name}@{task.registered.alias}" if task.registered else None,
+                "version": task.registered.version if task.registered else None,
                 "method": task.champion.record.key.method,
                 "trial": str(task.champion.record.key),
                 "params": dict(task.champion.record.params),
