@@ -287,12 +287,6 @@ class _Sweep:
         answers: list[Answer] = ray.get([self.broker.run.remote(job) for job in jobs])
         return answers
 
-    def _do(self, jobs: list[Job]) -> list[Answer]:
-        import ray
-
-        answers: list[Answer] = ray.get([self.broker.run.remote(job) for job in jobs])
-        return answers
-
     def _register(self, outcomes: dict[str, TaskOutcome]) -> None:
         from orchestrator.register import register_champion
 
