@@ -82,13 +82,14 @@ def write(source: Source, auto_class: str, quantization: Quantization, double: b
 
 def _load(source: Source, auto_class: str) -> tuple[PreTrainedModel, set[str]]:
     import transformers
+    from safetensors import SafetensorError
 
     arguments = {**source.arguments(), "dtype": "auto", "output_loading_info": True}
     if source.path.suffix != ".gguf":
         arguments["use_safetensors"] = True
     try:
         model, info = getattr(transformers, auto_class).from_pretrained(**arguments)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:  # cut off, or of another shape
         reason = str(error).strip().splitlines()[0]
         message = f"cannot be loaded as {auto_class}: {reason}"
         raise InputError("backbone.model", [Problem(source.name, message)]) from error
