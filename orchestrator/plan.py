@@ -121,7 +121,7 @@ def probe_methods(
     source: Source,
     kind: TaskType,
     names: Iterable[str],
-    labels: int = 2,
+    labels: int,
     defaults: Callable[[str], Mapping[str, Any]] = lambda name: search_spaces.get(name).default,
 ) -> tuple[tuple[MethodPlan, ...], int]:
     """Try methods on an architecture, without its weights.
@@ -130,7 +130,7 @@ def probe_methods(
         source: the checkpoint.
         kind: the type of task.
         names: which methods.
-        labels: classes of a classification task.
+        labels: classes of a classification task; 0 for a language model.
         defaults: the configuration to try a method with.
 
     Returns:
