@@ -66,7 +66,7 @@ def test_an_interrupted_sweep_ends_in_good_order(
     assert not {"RUNNING", "WAITING"} & set(optuna_states(journal.parent).values())
     runs = mlflow_runs(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert {run.info.status for run in runs} <= {"KILLED", "FINISHED"}
-    killed = {run.data.tags.get("trial") for run in runs if run.info.status == "KILLED"}
+    killed = {run.data.tags.get("trial_key") for run in runs if run.info.status == "KILLED"}
     assert {trial for trial, state in ends(found).items() if state == "killed"} <= killed
     _, alive = psutil.wait_procs(family, timeout=20)
     assert alive == [], "nothing is left running"

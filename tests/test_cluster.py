@@ -1,0 +1,60 @@
+"""Which lanes go where, and which addresses are taken."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.cluster import check_address, lane_layout
+from orchestrator.config import Lanes
+from orchestrator.errors import InputError
+
+LAPTOP = {"CPU": 2.0}
+HEAD = {"CPU": 0.0}
+BIG = {"CPU": 8.0}
+GPU = {"CPU": 4.0, "GPU": 1.0}
+GPUS = {"CPU": 32.0, "GPU": 4.0}
+STARVED = {"CPU": 2.0, "GPU": 8.0}
+
+
+@pytest.mark.parametrize(
+    ("lanes", "nodes", "layout"),
+    [
+        (Lanes(), [LAPTOP], ([2], 1.0, 0.0)),
+        (Lanes(max=1), [LAPTOP], ([1], 1.0, 0.0)),
+        (Lanes(cpus=2), [LAPTOP], ([1], 2.0, 0.0)),
+        (Lanes(cpus=4), [LAPTOP, BIG], ([2], 4.0, 0.0)),  # the laptop is too small
+        (Lanes(), [HEAD, BIG, BIG], ([8, 8], 1.0, 0.0)),
+        (Lanes(), [HEAD, GPU, GPUS], ([1, 4], 1.0, 1.0)),  # a lane per GPU
+        (Lanes(gpus=0), [GPU], ([4], 1.0, 0.0)),  # GPUs left alone
+        (Lanes(gpus=0.5), [GPU], ([2], 1.0, 0.5)),
+        (Lanes(), [STARVED], ([2], 1.0, 1.0)),  # cores run out before GPUs
+        (Lanes(max=3), [BIG, BIG], ([3], 1.0, 0.0)),
+        (Lanes(max=10), [BIG, BIG], ([8, 2], 1.0, 0.0)),
+        (Lanes(), [HEAD], ([1], 1.0, 0.0)),  # something must ask for a node
+        (Lanes(max=3, gpus=1), [HEAD], ([1, 1, 1], 1.0, 1.0)),  # so that an autoscaler sees the demand
+        (Lanes(max=4), [LAPTOP], ([2, 1, 1], 1.0, 0.0)),
+    ],
+)
+def test_lanes_are_laid_out_over_nodes(
+    lanes: Lanes, nodes: list[dict[str, float]], layout: tuple[list[int], float, float]
+) -> None:
+    assert lane_layout(lanes, nodes) == layout
+
+
+def test_ray_client_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, environment in (("ray://head:10001", None), (None, "ray://head:10001")):
+        if environment:
+            monkeypatch.setenv("RAY_ADDRESS", environment)
+        with pytest.raises(InputError, match="Ray Client"):
+            check_address(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "taken"),
+    [(None, "", None), ("auto", "", "auto"), (None, "head:6379", "head:6379"), ("auto", "head:6379", "auto")],
+)
+def test_an_address_comes_from_the_command_or_the_environment(
+    given: str | None, environment: str, taken: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", environment)
+    assert check_address(given) == taken
