@@ -149,7 +149,7 @@ def duration(seconds: float) -> str:
 def size(count: float) -> str:
     """Bytes as people read them."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
+        if round(count) < 1000:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
@@ -158,7 +158,7 @@ def size(count: float) -> str:
 def number(count: float) -> str:
     """A count of parameters: ``74k``, ``22.7M``."""
     for unit in ("", "k", "M", "B"):
-        if count < 1000:
+        if round(count) < 1000:
             return f"{count:.0f}{unit}" if not unit or count >= 100 else f"{count:.1f}{unit}"
         count /= 1000
     return f"{count:.1f}T"

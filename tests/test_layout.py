@@ -48,11 +48,10 @@ def test_lanes_by_node(
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.3, 0.05])
-@pytest.mark.parametrize("cores", range(1, 65))
-def test_a_fraction_fills_every_core(cores: int, share: float) -> None:
-    (size,), _, _ = lane_layout(Lanes(cpus=share, gpus=0), [{"CPU": float(cores)}])
-    assert size * share <= cores + 1e-9
-    assert (size + 1) * share > cores + 1e-9
+def test_a_fraction_fills_every_core(share: float) -> None:
+    for cores in range(1, 65):
+        (size,), _, _ = lane_layout(Lanes(cpus=share, gpus=0), [{"CPU": float(cores)}])
+        assert size * share <= cores + 1e-9 < (size + 1) * share
 
 
 @pytest.mark.parametrize("from_environment", [True, False])

@@ -68,8 +68,10 @@ def test_replacing_leaves_the_file_alone_that_was_uploaded_before(storage: Stora
 
 
 def test_nothing_is_left_beside_what_arrived(storage: Storage, tmp_path: Path) -> None:
-    storage.upload(write(tmp_path / "here", file="text"), "inner/step")
-    storage.download("inner/step", tmp_path / "back" / "step")
+    source = write(tmp_path / "here", file="text")
+    for _ in range(2):  # anew, and in place of what is there
+        storage.upload(source, "inner/step")
+        storage.download("inner/step", tmp_path / "back" / "step")
     assert [place.name for place in (tmp_path / "shared" / "inner").iterdir()] == ["step"]
     assert [place.name for place in (tmp_path / "back").iterdir()] == ["step"]
 
