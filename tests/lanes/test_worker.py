@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from orchestrator.backbone.frozen import FrozenLinear
+from orchestrator.lanes import lane as lane_module
 from orchestrator.lanes import worker as module
 from orchestrator.lanes.broker import Broker, LaneStatus
+from orchestrator.lanes.lane import BackboneWrittenError, Lane
 from orchestrator.lanes.run import TrialRun
 from orchestrator.lanes.setup import LaneSetup, TaskSetup
-from orchestrator.lanes.worker import BackboneWrittenError, Lane, _Worker
+from orchestrator.lanes.worker import _Worker
 from orchestrator.trials import Answer, Job
 
 from .conftest import Lab, equal, state, train
@@ -66,8 +68,9 @@ class Site:
 @pytest.fixture
 def site(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Site]]:
     context = SimpleNamespace(get_node_id=lambda: "here")
-    monkeypatch.setattr(module, "ray", SimpleNamespace(get=lambda x: x, get_runtime_context=lambda: context))
-    monkeypatch.setattr(module, "fetch", lambda digest, storage: lab.folder / f"{digest}.safetensors")
+    for one in (module, lane_module):
+        monkeypatch.setattr(one, "ray", SimpleNamespace(get=lambda x: x, get_runtime_context=lambda: context))
+    monkeypatch.setattr(lane_module, "fetch", lambda digest, storage: lab.folder / f"{digest}.safetensors")
     monkeypatch.setattr(module, "HEARTBEAT", 0.01)
     made: list[Site] = []
 

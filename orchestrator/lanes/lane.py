@@ -1,0 +1,119 @@
+"""What a lane has in memory: backbones, rows, and the trials that it may soon go on with."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import OrderedDict
+from pathlib import Path
+
+import ray
+import torch
+from pyarrow import parquet
+
+from orchestrator.backbone.shared import SharedBackbone, load
+from orchestrator.backbone.store import fetch
+from orchestrator.lanes.rows import TaskRows
+from orchestrator.lanes.run import TrialRun
+from orchestrator.lanes.setup import LaneSetup
+from orchestrator.storage import Storage
+from orchestrator.trials import Answer, Job, checkpoint_path
+
+
+class BackboneWrittenError(RuntimeError):
+    """A trial wrote to what all share. Its lane ends, and starts again from the file."""
+
+
+class Lane:
+    """What one lane has in memory.
+
+    Args:
+        setup: of the sweep.
+        device: where it computes.
+        dtype: what frozen layers multiply in.
+    """
+
+    def __init__(self, setup: LaneSetup, device: torch.device, dtype: torch.dtype) -> None:
+        self.setup, self.device, self.dtype = setup, device, dtype
+        self._storage = Storage(setup.storage)
+        self._backbones: dict[str, SharedBackbone] = {}
+        self._rows: dict[str, TaskRows] = {}
+        self._warm: OrderedDict[str, TrialRun] = OrderedDict()
+        self.checksums: dict[str, str] = {}
+
+    def begin(self, job: Job) -> TrialRun:
+        """The trial of a job, where it was left off: still warm, from its checkpoint, or fresh."""
+        run = self._warm.pop(str(job.trial), None)
+        if run is None or run.step != job.start or run.job.params != job.params:
+            task = job.trial.task
+            run = TrialRun(job, self.backbone(task), self.rows(task), self.setup.training)
+            if job.checkpoint:
+                run.restore(self._fetch(job.checkpoint))
+        run.job = job
+        return run
+
+    def end(self, run: TrialRun) -> Answer:
+        """Score, save, and keep warm what may go on soon."""
+        job, task = run.job, run.job.trial.task
+        metrics: dict[str, float] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder) / "step"
+            place.mkdir()
+            if job.split:
+                evaluation = run.evaluate(job.split)
+                metrics = evaluation.metrics
+                if job.split == "test":
+                    parquet.write_table(evaluation.predictions, place / "test.parquet")
+            run.save(place, resumable=run.step < job.total)
+            path = checkpoint_path(job.trial, run.step)
+            self._storage.upload(place, f"{self.setup.sweep}/{path}")
+        self._prove_unchanged(task)
+        if run.step < job.total:
+            self._warm[str(job.trial)] = run
+            while len(self._warm) > self.setup.pack + 1:
+                self._warm.popitem(last=False)
+        return Answer(status="done", step=run.step, metrics=metrics, checkpoint=path, facts=dict(run.facts))
+
+    def backbone(self, task: str) -> SharedBackbone:
+        """The task's backbone, mapped at its first use."""
+        if task not in self._backbones:
+            own = self.setup.tasks[task]
+            self._backbones[task] = load(
+                fetch(own.backbone, self._storage),
+                own.config.type,
+                name=self.setup.model,
+                dtype=self.dtype,
+                labels=own.labels,
+                device=self.device.type,
+                original=fetch(own.original, self._storage) if own.original else None,
+            )
+            self.checksums[task] = self._backbones[task].checksum()
+        return self._backbones[task]
+
+    def rows(self, task: str) -> TaskRows:
+        """The task's tokenized rows, mapped at their first use."""
+        if task not in self._rows:
+            own = self.setup.tasks[task]
+            tables = {split: ray.get(reference) for split, reference in own.splits.items()}
+            decoder = self.backbone(task).decoder
+            self._rows[task] = TaskRows(
+                own.config,
+                tables,
+                own.pad,
+                decoder,
+                self.setup.training,
+                self.setup.seed,
+                self._storage.sub(self.setup.sweep),
+            )
+        return self._rows[task]
+
+    def _fetch(self, checkpoint: str) -> Path:
+        path = f"{self.setup.sweep}/{checkpoint}"
+        if self._storage.is_local:
+            return self._storage.local(path)
+        folder = Path(tempfile.mkdtemp(prefix="peft-sweep-")) / "step"
+        self._storage.download(path, folder)
+        return folder
+
+    def _prove_unchanged(self, task: str) -> None:
+        if self._backbones[task].checksum() != self.checksums[task]:
+            raise BackboneWrittenError("it wrote to the shared backbone")
