@@ -107,7 +107,7 @@ class SweepDisplay:
                 own = [r for r in trials if r.key.study == f"{name}/{method}"]
                 label = method if len(self._plan.tasks) == 1 else f"{name}/{method}"
                 rows.append((_best(own, sign), label, own))
-        rows.sort(key=lambda row: -row[0] if math.isfinite(row[0]) else math.inf)
+        rows.sort(key=lambda row: -row[0])
         return [(label, *_method_row(own, abs(best))) for best, label, own in rows]
 
 
