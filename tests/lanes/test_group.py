@@ -1,0 +1,78 @@
+"""Lanes as Ray Train's workers, with a lane that trains nothing and dies of a poison job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.cluster import connected
+from orchestrator.lanes import group as module
+from orchestrator.lanes.broker import start_broker
+from orchestrator.lanes.group import LaneGroups, LaneShape
+from orchestrator.trials import Answer, Job, TrialKey
+
+NOISE = (  # Ray's own
+    "ignore:.*:DeprecationWarning:ray.*",
+    "ignore:.*:FutureWarning:ray.*",
+    "ignore:.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning",
+    "ignore:unclosed:ResourceWarning",
+    "ignore:subprocess .* is still running:ResourceWarning",
+)
+pytestmark = [pytest.mark.ray, *(pytest.mark.filterwarnings(one) for one in NOISE)]
+
+
+def frail_lane() -> Any:
+    """A function without a module, so that workers need not have this one."""
+
+    def lane_loop(config: dict[str, Any]) -> None:
+        import os
+        import signal
+        import uuid
+
+        import ray
+        from ray import train
+
+        from orchestrator.lanes.broker import LaneStatus, Signal
+        from orchestrator.trials import Answer, Job
+
+        broker, life = config["broker"], uuid.uuid4().hex
+        lane = config["first"] + train.get_context().get_world_rank()
+        while ray.get(broker.setup.remote()) is None:
+            continue
+        ray.get(broker.join.remote(lane, life, LaneStatus(pid=os.getpid())))
+        while (job := ray.get(broker.take.remote(lane, life, True))) is not Signal.RETIRE:
+            if isinstance(job, Job):
+                if job.params["poison"]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                answer = Answer(status="done", step=job.stop, facts={"lane": lane, "pid": os.getpid()})
+                ray.get(broker.done.remote(lane, life, job.id, answer))
+
+    return lane_loop
+
+
+def job(number: int, poison: bool = False) -> Job:
+    key = TrialKey("mail/lora", number)
+    return Job(trial=key, params={"poison": poison}, seed=0, start=0, stop=5, total=5)
+
+
+def test_a_poison_trial_fails_after_its_second_death_and_the_rest_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "lane_loop", frail_lane())
+    with connected(None):
+        import ray
+
+        broker = start_broker(2, 32, 2)
+        groups = LaneGroups(broker, [2], LaneShape(1.0), str(tmp_path))
+        ray.get(broker.open.remote("anything"))
+        jobs = [job(number, poison=number == 1) for number in range(6)]
+        answers: list[Answer] = ray.get([broker.run.remote(one) for one in jobs], timeout=120)
+        assert [answer.status for answer in answers] == ["done", "failed", *["done"] * 4]
+        assert "died 2 times" in answers[1].reason
+        after: list[Answer] = ray.get([broker.run.remote(job(number)) for number in range(10, 14)], timeout=120)
+        assert {answer.status for answer in after} == {"done"}
+        ray.get(broker.close.remote())
+        assert groups.join(60.0), "lanes that died and came back retire like the others"
+        assert groups.errors == []
