@@ -5,9 +5,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import typer
 import yaml
+from pyarrow import parquet
 
 import methods
 from orchestrator.cli import app
@@ -34,6 +36,7 @@ def test_a_command_exists_with_its_options(line: str) -> None:
     while words and hasattr(known, "commands") and not words[0].startswith("-"):
         known = known.commands[words.pop(0)]
         context = known.make_context(known.name, [], parent=context, resilient_parsing=True)
+    context.resilient_parsing = False  # from here on an option that is not there is an error
     known.make_parser(context).parse_args(words)
 
 
@@ -41,9 +44,6 @@ def test_its_configuration_loads(tmp_path: Path) -> None:
     (block,) = blocks("yaml")
     values = yaml.safe_load(block)
     (task,) = values["tasks"].values()
-    import pyarrow as pa
-    from pyarrow import parquet
-
     parquet.write_table(pa.table({task["text"]: ["hello"], task["label"]: ["a"]}), tmp_path / task["data"])
     (tmp_path / "mail.yaml").write_text(block)
     assert load_config(tmp_path / "mail.yaml").resolved()["budget"]["trials"] == values["budget"]["trials"]
