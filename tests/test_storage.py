@@ -18,7 +18,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 
 
 def write(folder: Path, **files: str) -> Path:
-    """A folder with these files, dots of their names being folders."""
+    """A folder with these files; ``inner__state`` lies in a folder of its own."""
     for name, text in files.items():
         file = folder / name.replace("__", "/")
         file.parent.mkdir(parents=True, exist_ok=True)
