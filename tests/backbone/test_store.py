@@ -53,6 +53,7 @@ def test_what_differs_in_any_setting_is_kept_apart(sources: Callable[..., Source
     assert publish(sources("llama"), AUTO_CLASS, "nf4", True, storage).digest not in digests
 
 
+@pytest.mark.slow
 def test_a_node_fetches_once_however_many_lanes_ask(
     sources: Callable[..., Source], storage: Storage, tmp_path: Path, cache: Path
 ) -> None:

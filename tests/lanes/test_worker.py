@@ -186,6 +186,7 @@ def test_cancelled_trials_are_dropped_within_a_heartbeat(site: Callable[..., Sit
     assert here.workers[0].active == []
 
 
+@pytest.mark.slow
 def test_a_lane_that_was_given_up_begins_a_new_life_and_does_the_same_job(
     site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
