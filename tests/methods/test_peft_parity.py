@@ -36,6 +36,8 @@ def by_peft(spec: MethodSpec, case) -> nn.Module:
     """What somebody who reads peft's documentation would write."""
     config = HAND_MADE[spec.name](case.kind)
     config.task_type = TASK_TYPES[case.task]
+    if case.task == "classification":
+        config.modules_to_save = list(case.shared.context.head)
     if spec.name == "lora" and case.kind == "encoder":
         config.exclude_modules = ["bert.pooler.dense"]  # no part of a block
     model = case.plain()

@@ -12,8 +12,8 @@ from orchestrator.selection.intervals import bootstrap, bootstrap_interval, stan
 RIGHT = np.random.default_rng(0).random(400) < 0.8
 
 
-def accuracy(rows: NDArray[np.intp]) -> float:
-    return float(RIGHT[rows].mean())
+def accuracy(draws: NDArray[np.int64]) -> NDArray[np.float64]:
+    return RIGHT[draws].mean(axis=1)
 
 
 def test_the_standard_error_of_an_accuracy_is_the_textbook_s() -> None:
@@ -43,8 +43,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     for repeat in range(300):
         sample = random.normal(size=60)
 
-        def mean(rows: NDArray[np.intp], sample: NDArray[np.float64] = sample) -> float:
-            return float(sample[rows].mean())
+        def mean(draws: NDArray[np.int64], sample: NDArray[np.float64] = sample) -> NDArray[np.float64]:
+            return sample[draws].mean(axis=1)
 
         low, high = bootstrap_interval(mean, 60, seed=repeat, repeats=300)
         held += low <= 0 <= high
@@ -59,25 +59,26 @@ def test_a_seed_draws_the_same_rows_again() -> None:
 
 
 def test_resamples_repeat_rows_of_the_whole_range() -> None:
-    seen: list[NDArray[np.intp]] = []
+    seen: list[NDArray[np.int64]] = []
 
-    def keep(rows: NDArray[np.intp]) -> float:
-        seen.append(rows)
-        return 0.0
+    def keep(draws: NDArray[np.int64]) -> NDArray[np.float64]:
+        seen.append(draws)
+        return np.zeros(len(draws))
 
-    bootstrap(keep, 10, seed=0, repeats=50)
-    assert {rows.shape for rows in seen} == {(10,)}
-    assert set(np.concatenate(seen)) == set(range(10))
-    assert all(len(set(rows)) < 10 for rows in seen[:5])
+    assert bootstrap(keep, 10, seed=0, repeats=250).shape == (250,)
+    draws = np.concatenate(seen)
+    assert draws.shape == (250, 10)
+    assert set(draws.ravel()) == set(range(10))
+    assert all(len(set(rows)) < 10 for rows in draws[:5])
 
 
 def test_resamples_without_a_score_are_left_out() -> None:
-    def sometimes(rows: NDArray[np.intp]) -> float:
-        return math.nan if rows[0] == 0 else 1.0
+    def sometimes(draws: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.where(draws[:, 0] == 0, math.nan, 1.0)
 
     assert bootstrap_interval(sometimes, 3, seed=0) == (1.0, 1.0)
     with pytest.raises(ValueError, match="undefined"):
-        bootstrap_interval(lambda rows: math.nan, 3, seed=0)
+        bootstrap_interval(lambda draws: np.full(len(draws), math.nan), 3, seed=0)
 
 
 def test_a_single_score_has_no_spread() -> None:
