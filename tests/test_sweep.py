@@ -152,7 +152,7 @@ def test_a_lane_that_is_killed_costs_no_trial_and_leaves_the_other_alone(tmp_pat
 def assert_closed(folder: Path) -> None:
     """Nothing is open: not in the journal, not in Optuna, not in MLflow."""
     journal = journal_of(folder)
-    assert "killed" in ends(events(journal)).values()
+    assert set(ends(events(journal)).values()) == {"pruned"}, "the budget is a decision, an interruption is none"
     assert events(journal)[-1]["event"] == "close"
     assert not {"RUNNING", "WAITING"} & set(optuna_states(journal.parent).values())
     runs = mlflow_runs(f"sqlite:///{folder / 'mlflow.db'}")
