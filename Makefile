@@ -38,4 +38,4 @@ check: install
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) sweeps mlflow.db mlruns
+	rm -rf $(VENV)

@@ -119,7 +119,9 @@ def _unpacked(view: nn.Module, name: str, module: nn.Module, context: Context) -
         return module
     plain = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
     try:
-        plain.weight = nn.Parameter(context.original(f"{name}.weight").to(torch.float32, copy=True))
+        original = context.original(f"{name}.weight")
+        device = next((p.device for p in view.parameters()), original.device)
+        plain.weight = nn.Parameter(original.to(device, torch.float32, copy=True))
     except KeyError as error:
         raise MethodError(f"the original weights are needed: {error.args[0]}") from error
     plain.bias = module.bias

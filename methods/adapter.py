@@ -155,18 +155,19 @@ def attach(view: nn.Module, params: AdapterParams, context: Context) -> Attached
 def _wrap(view: nn.Module, block: Block, params: AdapterParams) -> None:
     if not block.feed_forward_out:
         raise MethodError(f"{block.name} has no feed-forward of linear layers to put an adapter at")
+    device = next(view.parameters()).device
     if params.placement == "parallel":
         tap = Tap(view.get_submodule(block.feed_forward_in[0]))
         out = view.get_submodule(block.feed_forward_out[0])
         view.set_submodule(block.feed_forward_in[0], tap)
-        view.set_submodule(block.feed_forward_out[0], Beside(out, Bottleneck(_width(out), params), tap))
+        view.set_submodule(block.feed_forward_out[0], Beside(out, Bottleneck(_width(out), params).to(device), tap))
         return
     after_attention = block.linears.get("attention_output", ())
     if params.placement == "houlsby" and not after_attention:
         raise MethodError(f"{block.name} has no output projection of attention to put an adapter after")
     for name in (*(after_attention if params.placement == "houlsby" else ()), *block.feed_forward_out):
         layer = view.get_submodule(name)
-        view.set_submodule(name, Serial(layer, Bottleneck(_width(layer), params)))
+        view.set_submodule(name, Serial(layer, Bottleneck(_width(layer), params).to(device)))
 
 
 def _width(layer: nn.Module) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import signal
@@ -53,11 +54,13 @@ def connected(address: str | None) -> Iterator[None]:
     if address:
         here = Path(__file__).resolve().parent.parent
         environment["py_modules"] = [str(here / name) for name in ("orchestrator", "methods", "search_spaces")]
+    # A handle of an earlier session in this process, collected later, would count against an actor of the same id.
+    gc.collect()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(
             address=address or "local",
-            log_to_driver=False,
+            log_to_driver=True,  # what workers print goes where our own output goes, the sweep's log
             include_dashboard=False if not address else None,
             runtime_env=environment,
         )
@@ -71,28 +74,36 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def lane_layout(lanes: Lanes, nodes: list[dict[str, float]]) -> tuple[list[int], float, float]:
+def lane_layout(lanes: Lanes, nodes: list[dict[str, float]], growing: bool = True) -> tuple[list[int], float, float]:
     """How many lanes to start on which node.
 
     Args:
         lanes: what the configuration says.
         nodes: the resources of every living node, ``CPU`` and ``GPU``.
+        growing: nodes may come, as in a cluster that scales itself.
 
     Returns:
         Lanes per group, a group for each node; cores and GPUs of one lane. Where the configuration wants more
-        lanes than the nodes hold, further groups of one lane each wait for nodes to come.
+        lanes than the nodes of a growing cluster hold, further groups of one lane each wait for nodes to come.
+
+    Raises:
+        InputError: if no lane fits any node, and none will come.
     """
     gpus = lanes.gpus if lanes.gpus is not None else float(any(node.get("GPU", 0) for node in nodes))
     cpus = lanes.cpus or 1.0
     fitting = [_fit(node, cpus, gpus) for node in nodes]
     sizes = [size for size in fitting if size]
+    if not sizes and not growing:
+        most = {kind: max((node.get(kind, 0) for node in nodes), default=0) for kind in ("CPU", "GPU")}
+        wanted, there = f"{cpus:g} cores and {gpus:g} GPUs", f"{most['CPU']:g} cores and {most['GPU']:g} GPUs"
+        raise InputError("lanes", [Problem("", f"a lane needs {wanted}; this machine has {there}")])
     if lanes.max == "auto":
         return sizes or [1], cpus, gpus
     capped: list[int] = []
     for size in sizes:
         capped.append(min(size, lanes.max - sum(capped)))
     capped = [size for size in capped if size > 0]
-    return capped + [1] * (lanes.max - sum(capped)), cpus, gpus
+    return capped + [1] * (lanes.max - sum(capped)) * growing, cpus, gpus
 
 
 def _fit(node: dict[str, float], cpus: float, gpus: float) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import methods
 import search_spaces
@@ -18,7 +18,11 @@ from orchestrator.search.plans import StudyPlan
 from orchestrator.search.rungs import rung_steps
 from orchestrator.search.space import resolve as resolve_space
 from orchestrator.tasks import TaskData, TaskType, read_task, task_type
+from orchestrator.tracking.connection import check_uri
 from search_spaces._base import SearchSpace
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +73,7 @@ class SweepPlan:
     tasks: dict[str, TaskPlan]
     parameters: int
     rungs: tuple[int, ...]
+    tokenizer: PreTrainedTokenizerBase
 
     @property
     def studies(self) -> list[StudyPlan]:
@@ -101,8 +106,11 @@ def make_plan(config: SweepConfig) -> SweepPlan:
             "lanes.workers", f"is {config.lanes.workers}; lanes of several workers are not there yet, write 1"
         )
         raise InputError(config.name, [problem])
+    check_uri(config.mlflow.tracking_uri, "mlflow.tracking_uri")
     data = {name: read_task(name, task, config.base, config.seed) for name, task in config.tasks.items()}
     source = resolve(config.backbone, config.base)
+    positions, tokenizer = _readable(source)
+    config = _fitting(config, positions)
     tasks, parameters = {}, 0
     for name, one in data.items():
         kind = task_type(one.config)
@@ -114,7 +122,35 @@ def make_plan(config: SweepConfig) -> SweepPlan:
             problems = [Problem(f"methods.{plan.method}", plan.reason) for plan in probed]
             raise InputError(f"tasks.{name}", problems, "no method that was asked for can train this task")
     rungs = rung_steps(config.training.max_steps, config.search.first_rung, config.search.reduction_factor)
-    return SweepPlan(config, source, tasks, parameters, rungs)
+    return SweepPlan(config, source, tasks, parameters, rungs, tokenizer)
+
+
+def _readable(source: Source) -> tuple[int | None, PreTrainedTokenizerBase]:
+    """How many tokens the checkpoint takes, where that is limited, and its tokenizer.
+
+    Raises:
+        InputError: if transformers knows no such architecture, or there is no tokenizer.
+    """
+    try:
+        return getattr(source.config(), "max_position_embeddings", None), source.tokenizer()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError("backbone.model", [Problem(source.name, f"cannot be used: {reason}")]) from error
+
+
+def _fitting(config: SweepConfig, positions: int | None) -> SweepConfig:
+    """The configuration with rows no longer than the backbone takes; only a default is changed, never a wish.
+
+    Raises:
+        InputError: if longer rows were asked for.
+    """
+    training = config.training
+    if positions is None or training.max_length <= positions:
+        return config
+    if "max_length" in training.model_fields_set:
+        message = f"is {training.max_length}; the backbone takes {positions} tokens at most"
+        raise InputError(config.name, [Problem("training.max_length", message)])
+    return config.model_copy(update={"training": training.model_copy(update={"max_length": positions})})
 
 
 def probe_methods(

@@ -61,7 +61,7 @@ def prepare(plan: SweepPlan, storage: Storage, sweep: str, pack: int) -> tuple[L
     """
     config = plan.config
     published = {name: _publish(plan, task, storage) for name, task in plan.tasks.items()}
-    tokenizer = plan.source.tokenizer()
+    tokenizer = plan.tokenizer
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(Path(folder) / "tokenizer")
         storage.upload(Path(folder) / "tokenizer", f"{sweep}/tokenizer")

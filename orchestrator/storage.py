@@ -8,6 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
 
@@ -28,6 +29,8 @@ class Storage:
     @classmethod
     def at(cls, place: str) -> Storage:
         """A storage at a path relative to the working directory, or at a URI."""
+        if place.startswith("file://"):
+            place = unquote(urlsplit(place).path)
         return cls(place if "://" in place else str(Path(place).expanduser().resolve()))
 
     @property
@@ -42,7 +45,8 @@ class Storage:
 
     def sub(self, path: str) -> Storage:
         """The storage of a folder inside."""
-        return Storage(f"{self.root}/{path}")
+        root, separator, query = self.root.partition("?") if "://" in self.root else (self.root, "", "")
+        return Storage(f"{root}/{path}{separator}{query}")
 
     def local(self, path: str) -> Path:
         """A local storage's own file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from orchestrator.lanes.setup import LaneSetup
     from orchestrator.search.core import Search
 
+log = logging.getLogger(__name__)
 WATCH_INTERVAL = 0.5
 PACK_AUTO = 1
 MIRROR_PATIENCE = 120.0
@@ -41,7 +43,6 @@ class Snapshot:
         trials: every trial so far.
         lanes: what each lane said last.
         expected_lanes: how many there will be.
-        limits: of the budget.
         lane_seconds: spent so far.
     """
 
@@ -64,6 +65,7 @@ class Outcome:
         tasks: what was found, by task; empty after an interruption.
         trials: every trial.
         wall_seconds: from the command to the end.
+        unmirrored: events of the journal that MLflow has not taken.
         lanes: what each lane said last.
     """
 
@@ -74,6 +76,7 @@ class Outcome:
     trials: tuple[TrialRecord, ...]
     wall_seconds: float
     lanes: dict[int, LaneStatus] = field(default_factory=dict)
+    unmirrored: int = 0
 
 
 Watch = Callable[[Snapshot], None]
@@ -106,7 +109,7 @@ def run_sweep(plan: SweepPlan, *, sweep: str, address: str | None, watch: Watch,
     folder = local_folder(storage, sweep)
     _claim(folder)
     with output_to(folder / "sweep.log"), connected(address):
-        return _Sweep(plan, sweep, storage, folder, watch, stop).run()
+        return _Sweep(plan, sweep, storage, folder, watch, stop, in_cluster=bool(address)).run()
 
 
 def _claim(folder: Path) -> None:
@@ -126,14 +129,21 @@ def local_folder(storage: Storage, sweep: str) -> Path:
 
 class _Sweep:
     def __init__(
-        self, plan: SweepPlan, sweep: str, storage: Storage, folder: Path, watch: Watch, stop: threading.Event
+        self,
+        plan: SweepPlan,
+        sweep: str,
+        storage: Storage,
+        folder: Path,
+        watch: Watch,
+        stop: threading.Event,
+        in_cluster: bool,
     ) -> None:
         from orchestrator.tracking.journal import Journal
         from orchestrator.tracking.mirror import MlflowMirror
 
         self.plan, self.config, self.sweep = plan, plan.config, sweep
         self.storage, self.folder = storage, folder
-        self._watch, self._stop = watch, stop
+        self._watch, self._stop, self.in_cluster = watch, stop, in_cluster
         self._begin = time.monotonic()
         self._phase = "starting"
         self.journal = Journal(folder / "journal.jsonl")
@@ -150,7 +160,7 @@ class _Sweep:
         """Lanes start while tokens and backbone are prepared; then search, final, registration."""
         reason, outcomes = "failed", {}
         with ExitStack() as stack:
-            stack.callback(self.mirror.close, MIRROR_PATIENCE)
+            stack.callback(self.mirror.close, 0.0)
             self.mirror.start()
             try:
                 with self._lanes():
@@ -167,6 +177,7 @@ class _Sweep:
             finally:
                 self._close_search(reason)
             self.journal.append("close", reason=reason, message="")
+            self.mirror.close(MIRROR_PATIENCE)
         return Outcome(
             sweep=self.sweep,
             folder=self.folder,
@@ -175,6 +186,7 @@ class _Sweep:
             trials=self.search.trials() if self.search else (),
             wall_seconds=time.monotonic() - self._begin,
             lanes=self.lanes,
+            unmirrored=self.mirror.behind + self.mirror.refused,
         )
 
     @contextmanager
@@ -185,7 +197,7 @@ class _Sweep:
         from orchestrator.lanes.broker import start_broker
         from orchestrator.lanes.group import LaneGroups, LaneShape
 
-        sizes, cpus, gpus = lane_layout(self.config.lanes, node_resources())
+        sizes, cpus, gpus = lane_layout(self.config.lanes, node_resources(), growing=self.in_cluster)
         self.count = sum(sizes)
         jobs = self.count * self.pack + 1
         self.broker = start_broker(min(self.config.lanes.min, self.count), 2 * jobs + 64, self.count)
@@ -229,7 +241,7 @@ class _Sweep:
             journal=self.journal,
             settings=Halving(reduction_factor=settings.reduction_factor, min_results=settings.min_results),
             budget=Limits(
-                trials=budget.trials, wall_seconds=budget.wall_time, lane_seconds=hours * 3600 if hours else None
+                trials=budget.trials, wall_seconds=self._wall_left(), lane_seconds=hours * 3600 if hours else None
             ),
             seed=self.config.seed,
         )
@@ -240,6 +252,11 @@ class _Sweep:
             return "interrupted"
         spent = self.search.closed or self.search.wall_time_over
         return "budget" if spent else "finished"
+
+    def _wall_left(self) -> float | None:
+        """What the start has left of the wall time."""
+        limit = self.config.budget.wall_time
+        return None if limit is None else max(1.0, limit - (time.monotonic() - self._begin))
 
     def _tune(self) -> None:
         """Ray Tune drives the search; see :mod:`orchestrator.search.tune`."""
@@ -289,6 +306,7 @@ class _Sweep:
 
     def _register(self, outcomes: dict[str, TaskOutcome]) -> None:
         from orchestrator.register import register_champion
+        from orchestrator.tracking.connection import one_line
 
         self._phase = "registering"
         lane = next(iter(self.lanes.values()))
@@ -298,8 +316,9 @@ class _Sweep:
                 made = register_champion(
                     self.plan, self.sweep, outcome, self.backbones[name], lane, self.storage, run_id
                 )
-            except SweepError as error:  # what was found is told all the same
-                outcome.unregistered = str(error)
+            except Exception as error:  # what was found is told all the same
+                log.exception("task %s was not registered", name)
+                outcome.unregistered = one_line(error)
                 continue
             outcome.registered = made
             self.journal.append("registered", task=name, name=made.name, version=made.version, aliases=[made.alias])

@@ -29,7 +29,7 @@ def small_plan(methods: list[str], tasks: dict[str, Any] | None = None, **change
         )
         for name, task in config.tasks.items()
     }
-    return SweepPlan(config, Source("x", Path("x"), "d", portable=False), planned, 1000, (20, 40))
+    return SweepPlan(config, Source("x", Path("x"), "d", portable=False), planned, 1000, (20, 40), None)  # type: ignore[arg-type]  # nothing is tokenized
 
 
 def trial(name: str, state: str = "complete", values: dict[int, float] | None = None, **changes: Any) -> TrialRecord:

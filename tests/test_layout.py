@@ -83,3 +83,9 @@ def test_addresses(
     if environment is not None:
         monkeypatch.setenv("RAY_ADDRESS", environment)
     assert check_address(argument) == address
+
+
+def test_alone_on_a_machine_no_lane_waits_for_nodes_that_never_come() -> None:
+    assert lane_layout(Lanes(max=5), [{"CPU": 2.0}], growing=False)[0] == [2]
+    with pytest.raises(InputError, match="a lane needs 1 cores and 1 GPUs; this machine has 2 cores and 0 GPUs"):
+        lane_layout(Lanes(gpus=1), [{"CPU": 2.0}], growing=False)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, models
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import methods
 import search_spaces
@@ -45,13 +46,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     BertModel(BertConfig(**SIZES)).save_pretrained(place / "encoder")
     LlamaForCausalLM(LlamaConfig(**SIZES)).save_pretrained(place / "decoder")
+    for name in ("encoder", "decoder"):
+        words = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1}, unk_token="[UNK]"))
+        PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]").save_pretrained(place / name)
     return place
 
 
 @pytest.fixture(scope="module")
 def planned(folder: Path) -> Planner:
     def make(model: str, task: dict[str, Any], **changes: Any) -> SweepPlan:
-        values = {"backbone": {"model": model}, "tasks": {"mail": task}, "budget": {"trials": 2}, **changes}
+        values = {"backbone": {"model": model}, "tasks": {"mail": task}, "budget": {"trials": 2}}
+        values |= {"training": {"max_length": 64}, **changes}
         return make_plan(SweepConfig.model_validate(values, context={"base": folder}))
 
     return make
@@ -158,7 +163,7 @@ def test_rungs_follow_the_configuration(planned: Planner) -> None:
         "encoder",
         CLASSIFICATION,
         methods=["linear_probe"],
-        training={"max_steps": 90},
+        training={"max_steps": 90, "max_length": 64},
         search={"first_rung": 0.1, "reduction_factor": 3},
     )
     assert plan.rungs == (9, 27, 90)  # 81 is too near the end
@@ -184,3 +189,23 @@ def test_the_list_of_methods_counts_as_a_plan_does(
     for one in plan.tasks["mail"].methods:
         row = rows[one.method]
         assert (row["available"], row["trainable"], row["reason"]) == (one.available, one.trainable, one.reason)
+
+
+def test_rows_longer_than_the_backbone_takes_are_refused(planned: Planner) -> None:
+    with pytest.raises(InputError, match=r"training\.max_length: is 97; the backbone takes 96 tokens at most"):
+        planned("encoder", CLASSIFICATION, training={"max_length": 97})
+    plan = planned("encoder", CLASSIFICATION, training={"max_steps": 10})
+    assert plan.config.training.max_length == 96, "a default gives way"
+
+
+def test_a_checkpoint_without_a_tokenizer_or_of_an_unknown_kind_is_one_line(planned: Planner, folder: Path) -> None:
+    bare, odd = folder / "bare", folder / "odd"
+    for place in (bare, odd):
+        shutil.copytree(folder / "encoder", place, ignore=shutil.ignore_patterns("tokenizer*", "special*"))
+    config = (odd / "config.json").read_text()
+    (odd / "config.json").write_text(config.replace('"model_type": "bert"', '"model_type": "no-such-kind"'))
+    for place in (bare, odd):
+        with pytest.raises(InputError) as caught:
+            planned(place.name, CLASSIFICATION)
+        assert len(caught.value.lines()) == 1
+        assert "cannot be used" in caught.value.lines()[0]

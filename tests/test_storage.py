@@ -14,7 +14,7 @@ from orchestrator.storage import Storage
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     place = tmp_path / "shared"
     place.mkdir()
-    return Storage.at(str(place) if request.param == "folder" else place.as_uri())
+    return Storage.at(str(place)) if request.param == "folder" else Storage(place.as_uri())
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -145,3 +145,13 @@ def test_a_place_without_a_scheme_starts_from_the_working_directory(
     monkeypatch.chdir(tmp_path)
     assert Storage.at("sweeps").local("a/b") == tmp_path / "sweeps" / "a" / "b"
     assert Storage.at("s3://bucket/sweeps").root == "s3://bucket/sweeps"
+
+
+def test_a_file_uri_is_a_folder_of_this_machine(tmp_path: Path) -> None:
+    place = tmp_path / "with space"
+    assert Storage.at(place.as_uri()) == Storage.at(str(place))
+
+
+def test_a_query_stays_behind_the_path() -> None:
+    storage = Storage.at("s3://bucket/sweeps?endpoint_override=localhost:9000&scheme=http")
+    assert storage.sub("mail-1").root == "s3://bucket/sweeps/mail-1?endpoint_override=localhost:9000&scheme=http"

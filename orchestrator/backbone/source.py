@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.*", "*.model")
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,15 @@ class Source:
         return config
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Its tokenizer, with a padding token in any case."""
+        """Its tokenizer, with a padding token in any case.
+
+        Raises:
+            OSError: if there is none; transformers would make up an empty one.
+        """
         from transformers import AutoTokenizer
 
+        if self.path.is_dir() and not any(any(self.path.glob(pattern)) for pattern in TOKENIZER_FILES):
+            raise OSError("it has no tokenizer")
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(**self.arguments())
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token

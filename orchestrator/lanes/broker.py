@@ -138,7 +138,8 @@ class Broker:
     def heartbeat(self, lane: int, incarnation: str, held: frozenset[str], status: LaneStatus) -> frozenset[str]:
         """Renew a lane's leases. Returns those of ``held`` that are no longer its own."""
         with self._news:
-            self._status[lane] = status
+            if self._table.lives(lane, incarnation):
+                self._status[lane] = status
             return held - self._table.heartbeat(lane, incarnation, time.monotonic())
 
     def cancel(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,9 +82,10 @@ class LaneGroups:
             first += size
 
     def join(self, timeout: float) -> bool:
-        """Wait for all lanes to retire. Returns whether they did."""
+        """Wait for all lanes to retire, so many seconds at most. Returns whether they did."""
+        end = time.monotonic() + timeout
         for thread in self._threads:
-            thread.join(timeout)
+            thread.join(max(0.0, end - time.monotonic()))
         return not self.alive()
 
     def alive(self) -> bool:

@@ -47,7 +47,7 @@ class Lane:
             task = job.trial.task
             run = TrialRun(job, self.backbone(task), self.rows(task), self.setup.training)
             if job.checkpoint:
-                run.restore(self._fetch(job.checkpoint))
+                self._restore(run, job.checkpoint)
         run.job = job
         return run
 
@@ -64,7 +64,8 @@ class Lane:
                 if job.split == "test":
                     parquet.write_table(evaluation.predictions, place / "test.parquet")
             run.save(place, resumable=run.step < job.total)
-            path = checkpoint_path(job.trial, run.step)
+            # Apart from the rung's own: a rung that was cancelled late may still be writing there.
+            path = checkpoint_path(job.trial, run.step) + ("-test" if job.split == "test" else "")
             self._storage.upload(place, f"{self.setup.sweep}/{path}")
         self._prove_unchanged(task)
         if run.step < job.total:
@@ -106,13 +107,14 @@ class Lane:
             )
         return self._rows[task]
 
-    def _fetch(self, checkpoint: str) -> Path:
+    def _restore(self, run: TrialRun, checkpoint: str) -> None:
         path = f"{self.setup.sweep}/{checkpoint}"
         if self._storage.is_local:
-            return self._storage.local(path)
-        folder = Path(tempfile.mkdtemp(prefix="peft-sweep-")) / "step"
-        self._storage.download(path, folder)
-        return folder
+            run.restore(self._storage.local(path))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            self._storage.download(path, Path(folder) / "step")
+            run.restore(Path(folder) / "step")
 
     def _prove_unchanged(self, task: str) -> None:
         if self._backbones[task].checksum() != self.checksums[task]:

@@ -70,10 +70,11 @@ class LeaseTable:
         life.heard = now
         if any(entry.deaths for entry in life.held.values()):
             return None
-        suitable = [entry for entry in self._queue.values() if not (entry.deaths and life.held)]
-        if not suitable:
+        if life.held and any(entry.deaths for entry in self._queue.values()):
+            return None  # runs empty, so that what must be leased alone gets its turn
+        if not self._queue:
             return None
-        entry = min(suitable, key=lambda e: self._last_lane.get(str(e.job.trial)) != lane)
+        entry = min(self._queue.values(), key=lambda e: self._last_lane.get(str(e.job.trial)) != lane)
         del self._queue[entry.job.id]
         life.held[entry.job.id] = entry
         self._last_lane[str(entry.job.trial)] = lane

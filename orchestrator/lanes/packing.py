@@ -16,6 +16,7 @@ from greenlet import getcurrent, greenlet
 from torch import Tensor
 
 from orchestrator.backbone.frozen import FrozenLinear, products_by
+from orchestrator.lanes.random import RandomStream
 
 Forward = Callable[[], Tensor]
 
@@ -49,7 +50,7 @@ class _Hub:
     def __init__(self, turns: list[Turn]) -> None:
         self._turns = turns
         self._greenlets = [greenlet(turn.forward) for turn in turns]
-        self._random = [torch.get_rng_state()] * len(turns)
+        self._random = [RandomStream.here()] * len(turns)
         self._gradients = [torch.is_grad_enabled()] * len(turns)
         self._waiting: dict[int, tuple[FrozenLinear, Tensor]] = {}
         self._main = getcurrent()
@@ -92,8 +93,8 @@ class _Hub:
 
     def _resume(self, k: int, *value: Tensor) -> None:
         """Give trial ``k`` the turn until it waits again, ends or raises."""
-        turn, mine, gradients = self._turns[k], torch.get_rng_state(), torch.is_grad_enabled()
-        torch.set_rng_state(self._random[k])
+        turn, mine, gradients = self._turns[k], RandomStream.here(), torch.is_grad_enabled()
+        self._random[k].resume()
         torch.set_grad_enabled(self._gradients[k])
         try:
             answer = self._greenlets[k].switch(*value)
@@ -101,8 +102,8 @@ class _Hub:
             turn.error = error
             return
         finally:
-            self._random[k], self._gradients[k] = torch.get_rng_state(), torch.is_grad_enabled()
-            torch.set_rng_state(mine)
+            self._random[k], self._gradients[k] = RandomStream.here(), torch.is_grad_enabled()
+            mine.resume()
             torch.set_grad_enabled(gradients)
         if self._greenlets[k].dead:
             turn.loss = answer

@@ -19,6 +19,7 @@ import methods
 from methods._base import Attached, Hyperparameters
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.config import Training
+from orchestrator.lanes.random import RandomStream
 from orchestrator.lanes.rows import TaskRows
 from orchestrator.tasks import Evaluation
 from orchestrator.trials import Job
@@ -55,7 +56,7 @@ class TrialRun:
         with torch.random.fork_rng():
             torch.manual_seed(job.seed)
             self.attached: Attached = spec.attach(backbone.view(job.seed), self.params, backbone.context)
-            self._random = torch.get_rng_state()
+            self._random = self._before = RandomStream.here()
         self._optimizer = self._make_optimizer()
         self.facts: dict[str, float] = {
             "trainable_parameters": float(sum(p.numel() for p in self.attached.trainable().values())),
@@ -68,15 +69,17 @@ class TrialRun:
 
     def forward(self) -> Tensor:
         """The loss of the next batch, a scalar with gradient history."""
-        torch.set_rng_state(self._random)
+        self._before = self._random
+        self._random.resume()
         self.attached.train(True)
         loss = self.rows.type.loss(self.attached.module, self.rows.batch(next(self._batches)))
-        self._random = torch.get_rng_state()
+        self._random = RandomStream.here()
         return loss
 
     def rewind(self) -> None:
         """Forget an unfinished step, so that it can be done again."""
         self._optimizer.zero_grad(set_to_none=True)
+        self._random = self._before
         self._batches = self._batches_from(self.step)
 
     def finish_step(self, loss: Tensor) -> None:
@@ -118,7 +121,7 @@ class TrialRun:
         (folder / "state.json").write_text(json.dumps(state))
         if resumable:
             tensors = {f"parameter:{name}": p.detach() for name, p in self.attached.trainable().items()}
-            tensors |= self._optimizer_tensors() | {"random": self._random}
+            tensors |= self._optimizer_tensors() | self._random.tensors()
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "state.safetensors")
 
     def restore(self, folder: Path) -> None:
@@ -133,7 +136,7 @@ class TrialRun:
             for name, parameter in self.attached.trainable().items():
                 parameter.copy_(tensors[f"parameter:{name}"])
         self._restore_optimizer(tensors)
-        self._random = tensors["random"]
+        self._random = RandomStream.from_tensors(tensors)
         self._batches = self._batches_from(self.step)
 
     def _parameters(self) -> list[nn.Parameter]:

@@ -126,7 +126,7 @@ class _Worker:
             try:
                 run = self.here.begin(job)
             except Exception as error:  # a trial's own fault must not end its lane
-                self._answer(job, _failure(job, job.start, error))
+                self._answer(job, _failure(job, error))
                 continue
             self.active.append(run)
             self.busy += time.perf_counter() - begin
@@ -181,10 +181,10 @@ class _Worker:
             try:
                 self._answer(run.job, self.here.end(run))
             except BackboneWrittenError as error:
-                self._answer(run.job, _failure(run.job, run.step, error))
+                self._answer(run.job, _failure(run.job, error, run))
                 raise
             except Exception as error:
-                self._answer(run.job, _failure(run.job, run.step, error))
+                self._answer(run.job, _failure(run.job, error, run))
 
     def _drop_cancelled(self) -> None:
         """Leave trials whose jobs are no longer this lane's: cancelled, or leased to another."""
@@ -192,7 +192,7 @@ class _Worker:
 
     def _fail(self, run: TrialRun, error: Exception) -> None:
         self.active.remove(run)
-        self._answer(run.job, _failure(run.job, run.step, error))
+        self._answer(run.job, _failure(run.job, error, run))
         gc.collect()
 
     def _answer(self, job: Job, answer: Answer) -> None:
@@ -224,9 +224,11 @@ class _Worker:
             pulse.lost = ray.get(self.broker.heartbeat.remote(*told))
 
 
-def _failure(job: Job, step: int, error: Exception) -> Answer:
+def _failure(job: Job, error: Exception, run: TrialRun | None = None) -> Answer:
+    """The answer of a trial that failed by its own fault; what it cost counts all the same."""
+    step = run.step if run else job.start
     log.warning("trial %s failed at step %d:\n%s", job.trial, step, traceback.format_exc())
-    return Answer(status="failed", step=step, reason=_one_line(error))
+    return Answer(status="failed", step=step, reason=_one_line(error), facts=dict(run.facts) if run else {})
 
 
 def _one_line(error: Exception) -> str:

@@ -19,6 +19,8 @@ from orchestrator.search.plans import Decision, EventLog, Halving, Proposal, Stu
 from orchestrator.search.studies import Study, open_storage
 from orchestrator.trials import Ending, TrialKey, TrialRecord
 
+HOPELESS = 3
+
 
 class Search:
     """One sweep's search. Every call is safe from any thread, but none from a signal handler.
@@ -191,8 +193,14 @@ class Search:
         by_task = Counter({name.rpartition("/")[0]: 0 for name in self._studies})
         for study in self._studies.values():
             by_task[study.name.rpartition("/")[0]] += study.asked
-        ready = [study for study in self._studies.values() if not study.exhausted]
+        ready = [study for study in self._studies.values() if not (study.exhausted or self._hopeless(study.name))]
         return min(ready, key=lambda s: (s.asked, by_task[s.name.rpartition("/")[0]]), default=None)
+
+    def _hopeless(self, study: str) -> bool:
+        """Several trials failed and none came to a result: the next would fail as well, and cost nothing to say so."""
+        own = [record for record in self._records.values() if record.key.study == study]
+        failed = sum(record.state == "failed" for record in own)
+        return failed >= HOPELESS and not any(record.values for record in own)
 
     def _add(
         self,

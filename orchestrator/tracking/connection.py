@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from orchestrator.errors import SweepError
+from orchestrator.errors import InputError, Problem, SweepError
 from orchestrator.locations import mask_secrets
 
 if TYPE_CHECKING:
@@ -38,6 +38,24 @@ def open_client(tracking_uri: str, registry_uri: str | None = None) -> MlflowCli
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=tracking_uri, registry_uri=registry_uri or tracking_uri)
+
+
+def check_uri(uri: str, where: str) -> None:
+    """Refuse what MLflow would refuse, before anything is trained.
+
+    Args:
+        uri: of a tracking server or a database.
+        where: the key or option that it stands in.
+
+    Raises:
+        InputError: if MLflow knows no such place, or a sqlite file has no folder.
+    """
+    schemes = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks", "uc", "databricks-uc")
+    if uri.partition(":")[0].partition("+")[0] not in schemes or ("://" not in uri and "databricks" not in uri):
+        message = "is no place that MLflow knows; write sqlite:///mlflow.db, or http://HOST:PORT of a server"
+        raise InputError(where, [Problem(mask_secrets(uri), message)])
+    if (file := database_file(uri)) is not None and not file.parent.is_dir():
+        raise InputError(where, [Problem(uri, f"there is no folder {file.parent}")])
 
 
 def database_file(uri: str) -> Path | None:

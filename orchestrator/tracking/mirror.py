@@ -184,7 +184,7 @@ class MlflowMirror:
             log.warning("MLflow is away; the journal keeps what it has not taken: %s", one_line(error))
         self._failures += 1
         self.last_error = one_line(error)
-        self._rest(min(self._poll * 2**self._failures, self._longest_pause))
+        self._rest(min(self._poll * 2 ** min(self._failures, 10), self._longest_pause))
 
     def _rest(self, seconds: float) -> None:
         self._wake.wait(seconds)

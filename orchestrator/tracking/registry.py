@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import InputError, Problem
 from orchestrator.tracking.bundle import CARD, Bundle
-from orchestrator.tracking.connection import database_file, exists_already, is_missing, open_client, patiently
+from orchestrator.tracking.connection import (
+    check_uri,
+    database_file,
+    exists_already,
+    is_missing,
+    open_client,
+    patiently,
+)
 from orchestrator.tracking.gate import Candidate, champion
 
 if TYPE_CHECKING:
@@ -155,6 +162,7 @@ def _unknown(client: MlflowClient, reference: str, name: str) -> InputError:
 
 def _existing(uri: str) -> MlflowClient | None:
     """A client, unless it would have to make an empty database first."""
+    check_uri(uri, "--tracking-uri")
     file = database_file(uri)
     return None if file is not None and not file.exists() else open_client(uri)
 

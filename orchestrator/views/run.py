@@ -59,6 +59,8 @@ def print_outcome(outcome: Outcome, config: SweepConfig) -> None:
             f'  use      mlflow.pyfunc.load_model("models:/{first.reference}").predict([{{"{column}": "..."}}])'
         )
     console.print(f"  details  {outcome.folder}")
+    if outcome.unmirrored:
+        console.print(f"MLflow has not taken {outcome.unmirrored} events; they are in {outcome.folder}/journal.jsonl")
     lanes = outcome.lanes.values()
     busy = sum(lane.busy for lane in lanes) / len(lanes) if lanes else 0.0
     stopped = sum(r.state == "pruned" for r in outcome.trials)

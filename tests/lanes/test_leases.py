@@ -75,13 +75,14 @@ def test_a_job_that_saw_a_death_is_leased_alone() -> None:
     assert (taken(table, life="second"), taken(table, life="second")) == (2, 3)
 
 
-def test_a_job_that_saw_a_death_joins_no_other() -> None:
+def test_a_job_that_saw_a_death_joins_no_other_and_none_goes_before_it() -> None:
     table = table_of(0, 1, lanes=2)
     assert (taken(table, 0), taken(table, 1)) == (0, 1)
     table.join(0, "second", 2.0)
     table.submit(job(2))
-    assert taken(table, 1) == 2, "lane 1 is at work: it passes by the job that needs a lane of its own"
+    assert taken(table, 1) is None, "lane 1 is at work, and runs empty for the job that needs a lane of its own"
     assert taken(table, 0, "second") == 0
+    assert taken(table, 1) == 2
 
 
 def test_a_second_death_fails_the_culprit_and_nothing_else() -> None:
@@ -167,3 +168,16 @@ def test_cancel_forgets_what_waits_and_what_runs() -> None:
     assert not table.complete(0, "first", job(0).id)
     assert table.join(0, "second", 3.0) == [], "a death after it concerns nobody"
     assert table.waiting() == 0
+
+
+def test_a_full_lane_runs_empty_for_a_job_that_must_be_leased_alone() -> None:
+    """Otherwise fresh jobs would fill its room for ever."""
+    table = table_of(0, lanes=2)
+    assert taken(table, 1) == 0
+    table.submit(job(1))
+    table.submit(job(2))
+    assert taken(table, 0) == 1
+    table.join(1, "second", 2.0)
+    assert taken(table, 0) is None
+    assert table.complete(0, "first", job(1).id)
+    assert taken(table, 0) == 0

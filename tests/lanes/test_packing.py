@@ -103,7 +103,7 @@ def test_every_trial_keeps_its_own_random_stream(lab: Lab) -> None:
             turns = packed([*others, run])
             assert turns[-1].loss is not None
             run.finish_step(turns[-1].loss)
-        assert torch.equal(run._random, alone._random)
+        assert torch.equal(run._random.cpu, alone._random.cpu)
 
 
 def test_an_error_in_one_forward_ends_that_one_alone(lab: Lab) -> None:

@@ -287,7 +287,7 @@ def test_a_small_space_is_tried_once_over_from_its_default_on(make_sweep: Any) -
     seen: dict[str, list[tuple[int, int]]] = {}
     while proposal := sweep.search.ask():
         seen.setdefault(proposal.key.study, []).append((proposal.params["rank"], proposal.params["layers"]))
-        sweep.search.finish(proposal.key, "failed", "no matter")
+        sweep.search.finish(proposal.key, "killed", "no matter")
     assert sweep.search.exhausted
     for points in seen.values():
         assert points[0] == (8, 2)
@@ -337,3 +337,26 @@ def test_threads_share_one_search(make_sweep: Any, score: Any) -> None:
         thread.join()
     assert len(sweep.ended()) == 60
     sweep.assert_optuna_agrees()
+
+
+def test_a_method_whose_first_trials_all_fail_is_given_up(make_sweep: Any) -> None:
+    """A failure costs no lane time: without this, a budget in lane-hours would never end."""
+    sweep = make_sweep(("mail/lora", "mail/ia3"), lane_seconds=1e9)
+    while len(failed := [r for r in sweep.search.trials() if r.state == "failed"]) < 3:
+        proposal = sweep.search.ask()
+        assert proposal is not None
+        if proposal.key.method == "lora":
+            sweep.search.finish(proposal.key, "failed", "it never works")
+    later = [sweep.search.ask().key.method for _ in range(6)]
+    assert {record.key.method for record in failed} == {"lora"}
+    assert set(later) == {"ia3"}
+
+
+def test_a_sweep_in_which_nothing_works_ends(make_sweep: Any) -> None:
+    sweep = make_sweep(("mail/lora",), lane_seconds=1e9)
+    for _ in range(3):
+        proposal = sweep.search.ask()
+        assert proposal is not None
+        sweep.search.finish(proposal.key, "failed", "it never works")
+    assert sweep.search.ask() is None
+    assert sweep.search.exhausted

@@ -11,8 +11,8 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 
-from orchestrator.errors import SweepError
-from orchestrator.tracking.connection import open_client
+from orchestrator.errors import InputError, SweepError
+from orchestrator.tracking.connection import check_uri, open_client
 from orchestrator.tracking.mirror import MlflowMirror
 from orchestrator.tracking.runs import RunWriter, flat
 
@@ -240,3 +240,27 @@ def test_a_damaged_journal_ends_the_mirror_with_its_reason(
 
 def test_settings_are_flattened_under_dotted_names() -> None:
     assert flat({"a": {"b": 1, "c": None}, "d": [2]}) == {"a.b": 1, "d": [2]}
+
+
+def test_a_server_that_is_away_for_hours_does_not_end_the_mirror(
+    tell: Tell, scripted: Scripted, mirror: MlflowMirror
+) -> None:
+    mirror._failures = 5000
+    mirror.start()
+    tell()
+    assert scripted.tried.wait(10)
+    scripted.back.set()
+    assert mirror.flush(10)
+
+
+@pytest.mark.parametrize("uri", ["localhost:5000", "mlflow.db", "sqlite:///no/such/folder/mlflow.db", "ftp://here"])
+def test_a_place_that_mlflow_does_not_know_is_refused_beforehand(uri: str) -> None:
+    with pytest.raises(InputError) as caught:
+        check_uri(uri, "mlflow.tracking_uri")
+    assert len(caught.value.lines()) == 1
+    assert caught.value.lines()[0].startswith("mlflow.tracking_uri: ")
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "http://here:5000", "postgresql+psycopg2://u:p@h/db"])
+def test_places_that_mlflow_knows_are_taken(uri: str) -> None:
+    check_uri(uri, "mlflow.tracking_uri")
