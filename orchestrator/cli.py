@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from orchestrator.errors import InputError, Problem, SweepError
+from orchestrator.lines import finite
 
 app = typer.Typer(
     name="peft-sweep",
@@ -179,7 +180,7 @@ def _demo_config() -> Path:
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, default=str))
+    typer.echo(json.dumps(finite(value), indent=2, default=str, allow_nan=False))
 
 
 def _fail(code: int, *lines: str) -> NoReturn:

@@ -1,8 +1,11 @@
-"""Files that grow by whole lines: what a writer that died leaves behind."""
+"""Lines of JSON in files that grow: what may stand in them, and what a writer that died leaves behind."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def cut_torn_line(path: Path) -> None:
@@ -17,3 +20,12 @@ def cut_torn_line(path: Path) -> None:
         end = content.rfind(b"\n") + 1
         if end < len(content):
             file.truncate(end)
+
+
+def finite(value: Any) -> Any:
+    """A value as JSON can hold it: numbers that are not finite become null."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,16 +7,15 @@ can be rebuilt from it. Only whole lines count: a line that was cut by a crash n
 from __future__ import annotations
 
 import json
-import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import SweepError
-from orchestrator.lines import cut_torn_line
+from orchestrator.lines import cut_torn_line, finite
 
 # An event that is lost can be told from its neighbours, except these: they are on disk before work goes on.
 _DURABLE = frozenset({"sweep", "end", "test", "registered", "close"})
@@ -46,7 +45,7 @@ class Journal:
             fields: JSON values. Numbers that are not finite become null, since JSON has none.
         """
         with self._lock:
-            line = json.dumps({"time": self._clock(), "event": event, **_finite(fields)}, allow_nan=False)
+            line = json.dumps({"time": self._clock(), "event": event, **finite(fields)}, allow_nan=False)
             with self.path.open("ab") as file:
                 file.write(line.encode() + b"\n")
                 file.flush()
@@ -97,11 +96,3 @@ def _parse(line: bytes, path: Path, offset: int) -> dict[str, Any]:
     if not isinstance(event, dict) or "event" not in event:
         raise SweepError(f"{path}: the line at byte {offset} is not an event; the journal is damaged")
     return event
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
