@@ -152,6 +152,7 @@ class _Sweep:
             tracking_uri=self.config.mlflow.tracking_uri,
             experiment=self.config.mlflow.experiment or self.config.name,
         )
+        self._mirror_closed = False
         self.search: Search | None = None
         self.lanes: dict[int, LaneStatus] = {}
         self.pack = PACK_AUTO if self.config.lanes.pack == "auto" else self.config.lanes.pack
@@ -160,7 +161,7 @@ class _Sweep:
         """Lanes start while tokens and backbone are prepared; then search, final, registration."""
         reason, outcomes = "failed", {}
         with ExitStack() as stack:
-            stack.callback(self.mirror.close, 0.0)
+            stack.callback(self._let_mirror_finish)
             self.mirror.start()
             try:
                 with self._lanes():
@@ -177,7 +178,7 @@ class _Sweep:
             finally:
                 self._close_search(reason)
             self.journal.append("close", reason=reason, message="")
-            self.mirror.close(MIRROR_PATIENCE)
+            self._let_mirror_finish()
         return Outcome(
             sweep=self.sweep,
             folder=self.folder,
@@ -367,6 +368,12 @@ class _Sweep:
             raise Stopped
         if searching and self.search is not None and self.search.closed:
             ray.get(self.broker.cancel.remote())
+
+    def _let_mirror_finish(self) -> None:
+        """Once, however the sweep ends."""
+        if not self._mirror_closed:
+            self._mirror_closed = True
+            self.mirror.close(MIRROR_PATIENCE)
 
     def _close_search(self, reason: str) -> None:
         if self.search:

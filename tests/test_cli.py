@@ -44,8 +44,11 @@ def sweep(tmp_path: Path) -> Callable[..., str]:
     """Writes a small sweep.yaml with its rows and its checkpoint; returns its path."""
 
     def write(**changes: Any) -> str:
-        from transformers import BertConfig, BertModel
+        from tokenizers import Tokenizer, models
+        from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+        words = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1}, unk_token="[UNK]"))
+        PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]").save_pretrained(tmp_path / "model")
         shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
         BertModel(BertConfig(vocab_size=20, max_position_embeddings=64, **shape)).save_pretrained(tmp_path / "model")
         rows = [f"text number {row},{'ab'[row % 2]}" for row in range(40)]
