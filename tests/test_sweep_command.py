@@ -111,6 +111,7 @@ def test_ray_client_addresses_are_refused_in_one_line(tmp_path: Path) -> None:
     assert run.stderr.splitlines()[0].startswith("--address: ray://head:10001")
 
 
+@pytest.mark.slow
 def test_plan_says_what_would_run_as_one_json_object(tmp_path: Path) -> None:
     file = write_sweep(tmp_path)
     command = [*COMMAND, "plan", str(file), "--json"]
