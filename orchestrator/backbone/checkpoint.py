@@ -7,6 +7,7 @@ Keys are the parameters' names in the model. A frozen layer's weight ``NAME.weig
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,15 +66,16 @@ def write(source: Source, auto_class: str, quantization: Quantization, double: b
     model, missing = _load(source, auto_class)
     head = _head(model, missing)
     tensors: dict[str, Tensor] = {}
-    frozen = []
+    frozen, parameters = [], 0
     for name in freezable(model, head):
         layer = model.get_submodule(name)
         packed = quantize(matrix(layer), quantization, double)
         tensors |= {f"{name}.weight:{part}": tensor for part, tensor in packed.tensors().items()}
         layer.register_parameter("weight", None)
         frozen.append(name)
+        parameters += math.prod(packed.shape)
     others = _others(model, head)
-    parameters = sum(tensor.numel() for tensor in others.values()) + _frozen_size(model, frozen)
+    parameters += sum(tensor.numel() for tensor in others.values())
     tensors |= others
     header = Header(auto_class, json.loads(model.config.to_json_string()), tuple(frozen), head, parameters)
     save_file(tensors, file, metadata=header.metadata())
@@ -124,11 +126,6 @@ def matrix(layer: nn.Module) -> Tensor:
     """The weight as ``(out, in)``; GPT-2's Conv1D keeps its transpose."""
     weight: Tensor = layer.weight.data  # type: ignore[assignment]
     return weight if isinstance(layer, nn.Linear) else weight.T.contiguous()
-
-
-def _frozen_size(model: nn.Module, frozen: list[str]) -> int:
-    sizes = (model.get_submodule(name) for name in frozen)
-    return sum(m.in_features * m.out_features if isinstance(m, nn.Linear) else m.nx * m.nf for m in sizes)  # type: ignore[operator, misc]
 
 
 def _others(model: nn.Module, head: tuple[str, ...]) -> dict[str, Tensor]:
