@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 TaskType = Literal["classification", "causal-lm"]
+Quantization = Literal["nf4", "fp4", "int8", "none"]
+Optimizer = Literal["adamw", "paged_adamw_8bit"]
 
 
 class Category(StrEnum):
@@ -81,6 +86,23 @@ ParamsT = TypeVar("ParamsT", bound=Hyperparameters)
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaskText:
+    """The words of a task, for the methods that read or write them.
+
+    Args:
+        tokenizer: of the backbone.
+        labels: the classes' names in the order of their ids; empty for a language model.
+        max_length: tokens of a row, at most.
+        examples: gives up to so many training rows, the same for every trial: their token ids, and their class.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    labels: tuple[str, ...]
+    max_length: int
+    examples: Callable[[int], Sequence[tuple[Sequence[int], int]]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Context:
     """What a method may know of its place beside the module it attaches to.
 
@@ -91,12 +113,20 @@ class Context:
             (``("classifier",)`` on a BERT classifier; empty for a language model).
         original: gives the original, unquantized weight for a parameter's full name, for the
             methods that train backbone weights themselves.
+        quantization: how the backbone's linear layers are stored.
+        layers: the blocks that the method may sit in, counted from 0; ``None`` for all.
+        text: the task's words; ``None`` where nobody knows them, as when a saved adapter is loaded.
+        sources: names of the tasks that the trial may learn from before its own.
     """
 
     task: TaskType
     backbone: str
     head: tuple[str, ...]
     original: Callable[[str], Tensor]
+    quantization: Quantization = "none"
+    layers: frozenset[int] | None = None
+    text: TaskText | None = None
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,13 +143,20 @@ class Attached:
 
     Args:
         module: called like the bare model, with the same keyword arguments and outputs.
-        groups: everything that trains, each parameter once.
+        groups: everything that trains, each parameter once; empty for a method without training.
         active: the modules that are in training mode while training (dropout); all others,
             the frozen backbone among them, stay in evaluation mode.
         save: writes the adapter (safetensors and JSON) into an existing, empty folder.
         load: reads the tensors that ``save`` wrote back into the module.
-        on_step: called after optimizer step ``step`` of ``total``; for schedules of the method's own.
+        on_step: called as ``on_step(step, total)`` after the ``step``-th optimizer step of ``total``, while the
+            step's gradients are still there; for schedules of the method's own.
         merge: folds the adapter into plain weights and returns the module without it.
+        state: what a paused trial must keep beside its trainable parameters, by name.
+        load_state: takes back what ``state`` gave.
+        source_steps: of a trial of ``total`` steps, how many at its beginning train on the source tasks.
+            Batches of those carry ``task_ids``, the position of the row's task in ``Context.sources``.
+        optimizer: ``paged_adamw_8bit`` keeps its state in 8 bit and in host memory when the GPU's is short; where
+            there is no CUDA it is AdamW.
     """
 
     module: nn.Module
@@ -129,6 +166,10 @@ class Attached:
     load: Callable[[Path], None]
     on_step: Callable[[int, int], None] | None = None
     merge: Callable[[], nn.Module] | None = None
+    state: Callable[[], dict[str, Tensor]] = dict
+    load_state: Callable[[dict[str, Tensor]], None] = lambda _: None
+    source_steps: Callable[[int], int] = lambda _: 0
+    optimizer: Optimizer = "adamw"
 
     def train(self, mode: bool) -> None:
         """Switch dropout and the like of the adapter alone; the frozen layers never leave evaluation mode."""
@@ -156,6 +197,7 @@ class MethodSpec(Generic[ParamsT]):
         supports_merge: the trained adapter can be folded into plain weights.
         peft: saved adapters load with ``peft.PeftModel.from_pretrained``.
         needs_original: trains backbone weights, so the unquantized checkpoint must be at hand.
+        trains: has something to train; a method without is scored once, as it is.
     """
 
     name: str
@@ -168,3 +210,4 @@ class MethodSpec(Generic[ParamsT]):
     supports_merge: bool = False
     peft: bool = False
     needs_original: bool = False
+    trains: bool = True

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import methods
 import search_spaces
-from methods._base import MethodError, MethodSpec
+from methods._base import MethodError, MethodSpec, Quantization
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.backbone.skeleton import skeleton
 from orchestrator.backbone.source import Source, resolve
@@ -115,7 +115,12 @@ def make_plan(config: SweepConfig) -> SweepPlan:
     for name, one in data.items():
         kind = task_type(one.config)
         probed, parameters = probe_methods(
-            source, kind, config.methods, len(one.labels), lambda method: space_of(config, method).default
+            source,
+            kind,
+            config.methods,
+            len(one.labels),
+            config.backbone.quantization,
+            lambda method: space_of(config, method).default,
         )
         tasks[name] = TaskPlan(one, kind, probed)
         if not tasks[name].available:
@@ -158,6 +163,7 @@ def probe_methods(
     kind: TaskType,
     names: Iterable[str],
     labels: int,
+    quantization: Quantization,
     defaults: Callable[[str], Mapping[str, Any]] = lambda name: search_spaces.get(name).default,
 ) -> tuple[tuple[MethodPlan, ...], int]:
     """Try methods on an architecture, without its weights.
@@ -167,12 +173,13 @@ def probe_methods(
         kind: the type of task.
         names: which methods.
         labels: classes of a classification task; 0 for a language model.
+        quantization: of the backbone.
         defaults: the configuration to try a method with.
 
     Returns:
         The methods' plans, and the backbone's number of parameters.
     """
-    bare = skeleton(source.config(), kind.auto_class, kind.name, source.name, labels)
+    bare = skeleton(source.config(), kind.auto_class, kind.name, source.name, labels, quantization)
     total = bare.parameters()
     return tuple(_probe(methods.get(name), bare, defaults(name), total) for name in names), total
 

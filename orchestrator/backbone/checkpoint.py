@@ -17,8 +17,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from methods._base import Quantization
 from orchestrator.backbone.source import Source
-from orchestrator.backbone.weights import FrozenWeight, Quantization, quantize
+from orchestrator.backbone.weights import FrozenWeight, quantize
 from orchestrator.errors import InputError, Problem
 
 if TYPE_CHECKING:

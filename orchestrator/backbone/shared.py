@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from methods._base import Context, TaskType
+from methods._base import Context, Quantization, TaskType
 from orchestrator.backbone.checkpoint import Header, frozen_weights
 from orchestrator.backbone.frozen import FrozenLinear
 
@@ -118,7 +118,9 @@ def load(
         model.get_submodule(part).to_empty(device=device)
     model.to(torch.device(device)).requires_grad_(False).eval()  # type: ignore[arg-type]
     head = head_of(model, header.head)
-    context = Context(task=task, backbone=name, head=head, original=_originals(original))
+    context = Context(
+        task=task, backbone=name, head=head, original=_originals(original), quantization=_quantization(model)
+    )
     return SharedBackbone(model, context, header.head, is_decoder(header.config))
 
 
@@ -130,6 +132,11 @@ def head_of(model: nn.Module, fresh: tuple[str, ...]) -> tuple[str, ...]:
     """
     poolers = [name for name, _ in model.named_modules() if name.rpartition(".")[2] == "pooler"] if fresh else []
     return tuple(dict.fromkeys((*poolers, *fresh)))
+
+
+def _quantization(model: nn.Module) -> Quantization:
+    layers = (module for module in model.modules() if isinstance(module, FrozenLinear))
+    return next((layer.frozen.quantization for layer in layers), "none")
 
 
 def _skeleton(header: Header, labels: int) -> PreTrainedModel:

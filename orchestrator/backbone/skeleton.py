@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from methods._base import Context, TaskType
+from methods._base import Context, Quantization, TaskType
 from orchestrator.backbone.checkpoint import freezable, matrix
 from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.backbone.shared import SharedBackbone, head_of, is_decoder
@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 
-def skeleton(config: PretrainedConfig, auto_class: str, task: TaskType, name: str, labels: int) -> SharedBackbone:
+def skeleton(
+    config: PretrainedConfig,
+    auto_class: str,
+    task: TaskType,
+    name: str,
+    labels: int,
+    quantization: Quantization = "none",
+) -> SharedBackbone:
     """The backbone on the meta device: every shape, not a byte of weights.
 
     The head is taken to be what stands outside the base model of a classifier, which is what published
@@ -41,7 +48,9 @@ def skeleton(config: PretrainedConfig, auto_class: str, task: TaskType, name: st
         tensor: torch.Tensor = getattr(model.get_submodule(module), leaf)
         return tensor.detach().float()
 
-    context = Context(task=task, backbone=name, head=head_of(model, fresh), original=original)
+    context = Context(
+        task=task, backbone=name, head=head_of(model, fresh), original=original, quantization=quantization
+    )
     return SharedBackbone(model, context, fresh, is_decoder(config.to_dict()))
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from methods._base import Quantization
 from orchestrator.backbone.checkpoint import FORMAT, Header, write
 from orchestrator.backbone.source import Source
-from orchestrator.backbone.weights import Quantization
 from orchestrator.storage import Storage
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Protocol
 
 import torch
 from bitsandbytes import functional as bnb
 from torch import Tensor
 
-Quantization = Literal["nf4", "fp4", "int8", "none"]
+from methods._base import Quantization
 
 
 class FrozenWeight(Protocol):
@@ -24,6 +24,11 @@ class FrozenWeight(Protocol):
         """The weight as a matrix; a new tensor, or the stored one where it is plain already."""
         ...
 
+    @property
+    def quantization(self) -> Quantization:
+        """How it is stored, in the configuration's words."""
+        ...
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything to store, by part name."""
         ...
@@ -35,7 +40,6 @@ class FourBitWeight:
 
     packed: Tensor
     state: bnb.QuantState
-    kind: ClassVar[str] = "4bit"
 
     @classmethod
     def quantize(cls, weight: Tensor, quant_type: str, double: bool) -> FourBitWeight:
@@ -54,6 +58,11 @@ class FourBitWeight:
         """``(out, in)``."""
         rows, columns = self.state.shape
         return rows, columns
+
+    @property
+    def quantization(self) -> Quantization:
+        """``nf4`` or ``fp4``."""
+        return "fp4" if self.state.quant_type == "fp4" else "nf4"
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         """Unpack all blocks."""
@@ -75,7 +84,6 @@ class EightBitWeight:
 
     packed: Tensor
     scale: Tensor
-    kind: ClassVar[str] = "8bit"
 
     @classmethod
     def quantize(cls, weight: Tensor) -> EightBitWeight:
@@ -94,6 +102,11 @@ class EightBitWeight:
         rows, columns = self.packed.shape
         return rows, columns
 
+    @property
+    def quantization(self) -> Quantization:
+        """``int8``."""
+        return "int8"
+
     def dense(self, dtype: torch.dtype) -> Tensor:
         """Levels times scales."""
         return self.packed.to(dtype) * self.scale.to(dtype)
@@ -108,7 +121,6 @@ class PlainWeight:
     """The checkpoint's own numbers."""
 
     weight: Tensor
-    kind: ClassVar[str] = "plain"
 
     @classmethod
     def restore(cls, parts: dict[str, Tensor]) -> PlainWeight:
@@ -120,6 +132,11 @@ class PlainWeight:
         """``(out, in)``."""
         rows, columns = self.weight.shape
         return rows, columns
+
+    @property
+    def quantization(self) -> Quantization:
+        """``none``."""
+        return "none"
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         """The weight itself where ``dtype`` is its own."""

@@ -95,10 +95,10 @@ class TrialRun:
         for group in self._optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
         self.step += 1
         if self.attached.on_step:
             self.attached.on_step(self.step, self.job.total)
+        self._optimizer.zero_grad(set_to_none=True)
         self._note_memory()
 
     def evaluate(self, split: str) -> Evaluation:
@@ -121,6 +121,7 @@ class TrialRun:
         (folder / "state.json").write_text(json.dumps(state))
         if resumable:
             tensors = {f"parameter:{name}": p.detach() for name, p in self.attached.trainable().items()}
+            tensors |= {f"method:{name}": tensor for name, tensor in self.attached.state().items()}
             tensors |= self._optimizer_tensors() | self._random.tensors()
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "state.safetensors")
 
@@ -135,6 +136,8 @@ class TrialRun:
         with torch.no_grad():
             for name, parameter in self.attached.trainable().items():
                 parameter.copy_(tensors[f"parameter:{name}"])
+        own = {key.removeprefix("method:"): value for key, value in tensors.items() if key.startswith("method:")}
+        self.attached.load_state(own)
         self._restore_optimizer(tensors)
         self._random = RandomStream.from_tensors(tensors)
         self._batches = self._batches_from(self.step)

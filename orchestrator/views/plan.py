@@ -77,8 +77,10 @@ def method_rows(backbone: str, quantization: str, task: str) -> list[dict[str, A
     if quantization not in ("nf4", "fp4", "int8", "none"):
         raise InputError("--quantization", [Problem(quantization, "write nf4, fp4, int8 or none")])
     with no_library_noise():
-        source = resolve(BackboneConfig(model=backbone, quantization=quantization), Path.cwd())  # type: ignore[arg-type]
-        probed, _ = probe_methods(source, TASK_TYPES[task], methods.names(), 2 if task == "classification" else 0)
+        settings = BackboneConfig(model=backbone, quantization=quantization)  # type: ignore[arg-type]
+        labels = 2 if task == "classification" else 0
+        source = resolve(settings, Path.cwd())
+        probed, _ = probe_methods(source, TASK_TYPES[task], methods.names(), labels, settings.quantization)
     return [_method_row(one) for one in probed]
 
 
