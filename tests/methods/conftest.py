@@ -1,29 +1,50 @@
 """Tiny real backbones, quantized and plain, that every method is tried on."""
 
 import copy
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor, nn
-from transformers import BertConfig, LlamaConfig, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    BertConfig,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    T5Config,
+)
 
 import methods
-from methods._base import Attached, Hyperparameters, MethodSpec
+from methods._base import Attached, Context, Hyperparameters, MethodSpec, TaskText
 from orchestrator.backbone.checkpoint import write
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.source import Source
 
-PAD, LABELS = 0, 3
+PAD, END, LABELS, VOCABULARY = 0, 1, 3, 100
+CLASSES = ("negative", "neutral", "positive")
+SOURCES = ("first", "second")
 AUTO_CLASSES = {"classification": "AutoModelForSequenceClassification", "causal-lm": "AutoModelForCausalLM"}
 CASES = [
     (kind, task, quantization)
     for quantization in ("nf4", "none")
-    for kind, task in (("encoder", "classification"), ("decoder", "classification"), ("decoder", "causal-lm"))
+    for kind, task in (
+        ("encoder", "classification"),
+        ("decoder", "classification"),
+        ("encoder-decoder", "classification"),
+        ("decoder", "causal-lm"),
+    )
 ]
+COMPOSITIONS = ("compose:prefix+adapter", "compose:bitfit+ia3", "compose:adapter+prefix+lora")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,13 +55,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def tiny_config(kind: str) -> BertConfig | LlamaConfig:
+def tiny_config(kind: str) -> BertConfig | LlamaConfig | T5Config:
     # weights ten times as large as usual: a change anywhere shows in the logits
-    shape = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
+    if kind == "encoder-decoder":
+        shape = {"vocab_size": VOCABULARY, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+        return T5Config(**shape, pad_token_id=PAD, eos_token_id=END, decoder_start_token_id=PAD)
+    shape = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
     shape |= {"intermediate_size": 64, "max_position_embeddings": 160, "initializer_range": 0.2, "pad_token_id": PAD}
     if kind == "encoder":
         return BertConfig(**shape)
-    return LlamaConfig(**shape, num_key_value_heads=2, eos_token_id=1, bos_token_id=2)
+    return LlamaConfig(**shape, num_key_value_heads=2, eos_token_id=END, bos_token_id=2)
 
 
 def tiny_model(kind: str, task: str, **changes: Any) -> PreTrainedModel:
@@ -54,6 +78,17 @@ def tiny_model(kind: str, task: str, **changes: Any) -> PreTrainedModel:
         if "norm" in name.lower() or name.endswith("bias"):
             parameter.data += 0.1 * torch.randn_like(parameter)
     return model.eval()
+
+
+@cache
+def tiny_tokenizer() -> PreTrainedTokenizerBase:
+    """A token per word; the classes' names are words of it."""
+    words = ["<pad>", "</s>", "<s>", "<unk>", *CLASSES]
+    words += [f"word{index}" for index in range(len(words), VOCABULARY)]
+    tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    special = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
 @dataclass(frozen=True)
@@ -75,9 +110,25 @@ class Case:
     def view(self) -> PreTrainedModel:
         return self.shared.view(self.seed)
 
-    def attach(self, spec: MethodSpec, params: Hyperparameters, view: nn.Module | None = None) -> Attached:
+    @property
+    def context(self) -> Context:
+        """What a trial's method is told; the shared backbone's own is what an adapter is loaded with."""
+        labels = CLASSES if self.task == "classification" else ()
+        text = TaskText(tokenizer=tiny_tokenizer(), labels=labels, max_length=32, examples=self.examples)
+        return replace(self.shared.context, text=text, sources=SOURCES)
+
+    def attach(
+        self, spec: MethodSpec, params: Hyperparameters, view: nn.Module | None = None, **changes: Any
+    ) -> Attached:
+        """``changes`` are to the context."""
         torch.manual_seed(11)
-        return spec.attach(view or self.view(), params, self.shared.context)
+        return spec.attach(view or self.view(), params, replace(self.context, **changes))
+
+    def examples(self, count: int) -> Sequence[tuple[Sequence[int], int]]:
+        batch = self.batch()
+        classes = self.labels().tolist() if self.task == "classification" else [0] * len(batch["input_ids"])
+        rows = [row[mask == 1].tolist() for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)]
+        return list(zip(rows, classes, strict=True))[:count]
 
     def plain(self) -> PreTrainedModel:
         """The same weights in a model of transformers alone, with the view's head."""
@@ -94,6 +145,8 @@ class Case:
         if padded:
             where = slice(0, 3) if self.kind == "decoder" else slice(-3, None)
             tokens[0, where], mask[0, where] = PAD, 0
+        if self.kind == "encoder-decoder":  # these classify at the end-of-text token
+            tokens[torch.arange(len(tokens)), mask.sum(dim=1) - 1] = END
         return {"input_ids": tokens, "attention_mask": mask}
 
     def labels(self) -> Tensor:
@@ -167,11 +220,24 @@ def case_of(folder: Path, model: PreTrainedModel, kind: str, task: str, quantiza
     return Case(kind, task, quantization, checkpoint, shared)
 
 
-@pytest.fixture(params=CASES, ids="-".join)
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
 def case(request: pytest.FixtureRequest, make_case: Callable[..., Case]) -> Case:
     return make_case(*request.param)
 
 
-@pytest.fixture(params=methods.names())
+def family_members() -> tuple[str, ...]:
+    """Every type of the installed `peft` that has no file of its own, and a few compositions."""
+    members: tuple[str, ...] = ()
+    if importlib.util.find_spec("methods._peft_type"):
+        from methods._peft_type import trainable_types
+
+        members += tuple(f"peft:{name}" for name in trainable_types())
+    return members + (COMPOSITIONS if importlib.util.find_spec("methods._compose") else ())
+
+
+@pytest.fixture(
+    scope="module",
+    params=[*methods.names(), *(pytest.param(name, marks=pytest.mark.slow) for name in family_members())],
+)
 def method(request: pytest.FixtureRequest) -> MethodSpec:
     return methods.get(request.param)
