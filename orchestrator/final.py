@@ -37,6 +37,7 @@ class Finalist:
         metrics: all metrics on the test split.
         facts: trainable parameters, bytes, seconds and the like.
         checkpoint: its folder, relative to the sweep's.
+        step: optimizer steps that it was trained for.
     """
 
     record: TrialRecord
@@ -46,6 +47,7 @@ class Finalist:
     metrics: dict[str, float]
     facts: dict[str, float]
     checkpoint: str
+    step: int = 0
 
 
 @dataclass
@@ -159,6 +161,7 @@ def _score(
         metrics=answer.metrics,
         facts=answer.facts,
         checkpoint=answer.checkpoint,
+        step=answer.step,
     )
 
 
@@ -174,6 +177,7 @@ def _note(journal: Journal, one: Finalist) -> None:
         "test",
         trial=str(one.record.key),
         role=one.role,
+        step=one.step,
         score=one.score,
         interval=list(one.interval),
         metrics=one.metrics,

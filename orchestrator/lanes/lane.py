@@ -12,6 +12,7 @@ from pyarrow import parquet
 
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.store import fetch
+from orchestrator.lanes.facts import latency_facts
 from orchestrator.lanes.rows import TaskRows
 from orchestrator.lanes.run import TrialRun
 from orchestrator.lanes.setup import LaneSetup
@@ -49,6 +50,8 @@ class Lane:
             if job.checkpoint:
                 self._restore(run, job.checkpoint)
         run.job = job
+        if job.start:
+            run.go_on()
         return run
 
     def end(self, run: TrialRun) -> Answer:
@@ -63,6 +66,8 @@ class Lane:
                 metrics = evaluation.metrics
                 if job.split == "test":
                     parquet.write_table(evaluation.predictions, place / "test.parquet")
+            if (run.step >= job.total or job.split == "test") and "latency_overhead_1" not in run.facts:
+                run.facts |= latency_facts(run.attached, self.backbone(task), self.rows(task))
             run.save(place, resumable=run.step < job.total)
             # Apart from the rung's own: a rung that was cancelled late may still be writing there.
             path = checkpoint_path(job.trial, run.step) + ("-test" if job.split == "test" else "")

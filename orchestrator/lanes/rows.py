@@ -67,6 +67,13 @@ class TaskRows:
         batches = evaluation_batches(lengths(table), self._training.evaluation_batch)
         return self.type.evaluate(model, table, batches, self.pad, self.decoder)
 
+    def typical(self, count: int) -> dict[str, Tensor]:
+        """A batch of validation rows of middling length; they come again where there are fewer."""
+        table = self._validation
+        order = np.argsort(lengths(table), kind="stable")
+        first = max(0, (len(order) - count) // 2)
+        return self.type.collate(table, np.resize(order[first : first + count], count), self.pad, self.decoder)
+
     @cached_property
     def _validation(self) -> pa.Table:
         table = self._tables["validation"]

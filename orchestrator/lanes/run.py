@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -19,12 +18,11 @@ import methods
 from methods._base import Attached, Hyperparameters
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.config import Training
+from orchestrator.lanes.facts import MemoryGauge, held_bytes
 from orchestrator.lanes.random import RandomStream
 from orchestrator.lanes.rows import TaskRows
 from orchestrator.tasks import Evaluation
 from orchestrator.trials import Job
-
-PROCESS = psutil.Process()
 
 
 class DivergedError(ArithmeticError):
@@ -49,6 +47,7 @@ class TrialRun:
 
     def __init__(self, job: Job, backbone: SharedBackbone, rows: TaskRows, training: Training) -> None:
         begin = time.perf_counter()
+        self._memory = MemoryGauge()
         self.job, self.rows, self.step = job, rows, 0
         self._training = training
         spec = methods.get(job.trial.method)
@@ -64,8 +63,13 @@ class TrialRun:
             "train_seconds": 0.0,
             "evaluation_seconds": 0.0,
             "peak_memory_bytes": 0.0,
+            "mergeable": float(self.attached.merge is not None),
         }
         self._batches = self._batches_from(0)
+
+    def go_on(self) -> None:
+        """Begin another job of the same trial: what others have left in memory since is not its own."""
+        self._memory = MemoryGauge(held_bytes(self.attached, self._optimizer))
 
     def forward(self) -> Tensor:
         """The loss of the next batch, a scalar with gradient history."""
@@ -74,6 +78,7 @@ class TrialRun:
         self.attached.train(True)
         loss = self.rows.type.loss(self.attached.module, self.rows.batch(next(self._batches)))
         self._random = RandomStream.here()
+        self._note_memory()
         return loss
 
     def rewind(self) -> None:
@@ -98,8 +103,8 @@ class TrialRun:
         self.step += 1
         if self.attached.on_step:
             self.attached.on_step(self.step, self.job.total)
-        self._optimizer.zero_grad(set_to_none=True)
         self._note_memory()
+        self._optimizer.zero_grad(set_to_none=True)
 
     def evaluate(self, split: str) -> Evaluation:
         """Score a split without gradients and without touching the trial's random stream."""
@@ -117,6 +122,8 @@ class TrialRun:
         adapter.mkdir(parents=True)
         self.attached.save(adapter)
         self.facts["adapter_bytes"] = float(sum(f.stat().st_size for f in adapter.rglob("*") if f.is_file()))
+        if self.step:
+            self.facts["seconds_per_step"] = self.facts["train_seconds"] / self.step
         state = {"step": self.step, "facts": self.facts}
         (folder / "state.json").write_text(json.dumps(state))
         if resumable:
@@ -169,10 +176,8 @@ class TrialRun:
         self._optimizer.load_state_dict({"state": state, "param_groups": groups})
 
     def _note_memory(self) -> None:
-        now = PROCESS.memory_info().rss
-        if torch.cuda.is_available():
-            now = torch.cuda.max_memory_allocated()
-        self.facts["peak_memory_bytes"] = max(self.facts["peak_memory_bytes"], float(now))
+        self._memory.note()
+        self.facts["peak_memory_bytes"] = max(self.facts["peak_memory_bytes"], self._memory.peak)
 
 
 def schedule(step: int, total: int, warmup: float) -> float:

@@ -127,11 +127,13 @@ class RunWriter:
         low, high = event["interval"]
         metrics = {f"test_{name}": value for name, value in event["metrics"].items()}
         metrics |= {"test_score": event["score"], "test_low": low, "test_high": high}
-        key = TrialKey.parse(event["trial"])
+        key, facts = TrialKey.parse(event["trial"]), event.get("facts", {})
         self._log(self._runs[str(key)], metrics, tags={"role": event["role"]}, time=event["time"])
+        # Under its last step: MLflow shows and filters by the value with the highest.
+        self._log(self._runs[str(key)], facts, time=event["time"], step=event.get("step", 0))
         if event["role"] == "champion":
             tags = {"champion_trial": str(key), "champion_method": key.method}
-            self._log(self._runs[key.task], metrics, tags=tags, time=event["time"])
+            self._log(self._runs[key.task], {**metrics, **facts}, tags=tags, time=event["time"])
 
     def _close(self, event: Event) -> None:
         for task in self._sweep["tasks"]:

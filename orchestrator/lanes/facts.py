@@ -1,0 +1,148 @@
+"""What a trial costs beside its score: memory while it trains, and time while it answers."""
+
+from __future__ import annotations
+
+import ctypes
+import statistics
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from methods._base import Attached
+from methods._trainable import widen_head
+from orchestrator.backbone.shared import SharedBackbone
+from orchestrator.lanes.rows import TaskRows
+
+BATCHES = (1, 32)
+SECONDS, PAIRS = 0.25, 9
+PROCESS = psutil.Process()
+
+
+class MemoryGauge:
+    """The most memory that a trial has needed above the backbone that it is attached to, in bytes.
+
+    On CUDA that is the allocator's own peak. Elsewhere it is the process's resident memory without the files that it
+    maps (so without the shared backbone), read whenever :meth:`note` is called: after a forward pass, while all
+    activations are there, and after a backward pass, while all gradients are. Both are compared with what stood when
+    the gauge was made, so that other trials which the lane keeps are not counted; those that train in the same pack
+    are, as far as their activations are there at the same time.
+
+    Args:
+        held: what the trial itself had in memory already, in bytes: nothing when it is new, parameters and optimizer
+            state when it goes on.
+    """
+
+    def __init__(self, held: int = 0) -> None:
+        _release()
+        self._base = _in_use() - held
+        self.peak = float(held)
+
+    def note(self) -> None:
+        """Look now."""
+        now = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _in_use()
+        self.peak = max(self.peak, float(now - self._base))
+
+
+def held_bytes(attached: Attached, optimizer: torch.optim.Optimizer) -> int:
+    """What a trial keeps between two steps: trainable parameters and their optimizer state."""
+    state = (value for own in optimizer.state.values() for value in own.values() if isinstance(value, Tensor))
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*attached.trainable().values(), *state))
+
+
+def latency_facts(attached: Attached, backbone: SharedBackbone, rows: TaskRows) -> dict[str, float]:
+    """``latency_overhead_1`` and ``latency_overhead_32``: what the adapter adds to a forward pass, as a fraction.
+
+    0.05 is 5 % slower than the bare backbone with its head, below 0 is faster. The adapter is timed as it was
+    trained, not merged: one that merges (``mergeable``) has no overhead once it is. Both are timed alone, in turn, in
+    evaluation mode, on rows of the task of middling length, for half a second in all or one pass each where a pass
+    takes longer.
+
+    Args:
+        attached: the trained adapter on its view; left in evaluation mode.
+        backbone: that it is attached to.
+        rows: the task's.
+    """
+    attached.train(False)
+    bare = backbone.view(0)
+    widen_head(bare, backbone.context)  # as every method does
+    found = {}
+    with torch.random.fork_rng(), torch.no_grad():
+        for size in BATCHES:
+            batch = rows.typical(size)
+            found[f"latency_overhead_{size}"] = overhead(_passing(bare, batch), _passing(attached.module, batch))
+    return found
+
+
+def overhead(
+    bare: Callable[[], Any],
+    adapted: Callable[[], Any],
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    seconds: float = SECONDS,
+    pairs: int = PAIRS,
+) -> float:
+    """How much longer one call takes than another, as a fraction; the median over interleaved pairs.
+
+    The first pair warms caches up and counts only where there is no time for a second one. Who goes first alternates.
+
+    Args:
+        bare: what is compared with.
+        adapted: what is measured.
+        clock: seconds, of any origin.
+        seconds: no further pair begins after so many.
+        pairs: how many are timed at most.
+    """
+    ratios: list[float] = []
+    begin = clock()
+    while not ratios or (len(ratios) <= pairs and clock() - begin < seconds):
+        first, second = (bare, adapted) if len(ratios) % 2 else (adapted, bare)
+        one, other = _timed(first, clock), _timed(second, clock)
+        ratios.append(other / one if first is bare else one / other)
+    return statistics.median(ratios[1:] or ratios) - 1
+
+
+def _timed(call: Callable[[], Any], clock: Callable[[], float]) -> float:
+    begin = clock()
+    call()
+    return clock() - begin
+
+
+def _passing(model: nn.Module, batch: dict[str, Tensor]) -> Callable[[], None]:
+    device = next(model.parameters()).device
+    inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+
+    def once() -> None:
+        model(**inputs)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return once
+
+
+def _in_use() -> int:
+    if torch.cuda.is_available():
+        return int(torch.cuda.memory_allocated())
+    memory = PROCESS.memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))
+
+
+def _release() -> None:
+    """Let go of what former trials have left, which would otherwise serve this one unseen."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    elif trim := _trim():
+        trim(0)
+
+
+@cache
+def _trim() -> Any:
+    """The C library's call that gives freed memory back to the system; none where it has no such call."""
+    try:
+        return getattr(ctypes.CDLL(None), "malloc_trim", None)
+    except (OSError, TypeError):
+        return None
