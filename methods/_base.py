@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
@@ -117,6 +117,7 @@ class Context:
         layers: the blocks that the method may sit in, counted from 0; ``None`` for all.
         text: the task's words; ``None`` where nobody knows them, as when a saved adapter is loaded.
         sources: names of the tasks that the trial may learn from before its own.
+        source_labels: how many classes each of those has; empty where they have as many as its own.
     """
 
     task: TaskType
@@ -127,6 +128,7 @@ class Context:
     layers: frozenset[int] | None = None
     text: TaskText | None = None
     sources: tuple[str, ...] = ()
+    source_labels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,8 @@ class Attached:
         load: reads the tensors that ``save`` wrote back into the module.
         on_step: called as ``on_step(step, total)`` after the ``step``-th optimizer step of ``total``, while the
             step's gradients are still there; for schedules of the method's own.
+        penalty: what training adds to the task's loss, a scalar of the adapter's parameters alone; already in the loss
+            that the module computes itself when it is given labels.
         merge: folds the adapter into plain weights and returns the module without it.
         state: what a paused trial must keep beside its trainable parameters, by name.
         load_state: takes back what ``state`` gave.
@@ -165,6 +169,7 @@ class Attached:
     save: Callable[[Path], None]
     load: Callable[[Path], None]
     on_step: Callable[[int, int], None] | None = None
+    penalty: Callable[[], Tensor] | None = None
     merge: Callable[[], nn.Module] | None = None
     state: Callable[[], dict[str, Tensor]] = dict
     load_state: Callable[[dict[str, Tensor]], None] = lambda _: None
@@ -197,7 +202,9 @@ class MethodSpec(Generic[ParamsT]):
         supports_merge: the trained adapter can be folded into plain weights.
         peft: saved adapters load with ``peft.PeftModel.from_pretrained``.
         needs_original: trains backbone weights, so the unquantized checkpoint must be at hand.
+        original_for: values of parameters for which it must be at hand as well, by parameter.
         trains: has something to train; a method without is scored once, as it is.
+        needs_sources: takes part only where the task names others to learn from first.
     """
 
     name: str
@@ -210,4 +217,6 @@ class MethodSpec(Generic[ParamsT]):
     supports_merge: bool = False
     peft: bool = False
     needs_original: bool = False
+    original_for: Mapping[str, frozenset[str]] = field(default_factory=dict)
     trains: bool = True
+    needs_sources: bool = False

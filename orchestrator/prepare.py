@@ -81,6 +81,7 @@ def prepare(plan: SweepPlan, storage: Storage, sweep: str, pack: int) -> tuple[L
             backbone=ready[name].quantized.digest,
             original=ready[name].original_digest,
             pad=tokenizer.pad_token_id,
+            names=task.data.labels,
         )
         for name, task in plan.tasks.items()
     }

@@ -20,7 +20,7 @@ from orchestrator.config.kinds import AutoCount, Count, Fraction, Seconds
 from orchestrator.config.overrides import Override, override_problems
 from orchestrator.config.section import NAME_PATTERN, Section, refusal
 from orchestrator.config.suggest import did_you_mean
-from orchestrator.config.tasks import DataFiles, Task
+from orchestrator.config.tasks import DataFiles, Task, source_problems
 from orchestrator.errors import InputError
 from orchestrator.locations import PACKAGE, local_path, mask_secrets
 
@@ -185,6 +185,13 @@ class SweepConfig(Section):
     """What every random choice derives from."""
 
     _base: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @field_validator("tasks")
+    @classmethod
+    def _sources_there(cls, tasks: dict[str, Task]) -> dict[str, Task]:
+        if problems := source_problems(tasks):
+            raise refusal(problems)
+        return tasks
 
     @field_validator("search_space")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from string import Formatter
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, 
 from orchestrator.config.kinds import Count, Fraction, Number, Scalar
 from orchestrator.config.rows import row_problems
 from orchestrator.config.section import Section, refusal
+from orchestrator.config.suggest import did_you_mean
 
 
 class DataFiles(Section):
@@ -125,6 +127,8 @@ class _Rows(Section):
     """Leave out rows that cannot be used, and count them, instead of stopping."""
     encoding: str = "utf-8"
     """Text encoding of csv files, as Python names it."""
+    source_tasks: list[str] = Field(default_factory=list)
+    """Other tasks of this sweep, of the same type, for methods that learn from them first; the most like it first."""
 
     def columns(self) -> dict[tuple[str, ...], list[str]]:
         """The columns that must be there, by the key path that names them."""
@@ -183,3 +187,31 @@ class CausalLMTask(_Rows):
 
 
 Task = Annotated[ClassificationTask | CausalLMTask, Field(discriminator="type")]
+
+
+def source_problems(tasks: Mapping[str, Task]) -> list[tuple[tuple[str | int, ...], str]]:
+    """Source tasks that cannot be: unknown ones, the task itself, those of another type.
+
+    Returns:
+        Pairs of a key path and what is wrong there.
+    """
+    return [
+        ((name, "source_tasks", place), problem)
+        for name, task in tasks.items()
+        for place, source in enumerate(task.source_tasks)
+        if (problem := _source_problem(name, place, source, tasks))
+    ]
+
+
+def _source_problem(name: str, place: int, source: str, tasks: Mapping[str, Task]) -> str:
+    others = [other for other in tasks if other != name]
+    if source == name:
+        return f"{source!r} is the task itself; name another one of this sweep"
+    if source not in tasks:
+        hint = did_you_mean(source, others) if others else "this sweep has no other one"
+        return f"{source!r} is no task of this sweep; {hint}"
+    if source in tasks[name].source_tasks[:place]:
+        return f"{source!r} is given twice"
+    if tasks[source].type != tasks[name].type:
+        return f"{source!r} is a {tasks[source].type} task; a {tasks[name].type} task is wanted"
+    return ""

@@ -46,12 +46,14 @@ class Lane:
         run = self._warm.pop(str(job.trial), None)
         if run is None or run.step != job.start or run.job.params != job.params:
             task = job.trial.task
-            run = TrialRun(job, self.backbone(task), self.rows(task), self.setup.training)
+            run = TrialRun(job, self.backbone(task), self.rows(task), self.setup.training, self._sources(task))
             if job.checkpoint:
                 self._restore(run, job.checkpoint)
         run.job = job
         if job.start:
             run.go_on()
+        if not run.trains:
+            run.step = job.stop
         return run
 
     def end(self, run: TrialRun) -> Answer:
@@ -109,8 +111,13 @@ class Lane:
                 self.setup.training,
                 self.setup.seed,
                 self._storage.sub(self.setup.sweep),
+                own.names,
             )
         return self._rows[task]
+
+    def _sources(self, task: str) -> dict[str, TaskRows]:
+        own = self.setup.tasks.get(task)
+        return {name: self.rows(name) for name in own.config.source_tasks} if own else {}
 
     def _restore(self, run: TrialRun, checkpoint: str) -> None:
         path = f"{self.setup.sweep}/{checkpoint}"

@@ -13,11 +13,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from methods._base import TaskText
 from orchestrator.config import Task, Training
 from orchestrator.storage import Storage
 from orchestrator.tasks import Evaluation, TaskType, task_type
-from orchestrator.tasks.batches import evaluation_batches, subset, training_batches
-from orchestrator.tasks.tokens import lengths
+from orchestrator.tasks.batches import evaluation_batches, in_turn, subset, training_batches
+from orchestrator.tasks.tokens import integers, lengths, ragged
 
 
 class TaskRows:
@@ -30,7 +31,8 @@ class TaskRows:
         decoder: pads on the left, since the last token is the one that is scored.
         training: limits.
         seed: of the data order and of the validation rows, the same for all trials.
-        tokenizer: where the tokenizer is, for tasks that generate text.
+        tokenizer: the sweep's folder; its tokenizer is there, for tasks that generate text and methods that read it.
+        names: of the classes, in the order of their ids.
     """
 
     def __init__(
@@ -42,15 +44,36 @@ class TaskRows:
         training: Training,
         seed: int,
         tokenizer: Storage,
+        names: tuple[str, ...] = (),
     ) -> None:
         self.pad, self.decoder, self._training, self._seed = pad, decoder, training, seed
+        self.names = names
         self._config, self._tables, self._tokenizer = config, tables, tokenizer
 
     @cached_property
     def type(self) -> TaskType:
         """The task's type, with a tokenizer where it generates."""
         generates = self._config.metric == "exact_match"
-        return task_type(self._config, self._load_tokenizer() if generates else None)
+        return task_type(self._config, self._loaded_tokenizer if generates else None)
+
+    @cached_property
+    def text(self) -> TaskText | None:
+        """The task's words, where the sweep's folder holds a tokenizer."""
+        if not self._tokenizer.exists("tokenizer"):
+            return None
+        tokenizer, length = self._loaded_tokenizer, self._training.max_length
+        return TaskText(tokenizer=tokenizer, labels=self.names, max_length=length, examples=self.examples)
+
+    def examples(self, count: int) -> list[tuple[list[int], int]]:
+        """So many training rows, fewer if there are not as many, as token ids and class (0 without classes).
+
+        Drawn with the sweep's seed; every class comes once before any comes twice.
+        """
+        table = self._tables["train"]
+        values, starts = ragged(table)
+        classes = integers(table, "label") if "label" in table.column_names else np.zeros(len(starts) - 1, np.int32)
+        chosen = in_turn(table["row"].to_numpy(), classes, self._seed)[:count]
+        return [(values[starts[row] : starts[row + 1]].tolist(), int(classes[row])) for row in chosen]
 
     def batch(self, indices: NDArray[np.int64]) -> dict[str, Tensor]:
         """A training batch, padded to its own longest row."""
@@ -80,7 +103,8 @@ class TaskRows:
         labels = table["label"].to_numpy() if "label" in table.column_names else None
         return table.take(pa.array(subset(table["row"].to_numpy(), self._training.validation_rows, self._seed, labels)))
 
-    def _load_tokenizer(self) -> Any:
+    @cached_property
+    def _loaded_tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
         with tempfile.TemporaryDirectory() as folder:

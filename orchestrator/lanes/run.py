@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from orchestrator.config import Training
 from orchestrator.lanes.facts import MemoryGauge, held_bytes
 from orchestrator.lanes.random import RandomStream
 from orchestrator.lanes.rows import TaskRows
+from orchestrator.lanes.sources import source_batches
 from orchestrator.tasks import Evaluation
 from orchestrator.trials import Job
 
@@ -40,21 +42,37 @@ class TrialRun:
         backbone: what to attach to.
         rows: the task's tokenized rows.
         training: limits.
+        sources: the rows of the tasks that it may learn from before its own, by name.
 
     Raises:
         MethodError: if the method cannot be attached.
     """
 
-    def __init__(self, job: Job, backbone: SharedBackbone, rows: TaskRows, training: Training) -> None:
+    def __init__(
+        self,
+        job: Job,
+        backbone: SharedBackbone,
+        rows: TaskRows,
+        training: Training,
+        sources: Mapping[str, TaskRows] = MappingProxyType({}),
+    ) -> None:
         begin = time.perf_counter()
         self._memory = MemoryGauge()
         self.job, self.rows, self.step = job, rows, 0
-        self._training = training
+        self._training, self._sources = training, tuple(sources.values())
+        self._scored: dict[str, Evaluation] = {}
         spec = methods.get(job.trial.method)
+        self.trains = spec.trains
         self.params: Hyperparameters = spec.params_type.from_dict(job.params)
         with torch.random.fork_rng():
             torch.manual_seed(job.seed)
-            self.attached: Attached = spec.attach(backbone.view(job.seed), self.params, backbone.context)
+            context = replace(
+                backbone.context,
+                text=rows.text,
+                sources=tuple(sources),
+                source_labels=tuple(len(source.names) for source in sources.values()),
+            )
+            self.attached: Attached = spec.attach(backbone.view(job.seed), self.params, context)
             self._random = self._before = RandomStream.here()
         self._optimizer = self._make_optimizer()
         self.facts: dict[str, float] = {
@@ -65,7 +83,7 @@ class TrialRun:
             "peak_memory_bytes": 0.0,
             "mergeable": float(self.attached.merge is not None),
         }
-        self._batches = self._batches_from(0)
+        self._seek(0)
 
     def go_on(self) -> None:
         """Begin another job of the same trial: what others have left in memory since is not its own."""
@@ -76,7 +94,7 @@ class TrialRun:
         self._before = self._random
         self._random.resume()
         self.attached.train(True)
-        loss = self.rows.type.loss(self.attached.module, self.rows.batch(next(self._batches)))
+        loss = self.rows.type.loss(self.attached.module, self._next_batch())
         self._random = RandomStream.here()
         self._note_memory()
         return loss
@@ -85,7 +103,7 @@ class TrialRun:
         """Forget an unfinished step, so that it can be done again."""
         self._optimizer.zero_grad(set_to_none=True)
         self._random = self._before
-        self._batches = self._batches_from(self.step)
+        self._seek(self.step)
 
     def finish_step(self, loss: Tensor) -> None:
         """Clip, update and advance, once the gradients are there.
@@ -107,13 +125,20 @@ class TrialRun:
         self._optimizer.zero_grad(set_to_none=True)
 
     def evaluate(self, split: str) -> Evaluation:
-        """Score a split without gradients and without touching the trial's random stream."""
+        """Score a split without gradients and without touching the trial's random stream.
+
+        What does not train is scored once: it is the same at every rung.
+        """
+        if split in self._scored:
+            return self._scored[split]
         begin = time.perf_counter()
         self.attached.train(False)
         with torch.random.fork_rng(), torch.no_grad():
             evaluation = self.rows.evaluate(self.attached.module, split)
         self.facts["evaluation_seconds"] += time.perf_counter() - begin
         self._note_memory()
+        if not self.trains:
+            self._scored[split] = evaluation
         return evaluation
 
     def save(self, folder: Path, resumable: bool) -> None:
@@ -147,7 +172,7 @@ class TrialRun:
         self.attached.load_state(own)
         self._restore_optimizer(tensors)
         self._random = RandomStream.from_tensors(tensors)
-        self._batches = self._batches_from(self.step)
+        self._seek(self.step)
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self.attached.groups for p in group.parameters]
@@ -157,10 +182,20 @@ class TrialRun:
             {"params": list(group.parameters), "peak": self.params.learning_rate * group.multiplier}
             for group in self.attached.groups
         ]
+        groups = groups or [{"params": [nn.Parameter(torch.zeros(0))], "peak": 0.0}]  # torch refuses an empty list
         return torch.optim.AdamW(groups, lr=self.params.learning_rate, weight_decay=self.params.weight_decay)
 
-    def _batches_from(self, start: int) -> Iterator[np.ndarray]:
-        return self.rows.training_batches(self.params.batch_size, start, self.job.total)
+    def _next_batch(self) -> dict[str, Tensor]:
+        if self.step < self._source_steps:
+            return next(self._source_batches)
+        return self.rows.batch(next(self._batches))
+
+    def _seek(self, step: int) -> None:
+        """Go to the data of a step. The trial's own begin anew after those of its sources."""
+        size, total = self.params.batch_size, self.job.total
+        first = self._source_steps = self.attached.source_steps(total) if self._sources else 0
+        self._source_batches = source_batches(self._sources, size, step, first)
+        self._batches = self.rows.training_batches(size, max(0, step - first), total - first)
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:
         state = self._optimizer.state_dict()["state"]

@@ -22,6 +22,7 @@ class TaskSetup:
         backbone: digest of the quantized backbone to attach.
         original: digest of the unquantized one, where a method trains its weights.
         pad: id of the padding token.
+        names: of the classes, in the order of their ids.
     """
 
     config: Task
@@ -30,6 +31,7 @@ class TaskSetup:
     backbone: str
     original: str | None
     pad: int
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

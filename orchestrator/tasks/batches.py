@@ -92,6 +92,20 @@ def subset(row_ids: NDArray[np.integer], count: int, seed: int, labels: NDArray[
     return np.sort(order[np.lexsort((keys[order], places))[:count]])
 
 
+def in_turn(row_ids: NDArray[np.integer], labels: NDArray[np.integer], seed: int) -> Indices:
+    """All rows in an order in which every class comes once before any comes twice, drawn with the seed.
+
+    Args:
+        row_ids: what identifies each row, shape ``(rows,)``.
+        labels: class of each row.
+        seed: of the draw.
+    """
+    keys = hashes(row_ids, seed, -2)
+    order = np.lexsort((keys, labels))
+    rounds = np.concatenate([np.arange(size) for size in np.unique(labels, return_counts=True)[1]])
+    return order[np.lexsort((keys[order], rounds))]
+
+
 def hashes(values: NDArray[np.integer], seed: int, stream: int) -> NDArray[np.uint64]:
     """A pseudo-random number per value (SplitMix64's finalizer, Steele et al. 2014), for every seed and stream anew."""
     start = np.array([seed, stream], np.int64).view(np.uint64)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.tasks._base import Evaluation
-from orchestrator.tasks.tokens import device_of, integers, pad, ragged, token_column
+from orchestrator.tasks.tokens import INPUTS, device_of, integers, pad, ragged, token_column
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -169,7 +169,7 @@ def _token_losses(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, N
     from torch.nn import functional as F
 
     device = device_of(model)
-    inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+    inputs = {name: batch[name].to(device) for name in INPUTS if name in batch}
     targets = batch["labels"][:, 1:].to(device)
     counted = targets != IGNORED
     # Soft prompts put logits of their own before those of the tokens; what precedes a target is what predicts it.

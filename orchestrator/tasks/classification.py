@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.tasks._base import Evaluation
-from orchestrator.tasks.tokens import device_of, integers, pad, ragged, token_column
+from orchestrator.tasks.tokens import INPUTS, device_of, integers, pad, ragged, token_column
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -113,7 +113,7 @@ def probabilities(predictions: pa.Table) -> NDArray[np.float64]:
 
 def _logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     device = device_of(model)
-    inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+    inputs = {name: batch[name].to(device) for name in INPUTS if name in batch}
     logits: Tensor = model(**inputs).logits
     return logits
 

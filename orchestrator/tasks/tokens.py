@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+INPUTS = ("input_ids", "attention_mask", "task_ids")
+"""What a model is called with, of a batch; task ids are there while a trial learns from other tasks."""
+
 
 def token_column(rows: Iterable[Sequence[int]]) -> pa.Array:
     """One list of token ids per row, in one piece."""
