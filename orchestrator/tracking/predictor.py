@@ -15,16 +15,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from methods import load_adapter
-from orchestrator.backbone.shared import SharedBackbone, load
-from orchestrator.backbone.source import resolve
-from orchestrator.backbone.store import backbone_digest, backbone_path, cache_folder, publish
-from orchestrator.config import BackboneConfig
-from orchestrator.errors import InputError, SweepError
 from orchestrator.storage import Storage
 from orchestrator.tasks import TASK_TYPES, CausalLM, Evaluation, TaskType
 from orchestrator.tasks.batches import evaluation_batches
 from orchestrator.tasks.classification import probabilities
 from orchestrator.tasks.tokens import lengths, ragged
+from orchestrator.tracking.backbone import attachable, backbone_file
 from orchestrator.tracking.bundle import ADAPTER, CARRIED, TOKENIZER, Bundle
 
 if TYPE_CHECKING:
@@ -65,7 +61,10 @@ class Predictor:
         tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-        shared = _attachable(bundle, backbone_file(bundle, folder, storage))
+        file = backbone_file(bundle.backbone, bundle.type, carried=folder / CARRIED, storage=storage)
+        device = "cuda" if bundle.environment.device.startswith("cuda") and torch.cuda.is_available() else "cpu"
+        dtype = DTYPES[bundle.backbone.compute_dtype]
+        shared = attachable(bundle.backbone, bundle.type, len(bundle.labels), file, dtype, device)
         attached = load_adapter(shared.view(0), folder / ADAPTER, shared.context)
         attached.train(False)
         return cls(bundle, attached.module.requires_grad_(False), tokenizer, shared.decoder)
@@ -136,53 +135,10 @@ class Predictor:
             torch.set_num_threads(before)
 
 
-def backbone_file(bundle: Bundle, folder: Path, storage: Storage | None = None) -> Path:
-    """The quantized backbone: carried by the bundle, cached on this node, in the storage, or made again.
-
-    Raises:
-        SweepError: if the checkpoint cannot be had here, or has changed since.
-    """
-    wanted = bundle.backbone
-    path = backbone_path(wanted.digest)
-    for file in (folder / CARRIED, cache_folder() / path):
-        if file.exists():
-            return file
-    cache = Storage(str(cache_folder()))
-    if storage and storage.exists(path):
-        cache.local(path).parent.mkdir(parents=True, exist_ok=True)
-        storage.download(path, cache.local(path))
-    else:
-        _quantize_again(bundle, cache)
-    return cache.local(path)
-
-
 def _check_texts(texts: Sequence[object]) -> None:
     for number, text in enumerate(texts, 1):
         if not isinstance(text, str):
             raise ValueError(f"row {number} is {text!r}; a text is wanted")
-
-
-def _quantize_again(bundle: Bundle, cache: Storage) -> None:
-    wanted = bundle.backbone
-    auto_class = TASK_TYPES[bundle.type].auto_class
-    try:
-        source = resolve(BackboneConfig(model=wanted.model, revision=wanted.revision), Path.cwd())
-    except InputError as error:
-        raise SweepError(f"the backbone cannot be had here: {error.lines()[0]}") from error
-    if backbone_digest(source, auto_class, wanted.quantization, wanted.double_quantization) != wanted.digest:
-        raise SweepError(f"the checkpoint {wanted.model} is not the one that the adapter was trained on")
-    publish(source, auto_class, wanted.quantization, wanted.double_quantization, cache)
-
-
-def _attachable(bundle: Bundle, file: Path) -> SharedBackbone:
-    wanted, labels = bundle.backbone, len(bundle.labels)
-    # A packed weight's own record names the dtype it is unpacked to, so the checksum has one dtype for all.
-    plain = load(file, bundle.type, name=wanted.model, dtype=torch.float32, labels=labels)
-    if plain.checksum() != wanted.checksum:
-        raise SweepError(f"{file} is not the backbone that the adapter was trained on: its checksum differs")
-    device = "cuda" if bundle.environment.device.startswith("cuda") and torch.cuda.is_available() else "cpu"
-    dtype = DTYPES[wanted.compute_dtype]
-    return load(file, bundle.type, name=wanted.model, dtype=dtype, labels=labels, device=device)
 
 
 def _prompts(tokens: pa.Table) -> list[NDArray[np.int32]]:
