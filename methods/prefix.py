@@ -5,14 +5,18 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from peft import PeftModel, PrefixTuningConfig
-from torch import nn
+from torch import Tensor, nn
+from transformers import DynamicCache
 
 from methods import _peft
 from methods._base import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
-from methods._soft_prompt import number_positions, require_prompts
+from methods._soft_prompt import first_tokens, number_positions, require_prompts, require_room, start_from
+
+INITS = ("zero", "random", "tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,33 +24,41 @@ class PrefixParams(Hyperparameters):
     """Parameters of prefix tuning.
 
     Args:
-        tokens: key-value pairs per layer and head.
+        tokens: key-value pairs per layer and head; they take room in the model's longest input.
         projection: whether a two-layer network makes them while training; only its result is saved.
         projection_width: of that network's middle.
-        init: ``zero`` starts with pairs of zeros, ``random`` from a unit normal or the network's own initialization.
+        init: ``zero`` starts with pairs of zeros, which without a projection get equal gradients and stay equal to
+            each other; ``random`` with a unit normal; ``tokens`` with the pairs that the frozen model computes for the
+            classes' names, or for random tokens where there are none. A projection has its own initialization in place
+            of the latter two.
     """
 
     learning_rate: float = 3e-3
     tokens: int = 20
     projection: bool = False
     projection_width: int = 128
-    init: Literal["zero", "random"] = "zero"
+    init: Literal["zero", "random", "tokens"] = "zero"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(self.tokens >= 1, "tokens", "at least 1")
         self.require(self.projection_width >= 1, "projection_width", "at least 1")
-        self.require(self.init in ("zero", "random"), "init", "zero or random")
+        self.require(self.init in INITS, "init", "zero, random or tokens")
 
 
 def attach(view: nn.Module, params: PrefixParams, context: Context) -> Attached:
     """Put the pairs before every layer's own.
 
     Raises:
-        MethodError: if the architecture takes no key-value pairs from outside.
+        MethodError: if the architecture takes no key-value pairs from outside, has too few positions, or is to take
+            them in some of its blocks only.
     """
     require_prompts(view)
     _require_cache(view)
+    require_room(view, params.tokens, context)
+    if context.layers is not None:
+        raise MethodError("prefix sits in every block; deep_prompt can be given some of them")
+    pairs = _pairs(view, params, context) if params.init == "tokens" and not params.projection else None
     config = PrefixTuningConfig(
         num_virtual_tokens=params.tokens,
         prefix_projection=params.projection,
@@ -54,8 +66,21 @@ def attach(view: nn.Module, params: PrefixParams, context: Context) -> Attached:
         init_weights="zero" if params.init == "zero" else None,
     )
     attached = _peft.attached(view, config, "prefix", params, context)
+    if pairs is not None:
+        start_from(attached.module, pairs)
     number_positions(attached.module)
     return replace(attached, load=lambda folder: _load(folder, attached.module))
+
+
+@torch.no_grad()
+def _pairs(view: nn.Module, params: PrefixParams, context: Context) -> Tensor:
+    """What the frozen model computes for tokens, as `peft` lays it out: ``(tokens, layers * 2 * heads * width)``."""
+    embeddings: nn.Embedding = view.get_input_embeddings()  # type: ignore[operator]
+    inputs, cache = embeddings(first_tokens(view, context, params.tokens)), DynamicCache()
+    _inner(view)(inputs_embeds=inputs[None], past_key_values=cache)
+    layers: list[Any] = cache.layers
+    pairs = torch.stack([pair[0] for layer in layers for pair in (layer.keys, layer.values)])
+    return pairs.permute(2, 0, 1, 3).reshape(params.tokens, -1)
 
 
 def _load(folder: Path, model: PeftModel) -> None:
@@ -71,9 +96,13 @@ def _load(folder: Path, model: PeftModel) -> None:
 
 
 def _require_cache(view: nn.Module) -> None:
-    inner = getattr(view, getattr(view, "base_model_prefix", ""), view)
-    if not any("past_key_values" in inspect.signature(model.forward).parameters for model in (view, inner)):
+    if not any("past_key_values" in inspect.signature(model.forward).parameters for model in (view, _inner(view))):
         raise MethodError(f"{type(view).__name__} takes no key-value pairs from outside, which a prefix needs")
+
+
+def _inner(view: nn.Module) -> nn.Module:
+    inner: nn.Module = getattr(view, getattr(view, "base_model_prefix", ""), view)
+    return inner
 
 
 SPEC = MethodSpec(

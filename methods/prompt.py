@@ -10,9 +10,14 @@ from torch import nn
 
 from methods import _peft
 from methods._base import Attached, Category, Context, Hyperparameters, MethodSpec
-from methods._soft_prompt import dimensions, number_positions, require_prompts
+from methods._soft_prompt import dimensions, first_tokens, number_positions, require_prompts, require_room, start_from
 
-INITS = {"vocabulary": PromptTuningInit.SAMPLE_VOCAB, "random": PromptTuningInit.RANDOM}
+# peft reads a text with a tokenizer that it loads itself, also when it reads a saved adapter: words are put in below
+INITS = {
+    "vocabulary": PromptTuningInit.SAMPLE_VOCAB,
+    "random": PromptTuningInit.RANDOM,
+    "text": PromptTuningInit.RANDOM,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,32 +26,41 @@ class PromptParams(Hyperparameters):
 
     Args:
         tokens: virtual tokens; they take room in the model's longest input.
-        init: ``vocabulary`` starts from embeddings of random tokens, ``random`` from a unit normal.
+        init: ``vocabulary`` starts from embeddings of random tokens, ``random`` from a unit normal, ``text`` from the
+            embeddings of ``init_text``, repeated or cut to fit.
+        init_text: the words to start from; without any, the names of the classes, and random tokens where there are
+            no classes.
     """
 
     learning_rate: float = 3e-2
     tokens: int = 20
-    init: Literal["vocabulary", "random"] = "vocabulary"
+    init: Literal["vocabulary", "random", "text"] = "vocabulary"
+    init_text: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(self.tokens >= 1, "tokens", "at least 1")
-        self.require(self.init in INITS, "init", "vocabulary or random")
+        self.require(self.init in INITS, "init", "vocabulary, random or text")
+        self.require(not self.init_text or self.init == "text", "init_text", "empty where init is not text")
 
 
 def attach(view: nn.Module, params: PromptParams, context: Context) -> Attached:
     """Put the virtual tokens before the input.
 
     Raises:
-        MethodError: if the architecture takes no embeddings from outside.
+        MethodError: if the architecture takes no embeddings from outside, or has too few positions.
     """
     require_prompts(view)
+    require_room(view, params.tokens, context)
     config = PromptTuningConfig(
         num_virtual_tokens=params.tokens,
         prompt_tuning_init=INITS[params.init],
         **dimensions(view),
     )
     attached = _peft.attached(view, config, "prompt", params, context)
+    if params.init == "text":
+        ids = first_tokens(view, context, params.tokens, params.init_text)
+        start_from(attached.module, view.get_input_embeddings()(ids).detach())  # type: ignore[operator]
     number_positions(attached.module)
     return attached
 

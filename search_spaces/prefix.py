@@ -13,7 +13,7 @@ SPACE = SearchSpace(
         "tokens": IntDistribution(4, 64, log=True),
         "projection": CategoricalDistribution([False, True]),
         "projection_width": CategoricalDistribution([64, 128, 512]),
-        "init": CategoricalDistribution(["zero", "random"]),
+        "init": CategoricalDistribution(["tokens", "random", "zero"]),
     },
     default={
         **DEFAULT,
@@ -22,7 +22,7 @@ SPACE = SearchSpace(
         "tokens": 20,
         "projection": False,
         "projection_width": 512,
-        "init": "zero",
+        "init": "tokens",
     },
     sources={
         **SOURCES,
@@ -30,6 +30,6 @@ SPACE = SearchSpace(
         "tokens": "10 to 200 in arXiv:2101.00190, 4 to 100 in arXiv:2110.07602",
         "projection": "with in arXiv:2101.00190, without in arXiv:2110.07602",
         "projection_width": "512 in arXiv:2101.00190, less for small models",
-        "init": "small or zero key-value pairs leave a pretrained model nearly as it was",
+        "init": "activations of real words, which do better than random with little data in arXiv:2101.00190",
     },
 )

@@ -11,7 +11,8 @@ SPACE = SearchSpace(
     distributions={
         **training(1e-3, 0.3),
         "tokens": IntDistribution(4, 100, log=True),
-        "init": CategoricalDistribution(["vocabulary", "random"]),
+        "init": CategoricalDistribution(["vocabulary", "random", "text"]),
+        "init_text": CategoricalDistribution([""]),
     },
     default={
         **DEFAULT,
@@ -19,11 +20,13 @@ SPACE = SearchSpace(
         "weight_decay": 0.0,
         "tokens": 20,
         "init": "vocabulary",
+        "init_text": "",
     },
     sources={
         **SOURCES,
         "learning_rate": "up to the 0.3 of arXiv:2104.08691",
         "tokens": "1 to 150 in arXiv:2104.08691, which gains little beyond 20",
-        "init": "random and sampled vocabulary in arXiv:2104.08691",
+        "init": "random, sampled vocabulary and the classes' names in arXiv:2104.08691",
+        "init_text": "the classes' names; for an instruction of your own set this and fix init to text",
     },
 )
