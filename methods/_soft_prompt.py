@@ -92,17 +92,18 @@ def dimensions(view: nn.Module) -> dict[str, int]:
     }
 
 
-def number_positions(model: PeftModel) -> None:
+def number_positions(model: nn.Module) -> None:
     """Derive position ids from the attention mask in every pass of a decoder, a generating one included.
 
-    Virtual tokens stand before the padding, so the distance from them to the text would otherwise grow with the
-    padding, and a row's result would depend on the batch that it is in. Rows without padding are as in `peft`.
+    Virtual tokens and key-value pairs stand before the padding, so the distance from them to the text would otherwise
+    grow with the padding, and a row's result would depend on the batch that it is in. Rows without padding are as in
+    `peft`.
     """
-    backbone: nn.Module = model.get_base_model()
+    backbone: nn.Module = model.get_base_model() if isinstance(model, PeftModel) else model
     if not is_decoder(backbone) or "position_ids" not in inspect.signature(backbone.forward).parameters:
         return
     backbone.register_forward_pre_hook(_number, with_kwargs=True)
-    if hasattr(model, "base_model_prepare_inputs_for_generation"):
+    if isinstance(model, PeftModel) and hasattr(model, "base_model_prepare_inputs_for_generation"):
         prepare = model.base_model_prepare_inputs_for_generation
         model.base_model_prepare_inputs_for_generation = _without_positions(prepare)
 

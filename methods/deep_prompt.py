@@ -8,6 +8,7 @@ and need no cache: they work in encoders and in encoder-decoders alike.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +27,7 @@ from methods._attention import (
     without_products,
 )
 from methods._base import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
-from methods._soft_prompt import first_tokens
+from methods._soft_prompt import first_tokens, longest_input, number_positions
 from methods._trainable import attached, train_head
 
 SMALL = 0.02
@@ -82,36 +83,40 @@ def attach(view: nn.Module, params: DeepPromptParams, context: Context) -> Attac
     """Put pairs into the self-attention of every block that the method may sit in.
 
     Raises:
-        MethodError: if the architecture does not compute attention through transformers' interface.
+        MethodError: if the architecture does not compute attention through transformers' interface, or is too short
+            to read the tokens that the pairs are to start from.
     """
-    chosen = [b.module for i, b in enumerate(blocks(view)) if context.layers is None or i in context.layers]
-    inside = [module for block in chosen for module in block.modules()]
+    inside = [module for block in blocks(view, context.layers) for module in block.module.modules()]
     if any(hasattr(module, EXTENSION) for module in inside):
         raise MethodError("deep_prompt is attached already; give tokens for two instead")
-    sites = _sites(view, inside, params, context)
-    pairs = {module: LearnedPairs(*_start(one, params), params.dropout) for module, one in sites.items()}
-    for module, learned in pairs.items():
-        module.add_module(EXTENSION, learned)
+    reads = params.init == "tokens" and context.fresh
+    sites = _sites(view, inside, _inputs(view, params.tokens if reads else 1, context), reads)
+    pairs = {site: LearnedPairs(*_start(found, params, reads), params.dropout) for site, found in sites.items()}
+    for site, learned in pairs.items():
+        site.add_module(EXTENSION, learned)
+    number_positions(view)
     heads = train_head(view, context)
     active = [*pairs.values(), *(part for head in heads for part in head.modules())]
     return attached(view, "deep_prompt", params, context, active=active)
 
 
-def _sites(
-    view: nn.Module, inside: list[nn.Module], params: DeepPromptParams, context: Context
-) -> dict[nn.Module, Pairs]:
-    """The self-attention modules among ``inside``, with pairs of theirs for as many tokens."""
+def _inputs(view: nn.Module, tokens: int, context: Context) -> Tensor:
+    """Embeddings that every self-attention sees ``tokens`` of or, in an encoder that is not alone, one more."""
+    count, longest = tokens + reads_twice(view), longest_input(view)
+    if longest is not None and count > longest:
+        raise MethodError(f"tokens is {tokens}; to start from what {type(view).__name__} reads, {longest} is the most")
+    embeddings: nn.Embedding = view.get_input_embeddings()  # type: ignore[operator]
+    inputs: Tensor = embeddings(first_tokens(view, context, count))
+    return inputs
+
+
+def _sites(view: nn.Module, inside: list[nn.Module], inputs: Tensor, reads: bool) -> dict[nn.Module, Pairs]:
+    """The self-attention modules among ``inside``, with keys and values of theirs."""
     used = implementation(view)
     extend_attention(view)
-    embeddings: nn.Embedding = view.get_input_embeddings()  # type: ignore[operator]
-    read = params.tokens if params.init == "tokens" else 1
-    inputs = embeddings(first_tokens(view, context, read + reads_twice(view)))
     try:
-        if params.init == "tokens":
+        with nullcontext() if reads else without_products(view):
             sites = self_attentions(view, inside, inputs)
-        else:
-            with without_products(view):
-                sites = self_attentions(view, inside, inputs)
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise MethodError(f"deep_prompt cannot try {type(view).__name__}: {reason}") from error
@@ -121,12 +126,12 @@ def _sites(
     return sites
 
 
-def _start(found: Pairs, params: DeepPromptParams) -> Pairs:
-    """Keys and values to begin with, of the shapes of what was found."""
-    if params.init == "tokens":
-        keys, values = (read[:, : params.tokens].float().contiguous() for read in found)
+def _start(found: Pairs, params: DeepPromptParams, reads: bool) -> Pairs:
+    """Keys and values to begin with: those found, cut to length, or drawn in their shapes."""
+    if reads:
+        keys, values = (pair[:, : params.tokens].float().contiguous() for pair in found)
         return keys, values
-    keys, values = (torch.randn(len(t), params.tokens, t.shape[2], device=t.device) for t in found)
+    keys, values = (torch.randn(len(pair), params.tokens, pair.shape[2], device=pair.device) for pair in found)
     return (SMALL * keys, torch.zeros_like(values)) if params.init == "small" else (keys, values)
 
 

@@ -58,7 +58,8 @@ def attach(view: nn.Module, params: PrefixParams, context: Context) -> Attached:
     require_room(view, params.tokens, context)
     if context.layers is not None:
         raise MethodError("prefix sits in every block; deep_prompt can be given some of them")
-    pairs = _pairs(view, params, context) if params.init == "tokens" and not params.projection else None
+    reads = params.init == "tokens" and not params.projection and context.fresh
+    pairs = _pairs(view, params, context) if reads else None
     config = PrefixTuningConfig(
         num_virtual_tokens=params.tokens,
         prefix_projection=params.projection,
