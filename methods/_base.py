@@ -118,6 +118,7 @@ class Context:
         text: the task's words; ``None`` where nobody knows them, as when a saved adapter is loaded.
         sources: names of the tasks that the trial may learn from before its own.
         source_labels: how many classes each of those has; empty where they have as many as its own.
+        fresh: the adapter begins here; ``False`` where a saved one's tensors are read into it right after.
     """
 
     task: TaskType
@@ -129,6 +130,7 @@ class Context:
     text: TaskText | None = None
     sources: tuple[str, ...] = ()
     source_labels: tuple[int, ...] = ()
+    fresh: bool = True
 
 
 @dataclass(frozen=True)

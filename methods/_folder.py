@@ -53,6 +53,7 @@ def load_adapter(view: nn.Module, folder: Path, context: Context) -> Attached:
         spec = get(saved["method"])
     except KeyError as error:
         raise MethodError(f"{folder} names an unknown method {saved['method']!r}") from error
+    context = replace(context, fresh=False)
     if spec.needs_original:
         context = replace(context, original=lambda name: _stored(folder, name))
     attached = spec.attach(view, spec.params_type.from_dict(saved["params"]), context)
@@ -116,8 +117,11 @@ def _trainable(view: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _stored(folder: Path, name: str) -> Tensor:
-    with safe_open(folder / TENSORS, framework="pt") as opened:
-        if name not in opened.keys():  # noqa: SIM118 - not a mapping
-            raise KeyError(f"{folder} does not hold {name}")
-        tensor: Tensor = opened.get_tensor(name)
-    return tensor
+    """A tensor by its name in the bare backbone, from the folder or from that of a composition's part."""
+    for file in (folder / TENSORS, *sorted(folder.glob(f"*/{TENSORS}"))):
+        with safe_open(file, framework="pt") as opened:
+            names = {key.replace(".base_layer", ""): key for key in opened.keys()}  # noqa: SIM118 - not a mapping
+            if name in names:
+                tensor: Tensor = opened.get_tensor(names[name])
+                return tensor
+    raise KeyError(f"{folder} does not hold {name}")

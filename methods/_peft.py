@@ -12,7 +12,7 @@ from peft import PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dic
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from methods._base import Attached, Context, Hyperparameters, MethodError, ParameterGroup
 from methods._folder import save_method
@@ -35,6 +35,7 @@ def attached(
     *,
     groups: Grouping | None = None,
     merges: bool = False,
+    reads_numbers: bool = False,
 ) -> Attached:
     """Put the adapter that ``config`` describes onto ``view``; its parameters train in float32, the head beside them.
 
@@ -46,12 +47,13 @@ def attached(
         context: of the view.
         groups: splits the trainable parameters by learning rate; one group without it.
         merges: whether `peft` can fold this adapter into linear layers.
+        reads_numbers: whether the adapter's shapes depend on the weights' numbers.
 
     Raises:
         MethodError: if `peft` refuses the architecture.
     """
     before = set(view.modules())
-    model = _attach(view, config, context)
+    model = _attach(view, config, context, reads_numbers)
     for parameter in _trainable(model):
         parameter.data = parameter.data.float()
     return Attached(
@@ -70,21 +72,36 @@ def load(folder: Path, model: PeftModel) -> None:
     Raises:
         MethodError: if the folder holds another adapter.
     """
+    load_tensors(load_file(folder / WEIGHTS), model, folder)
+
+
+def load_tensors(tensors: dict[str, Tensor], model: PeftModel, folder: Path) -> None:
+    """As :func:`load`, with the tensors that stood in ``folder`` changed on the way.
+
+    Raises:
+        MethodError: if they are of another adapter.
+    """
     try:
-        result = set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
+        result = set_peft_model_state_dict(model, tensors)
     except (KeyError, RuntimeError) as error:
         raise MethodError(f"{folder} does not fit this backbone: {str(error).splitlines()[0]}") from error
     if not model.active_peft_config.is_prompt_learning:  # those load their own tensors, strictly
-        trained = {name for name, p in model.named_parameters() if p.requires_grad}
-        for name in [*result.unexpected_keys, *trained.intersection(result.missing_keys)]:
+        for name in [*result.unexpected_keys, *_untouched(model, set(result.missing_keys))]:
             raise MethodError(f"{folder} does not fit this backbone: {name} is on one side only")
 
 
-def _attach(view: nn.Module, config: PeftConfig, context: Context) -> PeftModel:
+def _untouched(model: nn.Module, missing: set[str]) -> list[str]:
+    """What trains and was not in the file, under any of the names that layers share it by."""
+    named = [(name, p) for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad]
+    found = {p for name, p in named if name not in missing}
+    return [name for name, p in named if p not in found]
+
+
+def _attach(view: nn.Module, config: PeftConfig, context: Context, reads_numbers: bool) -> PeftModel:
     config.task_type = TASK_TYPES[context.task]
     widen_head(view, context)
     config.modules_to_save = [name for name in context.head if not name.endswith(PEFT_HEADS)] or None
-    with glance(view), warnings.catch_warnings():
+    with glance(view, made_up=reads_numbers), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         try:
             model = get_peft_model(view, config)
@@ -109,7 +126,7 @@ def _save(folder: Path, model: PeftModel, method: str, params: Hyperparameters, 
 def _merge(model: PeftModel) -> nn.Module:
     """Fold the adapter into linear layers of the module's own: `peft` would write into the shared ones."""
     merged: nn.Module = model.get_base_model()
-    for name, layer in list(merged.named_modules()):
+    for name, layer in reversed(list(merged.named_modules())):  # what is inside another comes first
         if isinstance(layer, BaseTunerLayer):
             layer.base_layer = _plain(layer.get_base_layer())
             layer.merge()

@@ -1,0 +1,106 @@
+"""Low-rank updates whose ranks move to the layers that need them (Zhang et al., 2023, arXiv:2303.10512).
+
+``W + s P Lambda Q`` with a diagonal ``Lambda`` that is 0 at the start; a penalty keeps ``P`` and ``Q`` orthogonal. From
+``tinit`` on, the least important entries of ``Lambda`` in the whole model are set to zero, more of them along a cubic
+curve, until ``target_rank`` a layer are left; over the last ``tfinal`` steps those that are left train on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from peft import AdaLoraConfig, PeftModel
+from torch import nn
+
+from methods import _adalora_budget, _peft
+from methods._base import Attached, Category, Context, Hyperparameters, MethodSpec
+from methods._low_rank import TARGETS, Targets, target_pattern
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaloraParams(Hyperparameters):
+    """Parameters of AdaLoRA.
+
+    Args:
+        target_rank: what is left of a layer's rank at the end, on average.
+        init_ratio: the rank at the start over ``target_rank``.
+        alpha_ratio: ``s``, which `peft` keeps at this value whatever the rank.
+        targets: which linear layers of every block.
+        dropout: of what ``Q`` reads.
+        tinit: fraction of all steps before ranks begin to fall.
+        tfinal: fraction of all steps after they have fallen.
+        interval: fraction of all steps between two falls; one step at least.
+        orthogonality: weight of the penalty, the mean of ``|P^T P - I|`` and ``|Q Q^T - I|`` over all layers.
+    """
+
+    target_rank: int = 8
+    init_ratio: float = 1.5
+    alpha_ratio: float = 2.0
+    targets: Targets = "all_linear"
+    dropout: float = 0.0
+    tinit: float = 0.1
+    tfinal: float = 0.5
+    interval: float = 0.01
+    orthogonality: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.target_rank >= 1, "target_rank", "at least 1")
+        self.require(self.init_ratio > 1, "init_ratio", "above 1, so that target_rank is below the rank at the start")
+        self.require(self.alpha_ratio > 0, "alpha_ratio", "above 0")
+        self.require(self.targets in TARGETS, "targets", f"one of {', '.join(TARGETS)}")
+        self.require(0 <= self.dropout < 1, "dropout", "in 0..1, below 1")
+        self.require(0 <= self.tinit < 1, "tinit", "in 0..1, below 1")
+        self.require(0 <= self.tfinal < 1 - self.tinit, "tfinal", "at least 0 and below 1 - tinit")
+        self.require(0 < self.interval <= 1, "interval", "above 0 and at most 1")
+        self.require(self.orthogonality >= 0, "orthogonality", "at least 0")
+
+    @property
+    def init_rank(self) -> int:
+        """The rank of every layer at the start."""
+        return max(round(self.init_ratio * self.target_rank), self.target_rank + 1)
+
+
+def attach(view: nn.Module, params: AdaloraParams, context: Context) -> Attached:
+    """Put an update with a budget beside every target."""
+    config = AdaLoraConfig(
+        init_r=params.init_rank,
+        target_r=params.target_rank,
+        lora_alpha=params.alpha_ratio * params.init_rank,
+        target_modules=target_pattern(view, params.targets, params.init_rank, "init_ratio * target_rank", context),
+        lora_dropout=params.dropout,
+        orth_reg_weight=params.orthogonality,
+        total_step=1,  # known at the first step; nothing reads it before
+    )
+    attached = _peft.attached(view, config, "adalora", params, context, merges=True)
+    model: PeftModel = attached.module
+    return replace(
+        attached,
+        on_step=lambda step, total: _adalora_budget.allocate(model, step, _schedule(params, total)),
+        penalty=lambda: params.orthogonality * _adalora_budget.skewness(model),
+        state=lambda: _adalora_budget.state(model),
+        load_state=lambda tensors: _adalora_budget.load_state(model, tensors),
+        save=lambda folder: _adalora_budget.save(folder, attached.save, model),
+        load=lambda folder: _adalora_budget.load(folder, model),
+    )
+
+
+def _schedule(params: AdaloraParams, total: int) -> _adalora_budget.Schedule:
+    tfinal = min(round(params.tfinal * total), max(total - 2, 0))  # importance is measured for one step at least
+    return _adalora_budget.Schedule(
+        total_step=total,
+        tinit=min(round(params.tinit * total), total - tfinal - 1),
+        tfinal=tfinal,
+        deltaT=max(round(params.interval * total), 1),
+    )
+
+
+SPEC = MethodSpec(
+    name="adalora",
+    category=Category.REPARAMETERIZATION,
+    reference="Zhang et al. (2023), arXiv:2303.10512",
+    params_type=AdaloraParams,
+    attach=attach,
+    supports_merge=True,
+    peft=True,
+)

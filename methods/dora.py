@@ -1,0 +1,36 @@
+"""Magnitude and direction apart: ``m (W + s B A) / |W + s B A|`` (Liu et al., 2024, arXiv:2402.09353).
+
+``m``, of shape ``(out,)``, begins as the length of each row of ``W`` and trains beside ``A`` and ``B``; the length
+below the line follows them without a gradient, as the paper proposes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from methods import _low_rank
+from methods._base import Attached, Category, Context, MethodSpec
+from methods._low_rank import TargetedParams
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoraParams(TargetedParams):
+    """Parameters of DoRA, the ones of a low-rank update of some layers."""
+
+
+def attach(view: nn.Module, params: DoraParams, context: Context) -> Attached:
+    """Put a magnitude and a low-rank update beside every target."""
+    return _low_rank.attached(view, params.targets, "dora", params, context, use_dora=True)
+
+
+SPEC = MethodSpec(
+    name="dora",
+    category=Category.REPARAMETERIZATION,
+    reference="Liu et al. (2024), arXiv:2402.09353",
+    params_type=DoraParams,
+    attach=attach,
+    supports_merge=True,
+    peft=True,
+)

@@ -1,0 +1,407 @@
+"""LoRA's other beginnings, DoRA, QLoRA and AdaLoRA: against peft, and against what their papers say."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import methods
+from methods import _low_rank_start
+from methods._base import Attached, MethodError
+from methods._low_rank import updated_layers
+from orchestrator.backbone.weights import FourBitWeight
+
+pytestmark = pytest.mark.filterwarnings(
+    # peft 0.21 still asks transformers 5 by its old name when it attaches or loads an adapter
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
+    # peft 0.21 takes AdaLoRA's pattern for LoRA's when it attaches, and reads it when it loads the tensors
+    "ignore:The following rank_pattern keys did not match:RuntimeWarning",
+)
+KINDS = [("encoder", "classification"), ("decoder", "causal-lm")]
+
+
+@pytest.fixture(params=KINDS, ids=[kind for kind, _ in KINDS])
+def plain_case(request, make_case):
+    return make_case(*request.param, "none")
+
+
+@pytest.fixture(params=KINDS, ids=[kind for kind, _ in KINDS])
+def packed_case(request, make_case):
+    return make_case(*request.param, "nf4")
+
+
+def attach(case, name: str, **params) -> Attached:
+    spec = methods.get(name)
+    attached = case.attach(spec, spec.params_type(**params))
+    attached.train(False)
+    return attached
+
+
+def steps(attached: Attached, case, first: int, last: int, total: int, optimizer=None) -> torch.optim.Optimizer:
+    """Optimizer steps ``first`` to ``last`` of ``total``, counted from 1."""
+    rated = [{"params": list(g.parameters), "lr": 1e-2 * g.multiplier} for g in attached.groups]
+    optimizer = optimizer or torch.optim.AdamW(rated)
+    for step in range(first, last + 1):
+        attached.module(**case.batch(padded=False), labels=case.labels()).loss.backward()
+        optimizer.step()
+        if attached.on_step:
+            attached.on_step(step, total)
+        optimizer.zero_grad()
+    return optimizer
+
+
+def by_peft(case, config: peft.PeftConfig) -> nn.Module:
+    config.task_type = {"classification": "SEQ_CLS", "causal-lm": "CAUSAL_LM"}[case.task]
+    config.modules_to_save = list(case.shared.context.head) or None
+    if case.kind == "encoder":
+        config.exclude_modules = ["bert.pooler.dense"]
+    model = case.plain()
+    torch.manual_seed(11)
+    return peft.get_peft_model(model, config).eval()
+
+
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
+def move_alike(case, *modules: nn.Module) -> None:
+    """Add the same noise to what trains in each module, and leave the gradients of one backward pass."""
+    for module in modules:
+        torch.manual_seed(23)
+        with torch.no_grad():
+            for _, parameter in sorted(trainable(module).items()):
+                parameter += 0.1 * torch.randn_like(parameter)
+        module(**case.batch(padded=False), labels=case.labels()).loss.backward()
+
+
+def assert_alike(case, one: nn.Module, other: nn.Module) -> None:
+    logits = case.logits(one, padded=False), case.logits(other, padded=False)
+    torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-5)
+    assert trainable(one).keys() == trainable(other).keys()
+    for name, parameter in trainable(other).items():
+        torch.testing.assert_close(trainable(one)[name].grad, parameter.grad, atol=1e-5, rtol=1e-4)
+
+
+HAND_MADE = {
+    "dora": ({}, lambda: peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", use_dora=True)),
+    "adalora": (
+        {"target_rank": 4, "orthogonality": 0.3},
+        lambda: peft.AdaLoraConfig(
+            init_r=6, target_r=4, lora_alpha=12, target_modules="all-linear", orth_reg_weight=0.3, total_step=100
+        ),
+    ),
+    "lora-pissa": (
+        {"init": "pissa", "alpha_ratio": 2.0},
+        lambda: peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", init_lora_weights="pissa"),
+    ),
+    "lora-olora": (
+        {"init": "olora", "alpha_ratio": 0.5, "rslora": True},
+        lambda: peft.LoraConfig(
+            r=8, lora_alpha=4, target_modules="all-linear", init_lora_weights="olora", use_rslora=True
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HAND_MADE)
+def test_outputs_and_gradients_equal_those_of_peft_at_the_start_and_after(name, plain_case):
+    params, config = HAND_MADE[name]
+    attached, reference = attach(plain_case, name.partition("-")[0], **params), by_peft(plain_case, config())
+    for label, parameter in trainable(attached.module).items():
+        torch.testing.assert_close(parameter, trainable(reference)[label], atol=1e-4, rtol=1e-4)
+    start = plain_case.logits(attached.module, padded=False), plain_case.logits(reference, padded=False)
+    torch.testing.assert_close(*start, atol=1e-5, rtol=1e-5)
+    move_alike(plain_case, attached.module, reference)
+    assert_alike(plain_case, attached.module, reference)
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_an_update_that_begins_in_the_weight_changes_nothing_at_first(init, packed_case):
+    checksum = packed_case.shared.checksum()
+    attached = attach(packed_case, "lora", init=init)
+    assert all(layer.lora_B["default"].weight.any() for _, layer in updated_layers(attached.module))
+    bare = packed_case.logits(packed_case.view())
+    torch.testing.assert_close(packed_case.logits(attached.module), bare, atol=1e-5, rtol=1e-5)
+    names = set(attached.trainable())
+    assert not any(_low_rank_start.START in name.split(".") for name in names)
+    steps(attached, packed_case, 1, 2, 2)
+    assert not torch.allclose(packed_case.logits(attached.module), bare, atol=1e-3)
+    assert packed_case.shared.checksum() == checksum
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_it_is_saved_as_a_plain_lora_of_twice_the_rank(init, rslora, plain_case, tmp_path: Path):
+    attached = attach(plain_case, "lora", init=init, rslora=rslora, rank=4)
+    steps(attached, plain_case, 1, 2, 2)
+    attached.save(tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["r"] == 8
+    plain = peft.PeftModel.from_pretrained(plain_case.plain(), str(tmp_path)).eval()
+    expected = plain_case.logits(attached.module, padded=False)
+    torch.testing.assert_close(plain_case.logits(plain, padded=False), expected, atol=1e-5, rtol=1e-5)
+    back = methods.load_adapter(plain_case.view(), tmp_path, plain_case.shared.context)
+    back.train(False)
+    assert torch.equal(plain_case.logits(back.module, padded=False), expected)
+    merged = attached.merge()
+    torch.testing.assert_close(plain_case.logits(merged, padded=False), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_saved_beginning_of_another_rank_is_refused_in_one_line(make_case, tmp_path: Path):
+    case = make_case("decoder", "causal-lm", "nf4")
+    attach(case, "lora", init="pissa", rank=4).save(tmp_path)
+    with pytest.raises(MethodError, match="is no update of rank 6"):
+        attach(case, "lora", init="pissa", rank=3).load(tmp_path)
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_what_is_taken_off_travels_with_a_paused_trial(init, make_case):
+    case = make_case("decoder", "causal-lm", "nf4")
+    attached = attach(case, "lora", init=init)
+    kept = attached.state()
+    assert len(kept) == 2 * len(list(updated_layers(attached.module)))
+    other = attach(case, "lora", init=init)
+    with torch.no_grad():
+        for tensor in other.state().values():
+            tensor.zero_()
+    assert not torch.allclose(case.logits(other.module), case.logits(attached.module), atol=1e-3)
+    other.load_state(kept)
+    assert torch.equal(case.logits(other.module), case.logits(attached.module))
+
+
+def test_principal_factors_of_a_large_weight_are_those_of_the_exact_decomposition():
+    generator = torch.Generator().manual_seed(2)
+    left, right = (torch.linalg.qr(torch.randn(120, 120, generator=generator)).Q for _ in range(2))
+    weight = left * 0.9 ** torch.arange(120) @ right
+    torch.manual_seed(0)
+    a, b = _low_rank_start.principal(weight, 8, 2.0)
+    u, s, v = torch.linalg.svd(weight.double())
+    exact = (u[:, :8] * s[:8]) @ v[:8]
+    assert a.shape == (8, 120)
+    assert b.shape == (120, 8)
+    torch.testing.assert_close(2 * (b @ a).double(), exact, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_loftq_begins_nearer_to_the_original_than_the_quantized_backbone(quantization, make_case):
+    case = make_case("encoder", "classification", quantization)
+    attached = attach(case, "lora", init="loftq", rank=8)
+    for name, layer in updated_layers(attached.module):
+        original = case.shared.context.original(f"{name}.weight")
+        kept = layer.get_base_layer().weight
+        begun = kept + layer.get_delta_weight("default")
+        best = torch.linalg.svdvals(original - kept)[8:].norm()
+        torch.testing.assert_close((original - begun).norm(), best, atol=1e-4, rtol=1e-3)
+    assert attached.merge
+
+
+def test_loftq_needs_what_was_lost_and_says_so(make_case):
+    spec = methods.get("lora")
+    params = spec.params_type(init="loftq")
+    case = make_case("encoder", "classification", "none")
+    with pytest.raises(MethodError, match="the backbone is not quantized"):
+        case.attach(spec, params)
+    case = make_case("encoder", "classification", "nf4")
+
+    def unpublished(name: str) -> torch.Tensor:
+        raise KeyError(f"{name} cannot be had")
+
+    context = dataclasses.replace(case.shared.context, original=unpublished)
+    with pytest.raises(MethodError, match=r"needs the original weights: .*query.weight cannot be had"):
+        spec.attach(case.view(), params, context)
+    assert spec.original_for["init"] == {"loftq"}
+
+
+def test_a_saved_loftq_adapter_is_read_back_without_the_original(make_case, tmp_path: Path):
+    case = make_case("encoder", "classification", "nf4")
+    attached = attach(case, "lora", init="loftq")
+    steps(attached, case, 1, 1, 1)
+    attached.save(tmp_path)
+    context = dataclasses.replace(case.shared.context, original=lambda name: pytest.fail(f"asked for {name}"))
+    back = methods.load_adapter(case.view(), tmp_path, context)
+    back.train(False)
+    assert torch.equal(case.logits(back.module), case.logits(attached.module))
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_reading_a_saved_beginning_unpacks_no_weight(init, make_case, tmp_path: Path, monkeypatch):
+    case = make_case("decoder", "causal-lm", "nf4")
+    attach(case, "lora", init=init).save(tmp_path)
+    view = case.view()
+    monkeypatch.setattr(FourBitWeight, "dense", lambda *_: pytest.fail("a weight was unpacked"))
+    methods.load_adapter(view, tmp_path, case.shared.context)
+
+
+def test_dora_measures_every_row_of_the_quantized_weight(packed_case):
+    attached = attach(packed_case, "dora")
+    for _, layer in updated_layers(attached.module):
+        rows = layer.get_base_layer().weight.double().square().sum(dim=1).sqrt()
+        magnitude = layer.lora_magnitude_vector["default"].weight
+        torch.testing.assert_close(magnitude.double(), rows, atol=1e-5, rtol=1e-5)
+        assert magnitude.requires_grad
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_qlora_refuses_what_is_not_in_four_bits(quantization, make_case):
+    case = make_case("decoder", "causal-lm", quantization)
+    with pytest.raises(MethodError, match=r"needs a backbone in 4 bit; write backbone.quantization: nf4"):
+        attach(case, "qlora")
+
+
+def test_qlora_asks_for_the_paged_optimizer_and_every_linear_layer(make_case):
+    case = make_case("decoder", "causal-lm", "nf4")
+    attached = attach(case, "qlora")
+    assert attached.optimizer == "paged_adamw_8bit"
+    assert {name.rpartition(".")[2] for name, _ in updated_layers(attached.module)} == {
+        *("q_proj", "k_proj", "v_proj", "o_proj"),
+        *("gate_proj", "up_proj", "down_proj"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("lora", {"rank": 33}, r"^rank is 33; .*query is 32 x 32 and has no more than 32 to update$"),
+        ("qlora", {"rank": 33}, "rank is 33"),
+        ("dora", {"rank": 33}, "rank is 33"),
+        ("adalora", {"target_rank": 30}, r"init_ratio \* target_rank is 45"),
+    ],
+)
+def test_a_rank_above_what_a_layer_holds_is_refused(name, params, message, make_case):
+    with pytest.raises(MethodError, match=message):
+        attach(make_case("encoder", "classification", "nf4"), name, **params)
+
+
+@pytest.mark.parametrize("name", ["lora", "dora", "adalora"])
+def test_a_role_that_the_architecture_lacks_is_refused(name, share: Callable):
+    spec = methods.get(name)
+    context = make_context("causal-lm")
+    with pytest.raises(MethodError, match="has no linear layer for query, value, fused"):
+        spec.attach(OnlyOutputs(), spec.params_type(targets="attention_qv"), context)
+
+
+class OnlyOutputs(nn.Module):
+    """A transformer whose attention has nothing but an output projection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        block = nn.ModuleDict({"attention": nn.ModuleDict({"out_proj": nn.Linear(8, 8)})})
+        self.layers = nn.ModuleList([block])
+
+
+def make_context(task: str):
+    from methods._base import Context
+
+    return Context(task=task, backbone="x", head=(), original=lambda _: torch.empty(0))
+
+
+@pytest.mark.parametrize("name", ["lora", "qlora", "dora", "adalora"])
+def test_only_the_blocks_that_were_asked_for_are_changed(name, make_case):
+    case = make_case("decoder", "causal-lm", "nf4")
+    spec = methods.get(name)
+    context = dataclasses.replace(case.shared.context, layers=frozenset({1}))
+    attached = spec.attach(case.view(), spec.params_type(), context)
+    assert {layer.split(".layers.")[1][0] for layer, _ in updated_layers(attached.module)} == {"1"}
+
+
+SHORT = {"target_rank": 2, "init_ratio": 2.0, "tinit": 0.0, "tfinal": 0.4, "alpha_ratio": 1.0}
+
+
+def left(attached: Attached) -> int:
+    return sum(int(layer.lora_E["default"].count_nonzero()) for _, layer in updated_layers(attached.module))
+
+
+def test_adalora_falls_to_its_budget_and_trains_on_what_is_left(packed_case, tmp_path: Path):
+    attached = attach(packed_case, "adalora", **SHORT)
+    layers = len(list(updated_layers(attached.module)))
+    optimizer = steps(attached, packed_case, 1, 3, 10)
+    assert 2 * layers < left(attached) < 4 * layers
+    steps(attached, packed_case, 4, 6, 10, optimizer)
+    assert left(attached) == 2 * layers
+    before = {name: p.clone() for name, p in attached.trainable().items()}
+    steps(attached, packed_case, 7, 10, 10, optimizer)
+    assert left(attached) == 2 * layers
+    assert any(not torch.equal(before[name], p) for name, p in attached.trainable().items() if "lora_E" in name)
+
+
+@pytest.mark.parametrize("total", [1, 2, 3])
+def test_adalora_copes_with_a_trial_of_a_few_steps(total, make_case):
+    case = make_case("encoder", "classification", "nf4")
+    attached = attach(case, "adalora", tinit=0.5, tfinal=0.4, target_rank=2)
+    steps(attached, case, 1, total, total)
+    assert torch.isfinite(case.logits(attached.module)).all()
+
+
+@pytest.mark.parametrize("done", [3, 8])
+def test_adalora_paused_and_continued_elsewhere_equals_straight_through(done, make_case):
+    case = make_case("encoder", "classification", "nf4")
+    straight = attach(case, "adalora", **SHORT)
+    steps(straight, case, 1, 10, 10)
+
+    paused = attach(case, "adalora", **SHORT)
+    first = steps(paused, case, 1, done, 10)
+    continued = attach(case, "adalora", **SHORT)
+    with torch.no_grad():
+        for name, parameter in paused.trainable().items():
+            continued.trainable()[name].copy_(parameter)
+    continued.load_state({name: tensor.clone() for name, tensor in paused.state().items()})
+    rated = [{"params": list(g.parameters), "lr": 1e-2 * g.multiplier} for g in continued.groups]
+    second = torch.optim.AdamW(rated)
+    second.load_state_dict(first.state_dict())
+    steps(continued, case, done + 1, 10, 10, second)
+    for name, parameter in straight.trainable().items():
+        assert torch.equal(continued.trainable()[name], parameter), name
+
+
+@pytest.mark.parametrize("done", [5, 10])
+def test_adalora_is_saved_as_it_is_with_and_without_a_final_budget(done, plain_case, tmp_path: Path):
+    attached = attach(plain_case, "adalora", interval=0.4, **SHORT)  # between two falls, entries move again
+    steps(attached, plain_case, 1, done, 10)
+    expected = plain_case.logits(attached.module, padded=False)
+    attached.save(tmp_path)
+    shapes = {t.shape[0] for name, t in load_file(tmp_path / "adapter_model.safetensors").items() if "lora_E" in name}
+    assert (shapes == {4}) == (done == 5)
+    back = methods.load_adapter(plain_case.view(), tmp_path, plain_case.shared.context)
+    back.train(False)
+    assert torch.equal(plain_case.logits(back.module, padded=False), expected)
+    plain = peft.PeftModel.from_pretrained(plain_case.plain(), str(tmp_path)).eval()
+    torch.testing.assert_close(plain_case.logits(plain, padded=False), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(plain_case.logits(attached.merge(), padded=False), expected, atol=1e-4, rtol=1e-4)
+    again = tmp_path / "again"
+    again.mkdir()
+    back.save(again)
+    one, other = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path, again))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_adaloras_penalty_is_what_peft_adds_to_the_loss_that_it_computes(make_case):
+    case = make_case("decoder", "causal-lm", "nf4")
+    attached = attach(case, "adalora", orthogonality=0.3)
+    free = attach(case, "adalora", orthogonality=0.0)
+    batch = {**case.batch(), "labels": case.labels()}
+    with torch.no_grad():
+        added = attached.module(**batch).loss - free.module(**batch).loss
+        torch.testing.assert_close(attached.penalty(), added, atol=1e-5, rtol=1e-5)
+    attached.penalty().backward()
+    touched = {name for name, p in attached.trainable().items() if p.grad is not None}
+    assert touched == {name for name in attached.trainable() if "lora_A" in name or "lora_B" in name}
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"init_ratio": 1.0}, r"init_ratio is 1.0; it must be above 1, so that target_rank is below"),
+        ({"tinit": 0.5, "tfinal": 0.5}, "tfinal is 0.5; it must be at least 0 and below 1 - tinit"),
+        ({"interval": 0.0}, "interval is 0.0"),
+        ({"targets": "output"}, "targets is 'output'; it must be one of attention_qv"),
+    ],
+)
+def test_adalora_refuses_a_schedule_that_cannot_be(params, message):
+    with pytest.raises(MethodError, match=message):
+        methods.get("adalora").params_type(**params)
