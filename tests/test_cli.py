@@ -16,7 +16,19 @@ from orchestrator.config import json_schema
 from orchestrator.errors import SweepError
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.yaml"))
-COMMANDS = ["", "demo", "run", "plan", "methods", "schema", "models", "models list", "models show", "models verify"]
+COMMANDS = [
+    "",
+    "demo",
+    "run",
+    "plan",
+    "methods",
+    "schema",
+    "export",
+    "models",
+    "models list",
+    "models show",
+    "models verify",
+]
 ROW_KEYS = {"name", "category", "available", "reason", "trainable", "percent", "mergeable", "reference"}
 Command = Callable[..., tuple[int, str, str]]
 

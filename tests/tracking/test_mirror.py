@@ -96,6 +96,25 @@ def test_the_parent_run_holds_config_data_and_end(story: Story, tell: Tell, uri:
     assert yaml.safe_load(Path(file).read_text())["seed"] == 0
 
 
+def test_facts_of_the_final_are_what_runs_are_filtered_by(story: Story, tell: Tell, uri: str) -> None:
+    tell()
+    story.journal.append(
+        "test",
+        trial="airline/lora/0",
+        role="champion",
+        step=100,
+        score=0.79,
+        interval=[0.7, 0.9],
+        metrics={"macro_f1": 0.79},
+        facts={"adapter_bytes": 500.0, "latency_overhead_1": 0.1, "mergeable": 1.0},
+    )
+    mirrored(story, uri).close(10)
+    assert list(runs(uri, "metrics.latency_overhead_1 < 0.2 and tags.method = 'lora'")) == ["airline/lora/0"]
+    found = runs(uri)
+    assert found["airline/lora/0"].data.metrics["adapter_bytes"] == 500, "later than the rung's"
+    assert found["airline"].data.metrics["mergeable"] == 1
+
+
 def test_artifacts_of_a_sqlite_store_lie_beside_its_file(
     story: Story, tell: Tell, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

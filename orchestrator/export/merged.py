@@ -1,0 +1,192 @@
+"""An adapter folded into a plain transformers checkpoint, and the proof that both answer alike."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+import methods
+from methods._base import Attached, Category
+from orchestrator.backbone.shared import SharedBackbone
+from orchestrator.errors import InputError, Problem
+from orchestrator.export.trained import Trained
+from orchestrator.tracking.backbone import attachable, backbone_file
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ROWS = 8
+TOLERANCE = 1e-4
+REASONS = {
+    Category.SOFT_PROMPT: "what it adds to the input is no weight of the backbone",
+    Category.ADDITIVE: "what it adds between the layers is no weight of the backbone",
+    Category.PROMPTING: "it trains nothing",
+}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """What was written.
+
+    Args:
+        auto_class: the transformers class that loads it.
+        dtype: of its weights.
+        largest_difference: between its logits and the adapter's.
+        rows: how many rows of random tokens were compared.
+    """
+
+    auto_class: str
+    dtype: str
+    largest_difference: float
+    rows: int
+
+
+def write_merged(trained: Trained, folder: Path, dtype: str | None) -> Merged:
+    """Merge an adapter into the weights that it was trained on, unpacked, and save them as a plain checkpoint.
+
+    All is computed in float32; weights are rounded to ``dtype`` when they are saved.
+
+    Args:
+        trained: the adapter.
+        folder: where to.
+        dtype: of the saved weights; the backbone checkpoint's own if left out.
+
+    Raises:
+        InputError: if it cannot be merged.
+        SweepError: if its backbone cannot be had here.
+    """
+    from transformers import AutoTokenizer
+
+    require_mergeable(trained)
+    shared = _backbone(trained)
+    attached = methods.load_adapter(shared.view(0), trained.adapter, shared.context)
+    attached.train(False)
+    batch = sample(attached.module, AutoTokenizer.from_pretrained(trained.tokenizer))
+    wanted = logits(attached.module, batch)
+    model = plain_model(_merge(trained, attached), trained.labels)
+    if (apart := difference(wanted, logits(model, batch))) > TOLERANCE * max(1.0, float(wanted.abs().max())):
+        message = f"what {trained.method} trained is no plain {type(model).__name__}: logits differ by {apart:.1g}"
+        raise _refused(trained, message)
+    dtype = dtype or _own_dtype(shared)
+    model.to(DTYPES[dtype]).save_pretrained(folder)  # type: ignore[arg-type]
+    apart = difference(wanted, logits(type(model).from_pretrained(folder), batch))
+    return Merged(auto_class=shared_auto_class(trained), dtype=dtype, largest_difference=apart, rows=ROWS)
+
+
+def require_mergeable(trained: Trained) -> None:
+    """Refuse what can never be merged, before anything is loaded.
+
+    Raises:
+        InputError: if the method does not merge.
+    """
+    spec = methods.get(trained.method)
+    if not spec.supports_merge:
+        raise _refused(trained, REASONS.get(spec.category, "what it trains is no change of weights"))
+
+
+def plain_model(merged: nn.Module, labels: Sequence[str]) -> PreTrainedModel:
+    """A model of transformers alone, in float32, with the weights of ``merged``.
+
+    Packed weights are unpacked, and layers that the architecture keeps transposed (GPT-2's ``Conv1D``) are turned
+    back. Tied weights stay tied.
+
+    Args:
+        merged: what ``Attached.merge`` gave: a model of transformers, some of whose linear layers are ours.
+        labels: for ``id2label``.
+    """
+    from accelerate import init_empty_weights
+
+    config: Any = copy.deepcopy(merged.config)
+    config.dtype = torch.float32
+    if labels:
+        config.id2label, config.label2id = dict(enumerate(labels)), {name: i for i, name in enumerate(labels)}
+    build: Any = type(merged)
+    with init_empty_weights(include_buffers=False):
+        plain: PreTrainedModel = build(config)
+    stored = plain.state_dict().keys() & {name for name, _ in (*plain.named_parameters(), *plain.named_buffers())}
+    weights = {name: _like(plain, merged, name) for name in stored}
+    plain.load_state_dict(weights, strict=False, assign=True)
+    plain.tie_weights()
+    plain.requires_grad_(False).eval()
+    return plain
+
+
+def _like(plain: nn.Module, merged: nn.Module, name: str) -> Tensor:
+    """A tensor of the merged model, as the plain one keeps it."""
+    from transformers.pytorch_utils import Conv1D
+
+    path, _, leaf = name.rpartition(".")
+    owner = merged.get_submodule(path)
+    tensor: Tensor = getattr(owner, leaf).detach()
+    if tensor.is_floating_point():
+        tensor = tensor.float()
+    if leaf == "weight" and isinstance(plain.get_submodule(path), Conv1D) and isinstance(owner, nn.Linear):
+        tensor = tensor.T
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def sample(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
+    """A few rows of random tokens, each of another length: ``input_ids`` and ``attention_mask`` of shape (rows, n)."""
+    config: Any = model.config
+    special = set(tokenizer.all_special_ids)
+    words = [i for i in range(min(len(tokenizer), config.get_text_config().vocab_size)) if i not in special]
+    end = [config.eos_token_id] if config.is_encoder_decoder else []
+    pad = config.pad_token_id if config.pad_token_id is not None else tokenizer.pad_token_id or 0
+    ids, mask = torch.full((ROWS, ROWS + 4), int(pad)), torch.zeros(ROWS, ROWS + 4, dtype=torch.long)
+    draw = torch.Generator().manual_seed(0)
+    for row in range(ROWS):
+        drawn = [words[i] for i in torch.randint(len(words), (row + 3,), generator=draw).tolist()] + end
+        ids[row, : len(drawn)], mask[row, : len(drawn)] = torch.tensor(drawn), 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """In float32: of shape ``(rows, labels)``, or ``(tokens, vocabulary)`` without the padding."""
+    with torch.no_grad():
+        found: Tensor = model(**batch).logits.float()
+    return found if found.dim() == 2 else found[batch["attention_mask"] == 1]
+
+
+def difference(one: Tensor, other: Tensor) -> float:
+    """The largest, between two tensors of one shape."""
+    return float((one - other).abs().max())
+
+
+def shared_auto_class(trained: Trained) -> str:
+    """The transformers class that loads models of the task's type."""
+    from orchestrator.tasks import TASK_TYPES
+
+    return TASK_TYPES[trained.type].auto_class
+
+
+def _backbone(trained: Trained) -> SharedBackbone:
+    """The whole stream in float32, whatever the checkpoint is in."""
+    file = backbone_file(trained.backbone, trained.type, carried=trained.carried, storage=trained.storage)
+    shared = attachable(trained.backbone, trained.type, len(trained.labels), file, torch.float32)
+    own_dtype = shared.model.config.dtype
+    shared.model.float()
+    shared.model.config.dtype = own_dtype
+    return shared
+
+
+def _own_dtype(shared: SharedBackbone) -> str:
+    name = str(shared.model.config.dtype or "float32").removeprefix("torch.")
+    return name if name in DTYPES else "float32"
+
+
+def _merge(trained: Trained, attached: Attached) -> nn.Module:
+    if attached.merge is None:
+        raise _refused(trained, "what these parameters of it train is no change of weights")
+    return attached.merge()
+
+
+def _refused(trained: Trained, reason: str) -> InputError:
+    hint = "leave out --merged"
+    return InputError(trained.reference, [Problem("--merged", f"{trained.method} cannot be merged: {reason}; {hint}")])

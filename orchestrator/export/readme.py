@@ -1,0 +1,89 @@
+"""What an exported folder says of itself: what it is, and the lines that load it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import methods
+from orchestrator.export.merged import Merged, shared_auto_class
+from orchestrator.export.trained import Trained
+
+
+def adapter_readme(trained: Trained, folder: str) -> str:
+    """For an adapter's folder; the Python in it runs where our packages are installed."""
+    parts = [
+        f"# {folder}\n\nA `{trained.method}` adapter for `{trained.backbone.model}` ({trained.backbone.quantization}):"
+        f" {trained.origin}.",
+        f"```python\n{loading(trained, folder)}```",
+        "Neither Ray nor MLflow is needed. The backbone is quantized at the first use and kept in the cache.",
+    ]
+    if methods.get(trained.method).peft:
+        auto_class, labels = shared_auto_class(trained), len(trained.labels)
+        parts.append(
+            f"It is a folder of peft as well, which knows nothing of the quantization that it was trained with:"
+            f'\n\n```python\nmodel = {auto_class}.from_pretrained("{trained.backbone.model}"'
+            f"{f', num_labels={labels}' if labels else ''})\n"
+            f'model = peft.PeftModel.from_pretrained(model, "{folder}")\n```'
+        )
+    else:
+        parts.append("`method.json` says how it was made, `adapter.safetensors` holds what was trained, by name.")
+    return "\n\n".join(parts) + "\n"
+
+
+def merged_readme(trained: Trained, folder: str, merged: Merged) -> str:
+    """For a plain checkpoint's folder."""
+    return (
+        f"# {folder}\n\n`{trained.backbone.model}` with a `{trained.method}` adapter merged into it: {trained.origin}."
+        f" The adapter was trained over weights in {trained.backbone.quantization}, and these are those, unpacked, in"
+        f" {merged.dtype}.\n\n```python\nfrom transformers import {merged.auto_class}, AutoTokenizer\n\n"
+        f'model = {merged.auto_class}.from_pretrained("{folder}")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{folder}")\n```\n\n'
+        f"Its logits differ from the adapter's by {merged.largest_difference:.1e} at most"
+        f" ({merged.rows} rows of random tokens).\n"
+    )
+
+
+def loading(trained: Trained, folder: str) -> str:
+    """Python that loads an adapter and asks it something."""
+    text = "Thank you for the quick help!" if trained.labels else "Once upon a time"
+    lines = [
+        "from pathlib import Path",
+        "",
+        "import torch",
+        "from transformers import AutoTokenizer",
+        "",
+        "from methods import load_adapter",
+        "from orchestrator.backbone.pretrained import pretrained",
+        "",
+        f'folder = Path("{folder}")',
+        f"backbone = pretrained({', '.join(_arguments(trained))})",
+        "adapter = load_adapter(backbone.view(0), folder, backbone.context)",
+        "adapter.train(False)",
+        f'tokens = AutoTokenizer.from_pretrained(folder)("{text}", return_tensors="pt")',
+        "with torch.no_grad():",
+        '    logits = adapter.module(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).logits',
+    ]
+    if trained.labels:
+        labels = json.dumps(list(trained.labels), ensure_ascii=False)
+        lines.append(f"print({labels}[logits.argmax()])")
+    else:
+        lines.append("print(logits.shape)")
+    return "\n".join(lines) + "\n"
+
+
+def _arguments(trained: Trained) -> Iterator[str]:
+    """Of :func:`orchestrator.backbone.pretrained.pretrained`, those that differ from its defaults."""
+    backbone = trained.backbone
+    yield json.dumps(backbone.model, ensure_ascii=False)
+    yield json.dumps(trained.type)
+    if trained.labels:
+        yield f"labels={len(trained.labels)}"
+    if backbone.quantization != "nf4":
+        yield f'quantization="{backbone.quantization}"'
+    if backbone.quantization in ("nf4", "fp4") and not backbone.double_quantization:
+        yield "double_quantization=False"
+    if backbone.revision:
+        yield f'revision="{backbone.revision}"'
+    if backbone.compute_dtype != "float32":
+        yield f"dtype=torch.{backbone.compute_dtype}"
