@@ -54,7 +54,7 @@ def attach(view: nn.Module, params: PrefixParams, context: Context) -> Attached:
             them in some of its blocks only.
     """
     require_prompts(view)
-    _require_cache(view)
+    require_cache(view)
     require_room(view, params.tokens, context)
     if context.layers is not None:
         raise MethodError("prefix sits in every block; deep_prompt can be given some of them")
@@ -96,7 +96,8 @@ def _load(folder: Path, model: PeftModel) -> None:
     _peft.load(folder, model)
 
 
-def _require_cache(view: nn.Module) -> None:
+def require_cache(view: nn.Module) -> None:
+    """Raise the one-line error of an architecture that takes no key-value pairs from outside."""
     if not any("past_key_values" in inspect.signature(model.forward).parameters for model in (view, _inner(view))):
         raise MethodError(f"{type(view).__name__} takes no key-value pairs from outside, which a prefix needs")
 

@@ -1,4 +1,4 @@
-"""What to try: one file per method, with the same names as in ``methods``."""
+"""What to try: one file per method, with the same names and families as in ``methods``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,15 @@ def get(name: str) -> SearchSpace:
     Raises:
         KeyError: if there is none.
     """
+    family, colon, member = name.partition(":")
+    if colon and family in FAMILIES:
+        space: SearchSpace = import_module(FAMILIES[family]).space(member)
+        return space
     try:
-        space: SearchSpace = import_module(f"search_spaces.{name}").SPACE
+        space = import_module(f"search_spaces.{name}").SPACE
     except ModuleNotFoundError as error:
         raise KeyError(name) from error
     return space
+
+
+FAMILIES = {"compose": "search_spaces._compose", "peft": "search_spaces._peft_type"}
