@@ -20,6 +20,7 @@ from methods._base import Attached, Hyperparameters
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.config import Training
 from orchestrator.lanes.facts import MemoryGauge, held_bytes
+from orchestrator.lanes.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
 from orchestrator.lanes.random import RandomStream
 from orchestrator.lanes.rows import TaskRows
 from orchestrator.lanes.sources import source_batches
@@ -95,6 +96,8 @@ class TrialRun:
         self._random.resume()
         self.attached.train(True)
         loss = self.rows.type.loss(self.attached.module, self._next_batch())
+        if self.attached.penalty:
+            loss = loss + self.attached.penalty()
         self._random = RandomStream.here()
         self._note_memory()
         return loss
@@ -154,7 +157,7 @@ class TrialRun:
         if resumable:
             tensors = {f"parameter:{name}": p.detach() for name, p in self.attached.trainable().items()}
             tensors |= {f"method:{name}": tensor for name, tensor in self.attached.state().items()}
-            tensors |= self._optimizer_tensors() | self._random.tensors()
+            tensors |= optimizer_tensors(self._optimizer) | self._random.tensors()
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "state.safetensors")
 
     def restore(self, folder: Path) -> None:
@@ -170,7 +173,7 @@ class TrialRun:
                 parameter.copy_(tensors[f"parameter:{name}"])
         own = {key.removeprefix("method:"): value for key, value in tensors.items() if key.startswith("method:")}
         self.attached.load_state(own)
-        self._restore_optimizer(tensors)
+        restore_optimizer(self._optimizer, tensors)
         self._random = RandomStream.from_tensors(tensors)
         self._seek(self.step)
 
@@ -183,7 +186,8 @@ class TrialRun:
             for group in self.attached.groups
         ]
         groups = groups or [{"params": [nn.Parameter(torch.zeros(0))], "peak": 0.0}]  # torch refuses an empty list
-        return torch.optim.AdamW(groups, lr=self.params.learning_rate, weight_decay=self.params.weight_decay)
+        own = self.params
+        return make_optimizer(self.attached.optimizer, groups, own.learning_rate, own.weight_decay)
 
     def _next_batch(self) -> dict[str, Tensor]:
         if self.step < self._source_steps:
@@ -196,19 +200,6 @@ class TrialRun:
         first = self._source_steps = self.attached.source_steps(total) if self._sources else 0
         self._source_batches = source_batches(self._sources, size, step, first)
         self._batches = self.rows.training_batches(size, max(0, step - first), total - first)
-
-    def _optimizer_tensors(self) -> dict[str, Tensor]:
-        state = self._optimizer.state_dict()["state"]
-        return {f"optimizer:{index}:{name}": value for index, own in state.items() for name, value in own.items()}
-
-    def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in tensors.items():
-            if key.startswith("optimizer:"):
-                _, index, name = key.split(":")
-                state.setdefault(int(index), {})[name] = tensor
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
 
     def _note_memory(self) -> None:
         self._memory.note()
