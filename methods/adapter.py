@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from methods._architecture import Block, blocks
+from methods._architecture import Block, blocks, innermost
 from methods._base import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
 from methods._trainable import attached, train_head
 
@@ -85,13 +85,13 @@ class Wrapped(nn.Module):
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        self.layer = layer
+        self.base_layer = layer
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(super().__getattr__("layer"), name)
+            return getattr(super().__getattr__("base_layer"), name)
 
 
 class Serial(Wrapped):
@@ -103,7 +103,7 @@ class Serial(Wrapped):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape ``(..., in)`` to ``(..., width)``."""
-        z: Tensor = self.layer(x)
+        z: Tensor = self.base_layer(x)
         added: Tensor = self.adapter(z)
         return z + added
 
@@ -118,7 +118,7 @@ class Tap(Wrapped):
     def forward(self, x: Tensor) -> Tensor:
         """The layer's own result."""
         self.read[:] = [x]
-        y: Tensor = self.layer(x)
+        y: Tensor = self.base_layer(x)
         return y
 
 
@@ -132,7 +132,7 @@ class Beside(Wrapped):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape ``(..., in)`` to ``(..., width)``."""
-        y: Tensor = self.layer(x)
+        y: Tensor = self.base_layer(x)
         added: Tensor = self.adapter(self._read.pop())
         return y + added
 
@@ -144,7 +144,7 @@ def attach(view: nn.Module, params: AdapterParams, context: Context) -> Attached
         MethodError: if a block has no such site.
     """
     before = set(view.modules())
-    for block in blocks(view):
+    for block in blocks(view, context.layers):
         _wrap(view, block, params)
     heads = train_head(view, context)
     active = [m for m in view.modules() if m not in before]
@@ -171,6 +171,7 @@ def _wrap(view: nn.Module, block: Block, params: AdapterParams) -> None:
 
 
 def _width(layer: nn.Module) -> int:
+    layer = innermost(layer)
     return layer.out_features if isinstance(layer, nn.Linear) else layer.nf  # type: ignore[return-value]
 
 

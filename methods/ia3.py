@@ -32,8 +32,8 @@ class IA3Params(Hyperparameters):
 
 def attach(view: nn.Module, params: IA3Params, context: Context) -> Attached:
     """Scale every target."""
-    scaled_in = [name for block in blocks(view) for name in block.feed_forward_out]
-    scaled_out = targets(view, ("key", "value", "fused")) if params.targets != "feed_forward" else []
+    scaled_in = [name for block in blocks(view, context.layers) for name in block.feed_forward_out]
+    scaled_out = targets(view, ("key", "value", "fused"), context.layers) if params.targets != "feed_forward" else []
     if params.targets == "attention":
         scaled_in = []
     elif not scaled_in:

@@ -1,0 +1,120 @@
+"""Learned vectors added to the embeddings of the input, ``f(x + p)`` where a prompt makes ``f([p, x])``.
+
+The second way to apply a soft prompt, known from reprogramming (Elsayed et al., 2019, arXiv:1806.11146): token ``i`` of
+a row, padding not counted, gets vector ``i mod tokens``. One vector moves every token alike. No token is spent, and
+zeros begin as the identity. An encoder-decoder gets them at its encoder's input.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from methods._base import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
+from methods._trainable import attached, train_head
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdditivePromptParams(Hyperparameters):
+    """Parameters of an additive prompt.
+
+    Args:
+        tokens: how many vectors take turns.
+    """
+
+    learning_rate: float = 1e-2
+    tokens: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.tokens >= 1, "tokens", "at least 1")
+
+
+class AdditivePrompt(nn.Module):
+    """Vectors in turn, float32, zero at the start.
+
+    Args:
+        tokens: how many.
+        width: of an embedding.
+    """
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.zeros(tokens, width))
+
+    def forward(self, positions: Tensor, real: Tensor) -> Tensor:
+        """What is added at ``positions`` of shape ``(rows, tokens)``: nothing where ``real`` is 0.
+
+        Returns:
+            shape ``(rows, tokens, width)``.
+        """
+        added: Tensor = self.vectors[positions % len(self.vectors)] * real[:, :, None]
+        return added
+
+
+def attach(view: nn.Module, params: AdditivePromptParams, context: Context) -> Attached:
+    """Add the vectors behind the input embeddings, and let the head train.
+
+    Raises:
+        MethodError: if the embeddings cannot be told from the decoder's.
+    """
+    reader = _reader(view)
+    embeddings: Any = reader.get_input_embeddings()  # type: ignore[operator]
+    prompt = AdditivePrompt(params.tokens, embeddings.embedding_dim).to(embeddings.weight.device)
+    embeddings.additive_prompt = prompt
+    _add(reader, embeddings, prompt)
+    heads = train_head(view, context)
+    active = [prompt, *(part for head in heads for part in head.modules())]
+    return attached(view, "additive_prompt", params, context, active=active)
+
+
+def _reader(view: nn.Module) -> nn.Module:
+    """The module whose input embeddings are the text's, and which is told what is padding."""
+    config: Any = view.config
+    if not config.is_encoder_decoder:
+        return view
+    encoder, decoder = view.get_encoder(), view.get_decoder()  # type: ignore[operator]
+    if encoder.get_input_embeddings() is decoder.get_input_embeddings():
+        raise MethodError(f"{type(view).__name__} embeds the text and what it writes in one module")
+    return encoder  # type: ignore[no-any-return]
+
+
+def _add(reader: nn.Module, embeddings: nn.Module, prompt: AdditivePrompt) -> None:
+    """While ``reader`` runs, its mask numbers what the embeddings give."""
+    inputs: list[dict[str, Any]] = []
+
+    def begin(_: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        inputs[:] = [kwargs]
+
+    def add(_: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+        if not inputs:
+            raise MethodError("additive_prompt cannot number tokens that are embedded outside of the model")
+        positions, real = _positions(args[0], inputs[0])
+        added: Tensor = prompt(positions, real)
+        return output + added.to(output.dtype)
+
+    reader.register_forward_pre_hook(begin, with_kwargs=True)
+    embeddings.register_forward_hook(add)
+    reader.register_forward_hook(lambda *_: inputs.clear(), always_call=True)
+
+
+def _positions(tokens: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Of each of ``tokens`` in its row, those in the cache and no padding counted; and 1 where it is no padding."""
+    mask, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
+    if mask is None or mask.dim() != 2:
+        before = 0 if cache is None else cache.get_seq_length()
+        mask = torch.ones(len(tokens), before + tokens.shape[1], dtype=torch.long, device=tokens.device)
+    positions = (mask.long().cumsum(dim=1) - 1).clamp_min(0)
+    return positions[:, -tokens.shape[1] :], mask[:, -tokens.shape[1] :]
+
+
+SPEC = MethodSpec(
+    name="additive_prompt",
+    category=Category.SOFT_PROMPT,
+    reference="Elsayed et al. (2019), arXiv:1806.11146",
+    params_type=AdditivePromptParams,
+    attach=attach,
+)

@@ -1,0 +1,97 @@
+"""The biases train and nothing else but the head (Ben Zaken et al., 2022, arXiv:2106.10199).
+
+``y = W x + b`` with a frozen ``W`` and a float32 ``b`` of the view's own; about 0.1 % of an encoder's parameters.
+Architectures without biases have nothing to train this way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from methods._architecture import blocks, chosen
+from methods._base import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
+from methods._trainable import attached, compute_in_float32, train_head
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitFitParams(Hyperparameters):
+    """Parameters of BitFit.
+
+    Args:
+        biases: ``all``, those of norms included, or ``query_mlp``, the queries' and those of the feed-forward's first
+            layer, which the paper found to change most.
+    """
+
+    learning_rate: float = 1e-3
+    biases: Literal["all", "query_mlp"] = "all"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.biases in ("all", "query_mlp"), "biases", "all or query_mlp")
+
+
+def attach(view: nn.Module, params: BitFitParams, context: Context) -> Attached:
+    """Give the view biases of its own, and let the head train.
+
+    Raises:
+        MethodError: if the architecture has no such biases.
+    """
+    names = _all(view, context) if params.biases == "all" else _query_mlp(view, context)
+    if not names:
+        what = "no biases" if params.biases == "all" else "no biases at its queries and in its feed-forward"
+        raise MethodError(f"{type(view).__name__} has {what}, which are all that bitfit trains")
+    _train(view, names)
+    heads = train_head(view, context)
+    active = [part for head in heads for part in head.modules()]
+    return attached(view, "bitfit", params, context, active=active, merge=lambda: view)
+
+
+def _all(view: nn.Module, context: Context) -> list[str]:
+    parameters = (name for name, _ in view.named_parameters(remove_duplicate=False))
+    return chosen(view, (name for name in parameters if name.endswith("bias")), context)
+
+
+def _query_mlp(view: nn.Module, context: Context) -> list[str]:
+    found = blocks(view, context.layers)
+    if not any("query" in block.linears for block in found):
+        raise MethodError(f"{type(view).__name__} has no query layers of their own; biases must be all")
+    layers = [name for block in found for name in (*block.linears.get("query", ()), *block.feed_forward_in)]
+    return [f"{name}.bias" for name in layers if view.get_submodule(name).bias is not None]
+
+
+def _train(view: nn.Module, names: Iterable[str]) -> None:
+    """Replace biases by trainable float32 copies; one that several modules share stays shared."""
+    copies: dict[nn.Parameter, nn.Parameter] = {}
+    for name in names:
+        owner, _, key = name.rpartition(".")
+        module = view.get_submodule(owner)
+        bias: nn.Parameter = getattr(module, key)
+        if bias not in copies:
+            copies[bias] = nn.Parameter(bias.detach().to(torch.float32, copy=True))
+        _widen(module, bias)
+        setattr(module, key, copies[bias])
+
+
+def _widen(module: nn.Module, bias: nn.Parameter) -> None:
+    """Bring a small module to float32 as a whole; a packed layer adds its bias outside of its product."""
+    packed = isinstance(module, nn.Linear) and "weight" not in module._parameters
+    if bias.dtype == torch.float32 or packed:
+        return
+    for key, parameter in list(module.named_parameters(recurse=False)):
+        setattr(module, key, nn.Parameter(parameter.detach().float(), requires_grad=parameter.requires_grad))
+    compute_in_float32(module)
+
+
+SPEC = MethodSpec(
+    name="bitfit",
+    category=Category.SELECTIVE,
+    reference="Ben Zaken et al. (2022), arXiv:2106.10199",
+    params_type=BitFitParams,
+    attach=attach,
+    supports_merge=True,
+)
