@@ -93,7 +93,7 @@ def dimensions(view: nn.Module) -> dict[str, int]:
 
 
 def number_positions(model: nn.Module) -> None:
-    """Derive position ids from the attention mask in every pass of a decoder, a generating one included.
+    """Derive position ids, where none are given, from the attention mask of a decoder, a generating one included.
 
     Virtual tokens and key-value pairs stand before the padding, so the distance from them to the text would otherwise
     grow with the padding, and a row's result would depend on the batch that it is in. Rows without padding are as in
@@ -116,7 +116,7 @@ def is_decoder(model: nn.Module) -> bool:
 def _number(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
     mask, inputs = kwargs.get("attention_mask"), kwargs.get("inputs_embeds")
     inputs = kwargs.get("input_ids") if inputs is None else inputs
-    if isinstance(mask, Tensor) and mask.dim() == 2 and inputs is not None:
+    if kwargs.get("position_ids") is None and isinstance(mask, Tensor) and mask.dim() == 2 and inputs is not None:
         positions = (mask.long().cumsum(dim=1) - 1).clamp_min(0)
         kwargs["position_ids"] = positions[:, -inputs.shape[1] :]
     return args, kwargs

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import torch
 from peft import PeftModel, PromptEncoderConfig, PromptEncoderReparameterizationType
 from torch import nn
 
@@ -59,7 +60,8 @@ def attach(view: nn.Module, params: PTuningParams, context: Context) -> Attached
     )
     attached = _peft.attached(view, config, "p_tuning", params, context)
     number_positions(attached.module)
-    return replace(attached, load=lambda folder: _load(folder, attached.module))
+    # an LSTM's last bits are others where gradients are kept; saved are those that predictions are made with
+    return replace(attached, save=torch.no_grad()(attached.save), load=lambda folder: _load(folder, attached.module))
 
 
 def _load(folder: Path, model: PeftModel) -> None:
