@@ -16,7 +16,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from methods import _peft
-from methods._architecture import Role, pattern, targets
+from methods._architecture import Role, innermost, pattern, targets
 from methods._base import Attached, Context, Hyperparameters, MethodError, ParameterGroup
 
 ATTENTION: tuple[Role, ...] = ("query", "key", "value", "fused", "attention_output")
@@ -135,7 +135,7 @@ def updated_layers(model: PeftModel) -> Iterator[tuple[str, LoraLayer]]:
 
 def _require_room(view: nn.Module, names: Iterable[str], rank: int, field: str) -> None:
     for name in names:
-        rows, columns = _shape(view.get_submodule(name))
+        rows, columns = _shape(innermost(view.get_submodule(name)))
         if rank > min(rows, columns):
             message = f"{name} is {rows} x {columns} and has no more than {min(rows, columns)} to update"
             raise MethodError(f"{field} is {rank}; {message}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +18,16 @@ class SearchSpace:
         distributions: an Optuna distribution per parameter of the method.
         default: the literature's configuration, the method's first trial; a value for each distribution.
         sources: where each range comes from, by parameter.
+        switches: pattern of further parameters, which are true unless an override searches them.
     """
 
     distributions: Mapping[str, BaseDistribution]
     default: Mapping[str, Any]
     sources: Mapping[str, str]
+    switches: str = ""
+
+    def known(self, name: str) -> BaseDistribution | None:
+        """What can be searched under a name; ``None`` if nothing can."""
+        if self.switches and re.fullmatch(self.switches, name):
+            return CategoricalDistribution([True, False])
+        return self.distributions.get(name)

@@ -34,12 +34,12 @@ def resolve(method: str, overrides: Mapping[str, Override]) -> SearchSpace:
     problems = []
     for name, override in overrides.items():
         try:
-            distributions[name] = _override(_known(distributions, name), override)
+            distributions[name] = _override(_known(space, name), override)
         except ValueError as error:
             problems.append(Problem(f"{method}.{name}", str(error)))
     if problems:
         raise InputError("search_space", problems)
-    default = {name: nearest(distributions[name], value) for name, value in space.default.items()}
+    default = {name: nearest(chosen, space.default.get(name, True)) for name, chosen in distributions.items()}
     return SearchSpace(distributions=distributions, default=default, sources=space.sources)
 
 
@@ -58,11 +58,11 @@ def nearest(distribution: BaseDistribution, value: Any) -> Any:
     return min(distribution.low + steps * distribution.step, distribution.high)
 
 
-def _known(distributions: Mapping[str, BaseDistribution], name: str) -> BaseDistribution:
-    if name in distributions:
-        return distributions[name]
-    close = difflib.get_close_matches(name, distributions, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(distributions))}"
+def _known(space: SearchSpace, name: str) -> BaseDistribution:
+    if known := space.known(name):
+        return known
+    close = difflib.get_close_matches(name, space.distributions, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(space.distributions))}"
     raise ValueError(f"unknown parameter; {hint}")
 
 

@@ -1,0 +1,298 @@
+"""Several methods on one view: names, parameters, layers, and that each part does what it does alone."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import methods
+import search_spaces
+from methods._architecture import blocks
+from methods._base import Attached, MethodError
+from methods._compose_parts import Part, methods_of, parse
+from orchestrator.search.space import resolve
+
+pytestmark = pytest.mark.filterwarnings(
+    # peft 0.21 still asks transformers 5 by its old name when it loads an adapter
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
+)
+
+
+def attach(case, member: str, **params) -> Attached:
+    spec = methods.get(f"compose:{member}")
+    attached = case.attach(spec, spec.params_type.from_dict({k.replace("__", "."): v for k, v in params.items()}))
+    attached.train(False)
+    return attached
+
+
+def nudge(parameters) -> None:
+    torch.manual_seed(13)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter += 0.1 * torch.randn_like(parameter)
+
+
+def kinds(attached: Attached) -> set[str]:
+    """Which families of parameters train, by what their names give away."""
+    marks = {"lora_": "lora", "ia3_": "ia3", "adapter.": "adapter", "prompt_encoder": "prefix", "classifier": "head"}
+    return {kind for name in attached.trainable() for mark, kind in marks.items() if mark in name}
+
+
+def test_a_name_says_the_parts() -> None:
+    assert parse("prefix+adapter") == (Part("prefix", "prefix"), Part("adapter", "adapter"))
+    assert parse("serial=adapter+oft=peft:oft+peft:boft") == (
+        Part("serial", "adapter"),
+        Part("oft", "peft:oft"),
+        Part("boft", "peft:boft"),
+    )
+    assert methods_of("compose:serial=adapter+lora") == ("adapter", "lora")
+    assert methods_of("lora") == ("lora",)
+
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        ("", "'' is no part; write METHOD or NAME=METHOD, with + between parts"),
+        ("lora+", "'' is no part"),
+        ("lora + ia3", "'lora ' is no part"),
+        ("a.b=lora", "'a.b=lora' is no part"),
+        ("lora+compose:ia3", "'compose:ia3' is no part"),
+        ("adapter+adapter", "two parts are called adapter; name them, as in first=adapter+second=adapter"),
+        ("full+lora", "full cannot be part of a composition: it trains every weight already"),
+        ("lora+linear_probe", "linear_probe cannot be part of a composition: it trains the head, which every"),
+        ("x=hard_prompt+lora", "hard_prompt cannot be part of a composition: it trains nothing"),
+        ("lora+second=dora", "lora and second both sit in LoRA's place; take one of them"),
+        ("prefix+lora+prompt", "prefix and prompt both put virtual tokens before the input; take one of them"),
+    ],
+)
+def test_an_impossible_name_is_one_clear_line(member: str, message: str) -> None:
+    with pytest.raises(MethodError) as raised:
+        methods.get(f"compose:{member}")
+    assert str(raised.value).startswith(f"compose:{member}: {message}")
+    assert "\n" not in str(raised.value)
+
+
+def test_an_unknown_part_is_no_method() -> None:
+    with pytest.raises(KeyError, match="lroa"):
+        methods.get("compose:adapter+lroa")
+    with pytest.raises(KeyError, match="lroa"):
+        search_spaces.get("compose:adapter+lroa")
+
+
+def test_parameters_are_flat_and_each_part_checks_its_own() -> None:
+    kind = methods.get("compose:serial=adapter+lora").params_type
+    params = kind.from_dict({"batch_size": 8, "serial.bottleneck": 4, "lora.rank": 2, "layer_1": False})
+    assert params.parts["serial"].bottleneck == 4
+    assert {part.batch_size for part in params.parts.values()} == {8}
+    assert (params.parts["lora"].learning_rate, params.learning_rate) == (2e-4, 1e-3)
+    flat = params.to_dict()
+    assert {"batch_size", "serial.placement", "lora.learning_rate", "layer_1"} <= set(flat)
+    assert not {"lora.batch_size", "serial.warmup", "lora.weight_decay"} & set(flat)
+    assert kind.from_dict(flat) == params
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"serial.bottlneck": 4}, "serial: unknown parameter 'bottlneck'"),
+        ({"adapter.bottleneck": 4}, "unknown parameter 'adapter.bottleneck'; known: .*serial.bottleneck"),
+        ({"serial.batch_size": 4}, "unknown parameter 'serial.batch_size'"),
+        ({"serial.bottleneck": 0}, "serial: bottleneck is 0; it must be at least 1"),
+        ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
+        ({"layer_1": 1}, "layer_1 is 1; it must be true or false"),
+        ({"lora.on": "no"}, "lora.on is 'no'; it must be true or false"),
+        ({"other.layer_1": True}, "unknown parameter 'other.layer_1'"),
+    ],
+)
+def test_an_impossible_parameter_is_one_clear_line(values, message) -> None:
+    with pytest.raises(MethodError, match=message):
+        methods.get("compose:serial=adapter+lora").params_type.from_dict(values)
+
+
+def test_each_part_learns_at_its_own_rate_and_the_head_at_the_compositions(make_case) -> None:
+    case = make_case("encoder", "classification", "nf4")
+    rates = {"learning_rate": 1e-2, "adapter__learning_rate": 1e-3, "lora__learning_rate": 2e-3, "lora__lr_ratio": 4.0}
+    attached = attach(case, "adapter+lora", **rates)
+    names = {id(p): name for name, p in attached.trainable().items()}
+    found = {names[id(p)]: 1e-2 * group.multiplier for group in attached.groups for p in group.parameters}
+    wanted = {"adapter.": 1e-3, "lora_A": 2e-3, "lora_B": 8e-3, "classifier": 1e-2, "pooler": 1e-2}
+    for mark, rate in wanted.items():
+        assert {round(value, 9) for name, value in found.items() if mark in name} == {rate}, mark
+
+
+@pytest.mark.parametrize("member", ["lora+adapter", "adapter+ia3+lora", "adapter+prefix+lora", "lora+hra=peft:hra"])
+def test_each_part_does_what_it_does_alone(member: str, make_case, tmp_path: Path) -> None:
+    """What one part has learned, read by its own method on a bare view, gives what the composition gave."""
+    case = make_case("decoder", "causal-lm", "none")
+    for name in member.replace("hra=", "").split("+"):
+        attached = attach(case, member)
+        part = name.removeprefix("peft:")
+        mark = {"lora": "lora_", "ia3": "ia3_", "adapter": "adapter.", "prefix": "prompt_encoder", "hra": "hra_"}
+        nudge([p for n, p in attached.trainable().items() if mark[part] in n])
+        folder = tmp_path / part
+        folder.mkdir()
+        attached.save(folder)
+        assert {f.name for f in folder.iterdir() if f.is_dir()} == {p.name for p in parse(member)}
+        forget_wrappers(folder / part)
+        alone = methods.load_adapter(case.view(), folder / part, case.shared.context)
+        alone.train(False)
+        before = case.logits(attached.module)
+        if "prefix" in member and part != "prefix":
+            continue  # even zeros take attention away from the input
+        torch.testing.assert_close(case.logits(alone.module), before, atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(before, case.logits(case.view()), atol=1e-3)
+
+
+def forget_wrappers(folder: Path) -> None:
+    """Give the tensors of a part the names that they have where no other part is around them."""
+    for file in folder.glob("*.safetensors"):
+        save_file({name.replace(".base_layer", ""): tensor for name, tensor in load_file(file).items()}, file)
+
+
+def test_what_comes_later_wraps_what_came_before(make_case) -> None:
+    """Longhand: the adapter behind a layer reads the layer with its low-rank update in it."""
+    case = make_case("encoder", "classification", "none")
+    attached = attach(case, "adapter+lora", lora__rank=2, adapter__bottleneck=3)
+    nudge(attached.trainable().values())
+    layer = blocks(attached.module)[1].feed_forward_out[0]
+    serial, plain = attached.module.get_submodule(layer), case.view().get_submodule(layer)
+    lora, adapter = serial.base_layer, serial.adapter
+    x = torch.randn(2, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        a, b = lora.lora_A["default"].weight.double(), lora.lora_B["default"].weight.double()
+        z = x.double() @ (plain.weight.double() + lora.scaling["default"] * b @ a).T + plain.bias.double()
+        inner = torch.relu(z @ adapter.down.weight.double().T + adapter.down.bias.double())
+        y = z + inner @ adapter.up.weight.double().T + adapter.up.bias.double()
+        torch.testing.assert_close(serial(x).double(), y, atol=1e-5, rtol=1e-5)
+
+
+def test_serial_and_parallel_adapters_sit_at_one_layer(make_case) -> None:
+    case = make_case("encoder", "classification", "none")
+    placed = {"serial__placement": "pfeiffer", "parallel__placement": "parallel"}
+    attached = attach(case, "serial=adapter+parallel=adapter", **placed)
+    nudge(attached.trainable().values())
+    outer = attached.module.get_submodule(blocks(attached.module)[0].feed_forward_out[0])
+    assert (type(outer).__name__, type(outer.base_layer).__name__) == ("Beside", "Serial")
+    assert torch.isfinite(case.logits(attached.module)).all()
+
+
+def inside(attached: Attached, mark: str) -> set[int]:
+    """The blocks with a trained parameter whose name has ``mark`` in it."""
+    names = {id(p): name for name, p in attached.trainable().items()}
+    return {
+        number
+        for number, block in enumerate(blocks(attached.module))
+        for p in block.module.parameters()
+        if mark in names.get(id(p), "")
+    }
+
+
+def test_switches_say_which_block_a_part_sits_in(make_case) -> None:
+    case = make_case("encoder", "classification", "nf4")
+    attached = attach(case, "adapter+lora", layer_0=False, lora__layer_2=False, adapter__layer_1=True)
+    assert (inside(attached, "adapter."), inside(attached, "lora_")) == ({1, 2}, {1})
+    assert kinds(attached) == {"adapter", "lora", "head"}
+
+
+@pytest.mark.parametrize(
+    "off", [{"lora__on": False}, {"lora__layer_0": False, "lora__layer_1": False, "lora__layer_2": False}]
+)
+def test_a_part_that_is_off_everywhere_is_left_out(off, make_case, tmp_path: Path) -> None:
+    case = make_case("encoder", "classification", "nf4")
+    attached = attach(case, "adapter+lora", **off)
+    assert kinds(attached) == {"adapter", "head"}
+    nudge(attached.trainable().values())
+    attached.save(tmp_path)
+    back = methods.load_adapter(case.view(), tmp_path, case.shared.context)
+    back.train(False)
+    assert torch.equal(case.logits(back.module), case.logits(attached.module))
+
+
+@pytest.mark.parametrize(
+    ("member", "params", "message"),
+    [
+        ("adapter+lora", {"layer_7": True}, "layer_7 is not there: the backbone has 3 blocks, layer_0 to layer_2"),
+        ("adapter+lora", {"lora__layer_3": False}, "lora.layer_3 is not there: the backbone has 3 blocks"),
+        ("adapter+lora", {"lora__on": False, "adapter__on": False}, "every part of compose:adapter.lora is switched"),
+        ("adapter+prefix", {"layer_1": False}, "prefix.* sits in every block"),
+    ],
+)
+def test_switches_that_cannot_be_are_one_clear_line(member, params, message, make_case) -> None:
+    with pytest.raises(MethodError, match=message) as raised:
+        attach(make_case("encoder", "classification", "nf4"), member, **params)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_part_that_cannot_keep_to_some_blocks_is_left_out_when_it_is_off(make_case) -> None:
+    case = make_case("encoder", "classification", "nf4")
+    off = {"prefix__on": False, "layer_1": False}
+    assert inside(attach(case, "adapter+prefix", **off), "adapter.") == {0, 2}
+
+
+@pytest.mark.parametrize("member", ["lora+ia3", "last_layers+lora", "ia3+hra=peft:hra"])
+def test_a_merged_composition_equals_the_unmerged_one(member: str, make_case) -> None:
+    case = make_case("decoder", "classification", "nf4")
+    attached = attach(case, member)
+    nudge(attached.trainable().values())
+    before, checksum = case.logits(attached.module), case.shared.checksum()
+    assert attached.merge is not None
+    merged = attached.merge()
+    torch.testing.assert_close(case.logits(merged), before, atol=1e-4, rtol=1e-4)
+    assert {type(m).__module__.partition(".")[0] for m in merged.modules()}.isdisjoint({"peft"})
+    assert case.shared.checksum() == checksum
+
+
+def test_two_parts_that_rewrite_the_weight_of_one_layer_are_refused(make_case) -> None:
+    with pytest.raises(MethodError, match=r"second computes with the weight of bert.*, which another part changes"):
+        attach(make_case("encoder", "classification", "nf4"), "peft:hra+second=peft:oft")
+
+
+def test_one_part_that_cannot_be_merged_is_enough() -> None:
+    assert methods.get("compose:lora+ia3").supports_merge
+    assert not methods.get("compose:lora+adapter").supports_merge
+
+
+def test_copies_of_the_backbones_weights_are_read_from_the_folder(make_case, tmp_path: Path) -> None:
+    """Under names that do not know that other parts have wrapped the layers since."""
+    case = make_case("encoder", "classification", "nf4")
+    attached = attach(case, "adapter+lora+last_layers")
+    nudge(attached.trainable().values())
+    attached.save(tmp_path)
+    without = dataclasses.replace(case.shared.context, original=missing)
+    back = methods.load_adapter(case.shared.view(99), tmp_path, without)
+    back.train(False)
+    assert torch.equal(case.logits(back.module), case.logits(attached.module))
+
+
+def missing(name: str) -> Tensor:
+    raise KeyError(f"{name} was not kept")
+
+
+def test_two_parts_that_both_replace_the_forward_pass_are_refused(make_case) -> None:
+    with pytest.raises(MethodError, match="adalora and prefix both replace the model's forward pass; take one"):
+        attach(make_case("decoder", "classification", "nf4"), "adalora+prefix")
+
+
+def test_overrides_search_switches_and_leave_the_rest_on(make_case) -> None:
+    name, switch = "compose:serial=adapter+lora", {"choices": [True, False]}
+    space = resolve(name, {"layer_0": switch, "serial.layer_2": switch, "lora.on": {"value": False}})
+    plain = search_spaces.get(name)
+    assert set(space.distributions) - set(plain.distributions) == {"layer_0", "serial.layer_2", "lora.on"}
+    assert (space.default["layer_0"], space.default["serial.layer_2"], space.default["lora.on"]) == (True, True, False)
+    params = methods.get(name).params_type.from_dict(dict(space.default))
+    assert params.layers("serial", 3) is None
+    assert params.layers("lora", 3) == frozenset()
+    assert plain.default["lora.learning_rate"] == search_spaces.get("lora").default["learning_rate"]
+    assert set(plain.distributions) == set(plain.default)
+    assert "lora.batch_size" not in plain.distributions
+
+
+def test_a_module_that_wraps_layers_hides_none_of_them(make_case) -> None:
+    case = make_case("encoder", "classification", "nf4")
+    attached = attach(case, "adapter+lora+hra=peft:hra")
+    bare = {b.name: b.linears for b in blocks(case.view())}
+    assert {b.name: b.linears for b in blocks(attached.module)} == bare
+    assert isinstance(attached.module, nn.Module)
