@@ -206,7 +206,6 @@ class MethodSpec(Generic[ParamsT]):
         needs_original: trains backbone weights, so the unquantized checkpoint must be at hand.
         original_for: values of parameters for which it must be at hand as well, by parameter.
         trains: has something to train; a method without is scored once, as it is.
-        needs_sources: takes part only where the task names others to learn from first.
     """
 
     name: str
@@ -221,4 +220,3 @@ class MethodSpec(Generic[ParamsT]):
     needs_original: bool = False
     original_for: Mapping[str, frozenset[str]] = field(default_factory=dict)
     trains: bool = True
-    needs_sources: bool = False

@@ -319,7 +319,7 @@ def test_a_handful_of_draws_run_or_are_refused_in_one_line(method, make_case):
     task = "classification" if "classification" in method.tasks else "causal-lm"
     ran, refusals = 0, []
     for params in random.Random(2).sample(draws(method, 40), 5):
-        for kind in ("encoder", "decoder") if task == "classification" else ("decoder",):
+        for kind in ("encoder", "decoder", "encoder-decoder") if task == "classification" else ("decoder",):
             case = make_case(kind, task, "nf4")
             try:
                 attached = case.attach(method, params)
