@@ -17,7 +17,7 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
 from methods import _peft
-from methods._architecture import pattern, targets
+from methods._architecture import innermost, pattern, targets
 from methods._base import Attached, Category, Context, MethodError, MethodSpec
 from methods._low_rank import TARGETS
 from methods._peft_type_fit import fitted, shape
@@ -112,7 +112,7 @@ def _config(view: nn.Module, params: PeftTypeParams, context: Context) -> PeftCo
         _require_place(view, params, context)
         return params.config()
     names = targets(view, TARGETS[params.to_dict()["targets"]], context.layers)
-    sizes = fitted(params, {shape(view.get_submodule(name)) for name in names})
+    sizes = fitted(params, {shape(innermost(view.get_submodule(name))) for name in names})
     return params.config(**sizes, target_modules=pattern(names))
 
 
