@@ -1,0 +1,93 @@
+"""Additive prompts against longhand float64 math, with padding, in an encoder-decoder and with a cache."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import methods
+from methods._base import MethodError
+from methods.additive_prompt import AdditivePromptParams
+
+
+def attach(case, tokens: int):
+    attached = case.attach(methods.get("additive_prompt"), AdditivePromptParams(tokens=tokens))
+    torch.manual_seed(17)
+    with torch.no_grad():
+        vectors(attached).normal_(std=0.5)
+    attached.train(False)
+    return attached
+
+
+def vectors(attached) -> nn.Parameter:
+    (found,) = (p for name, p in attached.trainable().items() if name.endswith("additive_prompt.vectors"))
+    return found
+
+
+def add_by_hand(model: nn.Module, prompt: Tensor, mask: Tensor) -> None:
+    """Token by token; in an encoder-decoder to what its encoder reads."""
+
+    def add(_: nn.Module, __: tuple[Tensor], embedded: Tensor) -> Tensor:
+        rows = []
+        for row, real in zip(embedded, mask.tolist(), strict=True):
+            seen, tokens = 0, []
+            for token, here in zip(row, real, strict=True):
+                tokens.append(token + prompt[seen % len(prompt)] if here else token)
+                seen += here
+            rows.append(torch.stack(tokens))
+        return torch.stack(rows)
+
+    reader = model.get_encoder() if model.config.is_encoder_decoder else model
+    reader.get_input_embeddings().register_forward_hook(add)
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_vectors_take_turns_over_the_real_tokens(tokens, case):
+    if case.quantization != "none":
+        pytest.skip("a plain model has other weights than a quantized one")
+    attached = attach(case, tokens)
+    reference = case.plain().double()
+    prompt = vectors(attached).detach().double().requires_grad_(True)
+    add_by_hand(reference, prompt, case.batch()["attention_mask"])
+    torch.testing.assert_close(case.logits(attached.module).double(), case.logits(reference), atol=1e-4, rtol=1e-4)
+    for module in (attached.module, reference):
+        module(**case.batch(), labels=case.labels()).loss.backward()
+    torch.testing.assert_close(vectors(attached).grad.double(), prompt.grad, atol=1e-5, rtol=1e-3)
+
+
+def test_generation_with_a_cache_goes_on_counting(make_case):
+    case = make_case("decoder", "causal-lm", "nf4")
+    attached = attach(case, 4)
+    batch, generated = case.batch(), []
+    for cached in (True, False):
+        with torch.no_grad():
+            generated.append(
+                attached.module.generate(
+                    **batch,
+                    max_new_tokens=6,
+                    min_new_tokens=6,
+                    do_sample=False,
+                    use_cache=cached,
+                    output_logits=True,
+                    return_dict_in_generate=True,
+                )
+            )
+    torch.testing.assert_close(*(torch.stack(out.logits) for out in generated), atol=1e-5, rtol=1e-5)
+    assert torch.equal(*(out.sequences for out in generated))
+
+
+def test_a_cache_without_a_mask_goes_on_counting(make_case):
+    case = make_case("decoder", "causal-lm", "nf4")
+    model, tokens = attach(case, 4).module, case.batch(padded=False)["input_ids"]
+    with torch.no_grad():
+        whole = model(input_ids=tokens).logits[:, 6:]
+        cache = model(input_ids=tokens[:, :6], use_cache=True).past_key_values
+        rest = model(input_ids=tokens[:, 6:], past_key_values=cache).logits
+    torch.testing.assert_close(rest, whole, atol=1e-5, rtol=1e-5)
+
+
+def test_tokens_that_are_embedded_outside_of_the_model_are_refused(make_case):
+    case = make_case("decoder", "causal-lm", "nf4")
+    model = attach(case, 4).module
+    case.logits(model)
+    with pytest.raises(MethodError, match="cannot number tokens that are embedded outside of the model"):
+        model.get_input_embeddings()(case.batch()["input_ids"])

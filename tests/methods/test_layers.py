@@ -1,0 +1,53 @@
+"""Methods that are told to sit in some blocks alone."""
+
+import re
+
+import pytest
+
+import methods
+from methods._architecture import blocks, pattern, targets
+from methods._base import MethodError
+
+pytestmark = [
+    # peft 0.21 still asks transformers 5 by its old name when it attaches
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+]
+
+
+def sits_in(case, name: str, layers: frozenset[int]) -> set[str]:
+    """The prefixes of the blocks in which a method trains anything."""
+    spec = methods.get(name)
+    attached = case.attach(spec, spec.params_type(), layers=layers)
+    body = [n for n in attached.trainable() if not any(f"{head}." in n for head in case.context.head)]
+    return {match[1] if (match := re.search(r"((?:layer|layers|block)\.\d+)\.", n)) else n for n in body}
+
+
+@pytest.mark.parametrize("name", ["adapter", "ia3", "lora", "bitfit", "norm_tuning"])
+def test_a_method_sits_in_the_layers_that_it_is_told(name, make_case):
+    case = make_case("encoder", "classification", "nf4")
+    assert sits_in(case, name, frozenset({0, 2})) == {"layer.0", "layer.2"}
+    with pytest.raises(MethodError, match="layers is 1, 7; BertForSequenceClassification has 0 to 2"):
+        sits_in(case, name, frozenset({1, 7}))
+    with pytest.raises(MethodError, match="layers is empty"):
+        sits_in(case, name, frozenset())
+
+
+def test_a_decoders_blocks_are_counted_after_its_encoders(make_case):
+    view = make_case("encoder-decoder", "classification", "nf4").view()
+    names = [block.name for block in blocks(view, frozenset({1, 2}))]
+    assert names == ["transformer.encoder.block.1", "transformer.decoder.block.0"]
+
+
+def test_a_pattern_matches_its_names_and_no_others(make_case):
+    for kind in ("encoder", "decoder", "encoder-decoder"):
+        view = make_case(kind, "classification", "nf4").view()
+        chosen = targets(view, ("query", "feed_forward"), frozenset({0, 2}))
+        expression = pattern([*chosen, "embeddings.norm"])
+        every = [*(name for name, _ in view.named_modules()), "embeddings.norm", "embeddings.norms"]
+        assert {name for name in every if re.fullmatch(expression, name)} == {*chosen, "embeddings.norm"}
+
+
+def test_a_pattern_writes_what_differs_in_a_number_once():
+    names = [f"model.layers.{index}.mlp.up_proj" for index in range(40)]
+    assert len(pattern(names)) < 4 * 40
+    assert pattern(names[:1]) == r"model\.layers\.0\.mlp\.up_proj"
