@@ -1,17 +1,28 @@
 """The folder that a trained adapter is kept in, and how it is read back.
 
-Every folder holds ``method.json``:
+Every folder holds ``method.json`` (UTF-8), with these keys:
 
 - ``format``: 1;
-- ``method``: the name of a file in this package;
-- ``params``: the method's parameters;
-- ``task``: the task's type;
+- ``method``: the method's name, as in ``sweep.yaml``;
+- ``params``: its parameters, by the names in its parameter class;
+- ``task``: the task's type, ``classification`` or ``causal-lm``;
 - ``backbone``: hub id or folder of the backbone that it was trained on;
-- ``head``: the modules that are saved whole, since the backbone's checkpoint does not hold them.
+- ``head``: full names of the modules that are saved whole, since the backbone's checkpoint does not hold them.
 
-Beside it stands either a `peft` adapter (``adapter_config.json``, ``adapter_model.safetensors``), which
-``peft.PeftModel.from_pretrained`` reads, or ``adapter.safetensors``: the trained tensors in float32, each under the
-name that it has in the attached model.
+Beside it stand the tensors, in one of three layouts:
+
+- of a method of `peft`, ``adapter_config.json`` and ``adapter_model.safetensors``, which
+  ``peft.PeftModel.from_pretrained`` reads; the head is among ``modules_to_save``;
+- of a method of our own, ``adapter.safetensors``: everything that was trained, nothing else, in float32. The
+  backbone's own parameters have the names of transformers (``bert.encoder.layer.5.output.dense.bias``). What a method
+  adds is named after its place: where a layer is wrapped, the wrapper takes the layer's name and the new parts follow
+  (``bert.encoder.layer.5.output.dense.adapter.down.weight``). Trained backbone weights are whole matrices of shape
+  ``(out, in)`` and not differences, also where transformers keeps the transpose (GPT-2); other shapes are the
+  modules' own;
+- of a composition, ``adapter.safetensors`` with the head, and a folder for each part, by the part's name, that is
+  itself one of these.
+
+The names alone do not say what a forward pass does with the tensors; the method's file does.
 """
 
 from __future__ import annotations

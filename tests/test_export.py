@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import methods
+from methods._base import MethodError
 from orchestrator import cli
 from orchestrator.backbone.pretrained import pretrained
 from orchestrator.backbone.shared import load
@@ -47,10 +48,12 @@ SHAPE |= {"intermediate_size": 64, "max_position_embeddings": 64, "pad_token_id"
 SHAPE |= {"initializer_range": 0.2}
 GPT2: dict[str, Any] = {"vocab_size": 32, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
 GPT2 |= {"initializer_range": 0.2, "bos_token_id": 1, "eos_token_id": 1}
+T5: dict[str, Any] = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("BertConfig", SHAPE),
     "gpt2": ("GPT2Config", GPT2),  # transposed weights, tied embeddings, no padding token
     "llama": ("LlamaConfig", {**SHAPE, "num_key_value_heads": 2, "bos_token_id": None}),
+    "t5": ("T5Config", {"vocab_size": 32, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4} | T5),
     "qwen3": ("Qwen3Config", {**SHAPE, "num_key_value_heads": 2, "head_dim": 16, "dtype": "bfloat16"}),
 }
 
@@ -147,7 +150,7 @@ def adapters_logits(left: Left, folder: Path, task: str) -> tuple[dict[str, Tens
     backbone = pretrained(str(left.checkpoint), task, labels=labels)  # type: ignore[arg-type]
     attached = methods.load_adapter(backbone.view(99), folder, backbone.context)
     attached.train(False)
-    batch = sample(attached.module, AutoTokenizer.from_pretrained(folder))
+    batch = sample(backbone.model.config, AutoTokenizer.from_pretrained(folder))
     return batch, logits(attached.module, batch)
 
 
@@ -161,7 +164,10 @@ MERGES = [
     ("gpt2", "causal-lm", "full", {}),
     ("llama", "classification", "last_layers", {}),
     ("llama", "causal-lm", "lora", {"rslora": True}),
+    ("t5", "classification", "lora", {}),
 ]
+TASKS = [("bert", "classification"), ("gpt2", "classification"), ("gpt2", "causal-lm"), ("llama", "causal-lm")]
+TASKS += [("t5", "classification")]
 
 
 @pytest.mark.parametrize(("kind", "task", "method", "params"), MERGES, ids=lambda value: str(value or "-"))
@@ -185,6 +191,22 @@ def test_a_merged_checkpoint_answers_like_the_adapter(
     else:
         assert plain.config.id2label == dict(enumerate(LABELS))
     assert AutoTokenizer.from_pretrained(tmp_path / "plain")("good").input_ids
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("kind", "task"), TASKS, ids=["-".join(pair) for pair in TASKS])
+@pytest.mark.parametrize("method", [name for name in methods.names() if methods.get(name).supports_merge])
+def test_whatever_merges_can_be_exported(leave: Leave, tmp_path: Path, kind: str, task: str, method: str) -> None:
+    try:
+        left = leave(kind, task, method)
+    except MethodError as error:
+        pytest.skip(str(error))
+    left.export(tmp_path / "adapter")
+    made = left.export(tmp_path / "plain", merged=True)
+    batch, wanted = adapters_logits(left, tmp_path / "adapter", task)
+    plain = getattr(transformers, TASK_TYPES[task].auto_class).from_pretrained(tmp_path / "plain")
+    torch.testing.assert_close(logits(plain, batch), wanted, rtol=1e-4, atol=1e-4)
+    assert made.merged is not None
 
 
 def test_tied_embeddings_are_stored_once(leave: Leave, tmp_path: Path) -> None:
@@ -212,13 +234,17 @@ def test_weights_are_in_the_checkpoints_own_precision_unless_told(
 
 
 @pytest.mark.parametrize(
-    ("method", "reason"),
-    [("prefix", "what it adds to the input is no weight"), ("adapter", "what it adds between the layers is no weight")],
+    ("method", "params", "reason"),
+    [
+        ("prefix", {}, "what it adds to the input is no weight"),
+        ("adapter", {}, "what it adds between the layers is no weight"),
+        ("linear_probe", {"pooling": "mean"}, "with these parameters it does more than change weights"),
+    ],
 )
 def test_what_cannot_be_merged_is_refused_and_leaves_nothing(
-    leave: Leave, tmp_path: Path, method: str, reason: str
+    leave: Leave, tmp_path: Path, method: str, params: dict[str, Any], reason: str
 ) -> None:
-    left = leave("bert", "classification", method)
+    left = leave("bert", "classification", method, **params)
     with pytest.raises(InputError) as caught:
         left.export(tmp_path / "out" / "plain", merged=True)
     (line,) = caught.value.lines()
@@ -264,7 +290,10 @@ def own_lines(folder: Path) -> str:
 def test_the_folders_own_lines_load_it_without_ray_and_mlflow(leave: Leave, tmp_path: Path) -> None:
     leave("bert", "classification", "adapter").export(tmp_path / "adapter")
     blocked = "import sys\nsys.modules |= dict.fromkeys(['ray', 'mlflow', 'optuna'])\n"
-    command, environment = [sys.executable, "-c", blocked + own_lines(tmp_path / "adapter")], {**os.environ, "OMP_NUM_THREADS": "1"}
+    command, environment = (
+        [sys.executable, "-c", blocked + own_lines(tmp_path / "adapter")],
+        {**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in LABELS

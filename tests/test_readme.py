@@ -14,6 +14,9 @@ from pyarrow import parquet
 import methods
 from orchestrator.cli import app
 from orchestrator.config import load_config
+from orchestrator.export.readme import loading
+from orchestrator.export.trained import Trained
+from orchestrator.tracking.bundle import BundleBackbone
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -65,8 +68,24 @@ def test_every_make_target_is_there() -> None:
     assert set(re.findall(r"`make ([\w-]+)`", TEXT)) <= targets
 
 
-def test_what_the_python_block_loads_is_a_registered_name() -> None:
-    (block,) = blocks("python")
+def test_what_the_first_python_block_loads_is_a_registered_name() -> None:
+    block = blocks("python")[0]
     compile(block, "README.md", "exec")
     (name,) = re.findall(r"models:/([\w-]+)@champion", block)
     assert name in load_config(ROOT / "examples" / "airline.yaml").tasks
+
+
+def test_the_last_python_block_is_what_exported_folders_say() -> None:
+    nothing: dict[str, Any] = dict.fromkeys(("reference", "name", "origin", "method", "adapter", "tokenizer"), "")
+    config = load_config(ROOT / "examples" / "airline.yaml").backbone
+    backbone = BundleBackbone(
+        model=config.model,
+        quantization=config.quantization,
+        double_quantization=config.double_quantization,
+        compute_dtype="float32",
+        digest="",
+        checksum="",
+    )
+    labels = ("negative", "neutral", "positive")
+    trained = Trained(**nothing, type="classification", labels=labels, backbone=backbone)
+    assert blocks("python")[-1] == loading(trained, "bottlenecks")

@@ -68,7 +68,7 @@ def write_merged(trained: Trained, folder: Path, dtype: str | None) -> Merged:
     shared = _backbone(trained)
     attached = methods.load_adapter(shared.view(0), trained.adapter, shared.context)
     attached.train(False)
-    batch = sample(attached.module, AutoTokenizer.from_pretrained(trained.tokenizer))
+    batch = sample(shared.model.config, AutoTokenizer.from_pretrained(trained.tokenizer))
     wanted = logits(attached.module, batch)
     model = plain_model(_merge(trained, attached), trained.labels)
     if (apart := difference(wanted, logits(model, batch))) > TOLERANCE * max(1.0, float(wanted.abs().max())):
@@ -132,9 +132,16 @@ def _like(plain: nn.Module, merged: nn.Module, name: str) -> Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-def sample(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
-    """A few rows of random tokens, each of another length: ``input_ids`` and ``attention_mask`` of shape (rows, n)."""
-    config: Any = model.config
+def sample(config: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
+    """A few rows of random tokens, each of another length.
+
+    Args:
+        config: of the model.
+        tokenizer: of the model; its special tokens are not drawn.
+
+    Returns:
+        ``input_ids`` and ``attention_mask`` of shape ``(rows, tokens)``, padded on the right.
+    """
     special = set(tokenizer.all_special_ids)
     words = [i for i in range(min(len(tokenizer), config.get_text_config().vocab_size)) if i not in special]
     end = [config.eos_token_id] if config.is_encoder_decoder else []
@@ -183,7 +190,7 @@ def _own_dtype(shared: SharedBackbone) -> str:
 
 def _merge(trained: Trained, attached: Attached) -> nn.Module:
     if attached.merge is None:
-        raise _refused(trained, "what these parameters of it train is no change of weights")
+        raise _refused(trained, "with these parameters it does more than change weights")
     return attached.merge()
 
 
