@@ -1,0 +1,147 @@
+"""Train an exhaustive table of learning curves, for judging search policies without training anything.
+
+Every method gets the same number of configurations, its default first and the rest drawn from its search space; each
+is trained to the end on the NF4 encoder and scored on the validation rows at every rung. It takes hours on two cores.
+Stop it whenever you like: a finished trial is on disk, and the next call goes on with those that are missing. Several
+calls at once share the work when each is given its own tasks.
+
+    python -m benchmarks.record                       # everything
+    python -m benchmarks.record --tasks airline       # one task of it
+
+The tables are ``benchmarks/curves/TASK.parquet`` with the columns ``task``, ``method``, ``config_id``, ``params``
+(JSON text), ``step``, ``seconds`` (of training and scoring until that step) and ``score`` (macro-F1).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pyarrow as pa
+import torch
+from pyarrow import parquet
+from pydantic import TypeAdapter
+
+import search_spaces
+from benchmarks._common import MINILM, published, scratch
+from benchmarks._recorded_tasks import TASKS
+from orchestrator.backbone.frozen import compute_dtype
+from orchestrator.backbone.shared import SharedBackbone, load
+from orchestrator.backbone.source import resolve
+from orchestrator.config import BackboneConfig, Task, Training
+from orchestrator.lanes.rows import TaskRows
+from orchestrator.lanes.run import DivergedError, TrialRun
+from orchestrator.storage import Storage
+from orchestrator.tasks import TASK_TYPES, read_task
+from orchestrator.trials import Job, TrialKey, trial_seed
+
+METHODS = ("full", "last_layers", "linear_probe", "lora", "ia3", "adapter", "prompt", "prefix")
+CONFIGURATIONS, RUNGS = 16, (10, 20, 40, 80)
+TRAINING = Training(max_steps=RUNGS[-1], max_length=64, validation_rows=768)
+CURVES = Path(__file__).with_name("curves")
+
+
+def main() -> None:
+    """Record what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--configurations", type=int, default=CONFIGURATIONS)
+    parser.add_argument("--out", type=Path, default=CURVES)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    for task in asked.tasks:
+        with scratch() as folder:
+            _record_task(task, asked.methods, asked.configurations, folder, asked.out)
+
+
+def _record_task(name: str, methods: list[str], configurations: int, folder: Path, out: Path) -> None:
+    kept = out / f"{name}.jsonl"
+    done = {(row["method"], row["config_id"]) for row in _read(kept)}
+    wanted = [(m, i, params) for i in range(configurations) for m, params in _configurations(methods, i)]
+    missing = [one for one in wanted if one[:2] not in done]
+    if missing:
+        backbone, rows = _ready(name, folder)
+    begin = time.perf_counter()
+    for count, (method, number, params) in enumerate(missing, 1):
+        curve = list(_curve(name, method, number, params, backbone, rows))
+        with kept.open("a", encoding="utf-8") as opened:  # all of a trial at once
+            opened.write("".join(json.dumps(row) + "\n" for row in curve))
+        left = (time.perf_counter() - begin) / count * (len(missing) - count)
+        print(f"{name} {count}/{len(missing)} {method}/{number} {curve[-1]['score']:.3f}, {left / 60:.0f} min left",
+              file=sys.stderr, flush=True)  # fmt: skip
+    table = pa.Table.from_pylist(sorted(_read(kept), key=lambda r: (r["method"], r["config_id"], r["step"])))
+    parquet.write_table(table, out / f"{name}.parquet", compression="zstd")
+
+
+def _configurations(methods: list[str], number: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Of each method, its default or the ``number``-th random draw from its space."""
+    for method in methods:
+        space = search_spaces.get(method)
+        if number == 0:
+            yield method, dict(space.default)
+            continue
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1000 * METHODS.index(method) + number))
+        yield method, study.ask(dict(space.distributions)).params
+
+
+def _ready(name: str, folder: Path) -> tuple[SharedBackbone, TaskRows]:
+    config: Task = TypeAdapter(Task).validate_python(TASKS[name](folder), context={"base": folder})
+    data = read_task(name, config, folder, 0)
+    tokenizer = resolve(BackboneConfig(model=MINILM), folder).tokenizer()
+    kind = TASK_TYPES[config.type]
+    tables = {split: kind.tokenize(rows, tokenizer, TRAINING.max_length) for split, rows in data.splits.items()}
+    backbone = load(
+        published(MINILM, kind.name, folder),
+        kind.name,
+        name=MINILM,
+        dtype=compute_dtype("auto", torch.device("cpu")),
+        labels=len(data.labels),
+        original=published(MINILM, kind.name, folder, "none"),
+    )
+    return backbone, TaskRows(config, tables, tokenizer.pad_token_id, False, TRAINING, 0, Storage.at(str(folder)))
+
+
+def _curve(
+    task: str, method: str, number: int, params: dict[str, Any], backbone: SharedBackbone, rows: TaskRows
+) -> Iterator[dict[str, Any]]:
+    """A row per rung; a trial that diverges scores 0 from there on."""
+    key = TrialKey(f"{task}/{method}", number)
+    job = Job(trial=key, params=params, seed=trial_seed(0, key), start=0, stop=RUNGS[-1], total=RUNGS[-1])
+    begin, run, score = time.perf_counter(), TrialRun(job, backbone, rows, TRAINING), 0.0
+    for rung in RUNGS:
+        try:
+            while run.step < rung:
+                loss = run.forward()
+                loss.backward()
+                run.finish_step(loss)
+            score = run.evaluate("validation").metrics["macro_f1"]
+        except DivergedError:
+            score = 0.0
+        yield {
+            "task": task,
+            "method": method,
+            "config_id": number,
+            "params": json.dumps(params, sort_keys=True),
+            "step": rung,
+            "seconds": time.perf_counter() - begin,
+            "score": score,
+        }
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    if not file.exists():
+        return []
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+if __name__ == "__main__":
+    main()
