@@ -65,7 +65,12 @@ DECODERS = {"gpt2", "qwen3", "gemma3", "gpt_neox", "phi3", "opt"}
 REFUSALS = {
     **{(name, "prefix"): "takes no key-value pairs" for name in ("distilbert", "mpnet", "deberta-v2", "modernbert")},
     ("albert", "prefix"): "takes no key-value pairs",
-    **{(name, method): "is an encoder-decoder" for name in ("t5", "bart") for method in ("prompt", "prefix")},
+    **{
+        (name, method): "is an encoder-decoder"
+        for name in ("t5", "bart")
+        for method in ("prompt", "prefix", "p_tuning")
+    },
+    **{(name, "deep_prompt"): "outside transformers' attention interface" for name in ("mpnet", "deberta-v2")},
 }
 
 
