@@ -25,7 +25,7 @@ _REFUSED = {
     "cpt": "starts from the tokens of chosen examples; use hard_prompt or prompt",
     "glora": "takes plain torch.nn.Linear layers alone, and the shared backbone has its own kind",
     "poly": "learns a mixture over several tasks, and a trial has one",
-    "shadow": "trains a second transformer beside the backbone and wraps whole blocks instead of layers",
+    "shadow": "trains a second transformer beside the backbone, and a part of it never gets a gradient",
     "trainable_tokens": "trains the embeddings of tokens that have to be named one by one",
     "xlora": "mixes LoRA adapters that were trained before",
 }

@@ -1,0 +1,78 @@
+"""The search spaces of ``peft:TYPE`` fit their methods and the installed `peft`."""
+
+import dataclasses
+
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+import methods
+import search_spaces
+from methods._peft_type_names import trainable_types
+from methods._peft_type_params import config_class, has_targets
+from search_spaces import _peft_type
+
+TRAINING = {"learning_rate", "batch_size", "warmup", "weight_decay"}
+
+
+@pytest.fixture(params=trainable_types())
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_every_searched_name_is_a_parameter_with_the_default_of_peft(kind):
+    space, spec = search_spaces.get(f"peft:{kind}"), methods.get(f"peft:{kind}")
+    fields = {field.name: field.default for field in dataclasses.fields(spec.params_type)}
+    assert set(space.distributions) <= set(fields)
+    assert set(space.distributions) >= TRAINING
+    for name in set(space.distributions) - TRAINING:
+        assert space.default[name] == fields[name]
+        assert type(space.default[name]) is type(fields[name])
+
+
+def test_layers_are_searched_where_they_can_be_chosen(kind):
+    assert ("targets" in search_spaces.get(f"peft:{kind}").distributions) == has_targets(kind)
+
+
+def test_the_default_lies_inside_and_names_everything(kind):
+    space = search_spaces.get(f"peft:{kind}")
+    assert set(space.default) == set(space.distributions) == set(space.sources)
+    for parameter, distribution in space.distributions.items():
+        assert distribution._contains(distribution.to_internal_repr(space.default[parameter])), parameter
+    assert methods.get(f"peft:{kind}").params_type.from_dict(space.default)
+
+
+def test_the_size_that_a_field_is_known_by_is_searched(kind):
+    theirs = {field.name: field.default for field in dataclasses.fields(config_class(kind))}
+    for name in {"r", "n_frequency", "block_size", "oft_block_size", "boft_block_size", "vector_length"} & set(theirs):
+        searched = name in search_spaces.get(f"peft:{kind}").distributions
+        assert searched == (isinstance(theirs[name], int) and theirs[name] > 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "distribution"),
+    [
+        ("vera", "r", CategoricalDistribution([64, 128, 256, 512, 1024])),
+        ("boft", "boft_block_size", CategoricalDistribution([2, 4, 8, 16])),
+        ("tinylora", "r", CategoricalDistribution([1, 2, 4, 8])),
+        ("lily", "num_B", CategoricalDistribution([2, 4, 8])),
+        ("cartridge", "num_virtual_tokens", CategoricalDistribution([5, 10, 20, 40, 80])),
+        ("frod", "sparse_rate", FloatDistribution(0.0025, 0.04, log=True)),
+    ],
+)
+def test_sizes_go_from_a_quarter_to_four_times_the_default(kind, size, distribution):
+    assert search_spaces.get(f"peft:{kind}").distributions[size] == distribution
+
+
+def test_a_share_that_is_left_out_is_searched_by_what_it_leaves():
+    found = search_spaces.get("peft:supertuning").distributions["sparsity"]
+    assert isinstance(found, FloatDistribution)
+    assert (found.low, found.high) == pytest.approx((0.96, 0.9975))
+
+
+def test_types_are_found_by_what_their_configuration_says_of_itself():
+    assert {kind for kind in trainable_types() if kind not in _peft_type._configurations()} == set()
+
+
+def test_an_unknown_type_is_a_key_error():
+    with pytest.raises(KeyError, match="peft:boff"):
+        search_spaces.get("peft:boff")
