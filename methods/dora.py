@@ -12,7 +12,9 @@ from torch import nn
 
 from methods import _low_rank
 from methods._base import Attached, Category, Context, MethodSpec
-from methods._low_rank import TargetedParams
+from methods._dora_update import FrozenDora
+from methods._low_rank import TargetedParams, updated_layers
+from methods._peft import ADAPTER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +24,10 @@ class DoraParams(TargetedParams):
 
 def attach(view: nn.Module, params: DoraParams, context: Context) -> Attached:
     """Put a magnitude and a low-rank update beside every target."""
-    return _low_rank.attached(view, params.targets, "dora", params, context, use_dora=True)
+    attached = _low_rank.attached(view, params.targets, "dora", params, context, use_dora=True)
+    for _, layer in updated_layers(attached.module):
+        layer.lora_variant[ADAPTER] = FrozenDora()
+    return attached
 
 
 SPEC = MethodSpec(

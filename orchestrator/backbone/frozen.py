@@ -59,7 +59,9 @@ class FrozenLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Shape ``(..., in)`` to ``(..., out)``, in the dtype of ``x``."""
         y = self.product(x) if _product is None else _product(self, x)
-        return y if self.bias is None else y + self.bias.to(y.dtype)
+        if self.bias is not None:
+            return y + self.bias.to(y.dtype)
+        return y if y._base is None else y.clone()  # a part of several trials' product; methods may add to it in place
 
     def product(self, x: Tensor) -> Tensor:
         """``x W^T`` without the bias."""

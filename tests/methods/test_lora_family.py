@@ -246,6 +246,67 @@ def test_dora_measures_every_row_of_the_quantized_weight(packed_case):
         assert magnitude.requires_grad
 
 
+def counted(monkeypatch) -> list[int]:
+    """Counts how often a weight is unpacked from here on, in its one item."""
+    count, unpack = [0], FourBitWeight.dense
+
+    def dense(weight: FourBitWeight, dtype: torch.dtype) -> torch.Tensor:
+        count[0] += 1
+        return unpack(weight, dtype)
+
+    monkeypatch.setattr(FourBitWeight, "dense", dense)
+    return count
+
+
+def test_dora_measures_lengths_once_while_nothing_trains(make_case, monkeypatch):
+    case = make_case("encoder", "classification", "nf4")
+    attached = attach(case, "dora", dropout=0.5)
+    layers = len(list(updated_layers(attached.module)))
+    count = counted(monkeypatch)
+    case.logits(attached.module)
+    assert count[0] == 2 * layers
+    case.logits(attached.module)
+    assert count[0] == 3 * layers
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_doras_lengths_follow_what_was_trained_and_what_was_read(dropout, plain_case, tmp_path: Path):
+    attached = attach(plain_case, "dora", dropout=dropout)
+    plain_case.logits(attached.module, padded=False)  # and they are kept
+    attached.train(True)
+    steps(attached, plain_case, 1, 2, 2)
+    attached.train(False)
+    expected = plain_case.logits(attached.module, padded=False)
+    attached.save(tmp_path)
+    reference = peft.PeftModel.from_pretrained(plain_case.plain(), str(tmp_path)).eval()
+    torch.testing.assert_close(plain_case.logits(reference, padded=False), expected, atol=1e-5, rtol=1e-5)
+    other = attach(plain_case, "dora")
+    plain_case.logits(other.module, padded=False)
+    other.load(tmp_path)
+    assert torch.equal(plain_case.logits(other.module, padded=False), expected)
+
+
+def test_dora_with_dropout_trains_as_in_peft(plain_case):
+    attached = attach(plain_case, "dora", dropout=0.3)
+    config = peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", use_dora=True, lora_dropout=0.3)
+    reference = by_peft(plain_case, config)
+    attached.train(True)
+    for module in reference.modules():  # its own dropout, and none of the backbone's
+        module.training = type(module).__module__.startswith("peft.tuners.lora") or getattr(module, "p", None) == 0.3
+    losses = []
+    for module in (attached.module, reference):
+        with torch.no_grad():
+            torch.manual_seed(23)
+            for _, parameter in sorted(trainable(module).items()):
+                parameter += 0.1 * torch.randn_like(parameter)
+        torch.manual_seed(29)
+        losses.append(module(**plain_case.batch(padded=False), labels=plain_case.labels()).loss)
+        losses[-1].backward()
+    torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-5)
+    for name, parameter in trainable(reference).items():
+        torch.testing.assert_close(trainable(attached.module)[name].grad, parameter.grad, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("quantization", ["none", "int8"])
 def test_qlora_refuses_what_is_not_in_four_bits(quantization, make_case):
     case = make_case("decoder", "causal-lm", quantization)
