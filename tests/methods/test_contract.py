@@ -26,6 +26,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
     # and it asks the norms that it copies for the width of a linear layer
     pytest.mark.filterwarnings("ignore:Unsupported layer type .*Norm:UserWarning"),
+    # what it has to say of beft and boft on a machine without CUDA, when it loads them itself
+    pytest.mark.filterwarnings("ignore:Detected that the base layer has no bias term:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Failed to load the CUDA extension:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Setting boft_n_butterfly_factor to 1:UserWarning"),
 ]
 STEPS = 4
 
