@@ -1,8 +1,12 @@
 """What can be trained: one file per method.
 
 A method is a module here that defines ``SPEC``; its file name is its name. Two families hold many under one file:
-``peft:TYPE`` is any type of the installed `peft`, ``compose:PART+PART`` is several methods on one view. Names are
-checked without importing torch, so that a configuration can be read in no time.
+``peft:TYPE`` is any type of the installed `peft`, ``compose:PART+PART`` is several methods on one view. A plugin is a
+file from outside that :func:`register` makes known. Names are checked without importing torch, so that a
+configuration can be read in no time.
+
+What a plugin builds on can be imported from here: the contract (``MethodSpec``, ``Hyperparameters``, ``Attached`` and
+what belongs to them), and the tools of the built-in methods (``attached``, ``blocks``, ``targets``, ``train_head``).
 """
 
 from __future__ import annotations
@@ -12,14 +16,44 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from methods._plugins import load as _load_plugin
+from methods._plugins import register
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
 
-    from methods._base import Attached, Context, MethodSpec
+    from methods._architecture import blocks, targets
+    from methods._base import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec, ParameterGroup
+    from methods._trainable import attached, train_head
 
-__all__ = ["get", "load_adapter", "names"]
+__all__ = [
+    "Attached",
+    "Category",
+    "Context",
+    "Hyperparameters",
+    "MethodError",
+    "MethodSpec",
+    "ParameterGroup",
+    "attached",
+    "blocks",
+    "get",
+    "load_adapter",
+    "names",
+    "register",
+    "targets",
+    "train_head",
+]
+FAMILIES = {"peft": "methods._peft_type", "compose": "methods._compose"}
+_TOOLS = {
+    "methods._architecture": ("blocks", "targets"),
+    "methods._base": (
+        *("Attached", "Category", "Context", "Hyperparameters"),
+        *("MethodError", "MethodSpec", "ParameterGroup"),
+    ),
+    "methods._trainable": ("attached", "train_head"),
+}
 
 
 @cache
@@ -33,18 +67,15 @@ def get(name: str) -> MethodSpec[Any]:
 
     Raises:
         KeyError: if there is none.
+        MethodError: if it is of a family, and cannot be.
     """
     family, colon, member = name.partition(":")
     if colon and family in FAMILIES:
         spec: MethodSpec[Any] = import_module(FAMILIES[family]).spec(member)
         return spec
-    if name not in names():
-        raise KeyError(name)
-    spec = import_module(f"methods.{name}").SPEC
+    module = import_module(f"methods.{name}") if name in names() else _load_plugin(name)
+    spec = module.SPEC
     return spec
-
-
-FAMILIES = {"peft": "methods._peft_type", "compose": "methods._compose"}
 
 
 def load_adapter(view: nn.Module, folder: Path, context: Context) -> Attached:
@@ -52,3 +83,11 @@ def load_adapter(view: nn.Module, folder: Path, context: Context) -> Attached:
     from methods._folder import load_adapter as load
 
     return load(view, folder, context)
+
+
+def __getattr__(name: str) -> Any:
+    """What importing it would import torch for."""
+    for module, tools in _TOOLS.items():
+        if name in tools:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module 'methods' has no attribute {name!r}")

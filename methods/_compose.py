@@ -57,6 +57,9 @@ def spec(member: str) -> MethodSpec[CompositionParams]:
         starts_as_identity=all(own.starts_as_identity for own in specs.values()),
         supports_merge=all(own.supports_merge for own in specs.values()),
         needs_original=any(own.needs_original for own in specs.values()),
+        original_for={
+            f"{name}.{key}": values for name, own in specs.items() for key, values in own.original_for.items()
+        },
     )
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTuner
 from safetensors.torch import load_file, save_file
@@ -77,6 +78,10 @@ def together(
             if piece.attached.on_step is not None:
                 piece.attached.on_step(step, total)
 
+    def penalty() -> Tensor:
+        found = [piece.attached.penalty() for piece in pieces if piece.attached.penalty is not None]
+        return torch.stack(found).sum()
+
     active = [*(m for piece in pieces for m in piece.attached.active), *(m for head in heads for m in head.modules())]
     paged = any(piece.attached.optimizer == "paged_adamw_8bit" for piece in pieces)
     return Attached(
@@ -89,6 +94,7 @@ def together(
         merge=merge if all(piece.attached.merge for piece in pieces) else None,
         state=lambda: _states(pieces),
         load_state=lambda tensors: _load_states(pieces, tensors),
+        penalty=penalty if any(piece.attached.penalty for piece in pieces) else None,
         optimizer="paged_adamw_8bit" if paged else "adamw",
     )
 

@@ -2,52 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from optuna.distributions import CategoricalDistribution
+
 import methods
-import search_spaces
-from methods._base import MethodError, MethodSpec, Quantization
-from orchestrator.backbone.shared import SharedBackbone
-from orchestrator.backbone.skeleton import skeleton
+from methods._base import MethodError, MethodSpec, TaskText
 from orchestrator.backbone.source import Source, resolve
+from orchestrator.capability import MethodPlan, Probe, plan_method
 from orchestrator.config import SweepConfig
 from orchestrator.errors import InputError, Problem
+from orchestrator.plugins import check_plugins
 from orchestrator.search.plans import StudyPlan
 from orchestrator.search.rungs import rung_steps
+from orchestrator.search.space import Override
 from orchestrator.search.space import resolve as resolve_space
 from orchestrator.tasks import TaskData, TaskType, read_task, task_type
 from orchestrator.tracking.connection import check_uri
 from search_spaces._base import SearchSpace
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+__all__ = ["MethodPlan", "SweepPlan", "TaskPlan", "make_plan", "space_of"]
 
-@dataclass(frozen=True, kw_only=True)
-class MethodPlan:
-    """One method on one task.
-
-    Args:
-        method: its name.
-        available: whether it can be attached here.
-        reason: why not, one line.
-        trainable: parameters of its default configuration.
-        percent: of the backbone's.
-        mergeable: whether the trained adapter can be folded into plain weights.
-        category: its family.
-        reference: its source.
-    """
-
-    method: str
-    available: bool
-    reason: str = ""
-    trainable: int = 0
-    percent: float = 0.0
-    mergeable: bool = False
-    category: str = ""
-    reference: str = ""
+Words = Callable[[TaskData, TaskType], TaskText]
 
 
 @dataclass(frozen=True)
@@ -62,6 +43,10 @@ class TaskPlan:
     def available(self) -> tuple[str, ...]:
         """The methods that take part."""
         return tuple(plan.method for plan in self.methods if plan.available)
+
+    def plan_of(self, method: str) -> MethodPlan:
+        """The plan of the method of that name."""
+        return next(plan for plan in self.methods if plan.method == method)
 
 
 @dataclass(frozen=True)
@@ -81,7 +66,7 @@ class SweepPlan:
         return [
             StudyPlan(
                 study=f"{name}/{method}",
-                space=space_of(self.config, method),
+                space=space_of(self.config, task.plan_of(method)),
                 higher_is_better=task.type.higher_is_better(task.data.config.metric),
             )
             for method in self.config.methods
@@ -91,8 +76,30 @@ class SweepPlan:
 
     @property
     def needs_original(self) -> bool:
-        """Whether a method trains backbone weights themselves."""
-        return any(methods.get(name).needs_original for task in self.tasks.values() for name in task.available)
+        """Whether a method trains backbone weights themselves, or may start from them."""
+        return any(
+            _needs_original(methods.get(one.method), space_of(self.config, one))
+            for task in self.tasks.values()
+            for one in task.methods
+            if one.available
+        )
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A task's plan, the backbone's parameters, and what cannot be of that which was asked for."""
+
+    plan: TaskPlan
+    parameters: int
+    problems: list[Problem]
+
+
+def _needs_original(spec: MethodSpec[Any], space: SearchSpace) -> bool:
+    searched = {
+        name: set(chosen.choices) if isinstance(chosen, CategoricalDistribution) else {space.default[name]}
+        for name, chosen in space.distributions.items()
+    }
+    return spec.needs_original or any(searched.get(name, set()) & values for name, values in spec.original_for.items())
 
 
 def make_plan(config: SweepConfig) -> SweepPlan:
@@ -107,37 +114,33 @@ def make_plan(config: SweepConfig) -> SweepPlan:
         )
         raise InputError(config.name, [problem])
     check_uri(config.mlflow.tracking_uri, "mlflow.tracking_uri")
+    check_plugins(config)
     data = {name: read_task(name, task, config.base, config.seed) for name, task in config.tasks.items()}
     source = resolve(config.backbone, config.base)
-    positions, tokenizer = _readable(source)
-    config = _fitting(config, positions)
-    tasks, parameters = {}, 0
-    for name, one in data.items():
-        kind = task_type(one.config)
-        probed, parameters = probe_methods(
-            source,
-            kind,
-            config.methods,
-            len(one.labels),
-            config.backbone.quantization,
-            lambda method: space_of(config, method).default,
-        )
-        tasks[name] = TaskPlan(one, kind, probed)
-        if not tasks[name].available:
-            problems = [Problem(f"methods.{plan.method}", plan.reason) for plan in probed]
-            raise InputError(f"tasks.{name}", problems, "no method that was asked for can train this task")
+    architecture, tokenizer = _readable(source)
+    config = _fitting(config, getattr(architecture, "max_position_embeddings", None))
+    words = _words(config, tokenizer)
+    planned = {name: _plan_task(config, architecture, data, name, words) for name in data}
+    if problems := list(dict.fromkeys(problem for one in planned.values() for problem in one.problems)):
+        raise InputError(config.name, problems)
+    for name, one in planned.items():
+        if not one.plan.available:
+            reasons = [Problem(f"methods.{left.method}", left.reason) for left in one.plan.methods]
+            raise InputError(f"tasks.{name}", reasons, "no method that was asked for can train this task")
+    tasks = {name: one.plan for name, one in planned.items()}
+    parameters = next(iter(reversed(planned.values()))).parameters
     rungs = rung_steps(config.training.max_steps, config.search.first_rung, config.search.reduction_factor)
     return SweepPlan(config, source, tasks, parameters, rungs, tokenizer)
 
 
-def _readable(source: Source) -> tuple[int | None, PreTrainedTokenizerBase]:
-    """How many tokens the checkpoint takes, where that is limited, and its tokenizer.
+def _readable(source: Source) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
+    """The architecture and the tokenizer of a checkpoint.
 
     Raises:
         InputError: if transformers knows no such architecture, or there is no tokenizer.
     """
     try:
-        return getattr(source.config(), "max_position_embeddings", None), source.tokenizer()
+        return source.config(), source.tokenizer()
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError("backbone.model", [Problem(source.name, f"cannot be used: {reason}")]) from error
@@ -158,53 +161,50 @@ def _fitting(config: SweepConfig, positions: int | None) -> SweepConfig:
     return config.model_copy(update={"training": training.model_copy(update={"max_length": positions})})
 
 
-def probe_methods(
-    source: Source,
-    kind: TaskType,
-    names: Iterable[str],
-    labels: int,
-    quantization: Quantization,
-    defaults: Callable[[str], Mapping[str, Any]] = lambda name: search_spaces.get(name).default,
-) -> tuple[tuple[MethodPlan, ...], int]:
-    """Try methods on an architecture, without its weights.
-
-    Args:
-        source: the checkpoint.
-        kind: the type of task.
-        names: which methods.
-        labels: classes of a classification task; 0 for a language model.
-        quantization: of the backbone.
-        defaults: the configuration to try a method with.
-
-    Returns:
-        The methods' plans, and the backbone's number of parameters.
-    """
-    bare = skeleton(source.config(), kind.auto_class, kind.name, source.name, labels, quantization)
-    total = bare.parameters()
-    return tuple(_probe(methods.get(name), bare, defaults(name), total) for name in names), total
-
-
-def _probe(spec: MethodSpec[Any], bare: SharedBackbone, params: Mapping[str, Any], total: int) -> MethodPlan:
-    plan = MethodPlan(
-        method=spec.name,
-        available=False,
-        category=spec.category.value,
-        reference=spec.reference,
-        mergeable=spec.supports_merge,
-    )
-    if bare.context.task not in spec.tasks:
-        return replace(plan, reason=f"cannot train {bare.context.task} tasks")
+def _plan_task(
+    config: SweepConfig, architecture: PretrainedConfig, data: Mapping[str, TaskData], name: str, words: Words
+) -> _Planned:
+    one = data[name]
+    kind, sources = task_type(one.config), tuple(one.config.source_tasks)
     try:
-        attached = spec.attach(bare.view(0), spec.params_type.from_dict(params), bare.context)
+        probe = Probe(
+            architecture,
+            kind,
+            name=config.backbone.model,
+            labels=len(one.labels),
+            quantization=config.backbone.quantization,
+            text=words(one, kind),
+            sources=sources,
+            source_labels=tuple(len(data[other].labels) for other in sources),
+        )
     except MethodError as error:
-        return replace(plan, reason=str(error))
-    count = sum(parameter.numel() for parameter in attached.trainable().values())
-    return replace(plan, available=True, trainable=count, percent=100 * count / total)
+        raise InputError(f"tasks.{name}", [Problem("type", f"is {kind.name}; {error}")]) from error
+    tried = [plan_method(probe, method, _overrides(config, method)) for method in config.methods]
+    plan = TaskPlan(one, kind, tuple(found for found, _ in tried))
+    return _Planned(plan, probe.parameters, [problem for _, problems in tried for problem in problems])
 
 
-def space_of(config: SweepConfig, method: str) -> SearchSpace:
-    """A method's search space with the configuration's overrides."""
-    overrides = {
-        name: override.model_dump(exclude_none=True) for name, override in config.search_space.get(method, {}).items()
-    }
-    return resolve_space(method, overrides)
+def _words(config: SweepConfig, tokenizer: PreTrainedTokenizerBase) -> Words:
+    """Gives the words of a task as lanes will."""
+
+    def words(data: TaskData, kind: TaskType) -> TaskText:
+        def examples(count: int) -> list[tuple[list[int], int]]:
+            rows = data.splits["train"].slice(0, count)
+            ids = kind.tokenize(rows, tokenizer, config.training.max_length)["input_ids"].to_pylist()
+            classes = rows["label"].to_pylist() if "label" in rows.column_names else [0] * len(ids)
+            return list(zip(ids, classes, strict=True))
+
+        length = config.training.max_length
+        return TaskText(tokenizer=tokenizer, labels=data.labels, max_length=length, examples=examples)
+
+    return words
+
+
+def _overrides(config: SweepConfig, method: str) -> dict[str, Override]:
+    found = config.search_space.get(method, {})
+    return {name: override.model_dump(exclude_none=True) for name, override in found.items()}
+
+
+def space_of(config: SweepConfig, plan: MethodPlan) -> SearchSpace:
+    """Where a method is searched: what its backbone allows of its space with the configuration's overrides."""
+    return plan.space or resolve_space(plan.method, _overrides(config, plan.method))

@@ -14,6 +14,7 @@ from orchestrator.backbone.store import Published, fetch, publish
 from orchestrator.config import BackboneConfig, SweepConfig
 from orchestrator.lanes.setup import LaneSetup, TaskSetup
 from orchestrator.plan import SweepPlan, TaskPlan
+from orchestrator.plugins import plugin_sources
 from orchestrator.storage import Storage
 
 
@@ -105,4 +106,5 @@ def _lane_setup(config: SweepConfig, storage: Storage, sweep: str, tasks: dict[s
         training=config.training,
         seed=config.seed,
         pack=pack,
+        plugins=plugin_sources(config),
     )

@@ -141,5 +141,8 @@ def trial_seed(seed: int, trial: TrialKey) -> int:
 
 
 def checkpoint_path(trial: TrialKey, step: int) -> str:
-    """Where a trial's state after so many steps is kept, relative to the sweep's folder."""
-    return f"checkpoints/{trial}/step-{step}"
+    """Where a trial's state after so many steps is kept, relative to the sweep's folder.
+
+    What names of methods have in them and paths had better not is exchanged for what they do not have.
+    """
+    return f"checkpoints/{trial}/step-{step}".translate(str.maketrans(":+=", ".-~"))

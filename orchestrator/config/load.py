@@ -10,7 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from methods import names
+from methods._peft_type_names import trainable_types
 from orchestrator.config.explain import explain
+from orchestrator.config.method_names import COMPOSITION, PLUGIN
 from orchestrator.config.models import SweepConfig
 from orchestrator.config.yaml_file import KeyPath, read_yaml
 from orchestrator.errors import InputError, Problem
@@ -38,10 +40,17 @@ def load_config(path: Path) -> SweepConfig:
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a configuration, for editors that complete and check while one types."""
     schema = SweepConfig.model_json_schema()
-    methods = {"type": "string", "enum": list(names())}
-    schema["properties"]["methods"]["items"] = methods
-    schema["properties"]["search_space"]["propertyNames"] = methods
+    listed = {"enum": [*names(), *(f"peft:{kind}" for kind in trainable_types())]}
+    known = [listed, {"pattern": COMPOSITION}]
+    schema["if"] = {"required": ["plugins"]}
+    schema["then"] = _named({"anyOf": [*known, {"pattern": PLUGIN}]})
+    schema["else"] = _named({"anyOf": known})
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _named(methods: dict[str, Any]) -> dict[str, Any]:
+    """Where names of methods stand, and what they can be."""
+    return {"properties": {"methods": {"items": methods}, "search_space": {"propertyNames": methods}}}
 
 
 def _check(values: dict[Any, Any], base: Path) -> tuple[SweepConfig | None, list[tuple[KeyPath, str]]]:
@@ -49,9 +58,10 @@ def _check(values: dict[Any, Any], base: Path) -> tuple[SweepConfig | None, list
     problems: dict[KeyPath, str] = {}
     struck: set[KeyPath] = set()
     left = copy.deepcopy(values)
+    listed = values.get("plugins") if isinstance(values.get("plugins"), list) else []
     while True:
         try:
-            config = SweepConfig.model_validate(left, context={"base": base})
+            config = SweepConfig.model_validate(left, context={"base": base, "plugins": listed})
             return None if problems else config, _in_order(values, problems)
         except ValidationError as error:
             found = [problem for details in error.errors() for problem in explain(SweepConfig, details)]

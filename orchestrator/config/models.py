@@ -17,9 +17,9 @@ from pydantic import (
 
 from methods import names
 from orchestrator.config.kinds import AutoCount, Count, Fraction, Seconds
+from orchestrator.config.method_names import has_plugin, method_problem, plugin_problems
 from orchestrator.config.overrides import Override, override_problems
 from orchestrator.config.section import NAME_PATTERN, Section, refusal
-from orchestrator.config.suggest import did_you_mean
 from orchestrator.config.tasks import DataFiles, Task, source_problems
 from orchestrator.errors import InputError
 from orchestrator.locations import PACKAGE, local_path, mask_secrets
@@ -138,10 +138,16 @@ class MLflowConfig(Section):
     """The experiment's name; the sweep's name if left out."""
 
 
-def _known_method(name: str) -> str:
-    if name not in names():
-        raise ValueError(f'unknown method "{name}"; {did_you_mean(name, names())}')
+def _known_method(name: str, info: ValidationInfo) -> str:
+    if problem := method_problem(name, _plugin_names(info)):
+        raise ValueError(problem)
     return name
+
+
+def _plugin_names(info: ValidationInfo) -> list[str]:
+    """Of the plugins that are listed, whether they can be used or not: each mistake is told once."""
+    listed = (info.context or {}).get("plugins", ()) or info.data.get("plugins", ())
+    return [Path(plugin).stem for plugin in listed if isinstance(plugin, str)]
 
 
 Method = Annotated[str, AfterValidator(_known_method)]
@@ -162,10 +168,13 @@ class SweepConfig(Section):
     """The frozen model that every trial shares."""
     tasks: Annotated[dict[Name, Task], Field(min_length=1)]
     """What to train for, by name."""
+    plugins: list[str] = Field(default_factory=list)
+    """Python files, each with a method and its search space; a file's name is its method's."""
     methods: Annotated[list[Method], Field(min_length=1), AfterValidator(_distinct)] = Field(
         default_factory=lambda: list(names())
     )
-    """Fine-tuning methods to compare; all that there are if left out."""
+    """Fine-tuning methods to compare: names of files in methods/ (all of those if left out), of plugins, ``peft:TYPE``
+    for any other type of `peft`, and ``compose:PART+PART`` for several on one backbone."""
     search_space: dict[Method, dict[str, Override]] = Field(default_factory=dict)
     """Overrides of the methods' search spaces: by method, then by hyperparameter, either ``{choices: [...]}``,
     ``{low: ..., high: ..., log: ..., step: ...}`` or ``{value: ...}``."""
@@ -193,10 +202,21 @@ class SweepConfig(Section):
             raise refusal(problems)
         return tasks
 
+    @field_validator("plugins")
+    @classmethod
+    def _readable(cls, plugins: list[str], info: ValidationInfo) -> list[str]:
+        if problems := plugin_problems(plugins, (info.context or {}).get("base", Path())):
+            raise refusal(problems)
+        return plugins
+
     @field_validator("search_space")
     @classmethod
-    def _fits(cls, search_space: dict[str, dict[str, Override]]) -> dict[str, dict[str, Override]]:
-        if problems := override_problems(search_space):
+    def _fits(
+        cls, search_space: dict[str, dict[str, Override]], info: ValidationInfo
+    ) -> dict[str, dict[str, Override]]:
+        plugins = _plugin_names(info)  # what they search is known once they run
+        read = {name: space for name, space in search_space.items() if not has_plugin(name, plugins)}
+        if problems := override_problems(read):
             raise refusal(problems)
         return search_space
 
@@ -210,6 +230,11 @@ class SweepConfig(Section):
         """The folder that relative paths of data and backbone start from: the configuration's own."""
         return self._base
 
+    @property
+    def plugin_names(self) -> tuple[str, ...]:
+        """The methods that the plugins define."""
+        return tuple(Path(plugin).stem for plugin in self.plugins)
+
     def resolved(self) -> dict[str, Any]:
         """Everything spelled out as JSON values, local paths absolute, without the secrets that URIs may carry."""
         values = self.model_dump(mode="json")
@@ -220,6 +245,7 @@ class SweepConfig(Section):
                 if isinstance(data, DataFiles)
                 else self._absolute(data)
             )
+        values["plugins"] = [self._absolute(plugin) for plugin in self.plugins]
         if (self.base / self.backbone.model).exists():
             values["backbone"]["model"] = self._absolute(self.backbone.model)
         cleaned: dict[str, Any] = _masked(values)

@@ -94,15 +94,17 @@ def _of_method(method: str, overrides: dict[str, Override]) -> list[tuple[tuple[
     import search_spaces
 
     try:
-        known = search_spaces.get(method).distributions
+        space = search_spaces.get(method)
     except KeyError:
         return [((method,), "has no search space")]
     problems: list[tuple[tuple[str | int, ...], str]] = []
     for name, override in overrides.items():
-        if name not in known:
-            problems.append(((method, name), f"unknown hyperparameter; {did_you_mean(name, list(known))}"))
+        known = space.known(name)
+        if known is None:
+            hint = did_you_mean(name, list(space.distributions))
+            problems.append(((method, name), f"unknown hyperparameter; {hint}"))
             continue
-        found = misfits(override, known[name])
+        found = misfits(override, known)
         problems += [((method, name, *key), message) for key, message in found]
     return problems
 

@@ -47,6 +47,7 @@ class LaneSetup:
         training: limits.
         seed: of the data order, which all trials share.
         pack: how many trials a lane trains at once.
+        plugins: name and text of every method from outside.
     """
 
     storage: str
@@ -57,3 +58,4 @@ class LaneSetup:
     training: Training
     seed: int
     pack: int
+    plugins: tuple[tuple[str, str], ...] = ()

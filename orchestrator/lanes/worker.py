@@ -16,6 +16,7 @@ import ray
 import torch
 
 import methods
+from methods._plugins import register_source
 from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.lanes.broker import LaneStatus, Signal
 from orchestrator.lanes.lane import BackboneWrittenError, Lane
@@ -87,6 +88,8 @@ class _Worker:
     def _get_ready(self, setup: LaneSetup) -> Lane:
         """Map backbones and rows before the first trial asks for them."""
         try:
+            for name, source in setup.plugins:
+                register_source(name, source)
             lane = Lane(setup, self.device, self.dtype)
             for task in setup.tasks:
                 lane.rows(task)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import methods
 import orchestrator
+import search_spaces
+from methods._compose_parts import methods_of
+from methods._plugins import PACKAGE as PLUGINS
+from methods._plugins import source_of
 from orchestrator.locations import PACKAGE
 from orchestrator.tracking.bundle import Bundle
 
@@ -52,21 +58,49 @@ def save_pyfunc(folder: Path, target: Path, *, run_id: str, model_id: str) -> No
     from mlflow.models import Model
 
     bundle = Bundle.read(folder)
-    pyfunc.save_model(
-        target,
-        python_model=str(CODE),
-        artifacts={"bundle": str(folder)},
-        code_paths=[str(Path(package.__file__ or "").parent) for package in (orchestrator, methods)],
-        signature=signature(bundle),
-        input_example=pd.DataFrame({bundle.column: [_example(bundle)]}),
-        pip_requirements=list(requirements(bundle)),
-        metadata={"task": bundle.task, "method": bundle.method, "backbone": bundle.backbone.model},
-        mlflow_model=Model(run_id=run_id),
-    )
+    with code_of(bundle) as packages:
+        pyfunc.save_model(
+            target,
+            python_model=str(CODE),
+            artifacts={"bundle": str(folder)},
+            code_paths=packages,
+            signature=signature(bundle),
+            input_example=pd.DataFrame({bundle.column: [_example(bundle)]}),
+            pip_requirements=list(requirements(bundle)),
+            metadata={"task": bundle.task, "method": bundle.method, "backbone": bundle.backbone.model},
+            mlflow_model=Model(run_id=run_id),
+        )
     # Saving a model that has its id already would look the id up on the process's own tracking server.
     saved = Model.load(target)
     saved.model_id = model_id
     saved.save(target / "MLmodel")
+
+
+@contextmanager
+def code_of(bundle: Bundle) -> Iterator[list[str]]:
+    """The folders of the packages that a bundle's method needs, a plugin's own among them.
+
+    A plugin travels as code, in a folder of the model that holds nothing else: nothing in an adapter's folder is
+    ever run.
+    """
+    sources = plugins_of(bundle)
+    packages = (orchestrator, methods, search_spaces) if sources else (orchestrator, methods)
+    folders = [str(Path(package.__file__ or "").parent) for package in packages]
+    if not sources:
+        yield folders
+        return
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / PLUGINS
+        folder.mkdir()
+        for name, source in sources.items():
+            (folder / f"{name}.py").write_text(source, encoding="utf-8")
+        yield [*folders, str(folder)]
+
+
+def plugins_of(bundle: Bundle) -> dict[str, str]:
+    """Name and text of the plugins that a bundle's method needs."""
+    found = {name: source_of(name) for name in methods_of(bundle.method)}
+    return {name: source for name, source in found.items() if source is not None}
 
 
 def signature(bundle: Bundle) -> ModelSignature:
@@ -84,6 +118,8 @@ def requirements(bundle: Bundle) -> Iterator[str]:
     """What must be installed to use it, pinned to what is installed here."""
     names = list(REQUIRED)
     model = bundle.backbone.model
+    if plugins_of(bundle):
+        names.append("optuna")  # a plugin's search space is in the same file
     if model.endswith(".gguf"):
         names.append("gguf")
     if model.startswith(PACKAGE):
