@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from methods._base import Context, MethodError
-from methods._soft_prompt import is_decoder
+from methods._positions import is_decoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from methods._base import Context, MethodError
+from methods._positions import number_real_tokens
 
 
 def require_prompts(view: nn.Module) -> None:
@@ -92,34 +92,12 @@ def dimensions(view: nn.Module) -> dict[str, int]:
     }
 
 
-def number_positions(model: nn.Module) -> None:
-    """Derive position ids, where none are given, from the attention mask of a decoder, a generating one included.
-
-    Virtual tokens and key-value pairs stand before the padding, so the distance from them to the text would otherwise
-    grow with the padding, and a row's result would depend on the batch that it is in. Rows without padding are as in
-    `peft`.
-    """
-    backbone: nn.Module = model.get_base_model() if isinstance(model, PeftModel) else model
-    if not is_decoder(backbone) or "position_ids" not in inspect.signature(backbone.forward).parameters:
-        return
-    backbone.register_forward_pre_hook(_number, with_kwargs=True)
-    if isinstance(model, PeftModel) and hasattr(model, "base_model_prepare_inputs_for_generation"):
+def number_positions(model: PeftModel) -> None:
+    """Let positions count real tokens in every pass of `peft`'s model of a decoder, a generating one included."""
+    number_real_tokens(model.get_base_model())
+    if hasattr(model, "base_model_prepare_inputs_for_generation"):
         prepare = model.base_model_prepare_inputs_for_generation
         model.base_model_prepare_inputs_for_generation = _without_positions(prepare)
-
-
-def is_decoder(model: nn.Module) -> bool:
-    """Whether attention looks to the left only."""
-    return any(getattr(module, "is_causal", False) for module in model.modules())
-
-
-def _number(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    mask, inputs = kwargs.get("attention_mask"), kwargs.get("inputs_embeds")
-    inputs = kwargs.get("input_ids") if inputs is None else inputs
-    if kwargs.get("position_ids") is None and isinstance(mask, Tensor) and mask.dim() == 2 and inputs is not None:
-        positions = (mask.long().cumsum(dim=1) - 1).clamp_min(0)
-        kwargs["position_ids"] = positions[:, -inputs.shape[1] :]
-    return args, kwargs
 
 
 def _without_positions(prepare: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:

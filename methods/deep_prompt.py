@@ -27,7 +27,8 @@ from methods._attention import (
     without_products,
 )
 from methods._base import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
-from methods._soft_prompt import first_tokens, longest_input, number_positions
+from methods._positions import number_real_tokens
+from methods._soft_prompt import first_tokens, longest_input
 from methods._trainable import attached, train_head
 
 SMALL = 0.02
@@ -94,7 +95,7 @@ def attach(view: nn.Module, params: DeepPromptParams, context: Context) -> Attac
     pairs = {site: LearnedPairs(*_start(found, params, reads), params.dropout) for site, found in sites.items()}
     for site, learned in pairs.items():
         site.add_module(EXTENSION, learned)
-    number_positions(view)
+    number_real_tokens(view)
     heads = train_head(view, context)
     active = [*pairs.values(), *(part for head in heads for part in head.modules())]
     return attached(view, "deep_prompt", params, context, active=active)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from methods._base import Context, Quantization, TaskType
+from methods._positions import number_real_tokens
 from orchestrator.backbone.checkpoint import Header, frozen_weights
 from orchestrator.backbone.frozen import FrozenLinear
 
@@ -43,6 +44,7 @@ class SharedBackbone:
     _memo: dict[int, Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        number_real_tokens(self.model)
         head = {id(tensor) for name in self.context.head for tensor in self.model.get_submodule(name).parameters()}
         shared = [t for t in (*self.model.parameters(), *self.model.buffers()) if id(t) not in head]
         shared += [layer.frozen for layer in self._frozen_layers()]  # type: ignore[misc]

@@ -16,6 +16,7 @@ from methods.deep_prompt import DeepPromptParams
 from methods.p_tuning import PTuningParams
 from methods.prefix import PrefixParams
 from methods.prompt import PromptParams
+from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.backbone.skeleton import skeleton
 from orchestrator.lanes.packing import packed_forward
 
@@ -360,6 +361,14 @@ def test_a_prompt_starts_from_the_embeddings_of_words(text, words, make_case):
     assert torch.equal(attached.module.prompt_encoder["default"].embedding.weight, embedded)
 
 
+@pytest.mark.parametrize("spec", [PREFIX, DEEP, PROMPT], ids=lambda spec: spec.name)
+def test_reading_a_saved_adapter_runs_no_frozen_layer(spec, make_case, tmp_path: Path, monkeypatch):
+    case = make_case("encoder", "classification", "nf4")
+    case.attach(spec, spec.params_type(tokens=5, init="text" if spec is PROMPT else "tokens")).save(tmp_path)
+    monkeypatch.setattr(FrozenLinear, "product", lambda *_: pytest.fail("a frozen layer was run"))
+    methods.load_adapter(case.view(), tmp_path, case.shared.context)
+
+
 def test_words_to_start_from_need_the_init_that_reads_them():
     with pytest.raises(MethodError, match="init_text is 'Classify'; it must be empty where init is not text"):
         PromptParams(init_text="Classify")
@@ -420,6 +429,21 @@ def test_positions_are_counted_from_where_the_model_counts(context):
         PROMPT.attach(view, PromptParams(tokens=38), context)
     module = PROMPT.attach(view, PromptParams(tokens=37), context).module
     assert torch.isfinite(module(input_ids=torch.tensor([[5]]), attention_mask=torch.ones(1, 1)).logits).all()
+
+
+@pytest.mark.parametrize("name", ["linear_probe", "deep_prompt", "prompt", "prefix"])
+def test_learned_positions_count_real_tokens(name, share):
+    kind, values = MODELS["gpt2"]
+    case = share(getattr(transformers, kind)(**values, num_labels=3), "decoder", "classification")
+    spec = methods.get(name)
+    attached = case.attach(spec, spec.params_type(**({} if name == "linear_probe" else {"tokens": 5})))
+    attached.train(False)
+    rows = case.batch()
+    real = rows["attention_mask"][0] == 1
+    alone = {key: value[:1, real] for key, value in rows.items()}
+    with torch.no_grad():
+        among, solo = attached.module(**rows).logits[0], attached.module(**alone).logits[0]
+    torch.testing.assert_close(among, solo, atol=1e-5, rtol=1e-5)
 
 
 def test_a_prefix_cannot_be_given_some_of_the_layers(make_case):
