@@ -2,7 +2,7 @@
 
 ``W + s P Lambda Q`` with a diagonal ``Lambda`` that is 0 at the start; a penalty keeps ``P`` and ``Q`` orthogonal. From
 ``tinit`` on, the least important entries of ``Lambda`` in the whole model are set to zero, more of them along a cubic
-curve, until ``target_rank`` a layer are left; over the last ``tfinal`` steps those that are left train on.
+curve, until a share of them is left; over the last ``tfinal`` steps those that are left train on.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class AdaloraParams(Hyperparameters):
     """Parameters of AdaLoRA.
 
     Args:
-        target_rank: what is left of a layer's rank at the end, on average.
-        init_ratio: the rank at the start over ``target_rank``.
+        init_rank: of every layer at the start.
+        target_ratio: what is left of the rank at the end, on average over layers, over ``init_rank``.
         alpha_ratio: ``s``, which `peft` keeps at this value whatever the rank.
         targets: which linear layers of every block.
         dropout: of what ``Q`` reads.
@@ -33,8 +33,8 @@ class AdaloraParams(Hyperparameters):
         orthogonality: weight of the penalty, the mean of ``|P^T P - I|`` and ``|Q Q^T - I|`` over all layers.
     """
 
-    target_rank: int = 8
-    init_ratio: float = 1.5
+    init_rank: int = 12
+    target_ratio: float = 0.67
     alpha_ratio: float = 2.0
     targets: Targets = "all_linear"
     dropout: float = 0.0
@@ -45,8 +45,8 @@ class AdaloraParams(Hyperparameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(self.target_rank >= 1, "target_rank", "at least 1")
-        self.require(self.init_ratio > 1, "init_ratio", "above 1, so that target_rank is below the rank at the start")
+        self.require(self.init_rank >= 2, "init_rank", "at least 2")
+        self.require(0 < self.target_ratio < 1, "target_ratio", "above 0 and below 1: ranks can only fall")
         self.require(self.alpha_ratio > 0, "alpha_ratio", "above 0")
         self.require(self.targets in TARGETS, "targets", f"one of {', '.join(TARGETS)}")
         self.require(0 <= self.dropout < 1, "dropout", "in 0..1, below 1")
@@ -56,9 +56,9 @@ class AdaloraParams(Hyperparameters):
         self.require(self.orthogonality >= 0, "orthogonality", "at least 0")
 
     @property
-    def init_rank(self) -> int:
-        """The rank of every layer at the start."""
-        return max(round(self.init_ratio * self.target_rank), self.target_rank + 1)
+    def target_rank(self) -> int:
+        """What is left of a layer's rank at the end, on average: at least 1, and below ``init_rank``."""
+        return min(max(round(self.target_ratio * self.init_rank), 1), self.init_rank - 1)
 
 
 def attach(view: nn.Module, params: AdaloraParams, context: Context) -> Attached:
@@ -67,7 +67,7 @@ def attach(view: nn.Module, params: AdaloraParams, context: Context) -> Attached
         init_r=params.init_rank,
         target_r=params.target_rank,
         lora_alpha=params.alpha_ratio * params.init_rank,
-        target_modules=target_pattern(view, params.targets, params.init_rank, "init_ratio * target_rank", context),
+        target_modules=target_pattern(view, params.targets, params.init_rank, "init_rank", context),
         lora_dropout=params.dropout,
         orth_reg_weight=params.orthogonality,
         total_step=1,  # known at the first step; nothing reads it before

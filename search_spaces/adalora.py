@@ -11,8 +11,8 @@ from search_spaces._training import DEFAULT, SOURCES, training
 SPACE = SearchSpace(
     distributions={
         **training(1e-4, 1e-2),
-        "target_rank": IntDistribution(2, 64, log=True),
-        "init_ratio": FloatDistribution(1.25, 3.0),
+        "init_rank": IntDistribution(3, 96, log=True),
+        "target_ratio": FloatDistribution(0.3, 0.8),
         "alpha_ratio": FloatDistribution(0.5, 4.0, log=True),
         "targets": TARGETS,
         "dropout": CategoricalDistribution([0.0, 0.05, 0.1]),
@@ -25,8 +25,8 @@ SPACE = SearchSpace(
         **DEFAULT,
         "learning_rate": 1e-3,
         "weight_decay": 0.0,
-        "target_rank": 8,
-        "init_ratio": 1.5,
+        "init_rank": 12,
+        "target_ratio": 0.67,
         "alpha_ratio": 2.0,
         "targets": "all_linear",
         "dropout": 0.0,
@@ -38,8 +38,8 @@ SPACE = SearchSpace(
     sources={
         **SOURCES,
         "learning_rate": "5e-4 to 2.2e-3 over the tasks of arXiv:2303.10512, five times around it",
-        "target_rank": "2 to 8 in arXiv:2303.10512; up to 64 as for LoRA",
-        "init_ratio": "1.5 throughout arXiv:2303.10512, and up to twice that",
+        "init_rank": "3 to 12 in arXiv:2303.10512, for 2 to 8 in the end; higher ones as for LoRA",
+        "target_ratio": "two thirds throughout arXiv:2303.10512, half of it to a little more",
         "alpha_ratio": "1 and 2 are usual",
         "targets": "every linear layer in arXiv:2303.10512; LoRA's choices",
         "dropout": "none as in peft, 0.05 to 0.1 as for LoRA",

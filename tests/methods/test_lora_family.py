@@ -91,7 +91,7 @@ def assert_alike(case, one: nn.Module, other: nn.Module) -> None:
 HAND_MADE = {
     "dora": ({}, lambda: peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", use_dora=True)),
     "adalora": (
-        {"target_rank": 4, "orthogonality": 0.3},
+        {"init_rank": 6, "target_ratio": 0.67, "orthogonality": 0.3},
         lambda: peft.AdaLoraConfig(
             init_r=6, target_r=4, lora_alpha=12, target_modules="all-linear", orth_reg_weight=0.3, total_step=100
         ),
@@ -330,7 +330,7 @@ def test_qlora_asks_for_the_paged_optimizer_and_every_linear_layer(make_case):
         ("lora", {"rank": 33}, r"^rank is 33; .*query is 32 x 32 and has no more than 32 to update$"),
         ("qlora", {"rank": 33}, "rank is 33"),
         ("dora", {"rank": 33}, "rank is 33"),
-        ("adalora", {"target_rank": 30}, r"init_ratio \* target_rank is 45"),
+        ("adalora", {"init_rank": 33}, "init_rank is 33"),
     ],
 )
 def test_a_rank_above_what_a_layer_holds_is_refused(name, params, message, make_case):
@@ -370,7 +370,7 @@ def test_only_the_blocks_that_were_asked_for_are_changed(name, make_case):
     assert {layer.split(".layers.")[1][0] for layer, _ in updated_layers(attached.module)} == {"1"}
 
 
-SHORT = {"target_rank": 2, "init_ratio": 2.0, "tinit": 0.0, "tfinal": 0.4, "alpha_ratio": 1.0}
+SHORT = {"init_rank": 4, "target_ratio": 0.5, "tinit": 0.0, "tfinal": 0.4, "alpha_ratio": 1.0}
 
 
 def left(attached: Attached) -> int:
@@ -393,7 +393,7 @@ def test_adalora_falls_to_its_budget_and_trains_on_what_is_left(packed_case, tmp
 @pytest.mark.parametrize("total", [1, 2, 3])
 def test_adalora_copes_with_a_trial_of_a_few_steps(total, make_case):
     case = make_case("encoder", "classification", "nf4")
-    attached = attach(case, "adalora", tinit=0.5, tfinal=0.4, target_rank=2)
+    attached = attach(case, "adalora", tinit=0.5, tfinal=0.4, init_rank=3)
     steps(attached, case, 1, total, total)
     assert torch.isfinite(case.logits(attached.module)).all()
 
@@ -454,10 +454,16 @@ def test_adaloras_penalty_is_what_peft_adds_to_the_loss_that_it_computes(make_ca
     assert touched == {name for name in attached.trainable() if "lora_A" in name or "lora_B" in name}
 
 
+@pytest.mark.parametrize(("init", "ratio", "target"), [(12, 0.67, 8), (2, 0.9, 1), (3, 0.1, 1), (96, 0.3, 29)])
+def test_adaloras_target_lies_between_nothing_and_where_it_starts(init, ratio, target):
+    assert methods.get("adalora").params_type(init_rank=init, target_ratio=ratio).target_rank == target
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"init_ratio": 1.0}, r"init_ratio is 1.0; it must be above 1, so that target_rank is below"),
+        ({"target_ratio": 1.0}, "target_ratio is 1.0; it must be above 0 and below 1: ranks can only fall"),
+        ({"init_rank": 1}, "init_rank is 1; it must be at least 2"),
         ({"tinit": 0.5, "tfinal": 0.5}, "tfinal is 0.5; it must be at least 0 and below 1 - tinit"),
         ({"interval": 0.0}, "interval is 0.0"),
         ({"targets": "output"}, "targets is 'output'; it must be one of attention_qv"),
