@@ -41,11 +41,10 @@ def attach(view: nn.Module, params: BitFitParams, context: Context) -> Attached:
     Raises:
         MethodError: if the architecture has no such biases.
     """
-    names = _all(view, context) if params.biases == "all" else _query_mlp(view, context)
+    names = _all(view, context)
     if not names:
-        what = "no biases" if params.biases == "all" else "no biases at its queries and in its feed-forward"
-        raise MethodError(f"{type(view).__name__} has {what}, which are all that bitfit trains")
-    _train(view, names)
+        raise MethodError(f"{type(view).__name__} has no biases, which are all that bitfit trains")
+    _train(view, names if params.biases == "all" else _query_mlp(view, context))
     heads = train_head(view, context)
     active = [part for head in heads for part in head.modules()]
     return attached(view, "bitfit", params, context, active=active, merge=lambda: view)
@@ -58,10 +57,11 @@ def _all(view: nn.Module, context: Context) -> list[str]:
 
 def _query_mlp(view: nn.Module, context: Context) -> list[str]:
     found = blocks(view, context.layers)
-    if not any("query" in block.linears for block in found):
-        raise MethodError(f"{type(view).__name__} has no query layers of their own; biases must be all")
     layers = [name for block in found for name in (*block.linears.get("query", ()), *block.feed_forward_in)]
-    return [f"{name}.bias" for name in layers if view.get_submodule(name).bias is not None]
+    names = [f"{name}.bias" for name in layers if view.get_submodule(name).bias is not None]
+    if not names or not any("query" in block.linears for block in found):
+        raise MethodError(f"{type(view).__name__} has no such layers with biases of their own; biases must be all")
+    return names
 
 
 def _train(view: nn.Module, names: Iterable[str]) -> None:

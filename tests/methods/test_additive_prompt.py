@@ -40,7 +40,7 @@ def add_by_hand(model: nn.Module, prompt: Tensor, mask: Tensor) -> None:
     reader.get_input_embeddings().register_forward_hook(add)
 
 
-@pytest.mark.parametrize("tokens", [1, 3])
+@pytest.mark.parametrize("tokens", [1, 4])
 def test_vectors_take_turns_over_the_real_tokens(tokens, case):
     if case.quantization != "none":
         pytest.skip("a plain model has other weights than a quantized one")

@@ -81,12 +81,12 @@ def test_bitfit_trains_every_bias_or_those_of_queries_and_of_what_widens_the_str
 
 def test_bitfit_refuses_what_has_no_such_biases_in_one_line(make_case, share):
     spec = methods.get("bitfit")
-    for kind, name in (("decoder", "Llama"), ("encoder-decoder", "T5")):
+    for kind, name, biases in (("decoder", "Llama", "all"), ("encoder-decoder", "T5", "query_mlp")):
         with pytest.raises(MethodError, match=f"{name}ForSequenceClassification has no biases, which"):
-            make_case(kind, "classification", "nf4").attach(spec, BitFitParams())
+            make_case(kind, "classification", "nf4").attach(spec, BitFitParams(biases=biases))
     config = GPT2Config(vocab_size=100, n_embd=32, n_layer=1, n_head=4, n_positions=64)
     case = share(config, "decoder", "causal-lm")
-    with pytest.raises(MethodError, match="no query layers of their own; biases must be all"):
+    with pytest.raises(MethodError, match="no such layers with biases of their own; biases must be all"):
         case.attach(spec, BitFitParams(biases="query_mlp"))
 
 
