@@ -102,7 +102,7 @@ def _write(trained: Trained, folder: Path, merged: bool, dtype: str | None) -> M
         made = write_merged(trained, aside, dtype) if merged else None
         if not merged:
             read_method(trained.adapter)
-            shutil.copytree(trained.adapter, aside, ignore=shutil.ignore_patterns(README))
+            shutil.copytree(trained.adapter, aside)
         shutil.copytree(trained.tokenizer, aside, dirs_exist_ok=True)
         text = merged_readme(trained, str(folder), made) if made else adapter_readme(trained, str(folder))
         (aside / README).write_text(text, encoding="utf-8")

@@ -57,6 +57,7 @@ def test_who_goes_first_alternates_and_the_pairs_are_counted() -> None:
 
 def test_the_first_pair_and_a_pair_that_was_disturbed_do_not_count() -> None:
     assert measured((9, 1), (90, 1.5, 80, 1.5), seconds=1000)[0] == pytest.approx(0.5)
+    assert measured((1,), (10, 1.5), seconds=1000, pairs=1)[0] == pytest.approx(0.5)
 
 
 def test_a_machine_that_slows_down_does_not_look_like_an_adapter() -> None:
@@ -145,6 +146,18 @@ def test_the_process_is_seen_to_grow_and_to_shrink() -> None:
     assert later.peak < 30 * MEGABYTE
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it reads the process's own memory")
+def test_what_a_former_trial_left_does_not_serve_the_next_unseen() -> None:
+    former = [torch.ones(4096) for _ in range(4096)]  # 64 MB in pieces that the C library keeps when they are freed
+    pin = former[-1]
+    del former
+    gauge = MemoryGauge()
+    later = [torch.ones(4096) for _ in range(2048)]
+    gauge.note()
+    assert gauge.peak > 24 * MEGABYTE
+    assert len(pin) * 2 == sum(len(block) for block in later[:2])  # both are still there
+
+
 def test_activations_are_there_when_memory_is_read(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     run = lab.run("lora")
     noted: list[str] = []
@@ -209,6 +222,17 @@ def test_latency_is_measured_once_at_the_end_or_on_the_test_split(
     test = Job(**{**vars(last), "start": 12, "checkpoint": "checkpoints/mail/lora/0/step-12", "split": "test"})
     assert answer(test)["latency_overhead_1"] == 0.25, "it travels with the checkpoint"
     assert len(calls) == 1
+
+
+def test_a_lane_does_not_charge_a_trial_for_those_between_its_rungs(lab: Lab, here: Lane, in_use: list[int]) -> None:
+    first = lab.job("lora", stop=2)
+    run = here.begin(first)
+    train(run, 2)
+    here.end(run)
+    in_use[0] = 10**9
+    again = here.begin(Job(**{**vars(first), "start": 2, "stop": 4, "checkpoint": "checkpoints/mail/lora/0/step-2"}))
+    train(again, 1)
+    assert again.facts["peak_memory_bytes"] < 10**6
 
 
 def test_what_a_trial_keeps_between_steps_is_counted(lab: Lab) -> None:
