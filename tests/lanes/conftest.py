@@ -99,7 +99,8 @@ def _lab(folder: Path, kind: str) -> Lab:
     sizes: dict[str, Any] = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
     sizes |= {"intermediate_size": 64, "max_position_embeddings": 96, "initializer_range": 0.2, "pad_token_id": 0}
     torch.manual_seed(7)
-    model: Any = BertModel(BertConfig(**sizes)) if kind == "encoder" else LlamaModel(LlamaConfig(**sizes))
+    tied = LlamaConfig(**sizes, tie_word_embeddings=kind == "tied decoder")
+    model: Any = BertModel(BertConfig(**sizes)) if kind == "encoder" else LlamaModel(tied)
     model.save_pretrained(folder / "checkpoint")
     source = Source("tiny", folder / "checkpoint", "tiny", portable=False)
     write(source, AUTO_CLASS, "nf4", True, folder / "tiny.safetensors")
