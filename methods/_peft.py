@@ -108,6 +108,9 @@ def _attach(view: nn.Module, config: PeftConfig, context: Context, reads_numbers
         except (ValueError, AttributeError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise MethodError(f"peft cannot attach to {type(view).__name__}: {reason}") from error
+    for name, parameter in model.named_parameters():
+        if ".ranknum." in name:  # a count; peft makes it trainable when it moves it to where the backbone is
+            parameter.requires_grad_(False)
     # peft fills this in from the model, which does not know where it came from, and warns if it stood there before
     model.peft_config[ADAPTER].base_model_name_or_path = context.backbone
     return model

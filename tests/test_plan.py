@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, P
 
 import methods
 import search_spaces
-from methods._base import MethodError
+from methods._base import MethodError, TaskText
 from orchestrator.backbone.checkpoint import write
 from orchestrator.backbone.shared import load
 from orchestrator.config import SweepConfig
 from orchestrator.errors import InputError
 from orchestrator.plan import SweepPlan, make_plan
-from orchestrator.views.plan import method_rows, plan_json
+from orchestrator.views.catalogue import capabilities, method_row
+from orchestrator.views.plan import plan_json
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 SIZES |= {"vocab_size": 60, "max_position_embeddings": 96, "pad_token_id": 0}
@@ -69,7 +71,7 @@ def planned(folder: Path) -> Planner:
 def test_counts_equal_what_a_real_attachment_trains(
     planned: Planner, tmp_path: Path, model: str, task: dict[str, Any], labels: int
 ) -> None:
-    plan = planned(model, task)
+    plan = planned(model, task, training={"max_length": 48})
     kind = plan.tasks["mail"].type
     write(plan.source, kind.auto_class, "nf4", True, tmp_path / "frozen.safetensors")
     write(plan.source, kind.auto_class, "none", True, tmp_path / "original.safetensors")
@@ -82,14 +84,19 @@ def test_counts_equal_what_a_real_attachment_trains(
         original=tmp_path / "original.safetensors",
     )
     assert plan.parameters == shared.parameters()
+    words = TaskText(
+        tokenizer=plan.tokenizer, labels=CLASSES[:labels], max_length=48, examples=lambda count: [([5, 6], 0)] * count
+    )
+    context = replace(shared.context, text=words)
     for one in plan.tasks["mail"].methods:
         spec = methods.get(one.method)
-        params = spec.params_type.from_dict(search_spaces.get(one.method).default)
+        space = one.space or search_spaces.get(one.method)
+        params = spec.params_type.from_dict(space.default)
         if not one.available:
             with pytest.raises(MethodError):
-                spec.attach(shared.view(0), params, shared.context)
+                spec.attach(shared.view(0), params, context)
             continue
-        attached = spec.attach(shared.view(0), params, shared.context)
+        attached = spec.attach(shared.view(0), params, context)
         count = sum(parameter.numel() for parameter in attached.trainable().values())
         assert (one.trainable, one.percent) == (count, pytest.approx(100 * count / shared.parameters())), one.method
         assert one.mergeable == (attached.merge is not None)
@@ -122,12 +129,36 @@ def test_no_method_left_is_an_input_error_with_every_reason(planned: Planner) ->
     ]
 
 
-def test_a_default_out_of_range_leaves_its_method_out(planned: Planner) -> None:
-    space = {"adapter": {"batch_size": {"value": 0}}}
-    plan = planned("encoder", CLASSIFICATION, methods=["lora", "adapter"], search_space=space)
-    lora, adapter = plan.tasks["mail"].methods
-    assert (lora.available, adapter.available) == (True, False)
-    assert adapter.reason == "batch_size is 0; it must be at least 1"
+def test_what_was_asked_for_and_cannot_be_is_one_line_each(planned: Planner) -> None:
+    space = {
+        "adapter": {"batch_size": {"value": 0}},
+        "prompt": {"tokens": {"low": 4, "high": 90}},
+        "lora": {"rank": {"choices": [4, 0]}},
+    }
+    with pytest.raises(InputError) as raised:
+        planned(
+            "encoder",
+            CLASSIFICATION,
+            methods=["lora", "adapter", "prompt"],
+            search_space=space,
+            training={"max_length": 32},
+        )
+    lines = raised.value.lines()
+    assert lines[:2] == [
+        "sweep: search_space.lora.rank: rank is 0; it must be at least 1",
+        "sweep: search_space.adapter.batch_size: batch_size is 0; it must be at least 1",
+    ]
+    assert lines[2].startswith("sweep: search_space.prompt.tokens: tokens is 90; beside rows of up to 32 tokens")
+    assert len(lines) == 3
+
+
+def test_what_nobody_asked_for_and_cannot_be_is_cut_off_and_noted(planned: Planner) -> None:
+    plan = planned("encoder", CLASSIFICATION, methods=["prompt"], training={"max_length": 32})
+    (prompt,) = plan.tasks["mail"].methods
+    (study,) = plan.studies
+    assert study.space.distributions["tokens"].high == 64  # type: ignore[attr-defined]
+    (note,) = prompt.notes
+    assert note.startswith("tokens is searched in 4..64 of 4..100: tokens is 100;")
 
 
 def test_overrides_reach_the_studies_and_the_probe(planned: Planner) -> None:
@@ -184,8 +215,8 @@ def test_the_plan_for_machines_is_json_with_what_was_decided(planned: Planner) -
 def test_the_list_of_methods_counts_as_a_plan_does(
     planned: Planner, folder: Path, task: dict[str, Any], kind: str
 ) -> None:
-    plan = planned("decoder", {**task, "where": {"label": {"matches": "bad|good"}}})
-    rows = {row["name"]: row for row in method_rows(str(folder / "decoder"), "nf4", kind)}
+    plan = planned("decoder", {**task, "where": {"label": {"matches": "bad|good"}}}, training={"max_length": 48})
+    rows = {row["name"]: row for row in map(method_row, capabilities(str(folder / "decoder"), "nf4", kind, []))}
     for one in plan.tasks["mail"].methods:
         row = rows[one.method]
         assert (row["available"], row["trainable"], row["reason"]) == (one.available, one.trainable, one.reason)

@@ -8,16 +8,24 @@ import typer
 
 from orchestrator.cli.app import AsJson, app, print_json
 
+Names = Annotated[
+    list[str] | None,
+    typer.Option("--method", help="Only this one; may be given again, also as compose:PART+PART.", metavar="NAME"),
+]
+
 
 @app.command()
 def methods(
-    backbone: Annotated[str, typer.Option(help="Hub id, folder, or package:NAME/SUBFOLDER to try them on.")] = "",
+    backbone: Annotated[
+        str, typer.Option(help="Hub id, folder, GGUF file or package:NAME/SUBFOLDER to try them on; no weights needed.")
+    ] = "",
     quantization: Annotated[str, typer.Option(help="nf4, fp4, int8 or none.")] = "nf4",
     task: Annotated[str, typer.Option(help="classification or causal-lm.")] = "classification",
+    method: Names = None,
     as_json: AsJson = False,
 ) -> None:
     """List the fine-tuning methods; with --backbone, which of them work on it and what they would train."""
-    from orchestrator.views.plan import method_rows, print_methods
+    from orchestrator.views.catalogue import capabilities, method_row, print_catalogue
 
-    rows = method_rows(backbone, quantization, task)
-    print_json(rows) if as_json else print_methods(rows, bool(backbone))
+    found = capabilities(backbone, quantization, task, method or [])
+    print_json([method_row(one) for one in found]) if as_json else print_catalogue(found, bool(backbone))

@@ -1,0 +1,253 @@
+"""Try methods on one architecture, for one type of task."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import methods
+from methods._base import Attached, Hyperparameters, MethodError, MethodSpec, Quantization, TaskText
+from orchestrator.backbone.shared import SharedBackbone
+from orchestrator.backbone.skeleton import miniature, shallow_skeleton, skeleton
+from orchestrator.capability._rehearsal import attach, reads_ahead, rehearse
+from orchestrator.capability._words import stand_in
+from orchestrator.tasks import TaskType
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+MAX_LENGTH = 128
+TRAINING = frozenset(field.name for field in dataclasses.fields(Hyperparameters))
+HALVINGS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capability:
+    """One method on one architecture.
+
+    Args:
+        method: its name.
+        available: whether it works here.
+        reason: why not, one line.
+        trainable: parameters of the configuration that was tried.
+        percent: of the backbone's.
+        mergeable: whether the trained adapter can be folded into plain weights.
+        category: its family.
+        reference: its source.
+    """
+
+    method: str
+    available: bool
+    reason: str = ""
+    trainable: int = 0
+    percent: float = 0.0
+    mergeable: bool = False
+    category: str = ""
+    reference: str = ""
+
+    @classmethod
+    def of(cls, spec: MethodSpec[Any], task: str) -> Capability:
+        """What is known of a method without an architecture."""
+        able = task in spec.tasks
+        return cls(
+            method=spec.name,
+            available=able,
+            reason="" if able else f"cannot train {task} tasks",
+            mergeable=spec.supports_merge,
+            category=spec.category.value,
+            reference=spec.reference,
+        )
+
+
+class Probe:
+    """An architecture without its weights, and in miniature with random ones.
+
+    Args:
+        config: the architecture.
+        kind: the type of task.
+        name: of the backbone.
+        labels: classes of a classification task; 0 for a language model.
+        quantization: of the backbone.
+        text: the task's words; made up where they are not known.
+        sources: names of the tasks that a trial may learn from before its own.
+        source_labels: how many classes each of those has.
+
+    Raises:
+        MethodError: if no model for this type of task can be made of the architecture.
+    """
+
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        kind: TaskType,
+        *,
+        name: str,
+        labels: int,
+        quantization: Quantization,
+        text: TaskText | None = None,
+        sources: tuple[str, ...] = ("source",),
+        source_labels: tuple[int, ...] = (),
+    ) -> None:
+        self.task = kind.name
+        self._config, self._kind = config, kind
+        self._made = (kind.auto_class, kind.name, name, labels, quantization)
+        self._labels = labels
+        self._sources = {"sources": sources, "source_labels": source_labels}
+        self._text = text or stand_in(config, labels, _usual_length(config))
+        self._known: dict[tuple[str, str, str], str] = {}
+        try:
+            self._bare = self._told(skeleton(config, *self._made), self._text)
+        except ValueError as error:
+            reason = f"{config.model_type} models have no {kind.auto_class} in transformers"
+            raise MethodError(reason) from error
+        self.parameters = self._bare.parameters()
+        if self.task == "causal-lm" and self._miniature and reads_ahead(self._miniature):
+            raise MethodError(f"{config.model_type} models read to the right as well and are no language models")
+
+    def capability(self, method: str, params: Mapping[str, Any]) -> Capability:
+        """Whether a method works in this configuration, and what it trains."""
+        spec = methods.get(method)
+        known = Capability.of(spec, self.task)
+        if not known.available:
+            return known
+        try:
+            attached = attach(spec, params, self._bare)
+        except MethodError as error:
+            return replace(known, available=False, reason=_line(error))
+        if reason := self._rehearsed(spec, params):
+            return replace(known, available=False, reason=reason)
+        count = sum(parameter.numel() for parameter in attached.trainable().values())
+        percent = 100 * count / self.parameters
+        return replace(known, trainable=count, percent=percent, mergeable=attached.merge is not None)
+
+    def refusal(self, method: str, params: Mapping[str, Any], thoroughly: bool = False) -> str:
+        """Why a method does not work in this configuration, one line; empty where it does.
+
+        Args:
+            method: its name.
+            params: its configuration.
+            thoroughly: whether to try it in miniature too, where sizes are other ones.
+        """
+        spec = methods.get(method)
+        try:
+            spec.params_type.from_dict(params)
+        except MethodError as error:
+            return _line(error)
+        return self._unattachable(spec, params) or (self._rehearsed(spec, params) if thoroughly else "")
+
+    def _unattachable(self, spec: MethodSpec[Any], params: Mapping[str, Any]) -> str:
+        def find() -> str:
+            # few layers first, which is quick; but layers may be what it lacks, and the real architecture has them
+            return _failure(spec, params, self._shallow) and _failure(spec, params, self._bare)
+
+        return self._once(("attached", spec.name, _shape(params)), find)
+
+    def _rehearsed(self, spec: MethodSpec[Any], params: Mapping[str, Any]) -> str:
+        def find() -> str:
+            try:
+                self._rehearse(spec, params)
+            except MethodError as error:
+                return _line(error)
+            return ""
+
+        return self._once(("rehearsed", spec.name, _shape(params)), find)
+
+    def _once(self, key: tuple[str, str, str], find: Callable[[], str]) -> str:
+        if key not in self._known:
+            self._known[key] = find()
+        return self._known[key]
+
+    def _rehearse(self, spec: MethodSpec[Any], params: Mapping[str, Any]) -> None:
+        """Try it in miniature; a configuration that is too large for the miniature alone is made smaller.
+
+        Raises:
+            MethodError: if it does not work.
+        """
+        if self._miniature is None:
+            return
+        attached = self._in_miniature(spec, params, self._miniature)
+        if attached is not None:
+            rehearse(spec, attached, self._miniature, self._kind)
+
+    def _in_miniature(
+        self, spec: MethodSpec[Any], params: Mapping[str, Any], backbone: SharedBackbone
+    ) -> Attached | None:
+        for halvings in range(HALVINGS):
+            smaller = {name: _halved(name, value, halvings) for name, value in params.items()}
+            try:
+                return attach(spec, smaller, backbone)
+            except MethodError:
+                if self._hollow is None or not _failure(spec, smaller, self._hollow):
+                    raise  # the size is not the reason
+        return None
+
+    @cached_property
+    def _shallow(self) -> SharedBackbone:
+        found = shallow_skeleton(self._config, *self._made)
+        return self._bare if found is None else self._told(found, self._text)
+
+    @cached_property
+    def _miniature(self) -> SharedBackbone | None:
+        found = miniature(self._config, *self._made)
+        return found and self._told_anew(found)
+
+    @cached_property
+    def _hollow(self) -> SharedBackbone | None:
+        """The miniature's skeleton: what does not attach there is too large for it, or works nowhere."""
+        if self._miniature is None:
+            return None
+        return self._told_anew(skeleton(self._miniature.model.config, *self._made))
+
+    def _told_anew(self, backbone: SharedBackbone) -> SharedBackbone:
+        config = backbone.model.config
+        return self._told(backbone, stand_in(config, self._labels, _usual_length(config)))
+
+    def _told(self, backbone: SharedBackbone, text: TaskText) -> SharedBackbone:
+        backbone.context = replace(backbone.context, text=text, **self._sources)  # type: ignore[arg-type]
+        return backbone
+
+
+def catalogue() -> tuple[tuple[str, ...], dict[str, str]]:
+    """Every method by name, and why each of the others that `peft` has is none."""
+    from methods._peft_type_names import refused, trainable_types
+
+    left_out = {f"peft:{kind}": reason for kind, reason in refused().items()}
+    there = list(methods.names())
+    for name in (f"peft:{kind}" for kind in trainable_types()):
+        try:
+            there.append(methods.get(name).name)
+        except MethodError as error:
+            left_out[name] = _line(error)
+    return tuple(there), left_out
+
+
+def _usual_length(config: PretrainedConfig) -> int:
+    """Room for rows that leaves some for virtual tokens."""
+    positions = getattr(config, "max_position_embeddings", None) or 2 * MAX_LENGTH
+    return max(1, min(MAX_LENGTH, positions // 2))
+
+
+def _halved(name: str, value: Any, times: int) -> Any:
+    if name in TRAINING or isinstance(value, bool) or not isinstance(value, int):
+        return value
+    return max(1, value >> times)
+
+
+def _failure(spec: MethodSpec[Any], params: Mapping[str, Any], backbone: SharedBackbone) -> str:
+    try:
+        attach(spec, params, backbone)
+    except MethodError as error:
+        return _line(error)
+    return ""
+
+
+def _shape(params: Mapping[str, Any]) -> str:
+    """What of a configuration decides how a method is attached."""
+    return repr(sorted((name, value) for name, value in params.items() if name not in TRAINING))
+
+
+def _line(error: MethodError) -> str:
+    return (str(error).strip() or "no reason given").splitlines()[0]
