@@ -79,7 +79,7 @@ def leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Leave:
     """Plays a sweep of one trial: a tiny backbone, an adapter that was moved at random, a journal."""
     monkeypatch.setenv("PEFT_SWEEP_CACHE", str(tmp_path / "cache"))
 
-    def made(kind: str, task: str, method: str, **params: Any) -> Left:
+    def made(kind: str, task: str, method: str, plugins: tuple[Path, ...] = (), **params: Any) -> Left:
         checkpoint, storage = tmp_path / "checkpoint", Storage(str(tmp_path / "sweeps"))
         write_checkpoint(checkpoint, kind, task)
         source, auto_class = resolve(BackboneConfig(model=str(checkpoint)), Path("/")), TASK_TYPES[task].auto_class
@@ -108,7 +108,7 @@ def leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Leave:
         journal.append(
             "sweep",
             sweep=SWEEP,
-            config={"tasks": {"mail": {"type": task}}},
+            config={"tasks": {"mail": {"type": task}}, "plugins": [str(file) for file in plugins]},
             tasks={"mail": {"labels": list(labels)}},
             backbone={
                 "model": str(checkpoint),
@@ -314,6 +314,23 @@ def test_the_folders_own_lines_give_what_the_adapter_says(
     attached = methods.load_adapter(backbone.view(99), tmp_path / "adapter", backbone.context)
     attached.train(False)
     assert torch.equal(found["logits"], attached.module(**{k: found["tokens"][k] for k in INPUTS}).logits)
+
+
+def test_a_method_from_outside_comes_along(leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("methods._plugins._SOURCES", {})
+    plugin = tmp_path / "my_method.py"
+    plugin.write_bytes((Path(__file__).parent.parent / "examples" / "my_method.py").read_bytes())
+    methods.register(plugin)
+    left = leave("bert", "classification", "my_method", (plugin, tmp_path / "not_this_one.py"))
+    methods._plugins._SOURCES.clear()
+    assert not left.export(tmp_path / "adapter").peft
+    assert (tmp_path / "adapter" / "my_method.py").read_text() == plugin.read_text()
+    assert "my_method" not in methods._plugins._SOURCES, "to copy it, nothing of it is run"
+    exec(own_lines(tmp_path / "adapter"), {})
+    with pytest.raises(InputError, match="my_method cannot be merged"):
+        left.export(tmp_path / "plain", merged=True)
+    plugin.unlink()
+    assert f"came from {plugin}, which is not there any more" in refusal(left, tmp_path / "other", left.trial)
 
 
 def test_the_last_state_of_a_trial_is_exported_and_the_sweeps_own_is_left_alone(leave: Leave, tmp_path: Path) -> None:

@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import methods
 from methods._folder import read_method
 from orchestrator.errors import InputError, Problem
-from orchestrator.export.merged import Merged, require_mergeable, write_merged
+from orchestrator.export.merged import Merged, write_merged
 from orchestrator.export.readme import adapter_readme, merged_readme
 from orchestrator.export.trained import Trained, find
 
@@ -84,7 +83,7 @@ def export(
         reference=reference,
         folder=folder,
         method=trained.method,
-        peft=not merged and methods.get(trained.method).peft,
+        peft=not merged and trained.peft,
         backbone=trained.backbone.model,
         task=trained.type,
         labels=trained.labels,
@@ -95,14 +94,14 @@ def export(
 
 def _write(trained: Trained, folder: Path, merged: bool, dtype: str | None) -> Merged | None:
     """Aside first, then under its name."""
-    if merged:
-        require_mergeable(trained)
     with _aside(folder) as place:
         aside = Path(place) / folder.name
         made = write_merged(trained, aside, dtype) if merged else None
         if not merged:
             read_method(trained.adapter)
             shutil.copytree(trained.adapter, aside)
+            for plugin in trained.plugins:
+                shutil.copy(plugin, aside)
         shutil.copytree(trained.tokenizer, aside, dirs_exist_ok=True)
         text = merged_readme(trained, str(folder), made) if made else adapter_readme(trained, str(folder))
         (aside / README).write_text(text, encoding="utf-8")

@@ -86,7 +86,7 @@ def require_mergeable(trained: Trained) -> None:
     Raises:
         InputError: if the method does not merge.
     """
-    spec = methods.get(trained.method)
+    spec = trained.spec()
     if not spec.supports_merge:
         raise _refused(trained, REASONS.get(spec.category, "what it trains is no change of weights"))
 

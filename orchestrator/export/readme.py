@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-import methods
 from orchestrator.export.merged import Merged, shared_auto_class
 from orchestrator.export.trained import Trained
 
@@ -18,7 +17,7 @@ def adapter_readme(trained: Trained, folder: str) -> str:
         f"```python\n{loading(trained, folder)}```",
         "Neither Ray nor MLflow is needed. The backbone is quantized at the first use and kept in the cache.",
     ]
-    if methods.get(trained.method).peft:
+    if trained.peft:
         auto_class, labels = shared_auto_class(trained), len(trained.labels)
         parts.append(
             f"It is a folder of peft as well, which knows nothing of the quantization that it was trained with:"
@@ -53,10 +52,11 @@ def loading(trained: Trained, folder: str) -> str:
         "import torch",
         "from transformers import AutoTokenizer",
         "",
-        "from methods import load_adapter",
+        f"from methods import load_adapter{', register' if trained.plugins else ''}",
         "from orchestrator.backbone.pretrained import pretrained",
         "",
         f'folder = Path("{folder}")',
+        *(f'register(folder / "{plugin.name}")' for plugin in trained.plugins),
         f"backbone = pretrained({', '.join(_arguments(trained))})",
         "adapter = load_adapter(backbone.view(0), folder, backbone.context)",
         "adapter.train(False)",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from methods._base import TaskType
+import methods
+from methods._base import MethodSpec, TaskType
+from methods._compose_parts import methods_of
+from methods._plugins import PACKAGE as PLUGINS
 from orchestrator.errors import InputError, Problem, SweepError
 from orchestrator.storage import Storage
 from orchestrator.sweep import local_folder
@@ -37,6 +40,7 @@ class Trained:
         tokenizer: folder that the tokenizer saved.
         carried: file that may be the backbone.
         storage: where the backbone may be found.
+        plugins: files of the methods from outside that it needs; none of them has been run.
     """
 
     reference: str
@@ -50,6 +54,26 @@ class Trained:
     tokenizer: Path
     carried: Path | None = None
     storage: Storage | None = None
+    plugins: tuple[Path, ...] = ()
+
+    def spec(self) -> MethodSpec[Any]:
+        """Its method. Runs the code of its plugins.
+
+        Raises:
+            InputError: if there is no such method here.
+        """
+        try:
+            for plugin in self.plugins:
+                methods.register(plugin)
+            return methods.get(self.method)
+        except (KeyError, ValueError) as error:
+            reason = f"its method {self.method} is not known here ({str(error).splitlines()[0]})"
+            raise InputError(self.reference, [Problem("", reason)]) from error
+
+    @property
+    def peft(self) -> bool:
+        """Whether `peft` loads its folder, as it does those of its own methods."""
+        return not self.plugins and self.spec().peft
 
 
 def find(reference: str, place: Path, *, storage: str, tracking_uri: str) -> Trained:
@@ -103,6 +127,9 @@ def _model(reference: str, place: Path, tracking_uri: str) -> Trained:
         adapter=bundle_folder / ADAPTER,
         tokenizer=bundle_folder / TOKENIZER,
         carried=bundle_folder / CARRIED,
+        plugins=tuple(
+            file for file in (Path(folder) / "code" / PLUGINS).glob("*.py") if file.stem in methods_of(bundle.method)
+        ),
     )
 
 
@@ -130,7 +157,18 @@ def _trial(reference: str, storage: Storage, sweep: str, key: TrialKey, place: P
         adapter=place / ADAPTER,
         tokenizer=place / TOKENIZER,
         storage=storage,
+        plugins=tuple(_plugins(reference, key.method, told["config"].get("plugins", ()))),
     )
+
+
+def _plugins(reference: str, method: str, files: Sequence[str]) -> Iterator[Path]:
+    """Those of a sweep's plugins that a method needs."""
+    for file in map(Path, files):
+        if file.stem in methods_of(method):
+            if not file.is_file():
+                message = f"its method {file.stem} came from {file}, which is not there any more"
+                raise InputError(reference, [Problem("", message)])
+            yield file
 
 
 def _events(reference: str, storage: Storage, sweep: str) -> list[dict[str, Any]]:
