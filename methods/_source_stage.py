@@ -38,14 +38,10 @@ class SourceStage(nn.Module):
         for place, module in enumerate(wrapped):
             module.register_forward_hook(self._replacing(place), with_kwargs=True)
         model.register_forward_pre_hook(self._begin, with_kwargs=True)
-        model.register_forward_hook(self._end, always_call=True)
         model.source_stage = self
 
     def _begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._task_ids = kwargs.get("task_ids")
-
-    def _end(self, *_: Any) -> None:
-        self._task_ids = None
 
     def _replacing(self, place: int) -> Any:
         """A hook that gives what the sources' heads make of the rows in the place of one of the model's own."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
 from optuna.distributions import CategoricalDistribution
 
 import methods
@@ -20,6 +22,7 @@ from orchestrator.search.rungs import rung_steps
 from orchestrator.search.space import Override
 from orchestrator.search.space import resolve as resolve_space
 from orchestrator.tasks import TaskData, TaskType, read_task, task_type
+from orchestrator.tasks.batches import in_turn
 from orchestrator.tracking.connection import check_uri
 from search_spaces._base import SearchSpace
 
@@ -189,10 +192,12 @@ def _words(config: SweepConfig, tokenizer: PreTrainedTokenizerBase) -> Words:
 
     def words(data: TaskData, kind: TaskType) -> TaskText:
         def examples(count: int) -> list[tuple[list[int], int]]:
-            rows = data.splits["train"].slice(0, count)
+            rows = data.splits["train"]
+            classes = rows["label"].to_numpy() if "label" in rows.column_names else np.zeros(len(rows), np.int32)
+            rows = rows.take(pa.array(in_turn(rows["row"].to_numpy(), classes, config.seed)[:count]))
             ids = kind.tokenize(rows, tokenizer, config.training.max_length)["input_ids"].to_pylist()
-            classes = rows["label"].to_pylist() if "label" in rows.column_names else [0] * len(ids)
-            return list(zip(ids, classes, strict=True))
+            labels = rows["label"].to_pylist() if "label" in rows.column_names else [0] * len(ids)
+            return list(zip(ids, labels, strict=True))
 
         length = config.training.max_length
         return TaskText(tokenizer=tokenizer, labels=data.labels, max_length=length, examples=examples)

@@ -19,12 +19,14 @@ class SearchSpace:
         default: the literature's configuration, the method's first trial; a value for each distribution.
         sources: where each range comes from, by parameter.
         switches: pattern of further parameters, which are true unless an override searches them.
+        texts: parameters of which an override may say any text, whatever their choices; the method says what it is.
     """
 
     distributions: Mapping[str, BaseDistribution]
     default: Mapping[str, Any]
     sources: Mapping[str, str]
     switches: str = ""
+    texts: frozenset[str] = frozenset()
 
     def known(self, name: str) -> BaseDistribution | None:
         """What can be searched under a name; ``None`` if nothing can."""

@@ -25,4 +25,5 @@ SPACE = SearchSpace(
         "examples": "none, and the 1 to 8 of arXiv:2102.09690",
         "calibration": "with and without, as arXiv:2102.09690 compares them",
     },
+    texts=frozenset({"template", "verbalizers"}),
 )

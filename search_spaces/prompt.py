@@ -29,4 +29,5 @@ SPACE = SearchSpace(
         "init": "random, sampled vocabulary and the classes' names in arXiv:2104.08691",
         "init_text": "the classes' names; for an instruction of your own set this and fix init to text",
     },
+    texts=frozenset({"init_text"}),
 )

@@ -104,9 +104,16 @@ def _of_method(method: str, overrides: dict[str, Override]) -> list[tuple[tuple[
             hint = did_you_mean(name, list(space.distributions))
             problems.append(((method, name), f"unknown hyperparameter; {hint}"))
             continue
-        found = misfits(override, known)
+        found = [] if name in space.texts and _says_texts(override) else misfits(override, known)
         problems += [((method, name, *key), message) for key, message in found]
     return problems
+
+
+def _says_texts(override: Override) -> bool:
+    if isinstance(override, Range):
+        return False
+    values = [override.value] if isinstance(override, Fixed) else override.choices
+    return all(isinstance(value, str) for value in values)
 
 
 def misfits(override: Override, distribution: BaseDistribution) -> list[tuple[tuple[str | int, ...], str]]:
