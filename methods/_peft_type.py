@@ -36,10 +36,7 @@ _NO_IDENTITY = {
     "unilora": "draws its vector",
     "vblora": "draws its bank of vectors",
 }
-_NO_MERGE = {
-    "beft": "needs a bias in every layer to merge into",
-    "lily": "routes by the input",
-}
+_NO_MERGE = frozenset({"beft"})  # which needs a bias in every layer to merge into
 _KNOWN = (
     "Detected that the base layer has no bias term",  # beft, which is not merged
     "Failed to load the CUDA extension",  # boft, which then computes the same in torch

@@ -24,6 +24,7 @@ _REFUSED = {
     "adaption_prompt": "looks for a parameter in attention modules, and those of the shared backbone need not have any",
     "cpt": "starts from the tokens of chosen examples; use hard_prompt or prompt",
     "glora": "takes plain torch.nn.Linear layers alone, and the shared backbone has its own kind",
+    "lily": "routes by the average over a batch, so that a row's result depends on the rows beside it",
     "poly": "learns a mixture over several tasks, and a trial has one",
     "shadow": "trains a second transformer beside the backbone, and a part of it never gets a gradient",
     "trainable_tokens": "trains the embeddings of tokens that have to be named one by one",

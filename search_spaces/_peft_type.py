@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from search_spaces._base import SearchSpace
 from search_spaces._training import DEFAULT, SOURCES, training
 
-_COUNT = re.compile(r"r|u|rank|\w+_rank|n_frequency|num_(vectors|subspaces|virtual_tokens|B)")
+_COUNT = re.compile(r"r|u|rank|\w+_rank|n_frequency|num_(vectors|subspaces|virtual_tokens)")
 _BLOCK = re.compile(r"(\w+_)?block_size|group_size|vector_length|\w+_d_length")
 _FRACTION = re.compile(r"spars\w+")
 # what peft wants to be told, and has no default for
@@ -63,7 +63,7 @@ def _around(name: str, default: float) -> BaseDistribution:
     if default < 1:  # the share of what trains or, above a half, of what does not
         few = default if default < 0.5 else 1 - default
         return _shares(few / 4, min(0.5, 4 * few), default)
-    lowest = 2 if _BLOCK.fullmatch(name) or name == "num_B" else 1
+    lowest = 2 if _BLOCK.fullmatch(name) else 1
     sizes = {max(lowest, int(default // 4)), max(lowest, int(default // 2)), default, 2 * default, 4 * default}
     return CategoricalDistribution(sorted(sizes))
 

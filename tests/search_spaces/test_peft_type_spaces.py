@@ -54,7 +54,6 @@ def test_the_size_that_a_field_is_known_by_is_searched(kind):
         ("vera", "r", CategoricalDistribution([64, 128, 256, 512, 1024])),
         ("boft", "boft_block_size", CategoricalDistribution([2, 4, 8, 16])),
         ("tinylora", "r", CategoricalDistribution([1, 2, 4, 8])),
-        ("lily", "num_B", CategoricalDistribution([2, 4, 8])),
         ("cartridge", "num_virtual_tokens", CategoricalDistribution([5, 10, 20, 40, 80])),
         ("frod", "sparse_rate", FloatDistribution(0.0025, 0.04, log=True)),
     ],
