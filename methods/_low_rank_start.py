@@ -75,13 +75,9 @@ def begin_in_weight(attached: Attached, init: str, params: LowRankParams, contex
         for _, layer in updated_layers(model):
             weight = layer.get_base_layer().weight.detach().float()
             if weight.device.type != "meta":
-                split = (
-                    principal(weight, params.rank, params.scale)
-                    if init == "pissa"
-                    else orthonormal(weight, params.rank)
-                )
-                _write(layer, _peft.ADAPTER, split)
-                _write(layer, START, (-split[0], split[1]))
+                a, b = _part(weight, init, params)
+                _write(layer, _peft.ADAPTER, (a, b))
+                _write(layer, START, (-a, b))
     return replace(
         attached,
         save=lambda folder: _save(folder, attached.save, model, params),
@@ -158,7 +154,7 @@ def _load_starts(model: PeftModel, tensors: dict[str, Tensor]) -> None:
 def _save(folder: Path, save_update: Callable[[Path], None], model: PeftModel, params: LowRankParams) -> None:
     """As `peft`'s plain LoRA of twice the rank and the same scale."""
     save_update(folder)
-    tensors = load_file(folder / _peft.WEIGHTS)
+    tensors = {key: t for key, t in load_file(folder / _peft.WEIGHTS).items() if f".{START}." not in key}
     for name, start in _starts(model).items():
         key = f"base_model.model.{name}.weight"
         both = [tensors[key], start.cpu()]

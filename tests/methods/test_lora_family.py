@@ -142,6 +142,9 @@ def test_it_is_saved_as_a_plain_lora_of_twice_the_rank(init, rslora, plain_case,
     steps(attached, plain_case, 1, 2, 2)
     attached.save(tmp_path)
     assert json.loads((tmp_path / "adapter_config.json").read_text())["r"] == 8
+    attach(plain_case, "lora", rank=8).save(tmp_path / "plain")
+    one, other = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path, tmp_path / "plain"))
+    assert {name: tensor.shape for name, tensor in one.items()} == {name: t.shape for name, t in other.items()}
     plain = peft.PeftModel.from_pretrained(plain_case.plain(), str(tmp_path)).eval()
     expected = plain_case.logits(attached.module, padded=False)
     torch.testing.assert_close(plain_case.logits(plain, padded=False), expected, atol=1e-5, rtol=1e-5)
@@ -267,6 +270,22 @@ def test_dora_measures_lengths_once_while_nothing_trains(make_case, monkeypatch)
     assert count[0] == 2 * layers
     case.logits(attached.module)
     assert count[0] == 3 * layers
+
+
+def test_doras_lengths_are_measured_anew_for_every_step_of_training(make_case):
+    case = make_case("encoder", "classification", "nf4")
+    kept, other = attach(case, "dora"), attach(case, "dora")
+    case.logits(kept.module)
+    for attached in (kept, other):
+        for name, parameter in attached.trainable().items():
+            if "lora_B" in name:
+                parameter.data.add_(0.1)  # as an optimizer does that writes past torch
+    kept.train(True)
+    other.train(True)
+    expected = case.logits(other.module)
+    assert torch.equal(case.logits(kept.module), expected)
+    kept.train(False)
+    assert torch.equal(case.logits(kept.module), expected)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
