@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +29,35 @@ def bootstrap(statistic: Statistic, rows: int, *, seed: int, repeats: int = 1000
     Raises:
         ValueError: if there are no rows, or no repeats.
     """
+    return np.concatenate([statistic(draws) for draws in _draws(rows, seed, repeats)])
+
+
+def bootstrap_jointly(
+    statistics: Sequence[Statistic], rows: int, *, seed: int, repeats: int = 1000
+) -> NDArray[np.float64]:
+    """Several scores on the same resamples of the rows; shape ``(repeats, statistics)``.
+
+    Resamples on which one of them is undefined (NaN) are left out.
+
+    Raises:
+        ValueError: if there are no rows, no repeats, or no resample has all scores.
+    """
+    scores = np.concatenate(
+        [np.stack([one(draws) for one in statistics], axis=1) for draws in _draws(rows, seed, repeats)]
+    )
+    scores = scores[~np.isnan(scores).any(axis=1)]
+    if len(scores) < min(2, repeats):
+        raise ValueError("the scores are undefined on every resample")
+    return scores
+
+
+def _draws(rows: int, seed: int, repeats: int) -> Iterator[NDArray[np.int64]]:
+    """Indices with replacement, in pieces of shape ``(samples, rows)``."""
     if rows < 1 or repeats < 1:
         raise ValueError(f"cannot resample {rows} rows {repeats} times")
     random = np.random.default_rng(seed)
-    sizes = [min(CHUNK, repeats - first) for first in range(0, repeats, CHUNK)]
-    return np.concatenate([statistic(random.integers(rows, size=(size, rows))) for size in sizes])
+    for first in range(0, repeats, CHUNK):
+        yield random.integers(rows, size=(min(CHUNK, repeats - first), rows))
 
 
 def bootstrap_interval(
