@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ REASONS = {
     Category.SOFT_PROMPT: "what it adds to the input is no weight of the backbone",
     Category.ADDITIVE: "what it adds between the layers is no weight of the backbone",
     Category.PROMPTING: "it trains nothing",
+    Category.COMPOSITION: "one of its parts cannot",
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -75,8 +77,9 @@ def write_merged(trained: Trained, folder: Path, dtype: str | None) -> Merged:
         message = f"what {trained.method} trained is no plain {type(model).__name__}: logits differ by {apart:.1g}"
         raise _refused(trained, message)
     dtype = dtype or _own_dtype(shared)
-    model.to(DTYPES[dtype]).save_pretrained(folder)  # type: ignore[arg-type]
-    apart = difference(wanted, logits(type(model).from_pretrained(folder), batch))
+    with _no_progress_bars():
+        model.to(DTYPES[dtype]).save_pretrained(folder)  # type: ignore[arg-type]
+        apart = difference(wanted, logits(type(model).from_pretrained(folder), batch))
     return Merged(auto_class=shared_auto_class(trained), dtype=dtype, largest_difference=apart, rows=ROWS)
 
 
@@ -171,6 +174,19 @@ def shared_auto_class(trained: Trained) -> str:
     from orchestrator.tasks import TASK_TYPES
 
     return TASK_TYPES[trained.type].auto_class
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _backbone(trained: Trained) -> SharedBackbone:

@@ -26,7 +26,7 @@ def adapter_readme(trained: Trained, folder: str) -> str:
             f'model = peft.PeftModel.from_pretrained(model, "{folder}")\n```'
         )
     else:
-        parts.append("`method.json` says how it was made, `adapter.safetensors` holds what was trained, by name.")
+        parts.append("`method.json` says how it was made; the safetensors beside it hold what was trained, by name.")
     return "\n\n".join(parts) + "\n"
 
 
