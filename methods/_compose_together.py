@@ -101,19 +101,21 @@ def together(
 
 def _outermost(view: nn.Module, pieces: Sequence[Piece]) -> nn.Module:
     """What is called: the view, unless a part has to be called in its stead."""
-    outer = [piece for piece in pieces if _replaces(piece.attached.module, view)]
+    outer = [piece for piece in pieces if _replaces(piece.attached, view)]
     if len(outer) > 1:
         raise MethodError(f"{outer[0].name} and {outer[1].name} both replace the model's forward pass; take one")
     return outer[0].attached.module if outer else view
 
 
-def _replaces(module: nn.Module, view: nn.Module) -> bool:
+def _replaces(attached: Attached, view: nn.Module) -> bool:
+    module = attached.module
     if module is view:
         return False
     inside = {id(p) for p in view.parameters()}
     if not isinstance(module, PeftModel) or any(id(p) not in inside for p in module.parameters()):
         return True
-    return type(module.base_model).forward is not BaseTuner.forward
+    # one with a penalty adds nothing but that to the loss, which here is the composition's
+    return type(module.base_model).forward is not BaseTuner.forward and attached.penalty is None
 
 
 def _groups(

@@ -272,8 +272,41 @@ def missing(name: str) -> Tensor:
 
 
 def test_two_parts_that_both_replace_the_forward_pass_are_refused(make_case) -> None:
-    with pytest.raises(MethodError, match="adalora and prefix both replace the model's forward pass; take one"):
-        attach(make_case("decoder", "classification", "nf4"), "adalora+prefix")
+    with pytest.raises(MethodError, match="prefix and cartridge both replace the model's forward pass; take one"):
+        attach(make_case("decoder", "causal-lm", "nf4"), "prefix+peft:cartridge")
+
+
+def test_a_part_keeps_its_schedule_its_penalty_and_its_state(make_case) -> None:
+    """AdaLoRA's: what is left of the ranks when a trial is paused is what it goes on with."""
+    case, fields = make_case("decoder", "classification", "nf4"), {"adalora__tinit": 0.0, "adalora__tfinal": 0.25}
+    attached, alone = (attach(case, member, **fields) for member in ("adapter+adalora+prefix", "adalora"))
+    assert attached.penalty is not None
+    assert alone.penalty is not None
+    torch.testing.assert_close(attached.penalty(), alone.penalty())
+    ranks = [count(attached)]
+    for step in range(1, 5):
+        (attached.module(**case.batch(), labels=case.labels()).loss + attached.penalty()).backward()
+        torch.optim.SGD(attached.trainable().values(), lr=0.1).step()
+        attached.on_step(step, 8)
+        attached.module.zero_grad()
+        ranks.append(count(attached))
+    assert ranks[-1] < ranks[0]
+    assert {name.partition(".")[0] for name in attached.state()} == {"adalora"}
+    again = attach(case, "adapter+adalora+prefix", **fields)
+    with torch.no_grad():
+        for name, parameter in again.trainable().items():
+            parameter.copy_(attached.trainable()[name])
+    again.load_state({name: tensor.clone() for name, tensor in attached.state().items()})
+    for name, tensor in attached.state().items():
+        assert torch.equal(again.state()[name], tensor), name
+
+
+def count(attached: Attached) -> int:
+    """How many entries of AdaLoRA's diagonals are not cut to zero; those start at zero and move at the first step."""
+    diagonals = [p for name, p in attached.trainable().items() if "lora_E" in name]
+    if not any(bool(p.any()) for p in diagonals):
+        return sum(p.numel() for p in diagonals)
+    return sum(int(p.count_nonzero()) for p in diagonals)
 
 
 def test_overrides_search_switches_and_leave_the_rest_on(make_case) -> None:
@@ -288,6 +321,32 @@ def test_overrides_search_switches_and_leave_the_rest_on(make_case) -> None:
     assert plain.default["lora.learning_rate"] == search_spaces.get("lora").default["learning_rate"]
     assert set(plain.distributions) == set(plain.default)
     assert "lora.batch_size" not in plain.distributions
+
+
+def test_the_head_is_the_compositions_and_no_parts(make_case, tmp_path: Path) -> None:
+    case = make_case("encoder", "classification", "nf4")
+    attached = attach(case, "lora+prefix+adapter")
+    head = {name for name in attached.trainable() if "classifier" in name or "pooler" in name}
+    plain = {name for name, _ in case.view().named_parameters() if "classifier" in name or "pooler" in name}
+    assert {name.removeprefix("base_model.") for name in head} == plain
+    attached.save(tmp_path)
+    assert set(load_file(tmp_path / "adapter.safetensors")) == plain
+    kept = {name for file in tmp_path.glob("*/*.safetensors") for name in load_file(file)}
+    assert kept
+    assert not [name for name in kept if "classifier" in name or "pooler" in name]
+
+
+def test_a_methods_own_layers_are_none_of_the_backbones(make_case) -> None:
+    """Even where it has wrapped more than one layer."""
+    view = make_case("encoder", "classification", "none").view()
+    bare = blocks(view)[0].linears
+    attention = nn.Module()
+    attention.base_layer, attention.own = view.bert.encoder.layer[0].attention, nn.Linear(32, 32)
+    view.bert.encoder.layer[0].attention = attention
+    found = blocks(view)[0].linears
+    assert {role: [n.replace(".base_layer", "") for n in names] for role, names in found.items()} == {
+        role: list(names) for role, names in bare.items()
+    }
 
 
 def test_a_module_that_wraps_layers_hides_none_of_them(make_case) -> None:
