@@ -36,7 +36,10 @@ _NO_IDENTITY = {
     "unilora": "draws its vector",
     "vblora": "draws its bank of vectors",
 }
-_NO_MERGE = frozenset({"beft"})  # which needs a bias in every layer to merge into
+_NO_MERGE = {
+    "beft": "needs a bias in every layer to merge into",
+    "randlora": "sums a base of full rank times a large scale, and loses three digits on T5 when that is done once",
+}
 _KNOWN = (
     "Detected that the base layer has no bias term",  # beft, which is not merged
     "Failed to load the CUDA extension",  # boft, which then computes the same in torch
