@@ -34,6 +34,7 @@ from orchestrator.export.merged import difference, logits, sample
 from orchestrator.storage import Storage
 from orchestrator.tasks import TASK_TYPES
 from orchestrator.tracking.journal import Journal
+from orchestrator.trials import TrialKey, checkpoint_path
 
 pytestmark = pytest.mark.filterwarnings(
     # peft 0.21 still asks transformers 5 by its old name when it attaches
@@ -100,7 +101,7 @@ def leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Leave:
         with torch.no_grad():
             for parameter in attached.trainable().values():
                 parameter += 0.1 * torch.randn_like(parameter)
-        adapter = folder / "checkpoints" / trial / "step-4" / "adapter"
+        adapter = folder / checkpoint_path(TrialKey.parse(trial), 4) / "adapter"
         adapter.mkdir(parents=True)
         attached.save(adapter)
         source.tokenizer().save_pretrained(folder / "tokenizer")
