@@ -1,7 +1,6 @@
 """Tiny real backbones, quantized and plain, that every method is tried on."""
 
 import copy
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -26,6 +25,7 @@ from transformers import (
 
 import methods
 from methods._base import Attached, Context, Hyperparameters, MethodSpec, TaskText
+from methods._peft_type import trainable_types
 from orchestrator.backbone.checkpoint import write
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.source import Source
@@ -227,12 +227,7 @@ def case(request: pytest.FixtureRequest, make_case: Callable[..., Case]) -> Case
 
 def family_members() -> tuple[str, ...]:
     """Every type of the installed `peft` that has no file of its own, and a few compositions."""
-    members: tuple[str, ...] = ()
-    if importlib.util.find_spec("methods._peft_type"):
-        from methods._peft_type import trainable_types
-
-        members += tuple(f"peft:{name}" for name in trainable_types())
-    return members + (COMPOSITIONS if importlib.util.find_spec("methods._compose") else ())
+    return (*(f"peft:{name}" for name in trainable_types()), *COMPOSITIONS)
 
 
 @pytest.fixture(
