@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
+from peft.tuners.ln_tuning import LNTuningLayer
 from peft.tuners.tuners_utils import BaseTuner
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -121,8 +122,9 @@ def _replaces(attached: Attached, view: nn.Module) -> bool:
 def _groups(
     module: nn.Module, pieces: Sequence[Piece], head: Iterable[nn.Parameter]
 ) -> dict[str, list[ParameterGroup]]:
-    """Each part's parameters at its own rate: those still in the model that neither head nor an earlier part has."""
-    free = {id(p) for p in module.parameters()} - {id(p) for p in head}
+    """Each part's parameters at its own rate: those still in use that neither the head nor an earlier part has."""
+    replaced = {id(p) for m in module.modules() if isinstance(m, LNTuningLayer) for p in m.base_layer.parameters()}
+    free = {id(p) for p in module.parameters()} - {id(p) for p in head} - replaced
     groups: dict[str, list[ParameterGroup]] = {}
     for piece in pieces:
         groups[piece.name] = []

@@ -336,6 +336,17 @@ def test_the_head_is_the_compositions_and_no_parts(make_case, tmp_path: Path) ->
     assert not [name for name in kept if "classifier" in name or "pooler" in name]
 
 
+def test_what_one_part_has_replaced_another_does_not_train(make_case) -> None:
+    """The biases of norms are bitfit's, until norm tuning puts norms of its own there."""
+    case = make_case("encoder", "classification", "nf4")
+    attached = attach(case, "bitfit+norm_tuning+lora")
+    attached.module(**case.batch(), labels=case.labels()).loss.backward()
+    assert [name for name, p in attached.trainable().items() if p.grad is None] == []
+    norms = {name for name in attached.trainable() if "LayerNorm" in name}
+    assert norms
+    assert all("ln_tuning_layers" in name for name in norms)
+
+
 def test_a_methods_own_layers_are_none_of_the_backbones(make_case) -> None:
     """Even where it has wrapped more than one layer."""
     view = make_case("encoder", "classification", "none").view()
