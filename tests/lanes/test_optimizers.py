@@ -24,9 +24,9 @@ MAKES: dict[str, Make] = {
 
 
 def parameters() -> list[nn.Parameter]:
-    """One that is large enough for a state of 8 bits, and one that is not."""
+    """Two that are large enough for a state of 8 bits, and one that is not."""
     generator = torch.Generator().manual_seed(3)
-    return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((64, 80), (7,))]
+    return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((64, 80), (64, 80), (7,))]
 
 
 def step(held: list[nn.Parameter], optimizer: torch.optim.Optimizer, number: int) -> None:
@@ -52,6 +52,7 @@ def test_a_state_that_was_written_down_goes_on_as_if_it_had_not_been(make: Make,
     second = make([{"params": paused[:1], "peak": 1.0}, {"params": paused[1:], "peak": 2.0}])
     restore_optimizer(second, {**load_file(tmp_path / "state.safetensors"), "parameter:x": torch.ones(1)})
     assert [group["peak"] for group in second.param_groups] == [1.0, 2.0]
+    assert {type(own["step"]) for own in second.state.values()} == {type(own["step"]) for own in first.state.values()}
     for number in range(3, 6):
         step(paused, second, number)
 
