@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from peft.tuners.ln_tuning import LNTuningLayer
+from peft.tuners.ln_tuning.layer import LNTuningLayer
 from peft.tuners.tuners_utils import BaseTuner
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
