@@ -219,6 +219,9 @@ def test_the_list_of_methods_counts_as_a_plan_does(
     rows = {row["name"]: row for row in map(method_row, capabilities(str(folder / "decoder"), "nf4", kind, []))}
     for one in plan.tasks["mail"].methods:
         row = rows[one.method]
+        if one.reason.endswith("name them in the task's source_tasks"):  # the list knows of no task that names none
+            assert row["available"]
+            continue
         assert (row["available"], row["trainable"], row["reason"]) == (one.available, one.trainable, one.reason)
 
 
