@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,12 @@ from methods._base import Attached
 from methods._trainable import widen_head
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.lanes.rows import TaskRows
+from orchestrator.tasks import Evaluation
+from orchestrator.tasks.tokens import device_of
 
 BATCHES = (1, 32)
 SECONDS, PAIRS = 0.25, 9
+RESAMPLES = 200
 PROCESS = psutil.Process()
 
 
@@ -59,8 +63,8 @@ def latency_facts(attached: Attached, backbone: SharedBackbone, rows: TaskRows) 
 
     0.05 is 5 % slower than the bare backbone with its head, below 0 is faster. The adapter is timed as it was
     trained, not merged: one that merges (``mergeable``) has no overhead once it is. Both are timed alone, in turn, in
-    evaluation mode, on rows of the task of middling length, for half a second in all or one pass each where a pass
-    takes longer.
+    evaluation mode, on rows of the task of middling length, for half a second in all, or in two passes each where
+    passes take longer. A lane of one thread is timed in its own processor time, which its neighbours do not disturb.
 
     Args:
         attached: the trained adapter on its view; left in evaluation mode.
@@ -74,8 +78,16 @@ def latency_facts(attached: Attached, backbone: SharedBackbone, rows: TaskRows) 
     with torch.random.fork_rng(), torch.no_grad():
         for size in BATCHES:
             batch = rows.typical(size)
-            found[f"latency_overhead_{size}"] = overhead(_passing(bare, batch), _passing(attached.module, batch))
+            passing = (_passing(bare, batch), _passing(attached.module, batch))
+            found[f"latency_overhead_{size}"] = overhead(*passing, clock=_clock(device_of(bare)))
     return found
+
+
+def standard_error_fact(rows: TaskRows, evaluation: Evaluation) -> dict[str, float]:
+    """``validation_standard_error``: how far the score would move on other validation rows, by resampling them."""
+    predictions = evaluation.predictions
+    draws = np.random.default_rng(0).integers(predictions.num_rows, size=(RESAMPLES, predictions.num_rows))
+    return {"validation_standard_error": float(rows.type.score_many(rows.metric, predictions, draws).std(ddof=1))}
 
 
 def overhead(
@@ -88,22 +100,24 @@ def overhead(
 ) -> float:
     """How much longer one call takes than another, as a fraction; the median over interleaved pairs.
 
-    The first pair warms caches up and counts only where there is no time for a second one. Who goes first alternates.
+    A call that is not timed warms memory up. Who goes first alternates, and two pairs are timed in any case, so that
+    going first is no burden.
 
     Args:
         bare: what is compared with.
         adapted: what is measured.
         clock: seconds, of any origin.
-        seconds: no further pair begins after so many.
+        seconds: no third or further pair begins after so many.
         pairs: how many are timed at most.
     """
     ratios: list[float] = []
+    bare()
     begin = clock()
-    while not ratios or (len(ratios) <= pairs and clock() - begin < seconds):
+    while len(ratios) < 2 or (len(ratios) < pairs and clock() - begin < seconds):
         first, second = (bare, adapted) if len(ratios) % 2 else (adapted, bare)
         one, other = _timed(first, clock), _timed(second, clock)
         ratios.append(other / one if first is bare else one / other)
-    return statistics.median(ratios[1:] or ratios) - 1
+    return statistics.median(ratios) - 1
 
 
 def _timed(call: Callable[[], Any], clock: Callable[[], float]) -> float:
@@ -113,7 +127,7 @@ def _timed(call: Callable[[], Any], clock: Callable[[], float]) -> float:
 
 
 def _passing(model: nn.Module, batch: dict[str, Tensor]) -> Callable[[], None]:
-    device = next(model.parameters()).device
+    device = device_of(model)
     inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
 
     def once() -> None:
@@ -122,6 +136,10 @@ def _passing(model: nn.Module, batch: dict[str, Tensor]) -> Callable[[], None]:
             torch.cuda.synchronize()
 
     return once
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    return time.thread_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
 
 def _in_use() -> int:
