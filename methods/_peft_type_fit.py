@@ -45,7 +45,7 @@ def shape(layer: nn.Module) -> Shape:
     """``(in, out)`` of a linear layer, GPT-2's kind included."""
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
-    rows, columns = layer.weight.shape  # type: ignore[union-attr, misc]
+    rows, columns = layer.weight.shape  # type: ignore[misc]
     return int(rows), int(columns)
 
 

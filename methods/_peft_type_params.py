@@ -67,7 +67,9 @@ def params_type(kind: str) -> type[PeftTypeParams]:
     if has_targets(kind):
         fields.append(("targets", str, "all_linear"))
     name = f"{''.join(part.title() for part in kind.split('_'))}Params"
-    made = dataclasses.make_dataclass(name, fields, bases=(PeftTypeParams,), frozen=True, kw_only=True)
+    made: type[PeftTypeParams] = dataclasses.make_dataclass(
+        name, fields, bases=(PeftTypeParams,), frozen=True, kw_only=True
+    )
     made.kind = kind
     made.__doc__ = f"Parameters of ``peft:{kind}``, under the names that `peft` has for them."
     return made
@@ -93,7 +95,7 @@ def _numbers(kind: str) -> Mapping[str, float]:
     """The numbers of a type's configuration that can be set, with their defaults."""
     found: dict[str, float] = {}
     for field in dataclasses.fields(config_class(kind)):
-        value = _REQUIRED.get(field.name, field.default)
+        value: Any = _REQUIRED.get(field.name, field.default)
         settable = type(value) in (int, float) and not _NO_PARAMETER.fullmatch(field.name)
         if settable and (value > 0 or field.name.endswith("dropout")):
             found[field.name] = value
