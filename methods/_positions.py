@@ -15,8 +15,10 @@ def number_real_tokens(model: nn.Module) -> None:
     (virtual tokens, key-value pairs), a row's result would otherwise depend on the batch that it is in. Rows without
     padding are numbered as transformers does it.
     """
-    if is_decoder(model) and "position_ids" in inspect.signature(model.forward).parameters:
-        model.register_forward_pre_hook(_number, with_kwargs=True)
+    # the model inside: peft's AdaLoRA calls the outer one's forward past its hooks
+    inner: nn.Module = getattr(model, getattr(model, "base_model_prefix", ""), model)
+    if is_decoder(model) and "position_ids" in inspect.signature(inner.forward).parameters:
+        inner.register_forward_pre_hook(_number, with_kwargs=True)
 
 
 def is_decoder(model: nn.Module) -> bool:
@@ -26,7 +28,7 @@ def is_decoder(model: nn.Module) -> bool:
 
 def _number(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
     mask, inputs = kwargs.get("attention_mask"), kwargs.get("inputs_embeds")
-    inputs = kwargs.get("input_ids") if inputs is None else inputs
+    inputs = kwargs.get("input_ids", args[0] if args else None) if inputs is None else inputs
     if kwargs.get("position_ids") is None and isinstance(mask, Tensor) and mask.dim() == 2 and inputs is not None:
         positions = (mask.long().cumsum(dim=1) - 1).clamp_min(0)
         kwargs["position_ids"] = positions[:, -inputs.shape[1] :]

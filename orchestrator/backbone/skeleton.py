@@ -42,16 +42,15 @@ def skeleton(
     return _shared(model, task, name, labels, quantization)
 
 
-def shallow_skeleton(
+def shallow_skeletons(
     config: PretrainedConfig, auto_class: str, task: TaskType, name: str, labels: int, quantization: Quantization
-) -> SharedBackbone | None:
-    """A skeleton with real widths and few layers, where one with the same modules can be made."""
+) -> Iterator[SharedBackbone]:
+    """Skeletons with real widths and few layers, the fewest first; those that have all kinds of modules."""
     wanted = _modules(skeleton(config, auto_class, task, name, labels))
-    for fewer in shallow(config):
+    for fewer in _buildable(shallow(config), auto_class, labels):
         made = skeleton(fewer, auto_class, task, name, labels, quantization)
         if _modules(made) == wanted:
-            return made
-    return None
+            yield made
 
 
 def miniature(

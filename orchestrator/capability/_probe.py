@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import methods
 from methods._base import Attached, Hyperparameters, MethodError, MethodSpec, Quantization, TaskText
 from orchestrator.backbone.shared import SharedBackbone
-from orchestrator.backbone.skeleton import miniature, shallow_skeleton, skeleton
+from orchestrator.backbone.skeleton import miniature, shallow_skeletons, skeleton
 from orchestrator.capability._rehearsal import attach, reads_ahead, rehearse
 from orchestrator.capability._words import stand_in
 from orchestrator.tasks import TaskType
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 MAX_LENGTH = 128
 TRAINING = frozenset(field.name for field in dataclasses.fields(Hyperparameters))
 HALVINGS = 8
+SECONDS = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,16 @@ class Capability:
         )
 
 
+@dataclass(frozen=True)
+class _Size:
+    """What an attached method trains, in how many layers, and the seconds that attaching it took."""
+
+    count: int
+    mergeable: bool
+    layers: int
+    seconds: float
+
+
 class Probe:
     """An architecture without its weights, and in miniature with random ones.
 
@@ -98,6 +111,7 @@ class Probe:
         self._sources = {"sources": sources, "source_labels": source_labels}
         self._text = text or stand_in(config, labels, _usual_length(config))
         self._known: dict[tuple[str, str, str], str] = {}
+        self._sizes: dict[tuple[str, str], _Size] = {}
         try:
             self._bare = self._told(skeleton(config, *self._made), self._text)
         except ValueError as error:
@@ -113,15 +127,14 @@ class Probe:
         known = Capability.of(spec, self.task)
         if not known.available:
             return known
+        if reason := self.refusal(method, params, thoroughly=True):
+            return replace(known, available=False, reason=reason)
         try:
-            attached = attach(spec, params, self._bare)
+            size = self._size(spec, params)
         except MethodError as error:
             return replace(known, available=False, reason=_line(error))
-        if reason := self._rehearsed(spec, params):
-            return replace(known, available=False, reason=reason)
-        count = sum(parameter.numel() for parameter in attached.trainable().values())
-        percent = 100 * count / self.parameters
-        return replace(known, trainable=count, percent=percent, mergeable=attached.merge is not None)
+        percent = 100 * size.count / self.parameters
+        return replace(known, trainable=size.count, percent=percent, mergeable=size.mergeable)
 
     def refusal(self, method: str, params: Mapping[str, Any], thoroughly: bool = False) -> str:
         """Why a method does not work in this configuration, one line; empty where it does.
@@ -138,10 +151,36 @@ class Probe:
             return _line(error)
         return self._unattachable(spec, params) or (self._rehearsed(spec, params) if thoroughly else "")
 
+    def _size(self, spec: MethodSpec[Any], params: Mapping[str, Any]) -> _Size:
+        """What trains in all layers.
+
+        A few methods compute with weights when they are attached, a minute a layer where those are large. What these
+        train in few layers is continued in a straight line.
+
+        Raises:
+            MethodError: if the method does not fit.
+        """
+        few, layers = self._sizes[spec.name, _shape(params)], layers_of(self._bare)
+        if few.layers == layers:
+            return few
+        if few.seconds * layers / few.layers < SECONDS or len(self._shallows) < 2:
+            return _attached_size(spec, params, self._bare)
+        more = _attached_size(spec, params, self._shallows[1])
+        each = (more.count - few.count) // (more.layers - few.layers)
+        return replace(few, count=few.count + each * (layers - few.layers))
+
     def _unattachable(self, spec: MethodSpec[Any], params: Mapping[str, Any]) -> str:
         def find() -> str:
             # few layers first, which is quick; but layers may be what it lacks, and the real architecture has them
-            return _failure(spec, params, self._shallow) and _failure(spec, params, self._bare)
+            try:
+                size = _attached_size(spec, params, self._shallow)
+            except MethodError:
+                try:
+                    size = _attached_size(spec, params, self._bare)
+                except MethodError as error:
+                    return _line(error)
+            self._sizes[spec.name, _shape(params)] = size
+            return ""
 
         return self._once(("attached", spec.name, _shape(params)), find)
 
@@ -185,9 +224,14 @@ class Probe:
         return None
 
     @cached_property
+    def _shallows(self) -> list[SharedBackbone]:
+        """Two skeletons with few layers, where the real one has more."""
+        made = itertools.islice(shallow_skeletons(self._config, *self._made), 2)
+        return [self._told(one, self._text) for one in made if layers_of(one) < layers_of(self._bare)]
+
+    @property
     def _shallow(self) -> SharedBackbone:
-        found = shallow_skeleton(self._config, *self._made)
-        return self._bare if found is None else self._told(found, self._text)
+        return self._shallows[0] if self._shallows else self._bare
 
     @cached_property
     def _miniature(self) -> SharedBackbone | None:
@@ -242,6 +286,19 @@ def _failure(spec: MethodSpec[Any], params: Mapping[str, Any], backbone: SharedB
     except MethodError as error:
         return _line(error)
     return ""
+
+
+def layers_of(backbone: SharedBackbone) -> int:
+    """How many layers an architecture has."""
+    count: int = backbone.model.config.get_text_config().num_hidden_layers
+    return count
+
+
+def _attached_size(spec: MethodSpec[Any], params: Mapping[str, Any], backbone: SharedBackbone) -> _Size:
+    begin = time.perf_counter()
+    attached = attach(spec, params, backbone)
+    count = sum(parameter.numel() for parameter in attached.trainable().values())
+    return _Size(count, attached.merge is not None, layers_of(backbone), time.perf_counter() - begin)
 
 
 def _shape(params: Mapping[str, Any]) -> str:
