@@ -81,7 +81,9 @@ def different(sweeps: int, seed: int = 1) -> list[tuple[Shape, Seen]]:
     return found
 
 
-def alike(sweeps: int, seed: int = 2, *, shuffled: bool = False, methods: int | None = None) -> list[tuple[Shape, Seen]]:
+def alike(
+    sweeps: int, seed: int = 2, *, shuffled: bool = False, methods: int | None = None
+) -> list[tuple[Shape, Seen]]:
     """Sweeps of methods that are all the same; or made so by shuffling their names on every row."""
     random = np.random.default_rng(seed)
     found = []

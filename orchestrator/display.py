@@ -16,6 +16,10 @@ from rich.text import Text
 
 from orchestrator.config import Budget
 from orchestrator.plan import SweepPlan, TaskPlan
+from orchestrator.quantities import duration as duration
+from orchestrator.quantities import metric_name as metric_name
+from orchestrator.quantities import number as number
+from orchestrator.quantities import size as size
 from orchestrator.sweep import Snapshot
 from orchestrator.trials import TrialRecord
 
@@ -137,36 +141,6 @@ def fraction_spent(snapshot: Snapshot, budget: Budget, steps: int) -> float:
     if budget.lane_hours:
         shares.append(snapshot.lane_seconds / 3600 / budget.lane_hours)
     return min(1.0, max(shares))
-
-
-def duration(seconds: float) -> str:
-    """Minutes and seconds, ``2:05``, or hours as well, ``1:02:05``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def size(count: float) -> str:
-    """Bytes as people read them."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if round(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def number(count: float) -> str:
-    """A count of parameters: ``74k``, ``22.7M``."""
-    for unit in ("", "k", "M", "B"):
-        if round(count) < 1000:
-            return f"{count:.0f}{unit}" if not unit or count >= 100 else f"{count:.1f}{unit}"
-        count /= 1000
-    return f"{count:.1f}T"
-
-
-def metric_name(metric: str) -> str:
-    """As people write it."""
-    return {"macro_f1": "macro-F1", "exact_match": "exact match"}.get(metric, metric)
 
 
 def task_line(name: str, task: TaskPlan) -> str:

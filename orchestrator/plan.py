@@ -78,6 +78,12 @@ class SweepPlan:
         ]
 
     @property
+    def finalists(self) -> int:
+        """How many methods the final retrains at most, over all tasks."""
+        most = self.config.selection.contenders
+        return sum(min(most, len(task.available)) for task in self.tasks.values())
+
+    @property
     def needs_original(self) -> bool:
         """Whether a method trains backbone weights themselves, or may start from them."""
         return any(

@@ -91,7 +91,7 @@ def describe(plan: SweepPlan, sweep: str, outcome: TaskOutcome, backbone: Prepar
         environment=Environment.here(lane.threads, lane.device),
         metric=task.metric,
         higher_is_better=outcome.plan.type.higher_is_better(task.metric),
-        score=champion.score,
+        score=champion.own_score,
         interval=champion.interval,
         metrics=champion.metrics,
         majority=data.majority,

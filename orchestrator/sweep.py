@@ -233,7 +233,7 @@ class _Sweep:
         from orchestrator.search.core import Search
         from orchestrator.search.plans import Halving
 
-        budget, settings = self.config.budget, self.config.search
+        budget, settings, selection = self.config.budget, self.config.search, self.config.selection
         hours = budget.lane_hours
         self.search = Search(
             self.plan.studies,
@@ -242,7 +242,11 @@ class _Sweep:
             journal=self.journal,
             settings=Halving(reduction_factor=settings.reduction_factor, min_results=settings.min_results),
             budget=Limits(
-                trials=budget.trials, wall_seconds=self._wall_left(), lane_seconds=hours * 3600 if hours else None
+                trials=budget.trials,
+                wall_seconds=self._wall_left(),
+                lane_seconds=hours * 3600 if hours else None,
+                final_steps=self.plan.finalists * selection.seeds * self.plan.rungs[-1],
+                lanes=self.count,
             ),
             seed=self.config.seed,
         )
@@ -292,7 +296,7 @@ class _Sweep:
 
         assert self.search is not None
         self.search.close("budget")
-        self._phase = "scoring the best on the test split"
+        self._phase = "retraining who is in contention, and scoring on the test split"
         records = self.search.trials()
         outcomes: dict[str, TaskOutcome] = self._while_watching(
             lambda: play_final(self.plan, records, self._do, self.storage.sub(self.sweep), self.journal)

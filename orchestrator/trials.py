@@ -49,6 +49,8 @@ class Job:
         total: steps of the full schedule.
         checkpoint: folder to continue from, relative to the sweep's storage; ``None`` for a fresh trial.
         split: what to score at the end; ``None`` for nothing.
+        retraining: which of a finalist's retrainings this is, counted from 0: it begins anew with a seed and a data
+            order of its own, and is scored on validation as well; ``None`` for the trial itself.
     """
 
     trial: TrialKey
@@ -59,11 +61,17 @@ class Job:
     total: int
     checkpoint: str | None = None
     split: Literal["validation", "test"] | None = "validation"
+    retraining: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Whose state it goes on with: the trial's, or that of one of its retrainings."""
+        return str(self.trial) if self.retraining is None else f"{self.trial}/seed-{self.retraining}"
 
     @property
     def id(self) -> str:
         """Unique within a sweep."""
-        return f"{self.trial}:{self.start}-{self.stop}:{self.split}"
+        return f"{self.name}:{self.start}-{self.stop}:{self.split}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +82,7 @@ class Answer:
         status: ``done``; ``failed`` by the trial's own fault; ``cancelled`` on request.
         step: optimizer steps done.
         metrics: the task's metrics on the split that was asked for.
+        validation: the task's metrics on validation, where a retraining was scored on test.
         checkpoint: folder that the trial continues from, relative to the sweep's storage.
         facts: trainable parameters, bytes, seconds, peak memory and the like.
         reason: why it failed, one line.
@@ -82,6 +91,7 @@ class Answer:
     status: Literal["done", "failed", "cancelled"]
     step: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
+    validation: dict[str, float] = field(default_factory=dict)
     checkpoint: str | None = None
     facts: dict[str, float] = field(default_factory=dict)
     reason: str = ""
@@ -108,6 +118,7 @@ class TrialRecord:
         reason: why it ended, one line.
         values: the task's metric on validation, by optimizer step, in the order of the steps.
         lane_seconds: lane time spent on it.
+        facts: sizes and times as of its last report.
     """
 
     key: TrialKey
@@ -116,6 +127,7 @@ class TrialRecord:
     reason: str = ""
     values: Mapping[int, float] = field(default_factory=dict)
     lane_seconds: float = 0.0
+    facts: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -134,15 +146,17 @@ class TrialRecord:
         return (self.step, self.value if higher_is_better else -self.value)
 
 
-def trial_seed(seed: int, trial: TrialKey) -> int:
-    """A trial's own seed, the same in every run of the same sweep."""
-    digest = hashlib.sha256(f"{seed}:{trial}".encode()).digest()
+def trial_seed(seed: int, trial: TrialKey, retraining: int | None = None) -> int:
+    """A trial's own seed, or that of one of its retrainings; the same in every run of the same sweep."""
+    name = str(trial) if retraining is None else f"{trial}/seed-{retraining}"
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
 
 
-def checkpoint_path(trial: TrialKey, step: int) -> str:
+def checkpoint_path(trial: TrialKey, step: int, retraining: int | None = None) -> str:
     """Where a trial's state after so many steps is kept, relative to the sweep's folder.
 
     What names of methods have in them and paths had better not is exchanged for what they do not have.
     """
-    return f"checkpoints/{trial}/step-{step}".translate(str.maketrans(":+=", ".-~"))
+    name = str(trial) if retraining is None else f"{trial}/seed-{retraining}"
+    return f"checkpoints/{name}/step-{step}".translate(str.maketrans(":+=", ".-~"))

@@ -26,6 +26,7 @@ from orchestrator.locations import PACKAGE, local_path, mask_secrets
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Preference = Literal["score", "size", "memory", "latency", "training_time"]
 
 
 class BackboneConfig(Section):
@@ -102,6 +103,18 @@ class SearchConfig(Section):
     """Where the first rung stands, as a fraction of ``max_steps``."""
     min_results: Count = 4
     """No trial is stopped before its rung has so many results."""
+
+
+class SelectionConfig(Section):
+    """How the winner is named, once the search has ended."""
+
+    seeds: Annotated[int, Field(ge=1, le=50)] = 3
+    """Retrainings of each method in contention, each with a seed of its own; with 1 its trial is scored as it is."""
+    contenders: Count = 4
+    """So many methods are retrained at most; the others are scored as they are."""
+    prefer: Preference = "score"
+    """What decides among methods that cannot be told apart by their score: the best score all the same, or the
+    smallest adapter, the least memory while training, the least added latency, or the shortest training."""
 
 
 class Lanes(Section):
@@ -184,6 +197,8 @@ class SweepConfig(Section):
     """Limits of one trial."""
     search: SearchConfig = SearchConfig()
     """How trials are stopped early."""
+    selection: SelectionConfig = SelectionConfig()
+    """How the winner is named."""
     lanes: Lanes = Lanes()
     """The workers that train trials."""
     mlflow: MLflowConfig = MLflowConfig()

@@ -12,7 +12,8 @@ from pyarrow import parquet
 
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.store import fetch
-from orchestrator.lanes.facts import latency_facts
+from orchestrator.lanes.facts import latency_facts, standard_error_fact
+from orchestrator.lanes.forgetting import NeutralText
 from orchestrator.lanes.rows import TaskRows
 from orchestrator.lanes.run import TrialRun
 from orchestrator.lanes.setup import LaneSetup
@@ -39,11 +40,12 @@ class Lane:
         self._backbones: dict[str, SharedBackbone] = {}
         self._rows: dict[str, TaskRows] = {}
         self._warm: OrderedDict[str, TrialRun] = OrderedDict()
+        self._neutral: dict[str, NeutralText | None] = {}
         self.checksums: dict[str, str] = {}
 
     def begin(self, job: Job) -> TrialRun:
         """The trial of a job, where it was left off: still warm, from its checkpoint, or fresh."""
-        run = self._warm.pop(str(job.trial), None)
+        run = self._warm.pop(job.name, None)
         if run is None or run.step != job.start or run.job.params != job.params:
             task = job.trial.task
             run = TrialRun(job, self.backbone(task), self.rows(task), self.setup.training, self._sources(task))
@@ -60,6 +62,7 @@ class Lane:
         """Score, save, and keep warm what may go on soon."""
         job, task = run.job, run.job.trial.task
         metrics: dict[str, float] = {}
+        validation: dict[str, float] = {}
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder) / "step"
             place.mkdir()
@@ -68,18 +71,25 @@ class Lane:
                 metrics = evaluation.metrics
                 if job.split == "test":
                     parquet.write_table(evaluation.predictions, place / "test.parquet")
+                    validation = run.evaluate("validation").metrics if job.retraining is not None else {}
+                    run.facts |= self._forgetting(run)
+                elif run.step >= job.total:
+                    run.facts |= standard_error_fact(self.rows(task), evaluation)
             if (run.step >= job.total or job.split == "test") and "latency_overhead_1" not in run.facts:
                 run.facts |= latency_facts(run.attached, self.backbone(task), self.rows(task))
             run.save(place, resumable=run.step < job.total)
             # Apart from the rung's own: a rung that was cancelled late may still be writing there.
-            path = checkpoint_path(job.trial, run.step) + ("-test" if job.split == "test" else "")
+            path = checkpoint_path(job.trial, run.step, job.retraining) + ("-test" if job.split == "test" else "")
             self._storage.upload(place, f"{self.setup.sweep}/{path}")
         self._prove_unchanged(task)
         if run.step < job.total:
-            self._warm[str(job.trial)] = run
+            self._warm[job.name] = run
             while len(self._warm) > self.setup.pack + 1:
                 self._warm.popitem(last=False)
-        return Answer(status="done", step=run.step, metrics=metrics, checkpoint=path, facts=dict(run.facts))
+        facts = dict(run.facts)
+        return Answer(
+            status="done", step=run.step, metrics=metrics, validation=validation, checkpoint=path, facts=facts
+        )
 
     def backbone(self, task: str) -> SharedBackbone:
         """The task's backbone, mapped at its first use."""
@@ -114,6 +124,14 @@ class Lane:
                 own.names,
             )
         return self._rows[task]
+
+    def _forgetting(self, run: TrialRun) -> dict[str, float]:
+        """What the adapter does to neutral text, against the bare backbone, which is read once."""
+        task = run.job.trial.task
+        if task not in self._neutral:
+            self._neutral[task] = NeutralText.of(self.backbone(task), self.rows(task))
+        neutral = self._neutral[task]
+        return {} if neutral is None else {"forgetting": neutral.forgetting(run.attached)}
 
     def _sources(self, task: str) -> dict[str, TaskRows]:
         own = self.setup.tasks.get(task)

@@ -79,10 +79,22 @@ class TaskRows:
         """A training batch, padded to its own longest row."""
         return self.type.collate(self._tables["train"], indices, self.pad, self.decoder)
 
-    def training_batches(self, batch_size: int, start: int, stop: int) -> Iterator[NDArray[np.int64]]:
-        """Indices of the rows of steps ``start`` to ``stop - 1``."""
-        rows = self._tables["train"]
-        return training_batches(lengths(rows), rows["row"].to_numpy(), self._seed, batch_size, start, stop)
+    @property
+    def metric(self) -> str:
+        """What the task is scored by."""
+        return self._config.metric
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of a row, at most."""
+        return self._training.max_length
+
+    def training_batches(
+        self, batch_size: int, start: int, stop: int, order: int | None = None
+    ) -> Iterator[NDArray[np.int64]]:
+        """Indices of the rows of steps ``start`` to ``stop - 1``, in the order of all trials or of a seed's own."""
+        rows, seed = self._tables["train"], self._seed if order is None else order
+        return training_batches(lengths(rows), rows["row"].to_numpy(), seed, batch_size, start, stop)
 
     def evaluate(self, model: nn.Module, split: str) -> Evaluation:
         """Score a model: on the whole test split, or on the validation rows that rungs use."""

@@ -199,7 +199,8 @@ class TrialRun:
         size, total = self.params.batch_size, self.job.total
         first = self._source_steps = self.attached.source_steps(total) if self._sources else 0
         self._source_batches = source_batches(self._sources, size, step, first)
-        self._batches = self.rows.training_batches(size, max(0, step - first), total - first)
+        order = None if self.job.retraining is None else self.job.seed  # what another training would have changed
+        self._batches = self.rows.training_batches(size, max(0, step - first), total - first, order)
 
     def _note_memory(self) -> None:
         self._memory.note()

@@ -221,9 +221,15 @@ class Search:
             lane_seconds=lane_seconds,
         )
         self._budget.lane_seconds += lane_seconds
+        self._budget.steps += step - record.step
         self._results[record.key.study, step].append(value)
         self._studies[record.key.study].report(record.key.number, self._rungs.index(step), value)
-        record = replace(record, values={**record.values, step: value}, lane_seconds=record.lane_seconds + lane_seconds)
+        record = replace(
+            record,
+            values={**record.values, step: value},
+            lane_seconds=record.lane_seconds + lane_seconds,
+            facts=dict(facts),
+        )
         self._records[record.key] = record
         return record
 

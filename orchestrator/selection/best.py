@@ -5,9 +5,12 @@ happen by bad luck, in at most one of twenty sweeps; so the set holds the best o
 methods there are.
 
 Each method is held against all others at once: the critical value is the quantile of the largest standardised lead
-that any of them would have if all were equal, drawn from a multivariate t distribution with the covariance of the
-evidence. It is never below the two-sided value for one pair. Otherwise the better of just two equal methods would be
-called the winner twice as often as allowed.
+that any of them would have if all were equal. It is never below the two-sided value of any one pair. Otherwise the
+better of just two equal methods would be called the winner twice as often as allowed.
+
+What rows add to a lead is taken as normal, and what seeds add as Student's t with the freedom of their pooled variance
+(the fiducial sum of Behrens and Fisher). One t for both, with Satterthwaite's degrees of freedom, is closer on average
+but names false winners in 7 % where the seed variance comes from two differences.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from numpy.typing import NDArray
 from orchestrator.selection.evidence import Evidence, t_quantile
 
 DRAWS = 20_000
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -54,44 +58,40 @@ def standings(evidence: Evidence, *, higher_is_better: bool, level: float = 0.95
         return [Standing(0.0, _alone(evidence, level))]
     signed = evidence.means if higher_is_better else -evidence.means
     equal = _equal(evidence, seed)
-    return [_standing(evidence, signed, equal, method, level, seed) for method in range(count)]
+    return [_standing(evidence, signed, equal, method, level) for method in range(count)]
 
 
-def _standing(
-    evidence: Evidence,
-    signed: NDArray[np.float64],
-    equal: NDArray[np.float64],
-    method: int,
-    level: float,
-    seed: int,
-) -> Standing:
+def _standing(evidence: Evidence, signed: Floats, equal: Floats, method: int, level: float) -> Standing:
     others = [other for other in range(len(signed)) if other != method]
-    contrasts = [evidence.contrast(method, other) for other in others]
-    errors = np.array([error for error, _ in contrasts])
-    critical = _critical(equal[:, others] - equal[:, [method]], errors, min(f for _, f in contrasts), level, seed)
+    errors = np.array([evidence.contrast(method, other)[0] for other in others])
+    allowed = _critical(equal[:, others] - equal[:, [method]], errors, level) * errors
     leads = signed[others] - signed[method]
     nearest = int(np.argmin(np.abs(leads)))
-    return Standing(max(0.0, float((leads - critical * errors).max())), float(critical * errors[nearest]))
+    return Standing(max(0.0, float((leads - allowed).max())), float(allowed[nearest]))
 
 
-def _critical(
-    differences: NDArray[np.float64], errors: NDArray[np.float64], freedom: float, level: float, seed: int
-) -> float:
+def _critical(leads: Floats, errors: Floats, level: float) -> float:
     """The largest standardised lead that chance gives to any of them; at least what one pair needs."""
     known = errors > 0
-    pair = t_quantile((1 + level) / 2, freedom)
-    if known.sum() < 2:
-        return pair
-    scale = np.sqrt(np.random.default_rng([seed, 1]).chisquare(freedom, len(differences)) / freedom)
-    largest = (differences[:, known] / errors[known]).max(axis=1) / scale
-    return max(pair, float(np.quantile(largest, level)))
+    if not known.any():
+        return 0.0
+    standard = leads[:, known] / errors[known]
+    pairs = np.quantile(np.abs(standard), level, axis=0)
+    return float(max(np.quantile(standard.max(axis=1), level), pairs.max()))
 
 
-def _equal(evidence: Evidence, seed: int) -> NDArray[np.float64]:
-    """What the means would be if all methods were equal; shape ``(draws, methods)``."""
-    values, vectors = np.linalg.eigh(evidence.covariance)
-    root = vectors * np.sqrt(np.maximum(values, 0.0))
-    return np.random.default_rng([seed, 0]).standard_normal((DRAWS, len(values))) @ root.T
+def _equal(evidence: Evidence, seed: int) -> Floats:
+    """By what the means would differ from the truth; shape ``(draws, methods)``."""
+    random = np.random.default_rng(seed)
+    values, vectors = np.linalg.eigh(evidence.row_covariance)
+    rows = random.standard_normal((DRAWS, len(values))) @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
+    if not evidence.freedom:
+        drawn: Floats = rows
+        return drawn
+    # One pooled variance: whoever's it is, it was too small or too large for all of them.
+    scale = np.sqrt(evidence.freedom / random.chisquare(evidence.freedom, (DRAWS, 1)))
+    both: Floats = rows + scale * random.standard_normal(rows.shape) * np.sqrt(evidence.seed_parts)
+    return both
 
 
 def _alone(evidence: Evidence, level: float) -> float:

@@ -102,9 +102,7 @@ class Evidence:
         """The same for some of the methods alone."""
         kept = np.asarray(methods, np.int64)
         covariance = self.row_covariance[np.ix_(kept, kept)]
-        return type(self)(
-            self.means[kept], covariance, self.seed_variance, self.seeds[kept], self.rows, self.freedom
-        )
+        return type(self)(self.means[kept], covariance, self.seed_variance, self.seeds[kept], self.rows, self.freedom)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -171,7 +169,9 @@ def _pooled(scores: Sequence[Floats]) -> tuple[float, int]:
 def _without_chance_meetings(covariance: Floats, arms: Sequence[Arm], own: Sequence[Floats]) -> Floats:
     """The rows' covariance without how seeds and rows met, which the variance over seeds has in it already."""
     apart = [
-        float((part - np.asarray(arm.scores)).var(axis=1, ddof=1).mean()) if arm.random and len(arm.scores) > 1 else None
+        float((part - np.asarray(arm.scores)).var(axis=1, ddof=1).mean())
+        if arm.random and len(arm.scores) > 1
+        else None
         for arm, part in zip(arms, own, strict=True)
     ]
     usual = float(np.mean([one for one in apart if one is not None]))

@@ -45,10 +45,10 @@ def bootstrap_jointly(
     scores = np.concatenate(
         [np.stack([one(draws) for one in statistics], axis=1) for draws in _draws(rows, seed, repeats)]
     )
-    scores = scores[~np.isnan(scores).any(axis=1)]
-    if len(scores) < min(2, repeats):
+    defined: NDArray[np.float64] = scores[~np.isnan(scores).any(axis=1)]
+    if len(defined) < min(2, repeats):
         raise ValueError("the scores are undefined on every resample")
-    return scores
+    return defined
 
 
 def _draws(rows: int, seed: int, repeats: int) -> Iterator[NDArray[np.int64]]:

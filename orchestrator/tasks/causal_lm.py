@@ -80,7 +80,11 @@ class CausalLM:
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """Mean cross-entropy over all completion tokens of the batch."""
-        return _token_losses(model, batch)[0].mean()
+        return self.token_losses(model, batch).mean()
+
+    def token_losses(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Cross-entropy of every token that has a label, in nats; shape ``(tokens,)``."""
+        return _token_losses(model, batch)[0]
 
     def evaluate(
         self,

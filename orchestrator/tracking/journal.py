@@ -18,7 +18,7 @@ from orchestrator.errors import SweepError
 from orchestrator.lines import cut_torn_line, finite
 
 # An event that is lost can be told from its neighbours, except these: they are on disk before work goes on.
-_DURABLE = frozenset({"sweep", "end", "test", "registered", "close"})
+_DURABLE = frozenset({"sweep", "end", "test", "selection", "registered", "close"})
 
 
 class Journal:

@@ -7,13 +7,17 @@ import threading
 from typing import Any
 
 from orchestrator.config import SweepConfig
-from orchestrator.display import SweepDisplay, duration, metric_name, number, size
-from orchestrator.final import Finalist, TaskOutcome
+from orchestrator.display import SweepDisplay
+from orchestrator.finalist import Finalist, TaskOutcome
 from orchestrator.locations import mask_secrets
 from orchestrator.plan import SweepPlan
+from orchestrator.quantities import duration, metric_name, number, size
 from orchestrator.quiet import terminal_stream
+from orchestrator.selection.overall import overall
+from orchestrator.selection.selection import Selection
 from orchestrator.sweep import Outcome, new_sweep_name, run_sweep
 from orchestrator.views.console import console, program
+from orchestrator.views.select import evidence_words, print_overall, score_words
 
 
 def watch_sweep(plan: SweepPlan, address: str | None) -> Outcome:
@@ -47,20 +51,87 @@ def print_outcome(outcome: Outcome, config: SweepConfig) -> None:
         return
     for name, task in outcome.tasks.items():
         _print_task(name, task)
+    _print_overall(outcome)
+    _print_next(outcome, config)
+    _print_cost(outcome)
+
+
+def _print_task(name: str, task: TaskOutcome) -> None:
+    selection = task.selection
+    best, score = selection.winner, metric_name(selection.metric)
+    console.print(
+        f"{name}: {best.method} {'wins' if len(selection.tied) == 1 else 'is recommended'} with {score}"
+        f" {score_words(best)} on {evidence_words(best, selection)}."
+    )
+    _print_tied(selection)
+    _print_behind(selection)
+    for one in task.finalists:
+        if one.role == "default":
+            console.print(f"  {best.method} untuned: {one.score:.3f} [{one.interval[0]:.3f}, {one.interval[1]:.3f}]")
+    if (accuracy := task.champion.metrics.get("accuracy")) is not None:
+        console.print(
+            f"  accuracy {accuracy:.3f}; always the commonest label would reach {task.plan.data.majority:.3f}"
+        )
+    facts = task.champion.facts
+    console.print(
+        f"  it trains {number(facts['trainable_parameters'])} parameters"
+        f" and takes {size(facts['adapter_bytes'])} on disk"
+    )
+    for method, reason in {**{e.method: e.note for e in selection.scored if e.note}, **selection.failed}.items():
+        console.print(f"  {method}: {reason}")
+    if made := task.registered:
+        console.print(f"registered: {made.name} version {made.version}, alias {made.alias}")
+    else:
+        console.print(f"NOT registered: {task.unregistered}")
+
+
+def _print_tied(selection: Selection) -> None:
+    tied = [selection.entry(method) for method in selection.tied[1:]]
+    if tied:
+        named = ", ".join(f"{one.method} {score_words(one)}" for one in tied)
+        console.print(f"  tied with it: {named}")
+    console.print(f"  why: {selection.reason}")
+    console.print(f"  what would change it: {selection.alternative}")
+
+
+def _print_behind(selection: Selection) -> None:
+    """Who is behind for sure, and how small a difference could have been told."""
+    behind = [one for one in selection.finalists if not one.tied]
+    if behind:
+        told = ", ".join(f"{one.method} {one.score:.3f} (by {one.behind:.3f} at least)" for one in behind)
+        console.print(f"  clearly behind: {told}")
+    if selection.others:
+        told = ", ".join(f"{one.method} {one.score:.3f}" for one in selection.others)
+        console.print(f"  out on validation already: {told}")
+    console.print(f"  this split and these seeds could have shown differences of {selection.smallest_difference:.3f}")
+
+
+def _print_overall(outcome: Outcome) -> None:
+    if len(outcome.tasks) > 1:
+        print_overall(overall([task.selection for task in outcome.tasks.values()]))
+
+
+def _print_next(outcome: Outcome, config: SweepConfig) -> None:
+    """What to type now."""
     uri = mask_secrets(config.mlflow.tracking_uri)
     browse = f"{program('mlflow')} ui --backend-store-uri {uri}" if "://" in uri and not uri.startswith("http") else uri
-    task = next(iter(outcome.tasks.values()))
-    column = getattr(task.plan.data.config, "text", "prompt")
     extra = "" if uri == "sqlite:///mlflow.db" else f" --tracking-uri {uri}"
+    place = outcome.sweep if config.storage == "sweeps" else outcome.folder
+    if (report := outcome.folder / "report.html").exists():
+        console.print(f"  report   {report}")
+    else:
+        console.print(f"  report   {program()} report {place}")
     console.print(f"  browse   {browse}")
-    if first := task.registered:
+    if first := next((task.registered for task in outcome.tasks.values() if task.registered), None):
+        console.print(f"  use      {program()} predict {first.reference}{extra} < rows.jsonl")
         console.print(f"  check    {program()} models verify {first.reference}{extra}")
-        console.print(
-            f'  use      mlflow.pyfunc.load_model("models:/{first.reference}").predict([{{"{column}": "..."}}])'
-        )
+    console.print(f"  ask      {program()} select {place} --max-size 1MB")
     console.print(f"  details  {outcome.folder}")
     if outcome.unmirrored:
         console.print(f"MLflow has not taken {outcome.unmirrored} events; they are in {outcome.folder}/journal.jsonl")
+
+
+def _print_cost(outcome: Outcome) -> None:
     lanes = outcome.lanes.values()
     busy = sum(lane.busy for lane in lanes) / len(lanes) if lanes else 0.0
     stopped = sum(r.state == "pruned" for r in outcome.trials)
@@ -68,31 +139,6 @@ def print_outcome(outcome: Outcome, config: SweepConfig) -> None:
         f"{len(outcome.trials)} trials ({stopped} stopped early) in {duration(outcome.wall_seconds)}"
         f" on {len(outcome.lanes)} lanes, {busy:.0%} busy"
     )
-
-
-def _print_task(name: str, task: TaskOutcome) -> None:
-    data, champion = task.plan.data, task.champion
-    metric = metric_name(data.config.metric)
-    rows = data.splits["test"].num_rows
-    method = champion.record.key.method
-    console.print(f"{name}: {method} wins with {metric} {_score(champion)} on {rows:,} test rows.")
-    others = [one for one in task.finalists[1:] if one.role == "best"]
-    if others:
-        console.print("  the others there: " + ", ".join(f"{o.record.key.method} {_score(o)}" for o in others))
-    for one in task.finalists:
-        if one.role == "default":
-            console.print(f"  {method} untuned: {_score(one)}")
-    if (accuracy := champion.metrics.get("accuracy")) is not None:
-        console.print(f"  accuracy {accuracy:.3f}; always the commonest label would reach {data.majority:.3f}")
-    facts = champion.facts
-    console.print(
-        f"  it trains {number(facts['trainable_parameters'])} parameters"
-        f" and takes {size(facts['adapter_bytes'])} on disk"
-    )
-    if made := task.registered:
-        console.print(f"registered: {made.name} version {made.version}, alias {made.alias}")
-    else:
-        console.print(f"NOT registered: {task.unregistered}")
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
@@ -113,12 +159,16 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
                 "metrics": task.champion.metrics,
                 "majority": task.plan.data.majority,
                 "finalists": [_finalist(one) for one in task.finalists],
+                "selection": task.selection.to_dict(),
                 "trials": len(task.records),
                 "lane_seconds": sum(record.lane_seconds for record in task.records),
                 "wall_seconds": outcome.wall_seconds,
             }
             for name, task in outcome.tasks.items()
         },
+        "overall": overall([task.selection for task in outcome.tasks.values()]).to_dict()
+        if len(outcome.tasks) > 1
+        else None,
         "trials": {str(r.key): r.state for r in outcome.trials},
         "lanes": {str(lane): status.busy for lane, status in outcome.lanes.items()},
         "folder": str(outcome.folder),
@@ -132,9 +182,7 @@ def _finalist(one: Finalist) -> dict[str, Any]:
         "validation": one.record.value,
         "score": one.score,
         "interval": list(one.interval),
+        "scores": [scored.score for scored in one.scored],
+        "tied": one.tied,
         "facts": one.facts,
     }
-
-
-def _score(one: Finalist) -> str:
-    return f"{one.score:.3f} [{one.interval[0]:.3f}, {one.interval[1]:.3f}]"
