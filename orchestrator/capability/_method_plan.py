@@ -29,13 +29,17 @@ class MethodPlan(Capability):
 
 
 def try_method(probe: Probe, method: str) -> Capability:
-    """Try a method in its default configuration, or in the nearest one where that is too large for the backbone."""
+    """Try a method in its usual configuration."""
+    return probe.capability(method, usual_params(probe, method))
+
+
+def usual_params(probe: Probe, method: str) -> Mapping[str, Any]:
+    """A method's default configuration, or the nearest that works where that is too large for the backbone."""
     space = search_spaces.get(method)
-    found = probe.capability(method, space.default)
-    if found.available or probe.task not in methods.get(method).tasks:
-        return found
+    if probe.task not in methods.get(method).tasks or not probe.refusal(method, space.default, thoroughly=True):
+        return space.default
     nearest = repaired(space, space.default, (), lambda params, thorough: probe.refusal(method, params, thorough))
-    return found if nearest is None else probe.capability(method, nearest)
+    return space.default if nearest is None else nearest
 
 
 def plan_method(probe: Probe, method: str, overrides: Mapping[str, Override]) -> tuple[MethodPlan, list[Problem]]:

@@ -58,10 +58,10 @@ def one_thread() -> Iterator[None]:
 def tiny_config(kind: str) -> BertConfig | LlamaConfig | T5Config:
     # weights ten times as large as usual: a change anywhere shows in the logits
     if kind == "encoder-decoder":
-        shape = {"vocab_size": VOCABULARY, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+        shape = {"vocab_size": VOCABULARY, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4}
         return T5Config(**shape, pad_token_id=PAD, eos_token_id=END, decoder_start_token_id=PAD)
-    shape = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
-    shape |= {"intermediate_size": 64, "max_position_embeddings": 160, "initializer_range": 0.2, "pad_token_id": PAD}
+    shape = {"vocab_size": VOCABULARY, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+    shape |= {"intermediate_size": 128, "max_position_embeddings": 160, "initializer_range": 0.2, "pad_token_id": PAD}
     if kind == "encoder":
         return BertConfig(**shape)
     return LlamaConfig(**shape, num_key_value_heads=2, eos_token_id=END, bos_token_id=2)
@@ -180,14 +180,14 @@ def make_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Case]:
 def share(tmp_path: Path) -> Callable[..., Case]:
     """Makes a quantized case from a configuration of any architecture."""
 
-    def made(config: PreTrainedConfig, kind: str, task: str) -> Case:
+    def made(config: PreTrainedConfig, kind: str, task: str, quantization: str = "nf4") -> Case:
         import transformers
 
         torch.manual_seed(7)
-        folder = tmp_path / f"backbone-{task}"
+        folder = tmp_path / f"backbone-{task}-{quantization}"
         folder.mkdir()
         model = getattr(transformers, AUTO_CLASSES[task]).from_config(config, dtype=config.dtype or torch.float32)
-        return case_of(folder, model.eval(), kind, task, "nf4")
+        return case_of(folder, model.eval(), kind, task, quantization)
 
     return made
 

@@ -1,137 +1,192 @@
-"""Every method on the architectures whose modules have other names, shapes, heads or a narrower stream."""
+"""What the capability matrix says of an architecture is true there: in what it promises, and in what it refuses."""
 
-from collections.abc import Callable
+import dataclasses
+import re
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import transformers
 
 import methods
-from methods._base import Context, MethodError, MethodSpec
+from methods._base import Context, Hyperparameters, MethodError, MethodSpec
+from orchestrator.capability import Probe, catalogue, usual_params
+from orchestrator.tasks import TASK_TYPES
+
+from ..architectures import ARCHITECTURES, config_of, kind_of
 
 pytestmark = pytest.mark.filterwarnings(
     # peft 0.21 still asks transformers 5 by its old name when it attaches
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
 )
-USUAL = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-USUAL |= {
-    "intermediate_size": 64,
-    "max_position_embeddings": 160,
-    "pad_token_id": 0,
-    "eos_token_id": 1,
-    "bos_token_id": 2,
-}
-SEQ2SEQ = {"d_model": 32, "vocab_size": 100, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
-CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
-    # a head of several layers, which reads the whole sequence
-    "electra": ("ElectraConfig", {**USUAL, "embedding_size": 16}),
-    # transposed weights in modules that are not nn.Linear, fused attention
-    "gpt2": (
-        "GPT2Config",
-        {"vocab_size": 100, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 160, "pad_token_id": 0},
-    ),
-    # a bfloat16 stream, tied embeddings, heads wider than the stream
-    "qwen3": (
-        "Qwen3Config",
-        {**USUAL, "num_key_value_heads": 2, "head_dim": 16, "dtype": "bfloat16", "tie_word_embeddings": True},
-    ),
-}
-MORE: dict[str, tuple[str, dict[str, Any]]] = {
-    "roberta": ("RobertaConfig", {**USUAL, "pad_token_id": 1, "eos_token_id": 2, "bos_token_id": 0}),
-    "distilbert": ("DistilBertConfig", {"vocab_size": 100, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}),
-    "mpnet": ("MPNetConfig", USUAL),
-    "deberta-v2": ("DebertaV2Config", {**USUAL, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]}),
-    "modernbert": ("ModernBertConfig", {**USUAL, "cls_token_id": 3, "sep_token_id": 4}),
-    "albert": ("AlbertConfig", {**USUAL, "embedding_size": 16}),
-    "gemma3": ("Gemma3TextConfig", {**USUAL, "num_key_value_heads": 2, "head_dim": 8}),
-    "gpt_neox": ("GPTNeoXConfig", USUAL),
-    "phi3": ("Phi3Config", USUAL),
-    "opt": (
-        "OPTConfig",
-        {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 64}
-        | {"max_position_embeddings": 160, "word_embed_proj_dim": 32, "pad_token_id": 0},
-    ),
-    "t5": ("T5Config", {**SEQ2SEQ, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}),
-    "bart": (
-        "BartConfig",
-        {**SEQ2SEQ, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
-        | {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "max_position_embeddings": 160},
-    ),
-}
-DECODERS = {"gpt2", "qwen3", "gemma3", "gpt_neox", "phi3", "opt"}
-# (architecture, method): what the one line says
-REFUSALS = {
-    **{(name, "prefix"): "takes no key-value pairs" for name in ("distilbert", "mpnet", "deberta-v2", "modernbert")},
-    ("albert", "prefix"): "takes no key-value pairs",
-    **{
-        (name, method): "is an encoder-decoder"
-        for name in ("t5", "bart")
-        for method in ("prompt", "prefix", "p_tuning", "multitask_prompt")
-    },
-    **{(name, "deep_prompt"): "outside transformers' attention interface" for name in ("mpnet", "deberta-v2")},
-}
+TASKS = ("classification", "causal-lm")
+# transposed weights and no nn.Linear; experts that are no layers; nothing but scales to fuse and no biases
+SAMPLE = (("gpt2", "classification"), ("mixtral", "causal-lm"), ("modernbert", "classification"))
+STEPS = 4
 
 
-def inputs(case, name: str) -> dict[str, torch.Tensor]:
-    batch = case.batch(padded=False)
-    if name in ("t5", "bart"):
-        batch["input_ids"][:, -1] = 1  # these classify at the end-of-text token
-    return batch
-
-
-def check(spec: MethodSpec, case, name: str, folder: Path) -> None:
-    attached = case.attach(spec, spec.params_type())
-    attached.train(True)
-    batch = inputs(case, name)
-    labels = case.labels() if case.task == "classification" else batch["input_ids"]
-    attached.module(**batch, labels=labels).loss.backward()
-    if attached.source_steps(10):
-        sources = torch.arange(len(batch["input_ids"])) % len(case.context.sources)
-        attached.module(**batch, labels=labels, task_ids=sources).loss.backward()
-    trainable = attached.trainable()
-    assert {p.dtype for p in trainable.values()} == {torch.float32}
-    assert [n for n, p in trainable.items() if p.grad is None] == []
-    torch.optim.SGD([{"params": list(g.parameters), "lr": 0.1 * g.multiplier} for g in attached.groups]).step()
+def check(spec: MethodSpec, params: Hyperparameters, case, folder: Path) -> None:
+    """Train, save, load and merge, through the files that a sweep writes; anything that is not right raises."""
+    before = case.shared.checksum()
+    attached = case.attach(spec, params)
+    if spec.trains:
+        train(attached, case)
     attached.train(False)
     folder.mkdir()
     attached.save(folder)
     back = methods.load_adapter(case.shared.view(99), folder, case.shared.context)
     back.train(False)
+    expected = case.logits(attached.module)
+    assert expected.isfinite().all()
+    assert torch.equal(case.logits(back.module), expected), "loaded, it gives other results"
+    coarse = case.shared.model.dtype == torch.bfloat16
+    if not coarse:
+        require_rows_on_their_own(attached, case)
+    assert (back.merge is not None) == spec.supports_merge
+    if back.merge is not None:
+        room = {"atol": 0.05, "rtol": 0.05} if coarse else {"atol": 1e-4, "rtol": 1e-4}
+        torch.testing.assert_close(case.logits(back.merge()), expected, **room, check_dtype=False)
+    assert case.shared.checksum() == before, "it writes into the backbone"
+
+
+def train(attached, case) -> None:
+    batch, labels = case.batch(), case.labels()
+    trainable = attached.trainable()
+    assert {p.dtype for p in trainable.values()} == {torch.float32}
+    optimizer = torch.optim.SGD([{"params": list(g.parameters), "lr": 0.1 * g.multiplier} for g in attached.groups])
+    sources = torch.arange(len(batch["input_ids"])) % len(case.context.sources)
+    bare, reached = case.logits(attached.module), set()
+    attached.train(True)
+    for step in range(STEPS):
+        stage = {"task_ids": sources} if step < attached.source_steps(STEPS) else {}
+        attached.module(**batch, **stage, labels=labels).loss.backward()
+        reached |= {name for name, p in trainable.items() if p.grad is not None}
+        optimizer.step()
+        if attached.on_step:
+            attached.on_step(step + 1, STEPS)
+        optimizer.zero_grad()
+    assert trainable.keys() == reached, "something that should train gets no gradient"
+    attached.train(False)
+    assert not torch.equal(case.logits(attached.module), bare), "training changes nothing"
+
+
+def require_rows_on_their_own(attached, case) -> None:
+    batch = case.batch()
+    alone = {name: tensor[:1, batch["attention_mask"][0] == 1] for name, tensor in batch.items()}
     with torch.no_grad():
-        expected = attached.module(**batch).logits
-        assert torch.equal(back.module(**batch).logits, expected)
-        if back.merge is not None:
-            narrow = {"atol": 0.05, "rtol": 0.05} if name == "qwen3" else {"atol": 1e-4, "rtol": 1e-4}
-            torch.testing.assert_close(back.merge()(**batch).logits, expected, **narrow, check_dtype=False)
+        among, solo = attached.module(**batch).logits[0], attached.module(**alone).logits[0]
+    if case.task == "causal-lm":
+        among, solo = among[-1], solo[-1]
+    torch.testing.assert_close(among, solo, atol=1e-4, rtol=1e-3)
 
 
-def check_all(name: str, share: Callable[..., Any], folder: Path) -> None:
-    kind, values = {**CONFIGS, **MORE}[name]
-    config = getattr(transformers, kind)(**values, num_labels=3)
-    for task in ("classification", "causal-lm") if name in DECODERS else ("classification",):
-        case = share(config, "decoder" if name in DECODERS else "encoder", task)
-        before = case.shared.checksum()
-        for method in methods.names():
-            spec = methods.get(method)
-            if (name, method) in REFUSALS:
-                with pytest.raises(MethodError, match=REFUSALS[name, method]):
-                    case.attach(spec, spec.params_type())
-            elif task in spec.tasks and spec.trains:
-                check(spec, case, name, folder / f"{task}-{method}")
-        assert case.shared.checksum() == before
+def probe_of(name: str, task: str, quantization: str) -> Probe:
+    labels = 3 if task == "classification" else 0
+    return Probe(config_of(name), TASK_TYPES[task], name=name, labels=labels, quantization=quantization)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_methods_train_save_load_and_merge(name, share, tmp_path):
-    check_all(name, share, tmp_path)
+def check_matrix(name: str, task: str, quantization: str, names, share, folder: Path, monkeypatch) -> list[str]:
+    """Every promise and every refusal that is not true."""
+    probe = probe_of(name, task, quantization)
+    case = share(config_of(name), kind_of(name), task, quantization)
+    wrong = []
+    for method in names:
+        spec, params = methods.get(method), usual_params(probe, method)
+        found = probe.capability(method, params)
+        typed, place = spec.params_type.from_dict(params), folder / method.replace(":", "-")
+        if found.available:
+            try:
+                check(spec, typed, case, place)
+            except Exception as error:
+                wrong.append(f"{method} is promised, and {type(error).__name__}: {error}")
+        else:
+            with monkeypatch.context() as patch:
+                lift_checks(patch)
+                if works(dataclasses.replace(spec, tasks=frozenset(TASKS)), typed, case, place):
+                    wrong.append(f"{method} is refused, since {found.reason}, and works")
+    return wrong
+
+
+def lift_checks(patch: pytest.MonkeyPatch) -> None:
+    """Take away what methods ask before they attach."""
+    for module in [module for key, module in sys.modules.items() if key.startswith("methods.")]:
+        for name, member in list(vars(module).items()):
+            if re.match(r"_?require", name) and callable(member):
+                patch.setattr(module, name, lambda *_, **__: None)
+
+
+def works(spec: MethodSpec, params: Hyperparameters, case, folder: Path) -> bool:
+    try:
+        check(spec, params, case, folder)
+    except Exception:  # any failure and any wrong result
+        return False
+    return True
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MORE)
-def test_methods_train_save_load_and_merge_on_more_architectures(name, share, tmp_path):
-    check_all(name, share, tmp_path)
+@pytest.mark.parametrize(("name", "task"), SAMPLE, ids=[name for name, _ in SAMPLE])
+def test_the_matrix_is_true(name, task, share, tmp_path, monkeypatch):
+    assert check_matrix(name, task, "nf4", methods.names(), share, tmp_path, monkeypatch) == []
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_whole_matrix_is_true(name, task, quantization, share, tmp_path, monkeypatch):
+    if task == "causal-lm" and no_language_model(name):
+        with pytest.raises(MethodError):
+            probe_of(name, task, quantization)
+        return
+    assert check_matrix(name, task, quantization, catalogue()[0], share, tmp_path, monkeypatch) == []
+
+
+def no_language_model(name: str) -> bool:
+    """Nothing can be built, or what is built sees the tokens that it should predict."""
+    try:
+        model = transformers.AutoModelForCausalLM.from_config(config_of(name)).eval()
+    except ValueError:
+        return True
+    tokens = torch.arange(10, 20)[None]
+    changed = tokens.clone()
+    changed[0, -1] = 30
+    with torch.no_grad():
+        return not torch.allclose(model(tokens).logits[0, 0], model(changed).logits[0, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("bert", "bert models read to the right as well and are no language models"),
+        ("t5", "t5 models have no AutoModelForCausalLM in transformers"),
+    ],
+)
+def test_what_is_no_language_model_is_refused_for_language(name, reason):
+    assert no_language_model(name)
+    with pytest.raises(MethodError, match=f"^{reason}$"):
+        probe_of(name, "causal-lm", "nf4")
+
+
+@pytest.mark.parametrize("name", ["llama", "bart"])
+def test_a_language_model_is_one(name):
+    assert not no_language_model(name)
+    probe_of(name, "causal-lm", "nf4")
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "reason"),
+    [
+        ("lora", {"targets": "feed_forward"}, "has no linear layer for feed_forward"),
+        ("adapter", {}, "has no feed-forward of linear layers"),
+        ("ia3", {"targets": "feed_forward"}, "has no feed-forward of linear layers"),
+    ],
+)
+@pytest.mark.parametrize("name", ["mixtral", "qwen3_moe"])
+def test_fused_experts_are_no_feed_forward(name, method, params, reason):
+    found = probe_of(name, "causal-lm", "nf4").capability(method, params)
+    assert not found.available
+    assert reason in found.reason
 
 
 def test_a_model_without_transformer_blocks_is_refused_in_one_line():
