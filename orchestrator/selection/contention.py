@@ -65,7 +65,7 @@ def _out(record: TrialRecord, leader: TrialRecord, tried: int, *, higher_is_bett
         return f"none of its trials came to step {leader.step}"
     lead = (leader.value - record.value) * (1 if higher_is_better else -1)
     mine, theirs = (standard_error(one, rows, higher_is_better=higher_is_better) for one in (record, leader))
-    allowed = CONFIDENCE * math.hypot(mine, theirs) + luck(tried) * theirs
+    allowed = CONFIDENCE * math.hypot(mine, theirs) + (luck(tried) * theirs if tried > 1 else 0.0)
     if lead <= allowed:
         return ""
     return f"{lead:.3f} behind {leader.key.method} on validation, where up to {allowed:.3f} could be luck"

@@ -1,0 +1,107 @@
+"""How long ``peft-sweep select`` takes on a sweep of 500 trials: the whole process, the median of five.
+
+The journal is made up, with the events and the facts of a real one.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks._common import emit
+from orchestrator.selection.best import standings
+from orchestrator.selection.evidence import Evidence
+from orchestrator.selection.selection import Entry, Selection
+from orchestrator.tracking.journal import Journal
+
+TRIALS, STEPS, METHODS = 500, (20, 40, 80), ("lora", "adapter", "ia3", "prefix", "linear_probe")
+FACTS = ("trainable_parameters", "adapter_bytes", "peak_memory_bytes", "seconds_per_step", "train_seconds",
+         "latency_overhead_1", "latency_overhead_32", "mergeable", "attach_seconds", "evaluation_seconds")  # fmt: skip
+ASKED = ("--max-size", "1MB", "--max-memory", "12GB", "--prefer", "size", "--json")
+
+
+def main() -> None:
+    """Write a journal, ask it, and say how long that took."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder) / "sweeps" / "made-up" / "journal.jsonl")
+        seconds = [once(folder) for _ in range(5)]
+    median = statistics.median(seconds)
+    emit(benchmark="select", trials=TRIALS, seconds=median, slowest=max(seconds), reached=median < 2)
+
+
+def once(folder: str) -> float:
+    """The seconds of one whole process."""
+    begin = time.perf_counter()
+    command = [str(Path(sys.executable).with_name("peft-sweep")), "select", "made-up", *ASKED]
+    subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True, env={**os.environ})
+    return time.perf_counter() - begin
+
+
+def write(path: Path) -> None:
+    """A journal of 500 trials and their selection."""
+    random = np.random.default_rng(0)
+    journal = Journal(path)
+    journal.append("sweep", sweep="made-up", backbone={"bytes": 2.4e7})
+    for number in range(TRIALS):
+        key = f"mail/{METHODS[number % len(METHODS)]}/{number // len(METHODS)}"
+        params = {"rank": 8, "learning_rate": float(random.random()), "batch_size": 16, "dropout": 0.1}
+        journal.append("trial", trial=key, params=params, seed=0)
+        for step in STEPS:
+            value = float(random.random())
+            metrics = {"macro_f1": value, "accuracy": value}
+            journal.append("rung", trial=key, step=step, value=value, metrics=metrics, facts=facts(random))
+        journal.append("end", trial=key, state="complete", reason="")
+    journal.append("selection", **selection(random).to_dict())
+    journal.append("close", reason="finished", message="")
+
+
+def facts(random: np.random.Generator) -> dict[str, float]:
+    """Of an adapter of up to a megabyte."""
+    return {name: float(random.random()) * (1e6 if name.endswith(("bytes", "parameters")) else 1.0) for name in FACTS}
+
+
+def selection(random: np.random.Generator) -> Selection:
+    """All methods finalists."""
+    count = len(METHODS)
+    found = Evidence(0.8 - 0.01 * np.arange(count), np.eye(count) * 1e-4, 1e-4, np.full(count, 3), 2000, 2 * count)
+    standing = standings(found, higher_is_better=True)
+    entries = tuple(
+        Entry(
+            method=method,
+            trial=f"mail/{method}/1",
+            score=float(found.means[number]),
+            interval=found.interval(number, bounds=(0, 1)),
+            scores=(float(found.means[number]),) * 3,
+            validation=0.8,
+            facts=facts(random),
+            tied=standing[number].tied,
+        )
+        for number, method in enumerate(METHODS)
+    )
+    return Selection(
+        task="mail",
+        metric="macro_f1",
+        higher_is_better=True,
+        prefer="score",
+        rows=2000,
+        seeds=3,
+        recommended="lora",
+        trial="mail/lora/1",
+        reason="",
+        alternative="",
+        tied=tuple(entry.method for entry in entries if entry.tied),
+        smallest_difference=standing[0].reach,
+        finalists=entries,
+        evidence=found.to_dict(),
+    )
+
+
+if __name__ == "__main__":
+    main()

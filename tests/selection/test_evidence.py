@@ -1,0 +1,119 @@
+"""What rows and seeds leave open, against textbook numbers and sweeps whose truth is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks import evidence as simulated
+from orchestrator.selection.evidence import Evidence, gather
+
+from .small_evidence import arm, evidence
+
+ROWS = 400
+DRAW = np.random.default_rng(0)
+FIRST, SECOND, THIRD = (DRAW.random(ROWS) < share for share in (0.8, 0.75, 0.85))
+
+
+def test_rows_alone_are_the_binomial_standard_error() -> None:
+    found = gather([arm(FIRST)], ROWS, seed=1, repeats=4000)
+    share = FIRST.mean()
+    assert math.sqrt(found.covariance[0, 0]) == pytest.approx(math.sqrt(share * (1 - share) / ROWS), rel=0.05)
+    assert (found.freedom, found.seeds.tolist()) == (0, [1])
+
+
+def test_methods_that_agree_on_rows_differ_by_less() -> None:
+    almost = FIRST.copy()
+    almost[:4] = ~almost[:4]
+    found = gather([arm(FIRST), arm(almost), arm(SECOND)], ROWS, seed=1, repeats=2000)
+    assert found.contrast(0, 1)[0] == pytest.approx(math.sqrt(4) / ROWS, rel=0.1)
+    assert found.contrast(0, 2)[0] > 3 * found.contrast(0, 1)[0]
+
+
+def test_the_seed_variance_is_pooled_over_the_methods() -> None:
+    arms = [arm(FIRST, SECOND, THIRD), arm(FIRST, FIRST, FIRST)]
+    found = gather(arms, ROWS, seed=1)
+    scores = [one.mean() for one in (FIRST, SECOND, THIRD)]
+    assert found.seed_variance == pytest.approx(np.var(scores, ddof=1) / 2)
+    assert found.freedom == 4
+    assert found.seed_parts == pytest.approx([found.seed_variance / 3] * 2)
+
+
+def test_what_does_not_train_has_no_seeds() -> None:
+    found = gather([arm(FIRST, SECOND), arm(THIRD, random=False)], ROWS, seed=1)
+    assert found.seeds.tolist() == [2, 0]
+    assert found.seed_parts[1] == 0
+    assert found.freedom == 1
+
+
+def test_how_seeds_and_rows_met_by_chance_counts_once() -> None:
+    """Two seeds of one skill: each one's share of right rows differs by luck alone, which both parts would hold."""
+    random = np.random.default_rng(5)
+    totals, truths = [], []
+    for repeat in range(150):
+        hard = random.random(ROWS)
+        answers = [np.where(random.random(ROWS) < 0.5, hard, random.random(ROWS)) < 0.8 for _ in range(2)]
+        found = gather([arm(*answers)], ROWS, seed=repeat, repeats=200)
+        totals.append(found.covariance[0, 0])
+        truths.append(np.mean([one.mean() for one in answers]))
+    assert np.mean(totals) == pytest.approx(np.var(truths, ddof=1), rel=0.25)
+
+
+def test_an_interval_is_students_t_with_satterthwaites_freedom() -> None:
+    found = Evidence(np.array([0.8]), np.array([[4e-4]]), 3e-4, np.array([3]), 500, 6)
+    freedom = (5e-4) ** 2 / ((4e-4) ** 2 / 499 + (1e-4) ** 2 / 6)
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(5e-4)
+    assert found.interval(0, bounds=(0, 1)) == pytest.approx((0.8 - half, 0.8 + half))
+    assert found.interval(0, bounds=(0, 0.81))[1] == 0.81
+
+
+def test_evidence_survives_the_journal() -> None:
+    found = gather([arm(FIRST, SECOND), arm(THIRD, random=False)], ROWS, seed=1)
+    back = Evidence.from_dict(found.to_dict())
+    assert back.covariance == pytest.approx(found.covariance)
+    assert back.of([1]).means == pytest.approx([THIRD.mean()])
+    assert (back.rows, back.freedom) == (ROWS, 1)
+
+
+def test_identical_answers_leave_nothing_open() -> None:
+    found = gather([arm(FIRST, FIRST), arm(FIRST, FIRST)], ROWS, seed=1)
+    assert found.contrast(0, 1)[0] == pytest.approx(0, abs=1e-9)
+
+
+def test_nothing_to_compare_is_refused() -> None:
+    with pytest.raises(ValueError, match="no methods"):
+        gather([], 10, seed=0)
+    with pytest.raises(ValueError, match="resample 0 rows"):
+        gather([arm(FIRST)], 0, seed=0)
+
+
+def test_many_rows_get_fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr("orchestrator.selection.evidence.bootstrap_jointly", lambda s, r, *, seed, repeats:
+                        seen.append(repeats) or np.random.default_rng(0).random((9, 1)))  # fmt: skip
+    for rows in (400, 50_000, 10_000_000):
+        gather([arm(FIRST)], rows, seed=0)
+    assert seen == [1000, 400, 200]
+
+
+def test_a_symmetric_evidence_is_what_it_says() -> None:
+    assert math.sqrt(evidence([0.8, 0.7]).covariance[0, 0]) == pytest.approx(0.01)
+
+
+@pytest.mark.slow
+def test_statements_hold_on_sweeps_whose_truth_is_known() -> None:
+    """The benchmark in short; tolerances are three binomial standard errors of so few sweeps."""
+    sweeps = 150
+    found = simulated.different(sweeps)
+    intervals = sum(shape.methods for shape, _ in found)
+    slack = 3 * math.sqrt(0.05 * 0.95 / intervals * 2)  # intervals of one sweep share its rows: half as many count
+    assert 0.93 - slack <= simulated.coverage(found) <= 0.97 + slack
+    assert simulated.holds_best(found) >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / sweeps)
+    limit = 0.05 + 3 * math.sqrt(0.05 * 0.95 / sweeps)
+    assert simulated.false_winners(simulated.alike(sweeps)) <= limit
+    assert simulated.false_winners(simulated.alike(sweeps, seed=4, shuffled=True)) <= limit
+    laid = simulated.apart(60, 6, ladder=True)
+    assert simulated.tied_share(laid) < 0.5
