@@ -8,7 +8,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, get_args
 
-from rich.table import Table
 from rich.text import Text
 
 import methods
@@ -24,6 +23,7 @@ from orchestrator.tasks import TASK_TYPES
 from orchestrator.views.console import console, program, table
 
 LABELS = 2
+KNOWN, TRIED = 14, 32  # columns that stand between a name and its reference
 ORDER = [category.value for category in Category]
 
 
@@ -68,13 +68,14 @@ def method_row(one: Capability) -> dict[str, Any]:
 def print_catalogue(found: Sequence[Capability], tried: bool) -> None:
     """The methods for people: those that can be used by category, and why the others cannot."""
     able = [one for one in found if one.available]
-    columns = ("trainable", "%", "merges", "reference") if tried else ("merges", "reference")
-    shown = _table(columns, [one.method for one in able])
+    shown = table("method", *(("trainable", "%") if tried else ()), "merges", "reference")
+    room = console.width - max((len(one.method) for one in able), default=0) - (TRIED if tried else KNOWN)
     for category, members in groupby(able, key=lambda one: one.category):
         shown.add_row(Text(category, style="bold"))
         for one in members:
             size = (number(one.trainable), _percent(one.percent)) if tried else ()
-            shown.add_row(f"  {one.method}", *size, "yes" if one.mergeable else "no", one.reference)
+            merges = "yes" if one.mergeable else "no"
+            shown.add_row(f"  {one.method}", *size, merges, _cut(one.reference, room))
     console.print(shown)
     _print_left_out([one for one in found if not one.available])
     console.print(f"\n{len(able)} of {len(found)} can be used" + (" here" if tried else ""))
@@ -85,7 +86,7 @@ def print_catalogue(found: Sequence[Capability], tried: bool) -> None:
 def print_capabilities(found: Sequence[Capability]) -> None:
     """What each method would train, and why the others cannot."""
     able = [one for one in found if one.available]
-    shown = _table(("trainable", "%", "merges"), [one.method for one in able])
+    shown = table("method", "trainable", "%", "merges")
     for one in able:
         shown.add_row(one.method, number(one.trainable), _percent(one.percent), "yes" if one.mergeable else "no")
     console.print(shown)
@@ -109,14 +110,9 @@ def _print_left_out(left_out: Sequence[Capability]) -> None:
         print_wrapped(f"  {', '.join(names)}: {reason}")
 
 
-def _table(columns: Sequence[str], names: Sequence[str]) -> Table:
-    """Names in full; a reference gives way where the terminal is narrow."""
-    shown = table("method", *columns)
-    for column in shown.columns:
-        column.no_wrap = True
-        column.overflow = "ellipsis"
-    shown.columns[0].min_width = max(map(len, names), default=0) + 2
-    return shown
+def _cut(reference: str, room: int) -> str:
+    """A reference gives way where the terminal is narrow."""
+    return reference if len(reference) <= room else f"{reference[: max(room - 1, 0)]}…" if room > 8 else ""
 
 
 def _check(names: Sequence[str], known: Sequence[str]) -> None:
@@ -144,7 +140,7 @@ def _tried(backbone: str, quantization: str, task: str, names: Sequence[str]) ->
         probe = Probe(config, TASK_TYPES[task], name=backbone, labels=labels, quantization=settings.quantization)
     except MethodError as error:
         known = [Capability.of(methods.get(name), task) for name in names]
-        return [_without(one, str(error)) for one in known]
+        return [_without(one, str(error)) if one.available else one for one in known]
     return [try_method(probe, name) for name in names]
 
 
