@@ -84,6 +84,7 @@ class TaskOutcome:
         selection: which method, how sure, and why.
         registered: name, version and alias in the registry, once the champion is there.
         unregistered: why it is not.
+        notes: what else went wrong after the selection, a line each.
     """
 
     plan: TaskPlan

@@ -35,8 +35,8 @@ def cost(facts: Mapping[str, float], preference: Preference) -> float:
         added = (facts.get("latency_overhead_1"), facts.get("latency_overhead_32"))
         known = [one for one in added if one is not None]
         if facts.get("mergeable"):
-            return min(0.0, *known) if known else 0.0
-        return max(known) if known else math.inf
+            return 0.0
+        return max(0.0, *known) if known else math.inf  # no adapter makes a pass quicker: below 0 is noise
     name = {"size": "adapter_bytes", "memory": "peak_memory_bytes", "training_time": "train_seconds"}[preference]
     found = facts.get(name)
     return math.inf if found is None else found
@@ -102,7 +102,7 @@ def _preferences(tied: Sequence[Entry], prefer: Preference, *, higher_is_better:
             continue
         if other == "score":
             changes.append(f"prefer: score would choose {first.method}")
-        elif math.isfinite(found := cost(first.facts, other)):
+        elif (found := cost(first.facts, other)) < cost(best.facts, other):
             against = f"({amount(other, found)} against {amount(other, cost(best.facts, other))})"
             changes.append(f"prefer: {other} would choose {first.method} {against}")
     if not changes:

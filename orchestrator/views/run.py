@@ -83,6 +83,8 @@ def _print_task(name: str, task: TaskOutcome) -> None:
         console.print(f"registered: {made.name} version {made.version}, alias {made.alias}")
     else:
         console.print(f"NOT registered: {task.unregistered}")
+    for note in task.notes:
+        console.print(f"  {note}")
 
 
 def _print_tied(selection: Selection) -> None:
