@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 CLOSED = {"finished": "FINISHED", "budget": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+NOTE = "mlflow.note.content"
 LONGEST_VALUE, LONGEST_KEY = 6000, 250
 MOST_PARAMS, MOST_METRICS = 100, 1000
 
@@ -68,6 +69,8 @@ class RunWriter:
                 self._end(event)
             case "test":
                 self._test(event)
+            case "selection":
+                self._selection(event)
             case "registered":
                 registered = {"registered_model": event["name"], "registered_version": event["version"]}
                 self._log(self._runs[event["task"]], tags=registered)
@@ -79,7 +82,7 @@ class RunWriter:
         self._experiment = self._find_experiment()
         self._find_runs()
         for task, facts in event["tasks"].items():
-            tags = {"task": task, "data_digest": facts["digest"]}
+            tags = {"task": task, "data_digest": facts["digest"], "kind": "sweep"}
             self._log_config(self._run(task, f"{event['sweep']}/{task}", event, tags), task, facts)
 
     def _log_config(self, run: str, task: str, facts: Event) -> None:
@@ -108,7 +111,7 @@ class RunWriter:
         key = TrialKey.parse(event["trial"])
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-        tags = {"task": key.task, "method": key.method, "trial_key": str(key), "state": "running"}
+        tags = {"task": key.task, "method": key.method, "trial_key": str(key), "state": "running", "kind": "trial"}
         tags |= {MLFLOW_PARENT_RUN_ID: self._runs[key.task]}
         run = self._run(str(key), f"{key.method}-{key.number}", event, tags)
         self._log(run, params=flat({**event["params"], "seed": event.get("seed")}))
@@ -128,12 +131,27 @@ class RunWriter:
         metrics = {f"test_{name}": value for name, value in event["metrics"].items()}
         metrics |= {"test_score": event["score"], "test_low": low, "test_high": high}
         key, facts = TrialKey.parse(event["trial"]), event.get("facts", {})
+        if (seed := event.get("seed")) is not None:
+            self._log(self._runs[str(key)], {"seed_score": event["score"]}, time=event["time"], step=seed)
+        if event["role"] == "seed":
+            return
         self._log(self._runs[str(key)], metrics, tags={"role": event["role"]}, time=event["time"])
         # Under its last step: MLflow shows and filters by the value with the highest.
         self._log(self._runs[str(key)], facts, time=event["time"], step=event.get("step", 0))
         if event["role"] == "champion":
             tags = {"champion_trial": str(key), "champion_method": key.method}
             self._log(self._runs[key.task], {**metrics, **facts}, tags=tags, time=event["time"])
+
+    def _selection(self, event: Event) -> None:
+        """What the comparison says of each method, on the run of its best trial; the whole story on the parent run."""
+        for one in (*event["finalists"], *event["others"]):
+            tags = {"tied": "true" if one["tied"] else "false", "out_because": one.get("reason") or None}
+            metrics = {"behind": one.get("behind"), "seeds": len(one["scores"]), **_score(one)}
+            self._log(self._runs[one["trial"]], metrics, tags=tags, time=event["time"])
+        best = next(one for one in event["finalists"] if one["method"] == event["recommended"])
+        tags = {"recommended": event["recommended"], "tied_methods": ", ".join(event["tied"]), NOTE: story(event)}
+        metrics = {"smallest_difference": event["smallest_difference"], "tied_count": len(event["tied"])}
+        self._log(self._runs[event["task"]], {**metrics, **_score(best)}, tags=tags, time=event["time"])
 
     def _close(self, event: Event) -> None:
         for task in self._sweep["tasks"]:
@@ -211,6 +229,27 @@ class RunWriter:
             yield from page
             if not (token := page.token):
                 return
+
+
+def _score(entry: Mapping[str, Any]) -> dict[str, float]:
+    return {"test_score": entry["score"], "test_low": entry["interval"][0], "test_high": entry["interval"][1]}
+
+
+def story(event: Event) -> str:
+    """A selection as Markdown: MLflow shows it as the run's description."""
+    lines = [
+        f"Use **{event['recommended']}**. {event['reason']}",
+        f"What would change it: {event['alternative']}",
+        f"| method | {event['metric']} | 95 % interval | seeds | |\n| --- | ---: | --- | ---: | --- |",
+    ]
+    for one in (*event["finalists"], *event["others"]):
+        low, high = one["interval"]
+        how = "recommended" if one["method"] == event["recommended"] else "tied" if one["tied"] else one.get("reason")
+        lines[-1] += (
+            f"\n| {one['method']} | {one['score']:.3f} | {low:.3f} to {high:.3f} | {len(one['scores'])} | {how or ''} |"
+        )
+    seen = f"{event['rows']:,} test rows; differences of {event['smallest_difference']:.3f} could have been seen."
+    return "\n\n".join([*lines, seen, "The whole report is among the artifacts: `report.html`."])
 
 
 def milliseconds(event: Event) -> int:

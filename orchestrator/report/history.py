@@ -1,0 +1,140 @@
+"""A sweep's journal, put in order: what was planned, what each trial did, and what came of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from orchestrator.selection.overall import Overall
+from orchestrator.selection.selection import Selection, selections
+from orchestrator.trials import TrialKey, TrialRecord
+
+Event = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """Everything that the report tells.
+
+    Args:
+        name: the sweep's.
+        description: the ``sweep`` event; empty where the sweep failed before it was written.
+        trials: every trial, in the order they started.
+        tests: every look at the test split.
+        selections: by task; empty for a sweep that came to none.
+        overall: one method for all tasks, where there are several.
+        registered: the ``registered`` events.
+        reason: how it ended; ``unfinished`` while it runs, or where its driver died.
+        message: why it failed.
+        begin: of the first event, seconds since 1970.
+        end: of the last.
+    """
+
+    name: str
+    description: Event
+    trials: tuple[TrialRecord, ...]
+    tests: tuple[Event, ...] = ()
+    selections: Mapping[str, Selection] = field(default_factory=dict)
+    overall: Overall | None = None
+    registered: tuple[Event, ...] = ()
+    reason: str = "unfinished"
+    message: str = ""
+    begin: float = 0.0
+    end: float = 0.0
+
+    @classmethod
+    def of(cls, name: str, events: Sequence[Event]) -> History:
+        """From a journal's events, of which any may be missing."""
+        by_kind: dict[str, list[Event]] = {}
+        for event in events:
+            by_kind.setdefault(event["event"], []).append(event)
+        described, close = _last(by_kind.get("sweep")), _last(by_kind.get("close"))
+        every = _last(by_kind.get("selection_overall"))
+        ended = bool(close) and not _goes_on(events)
+        return cls(
+            name=described.get("sweep", name),
+            description=described,
+            trials=_trials(events),
+            tests=tuple(by_kind.get("test", ())),
+            selections=selections(events),
+            overall=Overall.from_dict(every) if every else None,
+            registered=tuple(by_kind.get("registered", ())),
+            reason=close["reason"] if ended else "unfinished",
+            message=close.get("message") or "" if ended else "",
+            begin=events[0]["time"] if events else 0.0,
+            end=events[-1]["time"] if events else 0.0,
+        )
+
+    @property
+    def config(self) -> Event:
+        """As it was read, defaults spelled out."""
+        found: Event = self.description.get("config", {})
+        return found
+
+    @cached_property
+    def tasks(self) -> Mapping[str, Event]:
+        """By name: metric, direction, rows, labels, digest."""
+        if found := self.description.get("tasks"):
+            return dict(found)
+        return {record.key.task: {} for record in self.trials}
+
+    @cached_property
+    def steps(self) -> int:
+        """Optimizer steps of a trial that is not stopped."""
+        planned = self.config.get("training", {}).get("max_steps")
+        return int(planned or max((record.step for record in self.trials), default=0))
+
+    def of_task(self, task: str) -> tuple[TrialRecord, ...]:
+        """Its trials."""
+        return tuple(record for record in self.trials if record.key.task == task)
+
+    def left_out(self, task: str) -> dict[str, str]:
+        """Methods that were not tried, and why."""
+        split = {TrialKey(study, 0): reason for study, reason in self.description.get("left_out", {}).items()}
+        return {key.method: reason for key, reason in split.items() if key.task == task}
+
+
+def _last(events: list[Event] | None) -> Event:
+    return events[-1] if events else {}
+
+
+def _goes_on(events: Iterable[Event]) -> bool:
+    """Whether anything happened after the last close: the sweep was taken up again."""
+    after = False
+    for event in events:
+        after = event["event"] != "close" and (after or event["event"] in ("sweep", "trial", "rung"))
+    return after
+
+
+def _trials(events: Iterable[Event]) -> tuple[TrialRecord, ...]:
+    records: dict[str, TrialRecord] = {}
+    for event in events:
+        match event["event"]:
+            case "trial":
+                key = TrialKey.parse(event["trial"])
+                # A trial that is taken up again is told a second time.
+                records.setdefault(event["trial"], TrialRecord(key=key, params=event.get("params", {})))
+            case "rung" if event["trial"] in records:
+                records[event["trial"]] = _with_rung(records[event["trial"]], event)
+            case "end" if event["trial"] in records:
+                state, reason = event["state"], event.get("reason") or ""
+                records[event["trial"]] = replace(records[event["trial"]], state=state, reason=reason)
+    return tuple(records.values())
+
+
+def _with_rung(record: TrialRecord, event: Event) -> TrialRecord:
+    value = event["value"] if event["value"] is not None else math.nan
+    return replace(
+        record,
+        values={**record.values, int(event["step"]): value},
+        lane_seconds=record.lane_seconds + (event.get("lane_seconds") or 0.0),
+        facts={**record.facts, **known(event.get("facts"))},
+    )
+
+
+def known(facts: Mapping[str, Any] | None) -> dict[str, float]:
+    """Facts without those that nobody could measure."""
+    return {name: float(value) for name, value in (facts or {}).items() if value is not None}

@@ -1,0 +1,71 @@
+"""Where values stand on an axis, and which of them are written there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Maps a range of values onto a range of places.
+
+    Args:
+        low: the smallest value.
+        high: the largest value.
+        start: the place of the smallest.
+        end: the place of the largest.
+        log: equal ratios are equally far apart; both values are then above 0.
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    @classmethod
+    def over(
+        cls, values: Iterable[float], start: float, end: float, *, log: bool = False, margin: float = 0.06
+    ) -> Scale:
+        """A scale on which all finite values have their place, with some room at both ends."""
+        found = [value for value in values if math.isfinite(value) and (value > 0 or not log)]
+        if not found:
+            return cls(1.0, 10.0, start, end, log) if log else cls(0.0, 1.0, start, end)
+        low, high = min(found), max(found)
+        if log:
+            stretch = max((high / low) ** margin, 1.3 if high / low < 4 else 1.1)
+            return cls(low / stretch, high * stretch, start, end, True)
+        room = (high - low) * margin or abs(high) * margin or 0.5
+        return cls(low - room, high + room, start, end)
+
+    def __call__(self, value: float) -> float:
+        """The value's place."""
+        low, high, at = self.low, self.high, value
+        if self.log:
+            low, high, at = math.log(low), math.log(high), math.log(max(at, self.low))
+        return self.start + (at - low) / (high - low) * (self.end - self.start)
+
+    def ticks(self, about: int = 5) -> list[float]:
+        """Round values within the range."""
+        return _powers(self.low, self.high, about) if self.log else _steps(self.low, self.high, about)
+
+
+def _steps(low: float, high: float, about: int) -> list[float]:
+    rough = (high - low) / max(1, about)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [number * step for number in range(first, last + 1)]
+
+
+def _powers(low: float, high: float, about: int) -> list[float]:
+    """Powers of ten; with 2 and 5 between them where there is room, round steps where there is less than a power."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for factors in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0)):
+        found = [f * 10.0**power for power in range(first, last + 1) for f in factors]
+        found = [value for value in found if low <= value <= high]
+        if len(found) >= min(3, about):
+            return found[:: max(1, math.ceil(len(found) / about))]
+    return [value for value in _steps(low, high, about) if value > 0]

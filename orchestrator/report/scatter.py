@@ -1,0 +1,136 @@
+"""Score against a cost: every method as a point with its interval, and the front that nothing beats in both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from markupsafe import Markup
+
+from orchestrator.report.scales import Scale
+from orchestrator.report.svg import drawing, element, line, path, text
+
+WIDTH, HEIGHT = 340.0, 262.0
+LEFT, RIGHT, TOP, BOTTOM = 44.0, 330.0, 12.0, 218.0
+LETTER, LINE = 6.2, 12.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A method.
+
+    Args:
+        label: its name.
+        cost: on the horizontal axis, above 0.
+        score: on the vertical one.
+        interval: of the score; ``None`` where there is none.
+        kind: ``recommended``, ``tied`` or ``other``.
+    """
+
+    label: str
+    cost: float
+    score: float
+    interval: tuple[float, float] | None = None
+    kind: str = "other"
+
+
+def scatter(
+    points: Sequence[Point], *, cost: str, score: str, told: Callable[[float], str], higher_is_better: bool
+) -> Markup:
+    """Draw it; the horizontal axis is logarithmic.
+
+    Args:
+        points: at least one.
+        cost: name of the horizontal axis.
+        score: name of the vertical one.
+        told: a cost as people read it.
+        higher_is_better: the score's direction.
+    """
+    across = Scale.over([p.cost for p in points], LEFT + 8, RIGHT - 8, log=True, margin=0.1)
+    up = Scale.over([v for p in points for v in (p.score, *(p.interval or ()))], BOTTOM - 4, TOP + 4)
+    best = front(points, higher_is_better=higher_is_better)
+    names = ", ".join(p.label for p in best)
+    label = f"{score} against {cost}, {len(points)} methods. Nothing beats in both: {names}."
+    inside = [*_axes(across, up, cost, score, told), _front_line(best, across, up)]
+    inside += [_dot(p, across(p.cost), up(p.score), up) for p in points]
+    inside += _labels([(p, across(p.cost), up(p.score)) for p in points])
+    return drawing(WIDTH, HEIGHT, label, inside, kind="scatter")
+
+
+def front(points: Sequence[Point], *, higher_is_better: bool) -> list[Point]:
+    """The points that no other beats in cost and score, cheapest first."""
+    sign = 1 if higher_is_better else -1
+    found: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.cost, -sign * p.score)):
+        if not found or sign * point.score > sign * found[-1].score:
+            found.append(point)
+    return found
+
+
+def decimals(ticks: Sequence[float]) -> int:
+    """How many the values on an axis need to be told apart."""
+    step = min((abs(b - a) for a, b in pairwise(ticks)), default=1.0)
+    return max(0, min(4, math.ceil(-math.log10(step) - 1e-9))) if step > 0 else 2
+
+
+def _axes(across: Scale, up: Scale, cost: str, score: str, told: Callable[[float], str]) -> Iterator[Markup]:
+    ticks = up.ticks(5)
+    for value in ticks:
+        yield line(LEFT, up(value), RIGHT, up(value), "grid")
+        yield text(LEFT - 6, up(value) + 4, f"{value:.{decimals(ticks)}f}", anchor="end")
+    for value in across.ticks(5):
+        yield line(across(value), BOTTOM, across(value), BOTTOM + 4, "axis")
+        yield text(across(value), BOTTOM + 17, told(value).replace(".0", ""), anchor="middle")
+    yield line(LEFT, BOTTOM, RIGHT, BOTTOM, "axis")
+    yield text((LEFT + RIGHT) / 2, HEIGHT - 8, cost, anchor="middle", kind="name")
+
+
+def _front_line(best: Sequence[Point], across: Scale, up: Scale) -> Markup:
+    places: list[tuple[float, float]] = []
+    for point in best:
+        if places:
+            places.append((across(point.cost), places[-1][1]))
+        places.append((across(point.cost), up(point.score)))
+    return path([*places, (RIGHT, places[-1][1])], "front")
+
+
+def _dot(point: Point, x: float, y: float, up: Scale) -> Markup:
+    told = element("title", f"{point.label} {point.score:.3f}")
+    whisker = line(x, up(point.interval[0]), x, up(point.interval[1]), "whisker") if point.interval else Markup("")
+    return element("g", told, whisker, element("circle", cx=x, cy=y, r=5.0), class_=f"dot {point.kind}")
+
+
+def _labels(placed: Sequence[tuple[Point, float, float]]) -> Iterator[Markup]:
+    """Each where it hides least of what is there; the recommended one chooses first."""
+    taken = [(x - 6, y - 6, x + 6, y + 6) for _, x, y in placed]
+    order = sorted(placed, key=lambda one: ("recommended", "tied", "other").index(one[0].kind))
+    for point, x, y in order:
+        width = len(point.label) * LETTER
+        boxes = [
+            (x + 8, y - 7, x + 8 + width, y + 5),
+            (x - 8 - width, y - 7, x - 8, y + 5),
+            (x - width / 2, y - 20, x + width / 2, y - 8),
+            (x - width / 2, y + 8, x + width / 2, y + 20),
+            (x + 8, y - 19, x + 8 + width, y - 7),
+            (x + 8, y + 5, x + 8 + width, y + 17),
+            (x - 8 - width, y - 19, x - 8, y - 7),
+            (x - 8 - width, y + 5, x - 8, y + 17),
+        ]
+        box = min(boxes, key=lambda box: _hidden(box, taken))
+        taken.append(box)
+        yield text(box[0], box[1] + 10, point.label, kind=f"label {point.kind}")
+
+
+Box = tuple[float, float, float, float]
+
+
+def _hidden(box: Box, taken: Sequence[Box]) -> float:
+    """Area that lies on others, or outside."""
+    overlap = sum(
+        max(0.0, min(box[2], x2) - max(box[0], x1)) * max(0.0, min(box[3], y2) - max(box[1], y1))
+        for x1, y1, x2, y2 in taken
+    )
+    outside = max(0.0, LEFT - box[0]) + max(0.0, box[2] - RIGHT) + max(0.0, TOP - box[1]) + max(0.0, box[3] - BOTTOM)
+    return overlap + 20 * LINE * outside
