@@ -18,6 +18,7 @@ from orchestrator.plan import SweepPlan
 from orchestrator.quiet import output_to
 from orchestrator.storage import Storage
 from orchestrator.trials import Answer, Job, TrialRecord
+from orchestrator.versions import versions
 
 if TYPE_CHECKING:
     from orchestrator.final import TaskOutcome
@@ -161,6 +162,7 @@ class _Sweep:
         """Lanes start while tokens and backbone are prepared; then search, final, registration."""
         reason, outcomes = "failed", {}
         with ExitStack() as stack:
+            stack.callback(self._report)
             stack.callback(self._let_mirror_finish)
             self.mirror.start()
             try:
@@ -379,6 +381,12 @@ class _Sweep:
             self._mirror_closed = True
             self.mirror.close(MIRROR_PATIENCE)
 
+    def _report(self) -> None:
+        """However the sweep ended; MLflow gets it where it has taken everything else."""
+        from orchestrator.report.ending import report_at_end
+
+        report_at_end(self.folder, tracking_uri=None if self.mirror.behind else self.config.mlflow.tracking_uri)
+
     def _close_search(self, reason: str) -> None:
         if self.search:
             self.search.close(reason)
@@ -428,6 +436,7 @@ class _Sweep:
                 for method in task.methods
                 if not method.available
             },
+            "versions": versions(),
             "pid": os.getpid(),
         }
 
