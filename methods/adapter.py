@@ -141,7 +141,7 @@ def attach(view: nn.Module, params: AdapterParams, context: Context) -> Attached
     """Wrap the layers at the placement's sites, and let the head train.
 
     Raises:
-        MethodError: if a block has no such site.
+        MethodError: if a block has no such site, or is narrower than the bottleneck.
     """
     before = set(view.modules())
     for block in blocks(view, context.layers):
@@ -160,19 +160,22 @@ def _wrap(view: nn.Module, block: Block, params: AdapterParams) -> None:
         tap = Tap(view.get_submodule(block.feed_forward_in[0]))
         out = view.get_submodule(block.feed_forward_out[0])
         view.set_submodule(block.feed_forward_in[0], tap)
-        view.set_submodule(block.feed_forward_out[0], Beside(out, Bottleneck(_width(out), params).to(device), tap))
+        view.set_submodule(block.feed_forward_out[0], Beside(out, _bottleneck(out, params).to(device), tap))
         return
     after_attention = block.linears.get("attention_output", ())
     if params.placement == "houlsby" and not after_attention:
         raise MethodError(f"{block.name} has no output projection of attention to put an adapter after")
     for name in (*(after_attention if params.placement == "houlsby" else ()), *block.feed_forward_out):
         layer = view.get_submodule(name)
-        view.set_submodule(name, Serial(layer, Bottleneck(_width(layer), params).to(device)))
+        view.set_submodule(name, Serial(layer, _bottleneck(layer, params).to(device)))
 
 
-def _width(layer: nn.Module) -> int:
-    layer = innermost(layer)
-    return layer.out_features if isinstance(layer, nn.Linear) else layer.nf  # type: ignore[return-value]
+def _bottleneck(layer: nn.Module, params: AdapterParams) -> Bottleneck:
+    inner = innermost(layer)
+    width: int = inner.out_features if isinstance(inner, nn.Linear) else inner.nf  # type: ignore[assignment]
+    if params.bottleneck > width:
+        raise MethodError(f"bottleneck is {params.bottleneck}; it must be at most {width}, the width of the model")
+    return Bottleneck(width, params)
 
 
 SPEC = MethodSpec(

@@ -29,7 +29,7 @@ COMMANDS = [
     "models show",
     "models verify",
 ]
-ROW_KEYS = {"name", "category", "available", "reason", "trainable", "percent", "mergeable", "reference"}
+ROW_KEYS = {"name", "category", "available", "reason", "trainable", "percent", "mergeable"}
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -178,6 +178,8 @@ def test_the_schema_accepts_the_examples_and_refuses_a_slip(command: Command) ->
     for example in EXAMPLES:
         values = yaml.safe_load(example.read_text())
         jsonschema.validate(values, schema)
+        if "plugins" in values:  # whose methods may have any name
+            continue
         with pytest.raises(jsonschema.ValidationError, match="lorra"):
             jsonschema.validate({**values, "methods": ["lorra"]}, schema)
 
@@ -218,7 +220,8 @@ def test_methods_for_machines(command: Command, sweep: Callable[..., str], tried
     rows = json.loads(out)
     assert {tuple(sorted(row)) for row in rows} == {tuple(sorted(ROW_KEYS))}
     assert "lora" in [row["name"] for row in rows]
-    assert all((row["trainable"] > 0) == (tried and row["available"]) for row in rows)
+    trains = {row["name"] for row in rows if tried and row["available"]} - {"hard_prompt"}
+    assert {row["name"] for row in rows if row["trainable"] > 0} == trains
 
 
 def test_methods_for_people(command: Command, sweep: Callable[..., str]) -> None:
@@ -226,8 +229,8 @@ def test_methods_for_people(command: Command, sweep: Callable[..., str]) -> None
     assert "Hu et al." in command("methods")[1]
     code, out, err = command("methods", "--backbone", "./model", "--task", "causal-lm")
     assert (code, err) == (0, "")
-    (left_out,) = (line for line in out.splitlines() if line.startswith("linear_probe"))
-    assert "left out: cannot train causal-lm tasks" in left_out
+    _, left_out = out.split("left out")
+    assert "linear_probe: cannot train causal-lm tasks" in left_out
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def fit(space: SearchSpace, usual: Mapping[str, Any], asked: Collection[str], re
     if reason := refusal(default, True):
         changed = repaired(space, default, asked, refusal)
         if changed is None:
-            blamed = [name for name in asked if name in usual and not refusal({**default, name: usual[name]}, True)]
+            blamed = [n for n in asked if n in usual and _mendable(space, {**default, n: usual[n]}, asked, refusal)]
             return Fit(space, reason, problems=tuple((name, reason) for name in blamed))
         default = changed
     distributions, notes, problems = dict(space.distributions), [], []
@@ -59,6 +59,10 @@ def fit(space: SearchSpace, usual: Mapping[str, Any], asked: Collection[str], re
             notes.append(f"{name} is searched in {_shown(distributions[name])} of {_shown(distribution)}: {why}")
     narrowed = SearchSpace(distributions=distributions, default=default, sources=space.sources)
     return Fit(narrowed, notes=tuple(notes), problems=tuple(problems))
+
+
+def _mendable(space: SearchSpace, default: Mapping[str, Any], asked: Collection[str], refusal: Refusal) -> bool:
+    return not refusal(default, True) or repaired(space, default, asked, refusal) is not None
 
 
 def repaired(

@@ -26,7 +26,7 @@ AUTO_CLASS = "AutoModelForSequenceClassification"
 DROPOUT = {
     # dropout wherever a method or the backbone's own layers have it
     "lora": {"dropout": 0.3},
-    "adapter": {"dropout": 0.3},
+    "adapter": {"dropout": 0.3, "bottleneck": 8},
 }
 
 
