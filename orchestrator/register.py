@@ -1,119 +1,106 @@
-"""From a task's champion to a version in the model registry."""
+"""From what a sweep found for a task to versions in the model registry."""
 
 from __future__ import annotations
 
+import logging
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import methods
 from orchestrator.backbone.checkpoint import Header
 from orchestrator.backbone.store import fetch
-from orchestrator.config import ClassificationTask
-from orchestrator.final import TaskOutcome, read_predictions
+from orchestrator.final import Finalist, TaskOutcome, read_predictions
+from orchestrator.findings import compared, describe
 from orchestrator.lanes.broker import LaneStatus
 from orchestrator.plan import SweepPlan
 from orchestrator.prepare import PreparedBackbone
 from orchestrator.storage import Storage
-from orchestrator.tracking.bundle import Bundle, BundleBackbone, Environment, evaluation_table, write_bundle
-from orchestrator.tracking.modelcard import Compared, model_card
+from orchestrator.tracking.bundle import evaluation_table, write_bundle
+from orchestrator.tracking.connection import one_line
+from orchestrator.tracking.modelcard import model_card
 from orchestrator.tracking.registry import Registered, register
 
+log = logging.getLogger(__name__)
 
-def register_champion(
-    plan: SweepPlan,
-    sweep: str,
-    outcome: TaskOutcome,
-    backbone: PreparedBackbone,
-    lane: LaneStatus,
-    storage: Storage,
-    run_id: str,
-) -> Registered:
-    """Put the champion's bundle together and register it under the task's name.
+
+@dataclass(frozen=True, kw_only=True)
+class Registrar:
+    """Registers what a sweep found for one task.
 
     Args:
         plan: of the sweep.
         sweep: its name.
-        outcome: what it found for the task.
-        backbone: that the champion is attached to.
-        lane: one that scored it; all are alike.
+        outcome: what it found.
+        backbone: that the adapters are attached to.
+        lane: one that scored them; all are alike.
         storage: where backbones and the sweep's folder are.
         run_id: the task's MLflow run.
     """
-    config, champion = plan.config, outcome.champion
-    bundle = describe(plan, sweep, outcome, backbone, lane)
-    own = storage.sub(sweep)
-    file = fetch(backbone.quantized.digest, storage)
-    rows = outcome.plan.data.splits["test"]
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        own.download(f"{champion.checkpoint}/adapter", folder / "adapter")
-        own.download("tokenizer", folder / "tokenizer")
+
+    plan: SweepPlan
+    sweep: str
+    outcome: TaskOutcome
+    backbone: PreparedBackbone
+    lane: LaneStatus
+    storage: Storage
+    run_id: str
+
+    def register_all(self) -> dict[str, Registered]:
+        """The recommended method, and the best of each that is tied with it, under the task's name.
+
+        The recommended one comes first: versions of one sweep do not challenge each other. A tied one that cannot be
+        registered is noted in the outcome, and no reason to lose the others.
+
+        Returns:
+            By method, the recommended first.
+
+        Raises:
+            SweepError: if the recommended one cannot be registered.
+        """
+        champion = self.outcome.champion
+        made = {champion.record.key.method: self.register(champion)}
+        for one in self.outcome.tied:
+            if one is champion:
+                continue
+            method = one.record.key.method
+            try:
+                made[method] = self.register(one)
+            except Exception as error:  # whatever it is, the champion is there already
+                log.exception("%s, tied with the champion, was not registered", method)
+                self.outcome.notes.append(f"{method}, tied with it, was not registered: {one_line(error)}")
+        return made
+
+    def register(self, one: Finalist) -> Registered:
+        """Put a finalist's bundle together, and register it.
+
+        Raises:
+            SweepError: if MLflow refuses, or is away for minutes.
+        """
+        config = self.plan.config
+        with tempfile.TemporaryDirectory() as place:
+            return register(
+                self._bundle(one, Path(place)),
+                run_id=self.run_id,
+                tracking_uri=config.mlflow.tracking_uri,
+                registry_uri=config.mlflow.registry_uri,
+            )
+
+    def _bundle(self, one: Finalist, place: Path) -> Path:
+        bundle = describe(self.plan, self.sweep, self.outcome, one, self.backbone, self.lane)
+        own = self.storage.sub(self.sweep)
+        file = fetch(self.backbone.quantized.digest, self.storage)
+        rows = self.outcome.plan.data.splits["test"]
+        own.download(f"{one.checkpoint}/adapter", place / "adapter")
+        own.download("tokenizer", place / "tokenizer")
         write_bundle(
-            folder / "bundle",
+            place / "bundle",
             bundle,
-            adapter=folder / "adapter",
-            tokenizer=folder / "tokenizer",
+            adapter=place / "adapter",
+            tokenizer=place / "tokenizer",
             config=Header.read(file).config,
-            evaluation=evaluation_table(rows, read_predictions(own, champion.checkpoint)),
-            card=model_card(bundle, compared(outcome), peft=methods.get(bundle.method).peft),
-            backbone=None if plan.source.portable else file,
+            evaluation=evaluation_table(rows, read_predictions(own, one.checkpoint)),
+            card=model_card(bundle, compared(self.outcome), peft=methods.get(bundle.method).peft),
+            backbone=None if self.plan.source.portable else file,
         )
-        return register(
-            folder / "bundle",
-            run_id=run_id,
-            tracking_uri=config.mlflow.tracking_uri,
-            registry_uri=config.mlflow.registry_uri,
-        )
-
-
-def describe(plan: SweepPlan, sweep: str, outcome: TaskOutcome, backbone: PreparedBackbone, lane: LaneStatus) -> Bundle:
-    """Everything that is recorded of the champion."""
-    config, champion, data = plan.config, outcome.champion, outcome.plan.data
-    task = data.config
-    settings = config.backbone
-    return Bundle(
-        task=data.name,
-        type=task.type,
-        labels=data.labels,
-        column=task.text if isinstance(task, ClassificationTask) else "prompt",
-        max_length=config.training.max_length,
-        evaluation_batch=config.training.evaluation_batch,
-        max_new_tokens=32 if isinstance(task, ClassificationTask) else task.max_new_tokens,
-        backbone=BundleBackbone(
-            model=config.resolved()["backbone"]["model"],
-            revision=plan.source.revision,
-            quantization=settings.quantization,
-            double_quantization=settings.double_quantization,
-            compute_dtype=lane.dtype,
-            digest=backbone.quantized.digest,
-            checksum=backbone.checksum,
-        ),
-        environment=Environment.here(lane.threads, lane.device),
-        metric=task.metric,
-        higher_is_better=outcome.plan.type.higher_is_better(task.metric),
-        score=champion.own_score,
-        interval=champion.interval,
-        metrics=champion.metrics,
-        majority=data.majority,
-        rows={split: table.num_rows for split, table in data.splits.items()},
-        data_digest=data.digest,
-        sweep=sweep,
-        trial=str(champion.record.key),
-        method=champion.record.key.method,
-        params=dict(champion.record.params),
-        facts=champion.facts,
-    )
-
-
-def compared(outcome: TaskOutcome) -> list[Compared]:
-    """The finalists as the model card lists them."""
-    return [
-        Compared(
-            method=one.record.key.method + (" (untuned)" if one.role == "default" else ""),
-            trials=1 if one.role == "default" else outcome.trials_of(one.record.key.method),
-            validation=one.record.value,
-            test=one.score,
-            interval=one.interval,
-        )
-        for one in outcome.finalists
-    ]
+        return place / "bundle"

@@ -312,7 +312,7 @@ class _Sweep:
         return answers
 
     def _register(self, outcomes: dict[str, TaskOutcome]) -> None:
-        from orchestrator.register import register_champion
+        from orchestrator.register import Registrar
         from orchestrator.tracking.connection import one_line
 
         self._phase = "registering"
@@ -320,15 +320,25 @@ class _Sweep:
         for name, outcome in outcomes.items():
             try:
                 run_id = self.mirror.parent_run_id(name)
-                made = register_champion(
-                    self.plan, self.sweep, outcome, self.backbones[name], lane, self.storage, run_id
-                )
+                made = Registrar(
+                    plan=self.plan,
+                    sweep=self.sweep,
+                    outcome=outcome,
+                    backbone=self.backbones[name],
+                    lane=lane,
+                    storage=self.storage,
+                    run_id=run_id,
+                ).register_all()
             except Exception as error:  # what was found is told all the same
                 log.exception("task %s was not registered", name)
                 outcome.unregistered = one_line(error)
                 continue
-            outcome.registered = made
-            self.journal.append("registered", task=name, name=made.name, version=made.version, aliases=[made.alias])
+            outcome.registered, *_ = made.values()
+            versions = {method: {"version": one.version, "alias": one.alias} for method, one in made.items()}
+            first = outcome.registered
+            self.journal.append(
+                "registered", task=name, name=first.name, version=first.version, aliases=[first.alias], methods=versions
+            )
 
     def _while_watching(self, work: Callable[[], Any]) -> Any:
         """Do the work in a thread, show how it goes, and hear the wish to stop.

@@ -119,12 +119,15 @@ def test_mlflow_has_a_run_for_every_trial(whole: Story) -> None:
 
 
 def test_the_champion_is_registered_and_listed(whole: Story) -> None:
-    from orchestrator.tracking.registry import list_models
+    from orchestrator.tracking.browse import list_models
 
-    (model,) = list_models(whole.uri)
-    assert (model["name"], model["aliases"]) == ("mail", ["champion"])
-    champion = whole.outcome.tasks["mail"].champion
-    assert model["tags"]["method"] == champion.record.key.method
+    *others, model = list_models(whole.uri)
+    outcome = whole.outcome.tasks["mail"]
+    champion = outcome.champion
+    assert (model["name"], model["version"], model["aliases"]) == ("mail", 1, ["champion"])
+    assert model["tags"]["method"] == model["tags"]["recommended"] == champion.record.key.method
+    assert sorted(other["tags"]["method"] for other in others) == sorted(outcome.selection.tied[1:])
+    assert all(other["tags"]["role"] == "tied" for other in others)
     values = {r.key: r.value for r in whole.outcome.trials if r.state == "complete"}
     assert values[champion.record.key] == max(values.values())
     assert champion.interval[0] <= champion.score <= champion.interval[1]

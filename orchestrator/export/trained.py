@@ -12,11 +12,10 @@ from typing import Any
 import methods
 from methods._base import MethodSpec, TaskType
 from methods._compose_parts import methods_of
-from methods._plugins import PACKAGE as PLUGINS
-from orchestrator.errors import InputError, Problem, SweepError
+from orchestrator.errors import InputError, Problem
 from orchestrator.storage import Storage
 from orchestrator.sweep import local_folder
-from orchestrator.tracking.bundle import ADAPTER, CARRIED, TOKENIZER, Bundle, BundleBackbone
+from orchestrator.tracking.bundle import ADAPTER, CARRIED, TOKENIZER, BundleBackbone
 from orchestrator.tracking.journal import Journal
 from orchestrator.trials import TrialKey, checkpoint_path
 
@@ -101,35 +100,24 @@ def find(reference: str, place: Path, *, storage: str, tracking_uri: str) -> Tra
 
 
 def _model(reference: str, place: Path, tracking_uri: str) -> Trained:
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
-
-    from orchestrator.tracking.connection import one_line
-    from orchestrator.tracking.registry import find_version
+    from orchestrator.tracking.fetch import fetch_model
 
     if reference.count("/") > 1:
         raise InputError(reference, [Problem("", f"is neither a trial nor a model; {FORMS}")])
-    _, version = find_version(reference, tracking_uri)
-    try:
-        folder = download_artifacts(version.source, dst_path=str(place), tracking_uri=tracking_uri)
-    except (MlflowException, OSError) as error:
-        raise SweepError(f"{reference} cannot be fetched: {one_line(error)}") from error
-    bundle_folder = Path(folder) / "artifacts" / "bundle"
-    bundle = Bundle.read(bundle_folder)
+    found = fetch_model(reference, place, tracking_uri)
+    bundle = found.bundle
     return Trained(
         reference=reference,
-        name=f"{version.name}-{version.version}",
-        origin=f"version {version.version} of model {version.name}, trial {bundle.trial} of sweep {bundle.sweep}",
+        name=f"{found.name}-{found.version}",
+        origin=f"version {found.version} of model {found.name}, trial {bundle.trial} of sweep {bundle.sweep}",
         method=bundle.method,
         type=bundle.type,
         labels=bundle.labels,
         backbone=bundle.backbone,
-        adapter=bundle_folder / ADAPTER,
-        tokenizer=bundle_folder / TOKENIZER,
-        carried=bundle_folder / CARRIED,
-        plugins=tuple(
-            file for file in (Path(folder) / "code" / PLUGINS).glob("*.py") if file.stem in methods_of(bundle.method)
-        ),
+        adapter=found.folder / ADAPTER,
+        tokenizer=found.folder / TOKENIZER,
+        carried=found.folder / CARRIED,
+        plugins=found.plugins,
     )
 
 

@@ -70,6 +70,25 @@ class Environment(_Part):
         return cls(threads=threads, torch=torch.__version__, cpu=capability, device=device)
 
 
+class Comparison(_Part):
+    """What its sweep says of it beside the other methods."""
+
+    score: float
+    """The method's: the mean over its seeds. The bundle holds one of them."""
+    scores: tuple[float, ...]
+    """Of each seed."""
+    recommended: str
+    """Method."""
+    reason: str
+    """Why that one; a sentence."""
+    tied: tuple[str, ...]
+    """Methods that may be the best, the recommended first."""
+    runner_up: str = ""
+    """The best of the others."""
+    runner_up_lost: str = ""
+    """Why that one was not recommended."""
+
+
 class Bundle(_Part):
     """Everything that ``bundle.json`` says."""
 
@@ -89,9 +108,11 @@ class Bundle(_Part):
     metric: str
     higher_is_better: bool
     score: float
-    """The metric on the test split."""
+    """The metric of this checkpoint on the test split."""
     interval: tuple[float, float]
-    """Where the score lies at 95 %."""
+    """Where :attr:`estimate` lies at 95 %."""
+    comparison: Comparison | None = None
+    """With the sweep's other methods."""
     metrics: dict[str, float] = {}
     """All metrics on the test split."""
     majority: float | None = None
@@ -109,6 +130,11 @@ class Bundle(_Part):
     def trial_key(self) -> TrialKey:
         """The trial that trained it."""
         return TrialKey.parse(self.trial)
+
+    @property
+    def estimate(self) -> float:
+        """The score to judge it by: its method's over all seeds where there are several."""
+        return self.comparison.score if self.comparison else self.score
 
     @classmethod
     def read(cls, folder: Path) -> Bundle:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from orchestrator.tracking.bundle import ADAPTER, Bundle
 
+COSTS = ("size", "memory", "latency")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Compared:
     """One line of the comparison: a method at its best.
 
@@ -16,8 +18,11 @@ class Compared:
         method: its name.
         trials: how many it had.
         validation: its best score there.
-        test: its score on the test split; ``None`` where it was not looked at.
+        test: its score on the test split, over its seeds; ``None`` where it was not looked at.
         interval: of the test score, 95 %.
+        seeds: how many there were.
+        verdict: recommended, tied, or how far behind.
+        costs: size, memory and latency as people read them, by :data:`COSTS`.
     """
 
     method: str
@@ -25,6 +30,9 @@ class Compared:
     validation: float
     test: float | None = None
     interval: tuple[float, float] | None = None
+    seeds: int = 1
+    verdict: str = ""
+    costs: tuple[str, str, str] = ("", "", "")
 
 
 def model_card(bundle: Bundle, compared: Sequence[Compared] = (), *, peft: bool = False) -> str:
@@ -35,7 +43,14 @@ def model_card(bundle: Bundle, compared: Sequence[Compared] = (), *, peft: bool 
         compared: the methods that it was compared with, in the order to show.
         peft: whether `peft` loads the adapter.
     """
-    parts = [_head(bundle), _score(bundle), _comparison(bundle, compared), _use(bundle, peft), _origin(bundle)]
+    parts = [
+        _head(bundle),
+        _score(bundle),
+        _why(bundle),
+        _comparison(bundle, compared),
+        _use(bundle, peft),
+        _origin(bundle),
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -58,13 +73,37 @@ def _precision(bundle: Bundle) -> str:
 
 def _score(bundle: Bundle) -> str:
     rows = f" on {bundle.rows['test']:,} test rows" if "test" in bundle.rows else " on the test split"
-    lines = [f"## Score\n\n**{bundle.metric} {bundle.score:.3f}** {_interval(bundle.interval)}{rows}, looked at once."]
+    seeds = len(bundle.comparison.scores) if bundle.comparison else 1
+    mean = f", the mean over {seeds} seeds" if seeds > 1 else ""
+    score = f"**{bundle.metric} {bundle.estimate:.3f}** {_interval(bundle.interval)}"
+    lines = [f"## Score\n\n{score}{rows}{mean}, looked at once."]
+    if seeds > 1:
+        lines.append(
+            f"This adapter is the one with the best validation score; its own test score is {bundle.score:.3f}."
+        )
     others = [f"{name} {value:.3f}" for name, value in bundle.metrics.items() if name != bundle.metric]
     if others:
         lines.append(f"Also: {', '.join(others)}.")
     if bundle.majority is not None:
         lines.append(f"Always naming the most frequent label would have an accuracy of {bundle.majority:.3f}.")
-    lines.append("The interval is a 95 % bootstrap over test rows; it knows nothing of other seeds or other data.")
+    lines.append(
+        "The interval is at 95 % and covers other test rows and other seeds; it knows nothing of other data."
+        if seeds > 1
+        else "The interval is a 95 % bootstrap over test rows; it knows nothing of other seeds or other data."
+    )
+    return "\n".join(lines)
+
+
+def _why(bundle: Bundle) -> str:
+    if (found := bundle.comparison) is None:
+        return ""
+    lines = ["## Why this one\n", found.reason]
+    if bundle.method != found.recommended:
+        lines.append(
+            f"So the sweep recommends `{found.recommended}`; `{bundle.method}` is as good as far as it can tell."
+        )
+    elif found.runner_up:
+        lines.append(f"The runner-up is `{found.runner_up}`: {found.runner_up_lost}")
     return "\n".join(lines)
 
 
@@ -73,12 +112,13 @@ def _comparison(bundle: Bundle, compared: Sequence[Compared]) -> str:
         return ""
     lines = [
         f"## Compared with ({bundle.metric})\n",
-        "| method | trials | best on validation | test |",
-        "| --- | ---: | ---: | ---: |",
+        f"| method | trials | best on validation | test | seeds | verdict | {' | '.join(COSTS)} |",
+        "| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: |",
     ]
     for one in compared:
         test = "" if one.test is None else f"{one.test:.3f}{f' {_interval(one.interval)}' if one.interval else ''}"
-        lines.append(f"| {one.method} | {one.trials} | {one.validation:.3f} | {test} |")
+        cells = (one.method, one.trials, f"{one.validation:.3f}", test, one.seeds, one.verdict, *one.costs)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 
@@ -93,7 +133,9 @@ def _use(bundle: Bundle, peft: bool) -> str:
         f'model.predict(pd.DataFrame({{"{bundle.column}": ["{text}"]}}))',
         "```",
         "",
-        f"Check it with `peft-sweep models verify {bundle.task}@champion`.",
+        f"On the command line: `peft-sweep predict {bundle.task}@champion < rows.jsonl`, with rows like"
+        f' `{{"{bundle.column}": "{text}"}}`; as a server: `mlflow models serve -m models:/{bundle.task}@champion`'
+        f" `--env-manager local`. Check it with `peft-sweep models verify {bundle.task}@champion`.",
     ]
     if peft:
         lines += [

@@ -69,7 +69,7 @@ def verify(reference: str, tracking_uri: str, registry_uri: str | None = None) -
         InputError: if there is no such model.
         SweepError: if it cannot be loaded here.
     """
-    from orchestrator.tracking.registry import find_version
+    from orchestrator.tracking.browse import find_version
 
     _, version = find_version(reference, tracking_uri, registry_uri)
     uri = f"models:/{version.name}/{version.version}"

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from orchestrator.backbone.store import backbone_path, cache_folder
 from orchestrator.errors import SweepError
 from orchestrator.storage import Storage
-from orchestrator.tracking.bundle import BUNDLE, CARRIED, EVALUATION, Bundle, evaluation_table
+from orchestrator.tracking.bundle import BUNDLE, CARRIED, EVALUATION, Bundle, Comparison, evaluation_table
 from orchestrator.tracking.modelcard import Compared, model_card
 from orchestrator.tracking.predictor import Predictor
 
@@ -141,14 +141,35 @@ def test_another_backbone_is_refused_by_its_checksum(make_bundle: MakeBundle) ->
 
 
 def test_the_card_says_what_it_is_how_good_and_how_to_use_it(made: Made) -> None:
-    compared = [Compared("lora", 5, 0.81, 0.8043, (0.781, 0.832)), Compared("linear_probe", 1, 0.41)]
+    costs = ("2.4 MB", "210 MB", "+3%")
+    compared = [
+        Compared(
+            method="lora", trials=5, validation=0.81, test=0.8043, interval=(0.781, 0.832), seeds=3,
+            verdict="recommended", costs=costs,
+        ),
+        Compared(method="linear_probe", trials=1, validation=0.41),
+    ]  # fmt: skip
     card = model_card(made.bundle, compared, peft=True)
     assert "`lora` adapter on the frozen backbone" in card
-    assert f"**macro_f1 {made.bundle.score:.3f}** [0.100, 0.900] on 30 test rows" in card
+    assert f"**macro_f1 {made.bundle.score:.3f}** [0.100, 0.900] on 30 test rows, looked at once" in card
     assert "accuracy of 0.400" in card
-    assert "| lora | 5 | 0.810 | 0.804 [0.781, 0.832] |" in card
-    assert "| linear_probe | 1 | 0.410 |  |" in card
+    assert "| lora | 5 | 0.810 | 0.804 [0.781, 0.832] | 3 | recommended | 2.4 MB | 210 MB | +3% |" in card
+    assert "| linear_probe | 1 | 0.410 |  | 1 |  |  |  |  |" in card
     assert 'mlflow.pyfunc.load_model("models:/mail@champion")' in card
     assert "PeftModel.from_pretrained" in card
     assert made.bundle.data_digest in card
     assert "PeftModel" not in model_card(made.bundle)
+
+
+def test_the_card_says_why_this_one_was_chosen_and_what_a_tied_one_is(made: Made) -> None:
+    seeds = Comparison(
+        score=0.7, scores=(0.6, 0.7, 0.8), recommended="lora", reason="lora is the smallest.", tied=("lora", "ia3"),
+        runner_up="ia3", runner_up_lost="it is larger.",
+    )  # fmt: skip
+    bundle = made.bundle.model_copy(update={"comparison": seeds, "score": 0.8})
+    card = model_card(bundle)
+    assert "**macro_f1 0.700** [0.100, 0.900] on 30 test rows, the mean over 3 seeds" in card
+    assert "its own test score is 0.800" in card
+    assert "lora is the smallest.\nThe runner-up is `ia3`: it is larger." in card
+    tied = model_card(bundle.model_copy(update={"method": "ia3"}))
+    assert "the sweep recommends `lora`; `ia3` is as good" in tied

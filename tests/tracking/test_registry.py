@@ -12,14 +12,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
 
 from orchestrator.errors import InputError, SweepError
 from orchestrator.tracking import connection, registry
-from orchestrator.tracking.bundle import BUNDLE, Bundle
+from orchestrator.tracking.aliases import promote, rollback, settle
+from orchestrator.tracking.browse import compare_models, list_models, show_model
+from orchestrator.tracking.bundle import BUNDLE, Bundle, Comparison
 from orchestrator.tracking.connection import open_client, patiently
-from orchestrator.tracking.registry import CHAMPION, Registered, give_alias, list_models, register, show_model
+from orchestrator.tracking.registry import Registered, register
 from orchestrator.tracking.verify import verify
+from orchestrator.tracking.versions import CHAMPION, tags_of
+from orchestrator.tracking.versions import aliases as held
 
 from .conftest import MakeBundle
 from .small import Made
@@ -40,16 +44,19 @@ def version(uri: str, bundle: Bundle) -> Registered:
     """A version without files: the gate reads tags alone."""
     client = open_client(uri)
     registry._create_name(client, bundle)
-    made = client.create_model_version("mail", "file:///nowhere", None, registry._tags(bundle))
-    return Registered("mail", int(made.version), give_alias(client, "mail", int(made.version)))
+    number = int(client.create_model_version("mail", "file:///nowhere", None, tags_of(bundle)).version)
+    titles = settle(client, "mail")
+    assert titles
+    return Registered("mail", number, "champion" if titles.champion == number else "challenger")
 
 
-def scored(made: Made, score: float, trial: int = 0) -> Bundle:
-    return made.bundle.model_copy(update={"score": score, "trial": f"mail/lora/{trial}"})
+def scored(made: Made, score: float, trial: int = 0, half: float = 0.03) -> Bundle:
+    changes = {"score": score, "interval": (score - half, score + half), "trial": f"mail/lora/{trial}"}
+    return made.bundle.model_copy(update={**changes, "sweep": f"mail-{trial}"})
 
 
 def aliases(uri: str) -> dict[str, int]:
-    return registry._aliases(open_client(uri), "mail")
+    return held(open_client(uri), "mail")
 
 
 def test_the_champion_is_who_was_better_on_the_same_data(made: Made, uri: str) -> None:
@@ -57,9 +64,58 @@ def test_the_champion_is_who_was_better_on_the_same_data(made: Made, uri: str) -
     assert version(uri, scored(made, 0.4, 1)) == Registered("mail", 2, "challenger")
     assert aliases(uri) == {"champion": 1, "challenger": 2}
     assert version(uri, scored(made, 0.6, 2)) == Registered("mail", 3, "champion")
-    other = scored(made, 0.9, 3).model_copy(update={"data_digest": "e" * 64})
+    assert version(uri, scored(made, 0.63, 3)).alias == "challenger"  # as good, as far as these intervals can tell
+    other = scored(made, 0.9, 4).model_copy(update={"data_digest": "e" * 64})
     assert version(uri, other).alias == "challenger"
-    assert aliases(uri) == {"champion": 3, "challenger": 4}
+    assert aliases(uri) == {"champion": 3, "challenger": 5}
+
+
+def test_a_person_can_overrule_the_gate_and_take_it_back(made: Made, uri: str) -> None:
+    client = open_client(uri)
+    for trial, score in enumerate((0.5, 0.4, 0.3)):
+        version(uri, scored(made, score, trial))
+    assert promote(client, "mail", 2).champion == 2
+    assert promote(client, "mail", 3).champion == 3
+    assert aliases(uri) == {"champion": 3, "challenger": 2}
+    again = promote(client, "mail", 3)  # changes nothing
+    assert (again.champion, again.before) == (3, 2)
+    assert version(uri, scored(made, 0.34, 3)).alias == "challenger"
+    assert version(uri, scored(made, 0.45, 4)).alias == "champion"  # it has to beat who was promoted, and does
+    for before, after in ((5, 3), (3, 2), (2, 1)):
+        was, titles = rollback(client, "mail")
+        assert (was, titles.champion) == (before, after) == (before, aliases(uri)["champion"])
+    with pytest.raises(InputError, match="no other version was champion before"):
+        rollback(client, "mail")
+
+
+def test_what_the_method_scored_over_its_seeds_is_weighed(made: Made, uri: str) -> None:
+    seeds = Comparison(
+        score=0.7, scores=(0.6, 0.7, 0.8), recommended="lora", reason="It is the smallest.", tied=("lora", "ia3"),
+        runner_up="ia3", runner_up_lost="It is larger.",
+    )  # fmt: skip
+    bundle = scored(made, 0.8).model_copy(update={"comparison": seeds, "interval": (0.6, 0.8)})
+    version(uri, bundle)
+    version(uri, bundle.model_copy(update={"trial": "mail/ia3/0", "method": "ia3"}))
+    tags, tied = (show_model(name, uri)["tags"] for name in ("mail/1", "mail/2"))
+    assert (tags["score"], tags["checkpoint_score"]) == ("0.7", "0.8")
+    assert (tags["role"], tied["role"]) == ("recommended", "tied")
+    assert (tags["runner_up"], tags["runner_up_lost"], tags["tied"]) == ("ia3", "It is larger.", "lora, ia3")
+
+
+def test_two_versions_are_compared_by_what_is_recorded(made: Made, uri: str) -> None:
+    version(uri, scored(made, 0.5))
+    version(uri, scored(made, 0.6, 1))
+    version(uri, scored(made, 0.61, 2).model_copy(update={"data_digest": "e" * 64}))
+    found = compare_models("mail/1", "mail/2", uri)
+    assert found["lead"]["difference"] == pytest.approx(-0.1)
+    assert found["lead"]["high"] == pytest.approx(-0.1 + 0.03 * 2**0.5)
+    assert found["better"] == "second"
+    assert found["reason"] == "mail/2 is better than mail/1 beyond doubt, by 0.100 [0.058, 0.142] in macro_f1."
+    same = compare_models("mail/2", "mail/2", uri)
+    assert (same["better"], same["reason"].partition(":")[0]) == (None, "They cannot be told apart")
+    other = compare_models("mail/2", "mail/3", uri)
+    assert (other["better"], other["lead"]) == (None, None)
+    assert "different data" in other["reason"]
 
 
 def test_a_version_registered_meanwhile_is_seen(made: Made, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,10 +129,12 @@ def test_a_version_registered_meanwhile_is_seen(made: Made, uri: str, monkeypatc
         setting(*args)
 
     registry._create_name(client, made.bundle)
-    client.create_model_version("mail", "file:///nowhere", None, registry._tags(scored(made, 0.5)))
+    client.create_model_version("mail", "file:///nowhere", None, tags_of(scored(made, 0.5)))
     monkeypatch.setattr(client, "set_registered_model_alias", slow)
-    assert give_alias(client, "mail", 1) == "challenger"
-    assert aliases(uri)["champion"] == 2
+    titles = settle(client, "mail")
+    assert titles
+    assert (titles.champion, titles.challenger) == (2, 1)
+    assert aliases(uri) == {"champion": 2, "challenger": 1}
 
 
 def test_many_at_once_agree_on_the_best(made: Made, uri: str) -> None:
@@ -124,7 +182,7 @@ def test_a_wrong_reference_is_told_what_there_is(made: Made, uri: str, reference
 def test_looking_makes_no_database(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'none.db'}"
     assert list_models(uri) == []
-    with pytest.raises(InputError, match="nothing is registered yet"):
+    with pytest.raises(InputError, match=r"nothing is registered in sqlite:///.* yet"):
         show_model("mail", uri)
     assert not list(tmp_path.iterdir())
 
@@ -256,3 +314,32 @@ def test_verification_finds_what_was_recorded_and_what_was_not(registered: Regis
     assert any(note.startswith("torch: ") for note in wrong.notes)
     assert not replace(found, largest_difference=2e-6).ok
     assert not replace(found, largest_difference=float("nan")).ok
+
+
+def test_an_alias_that_another_sets_at_the_same_moment_is_read_again(
+    made: Made, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both find no alias and both insert it: the database refuses the second."""
+    client, refused = open_client(uri), [True]
+    setting = client.set_registered_model_alias
+
+    def refuse(*args: str) -> None:
+        if refused:
+            refused.pop()
+            raise MlflowException("UNIQUE constraint failed", BAD_REQUEST)
+        setting(*args)
+
+    registry._create_name(client, made.bundle)
+    client.create_model_version("mail", "file:///nowhere", None, tags_of(scored(made, 0.5)))
+    monkeypatch.setattr(client, "set_registered_model_alias", refuse)
+    titles = settle(client, "mail")
+    assert titles
+    assert (titles.champion, aliases(uri)) == (1, {"champion": 1})
+
+    def always(*args: str) -> None:
+        raise MlflowException("not allowed here", BAD_REQUEST)
+
+    monkeypatch.setattr(client, "set_registered_model_alias", always)
+    client.create_model_version("mail", "file:///nowhere", None, tags_of(scored(made, 0.9, 1)))
+    with pytest.raises(MlflowException, match="not allowed here"):
+        settle(client, "mail")

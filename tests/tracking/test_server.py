@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.tracking.browse import show_model
 from orchestrator.tracking.connection import open_client
 from orchestrator.tracking.mirror import MlflowMirror
-from orchestrator.tracking.registry import register, show_model
+from orchestrator.tracking.registry import register
 from orchestrator.tracking.verify import verify
 
 from .conftest import MakeBundle, Story

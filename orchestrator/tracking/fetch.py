@@ -1,0 +1,76 @@
+"""A registered model's folder, brought here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import methods
+from methods._compose_parts import methods_of
+from methods._plugins import PACKAGE as PLUGINS
+from orchestrator.errors import InputError, Problem, SweepError
+from orchestrator.tracking.browse import find_version
+from orchestrator.tracking.bundle import Bundle
+from orchestrator.tracking.connection import one_line
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A registered model, as files.
+
+    Args:
+        reference: as it was asked for.
+        name: of the model.
+        version: of it.
+        folder: its bundle's.
+        bundle: what that says.
+        plugins: files of the methods from outside that it needs; none of them has been run.
+    """
+
+    reference: str
+    name: str
+    version: int
+    folder: Path
+    bundle: Bundle
+    plugins: tuple[Path, ...]
+
+    def use_plugins(self) -> None:
+        """Run the code of its plugins, so that their methods are known here.
+
+        Raises:
+            InputError: if a method of that name is here already, and is another.
+        """
+        try:
+            for plugin in self.plugins:
+                methods.register(plugin)
+            methods.get(self.bundle.method)
+        except (KeyError, ValueError) as error:
+            reason = f"its method {self.bundle.method} is not known here ({str(error).splitlines()[0]})"
+            raise InputError(self.reference, [Problem("", reason)]) from error
+
+
+def fetch_model(reference: str, place: Path, tracking_uri: str) -> Fetched:
+    """Bring a registered model here.
+
+    Args:
+        reference: ``NAME@ALIAS``, ``NAME/VERSION``, or ``NAME`` for its champion.
+        place: empty folder.
+        tracking_uri: where models are.
+
+    Raises:
+        InputError: if there is no such model.
+        SweepError: if it cannot be fetched.
+    """
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    _, version = find_version(reference, tracking_uri)
+    try:
+        folder = Path(download_artifacts(version.source, dst_path=str(place), tracking_uri=tracking_uri))
+    except (MlflowException, OSError) as error:
+        raise SweepError(f"{reference} cannot be fetched: {one_line(error)}") from error
+    inside = folder / "artifacts" / "bundle"
+    bundle = Bundle.read(inside)
+    needed = methods_of(bundle.method)
+    plugins = tuple(file for file in sorted((folder / "code" / PLUGINS).glob("*.py")) if file.stem in needed)
+    return Fetched(reference, version.name, int(version.version), inside, bundle, plugins)
