@@ -8,7 +8,9 @@ with 2 seeds on 300 rows to 6 with 5 on 2,000, macro-F1 and accuracy, and prints
 
 *Two standard errors apart* is said of the difference between two methods, over rows and seeds, as the sweep itself has
 it: the standard deviation that such a difference has when the sweep is played again and again, measured for every
-shape. On a ladder every method is two of them behind the one before.
+shape. On a ladder every method is two of them behind the one before. Where instead all others are level, two of them
+behind the best, no rule that keeps the best with 95 % confidence among several can drop half of them: each one alone is
+told apart from the best in 64 % of sweeps at most. That case is printed for what it is, without a mark to reach.
 """
 
 from __future__ import annotations
@@ -163,8 +165,9 @@ def main() -> None:
         for ladder in (True, False):
             laid = apart(sweeps, methods, ladder=ladder)
             how = "each behind the one before" if ladder else "all behind the best"
+            mark = {"reached": tied_share(laid) < 0.5} if ladder else {}
             emit(benchmark="evidence", question=f"two standard errors apart, {how}", methods=methods, sweeps=sweeps,
-                 tied_share=tied_share(laid), holds_best=holds_best(laid), reached=tied_share(laid) < 0.5)  # fmt: skip
+                 tied_share=tied_share(laid), holds_best=holds_best(laid), **mark)  # fmt: skip
 
 
 def _allowed(sweeps: int) -> float:

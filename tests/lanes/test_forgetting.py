@@ -19,7 +19,7 @@ from orchestrator.backbone.source import Source
 from orchestrator.lanes.forgetting import NEUTRAL, NeutralText
 from orchestrator.tasks import CausalLM, Classification
 
-LENGTH = 24
+LENGTH = 100  # some lines are cut, and some are padded
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> SharedBackbone:
     sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
     torch.manual_seed(7)
     config = LlamaConfig(
-        vocab_size=60, intermediate_size=64, max_position_embeddings=96, initializer_range=0.2, **sizes
+        vocab_size=60, intermediate_size=64, max_position_embeddings=128, initializer_range=0.2, **sizes
     )
     LlamaForCausalLM(config).save_pretrained(folder / "checkpoint")
     source = Source("tiny", folder / "checkpoint", "tiny", portable=False)
