@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 AGAINST = {
     "trainable_parameters": ("trainable parameters", number),
     "peak_memory_bytes": ("memory while training, above the backbone", size),
-    "train_seconds": ("training time", duration),
+    "train_seconds": ("training time, minutes:seconds", duration),
 }
 ENDINGS = {
     "finished": "finished",

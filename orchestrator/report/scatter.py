@@ -15,6 +15,7 @@ from orchestrator.report.svg import drawing, element, line, path, text
 WIDTH, HEIGHT = 340.0, 262.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 330.0, 12.0, 218.0
 LETTER, LINE = 6.2, 12.0
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +54,13 @@ def scatter(
     best = front(points, higher_is_better=higher_is_better)
     names = ", ".join(p.label for p in best)
     label = f"{score} against {cost}, {len(points)} methods. Nothing beats in both: {names}."
-    inside = [*_axes(across, up, cost, score, told), _front_line(best, across, up)]
-    inside += [_dot(p, across(p.cost), up(p.score), up) for p in points]
-    inside += _labels([(p, across(p.cost), up(p.score)) for p in points])
+    placed = [(p, across(p.cost), up(p.score)) for p in points]
+    steps = _steps(best, across, up)
+    lines = [(x1, min(y1, y2) - 1, x2, max(y1, y2) + 1) for (x1, y1), (x2, y2) in pairwise(steps)]
+    lines += [(x, up(p.interval[1]), x + 1, up(p.interval[0])) for p, x, _ in placed if p.interval]
+    inside = [*_axes(across, up, cost, score, told), path(steps, "front")]
+    inside += [_dot(p, x, y, up) for p, x, y in placed]
+    inside += _labels(placed, lines)
     return drawing(WIDTH, HEIGHT, label, inside, kind="scatter")
 
 
@@ -87,13 +92,14 @@ def _axes(across: Scale, up: Scale, cost: str, score: str, told: Callable[[float
     yield text((LEFT + RIGHT) / 2, HEIGHT - 8, cost, anchor="middle", kind="name")
 
 
-def _front_line(best: Sequence[Point], across: Scale, up: Scale) -> Markup:
+def _steps(best: Sequence[Point], across: Scale, up: Scale) -> list[tuple[float, float]]:
+    """The front's corners: level until the next point is as cheap, then up to it."""
     places: list[tuple[float, float]] = []
     for point in best:
         if places:
             places.append((across(point.cost), places[-1][1]))
         places.append((across(point.cost), up(point.score)))
-    return path([*places, (RIGHT, places[-1][1])], "front")
+    return [*places, (RIGHT, places[-1][1])]
 
 
 def _dot(point: Point, x: float, y: float, up: Scale) -> Markup:
@@ -102,9 +108,9 @@ def _dot(point: Point, x: float, y: float, up: Scale) -> Markup:
     return element("g", told, whisker, element("circle", cx=x, cy=y, r=5.0), class_=f"dot {point.kind}")
 
 
-def _labels(placed: Sequence[tuple[Point, float, float]]) -> Iterator[Markup]:
+def _labels(placed: Sequence[tuple[Point, float, float]], lines: Sequence[Box]) -> Iterator[Markup]:
     """Each where it hides least of what is there; the recommended one chooses first."""
-    taken = [(x - 6, y - 6, x + 6, y + 6) for _, x, y in placed]
+    taken = [*lines, *((x - 6, y - 6, x + 6, y + 6) for _, x, y in placed)]
     order = sorted(placed, key=lambda one: ("recommended", "tied", "other").index(one[0].kind))
     for point, x, y in order:
         width = len(point.label) * LETTER
@@ -121,9 +127,6 @@ def _labels(placed: Sequence[tuple[Point, float, float]]) -> Iterator[Markup]:
         box = min(boxes, key=lambda box: _hidden(box, taken))
         taken.append(box)
         yield text(box[0], box[1] + 10, point.label, kind=f"label {point.kind}")
-
-
-Box = tuple[float, float, float, float]
 
 
 def _hidden(box: Box, taken: Sequence[Box]) -> float:

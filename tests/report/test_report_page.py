@@ -1,0 +1,225 @@
+"""What the report says, of sweeps of every ending, and that nothing in it is anything but text."""
+
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.report.costs import costs
+from orchestrator.report.departures import departures
+from orchestrator.report.history import History
+from orchestrator.report.lines import method_lines
+from orchestrator.report.write import read_history, render, write_report
+from orchestrator.tracking.journal import Journal
+
+EVIL = "<script>alert('x')</script>\" onload=\"alert(1)"
+Write = Callable[..., Path]
+
+
+class Page(HTMLParser):
+    """What a browser would make of it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        if self.tags[-1:] != ["style"]:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+def told(folder: Path) -> Page:
+    return Page(render(folder, read_history(folder)))
+
+
+def rewritten(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> Path:
+    """The journal with every event changed, or left out."""
+    journal = folder / "journal.jsonl"
+    events = [change(event) for event in Journal.read(journal)]
+    journal.write_text("".join(json.dumps(event) + "\n" for event in events if event))
+    return folder
+
+
+def test_it_begins_with_what_to_use_and_how_sure_that_is(swept: Path) -> None:
+    page, best = told(swept), next(iter(read_history(swept).selections.values())).winner
+    answer = page.text[: page.text.index("Methods")]
+    low, high = best.interval
+    assert "Use lora" in answer
+    assert f"{best.score:.3f} macro-F1 95 % interval {low:.3f} to {high:.3f}" in answer
+    assert "2,069 test rows · 3 seeds" in answer
+    assert "Cannot be told apart from it: adapter ia3" in answer or "from it: ia3 adapter" in answer
+    assert "lora has the best score of the 3 methods that cannot be told apart." in answer
+    assert "prefer: size would choose ia3" in answer
+    assert "Differences of 0.024 macro-F1" in answer
+
+
+def test_it_needs_nothing_from_elsewhere(swept: Path) -> None:
+    page = told(swept)
+    assert not {"script", "link", "img", "iframe", "object", "base"} & set(page.tags)
+    assert not [value for name, value in page.attributes if name in ("src", "srcset", "style", "xlink:href")]
+    assert all(value.startswith("#") for name, value in page.attributes if name == "href")
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    whole = render(swept, read_history(swept))
+    assert "url(" not in whole
+    assert "@import" not in whole
+
+
+def test_every_drawing_says_in_words_what_it_shows(swept: Path) -> None:
+    page = told(swept)
+    drawings = page.tags.count("svg")
+    named = [value for name, value in page.attributes if name == "aria-label"]
+    hidden = [value for name, value in page.attributes if name == "aria-hidden"]
+    assert len([name for name, value in page.attributes if (name, value) == ("role", "img")]) + len(hidden) >= drawings
+    assert any(label.startswith("macro-F1 against trainable parameters") for label in named)
+    assert ("lang", "en") in page.attributes
+    assert page.tags.count("th") == len([name for name, _ in page.attributes if name == "scope"])
+
+
+def test_markup_from_the_sweep_stays_text(written: Write) -> None:
+    def poison(event: dict[str, Any]) -> dict[str, Any]:
+        text = json.dumps(event).replace("ia3", json.dumps(f"ia3{EVIL}".replace("/", "|"))[1:-1])
+        event = json.loads(text)
+        match event["event"]:
+            case "selection":
+                event |= {
+                    "reason": EVIL,
+                    "alternative": EVIL,
+                    "claims": [{"claim": EVIL, "verdict": EVIL, "evidence": EVIL}],
+                }
+            case "end":
+                event["reason"] = EVIL
+            case "close":
+                event["message"] = EVIL
+            case "trial":
+                event["params"]["init"] = EVIL
+            case "sweep":
+                event["config"]["note"] = event["backbone"]["model"] = EVIL
+                event["sweep"] = EVIL
+        return event
+
+    page = told(rewritten(written(trials=21), poison))
+    assert "script" not in page.tags
+    assert "onload" not in [name for name, _ in page.attributes]
+    assert page.text.count("alert('x')") > 20
+
+
+def test_secrets_are_masked(written: Write) -> None:
+    def leak(event: dict[str, Any]) -> dict[str, Any]:
+        if event["event"] == "sweep":
+            event["config"]["mlflow"]["tracking_uri"] = "postgresql://me:hunter2@host/db"
+        return event | ({"message": "no answer from http://me:hunter2@host/"} if event["event"] == "close" else {})
+
+    whole = write_report(rewritten(written(trials=7), leak)).read_text()
+    assert "postgresql://***@host/db" in whole
+    assert "hunter2" not in whole
+
+
+def test_what_was_scored_without_a_comparison_is_told_without_ties(written: Write) -> None:
+    folder = rewritten(written(trials=40), lambda e: None if e["event"] == "selection" else {**e, "seed": None})
+    page = told(folder)
+    assert "Use lora" in page.text
+    assert "so ties are not known" in page.text
+    assert "Cannot be told apart" not in page.text
+    assert "nan" not in page.text.lower().replace("finance", "")
+
+
+@pytest.mark.parametrize(
+    ("ending", "words"), [("interrupted", "interrupted"), ("failed", "every lane has ended"), ("", "not ended")]
+)
+def test_a_sweep_without_a_final_tells_what_there_is(written: Write, ending: str, words: str) -> None:
+    page = told(written(ending, trials=30))
+    assert "No winner yet" in page.text
+    assert words in page.text
+    assert "macro-F1 on validation against trainable parameters" in " ".join(value for _, value in page.attributes)
+
+
+def test_a_sweep_that_failed_before_its_first_trial(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "early-1" / "journal.jsonl")
+    assert "nothing was trained" in told(journal.path.parent).text
+    journal.append("close", reason="failed", message="no lane can start")
+    page = told(journal.path.parent)
+    assert "It failed: no lane can start" in page.text
+    assert "The sweep ended before its configuration was written down." in page.text
+
+
+def test_a_trial_that_was_taken_up_again_is_one_trial(written: Write) -> None:
+    folder = written("interrupted", trials=8)
+    events = Journal.read(folder / "journal.jsonl")
+    trial = next(event for event in events if event["event"] == "trial")
+    history = History.of("again", [*events, trial])
+    assert len(history.trials) == 8
+    assert history.reason == "unfinished"
+    assert read_history(folder).reason == "interrupted"
+
+
+def test_departures_tell_when_why_and_by_what_numbers(swept: Path) -> None:
+    history = read_history(swept)
+    lines = method_lines(history, "airline", history.selections["airline"])
+    found = departures(lines, history.steps)
+    own = [r for r in history.trials if r.key.method == "lora" and r.state == "pruned" and r.step == 50]
+    first = next(one for one in found if one.method == "lora" and one.when == "step 50 of 100")
+    assert first.what == f"{len(own)} trials stopped early"
+    assert first.why == "behind the others of its method"
+    values = sorted(record.values[50] for record in own)
+    assert first.numbers.startswith(f"{values[0]:.3f}\N{EN DASH}{values[-1]:.3f}, who went on ")
+    assert {one.what for one in found if one.method == "prefix"} >= {"behind the best"}
+    assert next(one for one in found if one.method == "multitask_prompt").why == "needs source_tasks"
+    stopped = sum(int(one.what.split()[0]) for one in found if one.what.endswith("stopped early"))
+    assert stopped == sum(record.state == "pruned" for record in history.trials)
+
+
+def test_methods_stand_in_the_order_of_how_they_came_out(swept: Path) -> None:
+    history = read_history(swept)
+    lines = method_lines(history, "airline", history.selections["airline"])
+    assert [line.standing for line in lines] == [
+        "recommended", "tied", "tied", "behind", "behind", "out", "out", "left out",
+    ]  # fmt: skip
+    scores = [line.score for line in lines if line.standing in ("tied", "behind", "out")]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_costs_add_up_and_have_a_price_where_a_rate_is_set(swept: Path) -> None:
+    history = read_history(swept)
+    found = costs(history)
+    assert found.search_seconds == pytest.approx(sum(found.by_method.values()))
+    assert found.money == "no rate is set"
+    retrained = [event["facts"]["train_seconds"] for event in history.tests if event["seed"] is not None]
+    assert found.final_seconds == pytest.approx(sum(retrained))
+    history.config["budget"]["cost_per_lane_hour"] = 2.0
+    priced = costs(history)
+    assert priced.money.startswith(f"{priced.lane_seconds / 1800:,.2f} at 2 per lane hour")
+
+
+def test_hyperparameters_are_weighed_where_there_are_enough_trials(swept: Path, written: Write) -> None:
+    text = told(swept).text
+    first = re.findall(r"(\w+) \d+ complete trials (\w+) (\d+) %", text)
+    assert len(first) >= 3
+    assert sum(name == "learning_rate" and int(share) > 40 for _, name, share in first) >= 2
+    assert "too few trials" in told(written(trials=21)).text
+
+
+def test_a_folder_without_optuna_s_file_has_no_weights(written: Write) -> None:
+    folder = written(trials=14)
+    (folder / "optuna.log").unlink()
+    assert "What mattered" not in told(folder).text
+
+
+def test_reading_leaves_the_sweep_s_files_alone(swept: Path) -> None:
+    before = {file.name: file.read_bytes() for file in swept.iterdir() if file.name != "report.html"}
+    write_report(swept)
+    assert {file.name: file.read_bytes() for file in swept.iterdir() if file.name != "report.html"} == before
