@@ -166,8 +166,13 @@ def _explained(what: str) -> Iterator[None]:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Leave random numbers and warnings as they are for whoever asks."""
-    with torch.random.fork_rng(devices=[]), torch.enable_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.manual_seed(0)
-        yield
+    """Leave random numbers, threads and warnings as they are for whoever asks."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # what is this small only waits for a second thread
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.manual_seed(0)
+            yield
+    finally:
+        torch.set_num_threads(threads)
