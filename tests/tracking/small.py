@@ -1,7 +1,7 @@
 """A small bundle to register: nothing is trained, the adapter is random, and the rows are scored as lanes do it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import methods
+import search_spaces
+from methods._base import TaskText
 from orchestrator.backbone.checkpoint import Header
 from orchestrator.backbone.shared import load
 from orchestrator.backbone.source import resolve
@@ -26,7 +28,7 @@ from orchestrator.tracking.modelcard import model_card
 
 WORDS = ["good", "bad", "fine", "poor", "great", "awful", "kind", "rude", "late", "early"]
 LABELS = ("negative", "neutral", "positive")
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Made:
 
 
 def make(place: Path, kind: str = "encoder", *, method: str = "lora", carry: bool = True, **changes: Any) -> Made:
-    """Put one together; ``changes`` go to its ``bundle.json``."""
+    """Put one together, of any method, with its defaults; ``changes`` go to its ``bundle.json``."""
     task = "classification" if kind == "encoder" else "causal-lm"
     labels = LABELS if kind == "encoder" else ()
     checkpoint = _checkpoint(place / "checkpoint", kind)
@@ -48,14 +50,20 @@ def make(place: Path, kind: str = "encoder", *, method: str = "lora", carry: boo
     source = resolve(config, Path("/"))
     published = publish(source, TASK_TYPES[task].auto_class, "nf4", True, storage)
     file = fetch(published.digest, storage)
-    shared = load(file, task, name=config.model, dtype=torch.float32, labels=len(labels))
+    plain = fetch(publish(source, TASK_TYPES[task].auto_class, "none", True, storage).digest, storage)
+    shared = load(file, task, name=config.model, dtype=torch.float32, labels=len(labels), original=plain)
     spec, rows = methods.get(method), _rows(task)
-    attached = spec.attach(shared.view(3), spec.params_type(), shared.context)
+    params = spec.params_type.from_dict(search_spaces.get(method).default)
+    text = TaskText(tokenizer=source.tokenizer(), labels=labels, max_length=16, examples=lambda _: [([3, 4], 0)])
+    torch.manual_seed(5)
+    attached = spec.attach(shared.view(3), params, replace(shared.context, text=text, sources=("first", "second")))
     torch.manual_seed(5)
     with torch.no_grad():
         for parameter in attached.trainable().values():
             if parameter.dim() > 1:  # a random bias would decide alone
                 parameter += torch.randn_like(parameter)
+            else:
+                parameter += 0.1 * torch.randn_like(parameter)
     attached.train(False)
     (place / "adapter").mkdir()
     attached.save(place / "adapter")
@@ -93,7 +101,7 @@ def make(place: Path, kind: str = "encoder", *, method: str = "lora", carry: boo
         "sweep": "mail-20261121-220300",
         "trial": f"mail/{method}/0",
         "method": method,
-        "params": spec.params_type().to_dict(),
+        "params": params.to_dict(),
     }
     bundle = Bundle.model_validate({**values, **changes})
     source.tokenizer().save_pretrained(place / "tokenizer")
