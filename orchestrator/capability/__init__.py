@@ -1,6 +1,6 @@
 """Which methods work on which architecture: tried without weights, and then in miniature."""
 
-from orchestrator.capability._method_plan import MethodPlan, plan_method, try_method, usual_params
+from orchestrator.capability._method_plan import MethodPlan, plan_method, try_method
 from orchestrator.capability._probe import Capability, Probe, catalogue
 
-__all__ = ["Capability", "MethodPlan", "Probe", "catalogue", "plan_method", "try_method", "usual_params"]
+__all__ = ["Capability", "MethodPlan", "Probe", "catalogue", "plan_method", "try_method"]

@@ -28,18 +28,18 @@ class MethodPlan(Capability):
     notes: tuple[str, ...] = ()
 
 
-def try_method(probe: Probe, method: str) -> Capability:
-    """Try a method in its usual configuration."""
-    return probe.capability(method, usual_params(probe, method))
+def try_method(probe: Probe, method: str) -> tuple[Capability, Mapping[str, Any]]:
+    """Try a method in its default configuration, or in the nearest that works where that one is too large.
 
-
-def usual_params(probe: Probe, method: str) -> Mapping[str, Any]:
-    """A method's default configuration, or the nearest that works where that is too large for the backbone."""
+    Returns:
+        What was found, and the configuration.
+    """
     space = search_spaces.get(method)
-    if probe.task not in methods.get(method).tasks or not probe.refusal(method, space.default, thoroughly=True):
-        return space.default
+    found = probe.capability(method, space.default)
+    if found.available or probe.task not in methods.get(method).tasks:
+        return found, space.default
     nearest = repaired(space, space.default, (), lambda params, thorough: probe.refusal(method, params, thorough))
-    return space.default if nearest is None else nearest
+    return (found, space.default) if nearest is None else (probe.capability(method, nearest), nearest)
 
 
 def plan_method(probe: Probe, method: str, overrides: Mapping[str, Override]) -> tuple[MethodPlan, list[Problem]]:

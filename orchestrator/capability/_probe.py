@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MAX_LENGTH = 128
 TRAINING = frozenset(field.name for field in dataclasses.fields(Hyperparameters))
 HALVINGS = 8
+DEEP = 8
 SECONDS = 3.0
 
 
@@ -111,7 +112,6 @@ class Probe:
         self._sources = {"sources": sources, "source_labels": source_labels}
         self._text = text or stand_in(config, labels, _usual_length(config))
         self._known: dict[tuple[str, str, str], str] = {}
-        self._sizes: dict[tuple[str, str], _Size] = {}
         try:
             self._bare = self._told(skeleton(config, *self._made), self._text)
         except ValueError as error:
@@ -127,12 +127,12 @@ class Probe:
         known = Capability.of(spec, self.task)
         if not known.available:
             return known
-        if reason := self.refusal(method, params, thoroughly=True):
-            return replace(known, available=False, reason=reason)
         try:
             size = self._size(spec, params)
         except MethodError as error:
             return replace(known, available=False, reason=_line(error))
+        if reason := self._rehearsed(spec, params):
+            return replace(known, available=False, reason=reason)
         percent = 100 * size.count / self.parameters
         return replace(known, trainable=size.count, percent=percent, mergeable=size.mergeable)
 
@@ -160,10 +160,14 @@ class Probe:
         Raises:
             MethodError: if the method does not fit.
         """
-        few, layers = self._sizes[spec.name, _shape(params)], layers_of(self._bare)
-        if few.layers == layers:
-            return few
-        if few.seconds * layers / few.layers < SECONDS or len(self._shallows) < 2:
+        layers = layers_of(self._bare)
+        if layers < DEEP or len(self._shallows) < 2:
+            return _attached_size(spec, params, self._bare)
+        try:
+            few = _attached_size(spec, params, self._shallow)
+        except MethodError:  # layers may be what it lacks
+            return _attached_size(spec, params, self._bare)
+        if few.seconds * layers / few.layers < SECONDS:
             return _attached_size(spec, params, self._bare)
         more = _attached_size(spec, params, self._shallows[1])
         each = (more.count - few.count) // (more.layers - few.layers)
@@ -172,15 +176,7 @@ class Probe:
     def _unattachable(self, spec: MethodSpec[Any], params: Mapping[str, Any]) -> str:
         def find() -> str:
             # few layers first, which is quick; but layers may be what it lacks, and the real architecture has them
-            try:
-                size = _attached_size(spec, params, self._shallow)
-            except MethodError:
-                try:
-                    size = _attached_size(spec, params, self._bare)
-                except MethodError as error:
-                    return _line(error)
-            self._sizes[spec.name, _shape(params)] = size
-            return ""
+            return _failure(spec, params, self._shallow) and _failure(spec, params, self._bare)
 
         return self._once(("attached", spec.name, _shape(params)), find)
 

@@ -141,7 +141,7 @@ def _tried(backbone: str, quantization: str, task: str, names: Sequence[str]) ->
     except MethodError as error:
         known = [Capability.of(methods.get(name), task) for name in names]
         return [_without(one, str(error)) if one.available else one for one in known]
-    return [try_method(probe, name) for name in names]
+    return [try_method(probe, name)[0] for name in names]
 
 
 def _without(one: Capability, reason: str) -> Capability:

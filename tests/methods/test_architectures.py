@@ -11,7 +11,7 @@ import transformers
 
 import methods
 from methods._base import Context, Hyperparameters, MethodError, MethodSpec
-from orchestrator.capability import Probe, catalogue, usual_params
+from orchestrator.capability import Probe, catalogue, try_method
 from orchestrator.tasks import TASK_TYPES
 
 from ..architectures import ARCHITECTURES, config_of, kind_of
@@ -92,8 +92,8 @@ def check_matrix(name: str, task: str, quantization: str, names, share, folder: 
     case = share(config_of(name), kind_of(name), task, quantization)
     wrong = []
     for method in names:
-        spec, params = methods.get(method), usual_params(probe, method)
-        found = probe.capability(method, params)
+        found, params = try_method(probe, method)
+        spec = methods.get(method)
         typed, place = spec.params_type.from_dict(params), folder / method.replace(":", "-")
         if found.available:
             try:
