@@ -26,8 +26,14 @@ COMMANDS = [
     "export",
     "models",
     "models list",
+    "select",
     "models show",
+    "models compare",
+    "models pull",
+    "models promote",
+    "models rollback",
     "models verify",
+    "predict",
 ]
 ROW_KEYS = {"name", "category", "available", "reason", "trainable", "percent", "mergeable"}
 Command = Callable[..., tuple[int, str, str]]

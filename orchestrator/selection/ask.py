@@ -105,10 +105,26 @@ def ask(
         entry=best,
         tied=(best.method, *(one.method for one in entries if one.tied and one is not best)),
         reason=choice.reason,
-        alternative=choice.alternative,
+        alternative=_gain(selection, limits, broken, best) if limits.given() else choice.alternative,
         broken=broken,
         unscored=unscored,
     )
+
+
+def _gain(selection: Selection, limits: Limits, broken: Mapping[str, Mapping[Limit, float]], best: Entry) -> str:
+    """Which single limit stands before a better score, and where it would have to be."""
+    sign = 1 if selection.higher_is_better else -1
+    possible = [
+        (one, name, value)
+        for one in selection.scored
+        for name, value in broken[one.method].items()
+        if len(broken[one.method]) == 1 and math.isfinite(value) and sign * one.score > sign * best.score
+    ]
+    if not possible:
+        return "No single limit stands before a better score."
+    one, name, value = max(possible, key=lambda found: sign * found[0].score)
+    instead = f"Without {option(name)}" if name == "mergeable" else f"With {option(name, value)}"
+    return f"{instead} it could be {one.method}, {one.score:.3f}."
 
 
 def _compared(selection: Selection, within: Sequence[int]) -> list[Entry]:

@@ -170,8 +170,11 @@ def _ia3(sweep: _Sweep, metric: str) -> Iterator[Claim]:
     if "ia3" not in sweep.entries or len(sweep.trained()) < 2:
         return
     if "ia3" not in tied:
-        out = sweep.entries["ia3"].reason or f"at least {sweep.entries['ia3'].behind or 0:.3f} behind the best"
-        yield Claim(claim="IA3 is the smallest of the strong ones", verdict="contradicted", evidence=f"ia3 is {out}")
+        best = next((name for name, one in sweep.entries.items() if one.tied), "ia3")
+        lead, low, high = sweep.lead("ia3", best)
+        verdict = _verdict(confirmed=False, contradicted=high < 0)
+        told = f"ia3 against {best}: {_difference(lead, low, high, metric)}"
+        yield Claim(claim="IA3 is the smallest of the strong ones", verdict=verdict, evidence=told)
         return
     sizes = {name: one.facts.get("trainable_parameters", float("inf")) for name, one in tied.items()}
     smallest = min(sizes, key=lambda name: sizes[name])

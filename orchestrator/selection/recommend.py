@@ -84,8 +84,9 @@ def _among_tied(best: Entry, rest: Sequence[Entry], prefer: Preference) -> str:
 def _alone(best: Entry, entries: Sequence[Entry]) -> str:
     behind = [one for one in entries if one.behind is not None]
     if not behind:
-        out = any(one is not best for one in entries)
-        return f"{best.method} is alone{': every other method is clearly behind on validation' if out else ''}."
+        if any(one is not best for one in entries):
+            return f"{best.method} is alone: no other method was in contention."
+        return f"{best.method} is alone: there is nothing to compare it with."
     nearest = min(behind, key=lambda one: one.behind or 0.0)
     return (
         f"{best.method} is better than every other method beyond doubt:"

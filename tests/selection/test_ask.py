@@ -89,6 +89,15 @@ def test_merging_is_left_out_where_it_alone_is_in_the_way() -> None:
     assert found.alternative == "Relax one limit: leave out --mergeable, and ia3 satisfies (not mergeable)."
 
 
+def test_what_would_change_an_answer_is_the_limit_before_a_better_score() -> None:
+    assert reply(max_size=1e6).alternative == "With --max-size 2.4MB it could be lora, 0.820."
+    assert method(max_size=parse_bytes("2.4MB")) == "lora"
+    assert reply(max_size=0.05e6, mergeable=True).alternative == "With --max-size 2.4MB it could be lora, 0.820."
+    unmerged = ask(selection(ADAPTER, others=(PROBE,)), Limits(mergeable=True), None, backbone=BACKBONE)
+    assert unmerged.alternative == "Without --mergeable it could be adapter, 0.810."
+    assert reply(max_size=5e6).alternative == "No single limit stands before a better score."
+
+
 def test_a_trial_that_was_never_scored_is_mentioned_if_validation_puts_it_first() -> None:
     small = {"event": "rung", "trial": "mail/lora/4", "step": 80, "value": 0.815, "facts": facts(size=0.2e6)}
     early = {**small, "trial": "mail/lora/5", "step": 40, "value": 0.99}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from orchestrator.selection.claims import claims
@@ -64,16 +62,17 @@ def test_shares_of_the_parameters(count: float, verdict: str) -> None:
     assert found["LoRA trains 0.1 to 1 % of the parameters"] == verdict
 
 
-def ia3(tied: bool, size: float, **changes: Any) -> str:
+def ia3(score: float, *, tied: bool, size: float) -> str:
     lora = entry("lora", 0.8, tied=True, facts=facts(size=1e6))
     words = "IA3 is the smallest of the strong ones"
-    return verdicts(lora, entry("ia3", 0.79, tied=tied, facts=facts(size=size), **changes))[words]
+    return verdicts(lora, entry("ia3", score, tied=tied, facts=facts(size=size)))[words]
 
 
 def test_ia3_is_the_smallest_of_the_strong_ones() -> None:
-    assert ia3(tied=True, size=1e5) == "confirmed"
-    assert ia3(tied=True, size=1e7) == "contradicted"
-    assert ia3(tied=False, size=1e5, behind=0.1) == "contradicted"
+    assert ia3(0.79, tied=True, size=1e5) == "confirmed"
+    assert ia3(0.79, tied=True, size=1e7) == "contradicted"
+    assert ia3(0.7, tied=False, size=1e5) == "contradicted"
+    assert ia3(0.79, tied=False, size=1e5) == "undecided", "left out, but nobody showed that it is behind"
 
 
 @pytest.mark.parametrize(("probe", "verdict"), [(0.6, "confirmed"), (0.8, "undecided"), (0.9, "contradicted")])

@@ -60,8 +60,8 @@ def test_a_method_alone_says_how_far_the_next_is_and_what_a_limit_would_choose()
 
 
 def test_who_is_alone_in_contention_says_so() -> None:
-    assert chosen("score", LORA, PROBE).reason == "lora is alone: every other method is clearly behind on validation."
-    assert chosen("score", LORA).reason == "lora is alone."
+    assert chosen("score", LORA, PROBE).reason == "lora is alone: no other method was in contention."
+    assert chosen("score", LORA).reason == "lora is alone: there is nothing to compare it with."
     assert "nothing that was scored is smaller" in chosen("score", LORA).alternative
 
 
