@@ -104,7 +104,7 @@ def _line(outcome: TaskOutcome, one: Finalist) -> Compared:
         interval=one.interval,
         seeds=max(1, len(one.scored)),
         verdict="" if untuned else _verdict(outcome.selection, method),
-        costs=(size, memory, latency),
+        costs=(size, memory, latency.removesuffix(" latency")),
     )
 
 

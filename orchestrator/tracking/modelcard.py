@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.tracking.bundle import ADAPTER, Bundle
@@ -110,16 +110,26 @@ def _why(bundle: Bundle) -> str:
 def _comparison(bundle: Bundle, compared: Sequence[Compared]) -> str:
     if not compared:
         return ""
-    lines = [
-        f"## Compared with ({bundle.metric})\n",
-        f"| method | trials | best on validation | test | seeds | verdict | {' | '.join(COSTS)} |",
-        "| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: |",
-    ]
-    for one in compared:
-        test = "" if one.test is None else f"{one.test:.3f}{f' {_interval(one.interval)}' if one.interval else ''}"
-        cells = (one.method, one.trials, f"{one.validation:.3f}", test, one.seeds, one.verdict, *one.costs)
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+    scores = _table(
+        ("method", "test", "seeds", ""),
+        [(one.method, _test(one), str(one.seeds), one.verdict) for one in compared],
+    )
+    costs = _table(
+        ("method", "trials", "best on validation", *COSTS),
+        [(one.method, str(one.trials), f"{one.validation:.3f}", *one.costs) for one in compared],
+    )
+    return f"## Compared with ({bundle.metric})\n\n{scores}\n\nWhat each of them took:\n\n{costs}"
+
+
+def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _test(one: Compared) -> str:
+    if one.test is None:
+        return ""
+    return f"{one.test:.3f} {_interval(one.interval)}" if one.interval else f"{one.test:.3f}"
 
 
 def _use(bundle: Bundle, peft: bool) -> str:
@@ -165,7 +175,8 @@ def _settings(bundle: Bundle) -> Iterator[str]:
     for name, value in bundle.params.items():
         yield f"| {name} | {value:g} |" if isinstance(value, float) else f"| {name} | {value} |"
     for name, number in bundle.facts.items():
-        yield f"| {name.replace('_', ' ')} | {number:,.6g} |"
+        shown = f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+        yield f"| {name.replace('_', ' ')} | {shown} |"
 
 
 def _interval(interval: tuple[float, float]) -> str:

@@ -48,7 +48,7 @@ def print_model(found: dict[str, Any]) -> None:
     """One registered model, as its card tells it, and what to type next."""
     aliases = ", ".join(found["aliases"]) or "none"
     console.print(f"{found['name']} version {found['version']} · aliases: {aliases}\n")
-    console.print(Markdown(found["description"]))
+    console.print(Markdown(found["description"]), soft_wrap=False)
     own = _reference(found)
     console.print(f"\n  check    {program()} models verify {own}")
     console.print(f"  fetch    {program()} models pull {own}")
