@@ -123,7 +123,7 @@ class RunWriter:
 
     def _end(self, event: Event) -> None:
         run = self._runs[event["trial"]]
-        self._log(run, tags={"state": event["state"], "reason": event.get("reason")})
+        self._log(run, tags={"state": event["state"], "reason": event.get("reason") or None})
         self._client.set_terminated(run, STATUS[event["state"]], end_time=milliseconds(event))
 
     def _test(self, event: Event) -> None:
@@ -155,7 +155,7 @@ class RunWriter:
 
     def _close(self, event: Event) -> None:
         for task in self._sweep["tasks"]:
-            self._log(self._runs[task], tags={"state": event["reason"], "reason": event.get("message")})
+            self._log(self._runs[task], tags={"state": event["reason"], "reason": event.get("message") or None})
             self._client.set_terminated(self._runs[task], CLOSED[event["reason"]], end_time=milliseconds(event))
 
     def _run(self, key: str, name: str, event: Event, tags: Mapping[str, str]) -> str:

@@ -88,24 +88,42 @@ class Browser:
         return answer["result"].get("value")
 
     def wait_for(self, *words: str, seconds: float = 60) -> str:
-        """The page's text, once all these words are in it."""
-        ready = f"{json.dumps(words)}.every(word => document.body.innerText.includes(word))"
+        """The page's text, once all these words are in it and stay there: pages draw themselves more than once."""
+        return self.wait_until(f"{json.dumps(words)}.every(word => document.body.innerText.includes(word))", seconds)
+
+    def wait_until(self, condition: str, seconds: float = 60) -> str:
+        """The page's text, once an expression has been true for half a second."""
         looked = (
-            f"new Promise(done => {{ const end = Date.now() + {seconds * 1000}; const look = () => "
-            f"({ready} || Date.now() > end) ? done(document.body.innerText) : setTimeout(look, 100); look() }})"
+            f"new Promise(done => {{ const end = Date.now() + {seconds * 1000}; let held = 0; const look = () => {{ "
+            f"held = ({condition}) ? held + 1 : 0; held > 5 ? done(true) : Date.now() > end ? done(false) "
+            ": setTimeout(look, 100) }; look() })"
         )
-        text: str = self.evaluate(looked)
-        missing = [word for word in words if word not in text]
-        assert not missing, f"{missing} not in the page:\n{text}"
+        held, text = self.evaluate(looked), str(self.evaluate("document.body.innerText"))
+        assert held, f"{condition} is not so in:\n{text}"
         return text
 
     def screenshot(self, file: Path) -> Path:
         """The whole page as a PNG."""
-        size = self._call("Page.getLayoutMetrics")["cssContentSize"]
+        metrics = self._call("Page.getLayoutMetrics")
+        size, seen = metrics["cssContentSize"], metrics["cssLayoutViewport"]
+        if size["height"] <= seen["clientHeight"]:  # looking beyond resizes the window, and some pages start anew
+            file.write_bytes(base64.b64decode(self._call("Page.captureScreenshot")["data"]))
+            return file
         clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 12000), "scale": 1}
         shot = self._call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         file.write_bytes(base64.b64decode(shot["data"]))
         return file
+
+    def wait_for_colour(self, colour: tuple[int, int, int], file: Path, seconds: float = 60) -> int:
+        """How many points of the page have a colour, once there are any; for frames that nobody may look into."""
+        import numpy as np
+        from PIL import Image
+
+        end = time.monotonic() + seconds
+        while True:
+            points = int((np.asarray(Image.open(self.screenshot(file)).convert("RGB")) == colour).all(axis=2).sum())
+            if points or time.monotonic() > end:
+                return points
 
     def pdf(self, file: Path) -> Path:
         """The page as it is printed."""

@@ -1,0 +1,115 @@
+"""What a person sees of a sweep in MLflow's own pages: a real server, a real browser."""
+
+import os
+import shutil
+import urllib.parse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from benchmarks._written_sweep import WrittenSweep
+from orchestrator.report.publish import publish
+from orchestrator.report.write import read_history, write_report
+from orchestrator.tracking.connection import open_client
+from orchestrator.tracking.mirror import MlflowMirror
+from orchestrator.tracking.registry import register
+
+from ..report.chromium import Browser, chromium
+from .conftest import MakeBundle
+from .test_server import Server
+
+pytestmark = pytest.mark.slow
+ACCENT = (0x16, 0x58, 0xB8)
+SWEEP, TRIALS = "airline-20261121-220300", 28
+
+
+@dataclass
+class Pages:
+    """The server, its runs, and a browser to look with."""
+
+    uri: str
+    experiment: str
+    parent: str
+    browser: Browser
+    pictures: Path
+
+    def open(self, route: str, *words: str, picture: str) -> str:
+        """A page's text, once all these words are there."""
+        self.browser.open(f"{self.uri}/#/{route}", width=1500, height=1000)
+        try:
+            return self.browser.wait_for(*words)
+        finally:
+            self.browser.screenshot(self.pictures / f"mlflow-{picture}.png")
+
+
+@pytest.fixture(scope="module")
+def pages(migrated: Path, tmp_path_factory: pytest.TempPathFactory, make_bundle: MakeBundle) -> Iterator[Pages]:
+    if chromium() is None:
+        pytest.skip("no Chromium is installed; apt-get install chromium")
+    place = tmp_path_factory.mktemp("pages")
+    shutil.copy(migrated, place / "mlflow.db")
+    folder = WrittenSweep(place / SWEEP, trials=TRIALS).write()
+    pictures = Path(os.environ.get("PEFT_SWEEP_SCREENSHOTS", place / "screenshots")).absolute()
+    pictures.mkdir(parents=True, exist_ok=True)
+    server = Server(place, f"sqlite:///{place / 'mlflow.db'}")
+    server.start()
+    try:
+        parent = _told(server.uri, folder)
+        for method, trial in (("lora", "airline/lora/0"), ("ia3", "airline/ia3/0")):
+            bundle = make_bundle(method=method, task="airline", sweep=SWEEP, trial=trial).folder
+            register(bundle, run_id=parent, tracking_uri=server.uri)
+        experiment = open_client(server.uri).get_run(parent).info.experiment_id
+        with Browser(place / "profile") as browser:
+            yield Pages(server.uri, experiment, parent, browser, pictures)
+    finally:
+        server.kill()
+
+
+def _told(uri: str, folder: Path) -> str:
+    """The sweep's journal as runs, with the report; the parent's id."""
+    mirror = MlflowMirror(folder / "journal.jsonl", uri, "airline", poll=0.05)
+    mirror.start()
+    assert mirror.close(120)
+    assert not mirror.refused
+    return publish(read_history(folder), write_report(folder), tracking_uri=uri)["airline"]
+
+
+def test_the_experiment_lists_trials_by_method_and_score(pages: Pages) -> None:
+    asked = {"searchFilter": "tags.method = 'lora'", "orderByKey": "metrics.`test_score`", "orderByAsc": "false"}
+    text = pages.open(
+        f"experiments/{pages.experiment}/runs?{urllib.parse.urlencode(asked)}", "lora-0", "lora-1", picture="experiment"
+    )
+    assert "ia3-0" not in text
+
+
+def test_the_parent_run_tells_the_story(pages: Pages) -> None:
+    text = pages.open(
+        f"experiments/{pages.experiment}/runs/{pages.parent}", "lora has the best score", "macro_f1", picture="parent"
+    )
+    assert "What would change it" in text
+    assert "test_score" in text
+
+
+def test_the_parent_run_carries_leaderboard_and_plots(pages: Pages) -> None:
+    route = f"experiments/{pages.experiment}/runs/{pages.parent}/artifacts/leaderboard.json"
+    text = pages.open(route, "leaderboard.csv", "plots", "report.html", "linear_probe", picture="leaderboard")
+    assert "config.yaml" in text
+    route = f"experiments/{pages.experiment}/runs/{pages.parent}/artifacts/plots"
+    pages.open(route, "score-against-trainable-parameters.svg", picture="plots")
+
+
+def test_the_parent_run_shows_the_report(pages: Pages) -> None:
+    route = f"experiments/{pages.experiment}/runs/{pages.parent}/artifacts/report.html"
+    pages.open(route, "leaderboard.csv", "report.html", picture="report")
+    pages.browser.wait_until("document.querySelector('iframe')?.getBoundingClientRect().height > 300")
+    shown = pages.browser.wait_for_colour(ACCENT, pages.pictures / "mlflow-report.png")
+    assert shown > 200, "the recommendation stands out in its colour"
+
+
+def test_the_registered_model_shows_its_aliases_and_its_card(pages: Pages) -> None:
+    text = pages.open("models/airline", "champion", picture="model")
+    assert "Version 1" in text
+    card = pages.open("models/airline/versions/1", "champion", "lora", picture="version")
+    assert "test rows" in card

@@ -1,0 +1,85 @@
+"""What a comparison leaves on MLflow's runs, and the report's files beside it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks._written_sweep import WrittenSweep
+from orchestrator.report.publish import COLUMNS, publish
+from orchestrator.report.write import read_history, write_report
+from orchestrator.tracking.connection import open_client
+from orchestrator.tracking.journal import Journal
+from orchestrator.tracking.runs import RunWriter
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return WrittenSweep(tmp_path / "airline-20261121-220300", trials=14).write()
+
+
+@pytest.fixture
+def runs(folder: Path, uri: str) -> dict[str, Any]:
+    """By key, after the journal was written twice, as a mirror does that starts anew."""
+    events = Journal.read(folder / "journal.jsonl")
+    for _ in range(2):
+        writer = RunWriter(uri, "airline")
+        for event in events:
+            writer.write(event)
+    client = open_client(uri)
+    experiment = client.get_experiment_by_name("airline")
+    assert experiment
+    found = {run.data.tags["key"]: run for run in client.search_runs([experiment.experiment_id], max_results=100)}
+    assert len(found) == 15
+    return found
+
+
+def test_children_sort_by_what_the_comparison_says(folder: Path, runs: dict[str, Any]) -> None:
+    selection = read_history(folder).selections["airline"]
+    for entry in selection.scored:
+        run = runs[entry.trial]
+        assert run.data.metrics["test_score"] == entry.score, "the mean over the seeds, not the last seed's"
+        assert (run.data.metrics["test_low"], run.data.metrics["test_high"]) == entry.interval
+        assert run.data.metrics["seeds"] == len(entry.scores)
+        assert run.data.metrics.get("behind") == entry.behind
+        assert run.data.tags["tied"] == str(entry.tied).lower()
+        assert run.data.tags["kind"] == "trial"
+        assert run.data.tags["role"] == ("champion" if entry.method == "lora" else "best")
+    assert runs[selection.trial].data.metrics["seed_score"] == selection.winner.scores[-1]
+
+
+def test_the_parent_tells_the_recommendation(folder: Path, runs: dict[str, Any]) -> None:
+    parent, selection = runs["airline"].data, read_history(folder).selections["airline"]
+    assert parent.tags["kind"] == "sweep"
+    assert parent.tags["recommended"] == "lora"
+    assert parent.tags["tied_methods"].split(", ") == list(selection.tied)
+    assert parent.metrics["test_score"] == selection.winner.score
+    assert parent.metrics["smallest_difference"] == selection.smallest_difference
+    note = parent.tags["mlflow.note.content"]
+    assert note.startswith(f"Use **lora**. {selection.reason}")
+    assert note.count("\n| ") == len(selection.scored) + 2, "a line each, below the heads"
+
+
+def test_the_report_lies_on_the_parent_run(folder: Path, runs: dict[str, Any], uri: str, tmp_path: Path) -> None:
+    history, report = read_history(folder), write_report(folder)
+    for _ in range(2):  # again changes nothing
+        assert publish(history, report, tracking_uri=uri) == {"airline": runs["airline"].info.run_id}
+    client, parent = open_client(uri), runs["airline"].info.run_id
+    place = Path(client.download_artifacts(parent, "", str(tmp_path)))
+    assert (place / "report.html").read_bytes() == report.read_bytes()
+    table = json.loads((place / "leaderboard.json").read_text())
+    assert table["columns"] == list(COLUMNS)
+    assert [row[1] for row in table["data"]][:1] == ["lora"]
+    assert len({len(row) for row in table["data"]} | {len(COLUMNS)}) == 1
+    assert (place / "leaderboard.csv").read_text().splitlines()[1].startswith("1,lora,recommended,0.8")
+    assert {file.name for file in (place / "plots").glob("*.svg")} >= {"score-against-trainable-parameters.svg"}
+    shown = json.loads(client.get_run(parent).data.tags["mlflow.loggedArtifacts"])
+    assert shown == [{"path": "leaderboard.json", "type": "table"}]
+
+
+def test_without_a_database_or_a_run_nothing_is_logged(folder: Path, uri: str, tmp_path: Path) -> None:
+    history, report = read_history(folder), write_report(folder)
+    assert publish(history, report, tracking_uri=f"sqlite:///{tmp_path / 'none.db'}") == {}
+    assert not (tmp_path / "none.db").exists()
+    assert publish(history, report, tracking_uri=uri) == {}
