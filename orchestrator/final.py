@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import methods
+from orchestrator.candidates import TEST_FILE, Candidate, read_predictions
 from orchestrator.errors import SweepError
 from orchestrator.finalist import Finalist, Role, Scored, TaskOutcome
-from orchestrator.judging import TEST_FILE, Candidate, Judge, read_predictions
+from orchestrator.judging import Judge
 from orchestrator.plan import SweepPlan
 from orchestrator.selection.choose import Finalists, finalists
 from orchestrator.selection.contention import Contention, contention

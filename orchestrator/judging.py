@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-from pyarrow import parquet
 
 import methods
+from orchestrator.candidates import Candidate, read_predictions, usual_facts
 from orchestrator.finalist import Finalist, Role, Scored, TaskOutcome
 from orchestrator.plan import SweepPlan
 from orchestrator.selection.best import Standing, standings
@@ -24,40 +21,6 @@ from orchestrator.selection.recommend import choose, pareto
 from orchestrator.selection.selection import Entry, Selection
 from orchestrator.storage import Storage
 from orchestrator.trials import Answer, TrialRecord
-
-TEST_FILE = "test.parquet"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A method's best configuration and what lanes said of it.
-
-    Args:
-        record: the trial.
-        answers: by retraining, ``None`` for the trial's own checkpoint.
-        reason: why it was not in contention; empty for a finalist.
-        note: what went wrong.
-    """
-
-    record: TrialRecord
-    answers: Mapping[int | None, Answer]
-    reason: str = ""
-    note: str = ""
-
-    @property
-    def method(self) -> str:
-        """Its name."""
-        return self.record.key.method
-
-    @property
-    def scored(self) -> dict[int | None, Answer]:
-        """The answers that hold a score."""
-        return {n: one for n, one in self.answers.items() if one.status == "done" and one.checkpoint is not None}
-
-    @property
-    def failure(self) -> str:
-        """Why there is no score."""
-        return next((one.reason for one in self.answers.values() if one.reason), self.note or "it was cancelled")
 
 
 class Judge:
@@ -190,7 +153,7 @@ class Judge:
             interval=self._interval(number),
             scores=tuple(run.score for run in runs),
             validation=one.record.value,
-            facts=_facts(runs),
+            facts=usual_facts(runs),
             behind=standing.behind if standing and not standing.tied else None,
             tied=bool(standing and standing.tied),
             reason=one.reason,
@@ -253,18 +216,3 @@ class Judge:
             checkpoint=answer.checkpoint or "",
             step=answer.step,
         )
-
-
-def _facts(runs: Sequence[Scored]) -> dict[str, float]:
-    """Medians over the seeds, and how far their scores spread."""
-    names = dict.fromkeys(name for run in runs for name in run.facts)
-    found = {name: statistics.median(run.facts[name] for run in runs if name in run.facts) for name in names}
-    spread = {"seed_spread": float(np.std([run.score for run in runs], ddof=1))} if len(runs) > 1 else {}
-    return {**found, **spread}
-
-
-def read_predictions(storage: Storage, checkpoint: str) -> pa.Table:
-    """What a finalist predicted for every test row."""
-    with tempfile.TemporaryDirectory() as folder:
-        storage.download(f"{checkpoint}/{TEST_FILE}", Path(folder) / TEST_FILE)
-        return parquet.read_table(Path(folder) / TEST_FILE)
