@@ -1,6 +1,9 @@
 """The command line: parse, call, print; nothing else. Heavy imports wait until a command needs them."""
 
-from orchestrator.cli import catalogue, export, models, predict, report, select, sweeps  # noqa: F401 - each adds its own
+# ruff: noqa: I001 - each adds its commands, in the order that --help lists them
+from orchestrator.cli import sweeps  # noqa: F401
+from orchestrator.cli import select, report, predict, export  # noqa: F401
+from orchestrator.cli import catalogue, models  # noqa: F401
 from orchestrator.cli.app import app, main
 
 __all__ = ["app", "main"]
