@@ -71,6 +71,8 @@ class Budget(Section):
     """How long the sweep may take, as in 45s, 90m, 2h or 1h30m. In seconds once read."""
     lane_hours: Annotated[float, Field(gt=0)] | None = None
     """How many hours of work all lanes together may do."""
+    cost_per_lane_hour: Annotated[float, Field(ge=0)] | None = None
+    """What an hour of one lane costs, in any currency, no limit; the report then tells what the sweep has cost."""
 
     @model_validator(mode="after")
     def _limited(self) -> Budget:
