@@ -150,7 +150,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "reason": outcome.reason,
         "tasks": {
             name: {
-                "champion": f"{task.registered.name}@{task.registered.alias}" if task.registered else None,
+                "champion": task.registered.reference if task.registered else None,
                 "version": task.registered.version if task.registered else None,
                 "method": task.champion.record.key.method,
                 "trial": str(task.champion.record.key),
