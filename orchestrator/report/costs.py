@@ -53,8 +53,8 @@ class Costs:
         found = [("wall time", duration(self.wall_seconds)), ("lane time, search", duration(self.search_seconds))]
         if self.final_seconds:
             found.append(("lane time, final", duration(self.final_seconds)))
-        trained = f"{self.steps:,} of {self.full_steps:,}"
-        found.append(("optimizer steps, search", f"{trained} ({self.saved:.0%} left out by stopping early)"))
+        saved = f" ({self.saved:.0%} left out by stopping early)" if self.saved > 0 else ""
+        found.append(("optimizer steps, search", f"{self.steps:,} of {self.full_steps:,}{saved}"))
         return [*found, ("cost", self.money)]
 
 

@@ -53,11 +53,14 @@ class Scale:
 
 
 def _steps(low: float, high: float, about: int) -> list[float]:
-    rough = (high - low) / max(1, about)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [number * step for number in range(first, last + 1)]
+    """The coarsest round steps that come near to the wanted number."""
+    power = 10.0 ** math.ceil(math.log10(high - low))
+    for factor in (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01):
+        step = factor * power
+        found = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+        if len(found) >= (about + 1) // 2:
+            return [number * step for number in found]
+    raise AssertionError("a hundredth of the range fits into it")
 
 
 def _powers(low: float, high: float, about: int) -> list[float]:

@@ -225,3 +225,12 @@ def test_reading_leaves_the_sweep_s_files_alone(swept: Path) -> None:
     before = {file.name: file.read_bytes() for file in swept.iterdir() if file.name != "report.html"}
     write_report(swept)
     assert {file.name: file.read_bytes() for file in swept.iterdir() if file.name != "report.html"} == before
+
+
+def test_a_journal_that_says_little_is_told_all_the_same(written: Write) -> None:
+    def sparse(event: dict[str, Any]) -> dict[str, Any]:
+        if event["event"] == "sweep":
+            return {"time": event["time"], "event": "sweep", "sweep": event["sweep"], "backbone": {"bytes": 1e9}}
+        return event
+
+    assert "Use lora" in told(rewritten(written(trials=14), sparse)).text
