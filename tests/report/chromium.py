@@ -63,8 +63,17 @@ class Browser:
         os.close(self._read)
         os.close(self._write)
 
-    def open(self, url: str, *, width: int = 1280, height: int = 900, dark: bool = False, script: bool = True) -> None:
-        """Show a page, as wide as that; ``script=False`` is a browser without JavaScript."""
+    def open(
+        self,
+        url: str,
+        *,
+        width: int = 1280,
+        height: int = 900,
+        dark: bool = False,
+        script: bool = True,
+        media: str = "",
+    ) -> None:
+        """Show a page, as wide as that; ``script=False`` is a browser without JavaScript, ``media`` may be print."""
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = None
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -73,7 +82,7 @@ class Browser:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self._call("Emulation.setDeviceMetricsOverride", **metrics)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._call("Emulation.setEmulatedMedia", features=[scheme])
+        self._call("Emulation.setEmulatedMedia", features=[scheme], media=media)
         self._call("Emulation.setScriptExecutionDisabled", value=not script)
         self.requests.clear()
         self._call("Page.navigate", url=url)

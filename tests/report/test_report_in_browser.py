@@ -68,7 +68,10 @@ def test_nothing_but_tables_is_wider_than_the_screen(
 
 
 def test_it_prints_on_a_few_pages(browser: Browser, address: str, pictures: Path) -> None:
-    browser.open(address, dark=True)
+    browser.open(address, dark=True, width=718, media="print")  # A4 without its margins
+    browser.screenshot(pictures / "report-print.png")
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 718, "nothing is cut off"
+    assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     printed = browser.pdf(pictures / "report.pdf").read_bytes()
     assert printed.startswith(b"%PDF")
     assert 2 <= printed.count(b"/Type /Page\n") <= 12
