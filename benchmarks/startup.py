@@ -11,7 +11,11 @@ from pathlib import Path
 
 from benchmarks._common import emit
 
-COMMANDS = ("", "demo", "run", "plan", "methods", "schema", "models", "models list", "models show", "models verify")
+COMMANDS = ("", "demo", "run", "plan", "schema", "select", "report", "predict", "export", "methods")
+COMMANDS += (
+    "models",
+    *(f"models {name}" for name in ("list", "show", "compare", "pull", "promote", "rollback", "verify")),
+)
 BROKEN = """backbone: {model: no/such/folder/anywhere, quantisation: nf4}
 tasks: {mail: {type: classification, data: mail.csv, text: text, label: lable}}
 methods: [lora, ia3, lorra]

@@ -135,5 +135,8 @@ def pareto(entries: Sequence[Entry], *, higher_is_better: bool) -> frozenset[str
     return frozenset(
         name
         for name, own in points.items()
-        if not any(other != own and all(map(float.__le__, other, own)) for other in points.values())
+        if not any(
+            other != own and all(theirs <= mine for theirs, mine in zip(other, own, strict=True))
+            for other in points.values()
+        )
     )
