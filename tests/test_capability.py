@@ -176,7 +176,7 @@ def test_few_layers_keep_their_widths_and_one_of_every_kind() -> None:
     config = config_of("gemma3")
     kinds = ["sliding_attention"] * 5 + ["full_attention"]
     config.update({"num_hidden_layers": 6, "layer_types": kinds})
-    few = next(shallow(config))
+    few = next(shallow(config, (2,)))
     assert (few.num_hidden_layers, few.layer_types) == (2, ["sliding_attention", "full_attention"])
     assert few.hidden_size == config.hidden_size
 
@@ -280,12 +280,34 @@ def test_few_layers_tell_what_all_would_train(method: str, monkeypatch: pytest.M
     assert counted[0] == counted[1] > 0
 
 
+@pytest.mark.slow
+def test_every_method_is_counted_without_numbers_as_with_them() -> None:
+    config = config_of("bert")  # as small as its miniature
+    config.vocab_size = 512
+    probe = Probe(config, CLASSIFICATION, name="x", labels=3, quantization="nf4")
+    small = miniature(config, AUTO, "classification", "x", 3, "nf4")
+    assert small is not None
+    small.context = replace(small.context, text=stand_in(config, 3, 20), sources=("source",))
+    for name in catalogue()[0]:
+        found, params = try_method(probe, name)
+        if found.available:
+            real = attach(methods.get(name), params, small)
+            count = sum(parameter.numel() for parameter in real.trainable().values())
+            assert (found.trainable, found.mergeable) == (count, real.merge is not None), name
+
+
 def test_what_is_too_large_for_the_miniature_alone_is_not_refused() -> None:
     probe = Probe(LARGE, CLASSIFICATION, name="x", labels=2, quantization="nf4")
     default = search_spaces.get("lora").default
     found = probe.capability("lora", {**default, "rank": 256, "targets": "attention_qv"})
     assert (found.available, found.reason) == (True, "")
     assert found.trainable == 32 * 256 * (2 * 4096 + 4096 + 1024) + 2 * 4096
+
+
+def test_a_method_that_computes_with_weights_is_not_counted_where_they_are_large() -> None:
+    probe = Probe(LARGE, CLASSIFICATION, name="x", labels=2, quantization="nf4")
+    found, _ = try_method(probe, "peft:frod")
+    assert (found.available, found.trainable, found.percent) == (True, None, None)
 
 
 def test_made_up_words_keep_to_the_vocabulary() -> None:

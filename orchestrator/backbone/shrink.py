@@ -34,13 +34,14 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _ROTARY = ("long_factor", "short_factor")
 
 
-def shallow(config: PretrainedConfig) -> Iterator[PretrainedConfig]:
+def shallow(config: PretrainedConfig, depths: tuple[int, ...] = (1, *DEPTHS)) -> Iterator[PretrainedConfig]:
     """The architecture with its own widths and few layers; the fewest first.
 
     Args:
         config: left as it is.
+        depths: how many layers to try.
     """
-    for depth in DEPTHS:
+    for depth in depths:
         values = copy.deepcopy(config.to_dict())
         _cut_layers(values, depth)
         if (made := _built(config, values)) is not None:
@@ -56,7 +57,7 @@ def shrunk(config: PretrainedConfig) -> Iterator[PretrainedConfig]:
     Args:
         config: left as it is.
     """
-    for made in shallow(config):
+    for made in shallow(config, DEPTHS):
         values = made.to_dict()
         _narrow(values, made)
         _cap(values, _POSITIONS, POSITIONS)

@@ -14,7 +14,7 @@ import methods
 from methods._base import Attached, Hyperparameters, MethodError, MethodSpec, Quantization, TaskText
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.backbone.skeleton import miniature, shallow_skeletons, skeleton
-from orchestrator.capability._rehearsal import attach, reads_ahead, rehearse
+from orchestrator.capability._rehearsal import NumbersNeededError, attach, reads_ahead, rehearse
 from orchestrator.capability._words import stand_in
 from orchestrator.tasks import TaskType
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 MAX_LENGTH = 128
 TRAINING = frozenset(field.name for field in dataclasses.fields(Hyperparameters))
 HALVINGS = 8
-DEEP = 8
-SECONDS = 3.0
+DEEP = 4
+SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Capability:
         method: its name.
         available: whether it works here.
         reason: why not, one line.
-        trainable: parameters of the configuration that was tried.
+        trainable: parameters of the configuration that was tried; ``None`` where only real weights would tell.
         percent: of the backbone's.
         mergeable: whether the trained adapter can be folded into plain weights.
         category: its family.
@@ -46,8 +46,8 @@ class Capability:
     method: str
     available: bool
     reason: str = ""
-    trainable: int = 0
-    percent: float = 0.0
+    trainable: int | None = 0
+    percent: float | None = 0.0
     mergeable: bool = False
     category: str = ""
     reference: str = ""
@@ -129,10 +129,14 @@ class Probe:
             return known
         try:
             size = self._size(spec, params)
+        except NumbersNeededError:
+            size = None
         except MethodError as error:
             return replace(known, available=False, reason=_line(error))
         if reason := self._rehearsed(spec, params):
             return replace(known, available=False, reason=reason)
+        if size is None:
+            return replace(known, trainable=None, percent=None)
         percent = 100 * size.count / self.parameters
         return replace(known, trainable=size.count, percent=percent, mergeable=size.mergeable)
 
@@ -165,6 +169,8 @@ class Probe:
             return _attached_size(spec, params, self._bare)
         try:
             few = _attached_size(spec, params, self._shallow)
+        except NumbersNeededError:
+            raise
         except MethodError:  # layers may be what it lacks
             return _attached_size(spec, params, self._bare)
         if few.seconds * layers / few.layers < SECONDS:
@@ -279,6 +285,8 @@ def _halved(name: str, value: Any, times: int) -> Any:
 def _failure(spec: MethodSpec[Any], params: Mapping[str, Any], backbone: SharedBackbone) -> str:
     try:
         attach(spec, params, backbone)
+    except NumbersNeededError:
+        return ""  # the miniature will tell
     except MethodError as error:
         return _line(error)
     return ""

@@ -22,17 +22,38 @@ from orchestrator.tasks import TaskType
 ROWS, TOKENS, PADDED = 4, 10, 3
 STEPS, MANY_STEPS = 2, 100
 LEARNING_RATE = 1e-2
+WIDEST = 2048  # a decomposition of such a matrix takes seconds, and there are some in every layer
 IGNORED = -100
+
+
+class NumbersNeededError(MethodError):
+    """A method computes with weights when it is attached, and these are too large to make up."""
 
 
 def attach(spec: MethodSpec[Any], params: Mapping[str, Any], backbone: SharedBackbone) -> Attached:
     """Put a method onto a view of its own.
 
+    On a skeleton it is first tried without any numbers, which takes no time at any size. A few methods need some.
+
     Raises:
         MethodError: if it refuses, or fails in any way.
     """
+    typed = spec.params_type.from_dict(params)
+    if backbone.model.device.type == "meta":
+        try:
+            with _quietly(), torch.device("meta"):
+                return spec.attach(backbone.view(0), typed, backbone.context)
+        except Exception as error:
+            if "meta" in str(error).lower() and _width(backbone) > WIDEST:
+                line = f"{spec.name} computes with weights of {_width(backbone)} columns to be attached"
+                raise NumbersNeededError(line) from error
     with _quietly(), _explained("attaching it fails"):
-        return spec.attach(backbone.view(0), spec.params_type.from_dict(params), backbone.context)
+        return spec.attach(backbone.view(0), typed, backbone.context)
+
+
+def _width(backbone: SharedBackbone) -> int:
+    width: int = backbone.model.config.get_text_config().hidden_size
+    return width
 
 
 def rehearse(spec: MethodSpec[Any], attached: Attached, backbone: SharedBackbone, kind: TaskType) -> None:

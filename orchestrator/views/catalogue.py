@@ -73,7 +73,7 @@ def print_catalogue(found: Sequence[Capability], tried: bool) -> None:
     for category, members in groupby(able, key=lambda one: one.category):
         shown.add_row(Text(category, style="bold"))
         for one in members:
-            size = (number(one.trainable), _percent(one.percent)) if tried else ()
+            size = _size(one) if tried else ()
             merges = "yes" if one.mergeable else "no"
             shown.add_row(f"  {one.method}", *size, merges, _cut(one.reference, room))
     console.print(shown)
@@ -88,7 +88,7 @@ def print_capabilities(found: Sequence[Capability]) -> None:
     able = [one for one in found if one.available]
     shown = table("method", "trainable", "%", "merges")
     for one in able:
-        shown.add_row(one.method, number(one.trainable), _percent(one.percent), "yes" if one.mergeable else "no")
+        shown.add_row(one.method, *_size(one), "yes" if one.mergeable else "no")
     console.print(shown)
     for one in found:
         if not one.available:
@@ -150,6 +150,13 @@ def _without(one: Capability, reason: str) -> Capability:
 
 def _refused(name: str, reason: str) -> Capability:
     return Capability(method=name, available=False, reason=reason, category=Category.REPARAMETERIZATION.value)
+
+
+def _size(one: Capability) -> tuple[str, str]:
+    """How many parameters train, and in percent; question marks where only real weights would tell."""
+    if one.trainable is None or one.percent is None:
+        return "?", "?"
+    return number(one.trainable), _percent(one.percent)
 
 
 def _percent(value: float) -> str:

@@ -54,7 +54,7 @@ def train(attached, case) -> None:
     batch, labels = case.batch(), case.labels()
     trainable = attached.trainable()
     assert {p.dtype for p in trainable.values()} == {torch.float32}
-    optimizer = torch.optim.SGD([{"params": list(g.parameters), "lr": 0.1 * g.multiplier} for g in attached.groups])
+    optimizer = torch.optim.AdamW([{"params": list(g.parameters), "lr": 0.02 * g.multiplier} for g in attached.groups])
     sources = torch.arange(len(batch["input_ids"])) % len(case.context.sources)
     bare, reached = case.logits(attached.module), set()
     attached.train(True)
