@@ -260,6 +260,6 @@ def test_the_shelf_is_empty_at_first_and_an_unknown_model_is_one_line(command: C
     assert (code, out) == (0, "no models are registered here; peft-sweep demo registers one\n")
     assert json.loads(command("models", "list", *store, "--json")[1]) == []
     for name in ("show", "verify"):
-        lines = ["mail@champion: nothing is registered yet", "run a sweep first"]
+        lines = [f"mail@champion: nothing is registered in {store[1]} yet", "run a sweep first"]
         code, out, err = command("models", name, "mail@champion", *store)
         assert (code, out, err.splitlines()) == (2, "", lines)

@@ -30,7 +30,7 @@ from orchestrator.backbone.checkpoint import write
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.source import Source
 
-PAD, END, LABELS, VOCABULARY = 0, 1, 3, 100
+PAD, END, LABELS, VOCABULARY, WIDTH = 0, 1, 3, 100, 32
 CLASSES = ("negative", "neutral", "positive")
 SOURCES = ("first", "second")
 AUTO_CLASSES = {"classification": "AutoModelForSequenceClassification", "causal-lm": "AutoModelForCausalLM"}
@@ -58,10 +58,10 @@ def one_thread() -> Iterator[None]:
 def tiny_config(kind: str) -> BertConfig | LlamaConfig | T5Config:
     # weights ten times as large as usual: a change anywhere shows in the logits
     if kind == "encoder-decoder":
-        shape = {"vocab_size": VOCABULARY, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4}
+        shape = {"vocab_size": VOCABULARY, "d_model": WIDTH, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
         return T5Config(**shape, pad_token_id=PAD, eos_token_id=END, decoder_start_token_id=PAD)
-    shape = {"vocab_size": VOCABULARY, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
-    shape |= {"intermediate_size": 128, "max_position_embeddings": 160, "initializer_range": 0.2, "pad_token_id": PAD}
+    shape = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": 3, "num_attention_heads": 4}
+    shape |= {"intermediate_size": 64, "max_position_embeddings": 160, "initializer_range": 0.2, "pad_token_id": PAD}
     if kind == "encoder":
         return BertConfig(**shape)
     return LlamaConfig(**shape, num_key_value_heads=2, eos_token_id=END, bos_token_id=2)
@@ -89,6 +89,12 @@ def tiny_tokenizer() -> PreTrainedTokenizerBase:
     tokenizer.pre_tokenizer = Whitespace()
     special = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>"}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+
+
+def narrowed(params: Hyperparameters) -> Hyperparameters:
+    """The same with bottlenecks that fit: usual ones are wider than a tiny model."""
+    wide = {n: WIDTH for n, v in params.to_dict().items() if n.rpartition(".")[2] == "bottleneck" and v > WIDTH}
+    return type(params).from_dict({**params.to_dict(), **wide})
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ class Case:
     ) -> Attached:
         """``changes`` are to the context."""
         torch.manual_seed(11)
-        return spec.attach(view or self.view(), params, replace(self.context, **changes))
+        return spec.attach(view or self.view(), narrowed(params), replace(self.context, **changes))
 
     def examples(self, count: int) -> Sequence[tuple[Sequence[int], int]]:
         batch = self.batch()

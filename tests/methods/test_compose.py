@@ -160,7 +160,7 @@ def test_what_comes_later_wraps_what_came_before(make_case) -> None:
     layer = blocks(attached.module)[1].feed_forward_out[0]
     serial, plain = attached.module.get_submodule(layer), case.view().get_submodule(layer)
     lora, adapter = serial.base_layer, serial.adapter
-    x = torch.randn(2, 128, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(2, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         a, b = lora.lora_A["default"].weight.double(), lora.lora_B["default"].weight.double()
         z = x.double() @ (plain.weight.double() + lora.scaling["default"] * b @ a).T + plain.bias.double()
@@ -352,7 +352,7 @@ def test_a_methods_own_layers_are_none_of_the_backbones(make_case) -> None:
     view = make_case("encoder", "classification", "none").view()
     bare = blocks(view)[0].linears
     attention = nn.Module()
-    attention.base_layer, attention.own = view.bert.encoder.layer[0].attention, nn.Linear(64, 64)
+    attention.base_layer, attention.own = view.bert.encoder.layer[0].attention, nn.Linear(32, 32)
     view.bert.encoder.layer[0].attention = attention
     found = blocks(view)[0].linears
     assert {role: [n.replace(".base_layer", "") for n in names] for role, names in found.items()} == {

@@ -50,6 +50,13 @@ def test_bottleneck_is_its_equation(activation):
     torch.testing.assert_close(adapter(z).double(), expected, atol=1e-6, rtol=1e-5)
 
 
+def test_a_bottleneck_wider_than_the_model_is_refused_in_one_line(make_case):
+    case, spec = make_case("encoder", "classification", "none"), methods.get("adapter")
+    spec.attach(case.view(), AdapterParams(bottleneck=32), case.context)
+    with pytest.raises(MethodError, match="^bottleneck is 33; it must be at most 32, the width of the model$"):
+        spec.attach(case.view(), AdapterParams(bottleneck=33), case.context)
+
+
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
 @pytest.mark.parametrize("placement", ["houlsby", "pfeiffer", "parallel"])
 def test_adapters_sit_where_their_papers_put_them(kind, placement, make_case):
