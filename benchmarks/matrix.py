@@ -33,7 +33,9 @@ def main() -> None:
         large.mkdir()
         (large / "config.json").write_text(json.dumps(LLAMA_3_8B))
         for backbone in (MINILM, SMOLLM2, str(large)):
-            emit(benchmark="matrix", backbone=Path(backbone).name, **measured(backbone))
+            emit(
+                benchmark="matrix", backbone=backbone if ":" in backbone else Path(backbone).name, **measured(backbone)
+            )
 
 
 def measured(backbone: str) -> dict[str, float]:
