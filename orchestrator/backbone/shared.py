@@ -20,7 +20,7 @@ from orchestrator.backbone.checkpoint import Header, frozen_weights
 from orchestrator.backbone.frozen import FrozenLinear
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 CHECKSUM_WHOLE = 256 * 2**20
 SAMPLE = 4096
@@ -149,11 +149,18 @@ def _skeleton(header: Header, labels: int) -> PreTrainedModel:
     kind = header.config["model_type"]
     extra = {"num_labels": labels} if labels else {}
     config = transformers.CONFIG_MAPPING[kind].from_dict(header.config, **extra)
-    if labels and config.pad_token_id is None:
-        config.pad_token_id = config.eos_token_id
+    if labels:
+        pad(config)
     with init_empty_weights(include_buffers=False):
         model: PreTrainedModel = getattr(transformers, header.auto_class).from_config(config)
     return model
+
+
+def pad(config: PretrainedConfig) -> None:
+    """Let a classifier that has no padding token pad with what ends its texts, the first of several such tokens."""
+    if config.pad_token_id is None:
+        end = config.eos_token_id
+        config.pad_token_id = end[0] if isinstance(end, list) else end
 
 
 def _freeze(model: nn.Module, weights: dict[str, Any], plain: dict[str, Tensor], dtype: torch.dtype) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from methods._base import Context, Quantization, TaskType
 from orchestrator.backbone.checkpoint import freezable, matrix
 from orchestrator.backbone.frozen import FrozenLinear
-from orchestrator.backbone.shared import SharedBackbone, head_of, is_decoder
+from orchestrator.backbone.shared import SharedBackbone, head_of, is_decoder, pad
 from orchestrator.backbone.shrink import shallow, shrunk
 from orchestrator.backbone.weights import PlainWeight, quantize
 
@@ -79,9 +79,7 @@ def _model(config: PretrainedConfig, auto_class: str, labels: int, dtype: torch.
     config = copy.deepcopy(config)
     if labels:
         config.num_labels = labels
-    if labels and config.pad_token_id is None:
-        end = config.eos_token_id
-        config.pad_token_id = end[0] if isinstance(end, list) else end
+        pad(config)
     model: PreTrainedModel = getattr(transformers, auto_class).from_config(config, dtype=dtype)
     model.requires_grad_(False).eval()
     return model

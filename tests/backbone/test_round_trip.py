@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from orchestrator.backbone.checkpoint import Header, matrix, write
 from orchestrator.backbone.frozen import FrozenLinear, compute_dtype
-from orchestrator.backbone.shared import SharedBackbone, load
+from orchestrator.backbone.shared import SharedBackbone, load, pad
 from orchestrator.backbone.source import Source
 from orchestrator.backbone.weights import quantize, restore
 
@@ -163,3 +163,10 @@ def test_auto_multiplies_in_bfloat16_where_that_is_fast(fast: str, monkeypatch: 
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda name=name: name == fast)
     assert compute_dtype("auto", torch.device("cpu")) == (torch.bfloat16 if fast else torch.float32)
+
+
+@pytest.mark.parametrize(("given", "ends", "padding"), [(None, [5, 6], 5), (None, 7, 7), (3, [5, 6], 3)])
+def test_a_classifier_without_padding_pads_with_what_ends_a_text(given: int | None, ends: object, padding: int) -> None:
+    config = transformers.LlamaConfig(pad_token_id=given, eos_token_id=ends)
+    pad(config)
+    assert config.pad_token_id == padding
