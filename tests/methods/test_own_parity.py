@@ -53,7 +53,7 @@ def test_bottleneck_is_its_equation(activation):
 def test_a_bottleneck_wider_than_the_model_is_refused_in_one_line(make_case):
     case, spec = make_case("encoder", "classification", "none"), methods.get("adapter")
     spec.attach(case.view(), AdapterParams(bottleneck=32), case.context)
-    with pytest.raises(MethodError, match="^bottleneck is 33; it must be at most 32, the width of the model$"):
+    with pytest.raises(MethodError, match=r"^bottleneck is 33; it must be at most 32, the width of the model$"):
         spec.attach(case.view(), AdapterParams(bottleneck=33), case.context)
 
 
