@@ -65,6 +65,7 @@ def planned(folder: Path) -> Planner:
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "task", "labels"),
     [("encoder", CLASSIFICATION, 3), ("decoder", CLASSIFICATION, 3), ("decoder", CAUSAL, 0)],
@@ -174,6 +175,7 @@ def _rank(rank: int) -> dict[str, Any]:
     return {"lora": {"rank": {"value": rank}}}
 
 
+@pytest.mark.slow
 def test_studies_take_turns_by_method_and_know_their_direction(planned: Planner) -> None:
     tasks = {"mail": CLASSIFICATION, "talk": CAUSAL, "exact": {**CAUSAL, "metric": "exact_match"}}
     plan = planned("decoder", {}, tasks=tasks, methods=["lora", "linear_probe"])
@@ -182,6 +184,7 @@ def test_studies_take_turns_by_method_and_know_their_direction(planned: Planner)
     assert found == [*lora, ("mail/linear_probe", True)]
 
 
+@pytest.mark.slow
 def test_original_weights_are_needed_only_by_methods_that_take_part(planned: Planner) -> None:
     assert not planned("encoder", CLASSIFICATION, methods=["lora", "linear_probe"]).needs_original
     assert planned("encoder", CLASSIFICATION, methods=["lora", "full"]).needs_original
@@ -209,6 +212,7 @@ def test_the_plan_for_machines_is_json_with_what_was_decided(planned: Planner) -
     assert sum(told["tasks"]["mail"]["rows"].values()) == 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "kind"), [(CLASSIFICATION, "classification"), (CAUSAL, "causal-lm")])
 def test_the_list_of_methods_counts_as_a_plan_does(
     planned: Planner, folder: Path, task: dict[str, Any], kind: str
@@ -225,6 +229,7 @@ def test_the_list_of_methods_counts_as_a_plan_does(
         assert (row["available"], row["trainable"], row["reason"]) == (one.available, one.trainable, one.reason)
 
 
+@pytest.mark.slow
 def test_rows_longer_than_the_backbone_takes_are_refused(planned: Planner) -> None:
     with pytest.raises(InputError, match=r"training\.max_length: is 97; the backbone takes 96 tokens at most"):
         planned("encoder", CLASSIFICATION, training={"max_length": 97})

@@ -34,9 +34,10 @@ PAD, END, LABELS, VOCABULARY, WIDTH = 0, 1, 3, 100, 32
 CLASSES = ("negative", "neutral", "positive")
 SOURCES = ("first", "second")
 AUTO_CLASSES = {"classification": "AutoModelForSequenceClassification", "causal-lm": "AutoModelForCausalLM"}
+# without quantization little is different: the plain tests leave it to the slow ones
 CASES = [
-    (kind, task, quantization)
-    for quantization in ("nf4", "none")
+    pytest.param((kind, task, quantization), id=f"{kind}-{task}-{quantization}", marks=marks)
+    for quantization, marks in (("nf4", ()), ("none", pytest.mark.slow))
     for kind, task in (
         ("encoder", "classification"),
         ("decoder", "classification"),
@@ -226,7 +227,7 @@ def case_of(folder: Path, model: PreTrainedModel, kind: str, task: str, quantiza
     return Case(kind, task, quantization, checkpoint, shared)
 
 
-@pytest.fixture(scope="module", params=CASES, ids="-".join)
+@pytest.fixture(scope="module", params=CASES)
 def case(request: pytest.FixtureRequest, make_case: Callable[..., Case]) -> Case:
     return make_case(*request.param)
 
