@@ -16,10 +16,7 @@ from rich.text import Text
 
 from orchestrator.config import Budget
 from orchestrator.plan import SweepPlan, TaskPlan
-from orchestrator.quantities import duration as duration
-from orchestrator.quantities import metric_name as metric_name
-from orchestrator.quantities import number as number
-from orchestrator.quantities import size as size
+from orchestrator.quantities import duration
 from orchestrator.sweep import Snapshot
 from orchestrator.trials import TrialRecord
 

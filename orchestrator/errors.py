@@ -38,5 +38,20 @@ class InputError(Exception):
         return "\n".join(self.lines())
 
 
+def first_line(error: BaseException, empty: str = "") -> str:
+    """What an error says, in one line.
+
+    Args:
+        error: whose message may have many lines, or none.
+        empty: what stands for no message; the error's type, if left out.
+    """
+    return (str(error).strip() or empty or type(error).__name__).splitlines()[0]
+
+
+def told(error: BaseException) -> str:
+    """An error's type and what it says, in one line; for errors that nobody foresaw."""
+    return f"{type(error).__name__}: {first_line(error, 'no message')}"
+
+
 class SweepError(Exception):
     """The input was fine and the work failed all the same. Exit code 1."""

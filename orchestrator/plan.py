@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 from optuna.distributions import CategoricalDistribution
 
@@ -15,14 +14,14 @@ from methods._base import MethodError, MethodSpec, TaskText
 from orchestrator.backbone.source import Source, resolve
 from orchestrator.capability import MethodPlan, Probe, plan_method
 from orchestrator.config import SweepConfig
-from orchestrator.errors import InputError, Problem
+from orchestrator.errors import InputError, Problem, first_line
 from orchestrator.plugins import check_plugins
 from orchestrator.search.plans import StudyPlan
 from orchestrator.search.rungs import rung_steps
 from orchestrator.search.space import Override
 from orchestrator.search.space import resolve as resolve_space
 from orchestrator.tasks import TaskData, TaskType, read_task, task_type
-from orchestrator.tasks.batches import in_turn
+from orchestrator.tasks.tokens import shown
 from orchestrator.tracking.connection import check_uri
 from search_spaces._base import SearchSpace
 
@@ -151,8 +150,7 @@ def _readable(source: Source) -> tuple[PretrainedConfig, PreTrainedTokenizerBase
     try:
         return source.config(), source.tokenizer()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError("backbone.model", [Problem(source.name, f"cannot be used: {reason}")]) from error
+        raise InputError("backbone.model", [Problem(source.name, f"cannot be used: {first_line(error)}")]) from error
 
 
 def _fitting(config: SweepConfig, positions: int | None) -> SweepConfig:
@@ -199,11 +197,10 @@ def _words(config: SweepConfig, tokenizer: PreTrainedTokenizerBase) -> Words:
     def words(data: TaskData, kind: TaskType) -> TaskText:
         def examples(count: int) -> list[tuple[list[int], int]]:
             rows = data.splits["train"]
-            classes = rows["label"].to_numpy() if "label" in rows.column_names else np.zeros(len(rows), np.int32)
-            rows = rows.take(pa.array(in_turn(rows["row"].to_numpy(), classes, config.seed)[:count]))
-            ids = kind.tokenize(rows, tokenizer, config.training.max_length)["input_ids"].to_pylist()
-            labels = rows["label"].to_pylist() if "label" in rows.column_names else [0] * len(ids)
-            return list(zip(ids, labels, strict=True))
+            chosen = shown(rows, count, config.seed)
+            taken = rows.take(pa.array([position for position, _ in chosen], pa.int64()))
+            ids = kind.tokenize(taken, tokenizer, config.training.max_length)["input_ids"].to_pylist()
+            return [(row, label) for row, (_, label) in zip(ids, chosen, strict=True)]
 
         length = config.training.max_length
         return TaskText(tokenizer=tokenizer, labels=data.labels, max_length=length, examples=examples)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import methods
 from methods._plugins import register, source_of
 from orchestrator.config import SweepConfig
 from orchestrator.config.method_names import has_plugin
 from orchestrator.config.overrides import override_problems
-from orchestrator.errors import InputError, Problem
+from orchestrator.errors import InputError, Problem, first_line
+
+if TYPE_CHECKING:
+    from methods._base import MethodSpec
 
 
 def check_plugins(config: SweepConfig) -> None:
@@ -34,6 +40,26 @@ def check_plugins(config: SweepConfig) -> None:
         problems = [Problem(key, text) for key, text in keys]
     if problems:
         raise InputError(config.name, problems)
+
+
+def method_with(name: str, plugins: Iterable[Path], reference: str) -> MethodSpec[Any]:
+    """The method of something trained earlier, after running the code of the plugins that it came with.
+
+    Args:
+        name: of the method.
+        plugins: their files.
+        reference: what the user asked for.
+
+    Raises:
+        InputError: if there is no such method here, or one of a plugin's name is another.
+    """
+    try:
+        for plugin in plugins:
+            register(plugin)
+        return methods.get(name)
+    except (KeyError, ValueError) as error:
+        reason = f"its method {name} is not known here ({first_line(error)})"
+        raise InputError(reference, [Problem("", reason)]) from error
 
 
 def plugin_sources(config: SweepConfig) -> tuple[tuple[str, str], ...]:

@@ -9,9 +9,10 @@ from rich.console import Console
 
 from orchestrator import display as module
 from orchestrator.config import Budget
-from orchestrator.display import SweepDisplay, duration, fraction_spent, metric_name, number, size
+from orchestrator.display import SweepDisplay, fraction_spent
 from orchestrator.lanes.broker import LaneStatus
 from orchestrator.plan import SweepPlan
+from orchestrator.quantities import duration, metric_name, number, size
 from orchestrator.sweep import Snapshot
 
 from .small_plan import CAUSAL, CLASSIFICATION, small_plan, trial

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.backbone.source import Source
 from orchestrator.config import BackboneConfig
-from orchestrator.errors import InputError, Problem
+from orchestrator.errors import InputError, Problem, first_line
 from orchestrator.locations import local_path
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ def architecture(config: BackboneConfig, base: Path) -> PretrainedConfig:
         source = Source(config.model, path, "", portable=False, trust_remote_code=config.trust_remote_code)
         return source.config()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise _unusable(config, f"cannot be used: {reason}") from error
+        raise _unusable(config, f"cannot be used: {first_line(error)}") from error
 
 
 def _on_the_hub(config: BackboneConfig) -> PretrainedConfig:

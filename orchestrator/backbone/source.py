@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import BackboneConfig
-from orchestrator.errors import InputError, Problem
+from orchestrator.errors import InputError, Problem, first_line
 from orchestrator.locations import locate_package
 
 if TYPE_CHECKING:
@@ -105,8 +105,7 @@ def _from_hub(config: BackboneConfig) -> Source:
     try:
         folder = Path(snapshot_download(config.model, revision=config.revision, allow_patterns=CHECKPOINT_FILES))
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        message = f"no local folder of that name, and the hub gave no checkpoint {config.model!r} ({reason})"
+        message = f"no local folder of that name, and the hub gave no checkpoint {config.model!r} ({first_line(error)})"
         raise _unusable(config, message) from error
     digest = hashlib.sha256(f"{config.model}@{folder.name}".encode()).hexdigest()
     return Source(

@@ -16,6 +16,7 @@ from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.backbone.skeleton import miniature, shallow_skeletons, skeleton
 from orchestrator.capability._rehearsal import NumbersNeededError, attach, reads_ahead, rehearse
 from orchestrator.capability._words import stand_in
+from orchestrator.errors import first_line
 from orchestrator.tasks import TaskType
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class Probe:
         except NumbersNeededError:
             size = None
         except MethodError as error:
-            return replace(known, available=False, reason=_line(error))
+            return replace(known, available=False, reason=first_line(error, "no reason given"))
         if reason := self._rehearsed(spec, params):
             return replace(known, available=False, reason=reason)
         if size is None:
@@ -152,7 +153,7 @@ class Probe:
         try:
             spec.params_type.from_dict(params)
         except MethodError as error:
-            return _line(error)
+            return first_line(error, "no reason given")
         return self._unattachable(spec, params) or (self._rehearsed(spec, params) if thoroughly else "")
 
     def _size(self, spec: MethodSpec[Any], params: Mapping[str, Any]) -> _Size:
@@ -191,7 +192,7 @@ class Probe:
             try:
                 self._rehearse(spec, params)
             except MethodError as error:
-                return _line(error)
+                return first_line(error, "no reason given")
             return ""
 
         return self._once(("rehearsed", spec.name, _shape(params)), find)
@@ -266,7 +267,7 @@ def catalogue() -> tuple[tuple[str, ...], dict[str, str]]:
         try:
             there.append(methods.get(name).name)
         except MethodError as error:
-            left_out[name] = _line(error)
+            left_out[name] = first_line(error, "no reason given")
     return tuple(there), left_out
 
 
@@ -288,7 +289,7 @@ def _failure(spec: MethodSpec[Any], params: Mapping[str, Any], backbone: SharedB
     except NumbersNeededError:
         return ""  # the miniature will tell
     except MethodError as error:
-        return _line(error)
+        return first_line(error, "no reason given")
     return ""
 
 
@@ -308,7 +309,3 @@ def _attached_size(spec: MethodSpec[Any], params: Mapping[str, Any], backbone: S
 def _shape(params: Mapping[str, Any]) -> str:
     """What of a configuration decides how a method is attached."""
     return repr(sorted((name, value) for name, value in params.items() if name not in TRAINING))
-
-
-def _line(error: MethodError) -> str:
-    return (str(error).strip() or "no reason given").splitlines()[0]

@@ -17,6 +17,7 @@ import methods
 from methods._base import Attached, MethodError, MethodSpec
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.capability._words import special_ids
+from orchestrator.errors import told
 from orchestrator.tasks import TaskType
 
 ROWS, TOKENS, PADDED = 4, 10, 3
@@ -181,8 +182,7 @@ def _explained(what: str) -> Iterator[None]:
     except MethodError:
         raise
     except Exception as error:
-        first = (str(error).strip() or "no message").splitlines()[0]
-        raise MethodError(f"{what}: {type(error).__name__}: {first}") from error
+        raise MethodError(f"{what}: {told(error)}") from error
 
 
 @contextmanager

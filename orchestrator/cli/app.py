@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from orchestrator.errors import InputError, SweepError
+from orchestrator.errors import InputError, SweepError, told
 from orchestrator.lines import finite
 
 app = typer.Typer(
@@ -53,8 +53,7 @@ def main() -> NoReturn:
     except Exception as error:
         if debug:
             raise
-        first = (str(error).strip() or "no message").splitlines()[0]
-        _fail(1, f"peft-sweep: unexpected {type(error).__name__}: {first}", "run it again with --debug for all of it")
+        _fail(1, f"peft-sweep: unexpected {told(error)}", "run it again with --debug for all of it")
     sys.exit(0)
 
 

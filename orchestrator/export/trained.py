@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import methods
 from methods._base import MethodSpec, TaskType
 from methods._compose_parts import methods_of
 from orchestrator.errors import InputError, Problem
+from orchestrator.plugins import method_with
 from orchestrator.storage import Storage
 from orchestrator.sweep import local_folder
 from orchestrator.tracking.bundle import ADAPTER, CARRIED, TOKENIZER, BundleBackbone
@@ -61,13 +61,7 @@ class Trained:
         Raises:
             InputError: if there is no such method here.
         """
-        try:
-            for plugin in self.plugins:
-                methods.register(plugin)
-            return methods.get(self.method)
-        except (KeyError, ValueError) as error:
-            reason = f"its method {self.method} is not known here ({str(error).splitlines()[0]})"
-            raise InputError(self.reference, [Problem("", reason)]) from error
+        return method_with(self.method, self.plugins, self.reference)
 
     @property
     def peft(self) -> bool:

@@ -17,8 +17,8 @@ from methods._base import TaskText
 from orchestrator.config import Task, Training
 from orchestrator.storage import Storage
 from orchestrator.tasks import Evaluation, TaskType, task_type
-from orchestrator.tasks.batches import evaluation_batches, in_turn, subset, training_batches
-from orchestrator.tasks.tokens import integers, lengths, ragged
+from orchestrator.tasks.batches import evaluation_batches, subset, training_batches
+from orchestrator.tasks.tokens import lengths, ragged, shown
 
 
 class TaskRows:
@@ -65,15 +65,11 @@ class TaskRows:
         return TaskText(tokenizer=tokenizer, labels=self.names, max_length=length, examples=self.examples)
 
     def examples(self, count: int) -> list[tuple[list[int], int]]:
-        """So many training rows, fewer if there are not as many, as token ids and class (0 without classes).
-
-        Drawn with the sweep's seed; every class comes once before any comes twice.
-        """
+        """So many training rows, drawn with the sweep's seed, fewer if there are not as many: token ids, and class."""
         table = self._tables["train"]
         values, starts = ragged(table)
-        classes = integers(table, "label") if "label" in table.column_names else np.zeros(len(starts) - 1, np.int32)
-        chosen = in_turn(table["row"].to_numpy(), classes, self._seed)[:count]
-        return [(values[starts[row] : starts[row + 1]].tolist(), int(classes[row])) for row in chosen]
+        chosen = shown(table, count, self._seed)
+        return [(values[starts[row] : starts[row + 1]].tolist(), label) for row, label in chosen]
 
     def batch(self, indices: NDArray[np.int64]) -> dict[str, Tensor]:
         """A training batch, padded to its own longest row."""

@@ -18,6 +18,7 @@ import torch
 import methods
 from methods._plugins import register_source
 from orchestrator.backbone.frozen import compute_dtype
+from orchestrator.errors import told
 from orchestrator.lanes.broker import LaneStatus, Signal
 from orchestrator.lanes.lane import BackboneWrittenError, Lane
 from orchestrator.lanes.packing import packed_forward
@@ -94,7 +95,7 @@ class _Worker:
             for task in setup.tasks:
                 lane.rows(task)
         except Exception as error:
-            ray.get(self.broker.fault.remote(self.lane, _one_line(error)))
+            ray.get(self.broker.fault.remote(self.lane, told(error)))
             raise
         return lane
 
@@ -231,12 +232,7 @@ def _failure(job: Job, error: Exception, run: TrialRun | None = None) -> Answer:
     """The answer of a trial that failed by its own fault; what it cost counts all the same."""
     step = run.step if run else job.start
     log.warning("trial %s failed at step %d:\n%s", job.trial, step, traceback.format_exc())
-    return Answer(status="failed", step=step, reason=_one_line(error), facts=dict(run.facts) if run else {})
-
-
-def _one_line(error: Exception) -> str:
-    first = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {first}"
+    return Answer(status="failed", step=step, reason=told(error), facts=dict(run.facts) if run else {})
 
 
 def _warm_up() -> None:

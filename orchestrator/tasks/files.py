@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from orchestrator.config.rows import file_format, missing_column, open_arrow
-from orchestrator.errors import InputError, Problem
+from orchestrator.errors import InputError, Problem, first_line
 from orchestrator.locations import mask_secrets, open_location
 
 
@@ -152,5 +152,4 @@ def _require(columns: dict[str, list[str]], present: Sequence[str], file: str) -
 def _unreadable(error: Exception, kind: str | None, encoding: str) -> str:
     if isinstance(error, UnicodeError):
         return f"cannot be decoded as {encoding} ({error.reason if isinstance(error, UnicodeDecodeError) else error})"
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"cannot be read as {kind}: {reason}"
+    return f"cannot be read as {kind}: {first_line(error)}"

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from orchestrator.tasks.batches import in_turn
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -30,6 +32,16 @@ def integers(rows: pa.Table, column: str) -> NDArray[np.integer]:
     chunks = rows[column].chunks
     array: NDArray[np.integer] = (chunks[0] if len(chunks) == 1 else rows[column].combine_chunks()).to_numpy()
     return array
+
+
+def shown(rows: pa.Table, count: int, seed: int) -> list[tuple[int, int]]:
+    """Rows to show a method as examples: up to so many, each as its position and its class (0 without classes).
+
+    Drawn with the seed; every class comes once before any comes twice.
+    """
+    classes = integers(rows, "label") if "label" in rows.column_names else np.zeros(rows.num_rows, np.int32)
+    chosen = in_turn(rows["row"].to_numpy(), classes, seed)[:count]
+    return [(int(position), int(classes[position])) for position in chosen]
 
 
 def ragged(rows: pa.Table) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from orchestrator.errors import InputError, Problem, SweepError
+from orchestrator.errors import InputError, Problem, SweepError, first_line
 from orchestrator.locations import mask_secrets
 
 if TYPE_CHECKING:
@@ -98,8 +98,7 @@ def is_missing(error: Exception) -> bool:
 
 def one_line(error: Exception) -> str:
     """An error as it is shown, without the secrets that URIs may carry."""
-    text = str(error).strip() or type(error).__name__
-    return mask_secrets(text.splitlines()[0])
+    return mask_secrets(first_line(error))
 
 
 def patiently(step: Callable[[], T], seconds: float = 300, pause: float = 2) -> T:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import methods
 from methods._compose_parts import methods_of
 from methods._plugins import PACKAGE as PLUGINS
-from orchestrator.errors import InputError, Problem, SweepError
+from orchestrator.errors import SweepError
+from orchestrator.plugins import method_with
 from orchestrator.tracking.browse import find_version
 from orchestrator.tracking.bundle import Bundle
 from orchestrator.tracking.connection import one_line
@@ -40,13 +40,7 @@ class Fetched:
         Raises:
             InputError: if a method of that name is here already, and is another.
         """
-        try:
-            for plugin in self.plugins:
-                methods.register(plugin)
-            methods.get(self.bundle.method)
-        except (KeyError, ValueError) as error:
-            reason = f"its method {self.bundle.method} is not known here ({str(error).splitlines()[0]})"
-            raise InputError(self.reference, [Problem("", reason)]) from error
+        method_with(self.bundle.method, self.plugins, self.reference)
 
 
 def fetch_model(reference: str, place: Path, tracking_uri: str) -> Fetched:

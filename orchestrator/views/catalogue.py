@@ -16,8 +16,8 @@ from orchestrator.backbone.architecture import architecture
 from orchestrator.capability import Capability, Probe, catalogue, try_method
 from orchestrator.config import BackboneConfig
 from orchestrator.config.suggest import did_you_mean
-from orchestrator.display import number
 from orchestrator.errors import InputError, Problem
+from orchestrator.quantities import number
 from orchestrator.quiet import no_library_noise
 from orchestrator.tasks import TASK_TYPES
 from orchestrator.views.console import console, program, table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.display import size
+from orchestrator.quantities import size
 from orchestrator.views.console import console
 
 if TYPE_CHECKING:

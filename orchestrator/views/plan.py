@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import BackboneConfig, SweepConfig
-from orchestrator.display import duration, number, task_line
+from orchestrator.display import task_line
 from orchestrator.plan import SweepPlan
+from orchestrator.quantities import duration, number
 from orchestrator.views.catalogue import method_row, print_capabilities, print_wrapped
 from orchestrator.views.console import console, program
 

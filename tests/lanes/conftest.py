@@ -15,8 +15,10 @@ from orchestrator.backbone.checkpoint import write
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.source import Source
 from orchestrator.config import Task, Training
+from orchestrator.lanes.lane import Lane
 from orchestrator.lanes.rows import TaskRows
 from orchestrator.lanes.run import TrialRun
+from orchestrator.lanes.setup import LaneSetup
 from orchestrator.storage import Storage
 from orchestrator.tasks.tokens import token_column
 from orchestrator.trials import Job, TrialKey
@@ -134,4 +136,14 @@ def _task() -> Task:
 
     task = {"type": "classification", "data": "rows.csv", "text": "text", "label": "label", "metric": "macro_f1"}
     made: Task = TypeAdapter(Task).validate_python(task)
+    return made
+
+
+@pytest.fixture
+def here(lab: Lab, tmp_path: Path) -> Lane:
+    """A lane that has mapped everything."""
+    setup = LaneSetup(str(tmp_path), "mail-1", "tiny", "float32", {}, lab.training, 0, 1)
+    made = Lane(setup, torch.device("cpu"), torch.float32)
+    made._backbones["mail"], made._rows["mail"] = lab.backbone, lab.rows
+    made.checksums["mail"] = lab.backbone.checksum()
     return made

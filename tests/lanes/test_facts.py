@@ -12,7 +12,6 @@ import torch
 from orchestrator.lanes import facts, lane
 from orchestrator.lanes.facts import MemoryGauge, held_bytes, latency_facts, overhead
 from orchestrator.lanes.lane import Lane
-from orchestrator.lanes.setup import LaneSetup
 from orchestrator.trials import Job
 
 from .conftest import Lab, train
@@ -187,16 +186,6 @@ def test_facts_say_whether_it_merges_and_what_a_step_takes(
     back = lab.run(method, start=4)
     back.restore(tmp_path / "step")
     assert back.facts == run.facts
-
-
-@pytest.fixture
-def here(lab: Lab, tmp_path: Path) -> Lane:
-    """A lane that has mapped everything."""
-    setup = LaneSetup(str(tmp_path), "mail-1", "tiny", "float32", {}, lab.training, 0, 1)
-    made = Lane(setup, torch.device("cpu"), torch.float32)
-    made._backbones["mail"], made._rows["mail"] = lab.backbone, lab.rows
-    made.checksums["mail"] = lab.backbone.checksum()
-    return made
 
 
 def test_latency_is_measured_once_at_the_end_or_on_the_test_split(

@@ -7,23 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-import torch
 
 from orchestrator.lanes.lane import Lane
-from orchestrator.lanes.setup import LaneSetup
 from orchestrator.trials import Answer, Job, checkpoint_path, trial_seed
 
 from .conftest import Lab, equal, state, train
-
-
-@pytest.fixture
-def here(lab: Lab, tmp_path: Path) -> Lane:
-    setup = LaneSetup(str(tmp_path), "mail-1", "tiny", "float32", {}, lab.training, 0, 1)
-    made = Lane(setup, torch.device("cpu"), torch.float32)
-    made._backbones["mail"], made._rows["mail"] = lab.backbone, lab.rows
-    made.checksums["mail"] = lab.backbone.checksum()
-    return made
 
 
 def retraining(lab: Lab, number: int, **changes: Any) -> Job:
