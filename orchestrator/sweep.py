@@ -19,6 +19,7 @@ from orchestrator.quiet import output_to
 from orchestrator.storage import Storage
 from orchestrator.trials import Answer, Job, TrialRecord
 from orchestrator.versions import versions
+from orchestrator.warm_start import EVENT, typical_characters
 
 if TYPE_CHECKING:
     from orchestrator.final import TaskOutcome
@@ -223,6 +224,8 @@ class _Sweep:
         self.setup, backbones = self._while_watching(lambda: prepare(self.plan, self.storage, self.sweep, self.pack))
         self.backbones = backbones
         self.journal.append("sweep", **self._description())
+        if self.plan.prior:
+            self.journal.append(EVENT, **self.plan.prior.fields())
         self._open(self.setup)
 
     def _open(self, setup: LaneSetup) -> None:
@@ -233,7 +236,7 @@ class _Sweep:
     def _search(self) -> str:
         from orchestrator.search.budget import Limits
         from orchestrator.search.core import Search
-        from orchestrator.search.plans import Halving
+        from orchestrator.search.rungs import Halving
 
         budget, settings, selection = self.config.budget, self.config.search, self.config.selection
         hours = budget.lane_hours
@@ -242,7 +245,7 @@ class _Sweep:
             self.plan.rungs,
             storage_path=self.folder / "optuna.log",
             journal=self.journal,
-            settings=Halving(reduction_factor=settings.reduction_factor, min_results=settings.min_results),
+            halving=Halving(reduction_factor=settings.reduction_factor, min_results=settings.min_results),
             budget=Limits(
                 trials=budget.trials,
                 wall_seconds=self._wall_left(),
@@ -428,6 +431,7 @@ class _Sweep:
                     "rows": {split: rows.num_rows for split, rows in task.data.splits.items()},
                     "labels": list(task.data.labels),
                     "majority": task.data.majority,
+                    "characters": typical_characters(task.data),
                     "metric": task.data.config.metric,
                     "higher_is_better": task.type.higher_is_better(task.data.config.metric),
                 }
@@ -437,6 +441,7 @@ class _Sweep:
                 **self.config.resolved()["backbone"],
                 "digest": {name: one.quantized.digest for name, one in self.backbones.items()},
                 "checksum": {name: one.checksum for name, one in self.backbones.items()},
+                "architecture": self.plan.architecture,
                 "parameters": self.plan.parameters,
                 "bytes": max(one.quantized.size for one in self.backbones.values()),
             },

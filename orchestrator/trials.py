@@ -104,7 +104,7 @@ class Answer:
 Ending = Literal["complete", "pruned", "failed", "killed"]
 """``pruned`` was stopped by a decision, ``killed`` by an interruption."""
 
-State = Literal["running"] | Ending
+State = Literal["running", "paused"] | Ending
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ class TrialRecord:
     Args:
         key: which trial.
         params: the method's parameters, JSON values.
-        state: ``running``, or how it ended.
+        state: ``running``, ``paused`` at a rung, or how it ended.
         reason: why it ended, one line.
         values: the task's metric on validation, by optimizer step, in the order of the steps.
         lane_seconds: lane time spent on it.

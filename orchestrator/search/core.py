@@ -2,6 +2,9 @@
 
 It holds the studies, the rungs, the allocation between methods and the budget, and it knows no Ray:
 Tune, a simulator and a test drive the same object through the same few calls.
+
+Whatever changes is an event that the journal gets first. So the journal's events, applied again, bring a search back
+to where it was: that is how a sweep is resumed.
 """
 
 from __future__ import annotations
@@ -9,17 +12,22 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
+from orchestrator.search.allocation import Allocation, Standing
+from orchestrator.search.allocation.turns import RoundRobin
 from orchestrator.search.budget import Budget, Limits
-from orchestrator.search.plans import Decision, EventLog, Halving, Proposal, StudyPlan
+from orchestrator.search.ledger import CHANGES, Ledger
+from orchestrator.search.plans import Decision, EventLog, Proposal, StudyPlan
+from orchestrator.search.rungs import Halving
 from orchestrator.search.studies import Study, open_storage
 from orchestrator.trials import Ending, TrialKey, TrialRecord
 
-HOPELESS = 3
+_HALVING = Halving()
+_DECIDED = {"running": Decision.CONTINUE, "paused": Decision.PAUSE}
 
 
 class Search:
@@ -30,10 +38,12 @@ class Search:
         rungs: optimizer steps at which trials report; a full trial ends at the last.
         storage_path: Optuna's file.
         journal: gets every event first.
-        settings: when trials are stopped.
+        halving: who goes on at a rung; ``None`` if all do.
+        allocation: which method gets the next piece of work.
         budget: what all trials together may cost.
         clock: seconds, monotonic; wall time counts from here.
         seed: of parameters and trials.
+        past: the events of a journal, to go on from there.
     """
 
     def __init__(
@@ -43,10 +53,12 @@ class Search:
         *,
         storage_path: Path,
         journal: EventLog,
-        settings: Halving | None = None,
+        halving: Halving | None = _HALVING,
+        allocation: Allocation | None = None,
         budget: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
         seed: int = 0,
+        past: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         storage = open_storage(storage_path)
         self._studies = {
@@ -55,28 +67,33 @@ class Search:
             )
             for plan in plans
         }
+        self._allocation = allocation or RoundRobin()
         self._rungs = tuple(rungs)
         self._journal = journal
-        self._halving = settings or Halving()
         self._budget = Budget(budget or Limits(), clock)
+        self._ledger = Ledger(plans, rungs, halving, self._budget)
         self._seed = seed
-        self._records: dict[TrialKey, TrialRecord] = {}
-        self._results: dict[tuple[str, int], list[float]] = defaultdict(list)
+        self._dropped: dict[str, Standing] = {}
         self._closed = False
         self._lock = threading.Lock()
+        self._left = self._replay(past)
 
     def ask(self) -> Proposal | None:
-        """Start a trial, or ``None`` if none may start; :attr:`exhausted` tells whether one ever may."""
+        """Start a trial, or go on with one; what was under way when a resumed sweep died comes first.
+
+        Returns:
+            ``None`` if there is nothing to do now; :attr:`exhausted` tells whether there ever will be.
+        """
         with self._lock:
+            if self._over():
+                return None
+            if self._left:
+                return self._proposal(self._left.pop(0))
             study = self._next_study()
             if study is None:
                 return None
-            number, params = study.ask()
-            key = TrialKey(study.name, number)
-            self._budget.trials += 1
-            self._records[key] = TrialRecord(key=key, params=params)
-            self._journal.append("trial", trial=str(key), params=params, seed=self._seed)
-            return Proposal(key, params, self._seed)
+            number = self._ledger.progress[study].promotable(can_start=self._can_start(study))
+            return self._start(study) if number is None else self._promote(TrialKey(study, number))
 
     def report(
         self,
@@ -102,22 +119,27 @@ class Search:
             KeyError: if there is no such trial.
         """
         with self._lock:
-            record = self._records[key]
+            record = self._ledger.records[key]
+            if step in record.values:
+                return _DECIDED.get(record.state, Decision.STOP)
             if record.state != "running":
                 return Decision.STOP
-            if step in record.values:
-                return Decision.CONTINUE
             if step not in self._rungs:
                 raise ValueError(f"{key} reported step {step}; the rungs are {', '.join(map(str, self._rungs))}")
-            record = self._add(record, step, value, lane_seconds, metrics or {}, facts or {})
-            verdict = self._judge(record)
-            if verdict is None:
-                return Decision.CONTINUE
-            self._end(record, *verdict)
-            return Decision.STOP
+            self._log(
+                "rung",
+                key,
+                step=step,
+                value=value,
+                metrics=dict(metrics or {}),
+                facts=dict(facts or {}),
+                lane_seconds=lane_seconds,
+            )
+            self._studies[key.study].report(key.number, self._rungs.index(step), value)
+            return self._decide(self._ledger.records[key])
 
     def finish(self, key: TrialKey, state: Ending, reason: str = "", lane_seconds: float = 0.0) -> None:
-        """End a trial, unless it has ended.
+        """End a trial, unless it has ended, or waits at a rung.
 
         Args:
             key: which trial.
@@ -127,33 +149,36 @@ class Search:
             lane_seconds: lane time spent since the trial's last report.
         """
         with self._lock:
-            record = self._records[key]
-            if record.state != "running":
+            record = self._ledger.records[key]
+            if record.state != "running" or (self._closed and state == "killed"):
                 return
-            self._budget.lane_seconds += lane_seconds
-            record = replace(record, lane_seconds=record.lane_seconds + lane_seconds)
             if state == "complete" and record.step != self._rungs[-1]:
                 state, reason = ("pruned" if record.values else "failed"), reason or "ended before the last rung"
-            self._end(record, state, reason)
+            self._end(key, state, reason, lane_seconds)
 
     def close(self, reason: str) -> tuple[TrialKey, ...]:
-        """End every open trial, pruned if the budget is the reason and killed otherwise; start none any more.
+        """Start none any more. Unless the sweep may be resumed, every open trial ends here.
+
+        Args:
+            reason: ``interrupted`` and ``failed`` leave open what was; after anything else nothing goes on.
 
         Returns:
             The trials that were open.
         """
         with self._lock:
             self._closed = True
-            ended = self._open()
-            for key in ended:
-                self._end(self._records[key], "pruned" if reason == "budget" else "killed", reason)
-            return ended
+            left = self._open()
+            if reason not in ("interrupted", "failed"):
+                for record in [self._ledger.records[key] for key in left]:
+                    decided = reason == "budget" or record.state == "paused"
+                    self._end(record.key, "pruned" if decided else "killed", _why(record, reason))
+            return left
 
     @property
     def exhausted(self) -> bool:
-        """No trial will ever start again."""
+        """Nothing will ever start or go on again."""
         with self._lock:
-            return self._next_study() is None
+            return self._over() or not (self._ledger.running or self._left or self._next_study())
 
     @property
     def closed(self) -> bool:
@@ -173,84 +198,110 @@ class Search:
     def trials(self) -> tuple[TrialRecord, ...]:
         """Every trial, in the order they started."""
         with self._lock:
-            return tuple(self._records.values())
+            return tuple(self._ledger.records.values())
 
     def open(self) -> tuple[TrialKey, ...]:
-        """The trials that have not ended."""
+        """The trials that have not ended, those that wait at a rung included."""
         with self._lock:
             return self._open()
 
-    def best(self, study: str) -> TrialRecord | None:
-        """The study's trial with the best value at the latest rung that any has reached."""
-        higher = self._studies[study].higher_is_better
-        scored = [r for r in self.trials() if r.key.study == study and math.isfinite(r.value)]
-        return max(scored, key=lambda record: record.standing(higher_is_better=higher), default=None)
+    def _over(self) -> bool:
+        return self._closed or self._budget.spent
 
-    def _next_study(self) -> Study | None:
-        """Round robin over methods, and over tasks within a round."""
-        if self._closed or self._budget.spent or not self._budget.trials_left:
-            return None
-        by_task = Counter({name.rpartition("/")[0]: 0 for name in self._studies})
-        for study in self._studies.values():
-            by_task[study.name.rpartition("/")[0]] += study.asked
-        ready = [study for study in self._studies.values() if not (study.exhausted or self._hopeless(study.name))]
-        return min(ready, key=lambda s: (s.asked, by_task[s.name.rpartition("/")[0]]), default=None)
-
-    def _hopeless(self, study: str) -> bool:
-        """Several trials failed and none came to a result: the next would fail as well, and cost nothing to say so."""
-        own = [record for record in self._records.values() if record.key.study == study]
-        failed = sum(record.state == "failed" for record in own)
-        return failed >= HOPELESS and not any(record.values for record in own)
-
-    def _add(
-        self,
-        record: TrialRecord,
-        step: int,
-        value: float,
-        lane_seconds: float,
-        metrics: Mapping[str, float],
-        facts: Mapping[str, float],
-    ) -> TrialRecord:
-        self._journal.append(
-            "rung",
-            trial=str(record.key),
-            step=step,
-            value=value,
-            metrics=dict(metrics),
-            facts=dict(facts),
-            lane_seconds=lane_seconds,
+    def _can_start(self, study: str) -> bool:
+        return self._budget.trials_left and not (
+            self._studies[study].exhausted or self._ledger.progress[study].hopeless
         )
-        self._budget.lane_seconds += lane_seconds
-        self._budget.steps += step - record.step
-        self._results[record.key.study, step].append(value)
-        self._studies[record.key.study].report(record.key.number, self._rungs.index(step), value)
-        record = replace(
-            record,
-            values={**record.values, step: value},
-            lane_seconds=record.lane_seconds + lane_seconds,
-            facts=dict(facts),
-        )
-        self._records[record.key] = record
-        return record
 
-    def _judge(self, record: TrialRecord) -> tuple[Ending, str] | None:
-        """How and why a trial ends after its last result, or ``None`` if it goes on."""
+    def _has_work(self, study: str) -> bool:
+        can_start = self._can_start(study)
+        return can_start or self._ledger.progress[study].promotable(can_start=False) is not None
+
+    def _next_study(self) -> str | None:
+        ready = [study for study in self._studies if self._has_work(study)]
+        return self._allocation.choose([one.arm() for one in self._ledger.progress.values()], ready)
+
+    def _start(self, study: str) -> Proposal:
+        number, params = self._studies[study].ask()
+        key = TrialKey(study, number)
+        self._log("trial", key, params=params, seed=self._seed)
+        return self._proposal(key)
+
+    def _promote(self, key: TrialKey) -> Proposal:
+        self._log("promote", key, step=self._ledger.records[key].step)
+        return self._proposal(key)
+
+    def _proposal(self, key: TrialKey) -> Proposal:
+        record = self._ledger.records[key]
+        return Proposal(key, dict(record.params), self._seed, record.step)
+
+    def _decide(self, record: TrialRecord) -> Decision:
+        """What becomes of a trial after its last result."""
+        key = record.key
         if not math.isfinite(record.value):
-            return "pruned", f"the metric is {record.value} at step {record.step}"
+            return self._end(key, "pruned", f"the metric is {record.value} at step {record.step}")
         if record.step == self._rungs[-1]:
-            return "complete", ""
+            decision = self._end(key, "complete", "")
+            self._note_drops()
+            return decision
+        if self._closed:
+            return Decision.STOP
         if self._budget.spent:
-            return "pruned", "budget"
-        results = self._results[record.key.study, record.step]
-        higher = self._studies[record.key.study].higher_is_better
-        if self._halving.promotes(record.value, results, higher_is_better=higher):
-            return None
-        return "pruned", f"behind the others of its method at step {record.step}"
+            return self._end(key, "pruned", "budget")
+        if self._ledger.progress[key.study].goes_on(record, can_start=self._can_start(key.study)):
+            return Decision.CONTINUE
+        self._log("pause", key, step=record.step)
+        return Decision.PAUSE
 
-    def _end(self, record: TrialRecord, state: Ending, reason: str) -> None:
-        self._records[record.key] = replace(record, state=state, reason=reason)
-        self._journal.append("end", trial=str(record.key), state=state, reason=reason)
-        self._studies[record.key.study].tell(record.key.number, state, record.value, reason)
+    def _end(self, key: TrialKey, state: Ending, reason: str, lane_seconds: float = 0.0) -> Decision:
+        self._log("end", key, state=state, reason=reason, lane_seconds=lane_seconds)
+        self._studies[key.study].tell(key.number, state, self._ledger.records[key].value, reason)
+        return Decision.STOP
+
+    def _note_drops(self) -> None:
+        """Write down who is out of the race, and who is in again."""
+        now = self._allocation.dropped([one.arm() for one in self._ledger.progress.values()])
+        for study in [study for study in self._dropped if study not in now]:
+            self._journal.append("readmit", study=study)
+            del self._dropped[study]
+        for study, why in now.items():
+            if study not in self._dropped:
+                self._journal.append("drop", study=study, **asdict(why))
+                self._dropped[study] = why
 
     def _open(self) -> tuple[TrialKey, ...]:
-        return tuple(key for key, record in self._records.items() if record.state == "running")
+        return tuple(key for key, record in self._ledger.records.items() if record.state in ("running", "paused"))
+
+    def _log(self, event: str, key: TrialKey, **what: Any) -> None:
+        self._journal.append(event, trial=str(key), **what)
+        self._ledger.apply(event, key, what)
+
+    def _replay(self, past: Iterable[Mapping[str, Any]]) -> list[TrialKey]:
+        """Apply a journal's events, and what its last one had still to bring about.
+
+        Returns:
+            The trials that were under way.
+        """
+        last: Mapping[str, Any] = {}
+        for event in past:
+            if event["event"] in CHANGES:
+                self._ledger.apply(event["event"], TrialKey.parse(event["trial"]), event)
+                last = event
+            elif event["event"] == "drop":
+                self._dropped[event["study"]] = Standing(**{name.name: event[name.name] for name in fields(Standing)})
+            elif event["event"] == "readmit":
+                self._dropped.pop(event["study"], None)
+        if last:
+            self._restore_studies()
+            if last["event"] == "rung":
+                self._decide(self._ledger.records[TrialKey.parse(last["trial"])])
+            self._note_drops()
+        return list(self._ledger.running)
+
+    def _restore_studies(self) -> None:
+        for name, study in self._studies.items():
+            study.restore([record for key, record in self._ledger.records.items() if key.study == name], self._rungs)
+
+
+def _why(record: TrialRecord, reason: str) -> str:
+    return f"behind the others of its method at step {record.step}" if record.state == "paused" else reason

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from orchestrator.search.rungs import promotes
 from orchestrator.trials import TrialKey
 from search_spaces._base import SearchSpace
 
@@ -23,7 +22,14 @@ class Decision(StrEnum):
     """What becomes of a trial after a result."""
 
     CONTINUE = "continue"
+    PAUSE = "pause"
+    """Its lane is free; the trial is kept, and :meth:`orchestrator.search.core.Search.ask` may bring it back."""
     STOP = "stop"
+
+
+def rows_per_step(params: Mapping[str, Any]) -> float:
+    """The cost of a step in rows, for methods whose steps cost about the same per row."""
+    return float(params.get("batch_size", 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,42 +40,32 @@ class StudyPlan:
         study: ``task/method``.
         space: where to look.
         higher_is_better: the direction of the task's metric.
+        step_cost: what an optimizer step of a configuration costs, in any unit that all studies share. It is modelled
+            and never measured, so that a sweep can be repeated.
+        prior: configurations that did well in earlier sweeps, tried after the default.
+        constraints: of a configuration, what is known before training; satisfied where every value is at most 0.
     """
 
     study: str
     space: SearchSpace
     higher_is_better: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Halving:
-    """When trials are stopped.
-
-    Args:
-        reduction_factor: the best ``1 / reduction_factor`` at a rung go on.
-        min_results: a rung with fewer results than this stops nobody.
-    """
-
-    reduction_factor: float = 2.0
-    min_results: int = 4
-
-    def promotes(self, value: float, results_at_rung: Sequence[float], *, higher_is_better: bool) -> bool:
-        """Whether a trial goes on; see :func:`orchestrator.search.rungs.promotes`."""
-        return promotes(
-            value, results_at_rung, self.reduction_factor, self.min_results, higher_is_better=higher_is_better
-        )
+    step_cost: Callable[[Mapping[str, Any]], float] = rows_per_step
+    prior: tuple[Mapping[str, Any], ...] = ()
+    constraints: Callable[[Mapping[str, Any]], tuple[float, ...]] | None = None
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A trial to start.
+    """A trial to start, or one to go on with.
 
     Args:
         key: which trial it is.
         params: the method's parameters, JSON values.
         seed: the same for all trials of a sweep, so that they see the same rows in the same order.
+        start: optimizer steps done; above 0 it goes on from its checkpoint there.
     """
 
     key: TrialKey
     params: dict[str, Any]
     seed: int
+    start: int = 0

@@ -1,13 +1,14 @@
-"""Asynchronous successive halving (Li et al., 2020, arXiv:1810.05934), as pure functions.
+"""Successive halving within one method, the promoting variant (ASHA; Li et al., 2020, arXiv:1810.05934).
 
-This is the stopping variant: a trial is judged once, when it reaches a rung, against those that
-reached it before; nobody waits for anybody and nobody is brought back.
+A trial pauses at a rung and goes on once it is among the best there. Nobody is stopped for good while the search
+lasts, and a rung that has too few results to compare decides nothing.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import bisect
+import heapq
+from dataclasses import dataclass
 
 
 def rung_steps(max_steps: int, first_rung: float, reduction_factor: float) -> tuple[int, ...]:
@@ -34,30 +35,70 @@ def rung_steps(max_steps: int, first_rung: float, reduction_factor: float) -> tu
     return (*dict.fromkeys(steps), max_steps)
 
 
-def promotes(
-    value: float,
-    results_at_rung: Sequence[float],
-    reduction_factor: float,
-    min_results: int,
-    *,
-    higher_is_better: bool,
-) -> bool:
-    """Whether a trial goes on from a rung.
+@dataclass(frozen=True, kw_only=True)
+class Halving:
+    """Who goes on at a rung.
 
     Args:
-        value: its result there.
-        results_at_rung: all results at this rung so far, its own among them.
-        reduction_factor: the best ``1 / reduction_factor`` of them go on, at least one; ties go on.
-        min_results: while there are fewer results, there is nothing to compare with and all go on.
-        higher_is_better: the direction of the metric.
-
-    Returns:
-        False for a value that is not finite, whatever the others are.
+        reduction_factor: the best ``1 / reduction_factor`` at a rung go on.
+        min_results: a rung with fewer results than this decides nothing.
+        through: so many of a method's first trials pause nowhere. The first is the default configuration: methods are
+            compared by what they reach at the top, so each needs one that gets there.
     """
-    if not math.isfinite(value):
-        return False
-    if len(results_at_rung) < min_results:
-        return True
-    sign = 1 if higher_is_better else -1
-    better = sum(sign * other > sign * value for other in results_at_rung if math.isfinite(other))
-    return better < max(1, int(len(results_at_rung) / reduction_factor))
+
+    reduction_factor: float = 2.0
+    min_results: int = 4
+    through: int = 1
+
+    def quota(self, results: int, *, no_more: bool) -> int:
+        """How many of a rung's results go on.
+
+        Args:
+            results: that are there.
+            no_more: none will follow; where they are too few to compare, all go on.
+        """
+        if results >= self.min_results:
+            return max(1, int(results / self.reduction_factor))
+        return results if no_more else 0
+
+
+class Rung:
+    """The results of one method at one rung, and who waits there.
+
+    Args:
+        sign: 1 if higher values are better, and -1 otherwise.
+    """
+
+    def __init__(self, sign: int) -> None:
+        self._sign = sign
+        self._losses: list[float] = []
+        self._waiting: list[tuple[float, int]] = []
+        self.results = 0
+
+    def add(self, value: float, *, comparable: bool) -> None:
+        """Take a result; one that is not finite counts, and no other is worse."""
+        self.results += 1
+        if comparable:
+            bisect.insort(self._losses, -self._sign * value)
+
+    def rank(self, value: float) -> int:
+        """How many results are better."""
+        return bisect.bisect_left(self._losses, -self._sign * value)
+
+    def wait(self, number: int, value: float) -> None:
+        """A trial pauses here."""
+        heapq.heappush(self._waiting, (-self._sign * value, number))
+
+    def first(self, quota: int) -> int | None:
+        """The best of those who wait, if it is among the best ``quota`` of all results."""
+        if self._waiting and bisect.bisect_left(self._losses, self._waiting[0][0]) < quota:
+            return self._waiting[0][1]
+        return None
+
+    def leave(self, number: int) -> None:
+        """A trial waits no more."""
+        if self._waiting and self._waiting[0][1] == number:
+            heapq.heappop(self._waiting)
+        else:
+            self._waiting = [one for one in self._waiting if one[1] != number]
+            heapq.heapify(self._waiting)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,16 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
+from orchestrator.search.allocation import Allocation
 from orchestrator.search.budget import Limits
 from orchestrator.search.core import Search
-from orchestrator.search.plans import Halving, StudyPlan
+from orchestrator.search.plans import StudyPlan
+from orchestrator.search.rungs import Halving
 from orchestrator.tracking.journal import Journal
 from search_spaces._base import SearchSpace
 
 RUNGS = (25, 50, 100)
+HALVING = Halving(reduction_factor=2.0, min_results=4)
 
 CONTINUOUS = SearchSpace(
     distributions={"learning_rate": FloatDistribution(1e-5, 1e-1, log=True), "dropout": FloatDistribution(0.0, 0.5)},
@@ -48,6 +51,9 @@ class Sweep:
         *,
         space: SearchSpace = CONTINUOUS,
         higher_is_better: bool = True,
+        halving: Halving | None = HALVING,
+        allocation: Allocation | None = None,
+        past: Sequence[Mapping[str, Any]] = (),
         **budget: Any,
     ) -> None:
         self.folder = folder
@@ -57,7 +63,9 @@ class Sweep:
             RUNGS,
             storage_path=folder / "optuna.log",
             journal=Journal(folder / "journal.jsonl", self.clock),
-            settings=Halving(reduction_factor=2.0, min_results=4),
+            halving=halving,
+            allocation=allocation,
+            past=past,
             budget=Limits(**budget),
             clock=self.clock,
             seed=7,

@@ -45,7 +45,8 @@ def run(sweep: Any, score: Callable[[dict[str, Any], int], float], *, lanes: int
             return
         proposal, steps = running.pop(order.randrange(len(running)))
         sweep.clock.now += 10
-        step = steps.pop(0)
+        step = next(step for step in steps if step > proposal.start)
+        steps = steps[steps.index(step) + 1 :]
         decision = sweep.search.report(proposal.key, step, score(proposal.params, step), lane_seconds=10)
         if decision is Decision.CONTINUE:
             running.append((proposal, steps))
@@ -60,14 +61,15 @@ def start(search: Search, count: int = 1) -> list[TrialKey]:
 def test_hundreds_of_trials_end_once_each_and_optuna_agrees(make_sweep: Any, score: Any) -> None:
     sweep = make_sweep(STUDIES, trials=160)
     run(sweep, score, lanes=5)
-    assert sweep.search.close("finished") == ()
+    sweep.search.close("finished")
     states = Counter(sweep.ended().values())
     assert set(states) == {"complete", "pruned"}
     assert sum(states.values()) == 160
     assert states["pruned"] > states["complete"]  # halving twice leaves about a quarter
     sweep.assert_optuna_agrees()
     for study in STUDIES:
-        best = sweep.search.best(study)
+        own = [record for record in sweep.search.trials() if record.key.study == study]
+        best = max(own, key=lambda record: record.standing(higher_is_better=True))
         assert abs(math.log10(best.params["learning_rate"]) + 3) < 0.3
         assert best.state == "complete"
 
@@ -88,28 +90,79 @@ def test_the_first_trial_of_a_study_is_its_default(make_sweep: Any) -> None:
     assert sweep.search.ask().params != {"learning_rate": 1e-3, "dropout": 0.1}
 
 
-def test_nobody_is_stopped_before_four_results_at_a_rung(make_sweep: Any) -> None:
+def test_a_rung_with_fewer_than_four_results_decides_nothing(make_sweep: Any) -> None:
     search = make_sweep().search
     keys = start(search, 5)
-    decisions = [search.report(key, 25, 0.9 - 0.1 * i) for i, key in enumerate(keys)]
-    assert decisions == [Decision.CONTINUE] * 3 + [Decision.STOP] * 2
-    assert [search.report(key, 50, 0.9 - 0.1 * i) for i, key in enumerate(keys[:3])] == [Decision.CONTINUE] * 3
+    decisions = [search.report(key, 25, 0.5 + 0.1 * i) for i, key in enumerate(keys)]
+    assert decisions == [
+        Decision.CONTINUE,  # the default goes through
+        Decision.PAUSE,
+        Decision.PAUSE,
+        Decision.CONTINUE,
+        Decision.CONTINUE,
+    ]
+    assert search.report(keys[0], 50, 0.1) is Decision.CONTINUE
+    assert search.report(keys[3], 50, 0.9) is Decision.PAUSE
+
+
+def test_who_waits_goes_on_once_he_is_among_the_best(make_sweep: Any) -> None:
+    sweep = make_sweep()
+    keys = start(sweep.search, 4)
+    for key, value in zip(keys, [0.1, 0.8, 0.9, 0.2], strict=True):
+        sweep.search.report(key, 25, value)
+    again = [sweep.search.ask() for _ in range(3)]
+    assert [(one.key, one.start) for one in again[:2]] == [(keys[2], 25), (keys[1], 25)]
+    assert again[0].params == sweep.search.trials()[2].params
+    assert (again[2].key.number, again[2].start) == (4, 0)  # nobody else waits among the best
+    assert [event["trial"] for event in sweep.events("promote")] == [str(keys[2]), str(keys[1])]
+    assert sweep.search.report(keys[2], 50, 0.9) is Decision.PAUSE
+    assert sweep.search.report(keys[2], 50, 0.9) is Decision.PAUSE  # told twice
+
+
+def test_who_waits_ends_with_the_search_as_stopped(make_sweep: Any) -> None:
+    sweep = make_sweep()
+    for key in start(sweep.search, 2):
+        sweep.search.report(key, 25, 0.5)
+    sweep.search.finish(TrialKey("mail/lora", 1), "complete")  # Tune calls its piece complete
+    assert [record.state for record in sweep.search.trials()] == ["running", "paused"]
+    sweep.search.close("finished")
+    assert sweep.ended() == {"mail/lora/0": "killed", "mail/lora/1": "pruned"}
+    assert sweep.search.trials()[1].reason == "behind the others of its method at step 25"
+    sweep.assert_optuna_agrees()
+
+
+def test_with_too_few_to_compare_all_go_on_once_no_more_can_come(make_sweep: Any) -> None:
+    search = make_sweep(trials=3).search
+    keys = start(search, 3)
+    assert search.report(keys[1], 25, 0.5) is Decision.PAUSE
+    assert search.ask() is None
+    assert not search.exhausted
+    assert search.report(keys[0], 25, 0.5) is Decision.CONTINUE
+    assert search.report(keys[2], 25, 0.1) is Decision.CONTINUE
+    again = search.ask()
+    assert again is not None
+    assert (again.key, again.start) == (keys[1], 25)
+
+
+def test_without_early_stopping_nobody_waits(make_sweep: Any) -> None:
+    search = make_sweep(halving=None).search
+    for i, key in enumerate(start(search, 6)):
+        assert [search.report(key, step, -float(i)) for step in RUNGS] == [Decision.CONTINUE] * 2 + [Decision.STOP]
 
 
 def test_studies_are_compared_with_themselves_alone(make_sweep: Any) -> None:
     search = make_sweep(STUDIES).search
     for i, key in enumerate(start(search, 12)):
-        assert search.report(key, 25, -float(i)) is Decision.CONTINUE
+        expected = Decision.CONTINUE if key.number == 0 else Decision.PAUSE
+        assert search.report(key, 25, -float(i)) is expected
 
 
 def test_a_metric_to_minimise_stops_the_large(make_sweep: Any) -> None:
     sweep = make_sweep(higher_is_better=False)
-    keys = start(sweep.search, 4)
-    assert [sweep.search.report(key, 25, value) for key, value in zip(keys, [1.0, 3.0, 2.0, 4.0], strict=True)] == [
-        *[Decision.CONTINUE] * 3,
-        Decision.STOP,
-    ]
-    assert sweep.search.best("mail/lora").key == keys[0]
+    keys = start(sweep.search, 5)
+    decisions = [sweep.search.report(key, 25, value) for key, value in zip(keys, [5.0, 3.0, 2.0, 4.0, 1], strict=True)]
+    assert decisions[3:] == [Decision.PAUSE, Decision.CONTINUE]
+    assert sweep.search.ask().key == keys[2]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -152,14 +205,20 @@ def test_the_number_of_trials_is_a_limit(make_sweep: Any) -> None:
     assert not search.exhausted
     keys = start(search, 2)
     assert search.ask() is None
+    assert not search.exhausted  # those that run may be worth more
+    for key in keys:
+        for step in RUNGS:
+            search.report(key, step, 0.5)
+    assert search.ask() is None
     assert search.exhausted
-    assert search.report(keys[0], 25, 0.5) is Decision.CONTINUE  # those that run go on
 
 
 def test_wall_time_ends_what_runs_at_its_next_result(make_sweep: Any, score: Any) -> None:
     sweep = make_sweep(STUDIES, wall_seconds=1000)
     run(sweep, score, lanes=6, until=3000)
-    ended = sweep.ended()  # all came to a result after the time was over
+    assert {record.state for record in sweep.search.trials()} <= {"complete", "pruned", "paused"}
+    sweep.search.close("budget")
+    ended = sweep.ended()
     assert len(ended) > 30
     assert Counter(event["reason"] for event in sweep.events("end"))["budget"] >= 1
     assert max(event["time"] for event in sweep.events("trial")) < 2000
@@ -201,38 +260,59 @@ def test_lane_time_counts_over_all_trials_and_failures(make_sweep: Any) -> None:
     assert sweep.search.trials()[2].reason == "budget"
 
 
-@pytest.mark.parametrize(
-    ("reason", "state"), [("interrupted", "killed"), ("failed", "killed"), ("finished", "killed"), ("budget", "pruned")]
-)
+@pytest.mark.parametrize(("reason", "state"), [("finished", "killed"), ("budget", "pruned")])
 def test_close_in_the_middle_leaves_nothing_open(make_sweep: Any, score: Any, reason: str, state: str) -> None:
     sweep = make_sweep(STUDIES)
     run(sweep, score, lanes=6, until=2000)
     search = sweep.search
+    waiting = {str(record.key) for record in search.trials() if record.state == "paused"}
     open_before = search.open()
-    assert len(open_before) >= 5
+    assert len(open_before) - len(waiting) >= 5
     assert search.close(reason) == open_before
     assert search.close(reason) == ()
     assert search.open() == ()
     assert search.ask() is None
     assert search.exhausted
     ended = sweep.ended()
-    assert {ended[str(key)] for key in open_before} == {state}
-    assert {e["reason"] for e in sweep.events("end") if e["trial"] in set(map(str, open_before))} == {reason}
+    assert {ended[str(key)] for key in open_before if str(key) not in waiting} == {state}
+    assert {ended[key] for key in waiting} == {"pruned"}
     sweep.assert_optuna_agrees()
+
+
+@pytest.mark.parametrize("reason", ["interrupted", "failed"])
+def test_what_may_be_resumed_stays_open(make_sweep: Any, score: Any, reason: str) -> None:
+    sweep = make_sweep(STUDIES)
+    run(sweep, score, lanes=6, until=2000)
+    before = sweep.search.trials()
+    assert sweep.search.close(reason) == sweep.search.open()
+    running = next(record for record in before if record.state == "running")
+    sweep.search.finish(running.key, "killed", "cancelled")  # as its lane says
+    assert sweep.search.trials() == before
+    assert sweep.search.ask() is None
+    assert sweep.search.exhausted
+
+
+def test_a_result_that_was_on_its_way_counts_though_the_search_was_interrupted(make_sweep: Any) -> None:
+    sweep = make_sweep()
+    (key,) = start(sweep.search)
+    sweep.search.close("interrupted")
+    assert sweep.search.report(key, 25, 0.9) is Decision.STOP
+    assert sweep.search.trials()[0].values == {25: 0.9}
+    assert sweep.search.open() == (key,)
 
 
 def test_a_result_after_the_end_changes_nothing(make_sweep: Any) -> None:
     sweep = make_sweep()
     (key,) = start(sweep.search)
     sweep.search.report(key, 25, 0.5)
-    sweep.search.close("interrupted")
+    sweep.search.close("finished")
     before = sweep.search.trials()
     assert sweep.search.report(key, 50, 0.9) is Decision.STOP
     sweep.search.finish(key, "failed", "late")
     assert sweep.search.trials() == before
     assert sweep.ended() == {"mail/lora/0": "killed"}
     assert len(sweep.events("rung")) == 1
-    assert sweep.optuna("mail/lora")[0].user_attrs == {"killed": "interrupted"}
+    assert sweep.optuna("mail/lora")[0].user_attrs == {"killed": "finished"}
 
 
 def test_a_step_that_is_reported_twice_counts_once(make_sweep: Any) -> None:
@@ -297,9 +377,9 @@ def test_a_small_space_is_tried_once_over_from_its_default_on(make_sweep: Any) -
 
 def test_what_a_study_asks_follows_from_seed_study_and_number(make_sweep: Any, score: Any) -> None:
     def asked(*studies: str, folder: str) -> list[dict[str, Any]]:
-        sweep = make_sweep(studies, folder=folder, trials=20 * len(studies))
-        run(sweep, score, lanes=1)
-        return [record.params for record in sweep.search.trials() if record.key.study == "mail/lora"]
+        sweep = make_sweep(studies, folder=folder)
+        run(sweep, score, lanes=1, until=1000 + 500 * len(studies))
+        return [record.params for record in sweep.search.trials() if record.key.study == "mail/lora"][:20]
 
     alone, again = asked("mail/lora", folder="a"), asked("mail/lora", folder="b")
     assert alone == again
@@ -309,24 +389,13 @@ def test_what_a_study_asks_follows_from_seed_study_and_number(make_sweep: Any, s
     assert [r.params for r in other.search.trials()][1:] != alone[1:3]
 
 
-def test_best_prefers_the_later_rung(make_sweep: Any) -> None:
-    search = make_sweep().search
-    early, late, diverged = start(search, 3)
-    assert search.best("mail/lora") is None
-    search.report(early, 25, 0.9)
-    search.report(diverged, 25, math.nan)
-    search.report(late, 25, 0.5)
-    search.report(late, 50, 0.6)
-    assert search.best("mail/lora").key == late
-
-
 def test_threads_share_one_search(make_sweep: Any, score: Any) -> None:
     sweep = make_sweep(STUDIES, trials=60)
 
     def lane() -> None:
         while proposal := sweep.search.ask():
-            for step in RUNGS:
-                if sweep.search.report(proposal.key, step, score(proposal.params, step)) is Decision.STOP:
+            for step in RUNGS[RUNGS.index(proposal.start) + 1 if proposal.start else 0 :]:
+                if sweep.search.report(proposal.key, step, score(proposal.params, step)) is not Decision.CONTINUE:
                     break
             sweep.search.trials()
 
@@ -335,6 +404,7 @@ def test_threads_share_one_search(make_sweep: Any, score: Any) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    sweep.search.close("finished")
     assert len(sweep.ended()) == 60
     sweep.assert_optuna_agrees()
 

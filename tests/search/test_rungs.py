@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from orchestrator.search.rungs import promotes, rung_steps
+from orchestrator.search.rungs import Halving, Rung, rung_steps
 
 
 @pytest.mark.parametrize(
@@ -35,25 +35,55 @@ def test_rungs_out_of_range_are_refused(max_steps: int, first_rung: float, facto
 
 
 @pytest.mark.parametrize(
-    ("value", "others", "factor", "goes_on"),
+    ("results", "factor", "no_more", "quota"),
     [
-        (0.1, [0.9, 0.8], 2, True),  # three results: nothing to compare with yet
-        (0.1, [0.9, 0.8, 0.7], 2, False),
-        (0.8, [0.9, 0.7, 0.6], 2, True),
-        (0.7, [0.9, 0.8, 0.6], 2, False),
-        (0.8, [0.9, 0.8, 0.8], 2, True),  # ties go on
-        (0.9, [0.8, 0.7, 0.6], 10, True),  # the best always does
-        (0.8, [0.9, 0.7, 0.6, 0.5, 0.4], 3, True),
-        (0.7, [0.9, 0.8, 0.6, 0.5, 0.4], 3, False),
-        (0.5, [math.nan, math.nan, math.inf], 2, True),  # what diverged is better than nobody
-        (math.nan, [], 2, False),
-        (math.inf, [0.1], 2, False),
+        (3, 2, False, 0),  # nothing to compare with yet
+        (3, 2, True, 3),  # and nothing to come
+        (4, 2, False, 2),
+        (5, 2, True, 2),
+        (6, 3, False, 2),
+        (6, 10, False, 1),  # the best always goes on
     ],
 )
-@pytest.mark.parametrize("higher_is_better", [True, False])
-def test_the_best_fraction_goes_on(
-    value: float, others: list[float], factor: float, goes_on: bool, higher_is_better: bool
-) -> None:
-    sign = 1 if higher_is_better else -1
-    results = [sign * other for other in [*others, value]]
-    assert promotes(sign * value, results, factor, 4, higher_is_better=higher_is_better) is goes_on
+def test_how_many_go_on(results: int, factor: float, no_more: bool, quota: int) -> None:
+    assert Halving(reduction_factor=factor, min_results=4).quota(results, no_more=no_more) == quota
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_those_who_wait_leave_in_the_order_of_their_values(sign: int) -> None:
+    rung = Rung(sign)
+    for number, value in enumerate([0.3, 0.9, 0.5, 0.7]):
+        rung.add(sign * value, comparable=True)
+        if number != 1:
+            rung.wait(number, sign * value)
+    assert rung.first(1) is None  # the best of all is not among them
+    left = []
+    for _ in range(3):
+        number = rung.first(4)
+        assert number is not None
+        left.append(number)
+        rung.leave(number)
+    assert left == [3, 2, 0]
+    assert rung.first(4) is None
+
+
+def test_one_of_those_who_wait_may_leave_out_of_turn() -> None:
+    rung = Rung(1)
+    for number, value in enumerate([0.3, 0.9, 0.5]):
+        rung.add(value, comparable=True)
+        rung.wait(number, value)
+    rung.leave(2)
+    assert rung.first(3) == 1
+    rung.leave(1)
+    assert rung.first(3) == 0
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_diverged_counts_and_is_better_than_nobody(sign: int) -> None:
+    rung = Rung(sign)
+    for value in (math.nan, math.inf):
+        rung.add(value, comparable=False)
+    rung.add(sign * 0.5, comparable=True)
+    assert rung.results == 3
+    assert rung.rank(sign * 0.5) == 0
+    assert rung.rank(sign * 0.4) == 1
