@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from orchestrator.search.space import resolve as resolve_space
 from orchestrator.tasks import TaskData, TaskType, read_task, task_type
 from orchestrator.tasks.tokens import shown
 from orchestrator.tracking.connection import check_uri
+from orchestrator.warm_start import Portrait, Prior, portrait, prior_of
 from search_spaces._base import SearchSpace
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class SweepPlan:
     parameters: int
     rungs: tuple[int, ...]
     tokenizer: PreTrainedTokenizerBase
+    architecture: str = ""
+    prior: Prior = field(default_factory=Prior)
 
     @property
     def studies(self) -> list[StudyPlan]:
@@ -70,11 +73,18 @@ class SweepPlan:
                 study=f"{name}/{method}",
                 space=space_of(self.config, task.plan_of(method)),
                 higher_is_better=task.type.higher_is_better(task.data.config.metric),
+                prior=self.prior.of(f"{name}/{method}"),
             )
             for method in self.config.methods
             for name, task in self.tasks.items()
             if method in task.available
         ]
+
+    @property
+    def portraits(self) -> dict[str, Portrait]:
+        """What is known of each task and its backbone, to compare with those of other sweeps."""
+        known = self.config, self.source, self.architecture, self.parameters
+        return {name: portrait(task.data, task.type, *known) for name, task in self.tasks.items()}
 
     @property
     def finalists(self) -> int:
@@ -110,11 +120,16 @@ def _needs_original(spec: MethodSpec[Any], space: SearchSpace) -> bool:
     return spec.needs_original or any(searched.get(name, set()) & values for name, values in spec.original_for.items())
 
 
-def make_plan(config: SweepConfig) -> SweepPlan:
-    """Read the data, find the checkpoint, and probe every method.
+def make_plan(config: SweepConfig, prior: Prior | None = None) -> SweepPlan:
+    """Read the data, find the checkpoint, probe every method, and look for earlier sweeps to begin with.
+
+    Args:
+        config: what to do.
+        prior: what a sweep that is resumed took from earlier ones; it is not looked for again.
 
     Raises:
-        InputError: if data or checkpoint cannot be used, or no method can train a task.
+        InputError: if data or checkpoint cannot be used, no method can train a task, or an earlier sweep is not there.
+        SweepError: if the tracking server is needed to find an earlier sweep and cannot be reached.
     """
     if config.lanes.workers > 1:
         problem = Problem(
@@ -138,7 +153,21 @@ def make_plan(config: SweepConfig) -> SweepPlan:
     tasks = {name: one.plan for name, one in planned.items()}
     parameters = next(iter(reversed(planned.values()))).parameters
     rungs = rung_steps(config.training.max_steps, config.search.first_rung, config.search.reduction_factor)
-    return SweepPlan(config, source, tasks, parameters, rungs, tokenizer)
+    plan = SweepPlan(config, source, tasks, parameters, rungs, tokenizer, architecture.model_type)
+    return replace(plan, prior=_prior(plan) if prior is None else prior)
+
+
+def _prior(plan: SweepPlan) -> Prior:
+    config = plan.config
+    if not config.search.warm_start:
+        return Prior()
+    return prior_of(
+        config.search.warm_start,
+        plan.studies,
+        plan.portraits,
+        tracking_uri=config.mlflow.tracking_uri,
+        storage=config.storage,
+    )
 
 
 def _readable(source: Source) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:

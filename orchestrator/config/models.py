@@ -21,6 +21,7 @@ from orchestrator.config.method_names import has_plugin, method_problem, plugin_
 from orchestrator.config.overrides import Override, override_problems
 from orchestrator.config.section import NAME_PATTERN, Section, refusal
 from orchestrator.config.tasks import DataFiles, Task, source_problems
+from orchestrator.config.warm_start import EarlierSweeps
 from orchestrator.errors import InputError
 from orchestrator.locations import PACKAGE, local_path, mask_secrets
 
@@ -105,6 +106,9 @@ class SearchConfig(Section):
     """Where the first rung stands, as a fraction of ``max_steps``."""
     min_results: Count = 4
     """No trial is stopped before its rung has so many results."""
+    warm_start: EarlierSweeps = Field(default_factory=list)
+    """Earlier sweeps whose best configurations are tried early: their names, or auto for the most similar ones that
+    the tracking server knows. At most a third of a method's trials are theirs."""
 
 
 class SelectionConfig(Section):

@@ -61,6 +61,8 @@ class RunWriter:
         match event["event"]:
             case "sweep":
                 self._begin(event)
+            case "warm_start":
+                self._warm_start(event)
             case "trial":
                 self._trial(event)
             case "rung":
@@ -96,6 +98,7 @@ class RunWriter:
         backbone = self._sweep["backbone"]
         sizes = {f"rows_{split}": rows for split, rows in facts["rows"].items()} | {"majority": facts.get("majority")}
         sizes |= {"backbone_parameters": backbone["parameters"], "backbone_bytes": backbone["bytes"]}
+        sizes |= {"labels": len(facts.get("labels", [])), "characters": facts.get("characters")}
         self._log(run, metrics=sizes, time=self._sweep["time"])
         self._client.log_text(run, yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "config.yaml")
         self._log_data(run, task, facts)
@@ -106,6 +109,12 @@ class RunWriter:
         profile = json.dumps({"rows": facts["rows"], "labels": facts.get("labels", [])})
         data = Dataset(task, facts["digest"][:36], "local", json.dumps({"digest": facts["digest"]}), profile=profile)
         self._client.log_inputs(run, [DatasetInput(data)])
+
+    def _warm_start(self, event: Event) -> None:
+        """Which earlier sweeps a task began with."""
+        for task in self._sweep["tasks"]:
+            used = [f"{one['sweep']}/{one['earlier_task']}" for one in event["origins"] if one["task"] == task]
+            self._log(self._runs[task], tags={"warm_start": ", ".join(used) or None})
 
     def _trial(self, event: Event) -> None:
         key = TrialKey.parse(event["trial"])
@@ -177,6 +186,7 @@ class RunWriter:
             "backbone": backbone["model"],
             "backbone_digest": backbone["digest"][task],
             "quantization": backbone["quantization"],
+            **({"architecture": backbone["architecture"]} if backbone.get("architecture") else {}),
             MLFLOW_SOURCE_NAME: "peft-sweep",
             MLFLOW_SOURCE_TYPE: "JOB",
         }

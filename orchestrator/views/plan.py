@@ -11,6 +11,7 @@ from orchestrator.plan import SweepPlan
 from orchestrator.quantities import duration, number
 from orchestrator.views.catalogue import method_row, print_capabilities, print_wrapped
 from orchestrator.views.console import console, program
+from orchestrator.warm_start import Prior
 
 
 def print_plan(plan: SweepPlan, file: Path) -> None:
@@ -28,6 +29,7 @@ def print_plan(plan: SweepPlan, file: Path) -> None:
             for note in one.notes if one.available else ():
                 print_wrapped(f"note: {one.method}.{note}")
     console.print(f"\nbudget    {_budget(config)} · rungs at {', '.join(map(str, plan.rungs))} steps")
+    _print_prior(plan.prior)
     console.print(f"next: {program()} run {file}")
 
 
@@ -49,7 +51,20 @@ def plan_json(plan: SweepPlan) -> dict[str, Any]:
         },
         "budget": plan.config.resolved()["budget"],
         "rungs": list(plan.rungs),
+        "warm_start": plan.prior.fields(),
     }
+
+
+def _print_prior(prior: Prior) -> None:
+    """Which earlier sweeps the search begins with, how alike they are, and what is taken from each."""
+    for one in prior.origins:
+        counts = prior.taken(one)
+        taken = ", ".join(f"{count} of {method}" for method, count in counts.items()) or "nothing"
+        print_wrapped(
+            f"warm start of {one.task} from {one.sweep}/{one.earlier_task}, {one.similarity:.2f} similar: {taken}"
+        )
+    for note in prior.notes:
+        print_wrapped(f"note: {note}")
 
 
 def _doubled(backbone: BackboneConfig) -> bool:

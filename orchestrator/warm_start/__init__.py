@@ -1,0 +1,11 @@
+"""Begin where earlier sweeps ended: their best configurations are tried early.
+
+Nothing else of them is used. Their scores are of other tasks and have another scale, so they never reach a sampler;
+what is borrowed is trained and judged like anything else, and is a third of a study's trials at most.
+"""
+
+from orchestrator.warm_start.find import prior_of
+from orchestrator.warm_start.portrait import Portrait, portrait, typical_characters
+from orchestrator.warm_start.prior import EVENT, Borrowed, Origin, Prior
+
+__all__ = ["EVENT", "Borrowed", "Origin", "Portrait", "Prior", "portrait", "prior_of", "typical_characters"]
