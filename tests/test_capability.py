@@ -281,6 +281,26 @@ def test_few_layers_tell_what_all_would_train(method: str, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "params", "expected"),
+    [
+        ("linear_probe", {}, (1.0, 1.1)),  # forward alone, and a little for the head
+        ("last_layers", {"fraction": 0.25}, (1.25, 1.6)),
+        ("last_layers", {"fraction": 0.75}, (1.75, 2.2)),
+        ("lora", {}, (2.0, 2.1)),
+        ("prompt", {}, (2.0, 2.1)),  # before the first block, so back through all
+        ("full", {}, (2.9, 3.0)),
+    ],
+)
+def test_a_step_costs_what_passes_through_the_backbone(
+    method: str, params: dict[str, Any], expected: tuple[float, float]
+) -> None:
+    config = BertConfig(hidden_size=64, num_hidden_layers=4, num_attention_heads=4, intermediate_size=128)
+    probe = Probe(config, CLASSIFICATION, name="small", labels=3, quantization="nf4")
+    found = probe.capability(method, {**search_spaces.get(method).default, **params})
+    assert expected[0] <= found.passes <= expected[1]
+
+
 def test_every_method_is_counted_without_numbers_as_with_them() -> None:
     config = config_of("bert")  # as small as its miniature
     config.vocab_size = 512

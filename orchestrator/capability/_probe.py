@@ -14,6 +14,7 @@ import methods
 from methods._base import Attached, Hyperparameters, MethodError, MethodSpec, Quantization, TaskText
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.backbone.skeleton import miniature, shallow_skeletons, skeleton
+from orchestrator.capability._passes import passes
 from orchestrator.capability._rehearsal import NumbersNeededError, attach, reads_ahead, rehearse
 from orchestrator.capability._words import stand_in
 from orchestrator.errors import first_line
@@ -42,6 +43,7 @@ class Capability:
         mergeable: whether the trained adapter can be folded into plain weights.
         category: its family.
         reference: its source.
+        passes: what a row costs in a training step, in passes through the bare backbone.
     """
 
     method: str
@@ -52,6 +54,7 @@ class Capability:
     mergeable: bool = False
     category: str = ""
     reference: str = ""
+    passes: float = 2.0
 
     @classmethod
     def of(cls, spec: MethodSpec[Any], task: str) -> Capability:
@@ -69,9 +72,10 @@ class Capability:
 
 @dataclass(frozen=True)
 class _Size:
-    """What an attached method trains, in how many layers, and the seconds that attaching it took."""
+    """What an attached method trains, what that costs, in how many layers, and the seconds that attaching took."""
 
     count: int
+    passes: float
     mergeable: bool
     layers: int
     seconds: float
@@ -139,7 +143,7 @@ class Probe:
         if size is None:
             return replace(known, trainable=None, percent=None)
         percent = 100 * size.count / self.parameters
-        return replace(known, trainable=size.count, percent=percent, mergeable=size.mergeable)
+        return replace(known, trainable=size.count, percent=percent, mergeable=size.mergeable, passes=size.passes)
 
     def refusal(self, method: str, params: Mapping[str, Any], thoroughly: bool = False) -> str:
         """Why a method does not work in this configuration, one line; empty where it does.
@@ -303,7 +307,8 @@ def _attached_size(spec: MethodSpec[Any], params: Mapping[str, Any], backbone: S
     begin = time.perf_counter()
     attached = attach(spec, params, backbone)
     count = sum(parameter.numel() for parameter in attached.trainable().values())
-    return _Size(count, attached.merge is not None, layers_of(backbone), time.perf_counter() - begin)
+    cost, mergeable = passes(attached, backbone), attached.merge is not None
+    return _Size(count, cost, mergeable, layers_of(backbone), time.perf_counter() - begin)
 
 
 def _shape(params: Mapping[str, Any]) -> str:

@@ -27,9 +27,19 @@ class Decision(StrEnum):
     STOP = "stop"
 
 
-def rows_per_step(params: Mapping[str, Any]) -> float:
-    """The cost of a step in rows, for methods whose steps cost about the same per row."""
-    return float(params.get("batch_size", 1))
+@dataclass(frozen=True)
+class StepCost:
+    """Models the cost of an optimizer step, in passes of a row through the bare backbone.
+
+    Args:
+        passes: what a row of the method costs.
+    """
+
+    passes: float = 1.0
+
+    def __call__(self, params: Mapping[str, Any]) -> float:
+        """The cost of a step of this configuration."""
+        return self.passes * float(params.get("batch_size", 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +59,7 @@ class StudyPlan:
     study: str
     space: SearchSpace
     higher_is_better: bool
-    step_cost: Callable[[Mapping[str, Any]], float] = rows_per_step
+    step_cost: Callable[[Mapping[str, Any]], float] = StepCost()
     prior: tuple[Mapping[str, Any], ...] = ()
     constraints: Callable[[Mapping[str, Any]], tuple[float, ...]] | None = None
 
