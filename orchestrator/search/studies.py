@@ -1,41 +1,32 @@
-"""One Optuna study per method and task, in one journal file.
+"""One study per method and task: which configuration comes next.
 
-Optuna is told what happened and asked where to look next; it decides nothing else. What it returns
-for a trial depends on the seed, the study's name, the trial's number and the trials before it, and on
-nothing that is lost when the driver dies.
+What a study asks for depends on the seed, the study's name, the trial's number and the trials before it, and on
+nothing that is lost when the driver dies. Optuna is told what happened and asked where to look next; it decides
+nothing else. The trials are kept here, as Optuna's samplers read them, and not in a storage of Optuna's: the journal of
+the sweep is what is true, and a storage would look through all trials for each that it is asked for. For people, and
+for Optuna's own tools, they are written to Optuna's file as well.
 """
 
 from __future__ import annotations
 
 import hashlib
-import random
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import optuna
-from optuna.samplers import TPESampler
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from orchestrator.lines import cut_torn_line
-from orchestrator.search.grid import points
-from orchestrator.trials import Ending
+from orchestrator.search.history import History, made
+from orchestrator.search.optuna_file import OptunaFile, open_storage
+from orchestrator.search.queue import Queue
+from orchestrator.search.samplers import SAMPLERS, propose
+from orchestrator.trials import Ending, TrialRecord
 from search_spaces._base import SearchSpace
 
-_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+__all__ = ["Study", "open_storage"]
 
-
-def open_storage(path: Path) -> JournalStorage:
-    """The storage in a file, which one process at a time may write.
-
-    A torn last line and a lock are what a killed writer leaves; both are removed.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_name(path.name + ".lock").unlink(missing_ok=True)
-    cut_torn_line(path)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line per trial would bury the sweep's own
-    return JournalStorage(JournalFileBackend(str(path)))
+Constraints = Callable[[Mapping[str, Any]], tuple[float, ...]]
+ATTEMPTS = 16
+"""How often a sampler is asked before a proposal that breaks a constraint is moved towards the default."""
 
 
 class Study:
@@ -45,66 +36,132 @@ class Study:
         name: ``task/method``.
         space: where to look; its default is the first trial.
         higher_is_better: the direction of the metric.
-        storage: where Optuna keeps them.
+        storage: Optuna's file.
         seed: the sweep's.
+        sampler: one of :data:`orchestrator.search.samplers.SAMPLERS`.
+        prior: configurations from earlier sweeps, tried after the default.
+        constraints: what is known of a configuration before it is trained; only what has no value above 0 is proposed.
+
+    Raises:
+        ValueError: if the default breaks a constraint.
     """
 
     def __init__(
-        self, name: str, space: SearchSpace, *, higher_is_better: bool, storage: JournalStorage, seed: int
+        self,
+        name: str,
+        space: SearchSpace,
+        *,
+        higher_is_better: bool,
+        storage: OptunaFile,
+        seed: int,
+        sampler: str = "tpe",
+        prior: Sequence[Mapping[str, Any]] = (),
+        constraints: Constraints | None = None,
     ) -> None:
         self.name = name
         self.higher_is_better = higher_is_better
         self._space = space
         self._seed = seed
-        self._queue = self._listed()
-        self._study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            direction="maximize" if higher_is_better else "minimize",
-            load_if_exists=True,
+        self._sampler = SAMPLERS[sampler]
+        self._constraints = constraints
+        if not self._allowed(space.default):
+            raise ValueError(f"the default configuration of {name} breaks a constraint")
+        grid = sampler == "grid"
+        self._queue = Queue(space, prior, allowed=self._allowed, grid=grid, seed=self._hash(-1))
+        self._history = History(
+            space.distributions,
+            higher_is_better=higher_is_better,
+            learns_from_rungs=self._sampler.learns_from_rungs,
+            best=self._sampler.best,
+            recent=self._sampler.recent,
         )
-        self._trials: dict[int, optuna.Trial] = {}
-        self.asked = len(self._study.get_trials(deepcopy=False))
+        self._file = storage
+        self._file.create(name, higher_is_better=higher_is_better)
+
+    @property
+    def asked(self) -> int:
+        """How many trials have started."""
+        return len(self._history)
 
     @property
     def exhausted(self) -> bool:
         """Every point of its space was tried."""
-        return self._queue is not None and self.asked >= len(self._queue)
+        return self._queue.length is not None and self.asked >= self._queue.length
 
     def ask(self) -> tuple[int, dict[str, Any]]:
         """Start the next trial: its number and its parameters."""
         number = self.asked
-        self._study.sampler = TPESampler(multivariate=True, constant_liar=True, seed=self._hash(number))
-        if self._queue is not None:
-            self._study.enqueue_trial(self._queue[number])
-        elif number == 0:
-            self._study.enqueue_trial(dict(self._space.default))
-        trial = self._study.ask(fixed_distributions=dict(self._space.distributions))
-        self._trials[trial.number] = trial
-        self.asked += 1
-        return trial.number, dict(trial.params)
+        params = self._queue.at(number)
+        if params is None:
+            params = self._sampled(number)
+        self._start(params)
+        return number, params
 
     def report(self, number: int, rung: int, value: float) -> None:
         """Record a running trial's result at a rung, counted from 0."""
-        self._trials[number].report(value, rung)
+        self._history.report(number, rung, value)
+        self._file.report(self.name, number, rung, value)
 
     def tell(self, number: int, state: Ending, value: float, reason: str) -> None:
-        """End a trial. Only a complete one has a value; killed ones keep why, since Optuna calls them failed."""
-        trial = self._trials.pop(number)
-        if state == "killed":
-            trial.set_user_attr("killed", reason)
-        self._study.tell(trial, value if state == "complete" else None, _STATES.get(state, TrialState.FAIL))
+        """End a trial; only a complete one's value counts."""
+        self._history.end(number, state, value)
+        self._file.end(self.name, number, state, value, reason)
 
-    def _listed(self) -> list[dict[str, Any]] | None:
-        """A small space's points in the order they are tried: the default, then the others, shuffled."""
-        listed = points(self._space.distributions)
-        if listed is None:
-            return None
-        default = dict(self._space.default)
-        others = [point for point in listed if point != default]
-        random.Random(self._hash(-1)).shuffle(others)
-        return [default, *others]
+    def restore(self, records: Sequence[TrialRecord], rungs: Sequence[int]) -> None:
+        """Take up the trials of an interrupted sweep; ask, report and tell go on from there.
 
-    def _hash(self, number: int) -> int:
+        Args:
+            records: all of the study's, in the order of their numbers.
+            rungs: optimizer steps at which trials report.
+        """
+        for record in records:
+            number = record.key.number
+            self._start(dict(record.params))
+            for step, value in record.values.items():
+                self.report(number, rungs.index(step), value)
+            if record.state != "running" and record.state != "paused":
+                self.tell(number, record.state, record.value, record.reason)
+        self._file.flush()
+
+    def _start(self, params: Mapping[str, Any]) -> None:
+        constraints = self._named(params)
+        number = self.asked
+        self._history.start(params, constraints)
+        self._file.start(self.name, number, params, self._space.distributions, constraints)
+
+    def _sampled(self, number: int) -> dict[str, Any]:
+        """A proposal that breaks no constraint.
+
+        The sampler is shown what it proposed in vain and asked again. If nothing it proposes will do, the last
+        proposal takes the default's values, one after the other, until it does.
+        """
+        shown = self._history.shown()
+        for attempt in range(ATTEMPTS):
+            seed = self._hash(number, attempt)
+            params = propose(self._sampler, seed, self._space, shown, higher_is_better=self.higher_is_better)
+            if self._allowed(params):
+                return params
+            shown.append(self._in_vain(number + attempt, params))
+        for name in sorted(params):
+            params[name] = self._space.default[name]
+            if self._allowed(params):
+                break
+        return params
+
+    def _in_vain(self, number: int, params: Mapping[str, Any]) -> FrozenTrial:
+        trial = made(number, params, self._space.distributions, self._named(params))
+        trial.state = TrialState.PRUNED
+        return trial
+
+    def _named(self, params: Mapping[str, Any]) -> dict[str, float]:
+        """Constraints as Optuna takes them."""
+        values = self._constraints(params) if self._constraints else ()
+        return {f"constraint {place}": value for place, value in enumerate(values)}
+
+    def _allowed(self, params: Mapping[str, Any]) -> bool:
+        return self._constraints is None or all(value <= 0 for value in self._constraints(params))
+
+    def _hash(self, number: int, attempt: int = 0) -> int:
         """A seed of 32 bits for whatever is random about a trial's parameters."""
-        return int.from_bytes(hashlib.sha256(f"{self._seed}:{self.name}:{number}".encode()).digest()[:4])
+        text = f"{self._seed}:{self.name}:{number}" + (f":{attempt}" if attempt else "")
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
