@@ -72,7 +72,10 @@ class Sweep:
         )
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        return [event for event in Journal.read(self.folder / "journal.jsonl") if event["event"] == name]
+        return [event for event in self.journal() if event["event"] == name]
+
+    def journal(self) -> list[dict[str, Any]]:
+        return Journal.read(self.folder / "journal.jsonl")
 
     def ended(self) -> dict[str, str]:
         """How each trial ended, after making sure that each that started ended once."""

@@ -1,0 +1,101 @@
+"""A journal's events bring a search back to where it was."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.search.allocation import ALLOCATIONS
+from orchestrator.search.plans import Decision
+from orchestrator.tracking.journal import Journal
+
+from .conftest import RUNGS, curve
+
+STUDIES = ("mail/lora", "mail/ia3", "mail/prompt")
+STATE = frozenset({"trial", "rung", "pause", "promote", "end", "drop", "readmit"})
+
+
+def play(sweep: Any, *, until: int | None = None) -> list[tuple[str, int]]:
+    """Three lanes whose pieces end in an order that hangs on nothing but the pieces; some fail, some diverge."""
+    lanes: list[tuple[float, str, Any, int]] = []
+    visited = []
+    clock = 0.0
+    while until is None or len(sweep.journal()) < until:
+        while len(lanes) < 3 and (proposal := sweep.search.ask()):
+            visited.append((str(proposal.key), proposal.start))
+            ahead = next(step for step in RUNGS if step > proposal.start)
+            lanes.append((clock + (ahead - proposal.start), str(proposal.key), proposal, ahead))
+        if not lanes:
+            break
+        lanes.sort()
+        clock, name, proposal, step = lanes.pop(0)
+        luck = random.Random(name).random()
+        if luck < 0.1:
+            sweep.search.finish(proposal.key, "failed", "bad luck", lane_seconds=1.0)
+            continue
+        value = math.nan if luck < 0.2 else curve(proposal.params, step)
+        decision = sweep.search.report(proposal.key, step, value, lane_seconds=2.0)
+        if decision is Decision.CONTINUE:
+            ahead = next(other for other in RUNGS if other > step)
+            lanes.append((clock + (ahead - step), name, proposal, ahead))
+    return visited
+
+
+def standing(sweep: Any) -> Any:
+    """Everything that decides what a search does next."""
+    ledger = sweep.search._ledger
+    return (
+        repr(sweep.search.trials()),
+        {name: (one.starts, one.cost, one.hopeless, one.bests) for name, one in ledger.progress.items()},
+        {name: one.promotable(can_start=False) for name, one in ledger.progress.items()},
+        sweep.search.lane_seconds,
+        sorted(map(str, ledger.running)),
+    )
+
+
+@pytest.mark.parametrize("name", ALLOCATIONS)
+def test_a_search_that_is_brought_back_stands_where_it_stood(make_sweep: Any, name: str) -> None:
+    allocation = ALLOCATIONS[name]()
+    for lines in (1, 2, 7, 30, 81, 140):
+        before = make_sweep(STUDIES, folder=f"{name}-{lines}", allocation=allocation, trials=40)
+        play(before, until=lines)
+        past = Journal.read(before.folder / "journal.jsonl")
+        after = make_sweep(STUDIES, folder=f"{name}-{lines}", allocation=allocation, trials=40, past=past)
+        assert standing(after) == standing(before)
+        given = [after.search.ask() for _ in before.search._ledger.running]
+        assert [str(one.key) for one in given] == list(map(str, before.search._ledger.running))
+        steps = {record.key: record.step for record in before.search.trials()}
+        assert all(one.start == steps[one.key] for one in given)
+
+
+def test_one_lane_visits_the_same_configurations_though_it_is_killed_at_any_line(make_sweep: Any) -> None:
+    whole = make_sweep(STUDIES, folder="whole", trials=12, allocation=ALLOCATIONS["race"]())
+    drive(whole)
+    lines = (whole.folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    for cut in range(1, len(lines), 5):
+        folder = whole.folder.parent / f"cut-{cut}"
+        folder.mkdir()
+        torn = lines[cut][: len(lines[cut]) // 2]
+        (folder / "journal.jsonl").write_bytes(b"".join(lines[:cut]) + torn)
+        past = [json.loads(line) for line in lines[:cut]]
+        again = make_sweep(STUDIES, folder=f"cut-{cut}", trials=12, allocation=ALLOCATIONS["race"](), past=past)
+        drive(again)
+        assert state_events(folder) == state_events(whole.folder)
+
+
+def drive(sweep: Any) -> None:
+    """One lane, to the end."""
+    while proposal := sweep.search.ask():
+        for step in (step for step in RUNGS if step > proposal.start):
+            if sweep.search.report(proposal.key, step, curve(proposal.params, step)) is not Decision.CONTINUE:
+                break
+    sweep.search.close("finished")
+
+
+def state_events(folder: Path) -> list[dict[str, Any]]:
+    return [event for event in Journal.read(folder / "journal.jsonl") if event["event"] in STATE]
