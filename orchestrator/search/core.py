@@ -36,10 +36,11 @@ class Search:
     Args:
         plans: the studies; equals take their turns in this order.
         rungs: optimizer steps at which trials report; a full trial ends at the last.
-        storage_path: Optuna's file.
+        storage_path: Optuna's file; ``None`` for none.
         journal: gets every event first.
         halving: who goes on at a rung; ``None`` if all do.
         allocation: which method gets the next piece of work.
+        sampler: of configurations, one of :data:`orchestrator.search.samplers.SAMPLERS`.
         budget: what all trials together may cost.
         clock: seconds, monotonic; wall time counts from here.
         seed: of parameters and trials.
@@ -51,10 +52,11 @@ class Search:
         plans: Sequence[StudyPlan],
         rungs: Sequence[int],
         *,
-        storage_path: Path,
+        storage_path: Path | None,
         journal: EventLog,
         halving: Halving | None = _HALVING,
         allocation: Allocation | None = None,
+        sampler: str = "tpe",
         budget: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
         seed: int = 0,
@@ -63,7 +65,14 @@ class Search:
         storage = open_storage(storage_path)
         self._studies = {
             plan.study: Study(
-                plan.study, plan.space, higher_is_better=plan.higher_is_better, storage=storage, seed=seed
+                plan.study,
+                plan.space,
+                higher_is_better=plan.higher_is_better,
+                storage=storage,
+                seed=seed,
+                sampler=sampler,
+                prior=plan.prior,
+                constraints=plan.constraints,
             )
             for plan in plans
         }

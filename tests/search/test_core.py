@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -72,6 +73,8 @@ def test_hundreds_of_trials_end_once_each_and_optuna_agrees(make_sweep: Any, sco
         best = max(own, key=lambda record: record.standing(higher_is_better=True))
         assert abs(math.log10(best.params["learning_rate"]) + 3) < 0.3
         assert best.state == "complete"
+        distance = [abs(math.log10(record.params["learning_rate"]) + 3) for record in own]
+        assert statistics.median(distance[20:]) < statistics.median(distance[1:10])  # the sampler learns from rungs
 
 
 def test_each_round_goes_over_all_tasks_and_methods(make_sweep: Any, score: Any) -> None:
