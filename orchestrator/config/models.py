@@ -98,8 +98,11 @@ class Training(Section):
 
 
 class SearchConfig(Section):
-    """How trials are stopped early (asynchronous successive halving, per method)."""
+    """Which methods get the time, and how trials are stopped early (successive halving, per method)."""
 
+    allocation: Literal["race", "round_robin", "equal"] = "race"
+    """Which method gets the next trial: the one that may still win, dropping those that no longer can; each in turn;
+    or the one that has cost least."""
     reduction_factor: Annotated[int, Field(ge=2)] = 2
     """One in so many trials goes on at a rung."""
     first_rung: Fraction = 0.25
