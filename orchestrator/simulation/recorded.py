@@ -1,0 +1,79 @@
+"""A recorded table in place of training: what is proposed is answered by the nearest configuration that was trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.simulation.curves import Curve
+from orchestrator.simulation.spaces import is_logarithmic, is_number, plain
+from orchestrator.simulation.table import Table
+from orchestrator.trials import TrialKey
+
+
+class Recorded:
+    """Answers each trial with a curve of its method that no trial has had yet, as long as there is one.
+
+    Args:
+        table: the curves.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._methods = {method: _Neighbours(curves) for method, curves in table.methods.items()}
+        self._given: dict[TrialKey, Curve] = {}
+
+    def of(self, key: TrialKey, params: Mapping[str, Any]) -> Curve:
+        """The trial's curve; of several that are equally near, the one with the lowest number."""
+        if key not in self._given:
+            self._given[key] = self._methods[key.method].take(params)
+        return self._given[key]
+
+
+class _Neighbours:
+    """One method's curves, by the distance of their parameters.
+
+    A number counts by its share of the method's range, on a log scale where that range is wide; any other value is
+    equal or not. Distances are Euclidean.
+    """
+
+    def __init__(self, curves: Sequence[Curve]) -> None:
+        self._curves = curves
+        names = dict.fromkeys(name for curve in curves for name in curve.params)
+        self._axes = [_Axis(name, [plain(curve.params.get(name)) for curve in curves]) for name in names]
+        self._used = np.zeros(len(curves), dtype=bool)
+
+    def take(self, params: Mapping[str, Any]) -> Curve:
+        squares = sum((axis.squares(params) for axis in self._axes), np.zeros(len(self._curves)))
+        if not self._used.all():
+            squares = np.where(self._used, math.inf, squares)
+        nearest = int(squares.argmin())
+        self._used[nearest] = True
+        return self._curves[nearest]
+
+
+class _Axis:
+    """One parameter."""
+
+    def __init__(self, name: str, values: Sequence[Any]) -> None:
+        self._name = name
+        self._values = values
+        self._places: NDArray[np.float64] | None = None
+        if all(is_number(value) for value in values):
+            self._log = is_logarithmic(values)
+            places = np.array([self._place(value) for value in values])
+            self._range = max(float(np.ptp(places)), 1e-12)
+            self._places = places
+
+    def squares(self, params: Mapping[str, Any]) -> NDArray[np.float64]:
+        """The squared distance of every curve's value to a configuration's."""
+        value = plain(params.get(self._name))
+        if self._places is None or not is_number(value):
+            return np.array([float(value != other) for other in self._values])
+        return np.square((self._places - self._place(value)) / self._range)
+
+    def _place(self, value: float) -> float:
+        return math.log(max(value, 1e-300)) if self._log else float(value)
