@@ -11,6 +11,8 @@ from orchestrator.search.rungs import Halving, Rung
 from orchestrator.trials import TrialRecord
 
 HOPELESS = 3
+NOISE = "validation_standard_error"
+"""The fact of a trial that tells how far its value would move on other validation rows."""
 
 
 class Progress:
@@ -35,6 +37,7 @@ class Progress:
         self.starts = 0
         self.cost = 0.0
         self.bests: list[float] = []
+        self._noise: float | None = None
         self._full_cost = plan.step_cost(plan.space.default) * self._steps[-1]
 
     @property
@@ -62,6 +65,7 @@ class Progress:
         if record.step < self._steps[-1]:
             self.went_on(record)
         elif finite:
+            self._noise = record.facts.get(NOISE, self._noise)
             self.bests.append(max([self._sign * record.value, *self.bests[-1:]]))
 
     def paused(self, record: TrialRecord) -> None:
@@ -98,7 +102,7 @@ class Progress:
 
     def arm(self) -> Arm:
         """What the allocation between methods looks at."""
-        return Arm(self.plan.study, self.starts, self.cost, self._full_cost, self.bests)
+        return Arm(self.plan.study, self.starts, self.cost, self._full_cost, self.bests, self._noise)
 
     def _quota(self, step: int, can_start: bool) -> int:
         if self._halving is None:

@@ -18,6 +18,7 @@ class Arm:
         cost: of all pieces of its trials, those under way included; modelled.
         full_cost: of one trial from start to end, at the default configuration.
         bests: its best value at the last rung after each result there, turned so that higher is better.
+        noise: standard error of those values; ``None`` where nobody knows.
     """
 
     study: str
@@ -25,6 +26,7 @@ class Arm:
     cost: float
     full_cost: float
     bests: Sequence[float]
+    noise: float | None = None
 
     @property
     def best(self) -> float:

@@ -26,7 +26,7 @@ class Race(Allocation):
         warm_up: results at the last rung that every method gets first.
         patience: full trials' worth of cost before a method may be dropped.
         window: results at the last rung whose gain is thought to go on.
-        noise: standard error of a value where the values tell none.
+        noise: standard error of a value, where the trials tell none.
     """
 
     exploration: float = 0.5
@@ -74,7 +74,7 @@ class Race(Allocation):
         if not bests:
             return 0.0, 1.0
         low = statistics.median(bests)
-        return low, max(max(bests) - low, 2 * self.noise)
+        return low, max(max(bests) - low, 2 * self._noise(field))
 
     def _behind(self, field: list[Arm]) -> dict[str, Standing]:
         shown = [arm for arm in field if arm.bests]
@@ -82,9 +82,10 @@ class Race(Allocation):
             return {}
         leader = max(shown, key=lambda arm: arm.best)
         unit = statistics.median(arm.full_cost for arm in field)
+        margin = 2 * self._noise(field)
         found = {}
         for arm in shown:
-            bound, pulls, margin = arm.best + self._gain(arm), arm.cost / unit, 2 * self.noise
+            bound, pulls = arm.best + self._gain(arm), arm.cost / unit
             if arm is not leader and pulls >= self.patience and bound < leader.best - margin:
                 found[arm.study] = Standing(bound, arm.best, leader.study, leader.best, margin, pulls)
         return found
@@ -92,3 +93,6 @@ class Race(Allocation):
     def _gain(self, arm: Arm) -> float:
         """What its best value has gained over the last results."""
         return arm.best - arm.bests[max(0, len(arm.bests) - 1 - self.window)]
+
+    def _noise(self, field: list[Arm]) -> float:
+        return statistics.median([arm.noise for arm in field if arm.noise is not None] or [self.noise])
