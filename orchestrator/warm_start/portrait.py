@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.compute as pc
 
-from orchestrator.backbone.source import Source
-from orchestrator.backbone.store import backbone_digest
-from orchestrator.config import SweepConfig
-from orchestrator.tasks import TaskData, TaskType
+if TYPE_CHECKING:
+    from orchestrator.backbone.source import Source
+    from orchestrator.config import SweepConfig
+    from orchestrator.tasks import TaskData, TaskType
 
 WEIGHTS = {"backbone": 0.4, "type": 0.2, "metric": 0.1, "labels": 0.1, "rows": 0.1, "characters": 0.1}
 """What each agreement counts; they add up to 1."""
@@ -84,6 +85,8 @@ def portrait(
     data: TaskData, kind: TaskType, config: SweepConfig, source: Source, architecture: str, parameters: int
 ) -> Portrait:
     """What is known of a task that a sweep is about to train, and of its backbone."""
+    from orchestrator.backbone.store import backbone_digest
+
     backbone = config.backbone
     return Portrait(
         backbone=config.resolved()["backbone"]["model"],
