@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
+_UNITS = {"": 1.0, "B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+_UNITS |= {"KIB": 2.0**10, "MIB": 2.0**20, "GIB": 2.0**30}
+_COUNTS = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9}
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+
 
 def duration(seconds: float) -> str:
     """Minutes and seconds, ``2:05``, or hours as well, ``1:02:05``."""
@@ -31,3 +38,29 @@ def number(count: float) -> str:
 def metric_name(metric: str) -> str:
     """As people write it."""
     return {"macro_f1": "macro-F1", "exact_match": "exact match"}.get(metric, metric)
+
+
+def parse_bytes(text: str) -> float:
+    """Bytes of ``10MB``, ``12 GB`` or ``4096``; MB are a million, MiB 2^20.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    match = _NUMBER.fullmatch(text.strip())
+    unit = match.group(2).upper() if match else "?"
+    if not match or unit not in _UNITS:
+        raise ValueError(f"{text!r} is no size; write it as in 10MB, 1.5GB or 500kB")
+    return float(match.group(1)) * _UNITS[unit]
+
+
+def parse_count(text: str) -> float:
+    """A count of parameters: ``74k``, ``1.5M``, ``1,000,000``.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    match = _NUMBER.fullmatch(text.strip().replace(",", ""))
+    unit = match.group(2).upper() if match else "?"
+    if not match or unit not in _COUNTS:
+        raise ValueError(f"{text!r} is no count; write it as in 50k, 1.5M or 1000000")
+    return float(match.group(1)) * _COUNTS[unit]

@@ -129,7 +129,7 @@ CASES = [
         {"search_space": {"lora": {"learning_rate": {"low": 2, "high": 1}}}},
         "search_space.lora.learning_rate.high: is 1; it must be above low, which is 2",
     ),
-    ({"budget": {}}, "budget: sets no limit; give trials, wall_time or lane_hours"),
+    ({"budget": {}}, "budget: sets no limit; give trials, wall_time, lane_hours or money"),
     ({"budget": {"trials": True}}, "budget.trials: is true; a whole number is wanted"),
     ({"budget": {"trials": 0}}, "budget.trials: is 0; it must be at least 1"),
     (
@@ -138,6 +138,40 @@ CASES = [
     ),
     ({"training": {"max_steps": "100"}}, "training.max_steps: is '100'; a whole number is wanted"),
     ({"training": {"clip_norm": 0}}, "training.clip_norm: is 0; it must be above 0"),
+    (
+        {"budget": {"money": 20}},
+        "budget.money: needs to know what a lane costs; write cost_per_lane_hour beside it",
+    ),
+    (
+        {"search": {"sampler": "gp"}},
+        "search.sampler: is gp, which learns only from trials that came to their end; "
+        "write search.early_stopping: false, or sampler: tpe",
+    ),
+    (
+        {"search": {"constraints": ["adapter 10 MB"]}},
+        "search.constraints[0]: 'adapter 10 MB' is no constraint; write it as in adapter <= 10 MB or trainable <= 1M",
+    ),
+    (
+        {"search": {"constraints": ["adaptor <= 10 MB"]}},
+        "search.constraints[0]: adaptor is nothing that is known before training; did you mean adapter?",
+    ),
+    (
+        {"search": {"constraints": ["adapter >= 10 MB"]}},
+        "search.constraints[0]: 'adapter >= 10 MB' cannot be asked for; write adapter <= 10 MB",
+    ),
+    (
+        {"search": {"constraints": ["trainable <= many"]}},
+        "search.constraints[0]: 'many' is no count; write it as in 50k, 1.5M or 1000000",
+    ),
+    (
+        {"search": {"constraints": ["latency <= 1.2"]}},
+        "search.constraints[0]: latency is known only once a trial was trained; "
+        "ask the finished sweep: peft-sweep select --max-latency-overhead",
+    ),
+    (
+        {"search": {"constraints": ["adapter <= 1MB", "adapter <= 2MB"]}},
+        "search.constraints: adapter given more than once",
+    ),
     ({"search": {"first_rung": 2}}, "search.first_rung: is 2; it must be at most 1"),
     ({"lanes": {"min": 3, "max": 2}}, "lanes.max: is 2; it must be at least min, which is 3"),
     ({"lanes": {"pack": 0}}, "lanes.pack: 0 is not possible; write auto or a whole number from 1 on"),

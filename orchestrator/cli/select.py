@@ -38,7 +38,8 @@ def select(
     The answer is one of the methods that the sweep scored on the test split. If none satisfies the limits, the one
     limit to relax is named, and to what; the exit code is then 1.
     """
-    from orchestrator.selection.limits import Limits, parse_bytes, parse_share
+    from orchestrator.quantities import parse_bytes
+    from orchestrator.selection.limits import Limits, parse_share
 
     limits = Limits(
         max_size=_parsed("--max-size", max_size, parse_bytes),

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from methods import names
+from orchestrator.config.constraints import Constraints
 from orchestrator.config.kinds import AutoCount, Count, Fraction, Seconds
 from orchestrator.config.method_names import has_plugin, method_problem, plugin_problems
 from orchestrator.config.overrides import Override, override_problems
@@ -72,14 +73,26 @@ class Budget(Section):
     """How long the sweep may take, as in 45s, 90m, 2h or 1h30m. In seconds once read."""
     lane_hours: Annotated[float, Field(gt=0)] | None = None
     """How many hours of work all lanes together may do."""
+    money: Annotated[float, Field(gt=0)] | None = None
+    """What all lanes together may cost, at cost_per_lane_hour."""
     cost_per_lane_hour: Annotated[float, Field(ge=0)] | None = None
     """What an hour of one lane costs, in any currency, no limit; the report then tells what the sweep has cost."""
 
     @model_validator(mode="after")
     def _limited(self) -> Budget:
-        if self.trials is None and self.wall_time is None and self.lane_hours is None:
-            raise ValueError("sets no limit; give trials, wall_time or lane_hours")
+        if self.money is not None and not self.cost_per_lane_hour:
+            raise refusal([(("money",), "needs to know what a lane costs; write cost_per_lane_hour beside it")])
+        if all(limit is None for limit in (self.trials, self.wall_time, self.lane_hours, self.money)):
+            raise ValueError("sets no limit; give trials, wall_time, lane_hours or money")
         return self
+
+    @property
+    def lane_seconds(self) -> float | None:
+        """What lane-hours and money allow, the less of the two, in seconds of all lanes together."""
+        hours = [self.lane_hours] if self.lane_hours else []
+        if self.money and self.cost_per_lane_hour:
+            hours.append(self.money / self.cost_per_lane_hour)
+        return min(hours) * 3600 if hours else None
 
 
 class Training(Section):
@@ -100,6 +113,14 @@ class Training(Section):
 class SearchConfig(Section):
     """Which methods get the time, and how trials are stopped early (successive halving, per method)."""
 
+    sampler: Literal["tpe", "gp", "cmaes", "random", "grid"] = "tpe"
+    """What proposes configurations: tree-structured Parzen estimators, a Gaussian process, CMA-ES, chance, or every
+    point of spaces without ranges. gp and cmaes learn from finished trials only: they need early_stopping: false."""
+    constraints: Constraints = Field(default_factory=list)
+    """What no trial may exceed, as in [adapter <= 10 MB, trainable <= 1M, memory <= 2 GB]; memory is the least that
+    training takes. Nothing beyond is trained."""
+    early_stopping: bool = True
+    """Whether trials that are behind at a rung wait there, and the others go on."""
     allocation: Literal["race", "round_robin", "equal"] = "race"
     """Which method gets the next trial: the one that may still win, dropping those that no longer can; each in turn;
     or the one that has cost least."""
@@ -112,6 +133,16 @@ class SearchConfig(Section):
     warm_start: EarlierSweeps = Field(default_factory=list)
     """Earlier sweeps whose best configurations are tried early: their names, or auto for the most similar ones that
     the tracking server knows. At most a third of a method's trials are theirs."""
+
+    @model_validator(mode="after")
+    def _sampler_fits(self) -> SearchConfig:
+        if self.early_stopping and self.sampler in ("gp", "cmaes"):
+            problem = (
+                f"is {self.sampler}, which learns only from trials that came to their end; "
+                "write search.early_stopping: false, or sampler: tpe"
+            )
+            raise refusal([(("sampler",), problem)])
+        return self
 
 
 class SelectionConfig(Section):
@@ -205,7 +236,7 @@ class SweepConfig(Section):
     training: Training = Training()
     """Limits of one trial."""
     search: SearchConfig = SearchConfig()
-    """How trials are stopped early."""
+    """Where the search looks next, and which trials go on."""
     selection: SelectionConfig = SelectionConfig()
     """How the winner is named."""
     lanes: Lanes = Lanes()

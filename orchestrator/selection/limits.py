@@ -12,8 +12,6 @@ from orchestrator.quantities import size
 from orchestrator.selection.recommend import cost
 
 Limit = Literal["max_size", "max_memory", "max_latency_overhead", "max_forgetting", "mergeable"]
-UNITS = {"": 1.0, "B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2.0**10, "MIB": 2.0**20, "GIB": 2.0**30}
-_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 _SHARE = re.compile(r"(-?\d+(?:\.\d+)?)\s*(%?)")
 
 
@@ -110,19 +108,6 @@ def _asked(limits: Limits) -> Iterator[str]:
     for name, value in limits.given().items():
         plain = name.removeprefix("max_").replace("_", " ")
         yield plain if name == "mergeable" else f"{plain} up to {told(name, value)}"
-
-
-def parse_bytes(text: str) -> float:
-    """Bytes of ``10MB``, ``12 GB`` or ``4096``; MB are a million, MiB 2^20.
-
-    Raises:
-        ValueError: if it is none.
-    """
-    match = _BYTES.fullmatch(text.strip())
-    unit = match.group(2).upper() if match else "?"
-    if not match or unit not in UNITS:
-        raise ValueError(f"{text!r} is no size; write it as in 10MB, 1.5GB or 500kB")
-    return float(match.group(1)) * UNITS[unit]
 
 
 def parse_share(text: str) -> float:

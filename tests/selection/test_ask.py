@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.quantities import parse_bytes
 from orchestrator.selection.ask import Reply, ask
-from orchestrator.selection.limits import Limits, option, parse_bytes, parse_share
+from orchestrator.selection.limits import Limits, option, parse_share
 
 from .small_evidence import entry, facts, selection
 
