@@ -2,30 +2,35 @@
 
 Leave one task out: each table is searched by the Search core with three priors, at a quarter of what training all of it
 would cost. ``cold`` has none. ``good`` are the configurations that a warm start takes from the other tables, and
-``adversarial`` those that it would take if worse were better. A repeat costs what was spent until the method that would
-be named is in the tied set and stays there, and the whole table's cost if that does not come true within the budget.
+``adversarial`` those that it would take if worse were better. Which method comes first is drawn anew in every repeat,
+and the same for the three.
 
     python -m benchmarks.warm_start
     python -m benchmarks.warm_start --curves FILE... --repeats 20
 
-One line per task and prior, ``cost_fraction`` in shares of the whole table's cost; the last line has the ratios to
-``cold``, means over all tasks and repeats: ``good`` is to be below 1, ``adversarial`` at most 1.1.
+A line per task and prior, in shares of the table's cost: ``cost_fraction`` is what was spent until the method that
+would be named is in the tied set and stays there, ``cost_to_best`` what was spent until a score at the last rung lies
+within a point of the table's best. What does not come true within the budget counts as 1. The last line has both as
+ratios to ``cold``, of the means over tasks and repeats, with ``good`` to be below 1 and ``adversarial`` at most 1.1,
+and their 95 % intervals from resampling the repeats.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
-import json
-import math
-import multiprocessing
 import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from benchmarks._common import emit
+from benchmarks._verdicts import Tied, judge, tied
 from orchestrator.search.allocation import Race
 from orchestrator.search.budget import Limits
 from orchestrator.search.core import Search
@@ -38,35 +43,33 @@ from orchestrator.warm_start.choose import Source, choose
 from orchestrator.warm_start.earlier import Earlier, Tried
 from orchestrator.warm_start.portrait import Portrait
 
-PRIORS = ("cold", "good", "adversarial")
 CURVES = Path(__file__).with_name("curves")
+PRIORS = ("cold", "good", "adversarial")
+POINT = 0.01
 Configurations = Mapping[str, tuple[Mapping[str, Any], ...]]
+Costs = Mapping[str, list[tuple[float, float]]]
+"""By prior: of every repeat on every task, the cost until the right method is named, and until its best is found."""
 
 
 def main() -> None:
-    """Measure all tasks."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--curves", nargs="+", type=Path, default=sorted(CURVES.glob("*.parquet")))
-    parser.add_argument("--repeats", type=int, default=100)
-    parser.add_argument("--share", type=float, default=0.25, help="of the table's cost that may be spent")
-    parser.add_argument("--processes", type=int, default=2)
-    asked = parser.parse_args()
+    """Search all tables."""
+    asked = _arguments()
     tables = Table.read(asked.curves)
-    costs: dict[str, list[float]] = {prior: [] for prior in PRIORS}
-    with multiprocessing.Pool(asked.processes) as pool:
+    costs: dict[str, list[tuple[float, float]]] = {prior: [] for prior in PRIORS}
+    with ProcessPoolExecutor(asked.processes) as pool:
         for table in tables:
+            good = tied(table)
             for prior in PRIORS:
-                configurations = prior_for(table, tables, prior)
-                once = functools.partial(cost_fraction, table, configurations, asked.share)
-                found = pool.map(once, range(asked.repeats))
+                configurations = configurations_for(table, tables, prior)
+                once = functools.partial(one, table, good, configurations, asked.budget, asked.lanes)
+                found = list(pool.map(once, range(asked.repeats), chunksize=5))
                 costs[prior] += found
-                _tell(table.task, prior, configurations, found)
-    cold = statistics.fmean(costs["cold"])
-    _emit(**{f"{prior}_ratio": statistics.fmean(costs[prior]) / cold for prior in PRIORS[1:]}, cold=cold)
+                emit(task=table.task, prior=prior, **summary(configurations, found), tied_set=good.methods)
+    emit(**compared(costs))
 
 
-def prior_for(table: Table, tables: Sequence[Table], prior: str) -> Configurations:
-    """By method, the configurations of the other tables that its study tries early."""
+def configurations_for(table: Table, tables: Sequence[Table], prior: str) -> Configurations:
+    """By method, what its study tries early, from all tables but its own."""
     if prior == "cold":
         return {}
     others = [_source(other, higher_is_better=prior == "good") for other in tables if other.task != table.task]
@@ -76,41 +79,54 @@ def prior_for(table: Table, tables: Sequence[Table], prior: str) -> Configuratio
     }
 
 
-def cost_fraction(table: Table, configurations: Configurations, share: float, seed: int) -> float:
-    """What it costs until the named method is in the tied set for good, in shares of the whole table's cost."""
-    results = replay(functools.partial(_search, configurations), table, seed, share * table.cost)
-    found, tied = namings(results), tied_set(table)
-    return _settled(found, tied) / table.cost if found and found[-1].method in tied else 1.0
+def one(
+    table: Table, good: Tied, configurations: Configurations, budget: float, lanes: int, seed: int
+) -> tuple[float, float]:
+    """One repeat: the cost until the right method is named for good, and until its best is found."""
+    policy = functools.partial(_search, configurations)
+    named = namings(replay(policy, table, seed, budget * table.cost, lanes=lanes))
+    return judge(table, named, good).cost, _cost_to_best(table, named)
 
 
-def tied_set(table: Table, rows: int = 768) -> set[str]:
-    """The methods whose best score cannot be told from the best of all, and of these the nearest half of all methods.
+def summary(configurations: Configurations, found: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """What the repeats have in common."""
+    named, best = zip(*found, strict=True)
+    return {
+        "cost_fraction": statistics.fmean(named),
+        "cost_to_best": statistics.fmean(best),
+        "never_named": statistics.fmean(cost == 1.0 for cost in named),
+        "never_found": statistics.fmean(cost == 1.0 for cost in best),
+        "configurations": sum(map(len, configurations.values())),
+        "repeats": len(found),
+    }
 
-    Args:
-        table: an exhaustive search.
-        rows: that were scored; the standard error is that of a share of so many.
-    """
-    ordered = sorted(table.methods, key=table.best, reverse=True)
-    best = table.best(ordered[0])
-    margin = 1.645 * math.sqrt(2 * best * (1 - best) / rows)
-    return {method for method in ordered[: max(1, len(ordered) // 2)] if best - table.best(method) <= margin}
+
+def compared(costs: Costs) -> dict[str, Any]:
+    """Each prior's costs over those without one, and where resampled repeats put 95 % of these ratios."""
+    measured = {prior: np.array(found) for prior, found in costs.items()}
+    drawn = np.random.default_rng(0).integers(len(measured["cold"]), size=(1000, len(measured["cold"])))
+    told: dict[str, Any] = {}
+    for prior in PRIORS[1:]:
+        ratio = measured[prior].mean(axis=0) / measured["cold"].mean(axis=0)
+        # the same repeats of both, since they have the same luck
+        ratios = measured[prior][drawn].mean(axis=1) / measured["cold"][drawn].mean(axis=1)
+        low, high = np.quantile(ratios, [0.025, 0.975], axis=0)
+        for place, what in enumerate(("named", "best")):
+            told[f"{prior}_{what}"] = [round(float(value[place]), 3) for value in (ratio, low, high)]
+    return told
 
 
-def _settled(found: Sequence[Naming], tied: set[str]) -> float:
-    """From which cost on the named method was always in the tied set."""
-    cost = found[-1].cost
-    for naming in reversed(found):
-        if naming.method not in tied:
-            break
-        cost = naming.cost
-    return cost
+def _cost_to_best(table: Table, named: Sequence[Naming]) -> float:
+    wanted = max(table.best(method) for method in table.methods) - POINT
+    found = (one.cost / table.cost for one in named if one.step == table.rungs[-1] and one.score >= wanted)
+    return next(found, 1.0)
 
 
 def _search(
     configurations: Configurations, table: Table, seed: int, budget: float, clock: Callable[[], float]
 ) -> Search:
     plans = [_with_prior(plan, configurations) for plan in plans_of(table)]
-    random.Random(seed).shuffle(plans)  # whose turn comes first is luck, and the same with every prior
+    random.Random(seed).shuffle(plans)
     return Search(
         plans,
         table.rungs,
@@ -124,7 +140,7 @@ def _search(
 
 
 def _with_prior(plan: StudyPlan, configurations: Configurations) -> StudyPlan:
-    return dataclasses.replace(plan, prior=configurations.get(TrialKey(plan.study, 0).method, ()))
+    return replace(plan, prior=configurations.get(TrialKey(plan.study, 0).method, ()))
 
 
 def _source(table: Table, *, higher_is_better: bool) -> Source:
@@ -140,26 +156,25 @@ def _source(table: Table, *, higher_is_better: bool) -> Source:
         for method, curves in table.methods.items()
         for curve in curves
     ]
-    earlier = Earlier(
-        sweep=table.task, task=table.task, portrait=Portrait(), higher_is_better=higher_is_better, read=lambda: trials
-    )
-    return Source(earlier, 1.0, trials)
-
-
-def _tell(task: str, prior: str, configurations: Configurations, found: Sequence[float]) -> None:
-    _emit(
-        task=task,
-        prior=prior,
-        repeats=len(found),
-        configurations=sum(map(len, configurations.values())),
-        cost_fraction=statistics.fmean(found),
-        cost_error=statistics.stdev(found) / math.sqrt(len(found)) if len(found) > 1 else None,
-        never=sum(one == 1.0 for one in found) / len(found),
+    name, portrait = table.task, Portrait()
+    return Source(
+        Earlier(sweep=name, task=name, portrait=portrait, higher_is_better=higher_is_better, read=lambda: trials),
+        1.0,
+        trials,
     )
 
 
-def _emit(**fields: Any) -> None:
-    print(json.dumps(fields), flush=True)
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--curves", nargs="+", type=Path, default=sorted(CURVES.glob("*.parquet")), metavar="FILE")
+    parser.add_argument("--repeats", type=int, default=100)
+    parser.add_argument("--budget", type=float, default=0.25, help="share of the table's cost")
+    parser.add_argument("--lanes", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=2)
+    asked = parser.parse_args()
+    if len(asked.curves) < 2:
+        parser.error(f"needs the tables of two tasks or more in {CURVES.name}; record them, or name some with --curves")
+    return asked
 
 
 if __name__ == "__main__":
