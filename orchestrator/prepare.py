@@ -107,4 +107,5 @@ def _lane_setup(config: SweepConfig, storage: Storage, sweep: str, tasks: dict[s
         seed=config.seed,
         pack=pack,
         plugins=plugin_sources(config),
+        measure_pack=config.lanes.pack == "auto",
     )

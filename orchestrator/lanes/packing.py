@@ -1,57 +1,60 @@
-"""Packed steps: several trials go through the frozen layers in one pass, whatever their methods.
+"""Packed passes: several trials go through the frozen layers in one pass, whatever their methods.
 
-All trials of a lane pass the same frozen layers in the same order. Each trial's forward runs in a greenlet. At a
+All trials of a lane pass the same frozen layers in the same order. Each trial's part runs in a greenlet. At a
 frozen layer it hands over its rows and waits; when every trial waits or has finished, the earliest layer that anyone
-waits at runs once, on the rows of all who wait there. Rows are ``batch x tokens``, so no padding is needed. The
-losses are summed, so that one backward pass does the same for the gradients.
+waits at runs once, for all who wait there. Rows are ``batch x tokens``, so no padding is needed. Where the parts are
+forwards of a step, the losses are summed, so that one backward pass does the same for the gradients.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 from greenlet import getcurrent, greenlet
 from torch import Tensor
 
 from orchestrator.backbone.frozen import FrozenLinear, products_by
-from orchestrator.lanes.random import RandomStream
+from orchestrator.lanes.products import shared_product
+from orchestrator.lanes.thread_state import ThreadState, ThreadStates, switching
 
-Forward = Callable[[], Tensor]
+ResultT = TypeVar("ResultT")
 
 
 @dataclass
-class Turn:
-    """One trial's forward within a packed pass: its loss, or what it raised."""
+class Turn(Generic[ResultT]):
+    """One trial's part in a packed pass: what it came to, or what it raised."""
 
-    forward: Forward
-    loss: Tensor | None = None
+    call: Callable[[], ResultT]
+    result: ResultT | None = None
     error: Exception | None = None
 
 
-def packed_forward(forwards: Sequence[Forward]) -> list[Turn]:
-    """Run the forwards in lockstep.
+def in_lockstep(calls: Sequence[Callable[[], ResultT]]) -> list[Turn[ResultT]]:
+    """Run the calls in lockstep.
 
-    Every trial keeps its own random stream and gradient mode: what a forward has left at a frozen layer is put back
-    when it goes on. An error in one forward ends that one alone.
+    Every trial keeps its own random stream, gradient and inference mode, and autocast: what a call has left at a
+    frozen layer is put back when it goes on. An error in one call ends that one alone. All of them train, or none.
 
     Raises:
-        Exception: what a shared product raised; no forward is then half-way.
+        Exception: what a shared product raised; no call is then half-way.
     """
-    turns = [Turn(forward) for forward in forwards]
-    hub = _Hub(turns)
-    with products_by(hub.product):
-        hub.run()
+    turns = [Turn(call) for call in calls]
+    with switching() as states:
+        hub = _Hub(turns, states)
+        with products_by(hub.product):
+            hub.run()
     return turns
 
 
 class _Hub:
-    def __init__(self, turns: list[Turn]) -> None:
-        self._turns = turns
-        self._greenlets = [greenlet(turn.forward) for turn in turns]
-        self._random = [RandomStream.here()] * len(turns)
-        self._gradients = [torch.is_grad_enabled()] * len(turns)
+    def __init__(self, turns: Sequence[Turn[Any]], states: ThreadStates) -> None:
+        self._turns, self._switch = turns, states
+        self._greenlets = [greenlet(turn.call) for turn in turns]
+        self._own = ThreadState.here()
+        self._states = [self._own] * len(turns)
         self._waiting: dict[int, tuple[FrozenLinear, Tensor]] = {}
         self._main = getcurrent()
 
@@ -66,46 +69,39 @@ class _Hub:
         return without.detach()
 
     def run(self) -> None:
-        """Until every forward has ended."""
+        """Until every call has ended."""
         try:
             for k in range(len(self._turns)):
                 self._resume(k)
             while self._waiting:
                 self._serve()
         finally:
+            self._switch.enter(self._own)
             for one in self._greenlets:
                 if one:
                     one.throw()
 
     def _serve(self) -> None:
         """Run the earliest layer that anyone waits at, once for all who wait there."""
+        self._switch.enter(self._own)
         layer = min((layer for layer, _ in self._waiting.values()), key=lambda found: found.position)
         here = [k for k, (other, _) in self._waiting.items() if other.frozen is layer.frozen]
         inputs = [self._waiting.pop(k)[1] for k in here]
-        if len(here) == 1:
-            self._resume(here[0], layer.product(inputs[0]))
-            return
-        rows = [x.reshape(-1, x.shape[-1]) for x in inputs]
-        common = rows[0].dtype if all(r.dtype == rows[0].dtype for r in rows) else torch.float32
-        out = layer.product(torch.cat([r.to(common) for r in rows]))
-        for k, x, part in zip(here, inputs, out.split([len(r) for r in rows]), strict=True):
-            self._resume(k, part.reshape(*x.shape[:-1], -1).to(x.dtype))
+        for k, product in zip(here, shared_product(layer.frozen, layer.compute_dtype, inputs), strict=True):
+            self._resume(k, product)
 
     def _resume(self, k: int, *value: Tensor) -> None:
         """Give trial ``k`` the turn until it waits again, ends or raises."""
-        turn, mine, gradients = self._turns[k], RandomStream.here(), torch.is_grad_enabled()
-        self._random[k].resume()
-        torch.set_grad_enabled(self._gradients[k])
+        turn = self._turns[k]
+        self._switch.enter(self._states[k])
         try:
             answer = self._greenlets[k].switch(*value)
         except Exception as error:  # the trial's own; its neighbours go on
             turn.error = error
             return
         finally:
-            self._random[k], self._gradients[k] = RandomStream.here(), torch.is_grad_enabled()
-            mine.resume()
-            torch.set_grad_enabled(gradients)
+            self._states[k] = ThreadState.here()
         if self._greenlets[k].dead:
-            turn.loss = answer
+            turn.result = answer
         else:
             self._waiting[k] = answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -18,12 +19,12 @@ class RandomStream:
     @classmethod
     def here(cls) -> RandomStream:
         """As they stand now."""
-        return cls(torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None)
+        return cls(torch.default_generator.get_state(), torch.cuda.get_rng_state() if _on_gpu() else None)
 
     def resume(self) -> None:
         """Put the generators where they stood."""
-        torch.set_rng_state(self.cpu)
-        if self.cuda is not None and torch.cuda.is_available():
+        torch.default_generator.set_state(self.cpu)
+        if self.cuda is not None and _on_gpu():
             torch.cuda.set_rng_state(self.cuda)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -34,3 +35,9 @@ class RandomStream:
     def from_tensors(cls, tensors: dict[str, Tensor]) -> RandomStream:
         """From a checkpoint; a GPU's stream that it lacks begins where this one stands."""
         return cls(tensors["random:cpu"], tensors.get("random:cuda", cls.here().cuda))
+
+
+@cache
+def _on_gpu() -> bool:
+    """Asked once, since streams change at every switch between the trials of a pack."""
+    return torch.cuda.is_available()

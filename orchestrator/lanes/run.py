@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from methods._base import Attached, Hyperparameters
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.config import Training
 from orchestrator.lanes.facts import MemoryGauge, held_bytes
+from orchestrator.lanes.micro_batches import parts
 from orchestrator.lanes.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
 from orchestrator.lanes.random import RandomStream
 from orchestrator.lanes.rows import TaskRows
@@ -60,7 +62,10 @@ class TrialRun:
         begin = time.perf_counter()
         self._memory = MemoryGauge()
         self.job, self.rows, self.step = job, rows, 0
+        self.tokens, self.alone_bytes = 0, 0.0
         self._training, self._sources = training, tuple(sources.values())
+        self._parts: deque[tuple[dict[str, Tensor], float]] = deque()
+        self._micro_batches = 1
         self._scored: dict[str, Evaluation] = {}
         spec = methods.get(job.trial.method)
         self.trains = spec.trains
@@ -82,6 +87,7 @@ class TrialRun:
             "train_seconds": 0.0,
             "evaluation_seconds": 0.0,
             "peak_memory_bytes": 0.0,
+            "micro_batches": 1.0,
             "mergeable": float(self.attached.merge is not None),
         }
         self._seek(0)
@@ -91,20 +97,39 @@ class TrialRun:
         self._memory = MemoryGauge(held_bytes(self.attached, self._optimizer))
 
     def forward(self) -> Tensor:
-        """The loss of the next batch, a scalar with gradient history."""
-        self._before = self._random
+        """The loss of the next batch, a scalar with gradient history.
+
+        Where memory is short, that of its next part, by its weight: as long as the step is :attr:`unfinished`, the
+        next part is to follow once this one's graph is gone.
+        """
+        if not self._parts:
+            self._begin_step()
+        batch, weight = self._parts.popleft()
         self._random.resume()
         self.attached.train(True)
-        loss = self.rows.type.loss(self.attached.module, self._next_batch())
+        loss = self.rows.type.loss(self.attached.module, batch)
         if self.attached.penalty:
             loss = loss + self.attached.penalty()
         self._random = RandomStream.here()
         self._note_memory()
-        return loss
+        return loss if weight == 1 else loss * weight
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether parts of the batch are still to come."""
+        return bool(self._parts)
+
+    def halve(self) -> bool:
+        """From the next step on, train a batch in twice as many parts. Returns whether it can be parted further."""
+        if self._micro_batches >= self.params.batch_size:
+            return False
+        self._micro_batches *= 2
+        return True
 
     def rewind(self) -> None:
         """Forget an unfinished step, so that it can be done again."""
         self._optimizer.zero_grad(set_to_none=True)
+        self._parts.clear()
         self._random = self._before
         self._seek(self.step)
 
@@ -122,9 +147,11 @@ class TrialRun:
             group["lr"] = group["peak"] * factor
         self._optimizer.step()
         self.step += 1
+        self._before = self._random
         if self.attached.on_step:
             self.attached.on_step(self.step, self.job.total)
         self._note_memory()
+        self.alone_bytes = self.alone_bytes or self._memory.peak
         self._optimizer.zero_grad(set_to_none=True)
 
     def evaluate(self, split: str) -> Evaluation:
@@ -164,6 +191,7 @@ class TrialRun:
         """Continue from what :meth:`save` wrote."""
         state = json.loads((folder / "state.json").read_text())
         self.step, self.facts = state["step"], state["facts"]
+        self._micro_batches = int(self.facts.get("micro_batches", 1))
         tensors = load_file(folder / "state.safetensors") if (folder / "state.safetensors").exists() else {}
         if not tensors:
             self.attached.load(folder / "adapter")
@@ -188,6 +216,13 @@ class TrialRun:
         groups = groups or [{"params": [nn.Parameter(torch.zeros(0))], "peak": 0.0}]  # torch refuses an empty list
         own = self.params
         return make_optimizer(self.attached.optimizer, groups, own.learning_rate, own.weight_decay)
+
+    def _begin_step(self) -> None:
+        batch = self._next_batch()
+        self._before = self._random
+        self.tokens = batch["input_ids"].numel()
+        self._parts.extend(parts(batch, min(self._micro_batches, self.params.batch_size)))
+        self.facts["micro_batches"] = float(self._micro_batches)
 
     def _next_batch(self) -> dict[str, Tensor]:
         if self.step < self._source_steps:

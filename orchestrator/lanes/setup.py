@@ -47,6 +47,7 @@ class LaneSetup:
         training: limits.
         seed: of the data order, which all trials share.
         pack: how many trials a lane trains at once.
+        measure_pack: whether so many share their steps only where the lane finds that it gains.
         plugins: name and text of every method from outside.
     """
 
@@ -59,3 +60,4 @@ class LaneSetup:
     seed: int
     pack: int
     plugins: tuple[tuple[str, str], ...] = ()
+    measure_pack: bool = False

@@ -21,9 +21,10 @@ from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.errors import told
 from orchestrator.lanes.broker import LaneStatus, Signal
 from orchestrator.lanes.lane import BackboneWrittenError, Lane
-from orchestrator.lanes.packing import packed_forward
+from orchestrator.lanes.pack_sizes import PackSizes
 from orchestrator.lanes.run import TrialRun
 from orchestrator.lanes.setup import LaneSetup
+from orchestrator.lanes.step import step
 from orchestrator.trials import Answer, Job
 
 HEARTBEAT = 2.0
@@ -77,6 +78,7 @@ class _Worker:
             return
         self.dtype = compute_dtype(setup.dtype, self.device)
         self.here = self._get_ready(setup)
+        self.packs = PackSizes(setup.pack, measured=setup.measure_pack)
         self._join()
         heart = threading.Thread(target=self._beat, daemon=True)
         heart.start()
@@ -138,46 +140,14 @@ class _Worker:
         return True
 
     def _step(self) -> None:
-        """One optimizer step of every active trial, together."""
-        runs = [run for run in self.active if run.step < run.job.stop]
-        if not runs:
-            return
+        """One optimizer step of every active trial, of as many together as gains."""
         begin = time.perf_counter()
-        losses = self._together(runs) if len(runs) > 1 else self._alone(runs[0])
-        for run, loss in losses:
-            try:
-                run.finish_step(loss)
-            except Exception as error:
-                self._fail(run, error)
-        for run in runs:
-            run.facts["train_seconds"] += (time.perf_counter() - begin) / len(runs)
-
-    def _together(self, runs: list[TrialRun]) -> list[tuple[TrialRun, torch.Tensor]]:
-        try:
-            turns = packed_forward([run.forward for run in runs])
-            fine = [(run, turn.loss) for run, turn in zip(runs, turns, strict=True) if turn.loss is not None]
-            torch.stack([loss for _, loss in fine]).sum().backward() if fine else None
-        except Exception:
-            log.warning("a packed step failed and is repeated trial by trial:\n%s", traceback.format_exc())
-            return self._one_by_one(runs)
-        for run, turn in zip(runs, turns, strict=True):
-            if turn.error:
-                self._fail(run, turn.error)
-        return fine
-
-    def _one_by_one(self, runs: list[TrialRun]) -> list[tuple[TrialRun, torch.Tensor]]:
-        for run in runs:
-            run.rewind()
-        return [pair for run in runs for pair in self._alone(run)]
-
-    def _alone(self, run: TrialRun) -> list[tuple[TrialRun, torch.Tensor]]:
-        try:
-            loss = run.forward()
-            loss.backward()
-        except Exception as error:
+        groups = self.packs.groups([run for run in self.active if run.step < run.job.stop])
+        failed = [failure for runs in groups for failure in step(runs)]
+        for run, error in failed:
             self._fail(run, error)
-            return []
-        return [(run, loss)]
+        if not failed:
+            self.packs.note(time.perf_counter() - begin)
 
     def _finish_reached(self) -> None:
         for run in [run for run in self.active if run.step >= run.job.stop]:

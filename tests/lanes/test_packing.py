@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +11,11 @@ from torch import Tensor
 import methods
 from methods._base import MethodError
 from orchestrator.backbone import frozen
-from orchestrator.backbone.frozen import FrozenLinear
-from orchestrator.lanes.packing import Turn, packed_forward
+from orchestrator.backbone.frozen import FrozenLinear, FrozenProduct
+from orchestrator.backbone.weights import PlainWeight
+from orchestrator.lanes import packing
+from orchestrator.lanes.packing import Turn, in_lockstep
+from orchestrator.lanes.products import CHUNK, shared_product
 from orchestrator.lanes.run import TrialRun
 
 from .conftest import Lab, state, train
@@ -44,9 +48,9 @@ def gradients(run: TrialRun) -> dict[str, Tensor]:
     return {n: p.grad.clone() for n, p in run.attached.trainable().items() if p.grad is not None}
 
 
-def packed(runs: list[TrialRun]) -> list[Turn]:
-    turns = packed_forward([run.forward for run in runs])
-    torch.stack([turn.loss for turn in turns if turn.loss is not None]).sum().backward()
+def packed(runs: list[TrialRun]) -> list[Turn[Tensor]]:
+    turns = in_lockstep([run.forward for run in runs])
+    torch.stack([turn.result for turn in turns if turn.result is not None]).sum().backward()
     return turns
 
 
@@ -54,13 +58,13 @@ def packed(runs: list[TrialRun]) -> list[Turn]:
 def widths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Rows of every product that is really computed."""
     seen: list[int] = []
-    product = FrozenLinear.product
+    product = packing.shared_product
 
-    def counted(layer: FrozenLinear, x: Tensor) -> Tensor:
-        seen.append(x.numel() // x.shape[-1])
-        return product(layer, x)
+    def counted(weight: Any, dtype: torch.dtype, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        seen.append(sum(x.numel() // x.shape[-1] for x in inputs))
+        return product(weight, dtype, inputs)
 
-    monkeypatch.setattr(FrozenLinear, "product", counted)
+    monkeypatch.setattr(packing, "shared_product", counted)
     return seen
 
 
@@ -80,7 +84,7 @@ def test_packed_trials_equal_each_alone(make_lab: Callable[[str], Lab], kind: st
         turns = packed(together)
         for method, run, turn, (loss, expected) in zip(pack, together, turns, solo, strict=True):
             assert turn.error is None, method
-            torch.testing.assert_close(turn.loss, loss, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(turn.result, loss, rtol=1e-5, atol=1e-6)
             found = gradients(run)
             assert found.keys() == expected.keys()
             for name, gradient in expected.items():
@@ -89,8 +93,8 @@ def test_packed_trials_equal_each_alone(make_lab: Callable[[str], Lab], kind: st
         for run, (loss, _) in zip(alone, solo, strict=True):
             run.finish_step(loss)
         for run, turn in zip(together, turns, strict=True):
-            assert turn.loss is not None
-            run.finish_step(turn.loss)
+            assert turn.result is not None
+            run.finish_step(turn.result)
 
 
 def test_trials_share_the_passes_through_the_frozen_layers(lab: Lab, widths: list[int]) -> None:
@@ -98,11 +102,11 @@ def test_trials_share_the_passes_through_the_frozen_layers(lab: Lab, widths: lis
     rows = []
     for run in begin(lab, ("lora", "ia3", "adapter")):
         widths.clear()
-        run.forward()
+        in_lockstep([run.forward])
         rows.append(sum(widths))
         passes = len(widths)
     widths.clear()
-    packed_forward([run.forward for run in runs])
+    in_lockstep([run.forward for run in runs])
     assert len(widths) == passes
     assert sum(widths) == sum(rows)
 
@@ -116,8 +120,8 @@ def test_every_trial_keeps_its_own_random_stream(lab: Lab) -> None:
         others = [lab.run(method, number) for number, method in enumerate(neighbours, 1)]
         for _ in range(2):
             turns = packed([*others, run])
-            assert turns[-1].loss is not None
-            run.finish_step(turns[-1].loss)
+            assert turns[-1].result is not None
+            run.finish_step(turns[-1].result)
         assert torch.equal(run._random.cpu, alone._random.cpu)
 
 
@@ -132,16 +136,16 @@ def test_an_error_in_one_forward_ends_that_one_alone(lab: Lab) -> None:
     layer.register_forward_pre_hook(fail)
     turns = packed([runs[0], broken, *runs[1:]])
     assert str(turns[1].error) == "out of luck"
-    assert turns[1].loss is None
+    assert turns[1].result is None
     for turn, run in zip([turns[0], *turns[2:]], alone, strict=True):
-        torch.testing.assert_close(turn.loss, run.forward(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(turn.result, run.forward(), rtol=1e-5, atol=1e-6)
 
 
 def test_a_forward_that_ends_at_once_is_no_trouble(lab: Lab) -> None:
     run = lab.run("lora")
-    turns = packed_forward([lambda: torch.tensor(1.0), run.forward])
-    assert turns[0].loss == torch.tensor(1.0)
-    torch.testing.assert_close(turns[1].loss, lab.run("lora").forward())
+    turns = in_lockstep([lambda: torch.tensor(1.0), run.forward])
+    assert turns[0].result == torch.tensor(1.0)
+    torch.testing.assert_close(turns[1].result, lab.run("lora").forward())
 
 
 def test_an_error_in_a_shared_product_surfaces_and_leaves_no_forward_half_way(
@@ -161,18 +165,18 @@ def test_an_error_in_a_shared_product_surfaces_and_leaves_no_forward_half_way(
         return forward
 
     calls = 0
-    product = FrozenLinear.product
+    product = packing.shared_product
 
-    def fail(layer: FrozenLinear, x: Tensor) -> Tensor:
+    def fail(*arguments: Any) -> tuple[Tensor, ...]:
         nonlocal calls
         calls += 1
         if calls == 3:
             raise torch.OutOfMemoryError("no room")
-        return product(layer, x)
+        return product(*arguments)
 
-    monkeypatch.setattr(FrozenLinear, "product", fail)
+    monkeypatch.setattr(packing, "shared_product", fail)
     with pytest.raises(torch.OutOfMemoryError):
-        packed_forward([watched(0), watched(1)])
+        in_lockstep([watched(0), watched(1)])
     assert sorted(ended) == [0, 1], "each was unwound"
     assert frozen._product is None, "frozen layers are on their own again"
     monkeypatch.undo()
@@ -203,7 +207,7 @@ def test_gradients_switched_off_by_one_trial_stay_on_for_the_others(lab: Lab) ->
 
     for order in ([without, with_gradients], [with_gradients, without]):
         found.clear()
-        turns = packed_forward(order)
+        turns = in_lockstep(order)
         assert [turn.error for turn in turns] == [None, None]
         assert sorted(found) == [False, True]
         assert torch.is_grad_enabled()
@@ -212,5 +216,74 @@ def test_gradients_switched_off_by_one_trial_stay_on_for_the_others(lab: Lab) ->
 def test_the_caller_s_random_stream_is_left_alone(lab: Lab) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    packed_forward([run.forward for run in begin(lab, ("lora", "full"))])
+    in_lockstep([run.forward for run in begin(lab, ("lora", "full"))])
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_modes_that_one_trial_switches_are_its_own(lab: Lab) -> None:
+    """Inference mode and autocast hold across the layers where others have their turn, and only for who asked."""
+    layer = next(module for module in lab.backbone.model.modules() if isinstance(module, FrozenLinear))
+    seen: dict[str, list[tuple[bool, ...]]] = {}
+
+    def modes() -> tuple[bool, ...]:
+        return torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
+
+    def twice(name: str) -> Tensor:
+        x, found = torch.ones(2, layer.in_features), seen.setdefault(name, [])
+        for _ in range(2):
+            layer(x)
+            found.append(modes())
+        return x
+
+    def inferring() -> Tensor:
+        with torch.inference_mode():
+            return twice("inference")
+
+    def casting() -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return twice("autocast")
+
+    def failing() -> Tensor:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            twice("failing")
+            raise RuntimeError("out of luck")
+
+    calls = [inferring, lambda: twice("plain"), casting, failing]
+    expected = {"inference": (True, False, False), "plain": (False, True, False), "autocast": (False, True, True)}
+    for order in (calls, calls[::-1]):
+        seen.clear()
+        turns = in_lockstep(order)
+        assert [turn.error for turn in turns if turn.call is not failing] == [None] * 3
+        assert modes() == (False, True, False), "as the caller had them"
+        for name, mode in expected.items():
+            assert seen[name] == [mode, mode], name
+
+
+def test_modes_of_the_caller_are_those_of_every_trial(lab: Lab) -> None:
+    layer = next(module for module in lab.backbone.model.modules() if isinstance(module, FrozenLinear))
+    with torch.inference_mode():
+        turns = in_lockstep([lambda: layer(torch.ones(2, layer.in_features))] * 2)
+        assert torch.is_inference_mode_enabled()
+        assert [turn.error for turn in turns] == [None, None]
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_large_trials_are_multiplied_exactly_as_alone() -> None:
+    """In bf16 and in fp32: only rows of small trials stand in one matrix."""
+    weight = PlainWeight(torch.randn(24, 16))
+    for dtype in (torch.float32, torch.bfloat16):
+        xs = [torch.randn(rows, 8, 16, requires_grad=True) for rows in (CHUNK // 8, 1 + CHUNK // 16, CHUNK // 8)]
+        alone = [FrozenProduct.apply(x, weight, dtype) for x in xs]
+        for y, expected in zip(shared_product(weight, dtype, xs), alone, strict=True):
+            assert torch.equal(y, expected)
+
+
+def test_only_who_asks_for_gradients_gets_them() -> None:
+    weight = PlainWeight(torch.randn(24, 16))
+    xs = [torch.randn(2, 16, requires_grad=on) for on in (True, False, True)]
+    one, other, unused = shared_product(weight, torch.float32, xs)
+    assert unused.requires_grad
+    (one.sum() + other.sum()).backward()
+    torch.testing.assert_close(xs[0].grad, weight.weight.sum(dim=0).expand(2, 16))
+    assert xs[1].grad is None
+    assert xs[2].grad is None

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.lanes import lane as lane_module
+from orchestrator.lanes import packing
 from orchestrator.lanes import worker as module
 from orchestrator.lanes.broker import Broker, LaneStatus
 from orchestrator.lanes.lane import BackboneWrittenError, Lane
@@ -157,15 +157,14 @@ def test_an_error_in_a_shared_pass_is_repeated_trial_by_trial(
     site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = site(2)
-    product = FrozenLinear.product
-    wide = 100
+    product = packing.shared_product
 
-    def small(layer: FrozenLinear, x: torch.Tensor) -> torch.Tensor:
-        if x.requires_grad and x.dim() == 2 and len(x) > wide:  # rows of both: more than there is room for
+    def small(weight: Any, dtype: torch.dtype, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        if len(inputs) > 1 and any(x.requires_grad for x in inputs):  # of both: more than there is room for
             raise torch.OutOfMemoryError("no room")
-        return product(layer, x)
+        return product(weight, dtype, inputs)
 
-    monkeypatch.setattr(FrozenLinear, "product", small)
+    monkeypatch.setattr(packing, "shared_product", small)
     jobs = [lab.job("lora", number, batch_size=8) for number in range(2)]
     waiting = here.submit(*jobs)
     until(lambda: here.broker.status()[1] == 2)

@@ -18,7 +18,7 @@ from methods.prefix import PrefixParams
 from methods.prompt import PromptParams
 from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.backbone.skeleton import skeleton
-from orchestrator.lanes.packing import packed_forward
+from orchestrator.lanes.packing import in_lockstep
 
 pytestmark = pytest.mark.filterwarnings(
     # peft 0.21 still asks transformers 5 by its old name when it attaches or loads an adapter
@@ -254,9 +254,9 @@ def test_deep_prompts_in_a_pack_equal_each_alone(make_case):
     alone, together = trials(), trials()
     for run in alone:
         run.module(**rows).loss.backward()
-    turns = packed_forward([lambda run=run: run.module(**rows).loss for run in together])
+    turns = in_lockstep([lambda run=run: run.module(**rows).loss for run in together])
     assert [turn.error for turn in turns] == [None] * 3
-    sum(turn.loss for turn in turns).backward()
+    sum(turn.result for turn in turns).backward()
     for one, other in zip(alone, together, strict=True):
         for name, parameter in one.trainable().items():
             torch.testing.assert_close(other.trainable()[name].grad, parameter.grad, atol=1e-6, rtol=1e-5)

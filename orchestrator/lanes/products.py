@@ -1,0 +1,87 @@
+"""One frozen product for the rows of several trials: the weight is unpacked once, and no row is copied twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from orchestrator.backbone.weights import FrozenWeight
+
+CHUNK = 1024
+"""Rows that are multiplied at once, at most: more fill no core better, and no longer fit beside the weight in its
+cache. A trial's own rows are never parted, so that one with many is multiplied exactly as it would be alone."""
+
+
+def shared_product(weight: FrozenWeight, dtype: torch.dtype, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """``x W^T`` for every ``x`` in ``inputs``, each of shape ``(..., in)`` and of a dtype of its own.
+
+    Args:
+        weight: of shape ``(out, in)``.
+        dtype: what to multiply in.
+        inputs: of as many trials.
+
+    Returns:
+        As many tensors of shape ``(..., out)``, each in the dtype of its input. Those of several trials may be views
+        of one tensor.
+    """
+    products: tuple[Tensor, ...] = _SharedProduct.apply(weight, dtype, *inputs)
+    return products
+
+
+class _SharedProduct(torch.autograd.Function):
+    """Gradients of ``x`` alone, and only of those that ask for one."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: FrozenWeight, dtype: torch.dtype, *inputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.weight, ctx.dtype = weight, dtype
+        ctx.set_materialize_grads(False)
+        dense = weight.dense(dtype)
+        return tuple(_multiplied(inputs, dtype, lambda rows: F.linear(rows, dense)))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        wanted = [g is not None and ctx.needs_input_grad[2 + k] for k, g in enumerate(gradients)]
+        asked = [g for g, want in zip(gradients, wanted, strict=True) if want and g is not None]
+        if not asked:
+            return None, None, *(None for _ in gradients)
+        dense = ctx.weight.dense(ctx.dtype)
+        found = _multiplied(asked, ctx.dtype, lambda rows: rows @ dense)
+        return None, None, *(next(found) if want else None for want in wanted)
+
+
+def _multiplied(inputs: Sequence[Tensor], dtype: torch.dtype, product: Any) -> Iterator[Tensor]:
+    """The product of every tensor's rows, of as many trials at once as a chunk holds."""
+    for chunk in _chunks(inputs):
+        if len(chunk) == 1:
+            yield product(chunk[0].to(dtype)).to(chunk[0].dtype)
+            continue
+        counts = [_rows(x) for x in chunk]
+        parts = product(_stacked(chunk, counts, dtype)).split(counts)
+        for x, part in zip(chunk, parts, strict=True):
+            yield part.reshape(*x.shape[:-1], -1).to(x.dtype)
+
+
+def _stacked(chunk: Sequence[Tensor], counts: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """All rows in one matrix: the cast that each needs anyway is what brings them there."""
+    rows = torch.empty(sum(counts), chunk[0].shape[-1], dtype=dtype, device=chunk[0].device)
+    for x, part in zip(chunk, rows.split(list(counts)), strict=True):
+        part.view(x.shape).copy_(x)
+    return rows
+
+
+def _chunks(inputs: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    chunk: list[Tensor] = []
+    for x in inputs:
+        if chunk and sum(map(_rows, chunk)) + _rows(x) > CHUNK:
+            yield chunk
+            chunk = []
+        chunk.append(x)
+    yield chunk
+
+
+def _rows(x: Tensor) -> int:
+    return x.numel() // x.shape[-1]
