@@ -1,0 +1,41 @@
+"""Trial after trial in one process with all cores, as ``python -m benchmarks._baseline_loop COMPARISON.json``.
+
+The checkpoint is read and quantized once for each precision of its activations; every trial has a copy of it, since
+`peft` writes into the model that it is given and bitsandbytes repacks weights when they are evaluated.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import sys
+import time
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from benchmarks._baseline_trial import load_backbone, stream, tokenized, train, with_adapter
+from benchmarks._fixed_trials import Comparison
+
+
+def main() -> None:
+    """Do all trials; one JSON line as each ends."""
+    asked = Comparison.read(Path(sys.argv[1]))
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    rows = tokenized(asked)
+
+    @cache
+    def backbone(dtype: torch.dtype) -> nn.Module:
+        return load_backbone(asked.model, len(asked.labels), dtype)
+
+    for seed, trial in enumerate(asked.trials):
+        model = with_adapter(copy.deepcopy(backbone(stream(trial.method))), trial.method, trial.params, seed)
+        found = train(model, trial.params, rows, asked.steps, seed)
+        print(json.dumps({"trial": seed, "time": time.time(), "score": found.score}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
