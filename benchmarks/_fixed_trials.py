@@ -131,7 +131,7 @@ def sweep_file(asked: Comparison, folder: Path) -> Path:
         "search_space": {method: _listed(own) for method, own in points.items()},
         "budget": {"trials": len(asked.trials)},
         "training": {"max_steps": asked.steps, "max_length": TOKENS, "validation_rows": ROWS["validation"]},
-        "search": {"first_rung": 1.0},
+        "search": {"sampler": "grid", "allocation": "round_robin", "early_stopping": False, "first_rung": 1.0},
         "selection": {"seeds": 1, "contenders": 1},
         "seed": SEED,
     }
