@@ -17,10 +17,11 @@ from rich.text import Text
 from orchestrator.config import Budget
 from orchestrator.plan import SweepPlan, TaskPlan
 from orchestrator.quantities import duration
-from orchestrator.sweep import Snapshot
+from orchestrator.snapshots import Snapshot
 from orchestrator.trials import TrialRecord
 
 PLAIN_INTERVAL = 10.0
+UNDER_WAY = ("running", "paused")
 
 
 class SweepDisplay:
@@ -73,7 +74,7 @@ class SweepDisplay:
 
     def _progress(self, snapshot: Snapshot) -> str:
         budget = self._plan.config.budget
-        ended = sum(r.state != "running" for r in snapshot.trials)
+        ended = sum(r.state not in UNDER_WAY for r in snapshot.trials)
         trials = f"{ended}/{budget.trials} trials" if budget.trials else f"{ended} trials"
         parts = [trials, f"{duration(snapshot.elapsed)} elapsed"]
         spent = fraction_spent(snapshot, budget, self._plan.rungs[-1])
@@ -128,15 +129,15 @@ def _method_row(own: list[TrialRecord], best: float) -> tuple[str, str, str, str
 
 
 def fraction_spent(snapshot: Snapshot, budget: Budget, steps: int) -> float:
-    """How much of the tightest limit is spent, in 0..1; a running trial counts by its last rung of ``steps``."""
+    """How much of the tightest limit is spent, in 0..1; a trial under way counts by its last rung of ``steps``."""
     shares = [0.0]
     if budget.trials:
-        done = sum(r.step / steps if r.state == "running" else 1.0 for r in snapshot.trials)
+        done = sum(r.step / steps if r.state in UNDER_WAY else 1.0 for r in snapshot.trials)
         shares.append(done / budget.trials)
     if budget.wall_time:
         shares.append(snapshot.elapsed / budget.wall_time)
-    if budget.lane_hours:
-        shares.append(snapshot.lane_seconds / 3600 / budget.lane_hours)
+    if budget.lane_seconds:
+        shares.append(snapshot.lane_seconds / budget.lane_seconds)
     return min(1.0, max(shares))
 
 

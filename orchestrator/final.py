@@ -17,11 +17,11 @@ from orchestrator.errors import SweepError
 from orchestrator.finalist import Finalist, Role, Scored, TaskOutcome
 from orchestrator.judging import Judge
 from orchestrator.plan import SweepPlan
+from orchestrator.search.plans import EventLog
 from orchestrator.selection.choose import Finalists, finalists
 from orchestrator.selection.contention import Contention, contention
 from orchestrator.selection.overall import overall
 from orchestrator.storage import Storage
-from orchestrator.tracking.journal import Journal
 from orchestrator.trials import Answer, Job, TrialRecord, checkpoint_path, trial_seed
 
 __all__ = ["TEST_FILE", "Finalist", "Role", "Scored", "TaskOutcome", "play_final", "read_predictions"]
@@ -31,7 +31,7 @@ ENOUGH_SEEDS = 2
 
 
 def play_final(
-    plan: SweepPlan, records: tuple[TrialRecord, ...], run: Run, storage: Storage, journal: Journal
+    plan: SweepPlan, records: tuple[TrialRecord, ...], run: Run, storage: Storage, journal: EventLog
 ) -> dict[str, TaskOutcome]:
     """Train and score every task's finalists, on all lanes at once, and name the winners.
 
@@ -182,7 +182,7 @@ class _Final:
         )
 
 
-def _note(journal: Journal, outcome: TaskOutcome) -> None:
+def _note(journal: EventLog, outcome: TaskOutcome) -> None:
     """Every look at the test split, the kept checkpoint of a method last; then the selection."""
     for one in outcome.finalists:
         for scored in sorted(one.scored, key=lambda s: s.checkpoint == one.checkpoint):

@@ -146,6 +146,11 @@ class TrialRecord:
         return (self.step, self.value if higher_is_better else -self.value)
 
 
+def lane_seconds(facts: Mapping[str, float]) -> float:
+    """Lane time that a trial has cost since it began: all of it, in whichever lanes."""
+    return sum(facts.get(f"{kind}_seconds", 0.0) for kind in ("attach", "train", "evaluation"))
+
+
 def trial_seed(seed: int, trial: TrialKey, retraining: int | None = None) -> int:
     """A trial's own seed, or that of one of its retrainings; the same in every run of the same sweep."""
     name = str(trial) if retraining is None else f"{trial}/seed-{retraining}"

@@ -49,17 +49,22 @@ def main() -> NoReturn:
     except SweepError as error:
         if debug:
             raise
-        _fail(1, f"peft-sweep: {error}")
+        _fail(1, f"peft-sweep: {error}", *_notes(error))
     except Exception as error:
         if debug:
             raise
-        _fail(1, f"peft-sweep: unexpected {told(error)}", "run it again with --debug for all of it")
+        _fail(1, f"peft-sweep: unexpected {told(error)}", "run it again with --debug for all of it", *_notes(error))
     sys.exit(0)
 
 
 def print_json(value: Any) -> None:
     """Print JSON that any reader takes: numbers that are none become null."""
     typer.echo(json.dumps(finite(value), indent=2, default=str, allow_nan=False))
+
+
+def _notes(error: Exception) -> list[str]:
+    """How to go on, where somebody knew it."""
+    return getattr(error, "__notes__", [])
 
 
 def _fail(code: int, *lines: str) -> NoReturn:

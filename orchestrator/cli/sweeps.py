@@ -1,4 +1,4 @@
-"""``demo``, ``run``, ``plan`` and ``schema``: what is done with a sweep.yaml."""
+"""``demo``, ``run``, ``resume``, ``plan`` and ``schema``: what is done with a sweep.yaml."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ Address = Annotated[
     typer.Option(help="Ray cluster to run in, as auto or HOST:PORT; RAY_ADDRESS does the same. Alone otherwise."),
 ]
 
+Sweep = Annotated[
+    str, typer.Argument(metavar="SWEEP", help="A sweep's name, as in sweeps/, the beginning of one, or its folder.")
+]
+
 
 @app.command()
 def demo(as_json: AsJson = False) -> None:
@@ -27,6 +31,36 @@ def demo(as_json: AsJson = False) -> None:
 def run(config: ConfigFile, address: Address = None, as_json: AsJson = False) -> None:
     """Run a sweep: train methods against each other, score the best once on the test split, register the champion."""
     _run(config, address, as_json)
+
+
+@app.command()
+def resume(
+    sweep: Sweep,
+    config: Annotated[
+        Path | None, typer.Option(help="Its SWEEP.yaml, if that holds passwords: they are kept nowhere else.")
+    ] = None,
+    address: Address = None,
+    storage: Annotated[str, typer.Option(help="Where the sweeps are: storage in sweep.yaml.")] = "sweeps",
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a sweep that was stopped, or whose driver died: no trial is lost, and what was done is not repeated.
+
+    Data, backbone and search spaces must be what they were. Time and trials that were spent count.
+    """
+    from orchestrator.cluster import check_address
+
+    address = check_address(address)
+    from orchestrator.resume import taken_up
+
+    with taken_up(sweep, storage) as past:
+        from orchestrator.views.resume import finished_json, print_finished, watch_resumed
+
+        if past.finished:
+            print_json(finished_json(past)) if as_json else print_finished(past, storage)
+            return
+        typer.echo(f"{past.sweep}: reading data and trying the methods on the architecture ...", err=True)
+        outcome, made = watch_resumed(past, config, address)
+    _end(outcome, made, as_json)
 
 
 @app.command()
@@ -51,9 +85,14 @@ def _run(config: Path, address: str | None, as_json: bool) -> None:
 
     address = check_address(address)
     made = _make_plan(config)
-    from orchestrator.views.run import outcome_json, print_outcome, watch_sweep
+    from orchestrator.views.run import watch_sweep
 
-    outcome = watch_sweep(made, address)
+    _end(watch_sweep(made, address), made, as_json)
+
+
+def _end(outcome: Any, made: Any, as_json: bool) -> None:
+    from orchestrator.views.run import outcome_json, print_outcome
+
     print_json(outcome_json(outcome)) if as_json else print_outcome(outcome, made.config)
     if outcome.reason == "interrupted":
         raise typer.Exit(130)

@@ -1,6 +1,6 @@
 """What a sweep.yaml may say, validated once; importing it loads no machine-learning library."""
 
-from orchestrator.config.load import json_schema, load_config
+from orchestrator.config.load import config_of, json_schema, load_config
 from orchestrator.config.models import (
     BackboneConfig,
     Budget,
@@ -31,6 +31,7 @@ __all__ = [
     "SweepConfig",
     "Task",
     "Training",
+    "config_of",
     "json_schema",
     "load_config",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,30 @@ def load_config(path: Path) -> SweepConfig:
             str(path), [Problem("", "holds no configuration; it must be a mapping with backbone, tasks, budget")]
         )
     values.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+|^[^A-Za-z0-9]+", "-", path.stem).lstrip("-._") or "sweep")
-    config, problems = _check(values, path.resolve().parent)
+    return _checked(values, path.resolve().parent, str(path), repeated)
+
+
+def config_of(values: Mapping[str, Any], base: Path, source: str) -> SweepConfig:
+    """A configuration from what :meth:`SweepConfig.resolved` made of one.
+
+    Args:
+        values: that.
+        base: the folder that relative paths start from.
+        source: where the values are from, for errors.
+
+    Raises:
+        InputError: with every problem; an older program may have allowed other keys, and files may be gone.
+    """
+    return _checked(dict(values), base, source)
+
+
+def _checked(
+    values: dict[Any, Any], base: Path, source: str, repeated: Sequence[tuple[KeyPath, str]] = ()
+) -> SweepConfig:
+    config, problems = _check(values, base)
     if config is None or repeated:
         listed = [Problem(_key_path(key), message) for key, message in (*repeated, *problems)]
-        raise InputError(str(path), listed)
+        raise InputError(source, listed)
     return config
 
 

@@ -14,7 +14,7 @@ from methods._compose_parts import methods_of
 from orchestrator.errors import InputError, Problem
 from orchestrator.plugins import method_with
 from orchestrator.storage import Storage
-from orchestrator.sweep import local_folder
+from orchestrator.sweep_folder import local_folder
 from orchestrator.tracking.bundle import ADAPTER, CARRIED, TOKENIZER, BundleBackbone
 from orchestrator.tracking.journal import Journal
 from orchestrator.trials import TrialKey, checkpoint_path

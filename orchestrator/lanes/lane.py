@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections import OrderedDict
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import ray
 import torch
 from pyarrow import parquet
+from safetensors import SafetensorError
 
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.store import fetch
+from orchestrator.errors import told
 from orchestrator.lanes.facts import latency_facts, standard_error_fact
 from orchestrator.lanes.forgetting import NeutralText
 from orchestrator.lanes.rows import TaskRows
@@ -19,6 +22,9 @@ from orchestrator.lanes.run import TrialRun
 from orchestrator.lanes.setup import LaneSetup
 from orchestrator.storage import Storage
 from orchestrator.trials import Answer, Job, checkpoint_path
+
+log = logging.getLogger(__name__)
+STATE = "state.safetensors"
 
 
 class BackboneWrittenError(RuntimeError):
@@ -44,13 +50,13 @@ class Lane:
         self.checksums: dict[str, str] = {}
 
     def begin(self, job: Job) -> TrialRun:
-        """The trial of a job, where it was left off: still warm, from its checkpoint, or fresh."""
+        """The trial of a job, where it was left off: still warm, from its checkpoint, or fresh.
+
+        One whose checkpoint is missing or damaged begins anew: the whole way to where the job ends.
+        """
         run = self._warm.pop(job.name, None)
         if run is None or run.step != job.start or run.job.params != job.params:
-            task = job.trial.task
-            run = TrialRun(job, self.backbone(task), self.rows(task), self.setup.training, self._sources(task))
-            if job.checkpoint:
-                self._restore(run, job.checkpoint)
+            run = self._restored(job) or self._fresh(job)
         run.job = job
         if job.start:
             run.go_on()
@@ -137,15 +143,38 @@ class Lane:
         own = self.setup.tasks.get(task)
         return {name: self.rows(name) for name in own.config.source_tasks} if own else {}
 
+    def _fresh(self, job: Job) -> TrialRun:
+        task = job.trial.task
+        return TrialRun(job, self.backbone(task), self.rows(task), self.setup.training, self._sources(task))
+
+    def _restored(self, job: Job) -> TrialRun | None:
+        """Where the job's checkpoint left off, if it has one that can be used."""
+        if not job.checkpoint:
+            return None
+        run = self._fresh(job)
+        try:
+            self._restore(run, job.checkpoint)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            log.warning("trial %s begins anew: %s cannot be used (%s)", job.trial, job.checkpoint, told(error))
+            return None
+        return run
+
     def _restore(self, run: TrialRun, checkpoint: str) -> None:
         path = f"{self.setup.sweep}/{checkpoint}"
         if self._storage.is_local:
-            run.restore(self._storage.local(path))
+            _restore(run, self._storage.local(path))
             return
         with tempfile.TemporaryDirectory() as folder:
             self._storage.download(path, Path(folder) / "step")
-            run.restore(Path(folder) / "step")
+            _restore(run, Path(folder) / "step")
 
     def _prove_unchanged(self, task: str) -> None:
         if self._backbones[task].checksum() != self.checksums[task]:
             raise BackboneWrittenError("it wrote to the shared backbone")
+
+
+def _restore(run: TrialRun, folder: Path) -> None:
+    """Only a trial at its end can do without the optimizer's state."""
+    if run.job.start < run.job.total and not (folder / STATE).is_file():
+        raise FileNotFoundError(f"there is no {STATE}")
+    run.restore(folder)

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from orchestrator.report.lines import MethodLine
 from orchestrator.trials import TrialRecord
 
-VERBS = {"pruned": "stopped early", "failed": "failed", "killed": "interrupted", "running": "never ended"}
+VERBS = {
+    "pruned": "stopped early",
+    "failed": "failed",
+    "killed": "interrupted",
+    "running": "never ended",
+    "paused": "never ended",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ from typing import Any
 
 from orchestrator.selection.overall import Overall
 from orchestrator.selection.selection import Selection, selections
-from orchestrator.trials import TrialKey, TrialRecord
+from orchestrator.tracking.journal import ending
+from orchestrator.trials import State, TrialKey, TrialRecord
 
 Event = Mapping[str, Any]
 
@@ -51,9 +52,8 @@ class History:
         by_kind: dict[str, list[Event]] = {}
         for event in events:
             by_kind.setdefault(event["event"], []).append(event)
-        described, close = _last(by_kind.get("sweep")), _last(by_kind.get("close"))
+        described, close = _last(by_kind.get("sweep")), ending(events)
         every = _last(by_kind.get("selection_overall"))
-        ended = bool(close) and not _goes_on(events)
         return cls(
             name=described.get("sweep", name),
             description=described,
@@ -62,8 +62,8 @@ class History:
             selections=selections(events),
             overall=Overall.from_dict(every) if every else None,
             registered=tuple(by_kind.get("registered", ())),
-            reason=close["reason"] if ended else "unfinished",
-            message=close.get("message") or "" if ended else "",
+            reason=close["reason"] if close else "unfinished",
+            message=close.get("message") or "" if close else "",
             begin=events[0]["time"] if events else 0.0,
             end=events[-1]["time"] if events else 0.0,
         )
@@ -101,22 +101,16 @@ def _last(events: list[Event] | None) -> Event:
     return events[-1] if events else {}
 
 
-def _goes_on(events: Iterable[Event]) -> bool:
-    """Whether anything happened after the last close: the sweep was taken up again."""
-    after = False
-    for event in events:
-        after = event["event"] != "close" and (after or event["event"] in ("sweep", "trial", "rung"))
-    return after
-
-
 def _trials(events: Iterable[Event]) -> tuple[TrialRecord, ...]:
     records: dict[str, TrialRecord] = {}
     for event in events:
         match event["event"]:
             case "trial":
                 key = TrialKey.parse(event["trial"])
-                # A trial that is taken up again is told a second time.
-                records.setdefault(event["trial"], TrialRecord(key=key, params=event.get("params", {})))
+                records[event["trial"]] = TrialRecord(key=key, params=event.get("params", {}))
+            case "pause" | "promote" if event["trial"] in records:
+                state: State = "paused" if event["event"] == "pause" else "running"
+                records[event["trial"]] = replace(records[event["trial"]], state=state)
             case "rung" if event["trial"] in records:
                 records[event["trial"]] = _with_rung(records[event["trial"]], event)
             case "end" if event["trial"] in records:

@@ -1,18 +1,13 @@
 """Ray Tune's view of the Search core.
 
-Tune decides nothing here. Its searcher asks the core for trials, its scheduler hands results to the
-core, its stopper ends the run when the core is done. Tune's own ways to end a trial overlap and leave
-gaps (a stopper tells neither searcher nor scheduler; a result that says ``done`` skips the scheduler),
-so each way that exists leads to the same idempotent calls; what is still open after a run ends with
-:meth:`orchestrator.search.core.Search.close`.
-
-A result has the keys ``status`` (``done``, ``failed``, ``cancelled``), ``step``, ``value``,
-``lane_seconds``, ``metrics``, ``facts`` and ``reason``.
+Tune decides nothing here. Its searcher asks the core for pieces of work, its scheduler hands results to the core, its
+stopper ends the run when the core is done. Tune's own ways to end a trial overlap and leave gaps (a stopper tells
+neither searcher nor scheduler; a result that says ``done`` skips the scheduler), so each way that exists leads to the
+same calls of :class:`orchestrator.search.pieces.Pieces`, where only the first counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +16,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.search.core import Search
+from orchestrator.search.pieces import Pieces
 from orchestrator.search.plans import Decision
-from orchestrator.trials import TrialKey
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -36,8 +31,6 @@ _REMOVED = "Tune removed it before it ran"
 class _Live:
     """Bound to a live search. Tune copies and pickles what it is given; such a copy must not search on its own."""
 
-    _search: Search
-
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return self
 
@@ -46,41 +39,40 @@ class _Live:
 
 
 class CoreSearcher(_Live, Searcher):
-    """Asks the core for trials.
+    """Asks the core for pieces of work.
 
-    A trial's Tune configuration is ``{"study", "number", "params", "seed"}``.
+    A piece's Tune configuration is ``{"study", "number", "params", "seed", "start"}``.
 
     Args:
         search: the core; its own budget bounds the number of trials, so give Tune ``num_samples=-1``.
+        pieces: of the search; the scheduler's too.
     """
 
-    def __init__(self, search: Search) -> None:
+    def __init__(self, search: Search, pieces: Pieces) -> None:
         super().__init__()
-        self._search = search
-        self._keys: dict[str, TrialKey] = {}
+        self._search, self._pieces = search, pieces
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # Searcher.FINISHED
-        """Start a trial; called by Tune's controller whenever it has room."""
-        proposal = self._search.ask()
+        """Begin a piece; called by Tune's controller whenever it has room."""
+        proposal = self._pieces.begin(trial_id)
         if proposal is None:
             return Searcher.FINISHED if self._search.exhausted else None
-        key = self._keys[trial_id] = proposal.key
-        return {"study": key.study, "number": key.number, "params": proposal.params, "seed": proposal.seed}
+        trial = {"study": proposal.key.study, "number": proposal.key.number}
+        return {**trial, "params": proposal.params, "seed": proposal.seed, "start": proposal.start}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """End the trial, if its last result has not."""
-        key = self._keys[trial_id]
+        """End the piece, if its last result has not."""
         if error:
-            self._search.finish(key, "failed", _ERROR)
-        elif result:
-            if "step" in result:
-                deliver(self._search, key, result)
-            self._search.finish(key, "complete")
+            self._pieces.end(trial_id, "failed", _ERROR)
+        elif not result:
+            self._pieces.end(trial_id, "killed", _REMOVED)
         else:
-            self._search.finish(key, "killed", _REMOVED)
+            if "step" in result:
+                self._pieces.deliver(trial_id, result)
+            self._pieces.end(trial_id, "complete")
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the truth is Optuna's storage and the journal. Without this Tune warns."""
+        """Nothing: the truth is the journal. Without this Tune warns."""
 
     def restore(self, checkpoint_path: str) -> None:
         """A sweep is resumed by a new Tune run, never by Tune's own state.
@@ -92,29 +84,29 @@ class CoreSearcher(_Live, Searcher):
 
 
 class CoreScheduler(_Live, FIFOScheduler):
-    """Hands each result to the core and does what it says; trials run in the order they came.
+    """Hands each result to the core and does what it says; pieces run in the order they came.
 
     Args:
-        search: the core.
+        pieces: of the search; the searcher's too.
     """
 
-    def __init__(self, search: Search) -> None:
+    def __init__(self, pieces: Pieces) -> None:
         super().__init__()
-        self._search = search
+        self._pieces = pieces
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
-        """Decide what becomes of the trial."""
-        decision = deliver(self._search, _key(trial), result)
-        return TrialScheduler.STOP if decision is Decision.STOP else TrialScheduler.CONTINUE
+        """Decide what becomes of the piece; a trial that pauses ends for Tune."""
+        decision = self._pieces.deliver(trial.trial_id, result)
+        return TrialScheduler.CONTINUE if decision is Decision.CONTINUE else TrialScheduler.STOP
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
-        """Keep the error's last line, unless Tune is about to start the trial again."""
+        """Keep the error's last line, unless Tune is about to start the piece again."""
         if not trial.should_recover():
-            self._search.finish(_key(trial), "failed", _last_line(trial))
+            self._pieces.end(trial.trial_id, "failed", _last_line(trial))
 
     def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
-        """End a trial that is stopped while it waits."""
-        self._search.finish(_key(trial), "killed", _REMOVED)
+        """End a piece that is stopped while it waits."""
+        self._pieces.end(trial.trial_id, "killed", _REMOVED)
 
 
 class CoreStopper(_Live, Stopper):
@@ -136,43 +128,6 @@ class CoreStopper(_Live, Stopper):
         if self._search.wall_time_over and not self._search.closed:
             self._search.close("budget")
         return self._search.closed
-
-
-def deliver(search: Search, key: TrialKey, result: Mapping[str, Any]) -> Decision:
-    """Hand a result to the core; a second time changes nothing.
-
-    Args:
-        search: the core.
-        key: whose result.
-        result: as in the module's description, nested or flattened by Tune with slashes.
-    """
-    lane_seconds = float(result.get("lane_seconds", 0.0))
-    reason = str(result.get("reason", ""))
-    if result.get("status") == "failed":
-        search.finish(key, "failed", reason, lane_seconds)
-        return Decision.STOP
-    if result.get("status") == "cancelled":
-        search.finish(key, "killed", reason, lane_seconds)
-        return Decision.STOP
-    return search.report(
-        key,
-        int(result["step"]),
-        float(result["value"]),
-        lane_seconds,
-        _part(result, "metrics"),
-        _part(result, "facts"),
-    )
-
-
-def _part(result: Mapping[str, Any], name: str) -> dict[str, float]:
-    if isinstance(part := result.get(name), Mapping):
-        return dict(part)
-    prefix = f"{name}/"
-    return {key.removeprefix(prefix): value for key, value in result.items() if key.startswith(prefix)}
-
-
-def _key(trial: Trial) -> TrialKey:
-    return TrialKey(trial.config["study"], trial.config["number"])
 
 
 def _last_line(trial: Trial) -> str:

@@ -10,7 +10,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from orchestrator.errors import SweepError
 from orchestrator.lines import cut_torn_line, finite
 
 # An event that is lost can be told from its neighbours, except these: they are on disk before work goes on.
-_DURABLE = frozenset({"sweep", "end", "test", "selection", "registered", "close"})
+_DURABLE = frozenset({"sweep", "resume", "end", "searched", "answer", "test", "selection", "registered", "close"})
 
 
 class Journal:
@@ -86,6 +86,14 @@ def read_from(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
         events.append(_parse(line, path, offset))
         offset += len(line)
     return events, offset
+
+
+def ending(events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The ``close`` event that counts: the last, unless anything has happened since, as in a sweep that was resumed."""
+    last = None
+    for event in events:
+        last = event if event["event"] == "close" else None
+    return last
 
 
 def _parse(line: bytes, path: Path, offset: int) -> dict[str, Any]:

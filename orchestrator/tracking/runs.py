@@ -41,6 +41,7 @@ class RunWriter:
         self._experiment = ""
         self._sweep: Event = {}
         self._runs: dict[str, str] = {}
+        self._open: dict[str, None] = {}
 
     def run_id(self, key: str) -> str | None:
         """The run of a trial or, given a task's name, the task's parent run; none before its event was written."""
@@ -78,6 +79,8 @@ class RunWriter:
                 self._log(self._runs[event["task"]], tags=registered)
             case "close":
                 self._close(event)
+            case "resume":
+                self._reopen()
 
     def _begin(self, event: Event) -> None:
         self._sweep = event
@@ -124,6 +127,7 @@ class RunWriter:
         tags |= {MLFLOW_PARENT_RUN_ID: self._runs[key.task]}
         run = self._run(str(key), f"{key.method}-{key.number}", event, tags)
         self._log(run, params=flat({**event["params"], "seed": event.get("seed")}))
+        self._open[str(key)] = None
 
     def _rung(self, event: Event) -> None:
         metrics = {"value": event["value"], **event.get("facts", {})}
@@ -134,6 +138,7 @@ class RunWriter:
         run = self._runs[event["trial"]]
         self._log(run, tags={"state": event["state"], "reason": event.get("reason") or None})
         self._client.set_terminated(run, STATUS[event["state"]], end_time=milliseconds(event))
+        self._open.pop(event["trial"], None)
 
     def _test(self, event: Event) -> None:
         low, high = event["interval"]
@@ -163,9 +168,18 @@ class RunWriter:
         self._log(self._runs[event["task"]], {**metrics, **_score(best)}, tags=tags, time=event["time"])
 
     def _close(self, event: Event) -> None:
+        """The end, for now: trials that a resumed sweep may go on with are not running either."""
+        for trial in self._open:
+            self._log(self._runs[trial], tags={"state": "open"})
+            self._client.set_terminated(self._runs[trial], "KILLED", end_time=milliseconds(event))
         for task in self._sweep["tasks"]:
             self._log(self._runs[task], tags={"state": event["reason"], "reason": event.get("message") or None})
             self._client.set_terminated(self._runs[task], CLOSED[event["reason"]], end_time=milliseconds(event))
+
+    def _reopen(self) -> None:
+        for key in (*self._sweep["tasks"], *self._open):
+            self._log(self._runs[key], tags={"state": "running"})
+            self._client.update_run(self._runs[key], status="RUNNING")
 
     def _run(self, key: str, name: str, event: Event, tags: Mapping[str, str]) -> str:
         """The run of that key, created at the event's time where there is none yet, open in any case."""

@@ -4,32 +4,75 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from orchestrator.config import SweepConfig
 from orchestrator.display import SweepDisplay
 from orchestrator.finalist import Finalist, TaskOutcome
 from orchestrator.locations import mask_secrets
+from orchestrator.past import Past
 from orchestrator.plan import SweepPlan
 from orchestrator.quantities import duration, metric_name, number, size
 from orchestrator.quiet import terminal_stream
 from orchestrator.selection.overall import overall
 from orchestrator.selection.selection import Selection
-from orchestrator.sweep import Outcome, new_sweep_name, run_sweep
+from orchestrator.snapshots import Outcome, Watch
+from orchestrator.storage import Storage
+from orchestrator.sweep import run_sweep
+from orchestrator.sweep_folder import local_folder, new_sweep_name
+from orchestrator.tracking.journal import Journal
+from orchestrator.tracking.sweeps import JOURNAL
 from orchestrator.views.console import console, program
 from orchestrator.views.select import evidence_words, print_overall, score_words
+
+Run = Callable[[Watch, threading.Event], Outcome]
 
 
 def watch_sweep(plan: SweepPlan, address: str | None) -> Outcome:
     """Run a sweep under the eyes of a person: live display, and Ctrl-C ends it in good order."""
-    stop, name = threading.Event(), new_sweep_name(plan.config.name)
+    name = new_sweep_name(plan.config.name)
+    folder = local_folder(Storage.at(plan.config.storage), name)
+    return watch(
+        name, plan, folder, lambda see, stop: run_sweep(plan, sweep=name, address=address, watch=see, stop=stop)
+    )
+
+
+def watch(name: str, plan: SweepPlan, folder: Path, run: Run) -> Outcome:
+    """Run, or go on with, a sweep under the eyes of a person.
+
+    Args:
+        name: of the sweep.
+        plan: what it does.
+        folder: where its journal is.
+        run: does it, given what to call with snapshots and what will be set by Ctrl-C.
+    """
+    stop = threading.Event()
     handlers = {number: signal.signal(number, _stopper(stop)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with terminal_stream() as stream, SweepDisplay(name, plan, stream) as display:
-            return run_sweep(plan, sweep=name, address=address, watch=display.show, stop=stop)
+            return run(display.show, stop)
+    except Exception as error:
+        if hint := how_to_go_on(folder, plan.config):
+            error.add_note(hint)
+        raise
     finally:
         for number_, handler in handlers.items():
             signal.signal(number_, handler)
+
+
+def how_to_go_on(folder: Path, config: SweepConfig) -> str:
+    """The line to type that resumes a sweep; empty where there is nothing to resume."""
+    past = Past(folder.name, folder, tuple(Journal.read(folder / JOURNAL)))
+    if not past.description or past.finished or (past.search_ended and not past.has_result):
+        return ""
+    return f"continue with: {program()} resume {place_of(folder, config)}"
+
+
+def place_of(folder: Path, config: SweepConfig) -> str:
+    """What finds a sweep from here."""
+    return folder.name if config.storage == "sweeps" else str(folder)
 
 
 def _stopper(stop: threading.Event) -> Any:
@@ -47,7 +90,7 @@ def print_outcome(outcome: Outcome, config: SweepConfig) -> None:
     if outcome.reason == "interrupted":
         ended = sum(r.state in ("complete", "pruned") for r in outcome.trials)
         console.print(f"Stopped after {ended} trials. Nothing is running any more.")
-        console.print(f"  what was found so far  {outcome.folder}/journal.jsonl")
+        console.print(how_to_go_on(outcome.folder, config) or "Nothing had begun; run it again.")
         return
     for name, task in outcome.tasks.items():
         _print_task(name, task)
@@ -118,7 +161,7 @@ def _print_next(outcome: Outcome, config: SweepConfig) -> None:
     uri = mask_secrets(config.mlflow.tracking_uri)
     browse = f"{program('mlflow')} ui --backend-store-uri {uri}" if "://" in uri and not uri.startswith("http") else uri
     extra = "" if uri == "sqlite:///mlflow.db" else f" --tracking-uri {uri}"
-    place = outcome.sweep if config.storage == "sweeps" else outcome.folder
+    place = place_of(outcome.folder, config)
     if (report := outcome.folder / "report.html").exists():
         console.print(f"  report   {report}")
     else:
@@ -128,6 +171,8 @@ def _print_next(outcome: Outcome, config: SweepConfig) -> None:
         console.print(f"  use      {program()} predict {first.reference}{extra} < rows.jsonl")
         console.print(f"  check    {program()} models verify {first.reference}{extra}")
     console.print(f"  ask      {program()} select {place} --max-size 1MB")
+    if any(task.registered is None for task in outcome.tasks.values()):
+        console.print(f"  register {program()} resume {place}")
     console.print(f"  details  {outcome.folder}")
     if outcome.unmirrored:
         console.print(f"MLflow has not taken {outcome.unmirrored} events; they are in {outcome.folder}/journal.jsonl")

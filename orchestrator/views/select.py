@@ -15,7 +15,7 @@ from orchestrator.selection.limits import Limit, Limits
 from orchestrator.selection.overall import Overall
 from orchestrator.selection.recommend import COSTS, amount, cost
 from orchestrator.selection.selection import Entry, Preference, Selection, selections
-from orchestrator.tracking.journal import Journal
+from orchestrator.tracking.journal import Journal, ending
 from orchestrator.tracking.sweeps import JOURNAL, find_sweep
 from orchestrator.views.console import console, program, table
 
@@ -67,7 +67,7 @@ def asked(sweep: str, task: str, limits: Limits, prefer: str | None, storage: st
 
 
 def _ending(events: Sequence[Event]) -> str:
-    close = next((one for one in reversed(events) if one["event"] == "close"), None)
+    close = ending(events)
     return "it has not ended yet" if close is None else str(close.get("message") or close["reason"])
 
 
