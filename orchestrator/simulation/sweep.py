@@ -114,7 +114,7 @@ class Simulation:
         match kind:
             case "answer":
                 assert job is not None
-                self._answer(search, place, str(count), job)
+                self._answer(search, place, count, job)
             case "loss":
                 self._lose(place, count)
             case "silence":
@@ -123,13 +123,13 @@ class Simulation:
                 for lane in self._fleet.lanes_of(place):
                     self._join(lane)
 
-    def _answer(self, search: Searcher, lane: int, life: str, job: Job) -> None:
-        if job.id not in self._leases.heartbeat(lane, life, self.now):
-            return
+    def _answer(self, search: Searcher, lane: int, life: int, job: Job) -> None:
+        if life != self._lives[lane]:
+            return  # the lane died over it
         curve = self._curves.of(job.trial, job.params)
         seconds = curve.between(job.start, job.stop) * self._factors[lane]
         decision = search.report(job.trial, job.stop, curve.scores[job.stop], seconds)
-        self._leases.complete(lane, life, job.id)
+        self._leases.complete(lane, str(life), job.id)
         self._idle[lane] = None
         del self._jobs[job.trial]
         if decision is Decision.CONTINUE:

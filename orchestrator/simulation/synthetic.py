@@ -1,0 +1,128 @@
+"""Made-up learning curves, for sweeps of any size: they saturate, start slowly, wait on a plateau, or diverge."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+from orchestrator.search.plans import StudyPlan
+from orchestrator.simulation.curves import Curve
+from orchestrator.simulation.table import Table
+from orchestrator.trials import TrialKey
+from search_spaces._base import SearchSpace
+
+SPACE = SearchSpace(
+    distributions={
+        "learning_rate": FloatDistribution(1e-5, 1e-1, log=True),
+        "rank": CategoricalDistribution([2, 4, 8, 16, 32]),
+        "dropout": FloatDistribution(0.0, 0.3),
+    },
+    default={"learning_rate": 1e-3, "rank": 8, "dropout": 0.1},
+    sources={},
+)
+FLOOR, NOISE = 0.3, 0.01
+"""A score without training, and the standard deviation of any score around its curve."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeUp:
+    """A method whose truth is known.
+
+    Args:
+        name: of the method.
+        ceiling: its score with the best parameters after endless training.
+        shape: ``saturating`` rises at once and ever slower; a ``slow`` one shows nothing at first; a ``plateau`` is
+            left at a step that differs between trials.
+        pace: steps that it takes to come most of the way.
+        rate: its best learning rate; ten times that or more lets a trial diverge.
+        step_seconds: what a step takes.
+    """
+
+    name: str
+    ceiling: float
+    shape: Literal["saturating", "slow", "plateau"] = "saturating"
+    pace: float = 20.0
+    rate: float = 1e-3
+    step_seconds: float = 1.0
+
+
+METHODS = (
+    MadeUp(name="lora", ceiling=0.90, step_seconds=1.2),
+    MadeUp(name="adapter", ceiling=0.88, pace=15.0),
+    MadeUp(name="ia3", ceiling=0.84, rate=1e-2),
+    MadeUp(name="prefix", ceiling=0.89, shape="slow", pace=40.0, rate=1e-2),
+    MadeUp(name="prompt", ceiling=0.80, shape="slow", pace=60.0, rate=3e-2),
+    MadeUp(name="full", ceiling=0.87, shape="plateau", pace=10.0, rate=1e-4, step_seconds=3.0),
+    MadeUp(name="last_layers", ceiling=0.82, shape="plateau", rate=3e-4, step_seconds=2.0),
+    MadeUp(name="linear_probe", ceiling=0.75, pace=5.0, rate=1e-2, step_seconds=0.5),
+)
+
+
+class Synthetic:
+    """A curve for every configuration; the same seed, trial and parameters have the same curve.
+
+    Args:
+        methods: that there are.
+        rungs: optimizer steps with a score.
+        seed: of noise, plateaus and divergence.
+    """
+
+    def __init__(self, methods: Sequence[MadeUp] = METHODS, rungs: Sequence[int] = (10, 20, 40, 80), seed: int = 0):
+        self._methods = {method.name: method for method in methods}
+        self._rungs = tuple(rungs)
+        self._seed = seed
+
+    def plans(self, task: str) -> list[StudyPlan]:
+        """A study for each method."""
+        return [StudyPlan(study=f"{task}/{name}", space=SPACE, higher_is_better=True) for name in self._methods]
+
+    def of(self, key: TrialKey, params: Mapping[str, Any]) -> Curve:
+        """A trial's curve."""
+        method, draw = self._methods[key.method], random.Random(f"{self._seed}:{key}")
+        diverges = params["learning_rate"] > 10 * method.rate and draw.random() < 0.5
+        end = draw.choice(self._rungs) if diverges else math.inf
+        begin = draw.uniform(0, 0.4) * self._rungs[-1] if method.shape == "plateau" else 0.0
+        gain = max(_ceiling(method, params) - FLOOR, -FLOOR)
+        values = {step: FLOOR + gain * _risen(method, step - begin) + draw.gauss(0, NOISE) for step in self._rungs}
+        scores = {step: value if step < end else math.nan for step, value in values.items()}
+        pace = method.step_seconds * draw.uniform(0.9, 1.1)
+        seconds = {step: step * pace for step in self._rungs}
+        return Curve(method=method.name, config_id=key.number, params=params, seconds=seconds, scores=scores)
+
+    def table(self, task: str, configurations: int) -> Table:
+        """An exhaustive table of as many configurations per method, the default first and the others drawn."""
+        methods = {}
+        for method in self._methods:
+            keys = [TrialKey(f"{task}/{method}", number) for number in range(configurations)]
+            methods[method] = tuple(self.of(key, self._drawn(key)) for key in keys)
+        return Table(task, self._rungs, methods)
+
+    def _drawn(self, key: TrialKey) -> dict[str, Any]:
+        if key.number == 0:
+            return dict(SPACE.default)
+        draw = random.Random(f"{self._seed}:{key}:params")
+        return {
+            "learning_rate": 10 ** draw.uniform(-5, -1),
+            "rank": draw.choice([2, 4, 8, 16, 32]),
+            "dropout": draw.uniform(0.0, 0.3),
+        }
+
+
+def _ceiling(method: MadeUp, params: Mapping[str, Any]) -> float:
+    distance: float = math.log10(params["learning_rate"] / method.rate)
+    size: float = math.log2(params["rank"] / 8)
+    return method.ceiling - 0.08 * distance**2 - 0.05 * float(params["dropout"]) + 0.01 * size
+
+
+def _risen(method: MadeUp, steps: float) -> float:
+    """How far it has come after so many steps, from 0 to 1."""
+    if steps <= 0:
+        return 0.0
+    if method.shape == "slow":
+        return 1 / (1 + math.exp(-6 * (steps / method.pace - 0.75)))
+    return 1 - math.exp(-3 * steps / method.pace)
