@@ -96,6 +96,7 @@ class _Sweep:
             experiment=self.config.mlflow.experiment or self.config.name,
         )
         self._mirror_closed = False
+        self._told = not past.description
         self.search: Search | None = None
 
     def run(self) -> Outcome:
@@ -115,9 +116,9 @@ class _Sweep:
             except Stopped:
                 reason = "interrupted"
             except BaseException as error:
-                self.journal.append("close", reason="failed", message=str(error))
+                self._close("failed", str(error))
                 raise
-            self.journal.append("close", reason=reason, message="")
+            self._close(reason)
             self._let_mirror_finish()
         return Outcome(
             sweep=self.sweep,
@@ -164,6 +165,7 @@ class _Sweep:
             self._require_same(description)
             changed = changed_versions(self.past.description["versions"])
             self.journal.append("resume", sweep=self.sweep, changed=changed, **driver(self._began))
+            self._told = True
         else:
             self.journal.append("sweep", **description, **driver(self._began))
             if self.plan.prior:
@@ -264,6 +266,11 @@ class _Sweep:
         if self.search:
             self.search.close("interrupted" if self._stop.is_set() else "failed")
         self.crew.cancel()
+
+    def _close(self, reason: str, message: str = "") -> None:
+        """The journal's last event, unless the sweep was resumed in vain: then nothing has happened."""
+        if self._told:
+            self.journal.append("close", reason=reason, message=message)
 
     def _let_mirror_finish(self) -> None:
         """Once, however the sweep ends."""

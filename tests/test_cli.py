@@ -20,6 +20,7 @@ COMMANDS = [
     "",
     "demo",
     "run",
+    "resume",
     "plan",
     "methods",
     "schema",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from orchestrator import cli
 from orchestrator.backbone.store import Published, backbone_digest
 from orchestrator.config import load_config
 from orchestrator.description import changed_versions, describe, driver
@@ -186,3 +189,15 @@ def test_the_line_that_resumes_is_shown_where_it_helps(
     said = how_to_go_on(folder, plan.config)
     assert said.endswith(f" resume {folder}") == resumable
     assert bool(said) == resumable
+
+
+def test_a_finished_sweep_says_what_to_type_instead(tmp_path: Path) -> None:
+    begun(tmp_path, {"event": "registered", "task": "mail"}, {"event": "close", "reason": "finished"})
+    before = (tmp_path / "sweeps" / NAME / "journal.jsonl").read_bytes()
+    said = CliRunner().invoke(cli.app, ["resume", "tiny", "--storage", str(tmp_path / "sweeps")])
+    assert said.exit_code == 0
+    assert f"{NAME} is finished; nothing is left to resume." in said.output
+    assert f" report {tmp_path / 'sweeps' / NAME}" in said.output
+    asked = CliRunner().invoke(cli.app, ["resume", "tiny", "--storage", str(tmp_path / "sweeps"), "--json"])
+    assert json.loads(asked.stdout)["reason"] == "finished"
+    assert (tmp_path / "sweeps" / NAME / "journal.jsonl").read_bytes() == before

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,56 +18,128 @@ import yaml
 from .small_sweep import NOISE, ends, events, mlflow_runs, optuna_states, until, write_sweep
 
 COMMAND = [sys.executable, "-m", "orchestrator.cli"]
-LONG = {"max_steps": 100_000, "max_length": 16}
+LADDER = [50, 100, 200, 400]
+TRIALS = 8
 
 
 def environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "PEFT_SWEEP_CACHE": str(folder / "cache")}
 
 
+class Driver:
+    """A command that runs a sweep.
+
+    Args:
+        folder: where it runs.
+        arguments: of ``peft-sweep``.
+    """
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.said = folder / "said"
+        with self.said.open("w") as output:
+            self.process = subprocess.Popen(
+                [*COMMAND, *arguments],
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                text=True,
+                env=environment(folder),
+            )
+        self.family: list[psutil.Process] = []
+
+    def end(self, *, signal: int) -> str:
+        """Stop it, and return what it printed once none of its processes is left."""
+        self.family = psutil.Process(self.process.pid).children(recursive=True)
+        assert self.family
+        self.process.send_signal(signal)
+        printed, _ = self.process.communicate(timeout=120)
+        _, alive = psutil.wait_procs(self.family, timeout=60)
+        assert alive == [], "nothing is left running"
+        return printed
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                child.kill()
+            self.process.kill()
+        self.process.communicate()
+
+
 @pytest.fixture
-def started(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A sweep that would take for ever, searching."""
-    file = write_sweep(tmp_path, training=LONG, search={"first_rung": 0.0001, "reduction_factor": 100})
-    with (tmp_path / "output").open("w") as output:
-        process = subprocess.Popen(
-            [*COMMAND, "run", str(file)],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=output,
-            text=True,
-            env=environment(tmp_path),
-        )
-        yield process
-        for child in [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []:
-            child.kill()
-        process.kill()
-        process.communicate()
+def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
+    drivers: list[Driver] = []
+
+    def start(*arguments: str) -> Driver:
+        drivers.append(Driver(tmp_path, *arguments))
+        return drivers[-1]
+
+    yield start
+    for driver in drivers:
+        driver.kill()
+
+
+def rungs(found: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    return [(event["trial"], event["step"]) for event in found if event["event"] == "rung"]
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    runs = mlflow_runs(f"sqlite:///{folder / 'mlflow.db'}")
+    found = {run.data.tags["key"]: run.info.status for run in runs}
+    assert len(found) == len(runs), "each has one run"
+    return found
 
 
 @pytest.mark.ray
 @pytest.mark.filterwarnings(*NOISE)
-def test_an_interrupted_sweep_ends_in_good_order(started: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_a_sweep_that_is_stopped_and_then_killed_is_resumed_to_its_end(
+    drive: Callable[..., Driver], tmp_path: Path
+) -> None:
+    changes = {"training": {"max_steps": LADDER[-1], "max_length": 16}, "search": {"first_rung": 0.125}}
+    write_sweep(tmp_path, budget={"trials": TRIALS}, selection={"seeds": 2}, **changes)
+    first = drive("run", "sweep.yaml")
     journal = until(lambda: next((tmp_path / "sweeps").glob("*/journal.jsonl"), None))
-    until(lambda: any(event["event"] == "rung" for event in events(journal)))
-    family = psutil.Process(started.pid).children(recursive=True)
-    assert family
-    started.send_signal(signal.SIGINT)
-    said, _ = started.communicate(timeout=60)
-    assert started.returncode == 130, (tmp_path / "output").read_text()
-    assert "Stopped" in said
-    assert "Traceback" not in (tmp_path / "output").read_text()
+    until(lambda: rungs(events(journal)))
+    printed = first.end(signal=signal.SIGINT)
+    assert first.process.returncode == 130, first.said.read_text()
+    assert f" resume {journal.parent}" in printed
+    assert "Traceback" not in first.said.read_text()
+    stopped = events(journal)
+    assert (stopped[-1]["event"], stopped[-1]["reason"]) == ("close", "interrupted")
+    assert {event["state"] for event in stopped if event["event"] == "end"} <= {"complete", "pruned"}
+    assert set(statuses(tmp_path).values()) <= {"KILLED", "FINISHED"}
+
+    second = drive("resume", "tiny", "--storage", str(tmp_path / "sweeps"))
+    until(lambda: len(rungs(events(journal))) > len(rungs(stopped)))
+    refused = drive("resume", str(journal.parent))
+    refused.process.wait(timeout=120)
+    assert refused.process.returncode == 2
+    assert f"is still running (process {second.process.pid} on " in refused.said.read_text()
+    second.end(signal=signal.SIGKILL)
+    killed = events(journal)
+    assert not [event for event in killed[len(stopped) :] if event["event"] in ("close", "registered")]
+
+    third = drive("resume", str(journal.parent), "--json")
+    printed, _ = third.process.communicate(timeout=400)
+    assert third.process.returncode == 0, (journal.parent / "sweep.log").read_text()
+    outcome = json.loads(printed)
+    assert "resumed: " in third.said.read_text()
 
     found = events(journal)
-    assert (found[-1]["event"], found[-1]["reason"]) == ("close", "interrupted")
-    assert "killed" in ends(found).values()
-    assert not {"RUNNING", "WAITING"} & set(optuna_states(journal.parent).values())
-    runs = mlflow_runs(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    assert {run.info.status for run in runs} <= {"KILLED", "FINISHED"}
-    killed = {run.data.tags.get("trial_key") for run in runs if run.info.status == "KILLED"}
-    assert {trial for trial, state in ends(found).items() if state == "killed"} <= killed
-    _, alive = psutil.wait_procs(family, timeout=20)
-    assert alive == [], "nothing is left running"
+    ended = ends(found)
+    assert outcome["trials"] == ended
+    assert len(ended) == TRIALS
+    assert set(ended.values()) <= {"complete", "pruned"}
+    assert found[: len(killed)] == killed, "what happened stays as it was told"
+    assert len(set(rungs(found))) == len(rungs(found)), "no result counts twice"
+    for trial, state in ended.items():
+        steps = [step for name, step in rungs(found) if name == trial]
+        assert steps == LADDER[: len(steps)]
+        assert (steps == LADDER) == (state == "complete")
+    assert [event["event"] for event in found].count("registered") == 1
+    assert optuna_states(journal.parent) == {
+        trial: {"complete": "COMPLETE", "pruned": "PRUNED"}[state] for trial, state in ended.items()
+    }
+    assert statuses(tmp_path) == {"mail": "FINISHED", **dict.fromkeys(ended, "FINISHED")}
 
 
 def test_three_mistakes_are_three_lines_before_anything_starts(tmp_path: Path) -> None:

@@ -96,6 +96,32 @@ def test_the_parent_run_holds_config_data_and_end(story: Story, tell: Tell, uri:
     assert yaml.safe_load(Path(file).read_text())["seed"] == 0
 
 
+def test_what_was_open_does_not_run_until_the_sweep_goes_on(story: Story, tell: Tell, uri: str) -> None:
+    tell()
+    story.journal.append("trial", trial="airline/lora/1", params={"rank": 4}, seed=7)
+    story.journal.append("rung", trial="airline/lora/1", step=25, value=0.4, metrics={}, facts={})
+    story.journal.append("close", reason="interrupted", message="")
+    mirrored(story, uri).close(10)
+    before = runs(uri)
+    assert (before["airline/lora/1"].info.status, before["airline/lora/1"].data.tags["state"]) == ("KILLED", "open")
+    assert before["airline"].info.status == "KILLED"
+
+    story.journal.append("resume", sweep=SWEEP)
+    mirrored(story, uri).close(10)
+    found = {key: run.info.status for key, run in runs(uri).items()}
+    assert found == {key: run.info.status for key, run in before.items()} | dict.fromkeys(
+        ["airline", "airline/lora/1"], "RUNNING"
+    )
+
+    story.journal.append("end", trial="airline/lora/1", state="pruned", reason="behind", lane_seconds=0.0)
+    story.journal.append("close", reason="finished", message="")
+    mirrored(story, uri).close(10)
+    after = runs(uri)
+    assert (after["airline/lora/1"].info.status, after["airline"].info.status) == ("FINISHED", "FINISHED")
+    assert after["airline/lora/1"].data.tags["state"] == "pruned"
+    assert {key: run.info.run_id for key, run in after.items()} == {k: run.info.run_id for k, run in before.items()}
+
+
 def test_facts_of_the_final_are_what_runs_are_filtered_by(story: Story, tell: Tell, uri: str) -> None:
     tell()
     story.journal.append(
