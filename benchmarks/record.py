@@ -25,6 +25,7 @@ from typing import Any
 import optuna
 import pyarrow as pa
 import torch
+from optuna.distributions import CategoricalDistribution
 from pyarrow import parquet
 from pydantic import TypeAdapter
 
@@ -43,6 +44,8 @@ from orchestrator.trials import Job, TrialKey, trial_seed
 
 METHODS = ("full", "last_layers", "linear_probe", "lora", "ia3", "adapter", "prompt", "prefix")
 CONFIGURATIONS, RUNGS = 16, (10, 20, 40, 80)
+BATCH_SIZES = {"negation": (8, 16)}
+"""Where not all of a method's batch sizes are drawn: large ones cost hours and teach this task nothing new."""
 TRAINING = Training(max_steps=RUNGS[-1], max_length=64, validation_rows=768)
 CURVES = Path(__file__).with_name("curves")
 
@@ -65,7 +68,7 @@ def main() -> None:
 def _record_task(name: str, methods: list[str], configurations: int, folder: Path, out: Path) -> None:
     kept = out / f"{name}.jsonl"
     done = {(row["method"], row["config_id"]) for row in _read(kept)}
-    wanted = [(m, i, params) for i in range(configurations) for m, params in _configurations(methods, i)]
+    wanted = [(m, i, params) for i in range(configurations) for m, params in _configurations(name, methods, i)]
     missing = [one for one in wanted if one[:2] not in done]
     if missing:
         backbone, rows = _ready(name, folder)
@@ -81,15 +84,18 @@ def _record_task(name: str, methods: list[str], configurations: int, folder: Pat
     parquet.write_table(table, out / f"{name}.parquet", compression="zstd")
 
 
-def _configurations(methods: list[str], number: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def _configurations(task: str, methods: list[str], number: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Of each method, its default or the ``number``-th random draw from its space."""
     for method in methods:
         space = search_spaces.get(method)
         if number == 0:
             yield method, dict(space.default)
             continue
+        distributions = dict(space.distributions)
+        if task in BATCH_SIZES:
+            distributions["batch_size"] = CategoricalDistribution(BATCH_SIZES[task])
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1000 * METHODS.index(method) + number))
-        yield method, study.ask(dict(space.distributions)).params
+        yield method, study.ask(distributions).params
 
 
 def _ready(name: str, folder: Path) -> tuple[SharedBackbone, TaskRows]:
