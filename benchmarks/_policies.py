@@ -47,23 +47,23 @@ def _oracle(table: Table, seed: int, budget: float, clock: Clock) -> Searcher:
 
 
 def _tpe_asha(table: Table, seed: int, budget: float, clock: Clock) -> Searcher:
-    return OneStudy(table, tpe(seed), reduction=REDUCTION)
+    return OneStudy(table, tpe(seed), seed, reduction=REDUCTION)
 
 
 def _tpe_asha_defaults(table: Table, seed: int, budget: float, clock: Clock) -> Searcher:
-    return OneStudy(table, tpe(seed), reduction=REDUCTION, defaults=True)
+    return OneStudy(table, tpe(seed), seed, reduction=REDUCTION, defaults=True)
 
 
 def _tpe_asha_4(table: Table, seed: int, budget: float, clock: Clock) -> Searcher:
-    return OneStudy(table, tpe(seed), reduction=4)
+    return OneStudy(table, tpe(seed), seed, reduction=4)
 
 
 def _random_asha(table: Table, seed: int, budget: float, clock: Clock) -> Searcher:
-    return OneStudy(table, at_random(seed), reduction=REDUCTION)
+    return OneStudy(table, at_random(seed), seed, reduction=REDUCTION)
 
 
 def _random(table: Table, seed: int, budget: float, clock: Clock) -> Searcher:
-    return OneStudy(table, at_random(seed), reduction=None)
+    return OneStudy(table, at_random(seed), seed, reduction=None)
 
 
 def _hyperband(table: Table, seed: int, budget: float, clock: Clock) -> Searcher:

@@ -8,6 +8,7 @@ whatever their method (Li et al., 2020, arXiv:1810.05934).
 from __future__ import annotations
 
 import math
+import random
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -31,14 +32,18 @@ class OneStudy:
     Args:
         table: says what there is.
         sampler: proposes.
+        seed: of the order in which the methods are listed.
         reduction: one in so many goes on at a rung; ``None`` stops nobody.
         defaults: whether every method's default is tried first.
     """
 
-    def __init__(self, table: Table, sampler: BaseSampler, *, reduction: int | None, defaults: bool = False) -> None:
+    def __init__(
+        self, table: Table, sampler: BaseSampler, seed: int, *, reduction: int | None, defaults: bool = False
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._task = table.task
-        self._spaces = {method: space_of(curves) for method, curves in table.methods.items()}
+        methods = random.Random(seed).sample(list(table.methods), len(table.methods))
+        self._spaces = {method: space_of(table.methods[method]) for method in methods}
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
         self._asha = Asha(table.rungs, reduction)
         self._open: dict[TrialKey, Trial] = {}

@@ -11,8 +11,6 @@ from orchestrator.simulation.replay import Naming
 from orchestrator.simulation.table import Table
 
 Z90, Z95 = 1.645, 1.960
-ROWS = 768
-"""Validation rows behind each recorded score."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def tied(table: Table, standard_error: float | None = None) -> Tied:
 
     Args:
         table: an exhaustive search.
-        standard_error: of a score; that of a share of :data:`ROWS` rows, if left out.
+        standard_error: of a score; that of a share of the table's validation rows, if left out.
 
     Raises:
         InputError: if the best score is no share, so that its standard error has to be told.
@@ -60,18 +58,14 @@ def tied(table: Table, standard_error: float | None = None) -> Tied:
     best = {method: table.best(method) for method in table.methods}
     ordered = sorted(best, key=lambda method: -best[method])
     top = best[ordered[0]]
-    if standard_error is None:
-        standard_error = _share_error(table, top)
-    near = [method for method in ordered if top - best[method] <= Z90 * math.sqrt(2) * standard_error]
+    error = table.standard_error(top) if standard_error is None else standard_error
+    if error is None:
+        raise InputError(
+            "--curves", [Problem(table.task, f"its best score is {top:g}, no share; say --standard-error")]
+        )
+    near = [method for method in ordered if top - best[method] <= Z90 * math.sqrt(2) * error]
     most = max(1, len(ordered) // 2)
     return Tied(tuple(near[:most]), len(near) > most)
-
-
-def _share_error(table: Table, top: float) -> float:
-    if not 0 <= top <= 1:
-        problem = Problem(table.task, f"its best score is {top:g}, no share of rows; say --standard-error")
-        raise InputError("--curves", [problem])
-    return math.sqrt(top * (1 - top) / ROWS)
 
 
 def judge(table: Table, named: Sequence[Naming], good: Tied) -> Verdict:

@@ -124,7 +124,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--budgets", nargs="+", type=float, default=[0.25], metavar="SHARE",
                         help="of the table's cost; the first counts, of the others the regret is told")  # fmt: skip
     parser.add_argument("--lanes", type=int, default=2)
-    parser.add_argument("--standard-error", type=float, help="of a score; left out, of a share of 768 rows")
+    parser.add_argument("--standard-error", type=float, help="of a score; left out, that of a share of the rows")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     asked = parser.parse_args()
     if not asked.curves:

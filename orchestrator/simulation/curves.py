@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from orchestrator.trials import TrialKey
@@ -19,6 +19,7 @@ class Curve:
         params: the method's parameters, JSON values.
         seconds: since the beginning, of training and scoring, by optimizer step; they grow.
         scores: by optimizer step; higher is better. NaN where training had diverged.
+        standard_errors: of the scores, where they are known.
     """
 
     method: str
@@ -26,6 +27,7 @@ class Curve:
     params: Mapping[str, Any]
     seconds: Mapping[int, float]
     scores: Mapping[int, float]
+    standard_errors: Mapping[int, float] = field(default_factory=dict)
 
     def between(self, start: int, stop: int) -> float:
         """Seconds from a step, or from the beginning, to a later one."""

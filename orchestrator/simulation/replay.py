@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -88,7 +89,7 @@ def namings(results: list[Result]) -> list[Naming]:
 
 
 def core(allocation: Allocation | None = None, halving: Halving | None = _HALVING) -> Policy:
-    """The Search core as a policy.
+    """The Search core as a policy; the order of the methods, which is nobody's choice, is drawn.
 
     Args:
         allocation: between the methods.
@@ -96,8 +97,10 @@ def core(allocation: Allocation | None = None, halving: Halving | None = _HALVIN
     """
 
     def make(table: Table, seed: int, budget: float, clock: Callable[[], float]) -> Search:
+        plans = plans_of(table)
+        random.Random(seed).shuffle(plans)
         return Search(
-            plans_of(table),
+            plans,
             table.rungs,
             storage_path=None,
             journal=Unwritten(),

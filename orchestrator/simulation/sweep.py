@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 from orchestrator.lanes.leases import LeaseTable, dead_answer
 from orchestrator.search.plans import Decision, Proposal
+from orchestrator.search.progress import NOISE
 from orchestrator.simulation.curves import Curves
 from orchestrator.simulation.fleet import Fleet
 from orchestrator.trials import Ending, Job, TrialKey
@@ -128,7 +129,9 @@ class Simulation:
             return  # the lane died over it
         curve = self._curves.of(job.trial, job.params)
         seconds = curve.between(job.start, job.stop) * self._factors[lane]
-        decision = search.report(job.trial, job.stop, curve.scores[job.stop], seconds)
+        error = curve.standard_errors.get(job.stop)
+        facts = {} if error is None else {NOISE: error}
+        decision = search.report(job.trial, job.stop, curve.scores[job.stop], seconds, {}, facts)
         self._leases.complete(lane, str(life), job.id)
         self._idle[lane] = None
         del self._jobs[job.trial]

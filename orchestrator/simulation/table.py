@@ -19,6 +19,8 @@ from orchestrator.simulation.curves import Curve
 
 COLUMNS = ("task", "method", "config_id", "params", "step", "seconds", "score")
 RUNGS, FACTOR = 4, 2
+VALIDATION_ROWS = 768
+"""Behind every score of a table that has no column ``rows``."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +31,21 @@ class Table:
         task: its name.
         rungs: optimizer steps at which trials are judged.
         methods: the curves of each method, in the order of their numbers.
+        rows: that were scored for each score.
     """
 
     task: str
     rungs: tuple[int, ...]
     methods: Mapping[str, tuple[Curve, ...]]
+    rows: int = VALIDATION_ROWS
 
     @staticmethod
     def read(files: Iterable[Path]) -> list[Table]:
         """The tables of some files, one per task, in the order in which the tasks appear.
 
         Args:
-            files: parquet, or a JSON object per line, with the columns :data:`COLUMNS`.
+            files: parquet, or a JSON object per line, with the columns :data:`COLUMNS` and perhaps ``rows``, the number
+                of validation rows.
 
         Raises:
             InputError: if a file cannot be read, lacks a column, or holds what is no curve.
@@ -60,13 +65,14 @@ class Table:
         if it ended before.
         """
         rungs = _thinned({int(row["step"]) for row in rows})
+        scored = int(rows[0].get("rows") or VALIDATION_ROWS)
         grouped: dict[tuple[str, int], list[Mapping[str, Any]]] = defaultdict(list)
         for row in rows:
             grouped[str(row["method"]), int(row["config_id"])].append(row)
         methods: dict[str, list[Curve]] = defaultdict(list)
         for (method, number), own in sorted(grouped.items(), key=lambda one: one[0][1]):
-            methods[method].append(_curve(method, number, own, rungs))
-        return Table(task, rungs, {method: tuple(methods[method]) for method in sorted(methods)})
+            methods[method].append(_curve(method, number, own, rungs, scored))
+        return Table(task, rungs, {method: tuple(methods[method]) for method in sorted(methods)}, scored)
 
     @property
     def cost(self) -> float:
@@ -78,15 +84,25 @@ class Table:
         scores = [curve.scores[self.rungs[-1]] for curve in self.methods[method]]
         return max((score for score in scores if math.isfinite(score)), default=-math.inf)
 
+    def standard_error(self, score: float) -> float | None:
+        """That of a share of the validation rows; ``None`` if the score cannot be one."""
+        return share_error(score, self.rows)
+
     def step_seconds(self, method: str) -> float:
         """What a step of a method takes in the middle of its configurations: known before a sweep, as sizes are."""
         return statistics.median(curve.seconds[self.rungs[-1]] for curve in self.methods[method]) / self.rungs[-1]
 
 
+def share_error(score: float, rows: int) -> float | None:
+    """The standard error of a share of so many rows; ``None`` for what is no share."""
+    return math.sqrt(score * (1 - score) / rows) if 0 <= score <= 1 else None
+
+
 def _rows(file: Path) -> list[dict[str, Any]]:
     try:
         if file.suffix == ".jsonl":
-            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            lines = file.read_text(encoding="utf-8").splitlines()
+            rows = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be half written
         else:
             rows = parquet.read_table(file).to_pylist()
     except (OSError, ValueError) as error:
@@ -106,7 +122,7 @@ def _thinned(steps: set[int]) -> tuple[int, ...]:
     return tuple(kept)
 
 
-def _curve(method: str, number: int, rows: Sequence[Mapping[str, Any]], rungs: Sequence[int]) -> Curve:
+def _curve(method: str, number: int, rows: Sequence[Mapping[str, Any]], rungs: Sequence[int], scored: int) -> Curve:
     ordered = sorted(rows, key=lambda row: int(row["step"]))
     seconds, scores = {}, {}
     for rung in rungs:
@@ -117,7 +133,8 @@ def _curve(method: str, number: int, rows: Sequence[Mapping[str, Any]], rungs: S
         scores[rung] = math.nan if last is None or ended or last["score"] is None else float(last["score"])
     params = ordered[0]["params"]
     params = dict(json.loads(params) if isinstance(params, str) else params or {})
-    return Curve(method=method, config_id=number, params=params, seconds=seconds, scores=scores)
+    errors = {rung: error for rung in rungs if (error := share_error(scores[rung], scored)) is not None}
+    return Curve(method=method, config_id=number, params=params, seconds=seconds, scores=scores, standard_errors=errors)
 
 
 def _seconds(ordered: Sequence[Mapping[str, Any]], rung: int) -> float:

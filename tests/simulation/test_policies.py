@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from benchmarks import selection
+from benchmarks._policies import POLICIES
+from benchmarks._policies_between import EstimatedCostOfImprovement, HalvingOverMethods, RisingBandits
+from benchmarks._policies_hyperband import Hyperband
+from benchmarks._policies_one_study import Asha
+from benchmarks._verdicts import Tied, Verdict, interval, judge, tied
+from orchestrator.errors import InputError
+from orchestrator.search.allocation import Arm
+from orchestrator.search.plans import Decision, Proposal
+from orchestrator.simulation.replay import Naming, Result, namings, replay
+from orchestrator.simulation.synthetic import METHODS, Synthetic
+from orchestrator.simulation.table import Table
+
+TABLE = Synthetic(METHODS[:4]).table("mail", 6)
+
+
+def arm(study: str, *bests: float, cost: float = 0.0, starts: int | None = None) -> Arm:
+    return Arm(study, len(bests) if starts is None else starts, cost, 1.0, bests)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_searches_within_the_budget_and_repeats_itself(policy: str) -> None:
+    budget = 0.3 * TABLE.cost
+    results = replay(POLICIES[policy], TABLE, 5, budget, lanes=2)
+    assert results == replay(POLICIES[policy], TABLE, 5, budget, lanes=2)
+    assert 0.8 * budget < results[-1].cost <= budget
+    costs = [one.cost for one in results]
+    assert costs == sorted(costs)
+    assert any(one.step == TABLE.rungs[-1] for one in results)
+    assert len({one.method for one in results}) == (1 if policy == "oracle" else 4)
+    assert results != replay(POLICIES[policy], TABLE, 6, budget, lanes=2)
+
+
+def test_all_is_paid_for_that_was_trained() -> None:
+    results = replay(POLICIES["random"], TABLE, 0, TABLE.cost, lanes=1)
+    trained = [one for one in results if one.step == TABLE.rungs[-1]]
+    mean = TABLE.cost / sum(map(len, TABLE.methods.values()))
+    assert results[-1].cost == pytest.approx(len(trained) * mean, rel=0.3)
+
+
+def test_the_best_at_the_highest_rung_is_named() -> None:
+    told = [
+        Result(1, "a", 10, 0.9),
+        Result(2, "b", 20, 0.1),
+        Result(3, "a", 20, math.nan),
+        Result(4, "a", 10, 1.0),
+        Result(5, "c", 20, 0.2),
+        Result(6, "c", 20, 0.15),
+    ]
+    assert [(one.cost, one.method) for one in namings(told)] == [(1, "a"), (2, "b"), (5, "c")]
+
+
+def test_what_cannot_be_told_from_the_best_is_tied(make_table: Callable[..., Table]) -> None:
+    best = {"a": 0.80, "b": 0.77, "c": 0.76, "d": 0.60}
+    table = make_table({method: [[0.1, 0.1, 0.1, score]] for method, score in best.items()})
+    assert tied(table) == Tied(("a", "b"), False)  # 1.645 sqrt(2 0.8 0.2 / 768) = 0.0336
+    assert tied(table, 0.001) == Tied(("a",), False)
+    assert tied(table, 0.02) == Tied(("a", "b"), True)
+
+
+def test_a_score_that_is_no_share_needs_its_error_said(make_table: Callable[..., Table]) -> None:
+    table = make_table({"a": [[1.0, 2.0, 3.0, 40.0]], "b": [[1.0, 2.0, 3.0, 20.0]]})
+    with pytest.raises(InputError, match="--standard-error"):
+        tied(table)
+    assert tied(table, 1.0).methods == ("a",)
+
+
+def test_the_cost_counts_until_the_name_is_right_for_good(make_table: Callable[..., Table]) -> None:
+    table = make_table({"a": [[0.1, 0.1, 0.1, 0.9]], "b": [[0.1, 0.1, 0.1, 0.5]]})  # 160 seconds
+    good = tied(table)
+
+    def verdict(*named: tuple[float, str, float]) -> Verdict:
+        return judge(table, [Naming(cost, method, 80, score) for cost, method, score in named], good)
+
+    assert verdict((16, "a", 0.9)) == Verdict(True, 0.0, 0.1)
+    assert verdict((16, "a", 0.4), (32, "b", 0.5), (80, "a", 0.9)) == Verdict(True, 0.0, 0.5)
+    assert verdict((16, "a", 0.4), (32, "b", 0.5)) == Verdict(False, 0.4, 1.0)
+    assert verdict() == Verdict(False, 0.8, 1.0)
+
+
+def test_a_rate_has_its_interval() -> None:
+    assert interval(90, 100) == pytest.approx((0.826, 0.945), abs=1e-3)
+    assert interval(100, 100) == pytest.approx((0.963, 1.0), abs=1e-3)
+
+
+def test_costs_are_compared_without_the_task_kept_apart() -> None:
+    costs = {("a", "race"): 0.1, ("a", "tpe_asha"): 0.4, ("docstrings", "race"): 0.3, ("docstrings", "tpe_asha"): 0.3}
+    told = selection.compared(costs, ["a", "docstrings"])
+    assert told["ratio"] == pytest.approx(0.25)
+    assert told["held_out_ratio"] == pytest.approx(1.0)
+    assert selection.compared({("a", "race"): 0.1}, ["a"])["ratio"] is None
+
+
+def test_asha_stops_below_the_quantile_of_all_that_came_before() -> None:
+    asha = Asha((10, 20, 40, 80), 2)
+    assert [asha.goes_on(10, value) for value in (0.5, 0.4, 0.6, 0.5, 0.45)] == [True, False, True, True, False]
+    assert asha.goes_on(20, 0.0)
+    by_four = Asha((10, 20, 40, 80), 4)
+    assert [by_four.goes_on(10, value) for value in (0.5, 0.6, 0.55)] == [True, True, False]
+    assert all(by_four.goes_on(20, value) for value in (0.9, 0.1))  # no rung of its own
+
+
+def test_hyperband_halves_its_brackets() -> None:
+    search = Hyperband(TABLE, 0)
+    steps: list[list[int]] = []
+    started: dict[str, int] = {}
+    for number in range(40):
+        proposal = search.ask()
+        steps.append([number, proposal.start])
+        started[str(proposal.key)] = max(proposal.start, started.get(str(proposal.key), 0))
+        stop = next(rung for rung in TABLE.rungs if rung > proposal.start)
+        search.report(proposal.key, stop, number / 100)
+    assert [start for _, start in steps[:15]] == [0] * 8 + [10] * 4 + [20] * 2 + [40]
+    # the next bracket begins a rung higher: ceil(4 / 3 * 4) trials
+    assert [start for _, start in steps[15 : 15 + 6]] == [0] * 6
+
+
+def test_rising_bandits_drops_what_cannot_catch_up() -> None:
+    bandits = RisingBandits(budget=40.0)
+    arms = [arm("a", 0.5, 0.6, 0.7, 0.8, cost=4), arm("b", 0.3, 0.3, 0.3, 0.3, cost=4, starts=1)]
+    assert bandits.choose(arms, {"a", "b"}) == "a"  # b has stood still
+    rising = [arm("a", 0.5, 0.6, 0.7, 0.8, cost=4), arm("b", 0.1, 0.2, 0.3, 0.4, cost=4, starts=1)]
+    assert RisingBandits(budget=40.0).choose(rising, {"a", "b"}) == "b"
+    assert RisingBandits(budget=9.0).choose(rising, {"a", "b"}) == "a"  # too little is left to get there
+
+
+def test_methods_are_halved_round_by_round() -> None:
+    halving = HalvingOverMethods(budget=30.0)
+    arms = [arm(name, score, cost=1) for name, score in zip("abcd", (0.1, 0.4, 0.3, 0.2), strict=True)]
+    assert halving.choose(arms, set("abcd")) == "a"
+    later = [arm(name, score, cost=4) for name, score in zip("abcd", (0.1, 0.4, 0.3, 0.2), strict=True)]
+    assert halving.choose(later, set("abcd")) in ("b", "c")
+    assert halving.choose(later, {"a", "d"}) is None
+
+
+def test_cheap_improvements_are_drawn_more_often() -> None:
+    eci = EstimatedCostOfImprovement(0)
+    eci.choose([arm("a", 0.5, cost=1), arm("b", 0.5, cost=1)], {"a", "b"})
+    eci.choose([arm("a", 0.5, 0.6, cost=2), arm("b", 0.5, 0.55, cost=9)], {"a", "b"})
+    arms = [arm("a", 0.5, 0.6, cost=3), arm("b", 0.5, 0.55, cost=12)]
+    drawn = [eci.choose(arms, {"a", "b"}) for _ in range(200)]
+    assert 150 < drawn.count("a") < 200
+
+
+def test_a_decision_of_hyperband_frees_the_lane() -> None:
+    search = Hyperband(TABLE, 0)
+    proposal: Proposal = search.ask()
+    assert search.report(proposal.key, 10, math.nan) is Decision.PAUSE
+    assert search.report(search.ask().key, 80, 0.5) is Decision.STOP
