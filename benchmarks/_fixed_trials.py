@@ -107,7 +107,7 @@ def comparison(folder: Path, trials: int, steps: int) -> Comparison:
         labels=labels,
         steps=steps,
         order=tuple(int(row) for batch in batches for row in batch),
-        trials=tuple(Trial(method, one) for method in METHODS for one in _parameters(method, trials // len(METHODS))),
+        trials=tuple(Trial(method, one) for method in METHODS for one in parameters(method, trials // len(METHODS))),
     )
 
 
@@ -140,7 +140,7 @@ def sweep_file(asked: Comparison, folder: Path) -> Path:
     return file
 
 
-def _parameters(method: str, count: int) -> list[dict[str, Any]]:
+def parameters(method: str, count: int) -> list[dict[str, Any]]:
     """From half to twice the method's learning rate, evenly on the log scale."""
     own = {**search_spaces.get(method).default, **METHODS[method], "batch_size": BATCH, "weight_decay": 0.0}
     factors = np.geomspace(0.5, 2.0, count) if count > 1 else [1.0]

@@ -1,7 +1,7 @@
 """Trials that nobody stops, by this project and by two ways that an expert has without it.
 
-- ``sweep``: ``peft-sweep run`` with an empty cache: imports, Ray, quantizing, the trials, the journal, MLflow. What follows
-  the trials is not counted.
+- ``sweep``: ``peft-sweep run`` with an empty cache: imports, Ray, quantizing, the trials, the journal, MLflow. What
+  follows the trials is not counted.
 - ``ray``: Ray's documented pattern, a ``TorchTrainer`` per Tune trial, each with its own backbone.
 - ``loop``: trial after trial in one process, with ``transformers.Trainer`` and all cores.
 
