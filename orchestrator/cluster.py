@@ -83,8 +83,9 @@ def lane_layout(lanes: Lanes, nodes: list[dict[str, float]], growing: bool = Tru
         growing: nodes may come, as in a cluster that scales itself.
 
     Returns:
-        Lanes per group, a group for each node; cores and GPUs of one lane. Where the configuration wants more
+        Lanes per group, a group for each node; cores and GPUs of one worker. Where the configuration wants more
         lanes than the nodes of a growing cluster hold, further groups of one lane each wait for nodes to come.
+        Lanes of several workers are groups of their own.
 
     Raises:
         InputError: if no lane fits any node, and none will come.
@@ -92,10 +93,11 @@ def lane_layout(lanes: Lanes, nodes: list[dict[str, float]], growing: bool = Tru
     gpus = lanes.gpus if lanes.gpus is not None else float(any(node.get("GPU", 0) for node in nodes))
     cpus = lanes.cpus or 1.0
     fitting = [_fit(node, cpus, gpus) for node in nodes]
-    sizes = [size for size in fitting if size]
+    sizes = [size for size in fitting if size] if lanes.workers == 1 else _lanes_of(lanes.workers, fitting)
     if not sizes and not growing:
         most = {kind: max((node.get(kind, 0) for node in nodes), default=0) for kind in ("CPU", "GPU")}
-        wanted, there = f"{cpus:g} cores and {gpus:g} GPUs", f"{most['CPU']:g} cores and {most['GPU']:g} GPUs"
+        wanted = f"{lanes.workers * cpus:g} cores and {lanes.workers * gpus:g} GPUs"
+        there = f"{most['CPU']:g} cores and {most['GPU']:g} GPUs"
         raise InputError("lanes", [Problem("", f"a lane needs {wanted}; this machine has {there}")])
     if lanes.max == "auto":
         return sizes or [1], cpus, gpus
@@ -104,6 +106,12 @@ def lane_layout(lanes: Lanes, nodes: list[dict[str, float]], growing: bool = Tru
         capped.append(min(size, lanes.max - sum(capped)))
     capped = [size for size in capped if size > 0]
     return capped + [1] * (lanes.max - sum(capped)) * growing, cpus, gpus
+
+
+def _lanes_of(workers: int, fitting: list[int]) -> list[int]:
+    """A group for each lane: within nodes, or across them where no node holds a lane."""
+    within = sum(there // workers for there in fitting)
+    return [1] * (within or sum(fitting) // workers)
 
 
 def _fit(node: dict[str, float], cpus: float, gpus: float) -> int:

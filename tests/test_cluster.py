@@ -33,12 +33,25 @@ STARVED = {"CPU": 2.0, "GPU": 8.0}
         (Lanes(), [HEAD], ([1], 1.0, 0.0)),  # something must ask for a node
         (Lanes(max=3, gpus=1), [HEAD], ([1, 1, 1], 1.0, 1.0)),  # so that an autoscaler sees the demand
         (Lanes(max=4), [LAPTOP], ([2, 1, 1], 1.0, 0.0)),
+        (Lanes(workers=2), [LAPTOP], ([1], 1.0, 0.0)),  # a group of workers for each lane
+        (Lanes(workers=4), [HEAD, BIG, BIG], ([1, 1, 1, 1], 1.0, 0.0)),
+        (Lanes(workers=4, cpus=2, max=1), [BIG], ([1], 2.0, 0.0)),
+        (Lanes(workers=2), [GPUS], ([1, 1], 1.0, 1.0)),
+        (Lanes(workers=2), [GPU, GPU, GPU], ([1], 1.0, 1.0)),  # across nodes, where no node holds a lane
+        (Lanes(workers=2), [GPU, GPUS], ([1, 1], 1.0, 1.0)),  # else within them
+        (Lanes(workers=2, max=3), [LAPTOP], ([1, 1, 1], 1.0, 0.0)),
     ],
 )
 def test_lanes_are_laid_out_over_nodes(
     lanes: Lanes, nodes: list[dict[str, float]], layout: tuple[list[int], float, float]
 ) -> None:
     assert lane_layout(lanes, nodes) == layout
+
+
+def test_a_lane_that_this_machine_cannot_hold_is_refused() -> None:
+    with pytest.raises(InputError, match="a lane needs 3 cores and 0 GPUs; this machine has 2 cores and 0 GPUs"):
+        lane_layout(Lanes(workers=3), [LAPTOP], growing=False)
+    assert lane_layout(Lanes(workers=2, max=4), [LAPTOP], growing=False) == ([1], 1.0, 0.0)
 
 
 def test_ray_client_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,6 +174,10 @@ CASES = [
     ),
     ({"search": {"first_rung": 2}}, "search.first_rung: is 2; it must be at most 1"),
     ({"lanes": {"min": 3, "max": 2}}, "lanes.max: is 2; it must be at least min, which is 3"),
+    (
+        {"lanes": {"workers": 2, "gpus": 0.5}},
+        "lanes.gpus: is 0.5; each of 2 workers needs a GPU of its own, write 1 or 0",
+    ),
     ({"lanes": {"pack": 0}}, "lanes.pack: 0 is not possible; write auto or a whole number from 1 on"),
     ({"seed": -1}, "seed: is -1; it must be at least 0"),
     ({"name": "a b"}, f"name: is 'a b'; {NAMES}"),

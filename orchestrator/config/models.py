@@ -165,7 +165,8 @@ class Lanes(Section):
     max: AutoCount = "auto"
     """At most so many; auto takes what the cluster has."""
     workers: Count = 1
-    """Processes of one lane."""
+    """Processes of one lane, which share the rows of each trial's batches; scores are those of one worker, except for
+    chance in dropout."""
     pack: AutoCount = "auto"
     """Trials that a lane trains at once."""
     cpus: Annotated[float, Field(gt=0)] | None = None
@@ -177,6 +178,9 @@ class Lanes(Section):
     def _ordered(self) -> Lanes:
         if isinstance(self.max, int) and self.max < self.min:
             raise refusal([(("max",), f"is {self.max}; it must be at least min, which is {self.min}")])
+        if self.workers > 1 and self.gpus and self.gpus % 1:
+            message = f"is {self.gpus:g}; each of {self.workers} workers needs a GPU of its own, write 1 or 0"
+            raise refusal([(("gpus",), message)])
         return self
 
 

@@ -1,7 +1,9 @@
-"""Lanes as Ray Train workers: one worker group per node, whose workers are replicas of one another.
+"""Lanes as Ray Train workers.
 
-A replica that dies is replaced alone and the others work on. Ray Train has this as ``Backend.has_replica_groups``, an
-internal hook, which is why it stands in this file and nowhere else.
+Lanes of one worker come in one worker group per node, whose workers are replicas of one another. A replica that dies
+is replaced alone and the others work on. Ray Train has this as ``Backend.has_replica_groups``, an internal hook, which
+is why it stands in this file and nowhere else. A lane of several workers is a worker group of its own, with a process
+group; if one of them dies, Ray Train starts all of them again.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.backend import Backend, BackendConfig
+from ray.train.torch import TorchConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from orchestrator.lanes.worker import lane_loop
@@ -38,34 +41,44 @@ class LaneBackendConfig(BackendConfig):
 
 @dataclass(frozen=True)
 class LaneShape:
-    """What one lane asks of its node.
+    """What one lane asks for.
 
     Args:
-        cpus: processor cores.
-        gpus: GPUs, or a fraction of one.
+        cpus: processor cores of each worker.
+        gpus: GPUs of each worker, or a fraction of one.
+        workers: that train every trial together.
     """
 
     cpus: float
     gpus: float = 0.0
+    workers: int = 1
 
     @property
     def threads(self) -> int:
-        """Processor threads that a lane computes with."""
+        """Processor threads that a worker computes with."""
         return max(1, round(self.cpus))
 
     @property
+    def backend(self) -> BackendConfig:
+        """How the workers of a group find one another; they talk of trials on the processor, whatever they train on."""
+        if self.workers == 1:
+            return LaneBackendConfig()
+        return TorchConfig(backend="cpu:gloo,cuda:nccl" if self.gpus else "gloo")
+
+    @property
     def resources(self) -> dict[str, float]:
-        """As Ray counts them; a little of each core is left to the proxies."""
+        """Of one worker, as Ray counts them; a little of each core is left to the proxies."""
         cpus = {"CPU": round(self.cpus * 0.9, 2)}
         return cpus | ({"GPU": self.gpus} if self.gpus else {})
 
 
 class LaneGroups:
-    """All lanes of a sweep, started in groups that each fit a node.
+    """All lanes of a sweep, started in groups.
 
     Args:
         broker: the actor that lanes take their work from.
-        sizes: lanes per group, one group per entry; each starts when its resources are there.
+        sizes: lanes per group, one group per entry, which fits a node; each starts when its resources are there.
+            Lanes of several workers come one by one, and may lie on several nodes.
         shape: of every lane.
         storage: where Ray Train may keep its state; nothing in it is needed again.
     """
@@ -104,12 +117,12 @@ class LaneGroups:
         return DataParallelTrainer(
             lane_loop,
             train_loop_config={"broker": broker, "first": first, "threads": shape.threads},
-            backend_config=LaneBackendConfig(),
+            backend_config=shape.backend,
             scaling_config=ScalingConfig(
-                num_workers=size,
+                num_workers=size * shape.workers,
                 use_gpu=bool(shape.gpus),
                 resources_per_worker=shape.resources,
-                placement_strategy="STRICT_PACK",
+                placement_strategy="STRICT_PACK" if shape.workers == 1 else "PACK",
             ),
             run_config=RunConfig(storage_path=storage, name=name, failure_config=FailureConfig(max_failures=-1)),
         )
