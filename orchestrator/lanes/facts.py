@@ -1,16 +1,13 @@
-"""What a trial costs beside its score: memory while it trains, and time while it answers."""
+"""What a trial costs beside its score: the time that it adds to answers, and how sure its score is."""
 
 from __future__ import annotations
 
-import ctypes
 import statistics
 import time
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor, nn
 
@@ -24,38 +21,6 @@ from orchestrator.tasks.tokens import device_of
 BATCHES = (1, 32)
 SECONDS, PAIRS = 0.25, 9
 RESAMPLES = 200
-PROCESS = psutil.Process()
-
-
-class MemoryGauge:
-    """The most memory that a trial has needed above the backbone that it is attached to, in bytes.
-
-    On CUDA that is the allocator's own peak. Elsewhere it is the process's resident memory without the files that it
-    maps (so without the shared backbone), read whenever :meth:`note` is called: after a forward pass, while all
-    activations are there, and after a backward pass, while all gradients are. Both are compared with what stood when
-    the gauge was made, so that other trials which the lane keeps are not counted; those that train in the same pack
-    are, as far as their activations are there at the same time.
-
-    Args:
-        held: what the trial itself had in memory already, in bytes: nothing when it is new, parameters and optimizer
-            state when it goes on.
-    """
-
-    def __init__(self, held: int = 0) -> None:
-        _release()
-        self._base = _in_use() - held
-        self.peak = float(held)
-
-    def note(self) -> None:
-        """Look now."""
-        now = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _in_use()
-        self.peak = max(self.peak, float(now - self._base))
-
-
-def held_bytes(attached: Attached, optimizer: torch.optim.Optimizer) -> int:
-    """What a trial keeps between two steps: trainable parameters and their optimizer state."""
-    state = (value for own in optimizer.state.values() for value in own.values() if isinstance(value, Tensor))
-    return sum(tensor.numel() * tensor.element_size() for tensor in (*attached.trainable().values(), *state))
 
 
 def latency_facts(attached: Attached, backbone: SharedBackbone, rows: TaskRows) -> dict[str, float]:
@@ -140,27 +105,3 @@ def _passing(model: nn.Module, batch: dict[str, Tensor]) -> Callable[[], None]:
 
 def _clock(device: torch.device) -> Callable[[], float]:
     return time.thread_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
-
-
-def _in_use() -> int:
-    if torch.cuda.is_available():
-        return int(torch.cuda.memory_allocated())
-    memory = PROCESS.memory_info()
-    return int(memory.rss - getattr(memory, "shared", 0))
-
-
-def _release() -> None:
-    """Let go of what former trials have left, which would otherwise serve this one unseen."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    elif trim := _trim():
-        trim(0)
-
-
-@cache
-def _trim() -> Any:
-    """The C library's call that gives freed memory back to the system; none where it has no such call."""
-    try:
-        return getattr(ctypes.CDLL(None), "malloc_trim", None)
-    except (OSError, TypeError):
-        return None

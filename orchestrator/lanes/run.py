@@ -20,7 +20,7 @@ import methods
 from methods._base import Attached, Hyperparameters
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.config import Training
-from orchestrator.lanes.facts import MemoryGauge, held_bytes
+from orchestrator.lanes.memory import MemoryGauge, held_bytes
 from orchestrator.lanes.micro_batches import parts
 from orchestrator.lanes.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
 from orchestrator.lanes.random import RandomStream
@@ -162,12 +162,13 @@ class TrialRun:
         if split in self._scored:
             return self._scored[split]
         begin = time.perf_counter()
+        self._memory.begin()
         self.attached.train(False)
         with torch.random.fork_rng(), torch.no_grad():
             evaluation = self.rows.evaluate(self.attached.module, split)
         self.facts["evaluation_seconds"] += time.perf_counter() - begin
-        self._note_memory()
         if not self.trains:
+            self._note_memory()
             self._scored[split] = evaluation
         return evaluation
 
@@ -218,6 +219,7 @@ class TrialRun:
         return make_optimizer(self.attached.optimizer, groups, own.learning_rate, own.weight_decay)
 
     def _begin_step(self) -> None:
+        self._memory.begin()
         batch = self._next_batch()
         self._before = self._random
         self.tokens = batch["input_ids"].numel()

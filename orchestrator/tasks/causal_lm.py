@@ -105,7 +105,8 @@ class CausalLM:
         exact: list[bool | None] = []
         with torch.no_grad():
             for indices in batches:
-                losses, lines = _token_losses(model, self.collate(rows, indices, pad_id, pad_left))
+                losses, counted = _token_losses(model, self.collate(rows, indices, pad_id, pad_left))
+                lines = counted.nonzero()[:, 0].cpu().numpy()
                 nll.append(np.bincount(lines, losses.double().cpu().numpy(), minlength=len(indices)))
                 tokens.append(np.bincount(lines, minlength=len(indices)))
                 exact += self._exact(model, rows, indices, pad_id) if self.generates else [None] * len(indices)
@@ -168,8 +169,8 @@ def _sequences(rows: pa.Table, indices: NDArray[np.int64]) -> tuple[list[NDArray
     return [values[starts[i] : starts[i + 1]] for i in indices], integers(rows, "prompt_length")[indices]
 
 
-def _token_losses(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, NDArray[np.int64]]:
-    """The loss of every completion token, shape ``(tokens,)``, and the batch's line it belongs to."""
+def _token_losses(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The loss of every completion token, shape ``(tokens,)``, and where those are, shape ``(rows, tokens - 1)``."""
     from torch.nn import functional as F
 
     device = device_of(model)
@@ -178,7 +179,7 @@ def _token_losses(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, N
     counted = targets != IGNORED
     # Soft prompts put logits of their own before those of the tokens; what precedes a target is what predicts it.
     logits = model(**inputs).logits[:, -targets.shape[1] - 1 : -1][counted].float()
-    return F.cross_entropy(logits, targets[counted], reduction="none"), counted.nonzero()[:, 0].cpu().numpy()
+    return F.cross_entropy(logits, targets[counted], reduction="none"), counted
 
 
 def _plain_ids(tokenizer: PreTrainedTokenizerBase, texts: pa.Array) -> list[list[int]]:
