@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from orchestrator.tracking.journal import ending
+from orchestrator.tracking.journal import Journal, ending
+from orchestrator.tracking.sweeps import JOURNAL
 from orchestrator.trials import Answer
 
 Event = Mapping[str, Any]
@@ -28,6 +29,11 @@ class Past:
     sweep: str
     folder: Path
     events: tuple[Event, ...] = ()
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """From the journal in a sweep's folder."""
+        return cls(folder.name, folder, tuple(Journal.read(folder / JOURNAL)))
 
     @cached_property
     def description(self) -> Event:

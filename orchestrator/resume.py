@@ -17,8 +17,7 @@ from orchestrator.plan import SweepPlan, make_plan
 from orchestrator.storage import Storage
 from orchestrator.sweep_folder import held
 from orchestrator.tracking.connection import SQLITE
-from orchestrator.tracking.journal import Journal
-from orchestrator.tracking.sweeps import JOURNAL, find_sweep
+from orchestrator.tracking.sweeps import find_sweep
 from orchestrator.warm_start import Prior
 
 
@@ -35,7 +34,7 @@ def taken_up(reference: str, storage: str) -> Iterator[Past]:
     """
     folder = find_sweep(reference, storage)
     with held(folder):
-        past = Past(folder.name, folder, tuple(Journal.read(folder / JOURNAL)))
+        past = Past.of(folder)
         if not past.description:
             message = "was stopped before its first trial, so that there is nothing to resume; run it again"
             raise InputError(past.sweep, [Problem("", message)])
