@@ -44,9 +44,9 @@ from orchestrator.trials import Job, TrialKey, trial_seed
 
 METHODS = ("full", "last_layers", "linear_probe", "lora", "ia3", "adapter", "prompt", "prefix")
 CONFIGURATIONS, RUNGS = 16, (10, 20, 40, 80)
-BATCH_SIZES = {"negation": (8, 16)}
-"""Where not all of a method's batch sizes are drawn: large ones cost hours and teach this task nothing new."""
 TRAINING = Training(max_steps=RUNGS[-1], max_length=64, validation_rows=768)
+BATCH_SIZES, VALIDATION_ROWS = {"negation": (8, 16)}, {"negation": 384}
+"""Where the largest batches are not drawn, and fewer rows are scored, since recording takes hours as it is."""
 CURVES = Path(__file__).with_name("curves")
 
 
@@ -112,7 +112,8 @@ def _ready(name: str, folder: Path) -> tuple[SharedBackbone, TaskRows]:
         labels=len(data.labels),
         original=published(MINILM, kind.name, folder, "none"),
     )
-    return backbone, TaskRows(config, tables, tokenizer.pad_token_id, False, TRAINING, 0, Storage.at(str(folder)))
+    scored = TRAINING.model_copy(update={"validation_rows": VALIDATION_ROWS.get(name, TRAINING.validation_rows)})
+    return backbone, TaskRows(config, tables, tokenizer.pad_token_id, False, scored, 0, Storage.at(str(folder)))
 
 
 def _curve(
