@@ -28,6 +28,7 @@ from orchestrator.tasks.batches import training_batches
 from orchestrator.trials import Job, TrialKey
 
 SEEDS = 5
+ERRORS = 3.0  # with two, one method of four would be apart by chance in a quarter of all calls
 CLOSE = 1e-3
 
 
@@ -75,7 +76,7 @@ def _losses_apart(trial: Trial, asked: Comparison, rows: Rows, own: TaskRows, fi
 
 
 def _scores_alike(trial: Trial, asked: Comparison, rows: Rows, own: TaskRows, file: Path) -> bool:
-    """Whether the two sides' scores over seeds overlap in two standard errors of the difference of their means."""
+    """Whether the sides' mean scores over seeds are no further apart than ``ERRORS`` standard errors."""
     backbone = _shared(file, torch.bfloat16)
     ours = [_scored(_run(trial, backbone, own, asked.steps, seed)) for seed in range(SEEDS)]
     theirs = [_theirs(trial, asked, rows, seed).score for seed in range(SEEDS)]
@@ -90,7 +91,7 @@ def _scores_alike(trial: Trial, asked: Comparison, rows: Rows, own: TaskRows, fi
         difference=difference,
         standard_error=error,
     )
-    return abs(difference) <= 2 * error
+    return bool(abs(difference) <= ERRORS * error)
 
 
 def _theirs(trial: Trial, asked: Comparison, rows: Rows, seed: int) -> Trained:
@@ -113,7 +114,7 @@ def _train(run: TrialRun) -> Sequence[float]:
     losses = []
     for _ in range(run.job.stop):
         loss = run.forward()
-        loss.backward()
+        torch.autograd.backward(loss)
         losses.append(loss.item())
         run.finish_step(loss)
     return losses

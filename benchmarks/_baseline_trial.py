@@ -70,7 +70,8 @@ def load_backbone(model: str, labels: int, dtype: torch.dtype, products: torch.d
     """
     from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
-    quantization = BitsAndBytesConfig(
+    quantize: Any = BitsAndBytesConfig  # it has no types
+    quantization = quantize(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
@@ -110,7 +111,8 @@ def train(model: nn.Module, params: Mapping[str, Any], rows: Rows, steps: int, s
 
     class InOrder(Trainer):
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
+            ordered: Any = train_dataset or self.train_dataset
+            return torch.utils.data.SequentialSampler(ordered)
 
         def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
             loss: Tensor = super().training_step(*args, **kwargs)

@@ -46,7 +46,7 @@ def main() -> None:
             run_config=tune.RunConfig(storage_path=folder, verbose=0),
         )
         results = tuner.fit()
-    for result in results:
+    for result in (results[place] for place in range(len(results))):
         if result.error or result.metrics is None:
             raise RuntimeError(f"a trial failed: {result.error}")
         own = result.metrics
@@ -61,6 +61,7 @@ def one_trial(config: dict[str, Any], *, asked: Comparison, rows: Any, folder: s
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
+    to_tune: Any = TuneReportCallback  # it has no types
     TorchTrainer(
         in_worker,
         train_loop_config={"seed": config["trial"], "asked": asked, "rows": rows},
@@ -68,7 +69,7 @@ def one_trial(config: dict[str, Any], *, asked: Comparison, rows: Any, folder: s
         run_config=RunConfig(
             name=f"train-{tune.get_context().get_trial_id()}",
             storage_path=folder,
-            callbacks=[TuneReportCallback()],
+            callbacks=[to_tune()],
         ),
     ).fit()
 
