@@ -41,7 +41,7 @@ class Crew:
         self.lanes: dict[int, LaneStatus] = {}
         self._news = threading.Event()
         self.broker: Any = start_broker(min(config.min, self.count), 2 * self.jobs + 64, self.count)
-        self._groups = LaneGroups(self.broker, sizes, LaneShape(cpus, gpus), folder)
+        self._groups = LaneGroups(self.broker, sizes, LaneShape(cpus, gpus, config.workers), folder)
 
     def open(self, setup: LaneSetup) -> None:
         """Say what lanes need to know; they wait for it."""
