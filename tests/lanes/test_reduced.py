@@ -63,7 +63,7 @@ def met(*sides: Side) -> tuple[list[tuple[list[Trial], list[Outcome]]], Meeting]
 
 
 def ones(value: float, *shape: int) -> Tensor:
-    return torch.full(shape, value)
+    return torch.full(shape, float(value))
 
 
 def test_losses_and_gradients_of_a_pack_are_summed_in_one_go() -> None:
