@@ -83,6 +83,7 @@ def in_worker(config: dict[str, Any]) -> None:
     from benchmarks._baseline_trial import load_backbone, stream, train, with_adapter
 
     torch.set_num_threads(1)
+    os.environ.pop("LOCAL_RANK", None)  # or accelerate wraps the model for data-parallel training with nobody else
     asked, seed = config["asked"], config["seed"]
     trial = asked.trials[seed]
     backbone = load_backbone(asked.model, len(asked.labels), stream(trial.method))
