@@ -20,6 +20,7 @@ from orchestrator.lanes.forgetting import NeutralText
 from orchestrator.lanes.rows import TaskRows
 from orchestrator.lanes.run import TrialRun
 from orchestrator.lanes.setup import LaneSetup
+from orchestrator.lanes.trunk import Trunk
 from orchestrator.storage import Storage
 from orchestrator.trials import Answer, Job, checkpoint_path
 
@@ -45,6 +46,7 @@ class Lane:
         self._storage = Storage(setup.storage)
         self._backbones: dict[str, SharedBackbone] = {}
         self._rows: dict[str, TaskRows] = {}
+        self._trunks: dict[str, Trunk] = {}
         self._warm: OrderedDict[str, TrialRun] = OrderedDict()
         self._neutral: dict[str, NeutralText | None] = {}
         self.checksums: dict[str, str] = {}
@@ -143,9 +145,15 @@ class Lane:
         own = self.setup.tasks.get(task)
         return {name: self.rows(name) for name in own.config.source_tasks} if own else {}
 
+    def _trunk(self, task: str) -> Trunk:
+        if task not in self._trunks:
+            self._trunks[task] = Trunk(self.backbone(task))
+        return self._trunks[task]
+
     def _fresh(self, job: Job) -> TrialRun:
         task = job.trial.task
-        return TrialRun(job, self.backbone(task), self.rows(task), self.setup.training, self._sources(task))
+        backbone, rows = self.backbone(task), self.rows(task)
+        return TrialRun(job, backbone, rows, self.setup.training, self._sources(task), self._trunk(task))
 
     def _restored(self, job: Job) -> TrialRun | None:
         """Where the job's checkpoint left off, if it has one that can be used."""

@@ -35,7 +35,7 @@ def make_optimizer(
             paged: torch.optim.Optimizer = PagedAdamW8bit(groups, lr=learning_rate, weight_decay=weight_decay)
             return paged
         _say_what_stands_in()
-    return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay)
+    return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

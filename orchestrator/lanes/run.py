@@ -7,6 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -20,12 +21,14 @@ import methods
 from methods._base import Attached, Hyperparameters
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.config import Training
+from orchestrator.lanes.cut import Cut
 from orchestrator.lanes.memory import MemoryGauge, held_bytes
 from orchestrator.lanes.micro_batches import parts
 from orchestrator.lanes.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
 from orchestrator.lanes.random import RandomStream
 from orchestrator.lanes.rows import TaskRows
 from orchestrator.lanes.sources import source_batches
+from orchestrator.lanes.trunk import Trunk
 from orchestrator.tasks import Evaluation
 from orchestrator.trials import Job
 
@@ -46,6 +49,7 @@ class TrialRun:
         rows: the task's tokenized rows.
         training: limits.
         sources: the rows of the tasks that it may learn from before its own, by name.
+        trunk: what the lane knows of the blocks that the method leaves alone, if it is to be used.
 
     Raises:
         MethodError: if the method cannot be attached.
@@ -58,6 +62,7 @@ class TrialRun:
         rows: TaskRows,
         training: Training,
         sources: Mapping[str, TaskRows] = MappingProxyType({}),
+        trunk: Trunk | None = None,
     ) -> None:
         begin = time.perf_counter()
         self._memory = MemoryGauge()
@@ -78,9 +83,12 @@ class TrialRun:
                 sources=tuple(sources),
                 source_labels=tuple(len(source.names) for source in sources.values()),
             )
-            self.attached: Attached = spec.attach(backbone.view(job.seed), self.params, context)
+            view = backbone.view(job.seed)
+            self.attached: Attached = spec.attach(view, self.params, context)
             self._random = self._before = RandomStream.here()
         self._optimizer = self._make_optimizer()
+        self._trunk, self._trunk_bytes = trunk, trunk.held_bytes if trunk else 0
+        self._cut = Cut.above(trunk, view, self.attached.active) if trunk else None
         self.facts: dict[str, float] = {
             "trainable_parameters": float(sum(p.numel() for p in self.attached.trainable().values())),
             "attach_seconds": time.perf_counter() - begin,
@@ -95,6 +103,7 @@ class TrialRun:
     def go_on(self) -> None:
         """Begin another job of the same trial: what others have left in memory since is not its own."""
         self._memory = MemoryGauge(held_bytes(self.attached, self._optimizer))
+        self._trunk_bytes = self._trunk.held_bytes if self._trunk else 0
 
     def forward(self) -> Tensor:
         """The loss of the next batch, a scalar with gradient history.
@@ -107,12 +116,20 @@ class TrialRun:
         batch, weight = self._parts.popleft()
         self._random.resume()
         self.attached.train(True)
-        loss = self.rows.type.loss(self.attached.module, batch)
+        with self._above_trunk():
+            loss = self.rows.type.loss(self.attached.module, batch)
         if self.attached.penalty:
             loss = loss + self.attached.penalty()
         self._random = RandomStream.here()
         self._note_memory()
         return loss if weight == 1 else loss * weight
+
+    def prepare(self) -> None:
+        """Fetch the next batch, and let the lane's trunk know its rows before several trials ask for them at once."""
+        if not self._parts:
+            self._begin_step()
+        if self._cut:
+            self._cut.prepare(self._parts[0][0])
 
     @property
     def unfinished(self) -> bool:
@@ -146,6 +163,7 @@ class TrialRun:
         for group in self._optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         self._optimizer.step()
+        self._scored.clear()
         self.step += 1
         self._before = self._random
         if self.attached.on_step:
@@ -157,20 +175,24 @@ class TrialRun:
     def evaluate(self, split: str) -> Evaluation:
         """Score a split without gradients and without touching the trial's random stream.
 
-        What does not train is scored once: it is the same at every rung.
+        It is scored once, as long as no step comes in between.
         """
         if split in self._scored:
             return self._scored[split]
         begin = time.perf_counter()
         self._memory.begin()
         self.attached.train(False)
-        with torch.random.fork_rng(), torch.no_grad():
+        with torch.random.fork_rng(), torch.no_grad(), self._above_trunk():
             evaluation = self.rows.evaluate(self.attached.module, split)
         self.facts["evaluation_seconds"] += time.perf_counter() - begin
         if not self.trains:
             self._note_memory()
-            self._scored[split] = evaluation
+        self._scored[split] = evaluation
         return evaluation
+
+    def evaluation_tokens(self, split: str) -> int:
+        """Of a batch in which a split is scored, about."""
+        return self.rows.evaluation_tokens(split)
 
     def save(self, folder: Path, resumable: bool) -> None:
         """Write the adapter and, for a trial that is not at its end, what continuing it needs."""
@@ -218,6 +240,9 @@ class TrialRun:
         own = self.params
         return make_optimizer(self.attached.optimizer, groups, own.learning_rate, own.weight_decay)
 
+    def _above_trunk(self) -> AbstractContextManager[None]:
+        return self._cut.cut() if self._cut else nullcontext()
+
     def _begin_step(self) -> None:
         self._memory.begin()
         batch = self._next_batch()
@@ -241,7 +266,8 @@ class TrialRun:
 
     def _note_memory(self) -> None:
         self._memory.note()
-        self.facts["peak_memory_bytes"] = max(self.facts["peak_memory_bytes"], self._memory.peak)
+        shared = self._trunk.held_bytes - self._trunk_bytes if self._trunk else 0  # of all trials, whoever asked first
+        self.facts["peak_memory_bytes"] = max(self.facts["peak_memory_bytes"], self._memory.peak - max(0, shared))
 
 
 def schedule(step: int, total: int, warmup: float) -> float:

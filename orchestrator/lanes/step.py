@@ -6,11 +6,14 @@ import logging
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from orchestrator.lanes.packing import in_lockstep
+from orchestrator.lanes.products import CHUNK
 from orchestrator.lanes.run import TrialRun
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,17 @@ def step(runs: Sequence[TrialRun]) -> list[tuple[TrialRun, Exception]]:
     for run in runs:
         run.facts["train_seconds"] += share * run.tokens
     return failed
+
+
+def score(runs: Sequence[TrialRun]) -> None:
+    """Evaluate trials whose jobs end in the same round together, where their batches are small enough to gain by it.
+
+    What is raised is left for each trial to meet again alone.
+    """
+    splits = [(run, run.job.split) for run in runs if run.job.split and run.evaluation_tokens(run.job.split) < CHUNK]
+    if len(splits) > 1:
+        with suppress(Exception):
+            in_lockstep([partial(run.evaluate, split) for run, split in splits])
 
 
 def _finish(run: TrialRun, outcome: Outcome) -> Exception | None:
@@ -66,6 +80,8 @@ def _packed(runs: Sequence[TrialRun]) -> list[Outcome]:
     outcomes: dict[int, Outcome] = {}
     going = list(range(len(runs)))
     while going:
+        for k in going:
+            runs[k].prepare()
         turns = in_lockstep([runs[k].forward for k in going])
         losses = [turn.result for turn in turns if turn.result is not None]
         if losses:

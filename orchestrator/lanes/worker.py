@@ -24,7 +24,7 @@ from orchestrator.lanes.lane import BackboneWrittenError, Lane
 from orchestrator.lanes.pack_sizes import PackSizes
 from orchestrator.lanes.run import TrialRun
 from orchestrator.lanes.setup import LaneSetup
-from orchestrator.lanes.step import step
+from orchestrator.lanes.step import score, step
 from orchestrator.trials import Answer, Job
 
 HEARTBEAT = 2.0
@@ -150,7 +150,9 @@ class _Worker:
             self.packs.note(time.perf_counter() - begin)
 
     def _finish_reached(self) -> None:
-        for run in [run for run in self.active if run.step >= run.job.stop]:
+        reached = [run for run in self.active if run.step >= run.job.stop]
+        score(reached)
+        for run in reached:
             self.active.remove(run)
             try:
                 self._answer(run.job, self.here.end(run))
