@@ -55,7 +55,7 @@ def main() -> None:
 
 def measure(folder: Path, sampler: str, trials: int, lanes: int) -> None:
     """One sweep, and a line on it."""
-    fleet = Fleet(nodes=lanes // 8, lanes_per_node=8, straggling=0.05, seconds_between_losses=20_000.0)
+    fleet = Fleet(nodes=lanes // 8, lanes_per_node=8, straggling=0.05, seconds_between_losses=2_000.0)
     curves, clock, begin = Synthetic(rungs=RUNGS), Clock(), time.perf_counter()
     search = Search(
         curves.plans("mail"),
