@@ -53,7 +53,7 @@ def _random(seed: int, default: Mapping[str, Any]) -> BaseSampler:
 EVERYTHING = 1_000_000
 SAMPLERS: Mapping[str, Sampler] = {
     # 25 trials at most are TPE's good ones, and the older a bad one, the less it weighs: nothing of note is kept back
-    "tpe": Sampler(make=_tpe, learns_from_rungs=True, best=50, recent=150),
+    "tpe": Sampler(make=_tpe, learns_from_rungs=True, best=50, recent=100),
     "gp": Sampler(make=_gp, best=50, recent=50),  # its time grows with the cube
     "cmaes": Sampler(make=FinishedCmaEs, recent=EVERYTHING),
     "random": Sampler(make=_random),

@@ -235,5 +235,56 @@ def test_what_is_shown_to_a_sampler_does_not_grow(monkeypatch: pytest.MonkeyPatc
     assert len(shown) == most
     assert numbers == sorted(numbers)
     assert best <= set(numbers)
-    assert set(range(450, 600)) <= set(numbers)
-    assert set(range(850, 1000)) <= set(numbers)
+    assert set(range(600 - SAMPLERS["tpe"].recent, 600)) <= set(numbers)
+    assert set(range(1000 - SAMPLERS["tpe"].recent, 1000)) <= set(numbers)
+
+
+def small(params: Mapping[str, Any]) -> tuple[float, ...]:
+    return (params["rank"] / 3 - 1, params["layers"] / 8 - 1)
+
+
+SMALL_START = SearchSpace(
+    distributions=MIXED.distributions, default={"rate": 1e-3, "rank": 2, "layers": 4, "where": "all"}, sources={}
+)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "random"])
+def test_nothing_that_breaks_a_constraint_is_proposed(sampler: str) -> None:
+    each = study(None, space=SMALL_START, sampler=sampler, constraints=small, prior=[{"rank": 64}, {"rank": 3}])
+    asked = []
+    for number in range(40):
+        asked.append(each.ask()[1])
+        each.tell(number, "complete", score(asked[-1]), "")
+    assert all(max(small(params)) <= 0 for params in asked)
+    assert asked[1]["rank"] == 3
+    assert len({str(params) for params in asked}) > 30
+
+
+def test_where_hardly_anything_is_allowed_proposals_move_to_the_default() -> None:
+    def narrow(params: Mapping[str, Any]) -> tuple[float, ...]:
+        return (abs(params["rank"] - 2) - 0.5, abs(params["rate"] - 1e-3) - 1e-9)
+
+    each = study(None, space=SMALL_START, sampler="random", constraints=narrow)
+    asked = [each.ask()[1] for _ in range(5)]
+    assert {(params["rank"], params["rate"]) for params in asked} == {(2, 1e-3)}
+    assert len({(params["layers"], params["where"]) for params in asked}) > 1
+
+
+def test_a_sampler_is_shown_what_it_proposed_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[dict[str, float]]] = []
+
+    def propose(sampler: Any, seed: int, space: SearchSpace, shown: list[FrozenTrial], **_: Any) -> dict[str, Any]:
+        seen.append([trial.constraints for trial in shown])
+        return {**space.default, "rank": 5 - len(seen)}
+
+    monkeypatch.setattr("orchestrator.search.studies.propose", propose)
+    each = study(None, space=SMALL_START, constraints=small)
+    each.ask()
+    assert each.ask()[1]["rank"] == 3
+    assert [len(shown) for shown in seen] == [1, 2]
+    assert [max(trial.values()) > 0 for trial in seen[1]] == [False, True]
+
+
+def test_a_default_that_breaks_a_constraint_is_refused() -> None:
+    with pytest.raises(ValueError, match="the default configuration of mail/lora breaks a constraint"):
+        study(None, space=MIXED, constraints=small)
