@@ -9,7 +9,8 @@ calls at once share the work when each is given its own tasks.
     python -m benchmarks.record --tasks airline       # one task of it
 
 The tables are ``benchmarks/curves/TASK.parquet`` with the columns ``task``, ``method``, ``config_id``, ``params``
-(JSON text), ``step``, ``seconds`` (of training and scoring until that step) and ``score`` (macro-F1).
+(JSON text), ``step``, ``seconds`` (of training and scoring until that step), ``score`` (macro-F1), ``rows`` (that were
+scored) and ``standard_error`` (of the task's best score, by resampling those rows of its trial, trained once more).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.source import resolve
 from orchestrator.config import BackboneConfig, Task, Training
+from orchestrator.lanes.facts import standard_error_fact
 from orchestrator.lanes.rows import TaskRows
 from orchestrator.lanes.run import DivergedError, TrialRun
 from orchestrator.storage import Storage
@@ -70,8 +72,7 @@ def _record_task(name: str, methods: list[str], configurations: int, folder: Pat
     done = {(row["method"], row["config_id"]) for row in _read(kept)}
     wanted = [(m, i, params) for i in range(configurations) for m, params in _configurations(name, methods, i)]
     missing = [one for one in wanted if one[:2] not in done]
-    if missing:
-        backbone, rows = _ready(name, folder)
+    backbone, rows = _ready(name, folder)
     begin = time.perf_counter()
     for count, (method, number, params) in enumerate(missing, 1):
         curve = list(_curve(name, method, number, params, backbone, rows))
@@ -80,8 +81,13 @@ def _record_task(name: str, methods: list[str], configurations: int, folder: Pat
         left = (time.perf_counter() - begin) / count * (len(missing) - count)
         print(f"{name} {count}/{len(missing)} {method}/{number} {curve[-1]['score']:.3f}, {left / 60:.0f} min left",
               file=sys.stderr, flush=True)  # fmt: skip
-    table = pa.Table.from_pylist(sorted(_read(kept), key=lambda r: (r["method"], r["config_id"], r["step"])))
-    parquet.write_table(table, out / f"{name}.parquet", compression="zstd")
+    found = [row for row in _read(kept) if row["method"] in methods]
+    about = {
+        "rows": VALIDATION_ROWS.get(name, TRAINING.validation_rows),
+        "standard_error": _standard_error(name, found, backbone, rows),
+    }
+    ordered = sorted(found, key=lambda r: (r["method"], r["config_id"], r["step"]))
+    parquet.write_table(pa.Table.from_pylist([row | about for row in ordered]), out / f"{name}.parquet")
 
 
 def _configurations(task: str, methods: list[str], number: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -120,15 +126,10 @@ def _curve(
     task: str, method: str, number: int, params: dict[str, Any], backbone: SharedBackbone, rows: TaskRows
 ) -> Iterator[dict[str, Any]]:
     """A row per rung; a trial that diverges scores 0 from there on."""
-    key = TrialKey(f"{task}/{method}", number)
-    job = Job(trial=key, params=params, seed=trial_seed(0, key), start=0, stop=RUNGS[-1], total=RUNGS[-1])
-    begin, run, score = time.perf_counter(), TrialRun(job, backbone, rows, TRAINING), 0.0
+    begin, run, score = time.perf_counter(), _begun(task, method, number, params, backbone, rows), 0.0
     for rung in RUNGS:
         try:
-            while run.step < rung:
-                loss = run.forward()
-                loss.backward()
-                run.finish_step(loss)
+            _train(run, rung)
             score = run.evaluate("validation").metrics["macro_f1"]
         except DivergedError:
             score = 0.0
@@ -141,6 +142,28 @@ def _curve(
             "seconds": time.perf_counter() - begin,
             "score": score,
         }
+
+
+def _standard_error(task: str, curves: list[dict[str, Any]], backbone: SharedBackbone, rows: TaskRows) -> float:
+    best = max((row for row in curves if row["step"] == RUNGS[-1]), key=lambda row: row["score"])
+    run = _begun(task, best["method"], best["config_id"], json.loads(best["params"]), backbone, rows)
+    _train(run, RUNGS[-1])
+    return standard_error_fact(rows, run.evaluate("validation"))["validation_standard_error"]
+
+
+def _begun(
+    task: str, method: str, number: int, params: dict[str, Any], backbone: SharedBackbone, rows: TaskRows
+) -> TrialRun:
+    key = TrialKey(f"{task}/{method}", number)
+    job = Job(trial=key, params=params, seed=trial_seed(0, key), start=0, stop=RUNGS[-1], total=RUNGS[-1])
+    return TrialRun(job, backbone, rows, TRAINING)
+
+
+def _train(run: TrialRun, until: int) -> None:
+    while run.step < until:
+        loss = run.forward()
+        loss.backward()  # type: ignore[no-untyped-call]
+        run.finish_step(loss)
 
 
 def _read(file: Path) -> list[dict[str, Any]]:

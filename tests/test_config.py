@@ -42,7 +42,7 @@ def test_everything_but_backbone_tasks_and_budget_has_a_default(folder):
     assert config.backbone.quantization == "nf4"
     assert config.tasks["mail"].metric == "macro_f1"
     assert config.tasks["mail"].split.model_dump() == {"train": 0.6, "validation": 0.2, "test": 0.2}
-    assert (config.training.max_steps, config.search.min_results, config.lanes.max) == (200, 4, "auto")
+    assert (config.training.max_steps, config.search.min_results, config.lanes.max) == (200, 2, "auto")
     assert config.mlflow.tracking_uri == "sqlite:///mlflow.db"
     assert config.base == folder
 

@@ -128,7 +128,7 @@ class SearchConfig(Section):
     """One in so many trials goes on at a rung."""
     first_rung: Fraction = 0.25
     """Where the first rung stands, as a fraction of ``max_steps``."""
-    min_results: Count = 4
+    min_results: Count = 2
     """No trial is stopped before its rung has so many results."""
     warm_start: EarlierSweeps = Field(default_factory=list)
     """Earlier sweeps whose best configurations are tried early: their names, or auto for the most similar ones that

@@ -302,9 +302,11 @@ class Search:
                 self._dropped.pop(event["study"], None)
         if last:
             self._restore_studies()
+            record = self._ledger.records[TrialKey.parse(last["trial"])]
             if last["event"] == "rung":
-                self._decide(self._ledger.records[TrialKey.parse(last["trial"])])
-            self._note_drops()
+                self._decide(record)
+            elif record.state == "complete":
+                self._note_drops()
         return list(self._ledger.running)
 
     def _restore_studies(self) -> None:

@@ -7,6 +7,7 @@ nothing else. So a study that was rebuilt from its records shows what it would h
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from collections.abc import Mapping
 from datetime import datetime
@@ -78,7 +79,9 @@ class History:
 
     def shown(self) -> list[FrozenTrial]:
         """The best, the most recent, and those without a value, in the order of their numbers."""
-        numbers = {*self._known[-self._recent :], *list(self._open)[-self._recent :]}
+        if not self._recent:
+            return []
+        numbers = {*self._known[-self._recent :], *itertools.islice(reversed(self._open), self._recent)}
         if len(self._known) > self._recent:
             numbers |= {number for *_, number in self._ranked[: self._best]}
         return [self._trials[number] for number in sorted(numbers)]

@@ -47,7 +47,7 @@ class Halving:
     """
 
     reduction_factor: float = 2.0
-    min_results: int = 4
+    min_results: int = 2
     through: int = 1
 
     def quota(self, results: int, *, no_more: bool) -> int:

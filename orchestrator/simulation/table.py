@@ -18,7 +18,7 @@ from orchestrator.errors import InputError, Problem
 from orchestrator.simulation.curves import Curve
 
 COLUMNS = ("task", "method", "config_id", "params", "step", "seconds", "score")
-RUNGS, FACTOR = 4, 2
+RUNGS, FACTOR = 3, 2
 VALIDATION_ROWS = 768
 """Behind every score of a table that has no column ``rows``."""
 
@@ -32,12 +32,14 @@ class Table:
         rungs: optimizer steps at which trials are judged.
         methods: the curves of each method, in the order of their numbers.
         rows: that were scored for each score.
+        error: standard error of a score, by resampling those rows; ``None`` where nobody has.
     """
 
     task: str
     rungs: tuple[int, ...]
     methods: Mapping[str, tuple[Curve, ...]]
     rows: int = VALIDATION_ROWS
+    error: float | None = None
 
     @staticmethod
     def read(files: Iterable[Path]) -> list[Table]:
@@ -45,7 +47,7 @@ class Table:
 
         Args:
             files: parquet, or a JSON object per line, with the columns :data:`COLUMNS` and perhaps ``rows``, the number
-                of validation rows.
+                of validation rows, and ``standard_error``, that of a score.
 
         Raises:
             InputError: if a file cannot be read, lacks a column, or holds what is no curve.
@@ -60,19 +62,19 @@ class Table:
     def of(task: str, rows: Sequence[Mapping[str, Any]]) -> Table:
         """The table of one task's rows.
 
-        Every second step or fewer are rungs, counted from the last: of a curve with a score after each of 50 epochs,
-        those after 6, 12, 25 and 50. A curve that has no score at a rung has its last one before it there, and none
-        if it ended before.
+        Every second step or fewer are rungs, counted from the last, and three at most, as in a sweep by default: of a
+        curve with a score after each of 50 epochs, those after 12, 25 and 50. A curve that has no score at a rung has
+        its last one before it there, and none if it ended before.
         """
         rungs = _thinned({int(row["step"]) for row in rows})
-        scored = int(rows[0].get("rows") or VALIDATION_ROWS)
+        scored, error = int(rows[0].get("rows") or VALIDATION_ROWS), rows[0].get("standard_error")
         grouped: dict[tuple[str, int], list[Mapping[str, Any]]] = defaultdict(list)
         for row in rows:
             grouped[str(row["method"]), int(row["config_id"])].append(row)
         methods: dict[str, list[Curve]] = defaultdict(list)
         for (method, number), own in sorted(grouped.items(), key=lambda one: one[0][1]):
             methods[method].append(_curve(method, number, own, rungs, scored))
-        return Table(task, rungs, {method: tuple(methods[method]) for method in sorted(methods)}, scored)
+        return Table(task, rungs, {method: tuple(methods[method]) for method in sorted(methods)}, scored, error)
 
     @property
     def cost(self) -> float:
@@ -85,8 +87,8 @@ class Table:
         return max((score for score in scores if math.isfinite(score)), default=-math.inf)
 
     def standard_error(self, score: float) -> float | None:
-        """That of a share of the validation rows; ``None`` if the score cannot be one."""
-        return share_error(score, self.rows)
+        """The recorded one, or that of a share of the validation rows; ``None`` if the score cannot be one."""
+        return share_error(score, self.rows) if self.error is None else self.error
 
     def step_seconds(self, method: str) -> float:
         """What a step of a method takes in the middle of its configurations: known before a sweep, as sizes are."""

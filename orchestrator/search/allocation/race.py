@@ -29,7 +29,7 @@ class Race(Allocation):
         noise: standard error of a value, where the trials tell none.
     """
 
-    exploration: float = 0.5
+    exploration: float = 2.0
     warm_up: int = 1
     patience: float = 3.0
     window: int = 3
