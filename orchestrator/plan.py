@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,13 @@ from optuna.distributions import CategoricalDistribution
 import methods
 from methods._base import MethodError, MethodSpec, TaskText
 from orchestrator.backbone.source import Source, resolve
-from orchestrator.capability import MethodPlan, Probe, plan_method
+from orchestrator.capability import Limited, MethodPlan, Probe, keep_within, plan_method
 from orchestrator.config import SweepConfig
+from orchestrator.config.constraints import Constraint
 from orchestrator.errors import InputError, Problem, first_line
 from orchestrator.plugins import check_plugins
-from orchestrator.search.plans import StudyPlan
+from orchestrator.search.grid import unlistable
+from orchestrator.search.plans import StepCost, StudyPlan
 from orchestrator.search.rungs import rung_steps
 from orchestrator.search.space import Override
 from orchestrator.search.space import resolve as resolve_space
@@ -41,6 +43,8 @@ class TaskPlan:
     data: TaskData
     type: TaskType
     methods: tuple[MethodPlan, ...]
+    limits: Mapping[str, Limited] = field(default_factory=dict)
+    """What no configuration of a method may exceed, by method; empty without constraints."""
 
     @property
     def available(self) -> tuple[str, ...]:
@@ -73,7 +77,9 @@ class SweepPlan:
                 study=f"{name}/{method}",
                 space=space_of(self.config, task.plan_of(method)),
                 higher_is_better=task.type.higher_is_better(task.data.config.metric),
+                step_cost=StepCost(task.plan_of(method).passes),
                 prior=self.prior.of(f"{name}/{method}"),
+                constraints=task.limits.get(method),
             )
             for method in self.config.methods
             for name, task in self.tasks.items()
@@ -216,8 +222,19 @@ def _plan_task(
     except MethodError as error:
         raise InputError(f"tasks.{name}", [Problem("type", f"is {kind.name}; {error}")]) from error
     tried = [plan_method(probe, method, _overrides(config, method)) for method in config.methods]
-    plan = TaskPlan(one, kind, tuple(found for found, _ in tried))
-    return _Planned(plan, probe.parameters, [problem for _, problems in tried for problem in problems])
+    problems = [problem for _, found in tried for problem in found]
+    constraints = [Constraint.parse(text) for text in config.search.constraints]
+    limits = {method: Limited(probe, method, constraints) for method in config.methods} if constraints else {}
+    plans = tuple(keep_within(found, limits[found.method]) if limits else found for found, _ in tried)
+    problems += _grid_problems(config, plans) if config.search.sampler == "grid" else []
+    return _Planned(TaskPlan(one, kind, plans, limits), probe.parameters, problems)
+
+
+def _grid_problems(config: SweepConfig, plans: Iterable[MethodPlan]) -> Iterator[Problem]:
+    """Why spaces have no list of points."""
+    for plan in plans:
+        if plan.available and (found := unlistable(space_of(config, plan).distributions)):
+            yield Problem(f"search_space.{plan.method}.{found[0]}", found[1])
 
 
 def _words(config: SweepConfig, tokenizer: PreTrainedTokenizerBase) -> Words:

@@ -77,6 +77,7 @@ def _model(config: PretrainedConfig, auto_class: str, labels: int, dtype: torch.
     import transformers
 
     config = copy.deepcopy(config)
+    config.name_or_path = ""  # as in a lane, and peft writes it into an adapter's model card
     if labels:
         config.num_labels = labels
         pad(config)

@@ -72,7 +72,7 @@ def repaired(
     for name, distribution in space.distributions.items():
         if name in asked:
             continue
-        for value in _corners(distribution):
+        for value in corners(distribution):
             other = {**default, name: value}
             if value != default[name] and not refusal(other, False) and not refusal(other, True):
                 return {**default, name: _nearest(name, distribution, {**default, name: value}, default[name], refusal)}
@@ -84,7 +84,7 @@ def _impossible(
 ) -> dict[Any, str]:
     """The ends or choices that do not work beside the other parameters' defaults, each with its reason."""
     # a number is a matter of shapes, a word of what is done
-    tried = {value: refusal({**default, name: value}, isinstance(value, str)) for value in _corners(distribution)}
+    tried = {value: refusal({**default, name: value}, isinstance(value, str)) for value in corners(distribution)}
     return {value: reason for value, reason in tried.items() if reason}
 
 
@@ -130,7 +130,8 @@ def _between(distribution: IntDistribution | FloatDistribution, good: Any, bad: 
     return good + steps * distribution.step if steps else None
 
 
-def _corners(distribution: BaseDistribution) -> tuple[Any, ...]:
+def corners(distribution: BaseDistribution) -> tuple[Any, ...]:
+    """The ends of a range, or all choices."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices
     if isinstance(distribution, (IntDistribution, FloatDistribution)):
@@ -145,7 +146,7 @@ def _told(name: str, value: Any, why: str) -> str:
 def _shown(distribution: BaseDistribution) -> str:
     if isinstance(distribution, CategoricalDistribution):
         return ", ".join(_named(choice) for choice in distribution.choices)
-    low, high = _corners(distribution)[0], _corners(distribution)[-1]
+    low, high = corners(distribution)[0], corners(distribution)[-1]
     return f"{_named(low)}..{_named(high)}"
 
 

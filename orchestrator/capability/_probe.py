@@ -14,6 +14,7 @@ import methods
 from methods._base import Attached, Hyperparameters, MethodError, MethodSpec, Quantization, TaskText
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.backbone.skeleton import miniature, shallow_skeletons, skeleton
+from orchestrator.capability._needs import WRITTEN, needs_of
 from orchestrator.capability._passes import passes
 from orchestrator.capability._rehearsal import NumbersNeededError, attach, reads_ahead, rehearse
 from orchestrator.capability._words import stand_in
@@ -117,6 +118,7 @@ class Probe:
         self._sources = {"sources": sources, "source_labels": source_labels}
         self._text = text or stand_in(config, labels, _usual_length(config))
         self._known: dict[tuple[str, str, str], str] = {}
+        self._needs: dict[tuple[str, str, float], Mapping[str, float]] = {}
         try:
             self._bare = self._told(skeleton(config, *self._made), self._text)
         except ValueError as error:
@@ -159,6 +161,17 @@ class Probe:
         except MethodError as error:
             return first_line(error, "no reason given")
         return self._unattachable(spec, params) or (self._rehearsed(spec, params) if thoroughly else "")
+
+    def needs(self, method: str, params: Mapping[str, Any], written: float = WRITTEN) -> Mapping[str, float]:
+        """What a configuration needs, as :func:`orchestrator.capability._needs.needs_of` tells it.
+
+        Raises:
+            MethodError: if that cannot be told without the backbone's weights.
+        """
+        key = (method, _shape(params), written)
+        if key not in self._needs:
+            self._needs[key] = needs_of(methods.get(method), params, self._bare, written=written)
+        return self._needs[key]
 
     def _size(self, spec: MethodSpec[Any], params: Mapping[str, Any]) -> _Size:
         """What trains in all layers.

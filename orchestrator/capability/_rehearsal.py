@@ -48,6 +48,16 @@ def attach(spec: MethodSpec[Any], params: Mapping[str, Any], backbone: SharedBac
             if "meta" in str(error).lower() and _width(backbone) > WIDEST:
                 line = f"{spec.name} computes with weights of {_width(backbone)} columns to be attached"
                 raise NumbersNeededError(line) from error
+    return attach_with_numbers(spec, params, backbone)
+
+
+def attach_with_numbers(spec: MethodSpec[Any], params: Mapping[str, Any], backbone: SharedBackbone) -> Attached:
+    """Put a method onto a view of its own; what is the method's own has numbers on a skeleton, too.
+
+    Raises:
+        MethodError: if it refuses, or fails in any way.
+    """
+    typed = spec.params_type.from_dict(params)
     with _quietly(), _explained("attaching it fails"):
         return spec.attach(backbone.view(0), typed, backbone.context)
 
