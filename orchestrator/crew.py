@@ -19,7 +19,6 @@ from orchestrator.trials import Answer, Job
 if TYPE_CHECKING:
     from orchestrator.lanes.setup import LaneSetup
 
-PACK_AUTO = 1
 PATIENCE = 3
 FAREWELL = 30.0
 
@@ -31,12 +30,13 @@ class Crew:
         config: what the configuration says of lanes.
         folder: where Ray Train may keep its state.
         growing: nodes may come, as in a cluster that scales itself.
+        slots: trials that a lane is offered at once, where the configuration leaves it open.
     """
 
-    def __init__(self, config: Lanes, folder: str, *, growing: bool) -> None:
+    def __init__(self, config: Lanes, folder: str, *, growing: bool, slots: int = 1) -> None:
         sizes, cpus, gpus = lane_layout(config, node_resources(), growing=growing)
         self.count = sum(sizes)
-        self.pack = PACK_AUTO if config.pack == "auto" else config.pack
+        self.pack = slots if config.pack == "auto" else config.pack
         self.jobs = self.count * self.pack + 1
         self.lanes: dict[int, LaneStatus] = {}
         self._news = threading.Event()
@@ -92,9 +92,9 @@ class Crew:
 
 
 @contextmanager
-def hired(config: Lanes, folder: str, *, growing: bool) -> Iterator[Crew]:
+def hired(config: Lanes, folder: str, *, growing: bool, slots: int = 1) -> Iterator[Crew]:
     """A crew that is sent home at the end. Arguments as for :class:`Crew`."""
-    crew = Crew(config, folder, growing=growing)
+    crew = Crew(config, folder, growing=growing, slots=slots)
     try:
         yield crew
     finally:

@@ -135,8 +135,11 @@ class _Sweep:
     def _lanes(self) -> Iterator[None]:
         """All lanes, from their start to the end of the last."""
         from orchestrator.crew import hired
+        from orchestrator.lanes.slots import slots
 
-        with hired(self.config.lanes, self._own_folder, growing=self._in_cluster) as self.crew:
+        config, defaults = self.config, (study.space.default for study in self.plan.studies)
+        offered = slots(defaults, config.training.max_length, config.budget.trials)
+        with hired(config.lanes, self._own_folder, growing=self._in_cluster, slots=offered) as self.crew:
             try:
                 yield
             finally:
