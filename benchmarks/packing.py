@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -62,9 +63,7 @@ def compare(
     runs = [begin(method, number, batch, backbone, rows) for number, method in enumerate(methods)]
     stepped(runs, 1)
     stepped(runs, len(runs))
-    seconds = [
-        {size: seconds_of(lambda size=size: stepped(runs, size)) for size in SIZES} for _ in range(SAMPLES + rounds)
-    ]  # type: ignore[misc]
+    seconds = [{size: seconds_of(partial(stepped, runs, size)) for size in SIZES} for _ in range(SAMPLES + rounds)]
     chosen = _chosen(seconds[:SAMPLES])
     return {
         "milliseconds_alone": 1e3 * statistics.median(one[1] for one in seconds) / len(runs),
