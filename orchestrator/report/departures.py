@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 from orchestrator.report.lines import MethodLine
 from orchestrator.trials import TrialRecord
@@ -37,17 +39,20 @@ class Departure:
     numbers: str = ""
 
 
-def departures(lines: Iterable[MethodLine], steps: int) -> list[Departure]:
+def departures(
+    lines: Iterable[MethodLine], steps: int, drops: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+) -> list[Departure]:
     """Of all methods, in their order.
 
     Args:
         lines: the methods.
         steps: of a trial that is not stopped.
+        drops: by method, why the race let it go.
     """
-    return [one for line in lines for one in _of(line, steps)]
+    return [one for line in lines for one in _of(line, steps, drops.get(line.method))]
 
 
-def _of(line: MethodLine, steps: int) -> Iterator[Departure]:
+def _of(line: MethodLine, steps: int, drop: Mapping[str, Any] | None) -> Iterator[Departure]:
     groups: dict[tuple[str, int, str], list[TrialRecord]] = {}
     for record in line.records:
         if record.state != "complete":
@@ -57,6 +62,16 @@ def _of(line: MethodLine, steps: int) -> Iterator[Departure]:
         when = f"step {step:,} of {steps:,}" if step else "before a result"
         why, numbers = reason.removesuffix(f" at step {step}"), _numbers(own, line.records, step)
         yield Departure(method=line.method, what=trials, when=when, why=why, numbers=numbers)
+    if drop:
+        leader = str(drop["leader"]).rpartition("/")[2]
+        bound, best = abs(drop["bound"]), abs(drop["leader_best"])  # a loss is kept with its sign turned
+        yield Departure(
+            method=line.method,
+            what="dropped from the race",
+            when=f"after {drop['pulls']:.1f} full trials' cost",
+            why=f"no longer hoped to reach {leader}",
+            numbers=f"{bound:.3f} at best, {leader} has {best:.3f}, margin {drop['margin']:.3f}",
+        )
     if line.standing in ("out", "behind", "failed"):
         when = "after the search" if line.standing == "out" else "in the final"
         what = {"out": "not in contention", "behind": "behind the best", "failed": "not scored"}[line.standing]

@@ -28,6 +28,7 @@ class History:
         selections: by task; empty for a sweep that came to none.
         overall: one method for all tasks, where there are several.
         registered: the ``registered`` events.
+        drops: by study, the ``drop`` event of a method that the race let go and did not take in again.
         reason: how it ended; ``unfinished`` while it runs, or where its driver died.
         message: why it failed.
         begin: of the first event, seconds since 1970.
@@ -41,6 +42,7 @@ class History:
     selections: Mapping[str, Selection] = field(default_factory=dict)
     overall: Overall | None = None
     registered: tuple[Event, ...] = ()
+    drops: Mapping[str, Event] = field(default_factory=dict)
     reason: str = "unfinished"
     message: str = ""
     begin: float = 0.0
@@ -62,6 +64,7 @@ class History:
             selections=selections(events),
             overall=Overall.from_dict(every) if every else None,
             registered=tuple(by_kind.get("registered", ())),
+            drops=_drops(events),
             reason=close["reason"] if close else "unfinished",
             message=close.get("message") or "" if close else "",
             begin=events[0]["time"] if events else 0.0,
@@ -95,6 +98,16 @@ class History:
         """Methods that were not tried, and why."""
         split = {TrialKey(study, 0): reason for study, reason in self.description.get("left_out", {}).items()}
         return {key.method: reason for key, reason in split.items() if key.task == task}
+
+
+def _drops(events: Iterable[Event]) -> dict[str, Event]:
+    found: dict[str, Event] = {}
+    for event in events:
+        if event["event"] == "drop":
+            found[event["study"]] = event
+        elif event["event"] == "readmit":
+            found.pop(event["study"], None)
+    return found
 
 
 def _last(events: list[Event] | None) -> Event:

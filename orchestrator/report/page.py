@@ -146,7 +146,9 @@ class TaskPage:
     @property
     def departures(self) -> list[Departure]:
         """Who went, when and why."""
-        return departures(self.lines, self.history.steps)
+        drops = {study.rpartition("/")[2]: drop for study, drop in self.history.drops.items()
+                 if study.rpartition("/")[0] == self.name}  # fmt: skip
+        return departures(self.lines, self.history.steps, drops)
 
     @property
     def importances(self) -> list[tuple[str, Importance]]:

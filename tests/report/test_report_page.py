@@ -13,6 +13,7 @@ from orchestrator.report.costs import costs
 from orchestrator.report.departures import departures
 from orchestrator.report.history import History
 from orchestrator.report.lines import method_lines
+from orchestrator.report.page import TaskPage
 from orchestrator.report.write import read_history, render, write_report
 from orchestrator.tracking.journal import Journal
 
@@ -183,6 +184,17 @@ def test_departures_tell_when_why_and_by_what_numbers(swept: Path) -> None:
     assert next(one for one in found if one.method == "multitask_prompt").why == "needs source_tasks"
     stopped = sum(int(one.what.split()[0]) for one in found if one.what.endswith("stopped early"))
     assert stopped == sum(record.state == "pruned" for record in history.trials)
+
+
+def test_who_was_dropped_from_the_race_is_told_unless_he_came_back(swept: Path) -> None:
+    events = Journal.read(swept / "journal.jsonl")
+    numbers = {"bound": 0.61, "best": 0.6, "leader": "airline/lora", "leader_best": 0.8, "margin": 0.04, "pulls": 5.24}
+    drops = [{"event": "drop", "time": 0.0, "study": f"airline/{method}", **numbers} for method in ("ia3", "prefix")]
+    history = History.of("race", [*events, *drops, {"event": "readmit", "time": 0.0, "study": "airline/ia3"}])
+    (told,) = [one for one in TaskPage(history, "airline", {}).departures if one.what == "dropped from the race"]
+    assert (told.method, told.when) == ("prefix", "after 5.2 full trials' cost")
+    assert told.why == "no longer hoped to reach lora"
+    assert told.numbers == "0.610 at best, lora has 0.800, margin 0.040"
 
 
 def test_methods_stand_in_the_order_of_how_they_came_out(swept: Path) -> None:
