@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -17,11 +18,13 @@ from orchestrator.backbone.store import fetch
 from orchestrator.errors import told
 from orchestrator.lanes.facts import latency_facts, standard_error_fact
 from orchestrator.lanes.forgetting import NeutralText
+from orchestrator.lanes.ranks import ALONE, Ranks
 from orchestrator.lanes.rows import TaskRows
 from orchestrator.lanes.run import TrialRun
 from orchestrator.lanes.setup import LaneSetup
 from orchestrator.lanes.trunk import Trunk
 from orchestrator.storage import Storage
+from orchestrator.tasks import Evaluation
 from orchestrator.trials import Answer, Job, checkpoint_path
 
 log = logging.getLogger(__name__)
@@ -39,10 +42,11 @@ class Lane:
         setup: of the sweep.
         device: where it computes.
         dtype: what frozen layers multiply in.
+        ranks: this worker's place in the lane; all workers begin and end the same jobs in the same order.
     """
 
-    def __init__(self, setup: LaneSetup, device: torch.device, dtype: torch.dtype) -> None:
-        self.setup, self.device, self.dtype = setup, device, dtype
+    def __init__(self, setup: LaneSetup, device: torch.device, dtype: torch.dtype, ranks: Ranks = ALONE) -> None:
+        self.setup, self.device, self.dtype, self.ranks = setup, device, dtype, ranks
         self._storage = Storage(setup.storage)
         self._backbones: dict[str, SharedBackbone] = {}
         self._rows: dict[str, TaskRows] = {}
@@ -56,9 +60,8 @@ class Lane:
 
         One whose checkpoint is missing or damaged begins anew: the whole way to where the job ends.
         """
-        run = self._warm.pop(job.name, None)
-        if run is None or run.step != job.start or run.job.params != job.params:
-            run = self._restored(job) or self._fresh(job)
+        run = self._left_off(job)
+        self.ranks.align(run.parameters)
         run.job = job
         if job.start:
             run.go_on()
@@ -68,36 +71,46 @@ class Lane:
 
     def end(self, run: TrialRun) -> Answer:
         """Score, save, and keep warm what may go on soon."""
-        job, task = run.job, run.job.trial.task
-        metrics: dict[str, float] = {}
-        validation: dict[str, float] = {}
-        with tempfile.TemporaryDirectory() as folder:
-            place = Path(folder) / "step"
-            place.mkdir()
-            if job.split:
-                evaluation = run.evaluate(job.split)
-                metrics = evaluation.metrics
-                if job.split == "test":
-                    parquet.write_table(evaluation.predictions, place / "test.parquet")
-                    validation = run.evaluate("validation").metrics if job.retraining is not None else {}
-                    run.facts |= self._forgetting(run)
-                elif run.step >= job.total:
-                    run.facts |= standard_error_fact(self.rows(task), evaluation)
-            if (run.step >= job.total or job.split == "test") and "latency_overhead_1" not in run.facts:
-                run.facts |= latency_facts(run.attached, self.backbone(task), self.rows(task))
-            run.save(place, resumable=run.step < job.total)
-            # Apart from the rung's own: a rung that was cancelled late may still be writing there.
-            path = checkpoint_path(job.trial, run.step, job.retraining) + ("-test" if job.split == "test" else "")
-            self._storage.upload(place, f"{self.setup.sweep}/{path}")
-        self._prove_unchanged(task)
+        job = run.job
+        evaluation = run.evaluate(job.split) if job.split else None
+        retrained = job.split == "test" and job.retraining is not None
+        validation = run.evaluate("validation").metrics if retrained else {}
+        answer = self.ranks.attempt(lambda: self._settle(run, evaluation, validation))
         if run.step < job.total:
             self._warm[job.name] = run
             while len(self._warm) > self.setup.pack + 1:
                 self._warm.popitem(last=False)
-        facts = dict(run.facts)
+        return answer
+
+    def _settle(self, run: TrialRun, evaluation: Evaluation | None, validation: dict[str, float]) -> Answer:
+        """Measure and save, which the first worker does for all, and see that the backbone is as it was."""
+        job = run.job
+        # Apart from the rung's own: a rung that was cancelled late may still be writing there.
+        path = checkpoint_path(job.trial, run.step, job.retraining) + ("-test" if job.split == "test" else "")
+        if self.ranks.leads:
+            with tempfile.TemporaryDirectory() as folder:
+                place = Path(folder) / "step"
+                place.mkdir()
+                self._measure(run, evaluation)
+                if evaluation and job.split == "test":
+                    parquet.write_table(evaluation.predictions, place / "test.parquet")
+                run.save(place, resumable=run.step < job.total)
+                self._storage.upload(place, f"{self.setup.sweep}/{path}")
+        self._prove_unchanged(job.trial.task)
+        metrics, facts = evaluation.metrics if evaluation else {}, dict(run.facts)
         return Answer(
             status="done", step=run.step, metrics=metrics, validation=validation, checkpoint=path, facts=facts
         )
+
+    def _measure(self, run: TrialRun, evaluation: Evaluation | None) -> None:
+        """What is told of a trial at its end beside its score."""
+        job, task = run.job, run.job.trial.task
+        if job.split == "test":
+            run.facts |= self._forgetting(run)
+        elif evaluation and run.step >= job.total:
+            run.facts |= standard_error_fact(self.rows(task), evaluation)
+        if (run.step >= job.total or job.split == "test") and "latency_overhead_1" not in run.facts:
+            run.facts |= latency_facts(run.attached, self.backbone(task), self.rows(task))
 
     def backbone(self, task: str) -> SharedBackbone:
         """The task's backbone, mapped at its first use."""
@@ -130,6 +143,7 @@ class Lane:
                 self.setup.seed,
                 self._storage.sub(self.setup.sweep),
                 own.names,
+                self.ranks,
             )
         return self._rows[task]
 
@@ -149,6 +163,19 @@ class Lane:
         if task not in self._trunks:
             self._trunks[task] = Trunk(self.backbone(task))
         return self._trunks[task]
+
+    def _left_off(self, job: Job) -> TrialRun:
+        """From the first of the places where all workers of the lane find it."""
+        for find in (self._remembered, self._restored):
+            run = self.ranks.attempt(partial(find, job))
+            everywhere = all(self.ranks.everyones(run is not None))
+            if run and everywhere:
+                return run
+        return self.ranks.attempt(partial(self._fresh, job))
+
+    def _remembered(self, job: Job) -> TrialRun | None:
+        run = self._warm.pop(job.name, None)
+        return run if run and run.step == job.start and run.job.params == job.params else None
 
     def _fresh(self, job: Job) -> TrialRun:
         task = job.trial.task

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from methods._base import TaskText
 from orchestrator.config import Task, Training
+from orchestrator.lanes.ranks import ALONE, Ranks
+from orchestrator.lanes.split_evaluation import evaluate
 from orchestrator.storage import Storage
 from orchestrator.tasks import Evaluation, TaskType, task_type
 from orchestrator.tasks.batches import evaluation_batches, subset, training_batches
@@ -33,6 +35,7 @@ class TaskRows:
         seed: of the data order and of the validation rows, the same for all trials.
         tokenizer: the sweep's folder; its tokenizer is there, for tasks that generate text and methods that read it.
         names: of the classes, in the order of their ids.
+        ranks: this worker's place in its lane, whose workers share the rows of a batch and of an evaluation.
     """
 
     def __init__(
@@ -45,9 +48,10 @@ class TaskRows:
         seed: int,
         tokenizer: Storage,
         names: tuple[str, ...] = (),
+        ranks: Ranks = ALONE,
     ) -> None:
         self.pad, self.decoder, self._training, self._seed = pad, decoder, training, seed
-        self.names = names
+        self.names, self.ranks = names, ranks
         self._config, self._tables, self._tokenizer = config, tables, tokenizer
 
     @cached_property
@@ -96,7 +100,7 @@ class TaskRows:
         """Score a model: on the whole test split, or on the validation rows that rungs use."""
         table = self._validation if split == "validation" else self._tables[split]
         batches = evaluation_batches(lengths(table), self._training.evaluation_batch)
-        return self.type.evaluate(model, table, batches, self.pad, self.decoder)
+        return evaluate(self.ranks, self.type, model, table, batches, self.pad, self.decoder)
 
     def evaluation_tokens(self, split: str) -> int:
         """Tokens of the middle one of the batches that :meth:`evaluate` makes of a split, padding aside."""

@@ -25,6 +25,7 @@ from orchestrator.lanes.cut import Cut
 from orchestrator.lanes.memory import MemoryGauge, held_bytes
 from orchestrator.lanes.micro_batches import parts
 from orchestrator.lanes.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
+from orchestrator.lanes.parallel import dropout_stream, share
 from orchestrator.lanes.random import RandomStream
 from orchestrator.lanes.rows import TaskRows
 from orchestrator.lanes.sources import source_batches
@@ -156,7 +157,7 @@ class TrialRun:
         Raises:
             DivergedError: if the loss or the gradient is not finite; the parameters are left as they were.
         """
-        norm = nn.utils.clip_grad_norm_(self._parameters(), self._training.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self._training.clip_norm)
         if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
             raise DivergedError(f"the loss is {loss.item():g} at step {self.step + 1}")
         factor = schedule(self.step, self.job.total, self.params.warmup)
@@ -228,7 +229,9 @@ class TrialRun:
         self._random = RandomStream.from_tensors(tensors)
         self._seek(self.step)
 
-    def _parameters(self) -> list[nn.Parameter]:
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Everything that trains, group by group."""
         return [p for group in self.attached.groups for p in group.parameters]
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
@@ -245,10 +248,11 @@ class TrialRun:
 
     def _begin_step(self) -> None:
         self._memory.begin()
-        batch = self._next_batch()
-        self._before = self._random
+        batch, weight = share(self._next_batch(), self.rows.ranks)
+        self._before = self._random = dropout_stream(self.job.seed, self.step, self.rows.ranks, self._random)
         self.tokens = batch["input_ids"].numel()
-        self._parts.extend(parts(batch, min(self._micro_batches, self.params.batch_size)))
+        count = min(self._micro_batches, self.params.batch_size)
+        self._parts.extend((part, weight * own) for part, own in parts(batch, count))
         self.facts["micro_batches"] = float(self._micro_batches)
 
     def _next_batch(self) -> dict[str, Tensor]:

@@ -13,26 +13,31 @@ import torch
 from torch import Tensor
 
 from orchestrator.lanes.packing import in_lockstep
+from orchestrator.lanes.parallel import Outcome, reduced
 from orchestrator.lanes.products import CHUNK
+from orchestrator.lanes.ranks import ALONE, Ranks
 from orchestrator.lanes.run import TrialRun
 
 log = logging.getLogger(__name__)
-Outcome = Tensor | Exception
-"""The loss of a trial's batch, its gradients being in place; or why there is none."""
 
 
-def step(runs: Sequence[TrialRun]) -> list[tuple[TrialRun, Exception]]:
+def step(runs: Sequence[TrialRun], ranks: Ranks = ALONE) -> list[tuple[TrialRun, Exception]]:
     """Take one step with every trial, together if there are several.
 
     A trial that raises, or whose loss is no number, stays as it was before the step, and the others go on. What is
     raised in the pass that they share, and what runs out of memory in it, is repeated trial by trial.
+
+    Args:
+        runs: the trials, in the same order on all workers of the lane.
+        ranks: this worker's place in it; each worker trains on rows of its own.
 
     Returns:
         The trials that failed, and what each raised.
     """
     begin = time.perf_counter()
     outcomes = _together(runs) if len(runs) > 1 else [_alone(run) for run in runs]
-    failed = [(run, error) for run, outcome in zip(runs, outcomes, strict=True) if (error := _finish(run, outcome))]
+    whole = reduced(ranks, runs, outcomes)
+    failed = [(run, error) for run, outcome in zip(runs, whole, strict=True) if (error := _finish(run, outcome))]
     share = (time.perf_counter() - begin) / max(1, sum(run.tokens for run in runs))
     for run in runs:
         run.facts["train_seconds"] += share * run.tokens

@@ -21,7 +21,9 @@ from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.errors import told
 from orchestrator.lanes.broker import LaneStatus, Signal
 from orchestrator.lanes.lane import BackboneWrittenError, Lane
+from orchestrator.lanes.messages import Heard, for_all
 from orchestrator.lanes.pack_sizes import PackSizes
+from orchestrator.lanes.ranks import ALONE, OtherWorkerError, Ranks
 from orchestrator.lanes.run import TrialRun
 from orchestrator.lanes.setup import LaneSetup
 from orchestrator.lanes.step import score, step
@@ -48,20 +50,22 @@ def lane_loop(config: dict[str, Any]) -> None:
     """The function that Ray Train runs in every worker: join, take, train, answer, until told to retire.
 
     Args:
-        config: ``broker``, the actor; ``first``, the number of this group's first lane; ``threads`` per lane.
+        config: ``broker``, the actor; ``first``, the number of this group's first lane; ``threads`` per worker.
+            Each worker is a lane, unless a process group makes all of them one.
     """
     from ray import train
 
     torch.set_num_threads(config["threads"])
-    lane = config["first"] + train.get_context().get_world_rank()
-    _Worker(lane, config["broker"]).live()
+    ranks = Ranks.here()
+    lane = config["first"] + (train.get_context().get_world_rank() if ranks.size == 1 else 0)
+    _Worker(lane, config["broker"], ranks).live()
 
 
 class _Worker:
-    """The loop itself."""
+    """The loop itself: the same on all workers of a lane, of whom the first talks to the broker."""
 
-    def __init__(self, lane: int, broker: Any) -> None:
-        self.lane, self.broker = lane, broker
+    def __init__(self, lane: int, broker: Any, ranks: Ranks = ALONE) -> None:
+        self.lane, self.broker, self.ranks = lane, broker, ranks
         self.incarnation = ""
         self.node = ray.get_runtime_context().get_node_id()
         self.active: list[TrialRun] = []
@@ -74,7 +78,7 @@ class _Worker:
         _warm_up()
         while (setup := ray.get(self.broker.setup.remote())) is None:
             continue
-        if setup is Signal.RETIRE:
+        if any(self.ranks.everyones(setup is Signal.RETIRE)):
             return
         self.dtype = compute_dtype(setup.dtype, self.device)
         self.here = self._get_ready(setup)
@@ -93,7 +97,7 @@ class _Worker:
         try:
             for name, source in setup.plugins:
                 register_source(name, source)
-            lane = Lane(setup, self.device, self.dtype)
+            lane = Lane(setup, self.device, self.dtype, self.ranks)
             for task in setup.tasks:
                 lane.rows(task)
         except Exception as error:
@@ -104,7 +108,8 @@ class _Worker:
     def _join(self) -> None:
         self.active, self.incarnation = [], uuid.uuid4().hex
         self.pulse = Pulse(self.incarnation, self._status())
-        ray.get(self.broker.join.remote(self.lane, self.incarnation, self._status()))
+        if self.ranks.leads:
+            ray.get(self.broker.join.remote(self.lane, self.incarnation, self._status()))
 
     def _work(self) -> None:
         while self._admit():
@@ -120,7 +125,7 @@ class _Worker:
     def _admit(self) -> bool:
         """Take jobs while there is room. Returns whether to go on."""
         while len(self.active) < self.here.setup.pack:
-            job = ray.get(self.broker.take.remote(self.lane, self.incarnation, not self.active))
+            job = self._take()
             if job is Signal.RETIRE:
                 return False
             if job is Signal.REJOIN:
@@ -139,19 +144,40 @@ class _Worker:
             self._finish_reached()
         return True
 
+    def _take(self) -> Heard:
+        """What the broker has for the lane."""
+        asks = self.ranks.leads
+        heard = ray.get(self.broker.take.remote(self.lane, self.incarnation, not self.active)) if asks else None
+        return for_all(self.ranks, heard)
+
     def _step(self) -> None:
         """One optimizer step of every active trial, of as many together as gains."""
         begin = time.perf_counter()
-        groups = self.packs.groups([run for run in self.active if run.step < run.job.stop])
-        failed = [failure for runs in groups for failure in step(runs)]
-        for run, error in failed:
+        runs = [run for run in self.active if run.step < run.job.stop]
+        groups = [[runs.index(run) for run in group] for group in self.packs.groups(runs)]
+        failed = [
+            failure for group in self.ranks.leaders(groups) for failure in step([runs[k] for k in group], self.ranks)
+        ]
+        for run, error in self._failed_anywhere(failed):
             self._fail(run, error)
         if not failed:
             self.packs.note(time.perf_counter() - begin)
 
+    def _failed_anywhere(self, failed: list[tuple[TrialRun, Exception]]) -> list[tuple[TrialRun, Exception]]:
+        """The same on all workers: trials that failed on any, and what they raised here or there."""
+        own = {run.job.id: error for run, error in failed if not isinstance(error, OtherWorkerError)}
+        said = self.ranks.everyones({name: told(error) for name, error in own.items()})
+        others = {name: f"worker {rank}: {text}" for rank, texts in enumerate(said) for name, text in texts.items()}
+        return [
+            (run, own.get(run.job.id) or OtherWorkerError(others[run.job.id]))
+            for run in self.active
+            if run.job.id in others
+        ]
+
     def _finish_reached(self) -> None:
         reached = [run for run in self.active if run.step >= run.job.stop]
-        score(reached)
+        if self.ranks.size == 1:  # ranks would exchange what they have scored in orders of their own
+            score(reached)
         for run in reached:
             self.active.remove(run)
             try:
@@ -164,7 +190,8 @@ class _Worker:
 
     def _drop_cancelled(self) -> None:
         """Leave trials whose jobs are no longer this lane's: cancelled, or leased to another."""
-        self.active = [run for run in self.active if run.job.id not in self.pulse.lost]
+        lost = frozenset(self.ranks.leaders(sorted(self.pulse.lost)))
+        self.active = [run for run in self.active if run.job.id not in lost]
 
     def _fail(self, run: TrialRun, error: Exception) -> None:
         self.active.remove(run)
@@ -172,7 +199,8 @@ class _Worker:
         gc.collect()
 
     def _answer(self, job: Job, answer: Answer) -> None:
-        ray.get(self.broker.done.remote(self.lane, self.incarnation, job.id, answer))
+        if self.ranks.leads:
+            ray.get(self.broker.done.remote(self.lane, self.incarnation, job.id, answer))
 
     def _status(self) -> LaneStatus:
         working = {f"{r.job.trial.method}/{r.job.trial.number}": (r.step, r.job.total) for r in self.active}
@@ -194,7 +222,7 @@ class _Worker:
         self.pulse.status = self._status()
 
     def _beat(self) -> None:
-        while not self.stop.wait(HEARTBEAT):
+        while self.ranks.leads and not self.stop.wait(HEARTBEAT):
             pulse = self.pulse
             told = (self.lane, pulse.incarnation, pulse.held, pulse.status)
             pulse.lost = ray.get(self.broker.heartbeat.remote(*told))

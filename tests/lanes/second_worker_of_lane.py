@@ -1,0 +1,163 @@
+"""Rank 1 of the tests of a lane of two workers; what both ranks do is written here."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from orchestrator.config import Training
+from orchestrator.lanes import lane as lane_module
+from orchestrator.lanes import worker as worker_module
+from orchestrator.lanes.ranks import Ranks
+from orchestrator.lanes.rows import TaskRows
+from orchestrator.lanes.run import TrialRun
+from orchestrator.lanes.setup import LaneSetup, TaskSetup
+from orchestrator.lanes.step import step
+from orchestrator.tasks import Evaluation
+
+from .conftest import Lab, _lab
+from .two_workers import process_group
+
+STEPS = 20
+SCENES: dict[str, dict[str, Any]] = {
+    "lora": {"method": "lora"},
+    "adapter": {"method": "adapter"},
+    "prefix": {"method": "prefix"},
+    "full": {"method": "full", "learning_rate": 1e-3},
+    "adalora": {"method": "adalora", "batch_size": 5},
+    "additive_prompt": {"method": "additive_prompt"},
+    "one row": {"method": "ia3", "batch_size": 1},
+    "in parts": {"method": "lora", "batch_size": 7, "parts": 3},
+}
+PACK = ("lora", "prefix", "adapter")
+
+
+class Recorded(TrialRun):
+    """Remembers the losses that its steps were finished with."""
+
+    losses: list[float]
+
+    def finish_step(self, loss: Tensor) -> None:
+        self.losses.append(loss.item())
+        super().finish_step(loss)
+
+
+def small_batches(lab: Lab) -> Training:
+    """So that an evaluation has more batches than ranks, and not as many for each."""
+    return lab.training.model_copy(update={"evaluation_batch": 9})
+
+
+def rows_of(lab: Lab, ranks: Ranks) -> TaskRows:
+    rows = copy.copy(lab.rows)
+    rows.ranks, rows._training = ranks, small_batches(lab)
+    return rows
+
+
+def begun(lab: Lab, ranks: Ranks, number: int, method: str, parts: int = 1, **changes: Any) -> Recorded:
+    """A trial without dropout."""
+    rows = rows_of(lab, ranks)
+    fixed = {"dropout": 0.0} if method in ("lora", "adapter") else {}
+    job = lab.job(method, number, stop=STEPS, total=STEPS, **fixed, **changes)
+    run = Recorded(job, lab.backbone, rows, lab.training)
+    run.losses, run._micro_batches = [], parts
+    return run
+
+
+def trained(lab: Lab, ranks: Ranks) -> dict[str, tuple[list[float], TrialRun]]:
+    """Every scene alone, and the pack together."""
+    runs = {name: begun(lab, ranks, number, **scene) for number, (name, scene) in enumerate(SCENES.items())}
+    packed = {f"packed {name}": begun(lab, ranks, k, **SCENES[name]) for k, name in enumerate(PACK)}
+    for group in ([[run] for run in runs.values()], [list(packed.values())]):
+        for together in group:
+            for _ in range(STEPS):
+                assert step(together, ranks) == []
+    return {name: (run.losses, run) for name, run in {**runs, **packed}.items()}
+
+
+def parameters(found: dict[str, tuple[list[float], TrialRun]]) -> dict[str, Tensor]:
+    return {
+        f"{name}/{own}": parameter.detach().clone().contiguous()
+        for name, (_, run) in found.items()
+        for own, parameter in run.attached.trainable().items()
+    }
+
+
+def scored(found: dict[str, tuple[list[float], TrialRun]]) -> dict[str, Evaluation]:
+    return {name: run.evaluate("validation") for name, (_, run) in found.items() if name in ("lora", "prefix")}
+
+
+def lane_setup(lab: Lab, folder: Path, pack: int) -> LaneSetup:
+    task = TaskSetup(lab.rows._config, lab.rows._tables, 3, "tiny", "original", 0)  # type: ignore[arg-type]
+    return LaneSetup(
+        storage=str(folder),
+        sweep="sweep",
+        model="tiny",
+        dtype="float32",
+        tasks={"mail": task},
+        training=small_batches(lab),
+        seed=0,
+        pack=pack,
+    )
+
+
+@contextmanager
+def without_ray(lab: Lab) -> Iterator[None]:
+    """Calls that go to an actor in a sweep are plain calls here, and backbones come from the lab."""
+    context = SimpleNamespace(get_node_id=lambda: "here")
+    plain = SimpleNamespace(get=lambda x: x, get_runtime_context=lambda: context)
+    fetch = lambda digest, storage: lab.folder / f"{digest}.safetensors"  # noqa: E731
+    with (
+        mock.patch.object(worker_module, "ray", plain),
+        mock.patch.object(lane_module, "ray", plain),
+        mock.patch.object(lane_module, "fetch", fetch),
+        mock.patch.object(worker_module, "HEARTBEAT", 0.01),
+    ):
+        yield
+
+
+class Setup:
+    """All that a worker other than the first asks a broker for."""
+
+    def __init__(self, setup: LaneSetup) -> None:
+        self.setup = SimpleNamespace(remote=lambda: setup)
+
+
+@contextmanager
+def unlucky_forward(number: int, at: int) -> Iterator[None]:
+    """One trial raises in this process alone."""
+    forward = TrialRun.forward
+
+    def unlucky(run: TrialRun) -> Tensor:
+        if run.job.trial.number == number and run.step == at:
+            raise RuntimeError("out of luck")
+        return forward(run)
+
+    with mock.patch.object(TrialRun, "forward", unlucky):
+        yield
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    (folder / "second").mkdir()
+    lab = _lab(folder / "second", "encoder")
+    with process_group(1, folder) as ranks:
+        found = trained(lab, ranks)
+        scored(found)
+        save_file(parameters(found), folder / "second.safetensors")
+        ranks.everyones("saved")
+        with without_ray(lab), unlucky_forward(number=1, at=4):
+            worker_module._Worker(0, Setup(lane_setup(lab, folder, pack=3)), ranks).live()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
