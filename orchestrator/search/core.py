@@ -62,13 +62,13 @@ class Search:
         seed: int = 0,
         past: Iterable[Mapping[str, Any]] = (),
     ) -> None:
-        storage = open_storage(storage_path)
+        self._storage = open_storage(storage_path)
         self._studies = {
             plan.study: Study(
                 plan.study,
                 plan.space,
                 higher_is_better=plan.higher_is_better,
-                storage=storage,
+                storage=self._storage,
                 seed=seed,
                 sampler=sampler,
                 prior=plan.prior,
@@ -181,6 +181,7 @@ class Search:
                 for record in [self._ledger.records[key] for key in left]:
                     decided = reason == "budget" or record.state == "paused"
                     self._end(record.key, "pruned" if decided else "killed", _why(record, reason))
+            self._storage.flush()
             return left
 
     @property
