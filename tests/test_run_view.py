@@ -47,7 +47,7 @@ def outcome(folder: Path, *selections: Selection, **changes: Any) -> Outcome:
             finalist("lora", "default", 0.7),
         ]
         tasks[one.task] = TaskOutcome(task, found, (), one, unregistered="the server is away")
-    fields: dict[str, Any] = {"sweep": "tiny-1", "folder": folder, "reason": "finished", "tasks": tasks, "trials": ()}
+    fields: dict[str, Any] = {"sweep": "tiny-1", "folder": folder / "tiny-1", "reason": "finished", "tasks": tasks, "trials": ()}
     return Outcome(**{**fields, "wall_seconds": 125.0, **changes})
 
 
