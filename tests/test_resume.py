@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from orchestrator import cli
 from orchestrator.backbone.store import Published, backbone_digest
 from orchestrator.config import load_config
-from orchestrator.description import changed_versions, describe, driver
+from orchestrator.description import changed_versions, departures, describe, driver, identity
 from orchestrator.errors import InputError
 from orchestrator.past import Past
 from orchestrator.plan import SweepPlan, make_plan
@@ -25,21 +26,33 @@ from orchestrator.tracking.journal import Journal
 from orchestrator.views.resume import summary
 from orchestrator.views.run import how_to_go_on
 
+from .small_plan import small_plan
 from .small_sweep import write_sweep
 
 NAME = "tiny-20260101-120000"
 
 
-def begun(folder: Path, *events: dict[str, Any], **changes: Any) -> SweepPlan:
+def begun(folder: Path, **changes: Any) -> SweepPlan:
     """A sweep's folder with a journal whose sweep began there, and the plan that it began with."""
     plan = make_plan(load_config(write_sweep(folder, **changes)))
+    tell(folder, plan)
+    return plan
+
+
+def told(folder: Path, *events: dict[str, Any]) -> SweepPlan:
+    """The same without a checkpoint or rows, and with what happened then: enough for who only reads."""
+    plan = small_plan(["lora", "ia3"], storage=str(folder / "sweeps"))
+    tell(folder, plan, *events)
+    return plan
+
+
+def tell(folder: Path, plan: SweepPlan, *events: dict[str, Any]) -> None:
     digest = backbone_digest(plan.source, "AutoModelForSequenceClassification", "nf4", True)
     backbones = {"mail": PreparedBackbone(Published(digest, 1000, 1000, fresh=True), None, "checksum")}
     journal = Journal(folder / "sweeps" / NAME / "journal.jsonl")
     journal.append("sweep", **describe(plan, NAME, backbones), **driver(0.0))
     for event in events:
         journal.append(**event)
-    return plan
 
 
 def past_of(folder: Path, reference: str = NAME) -> Past:
@@ -94,22 +107,14 @@ def test_another_checkpoint_is_refused(tmp_path: Path) -> None:
     assert "backbone.mail: the checkpoint is not the one that the sweep began with" in lines(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "words"),
-    [
-        ("spaces", "mail/lora", "spaces.mail/lora: it is searched otherwise"),
-        ("rungs", "steps", "rungs.steps: they are not those"),
-        ("spaces", "mail/ia3", "spaces.mail/ia3: it is searched otherwise"),
-    ],
-)
-def test_what_would_be_searched_otherwise_is_refused(tmp_path: Path, kind: str, name: str, words: str) -> None:
-    plan = begun(tmp_path)
-    journal = Journal(tmp_path / "sweeps" / "other" / "journal.jsonl")
-    (event,) = Journal.read(tmp_path / "sweeps" / NAME / "journal.jsonl")
-    event["identity"][kind][name] = "another"
-    journal.append(**event)
-    assert words in lines(tmp_path, "other")
-    assert plan.rungs == (1, 2, 4)
+def test_what_would_be_searched_otherwise_is_told_apart() -> None:
+    plan = small_plan(["lora", "ia3"])
+    assert departures(identity(plan), identity(plan)) == []
+    narrower = small_plan(["lora", "ia3"], search_space={"lora": {"rank": {"choices": [2]}}})
+    fewer = small_plan(["lora"])
+    later = replace(plan, rungs=(10, 40))
+    found = [[one.where for one in departures(identity(plan), identity(other))] for other in (narrower, fewer, later)]
+    assert found == [["spaces.mail/lora"], ["spaces.mail/ia3"], ["rungs.steps"]]
 
 
 def test_passwords_come_from_the_users_own_file(tmp_path: Path) -> None:
@@ -129,14 +134,14 @@ def test_what_was_stopped_before_it_began_has_nothing_to_resume(tmp_path: Path) 
 
 
 def test_a_torn_last_line_never_happened(tmp_path: Path) -> None:
-    begun(tmp_path, {"event": "trial", "trial": "mail/lora/0"})
+    told(tmp_path, {"event": "trial", "trial": "mail/lora/0"})
     with (tmp_path / "sweeps" / NAME / "journal.jsonl").open("a") as file:
         file.write('{"event": "end", "tri')
     assert (past_of(tmp_path).trials_left, past_of(tmp_path).trials_done) == (1, 0)
 
 
 def test_the_beginning_of_a_name_is_enough_where_one_has_it(tmp_path: Path) -> None:
-    begun(tmp_path)
+    told(tmp_path)
     assert past_of(tmp_path, "tiny").sweep == NAME
     Journal(tmp_path / "sweeps" / "tiny-2" / "journal.jsonl")
     assert lines(tmp_path, "tiny") == f"tiny: several sweeps begin so: tiny-2, {NAME}"
@@ -145,7 +150,7 @@ def test_the_beginning_of_a_name_is_enough_where_one_has_it(tmp_path: Path) -> N
 
 
 def test_a_sweep_is_held_by_one_driver_until_that_dies(tmp_path: Path) -> None:
-    begun(tmp_path)
+    told(tmp_path)
     folder = tmp_path / "sweeps" / NAME
     code = (
         "import sys, pathlib; from orchestrator.sweep_folder import held\n"
@@ -165,8 +170,8 @@ def test_a_sweep_is_held_by_one_driver_until_that_dies(tmp_path: Path) -> None:
 
 def test_what_is_said_when_it_goes_on(tmp_path: Path) -> None:
     trial = {"event": "trial", "trial": "mail/lora/0"}
-    plan = begun(tmp_path, trial, trial, trial, {"event": "end", "trial": "mail/lora/0"})
-    assert summary(past_of(tmp_path), plan) == "resumed: 1 of 6 trials were done, 2 go on from their checkpoints"
+    plan = told(tmp_path, trial, trial, trial, {"event": "end", "trial": "mail/lora/0"})
+    assert summary(past_of(tmp_path), plan) == "resumed: 1 of 10 trials were done, 2 go on from their checkpoints"
     assert changed_versions(past_of(tmp_path).description["versions"]) == {}
     assert changed_versions({**past_of(tmp_path).description["versions"], "peft": "0.0.1"})["peft"][0] == "0.0.1"
 
@@ -184,7 +189,7 @@ def test_what_is_said_when_it_goes_on(tmp_path: Path) -> None:
 def test_the_line_that_resumes_is_shown_where_it_helps(
     tmp_path: Path, events: list[dict[str, Any]], resumable: bool
 ) -> None:
-    plan = begun(tmp_path, *events)
+    plan = told(tmp_path, *events)
     folder = tmp_path / "sweeps" / NAME
     said = how_to_go_on(folder, plan.config)
     assert said.endswith(f" resume {folder}") == resumable
@@ -192,7 +197,7 @@ def test_the_line_that_resumes_is_shown_where_it_helps(
 
 
 def test_a_finished_sweep_says_what_to_type_instead(tmp_path: Path) -> None:
-    begun(tmp_path, {"event": "registered", "task": "mail"}, {"event": "close", "reason": "finished"})
+    told(tmp_path, {"event": "registered", "task": "mail"}, {"event": "close", "reason": "finished"})
     before = (tmp_path / "sweeps" / NAME / "journal.jsonl").read_bytes()
     said = CliRunner().invoke(cli.app, ["resume", "tiny", "--storage", str(tmp_path / "sweeps")])
     assert said.exit_code == 0
