@@ -29,9 +29,9 @@ class Race(Allocation):
         noise: standard error of a value, where the trials tell none.
     """
 
-    exploration: float = 2.0
+    exploration: float = 4.0
     warm_up: int = 1
-    patience: float = 3.0
+    patience: float = 8.0
     window: int = 3
     noise: float = 0.02
 
