@@ -13,7 +13,7 @@ from unittest import mock
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from orchestrator.config import Training
 from orchestrator.lanes import lane as lane_module
@@ -64,11 +64,12 @@ def rows_of(lab: Lab, ranks: Ranks) -> TaskRows:
 
 
 def begun(lab: Lab, ranks: Ranks, number: int, method: str, parts: int = 1, **changes: Any) -> Recorded:
-    """A trial without dropout."""
-    rows = rows_of(lab, ranks)
-    fixed = {"dropout": 0.0} if method in ("lora", "adapter") else {}
-    job = lab.job(method, number, stop=STEPS, total=STEPS, **fixed, **changes)
-    run = Recorded(job, lab.backbone, rows, lab.training)
+    """A trial without dropout, be it the method's or, where all of it trains, the backbone's."""
+    job = lab.job(method, number, stop=STEPS, total=STEPS, **changes)
+    run = Recorded(job, lab.backbone, rows_of(lab, ranks), lab.training)
+    for module in run.attached.module.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
     run.losses, run._micro_batches = [], parts
     return run
 
