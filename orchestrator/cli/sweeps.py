@@ -67,9 +67,13 @@ def resume(
 def plan(config: ConfigFile, as_json: AsJson = False) -> None:
     """Show what a sweep would do and at what size, without training anything."""
     made = _make_plan(config)
+    from orchestrator.forecast import forecast
+    from orchestrator.quiet import no_library_noise
     from orchestrator.views.plan import plan_json, print_plan
 
-    print_json(plan_json(made)) if as_json else print_plan(made, config)
+    with no_library_noise():
+        estimated = forecast(made)
+    print_json(plan_json(made, estimated)) if as_json else print_plan(made, config, estimated)
 
 
 @app.command()

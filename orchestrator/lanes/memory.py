@@ -15,18 +15,21 @@ from torch import Tensor
 from methods._base import Attached
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_TOLD = ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"]
 _CLEAR_PEAK = "5"  # proc(5): reset the peak of resident memory to what is resident now
 
 
 class MemoryGauge:
     """The most memory that a trial has needed above the backbone that it is attached to, in bytes.
 
-    On CUDA that is the allocator's own peak. Elsewhere it is the process's resident memory without the files that it
-    maps (so without the shared backbone). Linux keeps the peak of that by itself, which sees what is there for a moment
-    only, in the middle of a backward pass; where it cannot be had, memory is read whenever :meth:`note` is called:
-    after a forward pass, while all activations are there, and after a backward pass, while all gradients are.
+    On CUDA that is the allocator's own peak. Elsewhere it is what the C library has handed out, which is not what is
+    resident: heaps keep much of what was freed, and files are mapped, the backbone among them. It is read whenever
+    :meth:`note` is called: after a forward pass, while all activations are there, and after a backward pass. What is
+    there for a moment only, such as the gradient of a language model's logits, is seen by the peak of resident memory,
+    which Linux keeps: by how much that is above what was resident when the forward pass had ended. Where the C library
+    or the system does not tell, resident memory without files stands in.
 
-    What is compared with stood when the gauge was made, so that other trials which the lane keeps are not counted;
+    All is compared with what stood when the gauge was made, so that other trials which the lane keeps are not counted;
     those that train in the same pack are.
 
     Args:
@@ -35,17 +38,23 @@ class MemoryGauge:
     """
 
     def __init__(self, held: int = 0) -> None:
-        _release()
         self._base = _in_use() - held
+        self._mark = _resident()
         self.peak = float(held)
+        self.begin()
 
     def begin(self) -> None:
-        """What was needed up to now was for something else."""
+        """A step begins; what was needed up to now was for something else."""
         _forget_peak()
+        self._marked: int | None = None
 
     def note(self) -> None:
-        """Look now, and at all since :meth:`begin`."""
-        self.peak = max(self.peak, float(_most_in_use() - self._base))
+        """Look now, and at what there was for a moment since :meth:`begin`."""
+        now = _in_use()
+        if self._marked is None:
+            self._marked, self._mark = now, _resident()
+        most = _most_in_use(self._marked, self._mark)
+        self.peak = max(self.peak, float(max(now, most) - self._base))
 
 
 def held_bytes(attached: Attached, optimizer: torch.optim.Optimizer) -> int:
@@ -55,22 +64,25 @@ def held_bytes(attached: Attached, optimizer: torch.optim.Optimizer) -> int:
 
 
 def _in_use() -> int:
+    """Bytes."""
     if torch.cuda.is_available():
         return int(torch.cuda.memory_allocated())
-    resident, mapped = _resident()
-    return resident - mapped
+    if (handed_out := _c_library("mallinfo2")) is not None:
+        told = handed_out()
+        return int(told.uordblks + told.hblkhd)
+    memory = psutil.Process().memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))
 
 
-def _most_in_use() -> int:
+def _most_in_use(marked: int, mark: int) -> int:
+    """The most since the peak was forgotten, if ``marked`` bytes were in use when ``mark`` bytes were resident."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
-    return max(_in_use(), (_peak() or 0) - _resident()[1])
+    return marked + max(0, (_peak() or 0) - mark)
 
 
-def _resident() -> tuple[int, int]:
-    """Bytes of this process's memory, and how many of those are files."""
-    memory = psutil.Process().memory_info()
-    return int(memory.rss), int(getattr(memory, "shared", 0))
+def _resident() -> int:
+    return int(psutil.Process().memory_info().rss)
 
 
 def _peak() -> int | None:
@@ -98,17 +110,19 @@ def _forgets() -> bool:
     return True
 
 
-def _release() -> None:
-    """Let go of what former trials have left, which would otherwise serve this one unseen."""
-    if not torch.cuda.is_available() and (trim := _trim()):
-        trim(0)
-    _forget_peak()
+class _Handed(ctypes.Structure):
+    """What ``mallinfo2`` tells, see mallinfo(3)."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in _TOLD]  # as ctypes wants it
 
 
 @cache
-def _trim() -> Any:
-    """The C library's call that gives freed memory back to the system; none where it has no such call."""
+def _c_library(call: str) -> Any:
+    """A call of the C library; none where it has no such call."""
     try:
-        return getattr(ctypes.CDLL(None), "malloc_trim", None)
+        found = getattr(ctypes.CDLL(None), call, None)
     except (OSError, TypeError):
         return None
+    if found is not None:
+        found.restype = _Handed
+    return found

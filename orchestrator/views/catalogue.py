@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 from rich.text import Text
@@ -17,7 +18,8 @@ from orchestrator.capability import Capability, Probe, catalogue, try_method
 from orchestrator.config import BackboneConfig
 from orchestrator.config.suggest import did_you_mean
 from orchestrator.errors import InputError, Problem
-from orchestrator.quantities import number
+from orchestrator.forecast import MethodForecast
+from orchestrator.quantities import number, size
 from orchestrator.quiet import no_library_noise
 from orchestrator.tasks import TASK_TYPES
 from orchestrator.views.console import console, program, table
@@ -83,12 +85,15 @@ def print_catalogue(found: Sequence[Capability], tried: bool) -> None:
         console.print(f"which of them work on a backbone: {program()} methods --backbone HUB_ID_OR_FOLDER")
 
 
-def print_capabilities(found: Sequence[Capability]) -> None:
-    """What each method would train, and why the others cannot."""
+def print_capabilities(
+    found: Sequence[Capability], forecasts: Mapping[str, MethodForecast] = MappingProxyType({})
+) -> None:
+    """What each method would train and what it is estimated to take, and why the others cannot."""
     able = [one for one in found if one.available]
-    shown = table("method", "trainable", "%", "merges")
+    shown = table("method", "trainable", "%", "merges", *(("memory", "s/step") if forecasts else ()))
     for one in able:
-        shown.add_row(one.method, *_size(one), "yes" if one.mergeable else "no")
+        taken = _taken(forecasts.get(one.method)) if forecasts else ()
+        shown.add_row(one.method, *_size(one), "yes" if one.mergeable else "no", *taken)
     console.print(shown)
     for one in found:
         if not one.available:
@@ -157,6 +162,11 @@ def _size(one: Capability) -> tuple[str, str]:
     if one.trainable is None or one.percent is None:
         return "?", "?"
     return number(one.trainable), _percent(one.percent)
+
+
+def _taken(forecast: MethodForecast | None) -> tuple[str, str]:
+    """Memory and seconds; nothing where nothing trains or only real weights would tell."""
+    return (size(forecast.peak_bytes), f"{forecast.seconds_per_step:.2g}") if forecast else ("", "")
 
 
 def _percent(value: float) -> str:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import BackboneConfig, SweepConfig
+from orchestrator.config import BackboneConfig
 from orchestrator.display import task_line
+from orchestrator.forecast import UNKNOWN, SweepForecast
 from orchestrator.plan import SweepPlan
 from orchestrator.quantities import duration, number
+from orchestrator.views.budget import budget_words, cost_words, search_lines
 from orchestrator.views.catalogue import method_row, print_capabilities, print_wrapped
 from orchestrator.views.console import console, program
+from orchestrator.views.lanes import lanes_words
 from orchestrator.warm_start import Prior
 
 
-def print_plan(plan: SweepPlan, file: Path) -> None:
-    """What a sweep would do."""
+def print_plan(plan: SweepPlan, file: Path, forecast: SweepForecast = UNKNOWN) -> None:
+    """What a sweep would do, and what it is estimated to take."""
     config = plan.config
     for name, task in plan.tasks.items():
         console.print(task_line(name, task))
@@ -24,16 +27,25 @@ def print_plan(plan: SweepPlan, file: Path) -> None:
     for name, task in plan.tasks.items():
         if len(plan.tasks) > 1:
             console.print(name)
-        print_capabilities(task.methods)
+        print_capabilities(task.methods, forecast.tasks.get(name, {}))
         for one in task.methods:
             for note in one.notes if one.available else ():
                 print_wrapped(f"note: {one.method}.{note}")
-    console.print(f"\nbudget    {_budget(config)} · rungs at {', '.join(map(str, plan.rungs))} steps")
+    console.print(f"\nbudget    {budget_words(config.budget)} · rungs at {', '.join(map(str, plan.rungs))} steps")
+    console.print(f"cost      {cost_words(config.budget)}")
+    if config.lanes.workers > 1:
+        console.print(f"lanes     {lanes_words(config.lanes)}")
+    if forecast.lane_seconds is not None:
+        console.print(
+            f"time      {duration(forecast.lane_seconds)} of one lane like this machine's if no trial is stopped"
+        )
+    for line in search_lines(config.search):
+        print_wrapped(line)
     _print_prior(plan.prior)
     console.print(f"next: {program()} run {file}")
 
 
-def plan_json(plan: SweepPlan) -> dict[str, Any]:
+def plan_json(plan: SweepPlan, forecast: SweepForecast = UNKNOWN) -> dict[str, Any]:
     """The same for machines."""
     return {
         "name": plan.config.name,
@@ -45,12 +57,18 @@ def plan_json(plan: SweepPlan) -> dict[str, Any]:
                 "labels": list(task.data.labels),
                 "majority": task.data.majority,
                 "digest": task.data.digest,
-                "methods": [{**method_row(one), "notes": list(one.notes)} for one in task.methods],
+                "methods": [
+                    {**method_row(one), "notes": list(one.notes), "estimate": forecast.fields(name, one.method)}
+                    for one in task.methods
+                ],
             }
             for name, task in plan.tasks.items()
         },
         "budget": plan.config.resolved()["budget"],
+        "lanes": plan.config.resolved()["lanes"],
+        "estimated_lane_seconds": forecast.lane_seconds,
         "rungs": list(plan.rungs),
+        "search": plan.config.resolved()["search"],
         "warm_start": plan.prior.fields(),
     }
 
@@ -69,11 +87,3 @@ def _print_prior(prior: Prior) -> None:
 
 def _doubled(backbone: BackboneConfig) -> bool:
     return backbone.double_quantization and backbone.quantization in ("nf4", "fp4")
-
-
-def _budget(config: SweepConfig) -> str:
-    budget = config.budget
-    parts = [f"{budget.trials} trials"] if budget.trials else []
-    parts += [f"{duration(budget.wall_time)} of wall time"] if budget.wall_time else []
-    parts += [f"{budget.lane_hours:g} lane-hours"] if budget.lane_hours else []
-    return " or ".join(parts)
