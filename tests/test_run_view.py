@@ -47,8 +47,8 @@ def outcome(folder: Path, *selections: Selection, **changes: Any) -> Outcome:
             finalist("lora", "default", 0.7),
         ]
         tasks[one.task] = TaskOutcome(task, found, (), one, unregistered="the server is away")
-    fields: dict[str, Any] = {"sweep": "tiny-1", "folder": folder / "tiny-1", "reason": "finished", "tasks": tasks, "trials": ()}
-    return Outcome(**{**fields, "wall_seconds": 125.0, **changes})
+    fields: dict[str, Any] = {"sweep": "tiny-1", "reason": "finished", "tasks": tasks, "trials": ()}
+    return Outcome(**{**fields, "folder": folder / "tiny-1", "wall_seconds": 125.0, **changes})
 
 
 def text(monkeypatch: pytest.MonkeyPatch, found: Outcome, **config: Any) -> str:

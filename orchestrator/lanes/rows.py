@@ -105,7 +105,8 @@ class TaskRows:
     def evaluation_tokens(self, split: str) -> int:
         """Tokens of the middle one of the batches that :meth:`evaluate` makes of a split, padding aside."""
         table = self._validation if split == "validation" else self._tables[split]
-        return int(np.median(lengths(table))) * min(self._training.evaluation_batch, table.num_rows)
+        rows: int = min(self._training.evaluation_batch, table.num_rows)
+        return int(np.median(lengths(table))) * rows
 
     def typical(self, count: int) -> dict[str, Tensor]:
         """A batch of validation rows of middling length; they come again where there are fewer."""
