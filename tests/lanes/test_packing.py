@@ -268,14 +268,21 @@ def test_modes_of_the_caller_are_those_of_every_trial(lab: Lab) -> None:
     assert not torch.is_inference_mode_enabled()
 
 
-def test_large_trials_are_multiplied_exactly_as_alone() -> None:
-    """In bf16 and in fp32: only rows of small trials stand in one matrix."""
-    weight = PlainWeight(torch.randn(24, 16))
-    for dtype in (torch.float32, torch.bfloat16):
-        xs = [torch.randn(rows, 8, 16, requires_grad=True) for rows in (CHUNK // 8, 1 + CHUNK // 16, CHUNK // 8)]
-        alone = [FrozenProduct.apply(x, weight, dtype) for x in xs]
-        for y, expected in zip(shared_product(weight, dtype, xs), alone, strict=True):
-            assert torch.equal(y, expected)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("inner", "outer"), [(16, 24), (384, 192), (1536, 384), (384, 1536)])
+def test_every_trial_s_product_has_the_bits_that_it_has_alone(dtype: torch.dtype, inner: int, outer: int) -> None:
+    """Whatever the trials' sizes, forward and backward; processors part long sums by the number of rows."""
+    weight = PlainWeight(torch.randn(outer, inner).to(dtype))
+    shapes = [(4, 16), (3, 7), (CHUNK // 8, 8), (1 + CHUNK // 16, 8), (1, 1)]
+    xs = [torch.randn(*shape, inner, requires_grad=True) for shape in shapes]
+    alone = [x.detach().clone().requires_grad_() for x in xs]
+    ys = shared_product(weight, dtype, xs)
+    torch.stack([(y**2).sum() for y in ys]).sum().backward()
+    for x, y, own in zip(xs, ys, alone, strict=True):
+        expected = FrozenProduct.apply(own, weight, dtype)
+        (expected**2).sum().backward()
+        assert torch.equal(y, expected)
+        assert torch.equal(x.grad, own.grad)
 
 
 def test_only_who_asks_for_gradients_gets_them() -> None:
