@@ -95,7 +95,7 @@ def test_nothing_within_the_limits_is_exit_code_1_and_says_what_to_relax(sweeps:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["tiny-20260101-12000"], "did you mean tiny-20260101-120000?"),
+        (["tiny-20260101-21000"], "did you mean tiny-20260101-120000?"),
         ([NAME, "--max-size", "huge"], "write it as in 10MB"),
         ([NAME, "--max-latency-overhead", "some"], "write it as in 5%"),
         ([NAME, "--prefer", "sizes"], "write score, size, memory"),

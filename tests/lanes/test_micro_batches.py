@@ -36,7 +36,7 @@ def test_parts_train_as_the_whole_does(make_lab: Callable[[str], Lab], kind: str
         assert step([whole]) == step([parted]) == []
     assert parted.facts["micro_batches"] == 2
     for name, value in state(whole).items():
-        torch.testing.assert_close(state(parted)[name], value, rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(state(parted)[name], value, rtol=1e-3, atol=2e-3, msg=name)
 
 
 def test_a_pack_holds_trials_in_parts_and_whole_ones(lab: Lab) -> None:

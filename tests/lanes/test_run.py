@@ -118,7 +118,7 @@ def test_gradients_are_clipped(lab: Lab) -> None:
     original = run._optimizer.step
 
     def step(*arguments: Any) -> Any:
-        gradients = [p.grad for p in run._parameters() if p.grad is not None]
+        gradients = [p.grad for p in run.attached.trainable().values() if p.grad is not None]
         norms.append(torch.stack([g.norm() for g in gradients]).norm().item())
         return original(*arguments)
 
