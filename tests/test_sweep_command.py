@@ -53,7 +53,7 @@ class Driver:
         assert self.family
         self.process.send_signal(signal)
         printed, _ = self.process.communicate(timeout=120)
-        _, alive = psutil.wait_procs(self.family, timeout=60)
+        _, alive = psutil.wait_procs(self.family, timeout=180)  # Ray's agents look for their raylet now and then
         assert alive == [], "nothing is left running"
         return printed
 
@@ -111,7 +111,7 @@ def test_a_sweep_that_is_stopped_and_then_killed_is_resumed_to_its_end(
     second = drive("resume", "tiny", "--storage", str(tmp_path / "sweeps"))
     until(lambda: len(rungs(events(journal))) > len(rungs(stopped)))
     refused = drive("resume", str(journal.parent))
-    refused.process.wait(timeout=120)
+    refused.process.wait(timeout=180)
     assert refused.process.returncode == 2
     assert f"is still running (process {second.process.pid} on " in refused.said.read_text()
     second.end(signal=signal.SIGKILL)
