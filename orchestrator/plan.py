@@ -137,11 +137,6 @@ def make_plan(config: SweepConfig, prior: Prior | None = None) -> SweepPlan:
         InputError: if data or checkpoint cannot be used, no method can train a task, or an earlier sweep is not there.
         SweepError: if the tracking server is needed to find an earlier sweep and cannot be reached.
     """
-    if config.lanes.workers > 1:
-        problem = Problem(
-            "lanes.workers", f"is {config.lanes.workers}; lanes of several workers are not there yet, write 1"
-        )
-        raise InputError(config.name, [problem])
     check_uri(config.mlflow.tracking_uri, "mlflow.tracking_uri")
     check_plugins(config)
     data = {name: read_task(name, task, config.base, config.seed) for name, task in config.tasks.items()}
