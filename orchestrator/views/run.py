@@ -22,8 +22,7 @@ from orchestrator.snapshots import Outcome, Watch
 from orchestrator.storage import Storage
 from orchestrator.sweep import run_sweep
 from orchestrator.sweep_folder import local_folder, new_sweep_name
-from orchestrator.tracking.journal import Journal
-from orchestrator.tracking.sweeps import JOURNAL
+from orchestrator.views.budget import spent_words
 from orchestrator.views.console import console, program
 from orchestrator.views.select import evidence_words, print_overall, score_words
 
@@ -64,7 +63,7 @@ def watch(name: str, plan: SweepPlan, folder: Path, run: Run) -> Outcome:
 
 def how_to_go_on(folder: Path, config: SweepConfig) -> str:
     """The line to type that resumes a sweep; empty where there is nothing to resume."""
-    past = Past(folder.name, folder, tuple(Journal.read(folder / JOURNAL)))
+    past = Past.of(folder)
     if not past.description or past.finished or (past.search_ended and not past.has_result):
         return ""
     return f"continue with: {program()} resume {place_of(folder, config)}"
@@ -88,7 +87,7 @@ def _stopper(stop: threading.Event) -> Any:
 def print_outcome(outcome: Outcome, config: SweepConfig) -> None:
     """What came out, and what to type next."""
     if outcome.reason == "interrupted":
-        ended = sum(r.state in ("complete", "pruned") for r in outcome.trials)
+        ended = Past.of(outcome.folder).trials_done
         console.print(f"Stopped after {ended} trials. Nothing is running any more.")
         console.print(how_to_go_on(outcome.folder, config) or "Nothing had begun; run it again.")
         return
@@ -96,7 +95,7 @@ def print_outcome(outcome: Outcome, config: SweepConfig) -> None:
         _print_task(name, task)
     _print_overall(outcome)
     _print_next(outcome, config)
-    _print_cost(outcome)
+    _print_cost(outcome, config)
 
 
 def _print_task(name: str, task: TaskOutcome) -> None:
@@ -178,13 +177,14 @@ def _print_next(outcome: Outcome, config: SweepConfig) -> None:
         console.print(f"MLflow has not taken {outcome.unmirrored} events; they are in {outcome.folder}/journal.jsonl")
 
 
-def _print_cost(outcome: Outcome) -> None:
+def _print_cost(outcome: Outcome, config: SweepConfig) -> None:
     lanes = outcome.lanes.values()
     busy = sum(lane.busy for lane in lanes) / len(lanes) if lanes else 0.0
     stopped = sum(r.state == "pruned" for r in outcome.trials)
     console.print(
         f"{len(outcome.trials)} trials ({stopped} stopped early) in {duration(outcome.wall_seconds)}"
-        f" on {len(outcome.lanes)} lanes, {busy:.0%} busy"
+        f" on {len(outcome.lanes)} lanes, {busy:.0%} busy;"
+        f" the search took {spent_words(sum(r.lane_seconds for r in outcome.trials), config.budget)}"
     )
 
 
