@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 
 from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.capability._words import stand_in
-from orchestrator.estimates import Batch, Rates, StepModel
+from orchestrator.estimates import Batch, Rates, StepCost, StepModel, peak_bytes
+from orchestrator.lanes.slots import slots
 from orchestrator.plan import MethodPlan, SweepPlan, TaskPlan, space_of
 from orchestrator.tasks.tokens import integers, lengths
 
@@ -23,14 +24,19 @@ class MethodForecast:
     """A trial of a method in its default configuration.
 
     Args:
-        peak_bytes: the most memory while training, above the backbone, with the longest rows that were seen.
+        cost: of a step with the longest rows that were seen.
         seconds_per_step: of an optimizer step, with rows of usual length.
         seconds: of a trial that is not stopped, its evaluations included.
     """
 
-    peak_bytes: float
+    cost: StepCost
     seconds_per_step: float
     seconds: float
+
+    @property
+    def peak_bytes(self) -> float:
+        """The most memory while training alone, above the backbone."""
+        return self.cost.peak
 
     def fields(self) -> dict[str, float]:
         """For machines."""
@@ -43,11 +49,13 @@ class SweepForecast:
 
     Args:
         tasks: by task and method; without methods of which nothing can be told.
+        lane_bytes: the most memory of a lane above the backbone, with as many trials at once as it may be offered.
         lane_seconds: of all trials and retrainings together if none were stopped, in seconds of one lane; nothing
             where the budget is no number of trials.
     """
 
     tasks: Mapping[str, Mapping[str, MethodForecast]] = field(default_factory=dict)
+    lane_bytes: float | None = None
     lane_seconds: float | None = None
 
     def fields(self, task: str, method: str) -> dict[str, float] | None:
@@ -66,7 +74,8 @@ def forecast(plan: SweepPlan) -> SweepForecast:
     dtype = compute_dtype(plan.config.backbone.compute_dtype, device)
     rates = Rates.measured(device, dtype)
     tasks = {name: _task(plan, task, device, dtype, rates) for name, task in plan.tasks.items()}
-    return SweepForecast(tasks, _lane_seconds(plan, [one for found in tasks.values() for one in found.values()]))
+    every = [one for found in tasks.values() for one in found.values()]
+    return SweepForecast(tasks, _lane_bytes(plan, every), _lane_seconds(plan, every))
 
 
 @dataclass(frozen=True)
@@ -120,10 +129,20 @@ def _method(plan: SweepPlan, one: MethodPlan, model: StepModel, rows: _Rows, rat
     training = plan.config.training
     evaluation = step / batch / one.passes * training.validation_rows
     seconds = step * training.max_steps + evaluation * len(plan.rungs)
-    return MethodForecast(peak_bytes=cost.peak, seconds_per_step=step, seconds=seconds)
+    return MethodForecast(cost=cost, seconds_per_step=step, seconds=seconds)
 
 
-def _lane_seconds(plan: SweepPlan, found: list[MethodForecast]) -> float | None:
+def _lane_bytes(plan: SweepPlan, found: Sequence[MethodForecast]) -> float | None:
+    """A lane may hold several trials of the method that needs most."""
+    if not found:
+        return None
+    defaults = (space_of(plan.config, one).default for task in plan.tasks.values() for one in task.methods)
+    pack = plan.config.lanes.pack
+    count = slots(defaults, plan.config.training.max_length, plan.config.budget.trials) if pack == "auto" else pack
+    return peak_bytes([max((one.cost for one in found), key=lambda cost: cost.peak)] * count)
+
+
+def _lane_seconds(plan: SweepPlan, found: Sequence[MethodForecast]) -> float | None:
     """Methods get equal parts of the trials here; which get more is decided by what they show."""
     if plan.config.budget.trials is None or not found:
         return None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +50,7 @@ class Source:
 
     def config(self) -> PretrainedConfig:
         """The architecture."""
-        from transformers import AutoConfig
-
-        config: PretrainedConfig = AutoConfig.from_pretrained(**self.arguments())
-        return config
+        return copy.deepcopy(_known_config(self)) if self.digest else _config(self)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer, with a padding token in any case.
@@ -67,6 +66,19 @@ class Source:
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer
+
+
+@cache
+def _known_config(source: Source) -> PretrainedConfig:
+    """Read once for a content: transformers reads the whole of a GGUF file for it."""
+    return _config(source)
+
+
+def _config(source: Source) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    config: PretrainedConfig = AutoConfig.from_pretrained(**source.arguments())
+    return config
 
 
 def resolve(config: BackboneConfig, base: Path) -> Source:

@@ -19,6 +19,7 @@ from orchestrator.errors import told
 from orchestrator.lanes.facts import latency_facts, standard_error_fact
 from orchestrator.lanes.forgetting import NeutralText
 from orchestrator.lanes.ranks import ALONE, Ranks
+from orchestrator.lanes.room import Room
 from orchestrator.lanes.rows import TaskRows
 from orchestrator.lanes.run import TrialRun
 from orchestrator.lanes.setup import LaneSetup
@@ -51,6 +52,7 @@ class Lane:
         self._backbones: dict[str, SharedBackbone] = {}
         self._rows: dict[str, TaskRows] = {}
         self._trunks: dict[str, Trunk] = {}
+        self._room = Room()
         self._warm: OrderedDict[str, TrialRun] = OrderedDict()
         self._neutral: dict[str, NeutralText | None] = {}
         self.checksums: dict[str, str] = {}
@@ -180,7 +182,8 @@ class Lane:
     def _fresh(self, job: Job) -> TrialRun:
         task = job.trial.task
         backbone, rows = self.backbone(task), self.rows(task)
-        return TrialRun(job, backbone, rows, self.setup.training, self._sources(task), self._trunk(task))
+        training, sources = self.setup.training, self._sources(task)
+        return TrialRun(job, backbone, rows, training, sources, self._trunk(task), self._room)
 
     def _restored(self, job: Job) -> TrialRun | None:
         """Where the job's checkpoint left off, if it has one that can be used."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import re
+import threading
+import time
 from functools import cache
-from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import psutil
 import torch
@@ -14,20 +15,19 @@ from torch import Tensor
 
 from methods._base import Attached
 
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_TOLD = ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"]
-_CLEAR_PEAK = "5"  # proc(5): reset the peak of resident memory to what is resident now
+PAUSE = 0.002
+CLOSELY = 2
+_FIELDS = ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"]
 
 
 class MemoryGauge:
     """The most memory that a trial has needed above the backbone that it is attached to, in bytes.
 
     On CUDA that is the allocator's own peak. Elsewhere it is what the C library has handed out, which is not what is
-    resident: heaps keep much of what was freed, and files are mapped, the backbone among them. It is read whenever
-    :meth:`note` is called: after a forward pass, while all activations are there, and after a backward pass. What is
-    there for a moment only, such as the gradient of a language model's logits, is seen by the peak of resident memory,
-    which Linux keeps: by how much that is above what was resident when the forward pass had ended. Where the C library
-    or the system does not tell, resident memory without files stands in.
+    resident: heaps keep much of what was freed, and files are mapped, the backbone among them. (Where the C library
+    does not tell, resident memory without files stands in.) It is read at every :meth:`note`, and all the time during
+    the first two steps, since the optimizer's state is there from the second on, and those with the longest batch yet:
+    much is there for a moment only, such as the gradient of a language model's logits.
 
     All is compared with what stood when the gauge was made, so that other trials which the lane keeps are not counted;
     those that train in the same pack are.
@@ -39,22 +39,74 @@ class MemoryGauge:
 
     def __init__(self, held: int = 0) -> None:
         self._base = _in_use() - held
-        self._mark = _resident()
+        self._steps = self._longest = 0
+        self._seeing = threading.Lock()
         self.peak = float(held)
         self.begin()
 
-    def begin(self) -> None:
-        """A step begins; what was needed up to now was for something else."""
-        _forget_peak()
-        self._marked: int | None = None
+    def begin(self, tokens: int = 0) -> None:
+        """What was needed up to now was for something else.
+
+        Args:
+            tokens: of the batch of a step that begins; 0 where none does.
+        """
+        _watch.leave(self)
+        self._steps += tokens > 0
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        elif tokens and (self._steps <= CLOSELY or tokens > self._longest):
+            self._longest = max(self._longest, tokens)
+            _watch.join(self)
 
     def note(self) -> None:
-        """Look now, and at what there was for a moment since :meth:`begin`."""
-        now = _in_use()
-        if self._marked is None:
-            self._marked, self._mark = now, _resident()
-        most = _most_in_use(self._marked, self._mark)
-        self.peak = max(self.peak, float(max(now, most) - self._base))
+        """Look now."""
+        self.see(_most_in_use())
+
+    def end(self) -> None:
+        """The step is over, and was noted."""
+        _watch.leave(self)
+
+    def see(self, in_use: int) -> None:
+        """So many bytes are in use."""
+        with self._seeing:
+            self.peak = max(self.peak, float(in_use - self._base))
+
+
+class _Watch:
+    """Looks again and again, in a thread of its own, while any gauge wants to know."""
+
+    def __init__(self) -> None:
+        self._gauges: WeakSet[MemoryGauge] = WeakSet()
+        self._joining = threading.Lock()
+        self._looking = False
+
+    def join(self, gauge: MemoryGauge) -> None:
+        """Tell this one from now on."""
+        with self._joining:
+            self._gauges.add(gauge)
+            if not self._looking:
+                self._looking = True
+                threading.Thread(target=self._look, daemon=True).start()
+
+    def leave(self, gauge: MemoryGauge) -> None:
+        """Tell this one no longer."""
+        with self._joining:
+            self._gauges.discard(gauge)
+
+    def _look(self) -> None:
+        while self._tell():
+            time.sleep(PAUSE)
+
+    def _tell(self) -> bool:
+        with self._joining:
+            in_use = _in_use()
+            for gauge in self._gauges:
+                gauge.see(in_use)
+            self._looking = bool(self._gauges)
+            return self._looking
+
+
+_watch = _Watch()
 
 
 def held_bytes(attached: Attached, optimizer: torch.optim.Optimizer) -> int:
@@ -63,66 +115,33 @@ def held_bytes(attached: Attached, optimizer: torch.optim.Optimizer) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in (*attached.trainable().values(), *state))
 
 
+def _most_in_use() -> int:
+    """Since the peak was forgotten on CUDA, now elsewhere."""
+    return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else _in_use()
+
+
 def _in_use() -> int:
-    """Bytes."""
     if torch.cuda.is_available():
         return int(torch.cuda.memory_allocated())
-    if (handed_out := _c_library("mallinfo2")) is not None:
+    if (handed_out := _handed_out()) is not None:
         told = handed_out()
         return int(told.uordblks + told.hblkhd)
     memory = psutil.Process().memory_info()
     return int(memory.rss - getattr(memory, "shared", 0))
 
 
-def _most_in_use(marked: int, mark: int) -> int:
-    """The most since the peak was forgotten, if ``marked`` bytes were in use when ``mark`` bytes were resident."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return marked + max(0, (_peak() or 0) - mark)
+class _Told(ctypes.Structure):
+    """What ``mallinfo2`` says: see mallinfo(3)."""
 
-
-def _resident() -> int:
-    return int(psutil.Process().memory_info().rss)
-
-
-def _peak() -> int | None:
-    """The most that was resident, files included, since it was last forgotten; none where the system does not tell."""
-    if not _forgets():
-        return None
-    found = re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text())
-    return 1024 * int(found[1]) if found else None
-
-
-def _forget_peak() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    elif _forgets():
-        CLEAR.write_text(_CLEAR_PEAK)
+    _fields_ = [(name, ctypes.c_size_t) for name in _FIELDS]
 
 
 @cache
-def _forgets() -> bool:
-    """Whether the system lets a process forget its peak: Linux does, where nothing forbids it."""
+def _handed_out() -> Any:
+    """The C library's call that tells what it has handed out; none where it has no such call."""
     try:
-        CLEAR.write_text(_CLEAR_PEAK)
-    except OSError:
-        return False
-    return True
-
-
-class _Handed(ctypes.Structure):
-    """What ``mallinfo2`` tells, see mallinfo(3)."""
-
-    _fields_ = [(name, ctypes.c_size_t) for name in _TOLD]  # as ctypes wants it
-
-
-@cache
-def _c_library(call: str) -> Any:
-    """A call of the C library; none where it has no such call."""
-    try:
-        found = getattr(ctypes.CDLL(None), call, None)
-    except (OSError, TypeError):
+        found = ctypes.CDLL(None).mallinfo2
+    except (OSError, TypeError, AttributeError):
         return None
-    if found is not None:
-        found.restype = _Handed
+    found.restype = _Told
     return found

@@ -27,6 +27,7 @@ from orchestrator.lanes.micro_batches import parts
 from orchestrator.lanes.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
 from orchestrator.lanes.parallel import dropout_stream, share
 from orchestrator.lanes.random import RandomStream
+from orchestrator.lanes.room import Room
 from orchestrator.lanes.rows import TaskRows
 from orchestrator.lanes.sources import source_batches
 from orchestrator.lanes.trunk import Trunk
@@ -51,6 +52,7 @@ class TrialRun:
         training: limits.
         sources: the rows of the tasks that it may learn from before its own, by name.
         trunk: what the lane knows of the blocks that the method leaves alone, if it is to be used.
+        room: what the lane knows of its memory.
 
     Raises:
         MethodError: if the method cannot be attached.
@@ -64,6 +66,7 @@ class TrialRun:
         training: Training,
         sources: Mapping[str, TaskRows] = MappingProxyType({}),
         trunk: Trunk | None = None,
+        room: Room | None = None,
     ) -> None:
         begin = time.perf_counter()
         self._memory = MemoryGauge()
@@ -71,7 +74,7 @@ class TrialRun:
         self.tokens, self.alone_bytes = 0, 0.0
         self._training, self._sources = training, tuple(sources.values())
         self._parts: deque[tuple[dict[str, Tensor], float]] = deque()
-        self._micro_batches = 1
+        self._micro_batches, self._room = 1, room or Room()
         self._scored: dict[str, Evaluation] = {}
         spec = methods.get(job.trial.method)
         self.trains = spec.trains
@@ -141,6 +144,8 @@ class TrialRun:
         """From the next step on, train a batch in twice as many parts. Returns whether it can be parted further."""
         if self._micro_batches >= self.params.batch_size:
             return False
+        if self.tokens:
+            self._room.tell(self.job.trial.method, self.tokens // self._micro_batches)
         self._micro_batches *= 2
         return True
 
@@ -170,6 +175,7 @@ class TrialRun:
         if self.attached.on_step:
             self.attached.on_step(self.step, self.job.total)
         self._note_memory()
+        self._memory.end()
         self.alone_bytes = self.alone_bytes or self._memory.peak
         self._optimizer.zero_grad(set_to_none=True)
 
@@ -247,10 +253,13 @@ class TrialRun:
         return self._cut.cut() if self._cut else nullcontext()
 
     def _begin_step(self) -> None:
-        self._memory.begin()
         batch, weight = share(self._next_batch(), self.rows.ranks)
         self._before = self._random = dropout_stream(self.job.seed, self.step, self.rows.ranks, self._random)
-        self.tokens = batch["input_ids"].numel()
+        known, self.tokens = self.tokens, batch["input_ids"].numel()
+        self._memory.begin(self.tokens)
+        if not known:
+            fitting = self._room.parts(self.job.trial.method, self.tokens)
+            self._micro_batches = max(self._micro_batches, fitting)
         count = min(self._micro_batches, self.params.batch_size)
         self._parts.extend((part, weight * own) for part, own in parts(batch, count))
         self.facts["micro_batches"] = float(self._micro_batches)

@@ -9,7 +9,7 @@ from orchestrator.config import BackboneConfig
 from orchestrator.display import task_line
 from orchestrator.forecast import UNKNOWN, SweepForecast
 from orchestrator.plan import SweepPlan
-from orchestrator.quantities import duration, number
+from orchestrator.quantities import duration, number, size
 from orchestrator.views.budget import budget_words, cost_words, search_lines
 from orchestrator.views.catalogue import method_row, print_capabilities, print_wrapped
 from orchestrator.views.console import console, program
@@ -35,6 +35,8 @@ def print_plan(plan: SweepPlan, file: Path, forecast: SweepForecast = UNKNOWN) -
     console.print(f"cost      {cost_words(config.budget)}")
     if config.lanes.workers > 1:
         console.print(f"lanes     {lanes_words(config.lanes)}")
+    if forecast.lane_bytes is not None:
+        console.print(f"memory    up to {size(forecast.lane_bytes)} in a lane, beside the backbone")
     if forecast.lane_seconds is not None:
         console.print(
             f"time      {duration(forecast.lane_seconds)} of one lane like this machine's if no trial is stopped"
@@ -66,6 +68,7 @@ def plan_json(plan: SweepPlan, forecast: SweepForecast = UNKNOWN) -> dict[str, A
         },
         "budget": plan.config.resolved()["budget"],
         "lanes": plan.config.resolved()["lanes"],
+        "estimated_lane_bytes": forecast.lane_bytes,
         "estimated_lane_seconds": forecast.lane_seconds,
         "rungs": list(plan.rungs),
         "search": plan.config.resolved()["search"],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +15,9 @@ from orchestrator.backbone.source import Source
 from orchestrator.estimates import Batch, Rates, StepCost
 from orchestrator.forecast import MethodForecast, SweepForecast, forecast
 from orchestrator.plan import SweepPlan
+from orchestrator.quantities import size
 from orchestrator.views import catalogue, console
-from orchestrator.views.plan import plan_json
+from orchestrator.views.plan import plan_json, print_plan
 
 from ..small_plan import small_plan
 
@@ -63,6 +66,16 @@ def test_a_sweep_takes_its_trials_and_the_retrainings(plan: SweepPlan) -> None:
     assert found.lane_seconds == pytest.approx((10 + 2 * 3) * found.tasks["mail"]["lora"].seconds)
 
 
+@pytest.mark.parametrize(("pack", "peak"), [(1, 1350), (3, 3 * 1300 + 50)])
+def test_a_lane_may_hold_several_trials_of_the_largest_method(plan: SweepPlan, pack: int, peak: int) -> None:
+    config = plan.config.model_copy(update={"lanes": plan.config.lanes.model_copy(update={"pack": pack})})
+    found = forecast(replace(plan, config=config))
+    assert found.lane_bytes == peak
+    with console.console.capture() as captured:
+        print_plan(plan, Path("mail.yaml"), found)
+    assert f"memory    up to {size(peak)} in a lane, beside the backbone" in captured.get()
+
+
 def test_what_cannot_be_told_is_left_out(plan: SweepPlan) -> None:
     found = forecast(plan)
     assert set(found.tasks["mail"]) == {"lora"}
@@ -71,9 +84,8 @@ def test_what_cannot_be_told_is_left_out(plan: SweepPlan) -> None:
     assert rows == {"lora": {"peak_memory_bytes": 1350, "seconds_per_step": 80}, "prefix": None}
     assert told["estimated_lane_seconds"] == found.lane_seconds
     limited = plan.config.model_copy(update={"budget": plan.config.budget.model_copy(update={"trials": None})})
-    assert (
-        module._lane_seconds(SweepPlan(**{**vars(plan), "config": limited}), list(found.tasks["mail"].values())) is None
-    )
+    unlimited = replace(plan, config=limited)
+    assert forecast(unlimited).lane_seconds is None
 
 
 def test_a_plan_without_a_forecast_has_no_estimates(plan: SweepPlan) -> None:
@@ -82,8 +94,9 @@ def test_a_plan_without_a_forecast_has_no_estimates(plan: SweepPlan) -> None:
     assert {row["estimate"] for row in told["tasks"]["mail"]["methods"]} == {None}
 
 
-def test_people_see_memory_and_seconds_beside_each_method(plan: SweepPlan, capsys: pytest.CaptureFixture[str]) -> None:
-    one = MethodForecast(peak_bytes=464e6, seconds_per_step=0.345, seconds=20)
+def test_people_see_memory_and_seconds_beside_each_method(plan: SweepPlan) -> None:
+    cost = StepCost(adapter=4e6, optimizer=0, activations=460e6, passing=0, operations=0, traffic=0, calls=0)
+    one = MethodForecast(cost=cost, seconds_per_step=0.345, seconds=20)
     with console.console.capture() as captured:
         catalogue.print_capabilities(plan.tasks["mail"].methods, SweepForecast({"mail": {"lora": one}}).tasks["mail"])
     lines = captured.get().splitlines()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
@@ -18,7 +20,6 @@ def in_use(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """What the process says it uses: its one element."""
     amount = [0]
     monkeypatch.setattr(memory, "_in_use", lambda: amount[0])
-    monkeypatch.setattr(memory, "_peak", lambda: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     return amount
 
@@ -113,14 +114,57 @@ def test_a_lane_does_not_charge_a_trial_for_those_between_its_rungs(lab: Lab, he
     assert again.facts["peak_memory_bytes"] < 10**6
 
 
-@pytest.mark.skipif(memory._peak() is None, reason="the system does not tell the peak of a process's memory")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it reads the process's own memory")
 def test_what_is_there_for_a_moment_only_is_seen_and_what_was_there_before_is_not() -> None:
     gauge = MemoryGauge()
-    torch.ones(128 * MEGABYTE // 4)
-    gauge.begin()
-    torch.ones(48 * MEGABYTE // 4)
+    before = torch.ones(128 * MEGABYTE // 4)
+    del before
+    gauge.begin(tokens=10)
+    moment, seen = torch.ones(48 * MEGABYTE // 4), time.monotonic() + 60
+    while gauge.peak < moment.nbytes and time.monotonic() < seen:
+        time.sleep(0.001)
+    del moment
+    gauge.end()
+    assert 48 * MEGABYTE <= gauge.peak < 80 * MEGABYTE
+
+
+def test_what_heaps_keep_is_not_counted() -> None:
+    kept = [torch.ones(4096) for _ in range(4096)]  # 64 MB in pieces that the C library keeps when they are freed
+    gauge = MemoryGauge(held=0)
+    pin = kept[-1]
+    del kept
     gauge.note()
-    assert 44 * MEGABYTE < gauge.peak < 80 * MEGABYTE
+    assert gauge.peak == 0
+    assert pin.numel() == 4096
+
+
+@pytest.mark.parametrize(
+    ("batches", "watched"), [([8, 8, 8, 8], [1, 1, 0, 0]), ([8, 4, 6, 9, 9], [1, 1, 0, 1, 0]), ([0, 8], [0, 1])]
+)
+def test_first_steps_and_the_longest_batches_are_watched(
+    monkeypatch: pytest.MonkeyPatch, batches: list[int], watched: list[int]
+) -> None:
+    joined: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(memory._watch, "join", lambda gauge: joined.append(1))
+    gauge, found = MemoryGauge(), []
+    for tokens in batches:
+        joined.clear()
+        gauge.begin(tokens)
+        gauge.end()
+        found.append(len(joined))
+    assert found == watched
+
+
+def test_nobody_looks_once_no_gauge_wants_to_know() -> None:
+    gauge = MemoryGauge()
+    gauge.begin(tokens=10)
+    assert memory._watch._looking
+    gauge.end()
+    looking = time.monotonic() + 60
+    while memory._watch._looking and time.monotonic() < looking:
+        time.sleep(0.001)
+    assert not memory._watch._looking
 
 
 def test_what_evaluation_needs_is_no_part_of_training(lab: Lab, in_use: list[int]) -> None:
