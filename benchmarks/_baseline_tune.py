@@ -37,10 +37,11 @@ def main() -> None:
 
     asked, cores = Comparison.read(Path(sys.argv[1])), len(os.sched_getaffinity(0))
     ray.init(num_cpus=cores, include_dashboard=False, runtime_env={"env_vars": ENVIRONMENT})
-    rows = ray.put(tokenized(asked))
     with tempfile.TemporaryDirectory() as folder:
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(one_trial, asked=asked, rows=rows, folder=folder), {"CPU": 0.1}),
+            tune.with_resources(
+                tune.with_parameters(one_trial, asked=asked, rows=tokenized(asked), folder=folder), {"CPU": 0.1}
+            ),
             param_space={"trial": tune.grid_search(list(range(len(asked.trials))))},
             tune_config=tune.TuneConfig(max_concurrent_trials=cores, reuse_actors=True),
             run_config=tune.RunConfig(storage_path=folder, verbose=0),
@@ -76,7 +77,6 @@ def one_trial(config: dict[str, Any], *, asked: Comparison, rows: Any, folder: s
 
 def in_worker(config: dict[str, Any]) -> None:
     """What Ray Train runs in a process of its own: load, train, score, report."""
-    import ray
     import torch
     from ray import train as ray_train
 
@@ -88,7 +88,7 @@ def in_worker(config: dict[str, Any]) -> None:
     trial = asked.trials[seed]
     backbone = load_backbone(asked.model, len(asked.labels), stream(trial.method))
     model = with_adapter(backbone, trial.method, trial.params, seed)
-    ray_train.report({"score": train(model, trial.params, ray.get(config["rows"]), asked.steps, seed).score})
+    ray_train.report({"score": train(model, trial.params, config["rows"], asked.steps, seed).score})
 
 
 if __name__ == "__main__":
