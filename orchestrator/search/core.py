@@ -145,7 +145,9 @@ class Search:
                 lane_seconds=lane_seconds,
             )
             self._studies[key.study].report(key.number, self._rungs.index(step), value)
-            return self._decide(self._ledger.records[key])
+            decision = self._verdict(key)
+            self._carry_out(key, decision)
+            return Decision.STOP if self._closed else decision
 
     def finish(self, key: TrialKey, state: Ending, reason: str = "", lane_seconds: float = 0.0) -> None:
         """End a trial, unless it has ended, or waits at a rung.
@@ -219,9 +221,9 @@ class Search:
         return self._closed or self._budget.spent
 
     def _can_start(self, study: str) -> bool:
-        return self._budget.trials_left and not (
-            self._studies[study].exhausted or self._ledger.progress[study].hopeless
-        )
+        progress = self._ledger.progress[study]
+        tried = self._studies[study].exhausted_by(progress.starts)
+        return self._budget.trials_left and not (tried or progress.hopeless)
 
     def _has_work(self, study: str) -> bool:
         can_start = self._can_start(study)
@@ -245,28 +247,34 @@ class Search:
         record = self._ledger.records[key]
         return Proposal(key, dict(record.params), self._seed, record.step)
 
-    def _decide(self, record: TrialRecord) -> Decision:
-        """What becomes of a trial after its last result."""
-        key = record.key
-        if not math.isfinite(record.value):
-            return self._end(key, "pruned", f"the metric is {record.value} at step {record.step}")
-        if record.step == self._rungs[-1]:
-            decision = self._end(key, "complete", "")
-            self._note_drops()
-            return decision
-        if self._closed:
+    def _verdict(self, key: TrialKey) -> Decision:
+        """What is to become of a trial that just came to a rung; it follows from the results that are there by then."""
+        record = self._ledger.records[key]
+        if not math.isfinite(record.value) or record.step == self._rungs[-1] or self._budget.spent:
             return Decision.STOP
-        if self._budget.spent:
-            return self._end(key, "pruned", "budget")
-        if self._ledger.progress[key.study].goes_on(record, can_start=self._can_start(key.study)):
-            return Decision.CONTINUE
-        self._log("pause", key, step=record.step)
-        return Decision.PAUSE
+        goes_on = self._ledger.progress[key.study].goes_on(record, can_start=self._can_start(key.study))
+        return Decision.CONTINUE if goes_on else Decision.PAUSE
 
-    def _end(self, key: TrialKey, state: Ending, reason: str, lane_seconds: float = 0.0) -> Decision:
+    def _carry_out(self, key: TrialKey, decision: Decision) -> None:
+        record = self._ledger.records[key]
+        if decision is Decision.PAUSE:
+            self._log("pause", key, step=record.step)
+        elif decision is Decision.STOP:
+            self._stop(record)
+
+    def _stop(self, record: TrialRecord) -> None:
+        """End a trial at its rung, and say why."""
+        if not math.isfinite(record.value):
+            self._end(record.key, "pruned", f"the metric is {record.value} at step {record.step}")
+        elif record.step < self._rungs[-1]:
+            self._end(record.key, "pruned", "budget")
+        else:
+            self._end(record.key, "complete", "")
+            self._note_drops()
+
+    def _end(self, key: TrialKey, state: Ending, reason: str, lane_seconds: float = 0.0) -> None:
         self._log("end", key, state=state, reason=reason, lane_seconds=lane_seconds)
         self._studies[key.study].tell(key.number, state, self._ledger.records[key].value, reason)
-        return Decision.STOP
 
     def _note_drops(self) -> None:
         """Write down who is out of the race, and who is in again."""
@@ -287,27 +295,32 @@ class Search:
         self._ledger.apply(event, key, what)
 
     def _replay(self, past: Iterable[Mapping[str, Any]]) -> list[TrialKey]:
-        """Apply a journal's events, and what its last one had still to bring about.
+        """Apply a journal's events, and what they had still to bring about.
+
+        Every rung is judged by what was known when it was reached, so that a trial whose pause or end was not written
+        any more gets it now, and one that went on goes on.
 
         Returns:
             The trials that were under way.
         """
         last: Mapping[str, Any] = {}
+        owed: dict[TrialKey, Decision] = {}
         for event in past:
             if event["event"] in CHANGES:
-                self._ledger.apply(event["event"], TrialKey.parse(event["trial"]), event)
-                last = event
+                key, last = TrialKey.parse(event["trial"]), event
+                self._ledger.apply(event["event"], key, event)
+                owed.pop(key, None)
+                if event["event"] == "rung":
+                    owed[key] = self._verdict(key)
             elif event["event"] == "drop":
                 self._dropped[event["study"]] = Standing(**{name.name: event[name.name] for name in fields(Standing)})
             elif event["event"] == "readmit":
                 self._dropped.pop(event["study"], None)
-        if last:
-            self._restore_studies()
-            record = self._ledger.records[TrialKey.parse(last["trial"])]
-            if last["event"] == "rung":
-                self._decide(record)
-            elif record.state == "complete":
-                self._note_drops()
+        self._restore_studies()
+        if last and self._ledger.records[TrialKey.parse(last["trial"])].state == "complete":
+            self._note_drops()
+        for key, decision in owed.items():
+            self._carry_out(key, decision)
         return list(self._ledger.running)
 
     def _restore_studies(self) -> None:

@@ -83,10 +83,9 @@ class Study:
         """How many trials have started."""
         return len(self._history)
 
-    @property
-    def exhausted(self) -> bool:
-        """Every point of its space was tried."""
-        return self._queue.length is not None and self.asked >= self._queue.length
+    def exhausted_by(self, trials: int) -> bool:
+        """Whether so many trials have tried every point of its space."""
+        return self._queue.length is not None and trials >= self._queue.length
 
     def ask(self) -> tuple[int, dict[str, Any]]:
         """Start the next trial: its number and its parameters."""

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.distributions import CategoricalDistribution
 
 from orchestrator.search.allocation import ALLOCATIONS
 from orchestrator.search.plans import Decision
 from orchestrator.tracking.journal import Journal
+from search_spaces._base import SearchSpace
 
-from .conftest import RUNGS, curve
+from .conftest import CONTINUOUS, RUNGS, curve
 
 STUDIES = ("mail/lora", "mail/ia3", "mail/prompt")
 STATE = frozenset({"trial", "rung", "pause", "promote", "end", "drop", "readmit"})
+THREE_POINTS = SearchSpace(distributions={"rank": CategoricalDistribution([4, 8, 16])}, default={"rank": 8}, sources={})
 
 
 def play(sweep: Any, *, until: int | None = None) -> list[tuple[str, int]]:
@@ -71,6 +74,56 @@ def test_a_search_that_is_brought_back_stands_where_it_stood(make_sweep: Any, na
         assert [str(one.key) for one in given] == list(map(str, before.search._ledger.running))
         steps = {record.key: record.step for record in before.search.trials()}
         assert all(one.start == steps[one.key] for one in given)
+
+
+def late(sweep: Any) -> None:
+    """What runs comes to its next rung, while nobody asks any more."""
+    for record in [record for record in sweep.search.trials() if record.state == "running"]:
+        step = next(step for step in RUNGS if step > record.step)
+        value = math.nan if record.key.number % 5 == 4 else curve(dict(record.params), step)
+        sweep.search.report(record.key, step, value, lane_seconds=2.0)
+
+
+@pytest.mark.parametrize("lines", [7, 30, 81, 120, 133])
+@pytest.mark.parametrize("written", [True, False], ids=["judged", "not judged any more"])
+def test_results_that_come_after_the_interruption_are_judged_as_if_there_had_been_none(
+    make_sweep: Any, lines: int, written: bool
+) -> None:
+    whole, cut = (make_sweep(STUDIES, folder=f"{name}-{lines}", trials=40) for name in ("whole", "cut"))
+    for sweep in (whole, cut):
+        play(sweep, until=lines)
+    cut.search.close("interrupted")
+    began = len(cut.journal())
+    for sweep in (whole, cut):
+        late(sweep)
+    late_events = cut.journal()[began:]
+    owed = [event for event in late_events if event["event"] in ("pause", "end")]
+    past = cut.journal() if written else [event for event in cut.journal() if event not in owed]
+    for life in range(2):  # the second finds what the first has made up for
+        after = make_sweep(STUDIES, folder=f"{lines}-{life}", trials=40, past=past)
+        assert standing(after) == standing(whole)
+        made_up = after.journal()
+        assert [{**one, "time": 0} for one in made_up] == [{**one, "time": 0} for one in owed if not (written or life)]
+        past = past + made_up
+
+
+@pytest.mark.parametrize(
+    ("space", "going_on"),
+    [
+        pytest.param(CONTINUOUS, {0, 3, 4, 5, 6}, id="the best so far"),
+        pytest.param(THREE_POINTS, {0, 2}, id="no more to compare with"),
+    ],
+)
+def test_who_went_on_is_not_judged_again_by_what_came_later(
+    make_sweep: Any, space: SearchSpace, going_on: set[int]
+) -> None:
+    before = make_sweep(space=space, trials=7)
+    keys = [proposal.key for _ in range(7) if (proposal := before.search.ask())]
+    decisions = {key.number: before.search.report(key, 25, 0.1 * key.number) for key in keys}
+    assert {number for number, decision in decisions.items() if decision is Decision.CONTINUE} == going_on
+    after = make_sweep(folder="after", space=space, trials=7, past=before.journal())
+    assert standing(after) == standing(before)
+    assert after.journal() == []
 
 
 def test_one_lane_visits_the_same_configurations_though_it_is_killed_at_any_line(make_sweep: Any) -> None:
