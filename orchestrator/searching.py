@@ -16,6 +16,7 @@ from orchestrator.search.budget import Limits
 from orchestrator.search.core import Search
 from orchestrator.search.pieces import Pieces
 from orchestrator.search.plans import EventLog
+from orchestrator.search.reserve import Final
 from orchestrator.search.rungs import Halving
 from orchestrator.search.tune import CoreScheduler, CoreSearcher, CoreStopper
 
@@ -45,9 +46,10 @@ def make_search(plan: SweepPlan, past: Past, journal: EventLog, *, lanes: int, e
         sampler=settings.sampler,
         budget=Limits(
             trials=budget.trials,
-            wall_seconds=None if budget.wall_time is None else max(1.0, budget.wall_time - elapsed),
+            wall_seconds=None if budget.wall_time is None else max(budget.wall_time, elapsed + 1.0),
+            elapsed=elapsed,
             lane_seconds=budget.lane_seconds,
-            final_steps=plan.finalists * selection.seeds * plan.rungs[-1],
+            final=Final(contenders=selection.contenders, seeds=selection.seeds, steps=plan.rungs[-1]),
             lanes=lanes,
         ),
         seed=plan.config.seed,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from orchestrator.search.reserve import Final, Pace
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -12,16 +14,18 @@ class Limits:
 
     Args:
         trials: that are started, failed ones included.
-        wall_seconds: since the search was made.
+        wall_seconds: of all lives of the sweep together.
+        elapsed: those of earlier lives.
         lane_seconds: seconds of all lanes together.
-        final_steps: optimizer steps that the final will train, at most; time is kept for them.
+        final: what the final will train; time is kept for it.
         lanes: that share the work, also in the final.
     """
 
     trials: int | None = None
     wall_seconds: float | None = None
+    elapsed: float = 0.0
     lane_seconds: float | None = None
-    final_steps: int = 0
+    final: Final | None = None
     lanes: int = 1
 
 
@@ -36,10 +40,10 @@ class Budget:
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
         self._limits = limits
         self._clock = clock
-        self._since = clock()
+        self._since = clock() - limits.elapsed
         self.trials = 0
         self.lane_seconds = 0.0
-        self.steps = 0
+        self.paces: dict[str, Pace] = {}
 
     @property
     def trials_left(self) -> bool:
@@ -52,21 +56,25 @@ class Budget:
         return self._clock() - self._since
 
     @property
-    def final_seconds(self) -> float:
-        """Lane time that the final will take, judged by what the steps of the search took so far."""
-        return self._limits.final_steps * self.lane_seconds / self.steps if self.steps else 0.0
-
-    @property
     def wall_spent(self) -> bool:
-        """The wall time is over, but for what the final needs."""
-        return _over(self._limits.wall_seconds, self.wall_seconds, self.final_seconds / self._limits.lanes)
+        """The wall time is over, but for what the final needs: no less than its longest retraining."""
+        limit = self._limits.wall_seconds
+        if limit is None:
+            return False
+        each = self._final()
+        return _over(limit, self.wall_seconds, max(sum(each) / self._limits.lanes, max(each, default=0.0)))
 
     @property
     def spent(self) -> bool:
         """Time is over, of either kind: nothing starts and nothing goes on."""
-        return self.wall_spent or _over(self._limits.lane_seconds, self.lane_seconds, self.final_seconds)
+        limit = self._limits.lane_seconds
+        return self.wall_spent or (limit is not None and _over(limit, self.lane_seconds, sum(self._final())))
+
+    def _final(self) -> list[float]:
+        """Lane time of each retraining in the final."""
+        return self._limits.final.lane_seconds(self.paces.values()) if self._limits.final else []
 
 
-def _over(limit: float | None, spent: float, final: float) -> bool:
+def _over(limit: float, spent: float, final: float) -> bool:
     """Whether a limit is reached. The final gets half of it at most: without a search it has nothing to compare."""
-    return limit is not None and spent + min(final, limit / 2) >= limit
+    return spent + min(final, limit / 2) >= limit

@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.search.budget import Budget
 from orchestrator.search.plans import StudyPlan
 from orchestrator.search.progress import Progress
+from orchestrator.search.reserve import Pace
 from orchestrator.search.rungs import Halving
 from orchestrator.trials import TrialKey, TrialRecord
 
@@ -34,6 +35,7 @@ class Ledger:
         self.running: dict[TrialKey, None] = {}
         self.progress = {plan.study: Progress(plan, rungs, halving) for plan in plans}
         self.budget = budget
+        budget.paces = {plan.study: Pace(plan.task) for plan in plans}
 
     def apply(self, event: str, key: TrialKey, what: Mapping[str, Any]) -> None:
         """Take an event that the journal has.
@@ -65,15 +67,22 @@ class Ledger:
     def _arrive(self, key: TrialKey, what: Mapping[str, Any]) -> None:
         record, step, spent = self.records[key], int(what["step"]), float(what["lane_seconds"])
         value = math.nan if what["value"] is None else float(what["value"])  # JSON has no NaN
-        self.budget.lane_seconds += spent
-        self.budget.steps += step - record.step
-        self.records[key] = replace(
+        self.records[key] = arrived = replace(
             record,
             values={**record.values, step: value},
             lane_seconds=record.lane_seconds + spent,
             facts=dict(what["facts"]),
         )
-        self.progress[key.study].reported(self.records[key])
+        self.progress[key.study].reported(arrived)
+        self._spend(arrived, step - record.step, spent)
+
+    def _spend(self, record: TrialRecord, steps: int, seconds: float) -> None:
+        """Count what a result has cost, and how its method stands with it."""
+        self.budget.lane_seconds += seconds
+        pace, plan = self.budget.paces[record.key.study], self.progress[record.key.study].plan
+        pace.steps += steps
+        pace.lane_seconds += seconds
+        pace.best = max(pace.best, record.standing(higher_is_better=plan.higher_is_better))
 
     def _leave(self, key: TrialKey, what: Mapping[str, Any]) -> None:
         record, spent = self.records[key], float(what.get("lane_seconds", 0.0))

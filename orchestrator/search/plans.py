@@ -63,6 +63,11 @@ class StudyPlan:
     prior: tuple[Mapping[str, Any], ...] = ()
     constraints: Callable[[Mapping[str, Any]], tuple[float, ...]] | None = None
 
+    @property
+    def task(self) -> str:
+        """The task."""
+        return self.study.rpartition("/")[0]
+
 
 @dataclass(frozen=True)
 class Proposal:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from orchestrator.search.budget import Budget, Limits
+from orchestrator.search.reserve import Final, Pace
+
+ENDLESS = Final(contenders=1, seeds=1, steps=10**6)
 
 
 class Clock:
@@ -14,39 +20,83 @@ class Clock:
         return self.now
 
 
-def spent(limits: Limits, *, wall: float, steps: int = 0, lane_seconds: float = 0.0) -> bool:
+def spent(limits: Limits, *paces: Pace, wall: float) -> bool:
     clock = Clock()
     budget = Budget(limits, clock)
-    clock.now, budget.steps, budget.lane_seconds = wall, steps, lane_seconds
+    clock.now = wall
+    budget.paces = {str(number): pace for number, pace in enumerate(paces)}
+    budget.lane_seconds = sum(pace.lane_seconds for pace in paces)
     return budget.spent
 
 
-@pytest.mark.parametrize(
-    ("wall", "expected"),
-    [(59.0, False), (70.0, True)],  # 200 steps of 0.4 s on two lanes take 40 s of the 100
-)
+@pytest.mark.parametrize(("wall", "expected"), [(59.0, False), (61.0, True)])
 def test_wall_time_is_kept_for_the_final(wall: float, expected: bool) -> None:
-    limits = Limits(wall_seconds=100.0, final_steps=200, lanes=2)
-    assert spent(limits, wall=wall, steps=250, lane_seconds=100.0) is expected
+    final = Final(contenders=1, seeds=4, steps=50)  # 200 steps of 0.4 s on two lanes take 40 s of the 100
+    assert spent(Limits(wall_seconds=100.0, final=final, lanes=2), Pace("mail", 250, 100.0), wall=wall) is expected
 
 
-@pytest.mark.parametrize(("lane_seconds", "expected"), [(55.0, False), (75.0, True)])
+@pytest.mark.parametrize(("lanes", "wall", "expected"), [(4, 79.0, False), (100, 79.0, False), (100, 81.0, True)])
+def test_no_number_of_lanes_shortens_one_retraining(lanes: int, wall: float, expected: bool) -> None:
+    final = Final(contenders=1, seeds=4, steps=50)  # of 0.4 s each
+    assert spent(Limits(wall_seconds=100.0, final=final, lanes=lanes), Pace("mail", 250, 100.0), wall=wall) is expected
+
+
+@pytest.mark.parametrize(("lane_seconds", "expected"), [(70.0, False), (72.0, True)])
 def test_lane_time_is_kept_for_the_final(lane_seconds: float, expected: bool) -> None:
-    limits = Limits(lane_seconds=100.0, final_steps=100, lanes=2)
-    assert spent(limits, wall=0.0, steps=250, lane_seconds=lane_seconds) is expected
+    limits = Limits(lane_seconds=100.0, final=Final(contenders=1, seeds=2, steps=50), lanes=2)
+    assert spent(limits, Pace("mail", 250, lane_seconds), wall=0.0) is expected  # 0.28 and 0.29 s a step
 
 
 def test_the_search_gets_half_whatever_the_final_takes() -> None:
-    limits = Limits(wall_seconds=100.0, final_steps=10**6)
-    assert not spent(limits, wall=49.0, steps=10, lane_seconds=40.0)
-    assert spent(limits, wall=51.0, steps=10, lane_seconds=40.0)
+    limits = Limits(wall_seconds=100.0, final=ENDLESS)
+    assert not spent(limits, Pace("mail", 10, 40.0), wall=49.0)
+    assert spent(limits, Pace("mail", 10, 40.0), wall=51.0)
+
+
+def test_a_sweep_that_is_resumed_keeps_as_much_as_one_that_was_not() -> None:
+    limits = Limits(wall_seconds=100.0, elapsed=48.0, final=ENDLESS)
+    assert not spent(limits, Pace("mail", 10, 40.0), wall=1.0)
+    assert spent(limits, Pace("mail", 10, 40.0), wall=3.0)
 
 
 def test_before_the_first_result_nothing_is_known_of_the_final() -> None:
-    limits = Limits(wall_seconds=100.0, final_steps=10**6)
-    assert not spent(limits, wall=99.0)
-    assert spent(limits, wall=100.0)
+    limits = Limits(wall_seconds=100.0, final=ENDLESS)
+    assert not spent(limits, Pace("mail"), wall=99.0)
+    assert spent(limits, Pace("mail"), wall=100.0)
 
 
 def test_without_limits_nothing_is_ever_spent() -> None:
-    assert not spent(Limits(trials=3, final_steps=100), wall=1e9, steps=1, lane_seconds=1e9)
+    assert not spent(Limits(trials=3, final=ENDLESS), Pace("mail", 1, 1e9), wall=1e9)
+
+
+FAST, SLOW = Pace("mail", 100, 10.0, (40, 0.9)), Pace("mail", 100, 90.0, (40, 0.8))
+OTHER, SILENT = Pace("news", 200, 100.0, (80, 0.1)), Pace("news")
+
+
+@pytest.mark.parametrize(
+    ("paces", "contenders", "expected"),
+    [
+        ([FAST, SLOW], 1, [1.0, 1.0]),
+        ([FAST, SLOW], 3, [1.0, 1.0, 9.0, 9.0]),
+        ([Pace("mail", 100, 10.0, (80, 0.7)), SLOW], 1, [1.0, 1.0]),  # a later rung counts before a better value
+        ([FAST, SLOW, OTHER], 1, [1.0, 1.0, 5.0, 5.0]),  # of each task
+        ([FAST, OTHER, SILENT], 2, [1.0, 1.0, 5.0, 5.0, 11 / 3, 11 / 3]),
+        ([SILENT], 1, []),
+    ],
+)
+def test_finalists_train_at_their_methods_own_pace(
+    paces: Sequence[Pace], contenders: int, expected: list[float]
+) -> None:
+    found = Final(contenders=contenders, seeds=2, steps=10).lane_seconds(paces)
+    assert sorted(found) == pytest.approx(sorted(expected))
+
+
+def test_a_slow_method_that_is_behind_takes_nothing_from_the_search(make_sweep: Any) -> None:
+    """A hundred steps of one take 10 s, of the other 2,200."""
+    final = Final(contenders=1, seeds=1, steps=100)
+    for slow_value, expected in ((0.1, False), (0.9, True)):
+        sweep = make_sweep(("mail/fast", "mail/slow"), folder=str(slow_value), lane_seconds=1000, final=final)
+        fast, slow = (sweep.search.ask().key for _ in range(2))
+        sweep.search.report(fast, 25, 0.5, lane_seconds=2.5)
+        sweep.search.report(slow, 25, slow_value, lane_seconds=550)
+        assert (sweep.search.ask() is None) is expected
