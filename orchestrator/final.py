@@ -28,6 +28,8 @@ __all__ = ["TEST_FILE", "Finalist", "Role", "Scored", "TaskOutcome", "play_final
 
 Run = Callable[[list[Job]], list[Answer]]
 ENOUGH_SEEDS = 2
+PARTS = 4
+"""What is cut off in the final loses one of so many parts of its steps at most."""
 
 
 def play_final(
@@ -167,6 +169,7 @@ class _Final:
             total=self.plan.rungs[-1],
             split="test",
             retraining=number,
+            keep_every=self._keep_every,
         )
 
     def _own(self, record: TrialRecord) -> Job:
@@ -179,7 +182,12 @@ class _Final:
             total=self.plan.rungs[-1],
             checkpoint=checkpoint_path(record.key, record.step),
             split="test",
+            keep_every=self._keep_every,
         )
+
+    @property
+    def _keep_every(self) -> int:
+        return math.ceil(self.plan.rungs[-1] / PARTS)
 
 
 def _note(journal: EventLog, outcome: TaskOutcome) -> None:

@@ -51,6 +51,8 @@ class Job:
         split: what to score at the end; ``None`` for nothing.
         retraining: which of a finalist's retrainings this is, counted from 0: it begins anew with a seed and a data
             order of its own, and is scored on validation as well; ``None`` for the trial itself.
+        keep_every: after every so many steps its state is kept, and whoever does the job again goes on from there; 0
+            for never.
     """
 
     trial: TrialKey
@@ -62,6 +64,7 @@ class Job:
     checkpoint: str | None = None
     split: Literal["validation", "test"] | None = "validation"
     retraining: int | None = None
+    keep_every: int = 0
 
     @property
     def name(self) -> str:
@@ -164,4 +167,13 @@ def checkpoint_path(trial: TrialKey, step: int, retraining: int | None = None) -
     What names of methods have in them and paths had better not is exchanged for what they do not have.
     """
     name = str(trial) if retraining is None else f"{trial}/seed-{retraining}"
-    return f"checkpoints/{name}/step-{step}".translate(str.maketrans(":+=", ".-~"))
+    return _path(f"{name}/step-{step}")
+
+
+def kept_path(job: Job) -> str:
+    """Where a job's own state is kept while it is under way, relative to the sweep's folder."""
+    return _path(f"{job.name}/under-way")
+
+
+def _path(name: str) -> str:
+    return f"checkpoints/{name}".translate(str.maketrans(":+=", ".-~"))

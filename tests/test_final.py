@@ -130,6 +130,7 @@ def test_who_is_in_contention_is_trained_anew_and_the_others_go_on(play: Play, t
     assert len({*seeds, trial_seed(3, LORA[1].key)}) == len(seeds) + 1, "each its own, and none the trial's"
     assert [job.seed for job in again] == [trial_seed(3, LORA[1].key, number) for number in range(3)]
     assert {job.split for job in lanes.jobs} == {"test"}
+    assert {job.keep_every for job in lanes.jobs} == {10}, "a quarter is lost at most"
     assert len({job.id for job in lanes.jobs}) == len(lanes.jobs), "nobody looks at the test split twice"
 
 

@@ -26,7 +26,7 @@ from orchestrator.lanes.setup import LaneSetup
 from orchestrator.lanes.trunk import Trunk
 from orchestrator.storage import Storage
 from orchestrator.tasks import Evaluation
-from orchestrator.trials import Answer, Job, checkpoint_path
+from orchestrator.trials import Answer, Job, checkpoint_path, kept_path
 
 log = logging.getLogger(__name__)
 STATE = "state.safetensors"
@@ -58,18 +58,31 @@ class Lane:
         self.checksums: dict[str, str] = {}
 
     def begin(self, job: Job) -> TrialRun:
-        """The trial of a job, where it was left off: still warm, from its checkpoint, or fresh.
+        """The trial of a job, where it was left off: under way, still warm, from its checkpoint, or fresh.
 
         One whose checkpoint is missing or damaged begins anew: the whole way to where the job ends.
         """
         run = self._left_off(job)
         self.ranks.align(run.parameters)
         run.job = job
-        if job.start:
+        if job.start or run.step:
             run.go_on()
         if not run.trains:
             run.step = job.stop
         return run
+
+    def keep(self, run: TrialRun) -> None:
+        """Save a trial on its way, if its job says so, in the place of what was kept before."""
+        every = run.job.keep_every
+        if every and run.step < run.job.stop and run.step % every == 0:
+            self.ranks.attempt(partial(self._keep, run))
+
+    def _keep(self, run: TrialRun) -> None:
+        self._prove_unchanged(run.job.trial.task)
+        if self.ranks.leads:
+            with tempfile.TemporaryDirectory() as folder:
+                run.save(place := Path(folder) / "state", resumable=True)
+                self._storage.upload(place, f"{self.setup.sweep}/{kept_path(run.job)}")
 
     def end(self, run: TrialRun) -> Answer:
         """Score, save, and keep warm what may go on soon."""
@@ -168,10 +181,10 @@ class Lane:
 
     def _left_off(self, job: Job) -> TrialRun:
         """From the first of the places where all workers of the lane find it."""
-        for find in (self._remembered, self._restored):
+        for find in (self._kept, self._remembered, self._restored):
             run = self.ranks.attempt(partial(find, job))
-            everywhere = all(self.ranks.everyones(run is not None))
-            if run and everywhere:
+            steps = self.ranks.everyones(run.step if run else None)
+            if run and len(set(steps)) == 1:
                 return run
         return self.ranks.attempt(partial(self._fresh, job))
 
@@ -187,13 +200,20 @@ class Lane:
 
     def _restored(self, job: Job) -> TrialRun | None:
         """Where the job's checkpoint left off, if it has one that can be used."""
-        if not job.checkpoint:
-            return None
+        return self._resumed(job, job.checkpoint) if job.checkpoint else None
+
+    def _kept(self, job: Job) -> TrialRun | None:
+        """Where a lane that did the same job had come to."""
+        path = kept_path(job)
+        there = job.keep_every and self._storage.exists(f"{self.setup.sweep}/{path}")
+        return self._resumed(job, path) if there else None
+
+    def _resumed(self, job: Job, checkpoint: str) -> TrialRun | None:
         run = self._fresh(job)
         try:
-            self._restore(run, job.checkpoint)
+            self._restore(run, checkpoint)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            log.warning("trial %s begins anew: %s cannot be used (%s)", job.trial, job.checkpoint, told(error))
+            log.warning("trial %s begins anew: %s cannot be used (%s)", job.trial, checkpoint, told(error))
             return None
         return run
 

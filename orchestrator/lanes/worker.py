@@ -118,6 +118,7 @@ class _Worker:
             begin = time.perf_counter()
             self._drop_cancelled()
             self._step()
+            self._keep()
             self._finish_reached()
             self.busy += time.perf_counter() - begin
             self._tell_pulse()
@@ -173,6 +174,17 @@ class _Worker:
             for run in self.active
             if run.job.id in others
         ]
+
+    def _keep(self) -> None:
+        """Save who is under way, where that is asked for."""
+        for run in list(self.active):
+            try:
+                self.here.keep(run)
+            except BackboneWrittenError as error:
+                self._answer(run.job, _failure(run.job, error, run))
+                raise
+            except Exception as error:
+                self._fail(run, error)
 
     def _finish_reached(self) -> None:
         reached = [run for run in self.active if run.step >= run.job.stop]

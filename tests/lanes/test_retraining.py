@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from orchestrator.lanes.lane import Lane
-from orchestrator.trials import Answer, Job, checkpoint_path, trial_seed
+from orchestrator.trials import Answer, Job, checkpoint_path, kept_path, trial_seed
 
 from .conftest import Lab, equal, state, train
+from .test_lost_checkpoint import LOSSES, another
 
 
 def retraining(lab: Lab, number: int, **changes: Any) -> Job:
@@ -58,6 +60,50 @@ def test_the_trials_own_state_in_memory_is_not_taken_for_it(lab: Lab, here: Lane
     done(here, paused)
     assert here.begin(retraining(lab, 0)).step == 0
     assert str(paused.trial) in here._warm, "and the trial can still go on"
+
+
+@pytest.mark.parametrize("method", ["lora", "adapter"])  # adapter has dropout of its own
+def test_one_that_was_cut_off_goes_on_elsewhere_and_comes_to_the_same(
+    method: str, lab: Lab, here: Lane, tmp_path: Path
+) -> None:
+    job = replace(retraining(lab, 1), trial=lab.job(method).trial, params=lab.job(method).params, keep_every=3)
+    whole = here.begin(job)
+    losses = train(whole, 12)
+    cut_off = here.begin(job)
+    for _ in range(8):
+        train(cut_off, 1)
+        here.keep(cut_off)
+    again = another(here).begin(job)
+    assert again.step == 6
+    assert train(again, 6) == losses[6:]
+    assert equal(state(again), state(whole))
+    assert here.end(again).checkpoint == f"{checkpoint_path(job.trial, 12, 1)}-test"
+    assert another(here).begin(replace(job, retraining=0)).step == 0, "another seed has a state of its own"
+
+
+@pytest.mark.parametrize(("keep_every", "expected"), [(0, 4), (2, 8)])
+def test_a_trial_that_is_trained_to_its_end_in_the_final_is_kept_on_its_way_as_well(
+    lab: Lab, here: Lane, keep_every: int, expected: int
+) -> None:
+    paused = done(here, lab.job("lora", stop=4))
+    job = replace(lab.job("lora", start=4, checkpoint=paused.checkpoint), split="test", keep_every=keep_every)
+    cut_off = here.begin(job)
+    for _ in range(5):
+        train(cut_off, 1)
+        here.keep(cut_off)
+    assert another(here).begin(job).step == expected
+
+
+@pytest.mark.parametrize("lost", ["the optimizer's state", "half of the state", "half of where it was"])
+def test_one_whose_state_is_damaged_begins_anew(
+    lost: str, lab: Lab, here: Lane, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = replace(retraining(lab, 0), keep_every=3)
+    train(cut_off := here.begin(job), 3)
+    here.keep(cut_off)
+    LOSSES[lost](tmp_path / "mail-1" / kept_path(job))
+    assert another(here).begin(job).step == 0
+    assert "begins anew" in caplog.text
 
 
 def test_names_and_seeds_are_all_different(lab: Lab) -> None:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -212,6 +213,28 @@ def test_a_lane_that_was_given_up_begins_a_new_life_and_does_the_same_job(
     assert answer.result(DEADLINE).status == "done"
     here.broker.close()
     lane.result(DEADLINE)
+
+
+def test_a_lane_keeps_what_is_under_way_for_the_one_that_takes_its_place(
+    site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, steps = site(), list[int]()
+    finish = TrialRun.finish_step
+
+    def mortal(run: TrialRun, loss: torch.Tensor) -> None:
+        if len(steps) == 8:
+            steps.append(-1)
+            raise SystemExit
+        finish(run, loss)
+        steps.append(run.step)
+
+    monkeypatch.setattr(TrialRun, "finish_step", mortal)
+    (answer,) = here.submit(replace(lab.job("lora"), split="test", retraining=0, keep_every=3))
+    with pytest.raises(SystemExit):
+        here.lane().result(DEADLINE)
+    here.lane()
+    assert answer.result(DEADLINE).status == "done"
+    assert steps == [1, 2, 3, 4, 5, 6, 7, 8, -1, 7, 8, 9, 10, 11, 12]
 
 
 def test_what_a_lane_heard_in_its_former_life_counts_no_more(site: Callable[..., Site], lab: Lab) -> None:
