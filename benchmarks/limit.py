@@ -110,7 +110,7 @@ def _at_batch(
         emit(**label, phase="step", **stepping)
         yield stepping
         if len(runs) == 1:
-            scoring = measured(partial(runs[0].evaluate, "validation"), max(2, repeats // 3), rate)
+            scoring = measured(partial(_scored, runs[0], rows), max(2, repeats // 3), rate)
             emit(**label, phase="evaluation", **scoring)
 
 
@@ -119,6 +119,13 @@ def _run(method: str, batch: int, backbone: SharedBackbone, rows: TaskRows) -> T
     many = 10_000  # steps, more than are taken
     job = Job(trial=TrialKey(f"task/{method}", 0), params=params, seed=0, start=0, stop=many, total=many)
     return TrialRun(job, backbone, rows, Training())
+
+
+def _scored(run: TrialRun, rows: TaskRows) -> None:
+    """As at a rung; a trial itself would remember what it has scored."""
+    run.attached.train(False)
+    with torch.no_grad():
+        rows.evaluate(run.attached.module, "validation")
 
 
 def _profiled(work: Callable[[], Any]) -> tuple[float, Mapping[str, float]]:

@@ -50,10 +50,11 @@ def connected(address: str | None) -> Iterator[None]:
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     import ray
 
-    environment: dict[str, Any] = {"env_vars": ENVIRONMENT}
+    environment: dict[str, Any] = {}  # a cluster that starts here has ours, and workers at hand that fit it
     if address:
         here = Path(__file__).resolve().parent.parent
-        environment["py_modules"] = [str(here / name) for name in ("orchestrator", "methods", "search_spaces")]
+        modules = [str(here / name) for name in ("orchestrator", "methods", "search_spaces")]
+        environment = {"env_vars": ENVIRONMENT, "py_modules": modules}
     # A handle of an earlier session in this process, collected later, would count against an actor of the same id.
     gc.collect()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -41,7 +43,7 @@ class PreparedBackbone:
 def publish_backbone(
     config: BackboneConfig, base: Path, auto_class: str, task: str, labels: int, with_original: bool, storage: Storage
 ) -> PreparedBackbone:
-    """Quantize into the storage what is not there yet; runs on a worker node, since a head may be small."""
+    """Quantize into the storage what is not there yet."""
     import torch
 
     source = resolve(config, base)
@@ -51,17 +53,21 @@ def publish_backbone(
     return PreparedBackbone(quantized, original, shared.checksum())
 
 
-def prepare(plan: SweepPlan, storage: Storage, sweep: str, pack: int) -> tuple[LaneSetup, dict[str, PreparedBackbone]]:
-    """Tokenize and publish, at the same time.
+def prepare(
+    plan: SweepPlan, storage: Storage, sweep: str, pack: int, *, remotely: bool
+) -> tuple[LaneSetup, dict[str, PreparedBackbone]]:
+    """Tokenize and publish.
 
     Args:
         plan: of the sweep.
         storage: where backbones and the sweep's folder are.
         sweep: the sweep's folder in it.
         pack: how many trials a lane trains at once.
+        remotely: quantize on a worker node, since the head of a cluster may be small. On one machine this process,
+            which has imported everything already, is ready sooner than another.
     """
     config = plan.config
-    published = {name: _publish(plan, task, storage) for name, task in plan.tasks.items()}
+    published = {name: _publishing(plan, task, storage, remotely=remotely) for name, task in plan.tasks.items()}
     tokenizer = plan.tokenizer
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(Path(folder) / "tokenizer")
@@ -73,7 +79,7 @@ def prepare(plan: SweepPlan, storage: Storage, sweep: str, pack: int) -> tuple[L
         }
         for name, task in plan.tasks.items()
     }
-    ready = {name: ray.get(reference) for name, reference in published.items()}
+    ready = {name: wait() for name, wait in published.items()}
     tasks = {
         name: TaskSetup(
             config=task.data.config,
@@ -89,11 +95,15 @@ def prepare(plan: SweepPlan, storage: Storage, sweep: str, pack: int) -> tuple[L
     return _lane_setup(config, storage, sweep, tasks, pack), ready
 
 
-def _publish(plan: SweepPlan, task: TaskPlan, storage: Storage) -> ray.ObjectRef[PreparedBackbone]:
-    remote = ray.remote(num_cpus=0.05, max_retries=1)(publish_backbone)
+def _publishing(plan: SweepPlan, task: TaskPlan, storage: Storage, *, remotely: bool) -> Callable[[], PreparedBackbone]:
+    """What gives the published backbone: on another node the work begins at once, here when it is asked for."""
     labels = len(task.data.labels)
-    arguments = (task.type.auto_class, task.type.name, labels, plan.needs_original, storage)
-    return remote.remote(plan.config.backbone, plan.config.base, *arguments)
+    settings = (plan.config.backbone, plan.config.base, task.type.auto_class, task.type.name, labels)
+    if not remotely:
+        return partial(publish_backbone, *settings, plan.needs_original, storage)
+    remote = ray.remote(num_cpus=0.05, max_retries=1)(publish_backbone)
+    begun = remote.remote(*settings, plan.needs_original, storage)
+    return lambda: ray.get(begun)
 
 
 def _lane_setup(config: SweepConfig, storage: Storage, sweep: str, tasks: dict[str, TaskSetup], pack: int) -> LaneSetup:

@@ -161,7 +161,7 @@ class _Sweep:
 
         self._phase = "tokenizing and quantizing"
         setup, self.backbones = self._while_watching(
-            lambda: prepare(self.plan, self.storage, self.sweep, self.crew.pack)
+            lambda: prepare(self.plan, self.storage, self.sweep, self.crew.pack, remotely=self._in_cluster)
         )
         description = describe(self.plan, self.sweep, self.backbones)
         if self.past.description:

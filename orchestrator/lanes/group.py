@@ -1,9 +1,7 @@
 """Lanes as Ray Train workers.
 
-Lanes of one worker come in one worker group per node, whose workers are replicas of one another. A replica that dies
-is replaced alone and the others work on. Ray Train has this as ``Backend.has_replica_groups``, an internal hook, which
-is why it stands in this file and nowhere else. A lane of several workers is a worker group of its own, with a process
-group; if one of them dies, Ray Train starts all of them again.
+Lanes of one worker come in one worker group per node, whose workers are replicas of one another. A lane of several
+workers is a worker group of its own, with a process group; if one of them dies, Ray Train starts all of them again.
 """
 
 from __future__ import annotations
@@ -15,28 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.backend import Backend, BackendConfig
+from ray.train.backend import BackendConfig
 from ray.train.torch import TorchConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+from orchestrator.lanes.backend import LaneBackendConfig
 from orchestrator.lanes.worker import lane_loop
 
 log = logging.getLogger(__name__)
-
-
-class LaneBackend(Backend):
-    """No process group: lanes do not talk to one another."""
-
-    has_replica_groups = True
-
-
-class LaneBackendConfig(BackendConfig):
-    """Chooses :class:`LaneBackend`."""
-
-    @property
-    def backend_cls(self) -> type[LaneBackend]:
-        """As Ray Train asks for it."""
-        return LaneBackend
 
 
 @dataclass(frozen=True)
