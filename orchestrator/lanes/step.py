@@ -45,14 +45,18 @@ def step(runs: Sequence[TrialRun], ranks: Ranks = ALONE) -> list[tuple[TrialRun,
 
 
 def score(runs: Sequence[TrialRun]) -> None:
-    """Evaluate trials whose jobs end in the same round together, where their batches are small enough to gain by it.
+    """Evaluate trials whose jobs end in the same round, together where their batches are small enough to gain by it.
 
     What is raised is left for each trial to meet again alone.
     """
-    splits = [(run, run.job.split) for run in runs if run.job.split and run.evaluation_tokens(run.job.split) < CHUNK]
-    if len(splits) > 1:
+    splits = [(run, run.job.split) for run in runs if run.job.split]
+    small = [partial(run.evaluate, split) for run, split in splits if run.evaluation_tokens(split) < CHUNK]
+    with suppress(Exception):
+        if len(small) > 1:
+            in_lockstep(small)
+    for run, split in splits:
         with suppress(Exception):
-            in_lockstep([partial(run.evaluate, split) for run, split in splits])
+            run.evaluate(split)
 
 
 def _finish(run: TrialRun, outcome: Outcome) -> Exception | None:

@@ -134,14 +134,12 @@ class _Worker:
             if not isinstance(job, Job):
                 return True
             self.since = self.since or time.perf_counter()
-            begin = time.perf_counter()
             try:
                 run = self.here.begin(job)
             except Exception as error:  # a trial's own fault must not end its lane
                 self._answer(job, _failure(job, error))
                 continue
             self.active.append(run)
-            self.busy += time.perf_counter() - begin
             self._finish_reached()
         return True
 
@@ -159,10 +157,12 @@ class _Worker:
         failed = [
             failure for group in self.ranks.leaders(groups) for failure in step([runs[k] for k in group], self.ranks)
         ]
+        spent = time.perf_counter() - begin
+        self.busy += spent
         for run, error in self._failed_anywhere(failed):
             self._fail(run, error)
         if not failed:
-            self.packs.note(time.perf_counter() - begin)
+            self.packs.note(spent)
 
     def _failed_anywhere(self, failed: list[tuple[TrialRun, Exception]]) -> list[tuple[TrialRun, Exception]]:
         """The same on all workers: trials that failed on any, and what they raised here or there."""
@@ -189,7 +189,9 @@ class _Worker:
     def _finish_reached(self) -> None:
         reached = [run for run in self.active if run.step >= run.job.stop]
         if self.ranks.size == 1:  # ranks would exchange what they have scored in orders of their own
+            begin = time.perf_counter()
             score(reached)
+            self.busy += time.perf_counter() - begin
         for run in reached:
             self.active.remove(run)
             try:
