@@ -1,11 +1,11 @@
 """Trials that train upper layers only, with and without the lane's memory of what the lower ones make of rows.
 
 NF4 MiniLM on one core, 8 x 32 tokens: ``last_layers`` and LoRA in the last two of six blocks, and ``linear_probe``.
-Two trials of each method take the same steps in turn, one of them above a trunk; then both are scored. ``first`` is
-the ratio of seconds in the first epoch, when the trunk knows no row, ``steps`` that of the epochs after it,
-``evaluation`` that of scoring a split that the trunk knows, and ``ratio`` that of the whole trial: the steps of all
-epochs and two scorings, the first of them of a split that is new. ``difference`` is the largest relative one between
-their losses. The last line has the smallest ratio of ``last_layers`` and LoRA.
+Several trials of each method follow one another twice, in turns: on a lane without a trunk, and on one whose trunk they
+share. Each takes the steps of some epochs and is scored twice, as at two rungs. ``first`` is the ratio of seconds in
+the first trial's first epoch, when the trunk knows no row, ``steps`` that of all epochs after it, ``evaluation`` that
+of scoring a split that the trunk knows, and ``ratio`` that of everything. ``difference`` is the largest relative one
+between their losses. The last line has the ratios of ``last_layers`` and LoRA.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 from benchmarks._common import MINILM, attached_backbone, emit, scratch
 from benchmarks._pack_trials import begin, rows_of, seconds_of, stepped
 from orchestrator.backbone.shared import SharedBackbone
+from orchestrator.lanes.rows import TaskRows
 from orchestrator.lanes.run import TrialRun
 from orchestrator.lanes.trunk import Trunk
 
@@ -36,35 +37,44 @@ def main() -> None:
     """Measure every method."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=4)
-    epochs = parser.parse_args().epochs
+    parser.add_argument("--trials", type=int, default=4)
+    asked = parser.parse_args()
     torch.set_num_threads(1)
     with scratch() as folder:
         backbone = attached_backbone(MINILM, "classification", folder)
-        ratios = [compare(method, backbone, epochs, folder) for method in METHODS]
-    emit(benchmark="trunk", ratio=min(ratios[:2]))
+        ratios = {method: compare(method, backbone, asked.trials, asked.epochs, folder) for method in METHODS}
+    emit(benchmark="trunk", ratio=ratios["last_layers"], lora_ratio=ratios["compose:lora"])
 
 
-def compare(method: str, backbone: SharedBackbone, epochs: int, folder: Path) -> float:
-    """How many times faster the whole trial is above a trunk."""
-    rows, params = rows_of(TOKENS, ROWS, folder), METHODS[method]
-    whole = _Timed(begin(method, 0, BATCH, backbone, rows, params))
-    above = _Timed(begin(method, 0, BATCH, backbone, rows, params, Trunk(backbone)))
-    epoch = ROWS // BATCH
-    for _ in range(epochs * epoch):
-        whole.step()
-        above.step()
-    for _ in range(2):
-        whole.score()
-        above.score()
+def compare(method: str, backbone: SharedBackbone, trials: int, epochs: int, folder: Path) -> float:
+    """How many times faster all trials are above a trunk."""
+    rows, trunk, epoch = rows_of(TOKENS, ROWS, folder), Trunk(backbone), ROWS // BATCH
+    pairs = [_pair(method, number, backbone, rows, trunk, epochs * epoch) for number in range(trials)]
+    whole, above = zip(*pairs, strict=True)
     parts = {
-        "first": _ratio(whole.steps[:epoch], above.steps[:epoch]),
-        "steps": _ratio(whole.steps[epoch:], above.steps[epoch:]),
-        "evaluation": whole.scores[-1] / above.scores[-1],
-        "ratio": whole.seconds / above.seconds,
+        "first": _ratio(whole[0].steps[:epoch], above[0].steps[:epoch]),
+        "steps": _ratio(*([s for one in side for s in one.steps][epoch:] for side in (whole, above))),
+        "evaluation": _ratio(*([s for one in side for s in one.scores][1:] for side in (whole, above))),
+        "ratio": sum(one.seconds for one in whole) / sum(one.seconds for one in above),
     }
-    difference = max(abs(a - b) / abs(a) for a, b in zip(whole.losses, above.losses, strict=True))
+    difference = max(abs(a - b) / abs(a) for one, other in pairs for a, b in zip(one.losses, other.losses, strict=True))
     emit(benchmark="trunk", method=method, difference=difference, **parts)
     return parts["ratio"]
+
+
+def _pair(
+    method: str, number: int, backbone: SharedBackbone, rows: TaskRows, trunk: Trunk, steps: int
+) -> tuple[_Timed, _Timed]:
+    """A trial without a trunk and the same above one, step by step in turn."""
+    whole = _Timed(begin(method, number, BATCH, backbone, rows, METHODS[method]))
+    above = _Timed(begin(method, number, BATCH, backbone, rows, METHODS[method], trunk))
+    for half in (steps // 2, steps - steps // 2):
+        for _ in range(half):
+            whole.step()
+            above.step()
+        whole.score()
+        above.score()
+    return whole, above
 
 
 class _Timed:

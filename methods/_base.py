@@ -178,9 +178,11 @@ class Attached:
     source_steps: Callable[[int], int] = lambda _: 0
     optimizer: Optimizer = "adamw"
 
+    def __post_init__(self) -> None:
+        self.module.eval()
+
     def train(self, mode: bool) -> None:
         """Switch dropout and the like of the adapter alone; the frozen layers never leave evaluation mode."""
-        self.module.eval()
         for module in self.active:
             module.training = mode
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from methods import _folder
 from methods._base import Attached, Context, Hyperparameters, MethodError, ParameterGroup
+from methods._mixed import MixedLinear
 
 
 def attached(
@@ -114,10 +115,10 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 
 
 def _unpacked(view: nn.Module, name: str, module: nn.Module, context: Context) -> nn.Module:
-    """The module, or a plain linear layer in its place if it keeps its weight packed."""
+    """The module, or a linear layer that can train in its place if it keeps its weight packed."""
     if not isinstance(module, nn.Linear) or "weight" in module._parameters:
         return module
-    plain = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
+    plain = MixedLinear(module.in_features, module.out_features, getattr(module, "compute_dtype", torch.float32))
     try:
         original = context.original(f"{name}.weight")
         device = next((p.device for p in view.parameters()), original.device)

@@ -59,9 +59,10 @@ class FrozenLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Shape ``(..., in)`` to ``(..., out)``, in the dtype of ``x``."""
         y = self.product(x) if _product is None else _product(self, x)
+        shared = y._is_view()  # a part of several trials' product
         if (bias := self._parameters["bias"]) is not None:
-            return y + bias.to(y.dtype)
-        return y.clone() if y._is_view() else y  # a part of several trials' product; methods may add to it in place
+            return y + bias.to(y.dtype) if shared else y.add_(bias.to(y.dtype))
+        return y.clone() if shared else y  # methods may add to it in place
 
     def product(self, x: Tensor) -> Tensor:
         """``x W^T`` without the bias."""

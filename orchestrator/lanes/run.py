@@ -162,9 +162,12 @@ class TrialRun:
         Raises:
             DivergedError: if the loss or the gradient is not finite; the parameters are left as they were.
         """
-        norm = nn.utils.clip_grad_norm_(self.parameters, self._training.clip_norm)
+        parameters, most = self.parameters, self._training.clip_norm
+        norm = nn.utils.get_total_norm(p.grad for p in parameters if p.grad is not None)
         if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
             raise DivergedError(f"the loss is {loss.item():g} at step {self.step + 1}")
+        if norm > most:  # or all gradients would be multiplied by 1
+            nn.utils.clip_grads_with_norm_(parameters, most, norm)
         factor = schedule(self.step, self.job.total, self.params.warmup)
         for group in self._optimizer.param_groups:
             group["lr"] = group["peak"] * factor
