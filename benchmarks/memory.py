@@ -27,7 +27,7 @@ from benchmarks._common import emit, scratch
 from benchmarks._fixed_trials import METHODS, comparison, sweep_file
 
 INTERVAL = 0.5
-KINDS = {"lanes": "RayTrainWorker", "proxies": "TrialProxy"}
+KINDS = {"lanes": "RayTrainWorker", "proxies": "ResourceTrainable"}
 FIELDS = {"Pss:": "pss", "Private_Clean:": "private", "Private_Dirty:": "private"}
 """What a line of smaps_rollup adds to."""
 
