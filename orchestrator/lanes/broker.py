@@ -40,7 +40,6 @@ class LaneStatus:
         threads: processor threads that it computes with.
         working: what it trains, ``lora/7``, and how far it is: steps done and steps in all.
         busy: fraction of its time since its first job spent in steps and evaluation.
-        busy_seconds: that time itself.
     """
 
     node: str = ""
@@ -50,7 +49,6 @@ class LaneStatus:
     threads: int = 1
     working: dict[str, tuple[int, int]] = field(default_factory=dict)
     busy: float = 0.0
-    busy_seconds: float = 0.0
 
 
 class Broker:

@@ -115,12 +115,10 @@ class _Worker:
         while self._admit():
             if not self.active:
                 continue
-            begin = time.perf_counter()
             self._drop_cancelled()
             self._step()
             self._keep()
             self._finish_reached()
-            self.busy += time.perf_counter() - begin
             self._tell_pulse()
 
     def _admit(self) -> bool:
@@ -219,7 +217,6 @@ class _Worker:
     def _status(self) -> LaneStatus:
         working = {f"{r.job.trial.method}/{r.job.trial.number}": (r.step, r.job.total) for r in self.active}
         alive = time.perf_counter() - self.since if self.since else 0.0
-        busy = self.busy / alive if alive else 0.0
         return LaneStatus(
             node=self.node,
             pid=os.getpid(),
@@ -227,8 +224,7 @@ class _Worker:
             dtype="bfloat16" if self.dtype == torch.bfloat16 else "float32",
             threads=torch.get_num_threads(),
             working=working,
-            busy=busy,
-            busy_seconds=self.busy,
+            busy=self.busy / alive if alive else 0.0,
         )
 
     def _tell_pulse(self) -> None:

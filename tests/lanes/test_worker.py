@@ -109,6 +109,7 @@ def test_a_lane_trains_what_it_is_given_and_retires(site: Callable[..., Site], l
         folder = here.folder / "sweep" / str(answer.checkpoint)
         assert (folder / "adapter").is_dir()
         assert not (folder / "state.safetensors").exists(), "what is at its end needs no state to go on"
+    assert 0 < here.workers[0]._status().busy <= 1, "steps and scorings are counted once"
     here.broker.close()
     life.result(DEADLINE)
 
