@@ -2,8 +2,8 @@
 
 Ray Tune runs a function that starts a trainer, whose worker loads its own backbone. See "Hyperparameter Tuning with Ray
 Tune" in Ray Train's user guides. What helps within the pattern is done: as many trials at once as there are cores, one
-thread each, actors of Tune used again, tokens read from the object store, no checkpoints, and a controller that looks
-after its worker four times as often as by default, so that nothing waits for it.
+thread each, actors of Tune used again, tokens read from the object store, no checkpoints, processes that start side by
+side, and a controller that looks after its worker four times as often as by default, so that nothing waits for it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_maximum_startup_concurrency": "8",
     "TOKENIZERS_PARALLELISM": "false",
     "OMP_NUM_THREADS": "1",
 }
