@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -11,16 +13,34 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from methods._base import Attached
+from methods._base import Attached, Hyperparameters
 from methods._trainable import widen_head
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.lanes.rows import TaskRows
 from orchestrator.tasks import Evaluation
 from orchestrator.tasks.tokens import device_of
+from orchestrator.trials import Job
 
 BATCHES = (1, 32)
 SECONDS, PAIRS = 0.25, 9
 RESAMPLES = 200
+TRAINING = frozenset(field.name for field in dataclasses.fields(Hyperparameters))
+"""Parameters that say how an adapter is trained, and nothing of its form."""
+
+
+class Latencies:
+    """Measured once for all trials of the same form, however they were trained."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[str, float]] = {}
+
+    def facts(self, attached: Attached, job: Job, backbone: SharedBackbone, rows: TaskRows) -> dict[str, float]:
+        """As :func:`latency_facts`, of a trial's adapter."""
+        form = {name: value for name, value in job.params.items() if name not in TRAINING}
+        key = json.dumps([job.trial.study, form], sort_keys=True)
+        if key not in self._known:
+            self._known[key] = latency_facts(attached, backbone, rows)
+        return self._known[key]
 
 
 def latency_facts(attached: Attached, backbone: SharedBackbone, rows: TaskRows) -> dict[str, float]:

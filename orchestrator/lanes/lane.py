@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.store import fetch
 from orchestrator.errors import told
-from orchestrator.lanes.facts import latency_facts, standard_error_fact
+from orchestrator.lanes.facts import Latencies, standard_error_fact
 from orchestrator.lanes.forgetting import NeutralText
 from orchestrator.lanes.ranks import ALONE, Ranks
 from orchestrator.lanes.room import Room
@@ -53,6 +53,7 @@ class Lane:
         self._rows: dict[str, TaskRows] = {}
         self._trunks: dict[str, Trunk] = {}
         self._room = Room()
+        self._latencies = Latencies()
         self._warm: OrderedDict[str, TrialRun] = OrderedDict()
         self._neutral: dict[str, NeutralText | None] = {}
         self.checksums: dict[str, str] = {}
@@ -125,7 +126,7 @@ class Lane:
         elif evaluation and run.step >= job.total:
             run.facts |= standard_error_fact(self.rows(task), evaluation)
         if (run.step >= job.total or job.split == "test") and "latency_overhead_1" not in run.facts:
-            run.facts |= latency_facts(run.attached, self.backbone(task), self.rows(task))
+            run.facts |= self._latencies.facts(run.attached, job, self.backbone(task), self.rows(task))
 
     def backbone(self, task: str) -> SharedBackbone:
         """The task's backbone, mapped at its first use."""

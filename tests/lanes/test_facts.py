@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.lanes import lane
+from orchestrator.lanes import facts
 from orchestrator.lanes.facts import latency_facts, overhead
 from orchestrator.lanes.lane import Lane
 from orchestrator.trials import Job
@@ -117,7 +117,7 @@ def test_latency_is_measured_once_at_the_end_or_on_the_test_split(
         calls.append(arguments)
         return {"latency_overhead_1": 0.25, "latency_overhead_32": 0.125}
 
-    monkeypatch.setattr(lane, "latency_facts", measure)
+    monkeypatch.setattr(facts, "latency_facts", measure)
 
     def answer(job: Job) -> dict[str, float]:
         run = here.begin(job)
@@ -131,3 +131,8 @@ def test_latency_is_measured_once_at_the_end_or_on_the_test_split(
     test = Job(**{**vars(last), "start": 12, "checkpoint": "checkpoints/mail/lora/0/step-12", "split": "test"})
     assert answer(test)["latency_overhead_1"] == 0.25, "it travels with the checkpoint"
     assert len(calls) == 1
+    assert answer(lab.job("lora", 1, learning_rate=1e-4))["latency_overhead_1"] == 0.25
+    assert len(calls) == 1, "of its form, one was measured"
+    answer(lab.job("lora", 2, rank=2))
+    answer(lab.job("ia3", 3))
+    assert len(calls) == 3, "and none of these"
