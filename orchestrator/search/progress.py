@@ -60,7 +60,7 @@ class Progress:
         """A trial came to a rung, and is on its way to the next until anything else is said."""
         finite = math.isfinite(record.value)
         self._coming[record.step] -= 1
-        self._rungs[record.step].add(record.value, comparable=finite)
+        self._rungs[record.step].add(record.key.number, record.value)
         self._has_result = True
         if record.step < self._steps[-1]:
             self.went_on(record)
@@ -90,7 +90,7 @@ class Progress:
         """Whether a trial that just came to a rung is among those that go on from there."""
         if self._halving is None or record.key.number < self._halving.through:
             return True
-        return self._rungs[record.step].rank(record.value) < self._quota(record.step, can_start)
+        return self._rungs[record.step].rank(record.key.number, record.value) < self._quota(record.step, can_start)
 
     def promotable(self, *, can_start: bool) -> int | None:
         """The number of a paused trial that may go on, the one nearest to the end first."""

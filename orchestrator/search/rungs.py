@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import heapq
+import math
 from dataclasses import dataclass
 
 
@@ -71,27 +72,27 @@ class Rung:
 
     def __init__(self, sign: int) -> None:
         self._sign = sign
-        self._losses: list[float] = []
+        self._losses: list[tuple[float, int]] = []
         self._waiting: list[tuple[float, int]] = []
         self.results = 0
 
-    def add(self, value: float, *, comparable: bool) -> None:
-        """Take a result; one that is not finite counts, and no other is worse."""
+    def add(self, number: int, value: float) -> None:
+        """Take a trial's result; one that is not finite counts, and no other is worse."""
         self.results += 1
-        if comparable:
-            bisect.insort(self._losses, -self._sign * value)
+        if math.isfinite(value):
+            bisect.insort(self._losses, self._loss(number, value))
 
-    def rank(self, value: float) -> int:
-        """How many results are better."""
-        return bisect.bisect_left(self._losses, -self._sign * value)
+    def rank(self, number: int, value: float) -> int:
+        """How many results are better; of equal ones, that of the earlier trial is."""
+        return bisect.bisect_left(self._losses, self._loss(number, value))
 
     def wait(self, number: int, value: float) -> None:
         """A trial pauses here."""
-        heapq.heappush(self._waiting, (-self._sign * value, number))
+        heapq.heappush(self._waiting, self._loss(number, value))
 
     def first(self, quota: int) -> int | None:
         """The best of those who wait, if it is among the best ``quota`` of all results."""
-        if self._waiting and bisect.bisect_left(self._losses, self._waiting[0][0]) < quota:
+        if self._waiting and bisect.bisect_left(self._losses, self._waiting[0]) < quota:
             return self._waiting[0][1]
         return None
 
@@ -102,3 +103,6 @@ class Rung:
         else:
             self._waiting = [one for one in self._waiting if one[1] != number]
             heapq.heapify(self._waiting)
+
+    def _loss(self, number: int, value: float) -> tuple[float, int]:
+        return (-self._sign * value, number)

@@ -53,7 +53,7 @@ def test_how_many_go_on(results: int, factor: float, no_more: bool, quota: int) 
 def test_those_who_wait_leave_in_the_order_of_their_values(sign: int) -> None:
     rung = Rung(sign)
     for number, value in enumerate([0.3, 0.9, 0.5, 0.7]):
-        rung.add(sign * value, comparable=True)
+        rung.add(number, sign * value)
         if number != 1:
             rung.wait(number, sign * value)
     assert rung.first(1) is None  # the best of all is not among them
@@ -70,7 +70,7 @@ def test_those_who_wait_leave_in_the_order_of_their_values(sign: int) -> None:
 def test_one_of_those_who_wait_may_leave_out_of_turn() -> None:
     rung = Rung(1)
     for number, value in enumerate([0.3, 0.9, 0.5]):
-        rung.add(value, comparable=True)
+        rung.add(number, value)
         rung.wait(number, value)
     rung.leave(2)
     assert rung.first(3) == 1
@@ -81,9 +81,20 @@ def test_one_of_those_who_wait_may_leave_out_of_turn() -> None:
 @pytest.mark.parametrize("sign", [1, -1])
 def test_what_diverged_counts_and_is_better_than_nobody(sign: int) -> None:
     rung = Rung(sign)
-    for value in (math.nan, math.inf):
-        rung.add(value, comparable=False)
-    rung.add(sign * 0.5, comparable=True)
+    rung.add(0, math.nan)
+    rung.add(1, math.inf)
+    rung.add(2, sign * 0.5)
     assert rung.results == 3
-    assert rung.rank(sign * 0.5) == 0
-    assert rung.rank(sign * 0.4) == 1
+    assert rung.rank(2, sign * 0.5) == 0
+    assert rung.rank(3, sign * 0.4) == 1
+
+
+def test_of_equal_results_the_earlier_trials_go_on() -> None:
+    rung = Rung(1)
+    for number in (3, 0, 2, 1):
+        rung.add(number, 0.276)
+    assert [rung.rank(number, 0.276) for number in range(4)] == [0, 1, 2, 3]
+    rung.wait(3, 0.276)
+    rung.wait(2, 0.276)
+    assert rung.first(2) is None
+    assert rung.first(3) == 2
