@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,8 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+
+from orchestrator.search.axes import axis_of
 
 SPREAD = 1 / 6
 """Standard deviation of the first generation, in ranges of the parameters."""
@@ -51,7 +52,7 @@ class FinishedCmaEs(BaseSampler):
         """The next point after the last full generation."""
         if not search_space:
             return {}
-        axes = {name: _Axis(one) for name, one in search_space.items()}
+        axes = {name: axis_of(one) for name, one in search_space.items()}
         strategy = CMA(
             mean=np.array([axis.place(self._start[name]) for name, axis in axes.items()]),
             sigma=SPREAD,
@@ -73,39 +74,6 @@ class FinishedCmaEs(BaseSampler):
     ) -> Any:
         """What is no number, and everything before the first trial is complete."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
-
-
-class _Axis:
-    """A number's place between 0 and 1.
-
-    Args:
-        distribution: of numbers.
-    """
-
-    def __init__(self, distribution: BaseDistribution) -> None:
-        assert isinstance(distribution, (FloatDistribution, IntDistribution))
-        self._distribution = distribution
-        # every whole number, or step, takes the same share of the scale
-        margin = (distribution.step or 0) / 2
-        self._low = self._scaled(distribution.low - margin)
-        self._high = self._scaled(distribution.high + margin)
-
-    def place(self, value: float) -> float:
-        """Where a value is."""
-        return (self._scaled(value) - self._low) / (self._high - self._low)
-
-    def value(self, place: float) -> int | float:
-        """The value at a place, within the range and on its steps."""
-        one = self._distribution
-        scaled = self._low + float(place) * (self._high - self._low)
-        value = math.exp(scaled) if one.log else scaled
-        if one.step is not None:
-            value = one.low + round((value - one.low) / one.step) * one.step
-        value = min(max(value, one.low), one.high)
-        return round(value) if isinstance(one, IntDistribution) else value
-
-    def _scaled(self, value: float) -> float:
-        return math.log(value) if self._distribution.log else value
 
 
 def _complete(study: Study) -> Sequence[FrozenTrial]:

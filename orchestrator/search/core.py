@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -23,6 +24,7 @@ from orchestrator.search.budget import Budget, Limits
 from orchestrator.search.ledger import CHANGES, Ledger
 from orchestrator.search.plans import Decision, EventLog, Proposal, StudyPlan
 from orchestrator.search.rungs import Halving
+from orchestrator.search.settings import TrainingSettings
 from orchestrator.search.studies import Study, open_storage
 from orchestrator.trials import Ending, TrialKey, TrialRecord
 
@@ -63,6 +65,7 @@ class Search:
         past: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         self._storage = open_storage(storage_path)
+        settings: dict[str, TrainingSettings] = defaultdict(TrainingSettings)
         self._studies = {
             plan.study: Study(
                 plan.study,
@@ -73,6 +76,7 @@ class Search:
                 sampler=sampler,
                 prior=plan.prior,
                 constraints=plan.constraints,
+                settings=settings[TrialKey(plan.study, 0).task],
             )
             for plan in plans
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -76,6 +76,10 @@ class History:
         if state == "complete":
             trial.value = value
         self._learn(trial, _SHOWN.get(state, TrialState.FAIL))
+
+    def first(self, count: int) -> Sequence[FrozenTrial]:
+        """The first trials, whatever has become of them."""
+        return self._trials[:count]
 
     def shown(self) -> list[FrozenTrial]:
         """The best, the most recent, and those without a value, in the order of their numbers."""

@@ -16,7 +16,6 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from orchestrator.search.cma_es import FinishedCmaEs
 from search_spaces._base import SearchSpace
 
 
@@ -26,12 +25,14 @@ class Sampler:
 
     Args:
         make: of a seed and the default configuration.
+        at_random: so many trials it draws before it looks at values.
         learns_from_rungs: whether it can use trials that have not come to their end.
         best: so many trials it is shown for their values.
         recent: so many more for their numbers, and as many that run.
     """
 
     make: Callable[[int, Mapping[str, Any]], BaseSampler]
+    at_random: int = 0
     learns_from_rungs: bool = False
     best: int = 0
     recent: int = 0
@@ -46,6 +47,12 @@ def _gp(seed: int, default: Mapping[str, Any]) -> BaseSampler:
     return GPSampler(seed=seed)
 
 
+def _cma_es(seed: int, default: Mapping[str, Any]) -> BaseSampler:
+    from orchestrator.search.cma_es import FinishedCmaEs  # it takes half a second to import
+
+    return FinishedCmaEs(seed, default)
+
+
 def _random(seed: int, default: Mapping[str, Any]) -> BaseSampler:
     return RandomSampler(seed=seed)
 
@@ -53,9 +60,9 @@ def _random(seed: int, default: Mapping[str, Any]) -> BaseSampler:
 EVERYTHING = 1_000_000
 SAMPLERS: Mapping[str, Sampler] = {
     # 25 trials at most are TPE's good ones, and the older a bad one, the less it weighs: nothing of note is kept back
-    "tpe": Sampler(make=_tpe, learns_from_rungs=True, best=50, recent=100),
-    "gp": Sampler(make=_gp, best=50, recent=50),  # its time grows with the cube
-    "cmaes": Sampler(make=FinishedCmaEs, recent=EVERYTHING),
+    "tpe": Sampler(make=_tpe, at_random=10, learns_from_rungs=True, best=50, recent=100),
+    "gp": Sampler(make=_gp, at_random=10, best=50, recent=50),  # its time grows with the cube
+    "cmaes": Sampler(make=_cma_es, recent=EVERYTHING),
     "random": Sampler(make=_random),
     "grid": Sampler(make=_random),  # never asked: what it tries is listed
 }

@@ -1,7 +1,7 @@
 """One study per method and task: which configuration comes next.
 
-What a study asks for depends on the seed, the study's name, the trial's number and the trials before it, and on
-nothing that is lost when the driver dies. Optuna is told what happened and asked where to look next; it decides
+What a study asks for depends on the seed, the study's name, the trial's number and the trials of its task before it,
+and on nothing that is lost when the driver dies. Optuna is told what happened and asked where to look next; it decides
 nothing else. The trials are kept here, as Optuna's samplers read them, and not in a storage of Optuna's: the journal of
 the sweep is what is true, and a storage would look through all trials for each that it is asked for. For people, and
 for Optuna's own tools, they are written to Optuna's file as well.
@@ -19,11 +19,14 @@ from orchestrator.search.history import History, made
 from orchestrator.search.optuna_file import OptunaFile, open_storage
 from orchestrator.search.queue import Queue
 from orchestrator.search.samplers import SAMPLERS, propose
+from orchestrator.search.settings import TrainingSettings
 from orchestrator.trials import Ending, TrialRecord
 from search_spaces._base import SearchSpace
 
 __all__ = ["Study", "open_storage"]
 
+OWN_TURN = 3
+"""Every so many trials the sampler has its own way: what suits other methods may not suit this one."""
 Constraints = Callable[[Mapping[str, Any]], tuple[float, ...]]
 ATTEMPTS = 16
 """How often a sampler is asked before a proposal that breaks a constraint is moved towards the default."""
@@ -41,6 +44,7 @@ class Study:
         sampler: one of :data:`orchestrator.search.samplers.SAMPLERS`.
         prior: configurations from earlier sweeps, tried after the default.
         constraints: what is known of a configuration before it is trained; only what has no value above 0 is proposed.
+        settings: of the studies of its task; its own if left out.
 
     Raises:
         ValueError: if the default breaks a constraint.
@@ -57,6 +61,7 @@ class Study:
         sampler: str = "tpe",
         prior: Sequence[Mapping[str, Any]] = (),
         constraints: Constraints | None = None,
+        settings: TrainingSettings | None = None,
     ) -> None:
         self.name = name
         self.higher_is_better = higher_is_better
@@ -75,6 +80,8 @@ class Study:
             best=self._sampler.best,
             recent=self._sampler.recent,
         )
+        self._settings = settings or TrainingSettings()
+        self._settings.join(name, space, self._history, higher_is_better=higher_is_better)
         self._file = storage
         self._file.create(name, higher_is_better=higher_is_better)
 
@@ -138,6 +145,8 @@ class Study:
         for attempt in range(ATTEMPTS):
             seed = self._hash(number, attempt)
             params = propose(self._sampler, seed, self._space, shown, higher_is_better=self.higher_is_better)
+            if number < self._sampler.at_random and number % OWN_TURN:
+                params |= self._settings.propose(self.name, seed)
             if self._allowed(params):
                 return params
             shown.append(self._in_vain(number + attempt, params))

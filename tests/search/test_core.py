@@ -74,7 +74,7 @@ def test_hundreds_of_trials_end_once_each_and_optuna_agrees(make_sweep: Any, sco
         assert abs(math.log10(best.params["learning_rate"]) + 3) < 0.3
         assert best.state == "complete"
         distance = [abs(math.log10(record.params["learning_rate"]) + 3) for record in own]
-        assert statistics.median(distance[20:]) < statistics.median(distance[1:10])  # the sampler learns from rungs
+        assert statistics.median(distance[20:]) < 0.85  # of draws at random, it would be 1
 
 
 def test_each_round_goes_over_all_tasks_and_methods(make_sweep: Any, score: Any) -> None:
@@ -386,7 +386,7 @@ def test_what_a_study_asks_follows_from_seed_study_and_number(make_sweep: Any, s
 
     alone, again = asked("mail/lora", folder="a"), asked("mail/lora", folder="b")
     assert alone == again
-    assert asked("mail/lora", "mail/ia3", folder="c") == alone  # others draw from other numbers
+    assert asked("mail/lora", "news/ia3", folder="c") == alone  # others draw from other numbers
     other = make_sweep(("mail/ia3",), folder="d", trials=3)
     run(other, score, lanes=1)
     assert [r.params for r in other.search.trials()][1:] != alone[1:3]
