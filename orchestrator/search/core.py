@@ -26,6 +26,7 @@ from orchestrator.search.plans import Decision, EventLog, Proposal, StudyPlan
 from orchestrator.search.rungs import Halving
 from orchestrator.search.settings import TrainingSettings
 from orchestrator.search.studies import Study, open_storage
+from orchestrator.search.trust import Trust
 from orchestrator.trials import Ending, TrialKey, TrialRecord
 
 _HALVING = Halving()
@@ -66,6 +67,7 @@ class Search:
     ) -> None:
         self._storage = open_storage(storage_path)
         settings: dict[str, TrainingSettings] = defaultdict(TrainingSettings)
+        trust: dict[str, Trust] = defaultdict(Trust)
         self._studies = {
             plan.study: Study(
                 plan.study,
@@ -77,6 +79,7 @@ class Search:
                 prior=plan.prior,
                 constraints=plan.constraints,
                 settings=settings[TrialKey(plan.study, 0).task],
+                trust=trust[TrialKey(plan.study, 0).task],
             )
             for plan in plans
         }

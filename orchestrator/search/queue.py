@@ -16,8 +16,8 @@ Allowed = Callable[[Mapping[str, Any]], bool]
 class Queue:
     """What a study tries at which number.
 
-    The default comes first. Of any first ``n`` trials at most a third, rounded up, come from the prior: a wrong one
-    leaves the sampler two trials in three. A listed space is tried point by point, each once.
+    The default comes first. While the prior is believed, any first ``n`` trials have at most a third from it, rounded
+    up: a wrong one leaves the sampler two trials in three. A listed space is tried point by point, each once.
 
     Args:
         space: where to look.
@@ -47,14 +47,26 @@ class Queue:
         """How many configurations there are; ``None`` if there is no end."""
         return None if self._listed is None else len(self._listed)
 
-    def at(self, number: int) -> dict[str, Any] | None:
-        """The configuration of a number, or ``None`` if the sampler's turn has come."""
+    @property
+    def prior(self) -> Sequence[Mapping[str, Any]]:
+        """What is tried of the configurations from elsewhere, as it is tried."""
+        return self._prior
+
+    def at(self, number: int, *, believed: bool = True) -> dict[str, Any] | None:
+        """The configuration of a number, or ``None`` if the sampler's turn has come.
+
+        Args:
+            number: the trial's.
+            believed: whether the prior has its turns; in a list, it always has.
+        """
         if self._listed is not None:
             return dict(self._listed[number])
         if number == 0:
             return dict(self._default)
         turn = _turn(number)
-        return dict(self._prior[turn]) if turn is not None and turn < len(self._prior) else None
+        if turn is None or turn >= len(self._prior) or not believed:
+            return None
+        return dict(self._prior[turn])
 
     def _in_turns(
         self, listed: Sequence[Mapping[str, Any]], allowed: Allowed, order: random.Random

@@ -20,6 +20,7 @@ from orchestrator.search.optuna_file import OptunaFile, open_storage
 from orchestrator.search.queue import Queue
 from orchestrator.search.samplers import SAMPLERS, propose
 from orchestrator.search.settings import TrainingSettings
+from orchestrator.search.trust import Trust
 from orchestrator.trials import Ending, TrialRecord
 from search_spaces._base import SearchSpace
 
@@ -45,6 +46,7 @@ class Study:
         prior: configurations from earlier sweeps, tried after the default.
         constraints: what is known of a configuration before it is trained; only what has no value above 0 is proposed.
         settings: of the studies of its task; its own if left out.
+        trust: in what the studies of its task borrow; its own if left out.
 
     Raises:
         ValueError: if the default breaks a constraint.
@@ -62,6 +64,7 @@ class Study:
         prior: Sequence[Mapping[str, Any]] = (),
         constraints: Constraints | None = None,
         settings: TrainingSettings | None = None,
+        trust: Trust | None = None,
     ) -> None:
         self.name = name
         self.higher_is_better = higher_is_better
@@ -82,6 +85,8 @@ class Study:
         )
         self._settings = settings or TrainingSettings()
         self._settings.join(name, space, self._history, higher_is_better=higher_is_better)
+        self._trust = trust or Trust()
+        self._trust.join(self._history, self._queue.prior, higher_is_better=higher_is_better)
         self._file = storage
         self._file.create(name, higher_is_better=higher_is_better)
 
@@ -97,7 +102,7 @@ class Study:
     def ask(self) -> tuple[int, dict[str, Any]]:
         """Start the next trial: its number and its parameters."""
         number = self.asked
-        params = self._queue.at(number)
+        params = self._queue.at(number, believed=self._trust.deserved)
         if params is None:
             params = self._sampled(number)
         self._start(params)
