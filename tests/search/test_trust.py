@@ -68,16 +68,23 @@ def test_a_prior_that_failed_in_other_methods_is_tried_no_more_in_this_one() -> 
         assert [params in PRIOR for params in asked[1:]] == [believed, False, believed, False, False, believed]
 
 
-def test_what_nothing_is_known_of_is_not_judged() -> None:
+def test_before_its_default_has_come_a_method_is_not_judged() -> None:
     trust = Trust()
     for place in range(3):
         each = study(f"m{place}", trust)
-        each.ask()
-        each.ask()
-        each.report(1, 0, 0.0)  # the default is not there yet
-    each = study("sampled", trust)
-    each.report(each.ask()[0], 0, DEFAULT)
-    for _ in range(2):
-        each.ask()
-    each.report(2, 0, 0.0)  # of the sampler
+        for _ in range(4):
+            each.ask()
+        each.report(1, 0, 0.1)
+        each.report(3, 0, 0.0)
+    assert trust.deserved
+
+
+def test_what_the_sampler_proposed_is_not_held_against_the_prior() -> None:
+    trust = Trust()
+    for place in range(3):
+        each = study(f"m{place}", trust)
+        for _ in range(3):
+            each.ask()
+        each.report(0, 0, DEFAULT)
+        each.report(2, 0, 0.0)
     assert trust.deserved
