@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections import OrderedDict
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import ray
 import torch
@@ -29,11 +30,37 @@ from orchestrator.tasks import Evaluation
 from orchestrator.trials import Answer, Job, checkpoint_path, kept_path
 
 log = logging.getLogger(__name__)
-STATE = "state.safetensors"
+STATE, STEP = "state.safetensors", "step"
 
 
 class BackboneWrittenError(RuntimeError):
     """A trial wrote to what all share. Its lane ends, and starts again from the file."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job that is done but for bringing what it saved to the storage.
+
+    Args:
+        answer: true once that is there.
+        folder: what was saved; ``None`` where another worker of the lane has it.
+        storage: of the sweep.
+    """
+
+    answer: Answer
+    folder: TemporaryDirectory[str] | None
+    storage: Storage
+
+    def write(self) -> Answer:
+        """Bring it there; may be called in any thread.
+
+        Raises:
+            OSError: if the storage does not take it.
+        """
+        if self.folder:
+            with self.folder as folder:
+                self.storage.upload(Path(folder) / STEP, str(self.answer.checkpoint))
+        return self.answer
 
 
 class Lane:
@@ -81,42 +108,45 @@ class Lane:
     def _keep(self, run: TrialRun) -> None:
         self._prove_unchanged(run.job.trial.task)
         if self.ranks.leads:
-            with tempfile.TemporaryDirectory() as folder:
+            with TemporaryDirectory() as folder:
                 run.save(place := Path(folder) / "state", resumable=True)
                 self._storage.upload(place, f"{self.setup.sweep}/{kept_path(run.job)}")
 
-    def end(self, run: TrialRun) -> Answer:
+    def end(self, run: TrialRun) -> Ended:
         """Score, save, and keep warm what may go on soon."""
         job = run.job
         evaluation = run.evaluate(job.split) if job.split else None
         retrained = job.split == "test" and job.retraining is not None
         validation = run.evaluate("validation").metrics if retrained else {}
-        answer = self.ranks.attempt(lambda: self._settle(run, evaluation, validation))
+        ended = self.ranks.attempt(lambda: self._settle(run, evaluation, validation))
         if run.step < job.total:
             self._warm[job.name] = run
             while len(self._warm) > self.setup.pack + 1:
                 self._warm.popitem(last=False)
-        return answer
+        return ended
 
-    def _settle(self, run: TrialRun, evaluation: Evaluation | None, validation: dict[str, float]) -> Answer:
-        """Measure and save, which the first worker does for all, and see that the backbone is as it was."""
+    def _settle(self, run: TrialRun, evaluation: Evaluation | None, validation: dict[str, float]) -> Ended:
+        """See that the backbone is as it was, then measure and save, which the first worker does for all."""
         job = run.job
+        self._prove_unchanged(job.trial.task)
+        folder = self._saved(run, evaluation) if self.ranks.leads else None
         # Apart from the rung's own: a rung that was cancelled late may still be writing there.
         path = checkpoint_path(job.trial, run.step, job.retraining) + ("-test" if job.split == "test" else "")
-        if self.ranks.leads:
-            with tempfile.TemporaryDirectory() as folder:
-                place = Path(folder) / "step"
-                place.mkdir()
-                self._measure(run, evaluation)
-                if evaluation and job.split == "test":
-                    parquet.write_table(evaluation.predictions, place / "test.parquet")
-                run.save(place, resumable=run.step < job.total)
-                self._storage.upload(place, f"{self.setup.sweep}/{path}")
-        self._prove_unchanged(job.trial.task)
         metrics, facts = evaluation.metrics if evaluation else {}, dict(run.facts)
-        return Answer(
+        answer = Answer(
             status="done", step=run.step, metrics=metrics, validation=validation, checkpoint=path, facts=facts
         )
+        return Ended(answer, folder, self._storage.sub(self.setup.sweep))
+
+    def _saved(self, run: TrialRun, evaluation: Evaluation | None) -> TemporaryDirectory[str]:
+        folder = TemporaryDirectory()
+        place = Path(folder.name) / STEP
+        place.mkdir()
+        self._measure(run, evaluation)
+        if evaluation and run.job.split == "test":
+            parquet.write_table(evaluation.predictions, place / "test.parquet")
+        run.save(place, resumable=run.step < run.job.total)
+        return folder
 
     def _measure(self, run: TrialRun, evaluation: Evaluation | None) -> None:
         """What is told of a trial at its end beside its score."""
@@ -223,9 +253,9 @@ class Lane:
         if self._storage.is_local:
             _restore(run, self._storage.local(path))
             return
-        with tempfile.TemporaryDirectory() as folder:
-            self._storage.download(path, Path(folder) / "step")
-            _restore(run, Path(folder) / "step")
+        with TemporaryDirectory() as folder:
+            self._storage.download(path, Path(folder) / STEP)
+            _restore(run, Path(folder) / STEP)
 
     def _prove_unchanged(self, task: str) -> None:
         if self._backbones[task].checksum() != self.checksums[task]:

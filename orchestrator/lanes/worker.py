@@ -9,7 +9,9 @@ import threading
 import time
 import traceback
 import uuid
-from dataclasses import dataclass
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -20,7 +22,7 @@ from methods._plugins import register_source
 from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.errors import told
 from orchestrator.lanes.broker import LaneStatus, Signal
-from orchestrator.lanes.lane import BackboneWrittenError, Lane
+from orchestrator.lanes.lane import BackboneWrittenError, Ended, Lane
 from orchestrator.lanes.messages import Heard, for_all
 from orchestrator.lanes.pack_sizes import PackSizes
 from orchestrator.lanes.ranks import ALONE, OtherWorkerError, Ranks
@@ -73,6 +75,8 @@ class _Worker:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = torch.float32
         self.stop = threading.Event()
+        self.writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self.writing: deque[Future[None]] = deque()
 
     def live(self) -> None:
         _warm_up()
@@ -87,7 +91,8 @@ class _Worker:
         heart = threading.Thread(target=self._beat, daemon=True)
         heart.start()
         try:
-            self._work()
+            with self.writer:
+                self._work()
         finally:
             self.stop.set()
             heart.join()
@@ -193,12 +198,27 @@ class _Worker:
         for run in reached:
             self.active.remove(run)
             try:
-                self._answer(run.job, self.here.end(run))
+                ended = self.here.end(run)
             except BackboneWrittenError as error:
                 self._answer(run.job, _failure(run.job, error, run))
                 raise
             except Exception as error:
                 self._answer(run.job, _failure(run.job, error, run))
+                continue
+            self._write(run.job, ended)
+
+    def _write(self, job: Job, ended: Ended) -> None:
+        """Bring what was saved to the storage and answer, while the next trial trains; a few at most wait for it."""
+        while len(self.writing) > self.here.setup.pack:
+            self.writing.popleft().result()
+        self.writing.append(self.writer.submit(self._written, job, ended, self.incarnation))
+
+    def _written(self, job: Job, ended: Ended, incarnation: str) -> None:
+        try:
+            answer = ended.write()
+        except Exception as error:
+            answer = replace(_failure(job, error), step=ended.answer.step, facts=ended.answer.facts)
+        self._answer(job, answer, incarnation)
 
     def _drop_cancelled(self) -> None:
         """Leave trials whose jobs are no longer this lane's: cancelled, or leased to another."""
@@ -210,9 +230,9 @@ class _Worker:
         self._answer(run.job, _failure(run.job, error, run))
         gc.collect()
 
-    def _answer(self, job: Job, answer: Answer) -> None:
+    def _answer(self, job: Job, answer: Answer, incarnation: str = "") -> None:
         if self.ranks.leads:
-            ray.get(self.broker.done.remote(self.lane, self.incarnation, job.id, answer))
+            ray.get(self.broker.done.remote(self.lane, incarnation or self.incarnation, job.id, answer))
 
     def _status(self) -> LaneStatus:
         working = {f"{r.job.trial.method}/{r.job.trial.number}": (r.step, r.job.total) for r in self.active}

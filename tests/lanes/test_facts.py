@@ -122,7 +122,7 @@ def test_latency_is_measured_once_at_the_end_or_on_the_test_split(
     def answer(job: Job) -> dict[str, float]:
         run = here.begin(job)
         train(run, job.stop - run.step)
-        return here.end(run).facts
+        return here.end(run).write().facts
 
     first = lab.job("lora", stop=4)
     assert "latency_overhead_1" not in answer(first)

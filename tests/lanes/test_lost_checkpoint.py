@@ -18,7 +18,7 @@ from .conftest import Lab, equal, state, train
 def done(here: Lane, job: Job) -> Answer:
     run = here.begin(job)
     train(run, job.stop - run.step)
-    return here.end(run)
+    return here.end(run).write()
 
 
 def another(here: Lane) -> Lane:

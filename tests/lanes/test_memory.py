@@ -107,7 +107,7 @@ def test_a_lane_does_not_charge_a_trial_for_those_between_its_rungs(lab: Lab, he
     first = lab.job("lora", stop=2)
     run = here.begin(first)
     train(run, 2)
-    here.end(run)
+    here.end(run).write()
     in_use[0] = 10**9
     again = here.begin(Job(**{**vars(first), "start": 2, "stop": 4, "checkpoint": "checkpoints/mail/lora/0/step-2"}))
     train(again, 1)

@@ -24,7 +24,7 @@ def retraining(lab: Lab, number: int, **changes: Any) -> Job:
 def done(here: Lane, job: Job) -> Answer:
     run = here.begin(job)
     train(run, job.stop - run.step)
-    return here.end(run)
+    return here.end(run).write()
 
 
 def test_each_has_its_own_place_and_both_scores(lab: Lab, here: Lane, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_one_that_was_cut_off_goes_on_elsewhere_and_comes_to_the_same(
     assert again.step == 6
     assert train(again, 6) == losses[6:]
     assert equal(state(again), state(whole))
-    assert here.end(again).checkpoint == f"{checkpoint_path(job.trial, 12, 1)}-test"
+    assert here.end(again).write().checkpoint == f"{checkpoint_path(job.trial, 12, 1)}-test"
     assert another(here).begin(replace(job, retraining=0)).step == 0, "another seed has a state of its own"
 
 

@@ -100,7 +100,7 @@ def lane_of(lab: Lab, **tasks: TaskSetup) -> Lane:
 def answer(lane: Lane, job: Job) -> tuple[int, dict[str, float], str]:
     run = lane.begin(job)
     assert run.step == job.stop, "there is nothing to do before it is scored"
-    done = lane.end(run)
+    done = lane.end(run).write()
     assert done.checkpoint is not None
     return done.step, done.metrics, done.checkpoint
 

@@ -20,6 +20,7 @@ from orchestrator.lanes.lane import BackboneWrittenError, Lane
 from orchestrator.lanes.run import TrialRun
 from orchestrator.lanes.setup import LaneSetup, TaskSetup
 from orchestrator.lanes.worker import _Worker
+from orchestrator.storage import Storage
 from orchestrator.trials import Answer, Job
 
 from .conftest import Lab, equal, state, train
@@ -110,6 +111,44 @@ def test_a_lane_trains_what_it_is_given_and_retires(site: Callable[..., Site], l
         assert (folder / "adapter").is_dir()
         assert not (folder / "state.safetensors").exists(), "what is at its end needs no state to go on"
     assert 0 < here.workers[0]._status().busy <= 1, "steps and scorings are counted once"
+    here.broker.close()
+    life.result(DEADLINE)
+
+
+def test_the_next_trial_trains_while_the_storage_takes_what_the_last_one_saved(
+    site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, upload = threading.Event(), Storage.upload
+
+    def slowly(storage: Storage, *arguments: Any) -> None:
+        assert taken.wait(DEADLINE)
+        upload(storage, *arguments)
+
+    monkeypatch.setattr(Storage, "upload", slowly)
+    here = site()
+    life = here.lane()
+    first, second = here.submit(lab.job("lora", 0), lab.job("ia3", 1))
+    until(lambda: len(here.workers[0].writing) == 2)
+    assert not first.done(), "it is not answered before it is there"
+    assert not second.done()
+    taken.set()
+    assert all((here.folder / "sweep" / str(one.result(DEADLINE).checkpoint)).is_dir() for one in (first, second))
+    here.broker.close()
+    life.result(DEADLINE)
+
+
+def test_a_trial_that_the_storage_does_not_take_fails_with_what_it_cost(
+    site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Storage, "upload", full)
+    here = site()
+    life = here.lane()
+    [answer] = [one.result(DEADLINE) for one in here.submit(lab.job("lora"))]
+    assert (answer.status, answer.step, answer.reason) == ("failed", 12, "OSError: no space left")
+    assert answer.facts["train_seconds"] > 0
     here.broker.close()
     life.result(DEADLINE)
 
