@@ -161,7 +161,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
             made.event()
             super().append(event, **fields)
 
-    def prepared(plan: SweepPlan, *args: Any) -> Any:
+    def prepared(plan: SweepPlan, *args: Any, **settings: Any) -> Any:
         backbone = PreparedBackbone(Published("d", 1, 1, fresh=False), None, made.checksum)
         return None, dict.fromkeys(plan.tasks, backbone)
 
