@@ -50,13 +50,14 @@ def score(runs: Sequence[TrialRun]) -> None:
     What is raised is left for each trial to meet again alone.
     """
     splits = [(run, run.job.split) for run in runs if run.job.split]
-    small = [partial(run.evaluate, split) for run, split in splits if run.evaluation_tokens(split) < CHUNK]
+    small = [(run, split) for run, split in splits if run.evaluation_tokens(split) < CHUNK]
+    together = small if len(small) > 1 else []
     with suppress(Exception):
-        if len(small) > 1:
-            in_lockstep(small)
+        in_lockstep([partial(run.evaluate, split) for run, split in together])
     for run, split in splits:
-        with suppress(Exception):
-            run.evaluate(split)
+        if (run, split) not in together:
+            with suppress(Exception):
+                run.evaluate(split)
 
 
 def _finish(run: TrialRun, outcome: Outcome) -> Exception | None:

@@ -10,9 +10,10 @@ import time
 import traceback
 import uuid
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import torch
@@ -32,6 +33,7 @@ from orchestrator.lanes.step import score, step
 from orchestrator.trials import Answer, Job
 
 HEARTBEAT = 2.0
+ResultT = TypeVar("ResultT")
 log = logging.getLogger(__name__)
 
 
@@ -181,13 +183,7 @@ class _Worker:
     def _keep(self) -> None:
         """Save who is under way, where that is asked for."""
         for run in list(self.active):
-            try:
-                self.here.keep(run)
-            except BackboneWrittenError as error:
-                self._answer(run.job, _failure(run.job, error, run))
-                raise
-            except Exception as error:
-                self._fail(run, error)
+            self._or_fail(run, self.here.keep)
 
     def _finish_reached(self) -> None:
         reached = [run for run in self.active if run.step >= run.job.stop]
@@ -196,16 +192,19 @@ class _Worker:
             score(reached)
             self.busy += time.perf_counter() - begin
         for run in reached:
-            self.active.remove(run)
-            try:
-                ended = self.here.end(run)
-            except BackboneWrittenError as error:
-                self._answer(run.job, _failure(run.job, error, run))
+            if ended := self._or_fail(run, self.here.end):
+                self.active.remove(run)
+                self._write(run.job, ended)
+
+    def _or_fail(self, run: TrialRun, act: Callable[[TrialRun], ResultT]) -> ResultT | None:
+        """Do something with a trial; if it raises, the trial fails, and its lane too if what all share was written."""
+        try:
+            return act(run)
+        except Exception as error:
+            self._fail(run, error)
+            if isinstance(error, BackboneWrittenError):
                 raise
-            except Exception as error:
-                self._answer(run.job, _failure(run.job, error, run))
-                continue
-            self._write(run.job, ended)
+            return None
 
     def _write(self, job: Job, ended: Ended) -> None:
         """Bring what was saved to the storage and answer, while the next trial trains; a few at most wait for it."""
