@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from benchmarks._baseline_trial import Rows, Trained, load_backbone, stream, tokenized, train, with_adapter
+from benchmarks._baseline_trial import Rows, Trained, load_backbone, tokenized, train, with_adapter
 from benchmarks._common import MINILM, emit, published, scratch
 from benchmarks._fixed_trials import BATCH, METHODS, ROWS, TASK, TOKENS, Comparison, Trial, comparison
 from orchestrator.backbone.shared import SharedBackbone, load
@@ -58,7 +58,7 @@ def _losses_apart(trial: Trial, asked: Comparison, rows: Rows, own: TaskRows, fi
     run = _run(trial, backbone, own, asked.steps, 0)
     begin = {name: parameter.detach().clone() for name, parameter in run.attached.trainable().items()}
     ours = _train(run)
-    loaded = load_backbone(asked.model, len(asked.labels), torch.float32, torch.float32)
+    loaded = load_backbone(asked.model, len(asked.labels), torch.float32)
     model = with_adapter(loaded, trial.method, trial.params, 0)
     _begin_with(model, begin)
     theirs = train(model, _plain(trial), rows, asked.steps, 0).losses
@@ -95,7 +95,7 @@ def _scores_alike(trial: Trial, asked: Comparison, rows: Rows, own: TaskRows, fi
 
 
 def _theirs(trial: Trial, asked: Comparison, rows: Rows, seed: int) -> Trained:
-    backbone = load_backbone(asked.model, len(asked.labels), stream(trial.method))
+    backbone = load_backbone(asked.model, len(asked.labels))
     return train(with_adapter(backbone, trial.method, trial.params, seed), _plain(trial), rows, asked.steps, seed)
 
 

@@ -81,13 +81,13 @@ def in_worker(config: dict[str, Any]) -> None:
     import torch
     from ray import train as ray_train
 
-    from benchmarks._baseline_trial import load_backbone, stream, train, with_adapter
+    from benchmarks._baseline_trial import load_backbone, train, with_adapter
 
     torch.set_num_threads(1)
     os.environ.pop("LOCAL_RANK", None)  # or accelerate wraps the model for data-parallel training with nobody else
     asked, seed = config["asked"], config["seed"]
     trial = asked.trials[seed]
-    backbone = load_backbone(asked.model, len(asked.labels), stream(trial.method))
+    backbone = load_backbone(asked.model, len(asked.labels))
     model = with_adapter(backbone, trial.method, trial.params, seed)
     ray_train.report({"score": train(model, trial.params, config["rows"], asked.steps, seed).score})
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from orchestrator.cluster import connected
+from orchestrator.cluster import Cluster
 from orchestrator.description import changed_versions, departures, describe, driver
 from orchestrator.errors import InputError, SweepError
 from orchestrator.past import Past
@@ -40,13 +40,13 @@ class Stopped(Exception):  # not an error: the user asked for it
     """The sweep was asked to stop."""
 
 
-def run_sweep(plan: SweepPlan, *, sweep: str, address: str | None, watch: Watch, stop: threading.Event) -> Outcome:
+def run_sweep(plan: SweepPlan, *, sweep: str, cluster: Cluster, watch: Watch, stop: threading.Event) -> Outcome:
     """Run a sweep to its end.
 
     Args:
         plan: what to do.
         sweep: its name, from :func:`new_sweep_name`.
-        address: of a Ray cluster; ``None`` starts one on this machine.
+        cluster: that was entered; it need not be connected yet.
         watch: called twice a second with how it stands.
         stop: set it to end early; what runs is stopped within a step, and can be resumed.
 
@@ -57,16 +57,16 @@ def run_sweep(plan: SweepPlan, *, sweep: str, address: str | None, watch: Watch,
     folder = local_folder(Storage.at(plan.config.storage), sweep)
     make_folder(folder)
     with held(folder):
-        return resume_sweep(plan, Past(sweep, folder), address=address, watch=watch, stop=stop)
+        return resume_sweep(plan, Past(sweep, folder), cluster=cluster, watch=watch, stop=stop)
 
 
-def resume_sweep(plan: SweepPlan, past: Past, *, address: str | None, watch: Watch, stop: threading.Event) -> Outcome:
+def resume_sweep(plan: SweepPlan, past: Past, *, cluster: Cluster, watch: Watch, stop: threading.Event) -> Outcome:
     """Go on with a sweep whose folder is held. Other arguments as for :func:`run_sweep`.
 
     Args:
         plan: what to do; the same as in the sweep's earlier lives.
         past: those.
-        address: as above.
+        cluster: as above.
         watch: as above.
         stop: as above.
 
@@ -74,8 +74,12 @@ def resume_sweep(plan: SweepPlan, past: Past, *, address: str | None, watch: Wat
         InputError: as above, and if the backbone is not the one of the earlier lives.
         SweepError: as above.
     """
-    with output_to(past.folder / "sweep.log"), connected(address):
-        return _Sweep(plan, past, watch, stop, in_cluster=bool(address)).run()
+    with output_to(past.folder / "sweep.log"):
+        try:
+            cluster.connected()
+            return _Sweep(plan, past, watch, stop, in_cluster=bool(cluster.address)).run()
+        finally:
+            cluster.leave()  # what its processes still print belongs into the log
 
 
 class _Sweep:

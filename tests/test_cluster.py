@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, current_thread
+
 import pytest
 
-from orchestrator.cluster import check_address, lane_layout
+from orchestrator import cluster
+from orchestrator.cluster import Cluster, check_address, lane_layout
 from orchestrator.config import Lanes
 from orchestrator.errors import InputError
 
@@ -71,3 +77,61 @@ def test_an_address_comes_from_the_command_or_the_environment(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", environment)
     assert check_address(given) == taken
+
+
+def test_a_cluster_starts_while_something_else_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, may_go_on, ended = Event(), Event(), Event()
+    threads = []
+
+    @contextmanager
+    def slow(address: str | None) -> Iterator[None]:
+        begun.set()
+        threads.append(current_thread())
+        assert may_go_on.wait(10)
+        yield
+        threads.append(current_thread())
+        ended.set()
+
+    monkeypatch.setattr(cluster, "_connection", slow)
+    with Cluster() as entered:
+        assert begun.wait(10)
+        may_go_on.set()
+        entered.connected()
+        assert not ended.is_set()
+        entered.leave()
+        assert ended.is_set()
+    assert threads[0] is threads[1], "what Ray starts dies with the thread that started it"
+
+
+def test_who_waits_for_a_cluster_hears_why_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def none(address: str | None) -> Iterator[None]:
+        raise InputError("--address", [])
+        yield
+
+    monkeypatch.setattr(cluster, "_connection", none)
+    with Cluster("head:6379") as entered, pytest.raises(InputError):
+        entered.connected()
+
+
+def test_an_address_where_nobody_listens_is_told_at_once() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with Cluster(address) as entered, pytest.raises(InputError, match=f"{address}: there is no Ray cluster"):
+            entered.connected()
+
+
+def test_a_plan_that_fails_ends_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    open_connections = []
+
+    @contextmanager
+    def counted(address: str | None) -> Iterator[None]:
+        open_connections.append(address)
+        yield
+        open_connections.pop()
+
+    monkeypatch.setattr(cluster, "_connection", counted)
+    with pytest.raises(ValueError, match="no such file"), Cluster():
+        raise ValueError("no such file")
+    assert not open_connections

@@ -8,6 +8,7 @@ from typing import Any
 import mlflow
 import pytest
 
+from orchestrator.cluster import Cluster
 from orchestrator.config import load_config
 from orchestrator.plan import make_plan
 from orchestrator.sweep import Outcome, new_sweep_name, run_sweep
@@ -34,7 +35,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
     }
     plan = make_plan(load_config(write_sweep(folder, **changes)))
     sweep = new_sweep_name(plan.config.name)
-    return folder, run_sweep(plan, sweep=sweep, address=None, watch=lambda _: None, stop=threading.Event())
+    with Cluster() as cluster:
+        return folder, run_sweep(plan, sweep=sweep, cluster=cluster, watch=lambda _: None, stop=threading.Event())
 
 
 def test_lanes_know_the_plugin_and_every_trial_comes_to_a_result(swept: tuple[Path, Outcome]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cluster import Cluster
 from orchestrator.config import load_config
 from orchestrator.plan import make_plan
 from orchestrator.sweep import run_sweep
@@ -28,7 +29,8 @@ def test_the_decoder_example_registers_a_model_that_reproduces_its_score(tmp_pat
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     changes = {"storage": str(tmp_path / "sweeps"), "mlflow": config.mlflow.model_copy(update={"tracking_uri": uri})}
     plan = make_plan(config.model_copy(update=changes))
-    outcome = run_sweep(plan, sweep="smollm2", address=None, watch=lambda snapshot: None, stop=threading.Event())
+    with Cluster() as cluster:
+        outcome = run_sweep(plan, sweep="smollm2", cluster=cluster, watch=lambda _: None, stop=threading.Event())
 
     assert set(ends(events(outcome.folder / "journal.jsonl")).values()) == {"complete"}
     task = outcome.tasks["sentiment"]

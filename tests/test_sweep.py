@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cluster import Cluster
 from orchestrator.config import load_config
 from orchestrator.errors import SweepError
 from orchestrator.plan import make_plan
@@ -47,7 +48,9 @@ def tell(folder: Path, watch: Any = lambda snapshot: None, **changes: Any) -> St
         snapshots.append(snapshot)
         watch(snapshot)
 
-    outcome = run_sweep(plan, sweep=new_sweep_name(plan.config.name), address=None, watch=see, stop=threading.Event())
+    name = new_sweep_name(plan.config.name)
+    with Cluster() as cluster:
+        outcome = run_sweep(plan, sweep=name, cluster=cluster, watch=see, stop=threading.Event())
     return Story(folder, outcome, snapshots)
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from orchestrator import crew, prepare, register, searching, sweep
 from orchestrator.backbone.store import Published
+from orchestrator.cluster import Cluster
 from orchestrator.errors import InputError, SweepError
 from orchestrator.lanes.broker import LaneStatus
 from orchestrator.past import Past
@@ -176,7 +177,6 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     def hired(*args: Any, **kwargs: Any) -> Iterator[FakeCrew]:
         yield FakeCrew(made)
 
-    monkeypatch.setattr(sweep, "connected", lambda address: nullcontext())
     monkeypatch.setattr(sweep, "output_to", lambda log: nullcontext())
     monkeypatch.setattr(crew, "hired", hired)
     monkeypatch.setattr(prepare, "prepare", prepared)
@@ -196,11 +196,19 @@ def plan_in(folder: Path, **changes: Any) -> SweepPlan:
     return small_plan(METHODS, storage=str(folder.parent), **{**settings, **changes})
 
 
+class NoCluster(Cluster):
+    """Nothing here asks for one."""
+
+    def connected(self) -> None: ...
+
+    def leave(self) -> None: ...
+
+
 def live(world: World, events: int = NEVER, **changes: Any) -> Outcome:
     """One driver, which dies after so many events."""
     world.left = events
     plan = plan_in(world.folder, **changes)
-    return resume_sweep(plan, Past.of(world.folder), address=None, watch=lambda _: None, stop=world.stop)
+    return resume_sweep(plan, Past.of(world.folder), cluster=NoCluster(), watch=lambda _: None, stop=world.stop)
 
 
 def told(folder: Path) -> list[dict[str, Any]]:
@@ -313,6 +321,6 @@ def test_time_that_was_spent_counts(world: World) -> None:
     assert long.wall_seconds > 1000
     snapshots: list[Any] = []
     world.left = NEVER
-    outcome = resume_sweep(plan, long, address=None, watch=snapshots.append, stop=world.stop)
+    outcome = resume_sweep(plan, long, cluster=NoCluster(), watch=snapshots.append, stop=world.stop)
     assert outcome.wall_seconds > 1000
     assert min(one.elapsed for one in snapshots) > 1000

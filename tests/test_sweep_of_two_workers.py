@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 
+from orchestrator.cluster import Cluster
 from orchestrator.config import load_config
 from orchestrator.lanes import lane as lane_module
 from orchestrator.lanes.lane import Lane
@@ -60,7 +61,8 @@ def test_a_lane_of_two_workers_scores_as_one_worker_does_and_survives_the_death_
     plan = make_plan(load_config(write_sweep(tmp_path, lanes={"max": 1, "workers": 2}, **changes)))
     killer = SecondWorkerKiller()
     name = new_sweep_name(plan.config.name)
-    outcome = run_sweep(plan, sweep=name, address=None, watch=killer, stop=threading.Event())
+    with Cluster() as cluster:
+        outcome = run_sweep(plan, sweep=name, cluster=cluster, watch=killer, stop=threading.Event())
     assert killer.killed
     assert len(outcome.lanes) == 1
     ended = ends(events(journal_of(tmp_path)))

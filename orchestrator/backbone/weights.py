@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from bitsandbytes import functional as bnb
 from torch import Tensor
 
 from methods._base import Quantization
+from orchestrator.backbone.bitsandbytes import functional as bnb
 
 
 class FrozenWeight(Protocol):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestrator.cli.app import AsJson, app, print_json
 from orchestrator.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from orchestrator.config import SweepConfig
+    from orchestrator.plan import SweepPlan
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="What to sweep; see peft-sweep schema.")]
 Address = Annotated[
@@ -47,10 +51,10 @@ def resume(
 
     Data, backbone and search spaces must be what they were. Time and trials that were spent count.
     """
-    from orchestrator.cluster import check_address
-
-    address = check_address(address)
+    from orchestrator.cluster import Cluster
     from orchestrator.resume import taken_up
+
+    cluster = Cluster(address)
 
     with taken_up(sweep, storage) as past:
         from orchestrator.views.resume import finished_json, print_finished, watch_resumed
@@ -59,14 +63,15 @@ def resume(
             print_json(finished_json(past)) if as_json else print_finished(past, storage)
             return
         typer.echo(f"{past.sweep}: reading data and trying the methods on the architecture ...", err=True)
-        outcome, made = watch_resumed(past, config, address)
+        with cluster:
+            outcome, made = watch_resumed(past, config, cluster)
     _end(outcome, made, as_json)
 
 
 @app.command()
 def plan(config: ConfigFile, as_json: AsJson = False) -> None:
     """Show what a sweep would do and at what size, without training anything."""
-    made = _make_plan(config)
+    made = _make_plan(_load(config))
     from orchestrator.forecast import forecast
     from orchestrator.quiet import no_library_noise
     from orchestrator.views.plan import plan_json, print_plan
@@ -85,13 +90,15 @@ def schema() -> None:
 
 
 def _run(config: Path, address: str | None, as_json: bool) -> None:
-    from orchestrator.cluster import check_address
+    from orchestrator.cluster import Cluster
 
-    address = check_address(address)
-    made = _make_plan(config)
-    from orchestrator.views.run import watch_sweep
+    cluster, loaded = Cluster(address), _load(config)
+    with cluster:
+        made = _make_plan(loaded)
+        from orchestrator.views.run import watch_sweep
 
-    _end(watch_sweep(made, address), made, as_json)
+        outcome = watch_sweep(made, cluster)
+    _end(outcome, made, as_json)
 
 
 def _end(outcome: Any, made: Any, as_json: bool) -> None:
@@ -104,17 +111,20 @@ def _end(outcome: Any, made: Any, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _make_plan(config: Path) -> Any:
+def _load(config: Path) -> SweepConfig:
     from orchestrator.config import load_config
 
-    loaded = load_config(config)
-    typer.echo(f"{loaded.name}: reading data and trying the methods on the architecture ...", err=True)
+    return load_config(config)
+
+
+def _make_plan(config: SweepConfig) -> SweepPlan:
+    typer.echo(f"{config.name}: reading data and trying the methods on the architecture ...", err=True)
     from orchestrator.quiet import no_library_noise
 
     with no_library_noise():
         from orchestrator.plan import make_plan
 
-        return make_plan(loaded)
+        return make_plan(config)
 
 
 def _demo_config() -> Path:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from orchestrator.cluster import Cluster
 from orchestrator.description import changed_versions
 from orchestrator.past import Past
 from orchestrator.plan import SweepPlan
@@ -17,13 +18,13 @@ from orchestrator.views.console import console, program
 from orchestrator.views.run import watch
 
 
-def watch_resumed(past: Past, config: Path | None, address: str | None) -> tuple[Outcome, SweepPlan]:
+def watch_resumed(past: Past, config: Path | None, cluster: Cluster) -> tuple[Outcome, SweepPlan]:
     """Go on with a sweep whose folder is held; live display, and Ctrl-C ends it in good order.
 
     Args:
         past: its earlier lives.
         config: its configuration, where that holds passwords.
-        address: of a Ray cluster; ``None`` starts one on this machine.
+        cluster: that was entered; it need not be connected yet.
 
     Raises:
         InputError: if data, checkpoint, plugins or search spaces are not what they were.
@@ -37,7 +38,7 @@ def watch_resumed(past: Past, config: Path | None, address: str | None) -> tuple
         past.sweep,
         plan,
         past.folder,
-        lambda see, stop: resume_sweep(plan, past, address=address, watch=see, stop=stop),
+        lambda see, stop: resume_sweep(plan, past, cluster=cluster, watch=see, stop=stop),
     )
     return outcome, plan
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from orchestrator.cluster import Cluster
 from orchestrator.config import SweepConfig
 from orchestrator.display import SweepDisplay
 from orchestrator.finalist import Finalist, TaskOutcome
@@ -29,12 +30,12 @@ from orchestrator.views.select import evidence_words, print_overall, score_words
 Run = Callable[[Watch, threading.Event], Outcome]
 
 
-def watch_sweep(plan: SweepPlan, address: str | None) -> Outcome:
+def watch_sweep(plan: SweepPlan, cluster: Cluster) -> Outcome:
     """Run a sweep under the eyes of a person: live display, and Ctrl-C ends it in good order."""
     name = new_sweep_name(plan.config.name)
     folder = local_folder(Storage.at(plan.config.storage), name)
     return watch(
-        name, plan, folder, lambda see, stop: run_sweep(plan, sweep=name, address=address, watch=see, stop=stop)
+        name, plan, folder, lambda see, stop: run_sweep(plan, sweep=name, cluster=cluster, watch=see, stop=stop)
     )
 
 

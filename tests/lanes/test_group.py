@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster import connected
+from orchestrator.cluster import Cluster
 from orchestrator.lanes import group as module
 from orchestrator.lanes.broker import start_broker
 from orchestrator.lanes.group import LaneGroups, LaneShape
@@ -61,7 +61,8 @@ def test_a_poison_trial_fails_after_its_second_death_and_the_rest_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "lane_loop", frail_lane())
-    with connected(None):
+    with Cluster() as cluster:
+        cluster.connected()
         import ray
 
         broker = start_broker(2, 32, 2)
