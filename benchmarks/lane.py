@@ -16,7 +16,7 @@ import torch
 
 import methods
 import search_spaces
-from benchmarks._common import MINILM, attached_backbone, emit, scratch
+from benchmarks._common import MINILM, as_a_lane, attached_backbone, emit, scratch
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.config import ClassificationTask, Training
 from orchestrator.lanes.rows import TaskRows
@@ -32,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=9)
     repeats = parser.parse_args().repeats
+    as_a_lane()
     torch.set_num_threads(1)
     with scratch() as folder:
         backbone, rows = attached_backbone(MINILM, "classification", folder), random_rows(folder)

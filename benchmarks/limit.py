@@ -22,7 +22,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import search_spaces
-from benchmarks._common import MINILM, attached_backbone, emit, scratch
+from benchmarks._common import MINILM, as_a_lane, attached_backbone, emit, scratch
 from benchmarks.lane import TOKENS, random_rows
 from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.backbone.shared import SharedBackbone
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[8, 32], help=f"rows of {TOKENS} tokens")
     parser.add_argument("--repeats", type=int, default=7)
     asked = parser.parse_args()
+    as_a_lane()
     torch.set_num_threads(1)
     rate = product_rate(compute_dtype("auto", torch.device("cpu")))
     emit(benchmark="limit", gigaflops=rate / 1e9)

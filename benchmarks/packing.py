@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaModel
 
-from benchmarks._common import MINILM, attached_backbone, emit, scratch
+from benchmarks._common import MINILM, as_a_lane, attached_backbone, emit, scratch
 from benchmarks._pack_trials import begin, rows_of, seconds_of, stepped
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.lanes.pack_sizes import GAIN, SAMPLES
@@ -38,6 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6, help="after the first ones, which auto decides by")
     rounds = parser.parse_args().rounds
+    as_a_lane()
     torch.set_num_threads(1)
     found: dict[tuple[str, str, tuple[int, int]], dict[str, float]] = {}
     with scratch() as folder:

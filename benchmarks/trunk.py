@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks._common import MINILM, attached_backbone, emit, scratch
+from benchmarks._common import MINILM, as_a_lane, attached_backbone, emit, scratch
 from benchmarks._pack_trials import begin, rows_of, seconds_of, stepped
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.lanes.rows import TaskRows
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--trials", type=int, default=4)
     asked = parser.parse_args()
+    as_a_lane()
     torch.set_num_threads(1)
     with scratch() as folder:
         backbone = attached_backbone(MINILM, "classification", folder)

@@ -17,6 +17,15 @@ from orchestrator.config import Lanes
 from orchestrator.errors import InputError, Problem
 
 PATIENCE = 5.0
+HEAP = ":".join(
+    (
+        "glibc.malloc.hugetlb=1",  # pages of 2 MiB
+        "glibc.malloc.arena_max=1",  # one heap for all threads
+        f"glibc.malloc.mmap_threshold={32 * 2**20}",  # it serves what is smaller than that
+        f"glibc.malloc.trim_threshold={256 * 2**20}",  # and keeps so much of what is freed
+    )
+)
+"""A step's tensors come and go by the megabyte. Out of such a heap, a step on a processor takes a fifth less time."""
 ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -26,9 +35,7 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # On one machine Ray starts as many processes at once as there are cores; most of ours wait for others at first.
     "RAY_worker_maximum_startup_concurrency": "8",
-    # A step's tensors come and go by the megabyte. In pages of 2 MiB, and from the one heap that keeps its memory in
-    # between, a step on a processor takes a fifth less time.
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1",
+    "GLIBC_TUNABLES": HEAP,
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",

@@ -12,31 +12,36 @@ from torch.nn import functional as F
 
 from orchestrator.backbone.weights import FrozenWeight
 
-Product = Callable[["FrozenLinear", Tensor], Tensor]
+Product = Callable[["FrozenLinear", Tensor, Tensor | None], Tensor]
 _product: Product | None = None
 
 
 class FrozenProduct(torch.autograd.Function):
-    """``x @ weight.T``, unpacking the weight in forward and again in backward instead of keeping it."""
+    """``x @ weight.T + bias``, unpacking the weight in forward and again in backward instead of keeping it."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: FrozenWeight, dtype: torch.dtype) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: FrozenWeight, dtype: torch.dtype, bias: Tensor | None = None) -> Tensor:
         """``x`` of shape ``(..., in)`` to ``(..., out)`` in its own dtype, computed in ``dtype``."""
         ctx.weight, ctx.dtype = weight, dtype
-        return F.linear(x.to(dtype), weight.dense(dtype)).to(x.dtype)
+        return linear(x.to(dtype), weight.dense(dtype), bias).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         """The gradient of ``x`` alone."""
-        return (gradient.to(ctx.dtype) @ ctx.weight.dense(ctx.dtype)).to(gradient.dtype), None, None
+        return (gradient.to(ctx.dtype) @ ctx.weight.dense(ctx.dtype)).to(gradient.dtype), None, None, None
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``x @ weight.T + bias`` in the dtype of ``x`` and ``weight``."""
+    return F.linear(x, weight, None if bias is None else bias.to(x.dtype))
 
 
 class FrozenLinear(nn.Linear):
     """``y = x W^T + b`` with a packed ``W`` that nothing can write.
 
     It is an ``nn.Linear``, so that `peft` accepts it, but ``weight`` is a read-only property that unpacks on demand.
-    The bias is an ordinary frozen parameter of shape ``(out,)`` and is added outside the shared product, in the
-    input's own precision, since a method may train it.
+    The bias is an ordinary frozen parameter of shape ``(out,)`` and is added within the product. One that a method
+    trains is added outside of it, in the input's own precision.
 
     Args:
         frozen: the packed weight of shape ``(out, in)``, shared by all views.
@@ -58,16 +63,19 @@ class FrozenLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape ``(..., in)`` to ``(..., out)``, in the dtype of ``x``."""
-        y = self.product(x) if _product is None else _product(self, x)
-        shared = y._is_view()  # a part of several trials' product
-        if (bias := self._parameters["bias"]) is not None:
-            return y + bias.to(y.dtype) if shared else y.add_(bias.to(y.dtype))
-        return y.clone() if shared else y  # methods may add to it in place
+        bias = self._parameters["bias"]
+        if bias is not None and bias.requires_grad:
+            return self._multiplied(x, None) + bias.to(x.dtype)
+        y = self._multiplied(x, bias)
+        return y.clone() if y._is_view() else y  # a part of several trials' product; methods may add to it in place
 
-    def product(self, x: Tensor) -> Tensor:
-        """``x W^T`` without the bias."""
-        y: Tensor = FrozenProduct.apply(x, self.frozen, self.compute_dtype)
+    def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """``x W^T``, and the bias if it is given."""
+        y: Tensor = FrozenProduct.apply(x, self.frozen, self.compute_dtype, bias)
         return y
+
+    def _multiplied(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        return self.product(x, bias) if _product is None else _product(self, x, bias)
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows."""
@@ -76,7 +84,7 @@ class FrozenLinear(nn.Linear):
 
 @contextmanager
 def products_by(product: Product) -> Iterator[None]:
-    """While inside, every frozen layer asks ``product(layer, x)`` for its ``x W^T``."""
+    """While inside, every frozen layer asks ``product(layer, x, bias)`` for its ``x W^T``, and the bias if any."""
     global _product
     before, _product = _product, product
     try:

@@ -55,17 +55,17 @@ class _Hub:
         self._greenlets = [greenlet(turn.call) for turn in turns]
         self._own = ThreadState.here()
         self._states = [self._own] * len(turns)
-        self._waiting: dict[int, tuple[FrozenLinear, Tensor]] = {}
+        self._waiting: dict[int, tuple[FrozenLinear, Tensor, Tensor | None]] = {}
         self._main = getcurrent()
 
-    def product(self, layer: FrozenLinear, x: Tensor) -> Tensor:
+    def product(self, layer: FrozenLinear, x: Tensor, bias: Tensor | None) -> Tensor:
         """What a frozen layer does in a packed pass: wait for the others."""
         if getcurrent() is self._main:
-            return layer.product(x)
+            return layer.product(x, bias)
         if torch.is_grad_enabled():
-            y: Tensor = self._main.switch(layer, x)
+            y: Tensor = self._main.switch(layer, x, bias)
             return y
-        without: Tensor = self._main.switch(layer, x.detach())  # the product itself may be others' too
+        without: Tensor = self._main.switch(layer, x.detach(), bias)  # the product itself may be others' too
         return without.detach()
 
     def run(self) -> None:
@@ -84,10 +84,10 @@ class _Hub:
     def _serve(self) -> None:
         """Run the earliest layer that anyone waits at, once for all who wait there."""
         self._switch.enter(self._own)
-        layer = min((layer for layer, _ in self._waiting.values()), key=lambda found: found.position)
-        here = [k for k, (other, _) in self._waiting.items() if other.frozen is layer.frozen]
-        inputs = [self._waiting.pop(k)[1] for k in here]
-        for k, product in zip(here, shared_product(layer.frozen, layer.compute_dtype, inputs), strict=True):
+        layer = min((layer for layer, *_ in self._waiting.values()), key=lambda found: found.position)
+        here = [k for k, (other, *_) in self._waiting.items() if other.frozen is layer.frozen]
+        inputs, biases = zip(*(self._waiting.pop(k)[1:] for k in here), strict=True)
+        for k, product in zip(here, shared_product(layer.frozen, layer.compute_dtype, inputs, biases), strict=True):
             self._resume(k, product)
 
     def _resume(self, k: int, *value: Tensor) -> None:

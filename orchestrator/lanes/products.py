@@ -6,13 +6,13 @@ only where that makes no difference. What is gained is mostly the unpacking.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from orchestrator.backbone.frozen import linear
 from orchestrator.backbone.weights import FrozenWeight
 
 CHUNK = 1024
@@ -23,19 +23,22 @@ EXACT = 384
 measured with AMX. Longer sums are parted in ways that depend on the number of rows; so are float32's of any length."""
 
 
-def shared_product(weight: FrozenWeight, dtype: torch.dtype, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """``x W^T`` for every ``x`` in ``inputs``, each of shape ``(..., in)`` and of a dtype of its own.
+def shared_product(
+    weight: FrozenWeight, dtype: torch.dtype, inputs: Sequence[Tensor], biases: Sequence[Tensor | None]
+) -> tuple[Tensor, ...]:
+    """``x W^T + b`` for every ``x`` in ``inputs``, each of shape ``(..., in)`` and of a dtype of its own.
 
     Args:
         weight: of shape ``(out, in)``.
         dtype: what to multiply in.
         inputs: of as many trials.
+        biases: of each, frozen and of shape ``(out,)``, or none.
 
     Returns:
         As many tensors of shape ``(..., out)``, each in the dtype of its input. Those of several trials may be views
         of one tensor.
     """
-    products: tuple[Tensor, ...] = _SharedProduct.apply(weight, dtype, *inputs)
+    products: tuple[Tensor, ...] = _SharedProduct.apply(weight, dtype, biases, *inputs)
     return products
 
 
@@ -43,31 +46,38 @@ class _SharedProduct(torch.autograd.Function):
     """Gradients of ``x`` alone, and only of those that ask for one."""
 
     @staticmethod
-    def forward(ctx: Any, weight: FrozenWeight, dtype: torch.dtype, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, weight: FrozenWeight, dtype: torch.dtype, biases: Sequence[Tensor | None], *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.weight, ctx.dtype = weight, dtype
         ctx.set_materialize_grads(False)
         dense = weight.dense(dtype)
-        return tuple(_multiplied(inputs, dtype, lambda rows: F.linear(rows, dense)))
+        return tuple(_multiplied(inputs, biases, dtype, lambda rows, bias: linear(rows, dense, bias)))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        wanted = [g is not None and ctx.needs_input_grad[2 + k] for k, g in enumerate(gradients)]
+        wanted = [g is not None and ctx.needs_input_grad[3 + k] for k, g in enumerate(gradients)]
         asked = [g for g, want in zip(gradients, wanted, strict=True) if want and g is not None]
         if not asked:
-            return None, None, *(None for _ in gradients)
+            return None, None, None, *(None for _ in gradients)
         dense = ctx.weight.dense(ctx.dtype)
-        found = _multiplied(asked, ctx.dtype, lambda rows: rows @ dense)
-        return None, None, *(next(found) if want else None for want in wanted)
+        found = _multiplied(asked, [None] * len(asked), ctx.dtype, lambda rows, _: rows @ dense)
+        return None, None, None, *(next(found) if want else None for want in wanted)
 
 
-def _multiplied(inputs: Sequence[Tensor], dtype: torch.dtype, product: Any) -> Iterator[Tensor]:
+def _multiplied(
+    inputs: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    dtype: torch.dtype,
+    product: Callable[[Tensor, Tensor | None], Tensor],
+) -> Iterator[Tensor]:
     """The product of every tensor's rows, of as many trials at once as a chunk holds."""
-    for chunk in _chunks(inputs, dtype):
+    for chunk, bias in _chunks(inputs, biases, dtype):
         if len(chunk) == 1:
-            yield product(chunk[0].to(dtype)).to(chunk[0].dtype)
+            yield product(chunk[0].to(dtype), bias).to(chunk[0].dtype)
             continue
         counts = [_rows(x) for x in chunk]
-        parts = product(_stacked(chunk, counts, dtype)).split(counts)
+        parts = product(_stacked(chunk, counts, dtype), bias).split(counts)
         for x, part in zip(chunk, parts, strict=True):
             yield part.reshape(*x.shape[:-1], -1).to(x.dtype)
 
@@ -80,14 +90,20 @@ def _stacked(chunk: Sequence[Tensor], counts: Sequence[int], dtype: torch.dtype)
     return rows
 
 
-def _chunks(inputs: Sequence[Tensor], dtype: torch.dtype) -> Iterator[list[Tensor]]:
+def _chunks(
+    inputs: Sequence[Tensor], biases: Sequence[Tensor | None], dtype: torch.dtype
+) -> Iterator[tuple[list[Tensor], Tensor | None]]:
+    """Neighbours that have the same bias."""
     chunk: list[Tensor] = []
-    for x in inputs:
-        if chunk and not (_mergeable(x, dtype) and sum(map(_rows, chunk)) + _rows(x) <= CHUNK):
-            yield chunk
+    last: Tensor | None = None
+    for x, bias in zip(inputs, biases, strict=True):
+        fits = bias is last and _mergeable(x, dtype) and sum(map(_rows, chunk)) + _rows(x) <= CHUNK
+        if chunk and not fits:
+            yield chunk, last
             chunk = []
         chunk.append(x)
-    yield chunk
+        last = bias
+    yield chunk, last
 
 
 def _mergeable(x: Tensor, dtype: torch.dtype) -> bool:

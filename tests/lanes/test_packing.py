@@ -60,9 +60,9 @@ def widths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     product = packing.shared_product
 
-    def counted(weight: Any, dtype: torch.dtype, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    def counted(weight: Any, dtype: torch.dtype, inputs: list[Tensor], biases: list[Any]) -> tuple[Tensor, ...]:
         seen.append(sum(x.numel() // x.shape[-1] for x in inputs))
-        return product(weight, dtype, inputs)
+        return product(weight, dtype, inputs, biases)
 
     monkeypatch.setattr(packing, "shared_product", counted)
     return seen
@@ -272,14 +272,15 @@ def test_modes_of_the_caller_are_those_of_every_trial(lab: Lab) -> None:
 @pytest.mark.parametrize(("inner", "outer"), [(16, 24), (384, 192), (1536, 384), (384, 1536)])
 def test_every_trial_s_product_has_the_bits_that_it_has_alone(dtype: torch.dtype, inner: int, outer: int) -> None:
     """Whatever the trials' sizes, forward and backward; processors part long sums by the number of rows."""
-    weight = PlainWeight(torch.randn(outer, inner).to(dtype))
-    shapes = [(4, 16), (3, 7), (CHUNK // 8, 8), (1 + CHUNK // 16, 8), (1, 1)]
+    weight, bias = PlainWeight(torch.randn(outer, inner).to(dtype)), torch.randn(outer)
+    shapes = [(4, 16), (3, 7), (2, 5), (CHUNK // 8, 8), (1 + CHUNK // 16, 8), (1, 1)]
+    biases = [bias, bias, None, None, bias, bias]
     xs = [torch.randn(*shape, inner, requires_grad=True) for shape in shapes]
     alone = [x.detach().clone().requires_grad_() for x in xs]
-    ys = shared_product(weight, dtype, xs)
+    ys = shared_product(weight, dtype, xs, biases)
     torch.stack([(y**2).sum() for y in ys]).sum().backward()
-    for x, y, own in zip(xs, ys, alone, strict=True):
-        expected = FrozenProduct.apply(own, weight, dtype)
+    for x, y, own, added in zip(xs, ys, alone, biases, strict=True):
+        expected = FrozenProduct.apply(own, weight, dtype, added)
         (expected**2).sum().backward()
         assert torch.equal(y, expected)
         assert torch.equal(x.grad, own.grad)
@@ -288,7 +289,7 @@ def test_every_trial_s_product_has_the_bits_that_it_has_alone(dtype: torch.dtype
 def test_only_who_asks_for_gradients_gets_them() -> None:
     weight = PlainWeight(torch.randn(24, 16))
     xs = [torch.randn(2, 16, requires_grad=on) for on in (True, False, True)]
-    one, other, unused = shared_product(weight, torch.float32, xs)
+    one, other, unused = shared_product(weight, torch.float32, xs, [None] * 3)
     assert unused.requires_grad
     (one.sum() + other.sum()).backward()
     torch.testing.assert_close(xs[0].grad, weight.weight.sum(dim=0).expand(2, 16))

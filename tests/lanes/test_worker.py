@@ -200,10 +200,12 @@ def test_an_error_in_a_shared_pass_is_repeated_trial_by_trial(
     here = site(2)
     product = packing.shared_product
 
-    def small(weight: Any, dtype: torch.dtype, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    def small(
+        weight: Any, dtype: torch.dtype, inputs: list[torch.Tensor], biases: list[Any]
+    ) -> tuple[torch.Tensor, ...]:
         if len(inputs) > 1 and any(x.requires_grad for x in inputs):  # of both: more than there is room for
             raise torch.OutOfMemoryError("no room")
-        return product(weight, dtype, inputs)
+        return product(weight, dtype, inputs, biases)
 
     monkeypatch.setattr(packing, "shared_product", small)
     jobs = [lab.job("lora", number, batch_size=8) for number in range(2)]
