@@ -22,7 +22,7 @@ HEAP = ":".join(
         "glibc.malloc.hugetlb=1",  # pages of 2 MiB
         "glibc.malloc.arena_max=1",  # one heap for all threads
         f"glibc.malloc.mmap_threshold={32 * 2**20}",  # it serves what is smaller than that
-        f"glibc.malloc.trim_threshold={256 * 2**20}",  # and keeps so much of what is freed
+        f"glibc.malloc.trim_threshold={128 * 2**20}",  # and keeps so much of what is freed
     )
 )
 """A step's tensors come and go by the megabyte. Out of such a heap, a step on a processor takes a fifth less time."""

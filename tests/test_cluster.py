@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, current_thread
@@ -10,7 +14,7 @@ from threading import Event, current_thread
 import pytest
 
 from orchestrator import cluster
-from orchestrator.cluster import Cluster, check_address, lane_layout
+from orchestrator.cluster import HEAP, Cluster, check_address, lane_layout
 from orchestrator.config import Lanes
 from orchestrator.errors import InputError
 
@@ -120,6 +124,45 @@ def test_an_address_where_nobody_listens_is_told_at_once() -> None:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         with Cluster(address) as entered, pytest.raises(InputError, match=f"{address}: there is no Ray cluster"):
             entered.connected()
+
+
+def test_processes_get_one_heap_unless_another_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.init", lambda **_: None)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    for own, expected in ((None, HEAP), ("glibc.malloc.check=1", "glibc.malloc.check=1")):
+        monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+        if own:
+            monkeypatch.setenv("GLIBC_TUNABLES", own)
+        with Cluster() as entered:
+            entered.connected()
+            assert os.environ["GLIBC_TUNABLES"] == expected
+
+
+STEPS = """
+import resource, threading
+def steps():
+    for number in range(20):
+        if number == 10:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        tensors = [bytearray(2**20) for _ in range(40)]
+        del tensors
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+thread = threading.Thread(target=steps)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(not platform.libc_ver()[0], reason="the C library is not glibc")
+def test_the_heap_keeps_its_pages_between_steps() -> None:
+    """glibc says nothing of settings that it does not know."""
+
+    def faults(heap: str) -> int:
+        environment = {**os.environ, "GLIBC_TUNABLES": heap}
+        done = subprocess.run([sys.executable, "-c", STEPS], env=environment, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    assert faults(HEAP) * 20 < faults("")
 
 
 def test_a_plan_that_fails_ends_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
