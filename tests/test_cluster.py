@@ -144,7 +144,7 @@ def steps():
     for number in range(20):
         if number == 10:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        tensors = [bytearray(2**20) for _ in range(40)]
+        tensors = [bytearray(2**20) for _ in range(100)]
         del tensors
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 thread = threading.Thread(target=steps)
@@ -153,16 +153,18 @@ thread.join()
 """
 
 
-@pytest.mark.skipif(not platform.libc_ver()[0], reason="the C library is not glibc")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is another")
 def test_the_heap_keeps_its_pages_between_steps() -> None:
     """glibc says nothing of settings that it does not know."""
 
-    def faults(heap: str) -> int:
-        environment = {**os.environ, "GLIBC_TUNABLES": heap}
-        done = subprocess.run([sys.executable, "-c", STEPS], env=environment, capture_output=True, text=True, check=True)
-        return int(done.stdout)
+    def faults(settings: list[str]) -> int:
+        environment = {**os.environ, "GLIBC_TUNABLES": ":".join(settings)}
+        return int(subprocess.check_output([sys.executable, "-c", STEPS], env=environment))
 
-    assert faults(HEAP) * 20 < faults("")
+    *others, mapped, trimmed = HEAP.split(":")
+    assert faults([*others, mapped, trimmed]) < 10
+    assert faults([*others, trimmed]) > 1000, "every block is mapped anew"
+    assert faults([*others, mapped]) > 20, "every step ends with trimming, here by large pages"
 
 
 def test_a_plan_that_fails_ends_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
