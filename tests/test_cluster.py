@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, current_thread
+from unittest.mock import patch
 
 import pytest
 
@@ -130,12 +131,13 @@ def test_processes_get_one_heap_unless_another_was_asked_for(monkeypatch: pytest
     monkeypatch.setattr("ray.init", lambda **_: None)
     monkeypatch.setattr("ray.shutdown", lambda: None)
     for own, expected in ((None, HEAP), ("glibc.malloc.check=1", "glibc.malloc.check=1")):
-        monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-        if own:
-            monkeypatch.setenv("GLIBC_TUNABLES", own)
-        with Cluster() as entered:
-            entered.connected()
-            assert os.environ["GLIBC_TUNABLES"] == expected
+        with patch.dict(os.environ):  # and what else is set goes again
+            os.environ.pop("GLIBC_TUNABLES", None)
+            if own:
+                os.environ["GLIBC_TUNABLES"] = own
+            with Cluster() as entered:
+                entered.connected()
+                assert os.environ["GLIBC_TUNABLES"] == expected
 
 
 STEPS = """

@@ -20,7 +20,7 @@ class FrozenProduct(torch.autograd.Function):
     """``x @ weight.T + bias``, unpacking the weight in forward and again in backward instead of keeping it."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: FrozenWeight, dtype: torch.dtype, bias: Tensor | None = None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: FrozenWeight, dtype: torch.dtype, bias: Tensor | None) -> Tensor:
         """``x`` of shape ``(..., in)`` to ``(..., out)`` in its own dtype, computed in ``dtype``."""
         ctx.weight, ctx.dtype = weight, dtype
         return linear(x.to(dtype), weight.dense(dtype), bias).to(x.dtype)
