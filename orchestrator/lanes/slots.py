@@ -6,15 +6,17 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-OFFERED = ((128, 8), (256, 4))
-"""Tokens of a trial's batch, at most, and slots: larger batches fill a processor's core by themselves."""
+SLOTS = 8
+TOKENS = 128
+"""Of a trial's batch, at most: a larger one fills a processor's core by itself, and gains nothing in a pack."""
 TRIALS_PER_SLOT = 8
 
 
 def slots(defaults: Iterable[Mapping[str, Any]], max_length: int, trials: int | None) -> int:
     """Slots of a lane, of which it packs as many as it finds to gain; one where little can be gained.
 
-    Every slot is a trial more under way at once, which early stopping knows nothing of yet, and a process for Ray Tune.
+    Every slot is a trial more under way at once, which early stopping knows nothing of yet, a process for Ray Tune, and
+    a longer wait for the last trials, which leave other slots empty.
 
     Args:
         defaults: the default configuration of every study.
@@ -23,5 +25,6 @@ def slots(defaults: Iterable[Mapping[str, Any]], max_length: int, trials: int | 
     """
     sizes = [default["batch_size"] for default in defaults if "batch_size" in default]
     tokens = statistics.median(sizes or [1]) * max_length
-    offered = next((count for most, count in OFFERED if tokens <= most), 1)
-    return offered if trials is None else max(1, min(offered, trials // TRIALS_PER_SLOT))
+    if tokens > TOKENS:
+        return 1
+    return SLOTS if trials is None else max(1, min(SLOTS, trials // TRIALS_PER_SLOT))

@@ -13,8 +13,8 @@ from orchestrator.lanes.slots import slots
         ([4, 4, 4], 16, 16, 2),
         ([4, 4, 4], 16, 12, 1),  # what is under way cannot be stopped early by what is not there yet
         ([4, 4, 4], 16, 1, 1),
-        ([8, 8, 16], 32, None, 4),
-        ([16, 16, 8], 32, None, 1),
+        ([8, 8, 16], 16, None, 8),
+        ([8, 8, 16], 32, None, 1),  # a batch of 256 tokens fills a core
         ([16], 128, 1000, 1),
         ([], 64, None, 8),
     ],
