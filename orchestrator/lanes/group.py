@@ -18,7 +18,7 @@ from ray.train.torch import TorchConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from orchestrator.lanes.backend import LaneBackendConfig
-from orchestrator.lanes.worker import lane_loop
+from orchestrator.lanes.loop import lane_loop
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 import ray
 import torch
 
-import methods
 from methods._plugins import register_source
 from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.errors import told
@@ -50,23 +49,14 @@ class Pulse:
     lost: frozenset[str] = frozenset()
 
 
-def lane_loop(config: dict[str, Any]) -> None:
-    """The function that Ray Train runs in every worker: join, take, train, answer, until told to retire.
+class Worker:
+    """A lane's life: the same on all workers of a lane, of whom the first talks to the broker.
 
     Args:
-        config: ``broker``, the actor; ``first``, the number of this group's first lane; ``threads`` per worker.
-            Each worker is a lane, unless a process group makes all of them one.
+        lane: its number.
+        broker: the actor.
+        ranks: this worker's place in the lane.
     """
-    from ray import train
-
-    torch.set_num_threads(config["threads"])
-    ranks = Ranks.here()
-    lane = config["first"] + (train.get_context().get_world_rank() if ranks.size == 1 else 0)
-    _Worker(lane, config["broker"], ranks).live()
-
-
-class _Worker:
-    """The loop itself: the same on all workers of a lane, of whom the first talks to the broker."""
 
     def __init__(self, lane: int, broker: Any, ranks: Ranks = ALONE) -> None:
         self.lane, self.broker, self.ranks = lane, broker, ranks
@@ -81,7 +71,7 @@ class _Worker:
         self.writing: deque[Future[None]] = deque()
 
     def live(self) -> None:
-        _warm_up()
+        """Until the broker sends the lane home."""
         while (setup := ray.get(self.broker.setup.remote())) is None:
             continue
         if any(self.ranks.everyones(setup is Signal.RETIRE)):
@@ -262,11 +252,3 @@ def _failure(job: Job, error: Exception, run: TrialRun | None = None) -> Answer:
     step = run.step if run else job.start
     log.warning("trial %s failed at step %d:\n%s", job.trial, step, traceback.format_exc())
     return Answer(status="failed", step=step, reason=told(error), facts=dict(run.facts) if run else {})
-
-
-def _warm_up() -> None:
-    """Import what the first trial would wait for, while the driver still tokenizes and quantizes."""
-    import peft  # noqa: F401
-
-    for name in methods.names():
-        methods.get(name)

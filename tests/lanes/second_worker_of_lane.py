@@ -157,7 +157,7 @@ def main(folder: Path) -> None:
         save_file(parameters(found), folder / "second.safetensors")
         ranks.everyones("saved")
         with without_ray(lab), unlucky_forward(number=1, at=4):
-            worker_module._Worker(0, Setup(lane_setup(lab, folder, pack=3)), ranks).live()
+            worker_module.Worker(0, Setup(lane_setup(lab, folder, pack=3)), ranks).live()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from orchestrator.lanes.broker import Broker, LaneStatus
 from orchestrator.lanes.parallel import dropout_stream, share
 from orchestrator.lanes.random import RandomStream
 from orchestrator.lanes.ranks import ALONE, Ranks
-from orchestrator.lanes.worker import _Worker
+from orchestrator.lanes.worker import Worker
 from orchestrator.trials import Answer, Job
 
 from .conftest import Lab, train
@@ -37,7 +37,7 @@ class Together:
         self.second = load_file(folder / "second.safetensors")
         self.broker.open(lane_setup(lab, folder, pack=3))
         self.pool = ThreadPoolExecutor(8)
-        self.worker = _Worker(0, Direct(self.broker), ranks)
+        self.worker = Worker(0, Direct(self.broker), ranks)
         self.life = self.pool.submit(self.worker.live)
 
     def submit(self, *jobs: Job) -> list[Future[Answer]]:

@@ -19,7 +19,7 @@ from orchestrator.lanes.broker import Broker, LaneStatus
 from orchestrator.lanes.lane import BackboneWrittenError, Lane
 from orchestrator.lanes.run import TrialRun
 from orchestrator.lanes.setup import LaneSetup, TaskSetup
-from orchestrator.lanes.worker import _Worker
+from orchestrator.lanes.worker import Worker
 from orchestrator.storage import Storage
 from orchestrator.trials import Answer, Job
 
@@ -56,10 +56,10 @@ class Site:
             pack=pack,
         )
         self.broker.open(self.setup)
-        self.workers: list[_Worker] = []
+        self.workers: list[Worker] = []
 
     def lane(self, number: int = 0) -> Future[None]:
-        worker = _Worker(number, Direct(self.broker))
+        worker = Worker(number, Direct(self.broker))
         self.workers.append(worker)
         return self.pool.submit(worker.live)
 
@@ -281,7 +281,7 @@ def test_a_lane_keeps_what_is_under_way_for_the_one_that_takes_its_place(
 
 def test_what_a_lane_heard_in_its_former_life_counts_no_more(site: Callable[..., Site], lab: Lab) -> None:
     here = site()
-    worker = _Worker(0, Direct(here.broker))
+    worker = Worker(0, Direct(here.broker))
     worker.here = Lane(here.setup, worker.device, worker.dtype)
     worker._join()
     job = lab.job("lora")
