@@ -29,7 +29,7 @@ def lane_loop(config: dict[str, Any]) -> None:
 def _import_all() -> None:
     """Import what the first trial would wait for, while the driver still tokenizes and quantizes.
 
-    Hundreds of thousands of objects come and all stay: that nobody looks among them for garbage saves a fifth of the
+    Hundreds of thousands of objects come and all stay: that nobody looks among them for garbage saves a tenth of the
     time now, and a third of a second whenever all garbage is collected later.
     """
     gc.disable()
