@@ -36,7 +36,8 @@ def _import_all() -> None:
     import methods
     import orchestrator.lanes.worker  # noqa: F401
 
-    for name in methods.names():  # with peft
+    # peft comes with them, after bitsandbytes: it would import that with torch's compiler
+    for name in methods.names():
         methods.get(name)
     gc.freeze()
     gc.enable()
