@@ -15,10 +15,10 @@ from typing import Any
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.backend import BackendConfig
 from ray.train.torch import TorchConfig
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from orchestrator.lanes.backend import LaneBackendConfig
 from orchestrator.lanes.loop import lane_loop
+from orchestrator.lanes.trainer import LaneTrainer
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class LaneGroups:
         """Whether any group may still have lanes."""
         return any(thread.is_alive() for thread in self._threads)
 
-    def _fit(self, trainer: DataParallelTrainer) -> None:
+    def _fit(self, trainer: LaneTrainer) -> None:
         try:
             trainer.fit()
         except BaseException as error:
@@ -97,8 +97,8 @@ class LaneGroups:
             self.errors.append(error)
 
     @staticmethod
-    def _trainer(broker: Any, first: int, size: int, shape: LaneShape, storage: str, name: str) -> DataParallelTrainer:
-        return DataParallelTrainer(
+    def _trainer(broker: Any, first: int, size: int, shape: LaneShape, storage: str, name: str) -> LaneTrainer:
+        return LaneTrainer(
             lane_loop,
             train_loop_config={"broker": broker, "first": first, "threads": shape.threads},
             backend_config=shape.backend,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from orchestrator.cluster import Cluster
@@ -74,6 +75,10 @@ def test_a_poison_trial_fails_after_its_second_death_and_the_rest_go_on(
         assert "died 2 times" in answers[1].reason
         after: list[Answer] = ray.get([broker.run.remote(job(number)) for number in range(10, 14)], timeout=120)
         assert {answer.status for answer in after} == {"done"}
+        names = {word for process in psutil.Process().children(recursive=True) for word in process.cmdline()[:1]}
+        helpers = {"ray::DatasetManager", "ray::PlacementGroupCleaner", "ray::_AutoscalingCoordinatorActor"}
+        assert "ray::SynchronizationActor" in names, "a name that Ray gives its helpers"
+        assert not names & helpers, "what lanes do without is not started"
         ray.get(broker.close.remote())
         assert groups.join(60.0), "lanes that died and came back retire like the others"
         assert groups.errors == []
