@@ -18,6 +18,7 @@ from torch import nn
 from methods import _peft
 from methods._architecture import Role, innermost, pattern, targets
 from methods._base import Attached, Context, Hyperparameters, MethodError, ParameterGroup
+from methods._lora_layer import AddedLinear
 
 ATTENTION: tuple[Role, ...] = ("query", "key", "value", "fused", "attention_output")
 TARGETS: dict[str, tuple[Role, ...]] = {
@@ -105,6 +106,7 @@ def attached(
         use_rslora=params.rslora,
         **config,
     )
+    low_rank._register_custom_module({nn.Linear: AddedLinear})
 
     def groups(model: PeftModel) -> Sequence[ParameterGroup]:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]

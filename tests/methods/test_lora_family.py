@@ -14,6 +14,7 @@ from torch import nn
 import methods
 from methods import _low_rank_start
 from methods._base import Attached, MethodError
+from methods._lora_layer import AddedLinear
 from methods._low_rank import updated_layers
 from orchestrator.backbone.weights import FourBitWeight
 
@@ -119,6 +120,40 @@ def test_outputs_and_gradients_equal_those_of_peft_at_the_start_and_after(name, 
     torch.testing.assert_close(*start, atol=1e-5, rtol=1e-5)
     move_alike(plain_case, attached.module, reference)
     assert_alike(plain_case, attached.module, reference)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("shape", [(3, 5, 12), (3, 12)])
+def test_a_layers_pass_is_pefts_to_rounding(dtype, tolerance, dropout, shape):
+    config = peft.LoraConfig(r=4, lora_alpha=6, lora_dropout=dropout, init_lora_weights=False)
+    layer = AddedLinear(
+        nn.Linear(12, 20, dtype=dtype).requires_grad_(False), "default", config=config, r=4, lora_alpha=6
+    )
+    layer.update_layer("second", 2, 5, config=config)
+    layer.set_adapter(["default", "second"])
+    for factors in (layer.lora_A, layer.lora_B):
+        factors.float()
+    found = []
+    for forward in (AddedLinear.forward, peft.tuners.lora.Linear.forward):
+        x = torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        torch.manual_seed(2)
+        y = forward(layer, x)
+        own = [x, *(p for p in layer.parameters() if p.requires_grad)]
+        found.append([y, *torch.autograd.grad(y.float().square().mean(), own)])
+    assert len(found[0]) == 2 + 4
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+def test_a_layers_pass_is_the_frozen_one_while_the_adapter_is_off(plain_case):
+    attached = attach(plain_case, "lora")
+    assert all(isinstance(layer, AddedLinear) for _, layer in updated_layers(attached.module))
+    before = plain_case.logits(attached.module)
+    move_alike(plain_case, attached.module)
+    assert not torch.allclose(plain_case.logits(attached.module), before)
+    with attached.module.disable_adapter():
+        assert torch.equal(plain_case.logits(attached.module), before)
 
 
 @pytest.mark.parametrize("init", ["pissa", "olora"])
