@@ -71,7 +71,8 @@ def write(source: Source, auto_class: str, quantization: Quantization, double: b
     for name in freezable(model, head):
         layer = model.get_submodule(name)
         packed = quantize(matrix(layer), quantization, double)
-        tensors |= {f"{name}.weight:{part}": tensor for part, tensor in packed.tensors().items()}
+        parts = packed.tensors() | packed.derived()
+        tensors |= {f"{name}.weight:{part}": tensor for part, tensor in parts.items()}
         layer.register_parameter("weight", None)
         frozen.append(name)
         parameters += math.prod(packed.shape)

@@ -33,25 +33,41 @@ class FrozenWeight(Protocol):
         """Everything to store, by part name."""
         ...
 
+    def derived(self) -> dict[str, Tensor]:
+        """What is stored beside them to save time, by part name."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class FourBitWeight:
-    """NF4 or FP4, an absmax per block of 64, itself quantized on request (Dettmers et al., 2023, arXiv:2305.14314)."""
+    """NF4 or FP4, an absmax per block of 64, itself quantized on request (Dettmers et al., 2023, arXiv:2305.14314).
+
+    Args:
+        packed: two levels a byte.
+        state: bitsandbytes' description of them.
+        scales: the absmax of every block as float32 where the state's are quantized, for processors, which unpack
+            those as slowly as half as many weights.
+    """
 
     packed: Tensor
     state: bnb.QuantState
+    scales: Tensor | None = None
 
     @classmethod
     def quantize(cls, weight: Tensor, quant_type: str, double: bool) -> FourBitWeight:
         """Pack ``weight`` of shape ``(out, in)``."""
         packed, state = bnb.quantize_4bit(weight.contiguous(), quant_type=quant_type, compress_statistics=double)
-        return cls(packed, state)
+        if not state.nested:
+            return cls(packed, state)
+        return cls(packed, state, bnb.dequantize_blockwise(state.absmax, state.state2) + state.offset)
 
     @classmethod
     def restore(cls, parts: dict[str, Tensor]) -> FourBitWeight:
-        """The inverse of :meth:`tensors`, without copying."""
-        rest = {name: tensor for name, tensor in parts.items() if name != "packed"}
-        return cls(parts["packed"], bnb.QuantState.from_dict(rest, device=parts["packed"].device))
+        """The inverse of :meth:`tensors` and :meth:`derived`, without copying."""
+        rest = dict(parts)
+        packed, scales = rest.pop("packed"), rest.pop("scales", None)
+        state = bnb.QuantState.from_dict(rest, device=packed.device)
+        return cls(packed, state, None if packed.is_cuda else scales)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -66,16 +82,26 @@ class FourBitWeight:
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         """Unpack all blocks."""
-        weight: Tensor = bnb.dequantize_4bit(self.packed, self.state)
+        weight: Tensor = bnb.dequantize_4bit(self.packed, self._unpacking())
         return weight.to(dtype)
 
     def tensors(self) -> dict[str, Tensor]:
         """The packed bytes and bitsandbytes' own description of them."""
         return {"packed": self.packed, **self.state.as_dict(packed=True)}
 
+    def derived(self) -> dict[str, Tensor]:
+        """The scales that need no unpacking."""
+        return {} if self.scales is None else {"scales": self.scales}
+
     def compute_in(self, dtype: torch.dtype) -> None:
         """Let bitsandbytes unpack straight to ``dtype``, which saves a cast per pass."""
         self.state.dtype = dtype
+
+    def _unpacking(self) -> bnb.QuantState:
+        own = self.state
+        if self.scales is None:
+            return own
+        return bnb.QuantState(self.scales, own.shape, own.code, own.blocksize, own.quant_type, own.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +141,10 @@ class EightBitWeight:
         """Levels and scales."""
         return {"packed": self.packed, "scale": self.scale}
 
+    def derived(self) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
 
 @dataclass(frozen=True, eq=False)
 class PlainWeight:
@@ -145,6 +175,10 @@ class PlainWeight:
     def tensors(self) -> dict[str, Tensor]:
         """The one tensor."""
         return {"plain": self.weight}
+
+    def derived(self) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
 
 
 def quantize(weight: Tensor, quantization: Quantization, double: bool) -> FrozenWeight:

@@ -34,6 +34,10 @@ class FourBitShape:
         """None that anyone allocates."""
         return {}
 
+    def derived(self) -> dict[str, Tensor]:
+        """Nor any of these."""
+        return {}
+
 
 def bodiless(
     config: PretrainedConfig,

@@ -83,7 +83,7 @@ class Lane:
         self._latencies = Latencies()
         self._warm: OrderedDict[str, TrialRun] = OrderedDict()
         self._neutral: dict[str, NeutralText | None] = {}
-        self.checksums: dict[str, str] = {}
+        self.fingerprints: dict[str, int] = {}
 
     def begin(self, job: Job) -> TrialRun:
         """The trial of a job, where it was left off: under way, still warm, from its checkpoint, or fresh.
@@ -171,7 +171,7 @@ class Lane:
                 device=self.device.type,
                 original=fetch(own.original, self._storage) if own.original else None,
             )
-            self.checksums[task] = self._backbones[task].checksum()
+            self.fingerprints[task] = self._backbones[task].fingerprint()
         return self._backbones[task]
 
     def rows(self, task: str) -> TaskRows:
@@ -258,7 +258,7 @@ class Lane:
             _restore(run, Path(folder) / STEP)
 
     def _prove_unchanged(self, task: str) -> None:
-        if self._backbones[task].checksum() != self.checksums[task]:
+        if self._backbones[task].fingerprint() != self.fingerprints[task]:
             raise BackboneWrittenError("it wrote to the shared backbone")
 
 

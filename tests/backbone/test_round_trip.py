@@ -92,9 +92,11 @@ def test_double_quantization_makes_it_smaller(sources: Callable[..., Source], tm
 def test_a_weight_survives_its_parts(quantization: str, double: bool) -> None:
     weight = torch.randn(24, 64, generator=torch.Generator().manual_seed(2))
     packed = quantize(weight, quantization, double)  # type: ignore[arg-type]
-    again = restore(packed.tensors(), torch.float32)
-    assert again.shape == packed.shape == (24, 64)
-    assert torch.equal(again.dense(torch.float32), packed.dense(torch.float32))
+    for parts in (packed.tensors(), packed.tensors() | packed.derived()):
+        again = restore(parts, torch.float32)
+        assert again.shape == packed.shape == (24, 64)
+        assert torch.equal(again.dense(torch.float32), packed.dense(torch.float32))
+    assert bool(packed.derived()) == (double and quantization in ("nf4", "fp4"))
 
 
 def test_tied_embeddings_stay_tied_and_are_kept_once(

@@ -91,20 +91,26 @@ def _packed(shared: SharedBackbone) -> torch.Tensor:
     return layer.frozen.tensors()["packed"]
 
 
-@pytest.mark.parametrize("which", [_embedding, _norm, _bias, _packed])
-def test_a_single_stray_write_changes_the_checksum(
+def _scales(shared: SharedBackbone) -> torch.Tensor:
+    layer = next(m for m in shared.model.modules() if isinstance(m, FrozenLinear))
+    return layer.frozen.derived()["scales"]
+
+
+@pytest.mark.parametrize("which", [_embedding, _norm, _bias, _packed, _scales])
+def test_a_single_stray_write_is_noticed(
     share: Callable[..., SharedBackbone], which: Callable[[SharedBackbone], torch.Tensor]
 ) -> None:
     shared = share("bert")
-    before = shared.checksum()
-    assert shared.checksum() == before
+    before, known = shared.fingerprint(), shared.checksum()
+    assert (shared.fingerprint(), shared.checksum()) == (before, known)
     with torch.no_grad():
         tensor = which(shared).view(-1)
         value = tensor[-1].clone()
         tensor[-1] += 1
-        assert shared.checksum() != before
+        assert shared.fingerprint() != before
+        assert (shared.checksum() == known) == (which is _scales), "it is known by what it was made of"
         tensor[-1] = value
-    assert shared.checksum() == before
+    assert (shared.fingerprint(), shared.checksum()) == (before, known)
 
 
 def test_two_maps_of_one_file_have_one_checksum(share: Callable[..., SharedBackbone]) -> None:

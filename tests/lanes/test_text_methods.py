@@ -93,7 +93,7 @@ def lane_of(lab: Lab, **tasks: TaskSetup) -> Lane:
     setup = LaneSetup(str(lab.folder), "mail-1", "tiny", "float32", tasks, lab.training, 0, 1)
     lane = Lane(setup, torch.device("cpu"), torch.float32)
     lane._backbones["mail"], lane._rows["mail"] = lab.backbone, lab.rows
-    lane.checksums["mail"] = lab.backbone.checksum()
+    lane.fingerprints["mail"] = lab.backbone.fingerprint()
     return lane
 
 
