@@ -23,7 +23,7 @@ class AddedLinear(Linear):
             return changed
         plain: Tensor = self.base_layer(x, *args)
         rows = plain.flatten(0, -2)
-        for name in self.active_adapters:
+        for name in filter(self.lora_A.__contains__, self.active_adapters):
             a, b = self.lora_A[name].weight, self.lora_B[name].weight
             narrow = self.lora_dropout[name](x.to(a.dtype)).flatten(0, -2) @ a.T
             rows = torch.addmm(rows.to(a.dtype), narrow, b.T, alpha=self.scaling[name])

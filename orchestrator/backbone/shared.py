@@ -19,6 +19,7 @@ from methods._base import Context, Quantization, TaskType
 from methods._positions import number_real_tokens
 from orchestrator.backbone.checkpoint import Header, frozen_weights
 from orchestrator.backbone.frozen import FrozenLinear
+from orchestrator.backbone.weights import SCALES
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -101,6 +102,7 @@ def load(
     labels: int = 0,
     device: str = "cpu",
     original: Path | None = None,
+    derived: bool = True,
 ) -> SharedBackbone:
     """Map a backbone file; on a CPU nothing is copied.
 
@@ -112,10 +114,13 @@ def load(
         labels: size of the classification head.
         device: where the backbone lives.
         original: the same checkpoint without quantization, for methods that train backbone weights.
+        derived: use what is stored to save time, too; without it, all that is used is what the checksum is of.
     """
     header = Header.read(file)
     model = _skeleton(header, labels)
     tensors = load_file(file, device=device)
+    if not derived:
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.endswith(f":{SCALES}")}
     plain = {key: tensor for key, tensor in tensors.items() if ".weight:" not in key}
     _freeze(model, frozen_weights(tensors, header.frozen, dtype), plain, dtype)
     model.load_state_dict(plain, strict=False, assign=True)

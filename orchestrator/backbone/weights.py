@@ -11,6 +11,9 @@ from torch import Tensor
 from methods._base import Quantization
 from orchestrator.backbone.bitsandbytes import functional as bnb
 
+SCALES = "scales"
+"""The part of a stored weight that is derived from the others."""
+
 
 class FrozenWeight(Protocol):
     """A weight of shape ``(out, in)`` that is read and never written."""
@@ -65,7 +68,7 @@ class FourBitWeight:
     def restore(cls, parts: dict[str, Tensor]) -> FourBitWeight:
         """The inverse of :meth:`tensors` and :meth:`derived`, without copying."""
         rest = dict(parts)
-        packed, scales = rest.pop("packed"), rest.pop("scales", None)
+        packed, scales = rest.pop("packed"), rest.pop(SCALES, None)
         state = bnb.QuantState.from_dict(rest, device=packed.device)
         return cls(packed, state, None if packed.is_cuda else scales)
 
@@ -91,7 +94,7 @@ class FourBitWeight:
 
     def derived(self) -> dict[str, Tensor]:
         """The scales that need no unpacking."""
-        return {} if self.scales is None else {"scales": self.scales}
+        return {} if self.scales is None else {SCALES: self.scales}
 
     def compute_in(self, dtype: torch.dtype) -> None:
         """Let bitsandbytes unpack straight to ``dtype``, which saves a cast per pass."""

@@ -53,12 +53,12 @@ def attachable(
         SweepError: if it is another.
     """
     # A packed weight's own record names the dtype it is unpacked to, so the checksum has one dtype for all.
-    plain = load(file, task, name=wanted.model, dtype=torch.float32, labels=labels)
+    plain = load(file, task, name=wanted.model, dtype=torch.float32, labels=labels, derived=False)
     if plain.checksum() != wanted.checksum:
         raise SweepError(f"{file} is not the backbone that the adapter was trained on: its checksum differs")
     if (dtype, device) == (torch.float32, "cpu"):
         return plain
-    return load(file, task, name=wanted.model, dtype=dtype, labels=labels, device=device)
+    return load(file, task, name=wanted.model, dtype=dtype, labels=labels, device=device, derived=False)
 
 
 def _quantize_again(wanted: BundleBackbone, task: TaskType, cache: Storage) -> None:

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from orchestrator.backbone.store import backbone_path, cache_folder
+from orchestrator.backbone.weights import SCALES
 from orchestrator.errors import SweepError
 from orchestrator.storage import Storage
 from orchestrator.tracking.bundle import BUNDLE, CARRIED, EVALUATION, Bundle, Comparison, evaluation_table
@@ -138,6 +139,17 @@ def test_another_backbone_is_refused_by_its_checksum(make_bundle: MakeBundle) ->
     save_file(tensors, made.folder / CARRIED, metadata=header)
     with pytest.raises(SweepError, match="checksum differs"):
         Predictor.load(made.folder)
+
+
+def test_what_the_checksum_is_not_of_changes_no_answer(make_bundle: MakeBundle) -> None:
+    made = make_bundle()
+    with safe_open(made.folder / CARRIED, framework="pt") as opened:
+        header, tensors = opened.metadata(), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    scales = [tensor.mul_(2) for name, tensor in tensors.items() if name.endswith(f":{SCALES}")]
+    assert scales
+    save_file(tensors, made.folder / CARRIED, metadata=header)
+    found = Predictor.load(made.folder).predict(made.texts)[1]
+    np.testing.assert_allclose(found, recorded(made, "probabilities"), rtol=0, atol=1e-9)
 
 
 def test_the_card_says_what_it_is_how_good_and_how_to_use_it(made: Made) -> None:
