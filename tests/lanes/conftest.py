@@ -145,5 +145,5 @@ def here(lab: Lab, tmp_path: Path) -> Lane:
     setup = LaneSetup(str(tmp_path), "mail-1", "tiny", "float32", {}, lab.training, 0, 1)
     made = Lane(setup, torch.device("cpu"), torch.float32)
     made._backbones["mail"], made._rows["mail"] = lab.backbone, lab.rows
-    made.checksums["mail"] = lab.backbone.checksum()
+    made.fingerprints["mail"] = lab.backbone.fingerprint()
     return made

@@ -24,7 +24,7 @@ def done(here: Lane, job: Job) -> Answer:
 def another(here: Lane) -> Lane:
     """A lane that has the same in memory, but no trial."""
     made = Lane(here.setup, torch.device("cpu"), torch.float32)
-    made._backbones, made._rows, made.checksums = here._backbones, here._rows, here.checksums
+    made._backbones, made._rows, made.fingerprints = here._backbones, here._rows, here.fingerprints
     return made
 
 
