@@ -79,7 +79,7 @@ def rehearse(spec: MethodSpec[Any], attached: Attached, backbone: SharedBackbone
     Raises:
         MethodError: with the first thing that goes wrong.
     """
-    before, inputs = backbone.checksum(), batch(backbone)
+    before, inputs = backbone.fingerprint(), batch(backbone)
     with _quietly():
         if spec.trains:
             with _explained("training it fails"):
@@ -96,7 +96,7 @@ def rehearse(spec: MethodSpec[Any], attached: Attached, backbone: SharedBackbone
             with _explained("merging it fails"):
                 merged = back.merge()(**_inputs(inputs)).logits
             _require(_close(merged, expected, backbone), "merged, it gives other results")
-    _require(backbone.checksum() == before, "it writes into the shared backbone")
+    _require(backbone.fingerprint() == before, "it writes into the shared backbone")
 
 
 def batch(backbone: SharedBackbone) -> dict[str, Tensor]:

@@ -1,4 +1,7 @@
-"""Ray Train's trainer without three processes that have nothing to do for lanes, and that lanes would wait for."""
+"""Ray Train's trainer without three processes that have nothing to do for lanes, and that lanes would wait for.
+
+Ray Train's controller reads this file, and has no use for torch, which is why it is not a part of group.py.
+"""
 
 from __future__ import annotations
 

@@ -97,6 +97,9 @@ def test_a_weight_survives_its_parts(quantization: str, double: bool) -> None:
         assert again.shape == packed.shape == (24, 64)
         assert torch.equal(again.dense(torch.float32), packed.dense(torch.float32))
     assert bool(packed.derived()) == (double and quantization in ("nf4", "fp4"))
+    for name, tensor in packed.derived().items():
+        twice = restore(packed.tensors() | {name: 2 * tensor}, torch.float32)
+        assert torch.equal(twice.dense(torch.float32), 2 * packed.dense(torch.float32)), "they are what is read"
 
 
 def test_tied_embeddings_stay_tied_and_are_kept_once(

@@ -37,6 +37,11 @@ def recorded(made: Made, column: str) -> np.ndarray:
     return np.array(parquet.read_table(made.folder / EVALUATION)[column].to_pylist())
 
 
+def carried(made: Made) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    with safe_open(made.folder / CARRIED, framework="pt") as opened:
+        return opened.metadata(), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+
+
 def test_a_bundle_reads_back_as_it_was_written(made: Made) -> None:
     assert Bundle.read(made.folder) == made.bundle
 
@@ -133,8 +138,7 @@ def test_a_changed_checkpoint_is_refused(make_bundle: MakeBundle, cache: Path) -
 
 def test_another_backbone_is_refused_by_its_checksum(make_bundle: MakeBundle) -> None:
     made = make_bundle()
-    with safe_open(made.folder / CARRIED, framework="pt") as opened:
-        header, tensors = opened.metadata(), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    header, tensors = carried(made)
     tensors["bert.embeddings.LayerNorm.bias"][0] += 1e-3
     save_file(tensors, made.folder / CARRIED, metadata=header)
     with pytest.raises(SweepError, match="checksum differs"):
@@ -143,8 +147,7 @@ def test_another_backbone_is_refused_by_its_checksum(make_bundle: MakeBundle) ->
 
 def test_what_the_checksum_is_not_of_changes_no_answer(make_bundle: MakeBundle) -> None:
     made = make_bundle()
-    with safe_open(made.folder / CARRIED, framework="pt") as opened:
-        header, tensors = opened.metadata(), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    header, tensors = carried(made)
     scales = [tensor.mul_(2) for name, tensor in tensors.items() if name.endswith(f":{SCALES}")]
     assert scales
     save_file(tensors, made.folder / CARRIED, metadata=header)
