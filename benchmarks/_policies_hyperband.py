@@ -16,10 +16,10 @@ from typing import Any
 import optuna
 from optuna.samplers import RandomSampler
 
+from orchestrator.common.trial_types import Ending, TrialKey
 from orchestrator.search.plans import Decision, Proposal
 from orchestrator.simulation.spaces import space_of
 from orchestrator.simulation.table import Table
-from orchestrator.trials import Ending, TrialKey
 
 
 @dataclass

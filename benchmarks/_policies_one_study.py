@@ -20,10 +20,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
+from orchestrator.common.trial_types import Ending, TrialKey
 from orchestrator.search.plans import Decision, Proposal
 from orchestrator.simulation.spaces import space_of
 from orchestrator.simulation.table import Table
-from orchestrator.trials import Ending, TrialKey
 
 
 class OneStudy:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.errors import InputError, Problem
+from orchestrator.common.errors import InputError, Problem
 from orchestrator.simulation.replay import Naming
 from orchestrator.simulation.table import Table
 

@@ -26,16 +26,16 @@ import methods
 import search_spaces
 from benchmarks._common import MINILM, attached_backbone, emit, scratch
 from benchmarks._recorded_tasks import airline, events
-from methods._base import MethodError
-from methods._peft_type_names import refused, trainable_types
+from methods.base.spec import MethodError
+from methods.families.peft_type_names import refused, trainable_types
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.backbone.source import resolve
+from orchestrator.common.storage import Storage
+from orchestrator.common.trial_types import Job, TrialKey
 from orchestrator.config import BackboneConfig, Task, Training
-from orchestrator.lanes.rows import TaskRows
-from orchestrator.lanes.run import TrialRun
-from orchestrator.storage import Storage
+from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.trial_run import TrialRun
 from orchestrator.tasks import TASK_TYPES, read_task
-from orchestrator.trials import Job, TrialKey
 
 COMPOSITION = "compose:prefix+adapter"
 STEPS, BATCH, AVERAGED = 12, 8, 3

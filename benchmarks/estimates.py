@@ -22,17 +22,17 @@ import torch
 import methods
 import search_spaces
 from benchmarks._common import SMOLLM2, attached_backbone, emit, scratch
-from methods._base import TaskType
+from methods.base.spec import TaskType
 from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.backbone.source import resolve
+from orchestrator.common.storage import Storage
+from orchestrator.common.trial_types import Job, TrialKey
 from orchestrator.config import BackboneConfig, CausalLMTask, ClassificationTask, Training
-from orchestrator.estimates import Batch, StepModel
-from orchestrator.lanes.rows import TaskRows
-from orchestrator.lanes.run import TrialRun
-from orchestrator.storage import Storage
+from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.trial_run import TrialRun
+from orchestrator.planning.estimates import Batch, StepModel
 from orchestrator.tasks import TASK_TYPES
-from orchestrator.trials import Job, TrialKey
 
 METHODS = ("lora", "ia3", "adapter", "prefix", "prompt", "linear_probe", "last_layers", "full")
 SHAPES = ((4, 32), (4, 96), (8, 64), (16, 96))

@@ -18,11 +18,11 @@ import methods
 import search_spaces
 from benchmarks._common import MINILM, as_a_lane, attached_backbone, emit, scratch
 from orchestrator.backbone.shared import SharedBackbone
+from orchestrator.common.storage import Storage
+from orchestrator.common.trial_types import Job, TrialKey
 from orchestrator.config import ClassificationTask, Training
-from orchestrator.lanes.rows import TaskRows
-from orchestrator.lanes.run import TrialRun
-from orchestrator.storage import Storage
-from orchestrator.trials import Job, TrialKey
+from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.trial_run import TrialRun
 
 ROWS, TOKENS, BATCH = 256, 32, 8
 

@@ -26,11 +26,11 @@ from benchmarks._common import MINILM, as_a_lane, attached_backbone, emit, scrat
 from benchmarks.lane import TOKENS, random_rows
 from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.backbone.shared import SharedBackbone
+from orchestrator.common.trial_types import Job, TrialKey
 from orchestrator.config import Training
-from orchestrator.lanes.rows import TaskRows
-from orchestrator.lanes.run import TrialRun
-from orchestrator.lanes.step import step
-from orchestrator.trials import Job, TrialKey
+from orchestrator.engine.step import step
+from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.trial_run import TrialRun
 
 METHODS = ("lora", "ia3", "adapter", "prefix", "linear_probe")
 FROZEN = ("FrozenProduct", "FrozenProductBackward", "_SharedProduct", "_SharedProductBackward")

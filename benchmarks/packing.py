@@ -22,8 +22,8 @@ from transformers import LlamaConfig, LlamaModel
 from benchmarks._common import MINILM, as_a_lane, attached_backbone, emit, scratch
 from benchmarks._pack_trials import begin, rows_of, seconds_of, stepped
 from orchestrator.backbone.shared import SharedBackbone
-from orchestrator.lanes.pack_sizes import GAIN, SAMPLES
-from orchestrator.lanes.rows import TaskRows
+from orchestrator.engine.pack_sizes import GAIN, SAMPLES
+from orchestrator.engine.task_dataset import TaskRows
 
 SIZES = (1, 2, 4, 8)
 SHAPES = ((4, 16), (8, 32), (16, 32))

@@ -38,13 +38,13 @@ from benchmarks._recorded_tasks import TASKS
 from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.source import resolve
+from orchestrator.common.storage import Storage
+from orchestrator.common.trial_types import Job, TrialKey, trial_seed
 from orchestrator.config import BackboneConfig, Task, Training
-from orchestrator.lanes.facts import standard_error_fact
-from orchestrator.lanes.rows import TaskRows
-from orchestrator.lanes.run import DivergedError, TrialRun
-from orchestrator.storage import Storage
+from orchestrator.engine.measurements import standard_error_fact
+from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.trial_run import DivergedError, TrialRun
 from orchestrator.tasks import TASK_TYPES, read_task
-from orchestrator.trials import Job, TrialKey, trial_seed
 
 METHODS = ("full", "last_layers", "linear_probe", "lora", "ia3", "adapter", "prompt", "prefix")
 CONFIGURATIONS, RUNGS = 16, (10, 20, 40, 80)

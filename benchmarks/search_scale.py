@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 from unittest.mock import patch
 
 from benchmarks._lines import emit
+from orchestrator.common.trial_types import Ending, TrialKey
 from orchestrator.search import studies
 from orchestrator.search.allocation import Race
 from orchestrator.search.budget import Limits
@@ -34,7 +35,6 @@ from orchestrator.simulation.fleet import Fleet
 from orchestrator.simulation.sweep import Clock, Simulation
 from orchestrator.simulation.synthetic import Synthetic
 from orchestrator.tracking.journal import Journal
-from orchestrator.trials import Ending, TrialKey
 
 T = TypeVar("T")
 RUNGS = (10, 20, 40, 80)

@@ -32,7 +32,7 @@ from typing import Any
 from benchmarks._lines import emit
 from benchmarks._policies import POLICIES
 from benchmarks._verdicts import Tied, Verdict, interval, judge, tied
-from orchestrator.errors import InputError
+from orchestrator.common.errors import InputError
 from orchestrator.simulation.replay import namings, replay
 from orchestrator.simulation.table import COLUMNS, Table
 

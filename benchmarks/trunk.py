@@ -21,9 +21,9 @@ import torch
 from benchmarks._common import MINILM, as_a_lane, attached_backbone, emit, scratch
 from benchmarks._pack_trials import begin, rows_of, seconds_of, stepped
 from orchestrator.backbone.shared import SharedBackbone
-from orchestrator.lanes.rows import TaskRows
-from orchestrator.lanes.run import TrialRun
-from orchestrator.lanes.trunk import Trunk
+from orchestrator.engine.frozen_prefix import Trunk
+from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.trial_run import TrialRun
 
 BATCH, TOKENS, ROWS = 8, 32, 96
 METHODS: dict[str, Mapping[str, Any]] = {

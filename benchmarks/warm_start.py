@@ -31,6 +31,7 @@ import numpy as np
 
 from benchmarks._common import emit
 from benchmarks._verdicts import Tied, judge, tied
+from orchestrator.common.trial_types import TrialKey
 from orchestrator.search.allocation import Race
 from orchestrator.search.budget import Limits
 from orchestrator.search.core import Search
@@ -38,10 +39,9 @@ from orchestrator.search.plans import StudyPlan
 from orchestrator.simulation.replay import Naming, Unwritten, namings, plans_of, replay
 from orchestrator.simulation.spaces import plain, space_of
 from orchestrator.simulation.table import Table
-from orchestrator.trials import TrialKey
 from orchestrator.warm_start.choose import Source, choose
 from orchestrator.warm_start.earlier import Earlier, Tried
-from orchestrator.warm_start.portrait import Portrait
+from orchestrator.warm_start.task_metadata import Portrait
 
 CURVES = Path(__file__).with_name("curves")
 PRIORS = ("cold", "good", "adversarial")

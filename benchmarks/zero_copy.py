@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from benchmarks._common import MINILM, SMOLLM2, emit, published, scratch
-from methods._base import TaskType
+from methods.base.spec import TaskType
 
 BACKBONES: dict[str, tuple[str, TaskType]] = {
     "MiniLM": (MINILM, "classification"),

@@ -16,17 +16,17 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from methods._plugins import load as _load_plugin
-from methods._plugins import register
+from methods.plugins.loader import load as _load_plugin
+from methods.plugins.loader import register
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
 
-    from methods._architecture import blocks, targets
-    from methods._base import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec, ParameterGroup
-    from methods._trainable import attached, train_head
+    from methods.base.architecture import blocks, targets
+    from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec, ParameterGroup
+    from methods.base.trainable import attached, train_head
 
 __all__ = [
     "Attached",
@@ -45,21 +45,21 @@ __all__ = [
     "targets",
     "train_head",
 ]
-FAMILIES = {"peft": "methods._peft_type", "compose": "methods._compose"}
+FAMILIES = {"peft": "methods.families.peft_type", "compose": "methods.families.compose"}
 _TOOLS = {
-    "methods._architecture": ("blocks", "targets"),
-    "methods._base": (
+    "methods.base.architecture": ("blocks", "targets"),
+    "methods.base.spec": (
         *("Attached", "Category", "Context", "Hyperparameters"),
         *("MethodError", "MethodSpec", "ParameterGroup"),
     ),
-    "methods._trainable": ("attached", "train_head"),
+    "methods.base.trainable": ("attached", "train_head"),
 }
 
 
 @cache
 def names() -> tuple[str, ...]:
     """The name of every method that has a file of its own, sorted."""
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg))
 
 
 def get(name: str) -> MethodSpec[Any]:
@@ -79,8 +79,8 @@ def get(name: str) -> MethodSpec[Any]:
 
 
 def load_adapter(view: nn.Module, folder: Path, context: Context) -> Attached:
-    """Rebuild a saved adapter on a fresh view; see :func:`methods._folder.load_adapter`."""
-    from methods._folder import load_adapter as load
+    """Rebuild a saved adapter on a fresh view; see :func:`methods.base.adapter_folder.load_adapter`."""
+    from methods.base.adapter_folder import load_adapter as load
 
     return load(view, folder, context)
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from peft import AdaLoraConfig, PeftModel
 from torch import nn
 
-from methods import _adalora_budget, _peft
-from methods._base import Attached, Category, Context, Hyperparameters, MethodSpec
-from methods._low_rank import TARGETS, Targets, target_pattern
+from methods.base import peft_adapter
+from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodSpec
+from methods.parts import adalora_budget
+from methods.parts.low_rank import TARGETS, Targets, target_pattern
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,22 +73,22 @@ def attach(view: nn.Module, params: AdaloraParams, context: Context) -> Attached
         orth_reg_weight=params.orthogonality,
         total_step=1,  # known at the first step; nothing reads it before
     )
-    attached = _peft.attached(view, config, "adalora", params, context, merges=True)
+    attached = peft_adapter.attached(view, config, "adalora", params, context, merges=True)
     model: PeftModel = attached.module
     return replace(
         attached,
-        on_step=lambda step, total: _adalora_budget.allocate(model, step, _schedule(params, total)),
-        penalty=lambda: params.orthogonality * _adalora_budget.skewness(model),
-        state=lambda: _adalora_budget.state(model),
-        load_state=lambda tensors: _adalora_budget.load_state(model, tensors),
-        save=lambda folder: _adalora_budget.save(folder, attached.save, model),
-        load=lambda folder: _adalora_budget.load(folder, model),
+        on_step=lambda step, total: adalora_budget.allocate(model, step, _schedule(params, total)),
+        penalty=lambda: params.orthogonality * adalora_budget.skewness(model),
+        state=lambda: adalora_budget.state(model),
+        load_state=lambda tensors: adalora_budget.load_state(model, tensors),
+        save=lambda folder: adalora_budget.save(folder, attached.save, model),
+        load=lambda folder: adalora_budget.load(folder, model),
     )
 
 
-def _schedule(params: AdaloraParams, total: int) -> _adalora_budget.Schedule:
+def _schedule(params: AdaloraParams, total: int) -> adalora_budget.Schedule:
     tfinal = min(round(params.tfinal * total), max(total - 2, 0))  # importance is measured for one step at least
-    return _adalora_budget.Schedule(
+    return adalora_budget.Schedule(
         total_step=total,
         tinit=min(round(params.tinit * total), total - tfinal - 1),
         tfinal=tfinal,

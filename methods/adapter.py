@@ -15,9 +15,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from methods._architecture import Block, blocks, innermost
-from methods._base import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
-from methods._trainable import attached, train_head
+from methods.base.architecture import Block, blocks, innermost
+from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
+from methods.base.trainable import attached, train_head
 
 Placement = Literal["houlsby", "pfeiffer", "parallel"]
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods._base import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
-from methods._trainable import attached, train_head
+from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
+from methods.base.trainable import attached, train_head
 
 
 @dataclass(frozen=True, kw_only=True)

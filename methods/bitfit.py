@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from methods._architecture import blocks, chosen
-from methods._base import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
-from methods._trainable import attached, compute_in_float32, train_head
+from methods.base.architecture import blocks, chosen
+from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
+from methods.base.trainable import attached, compute_in_float32, train_head
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods._architecture import blocks
-from methods._attention import (
+from methods.base.architecture import blocks
+from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
+from methods.base.trainable import attached, train_head
+from methods.parts.attention import (
     EXTENSION,
     Pairs,
     extend_attention,
@@ -26,10 +28,8 @@ from methods._attention import (
     self_attentions,
     without_products,
 )
-from methods._base import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
-from methods._positions import number_real_tokens
-from methods._soft_prompt import first_tokens, longest_input
-from methods._trainable import attached, train_head
+from methods.parts.positions import number_real_tokens
+from methods.parts.soft_prompt import first_tokens, longest_input
 
 SMALL = 0.02
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from methods import _low_rank
-from methods._base import Attached, Category, Context, MethodSpec
-from methods._dora_update import FrozenDora
-from methods._low_rank import TargetedParams, updated_layers
-from methods._peft import ADAPTER
+from methods.base.peft_adapter import ADAPTER
+from methods.base.spec import Attached, Category, Context, MethodSpec
+from methods.parts import low_rank
+from methods.parts.dora_update import FrozenDora
+from methods.parts.low_rank import TargetedParams, updated_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class DoraParams(TargetedParams):
 
 def attach(view: nn.Module, params: DoraParams, context: Context) -> Attached:
     """Put a magnitude and a low-rank update beside every target."""
-    attached = _low_rank.attached(view, params.targets, "dora", params, context, use_dora=True)
+    attached = low_rank.attached(view, params.targets, "dora", params, context, use_dora=True)
     for _, layer in updated_layers(attached.module):
         layer.lora_variant[ADAPTER] = FrozenDora()
     return attached

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from methods._architecture import blocks
-from methods._base import Attached, Category, Context, Hyperparameters, MethodSpec, ParameterGroup
-from methods._trainable import attached, train_copies
+from methods.base.architecture import blocks
+from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodSpec, ParameterGroup
+from methods.base.trainable import attached, train_copies
 
 
 @dataclass(frozen=True, kw_only=True)

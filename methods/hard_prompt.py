@@ -18,11 +18,11 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from methods._base import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec, TaskText
-from methods._folder import TENSORS, save_method
-from methods._language_model import language_model
-from methods._prompted import Prompted, PromptedClassifier, PromptedLanguageModel
-from methods._template import NAMES, Words, check_template, check_verbalizers, classifying, continuing
+from methods.base.adapter_folder import TENSORS, save_method
+from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec, TaskText
+from methods.parts.language_model import language_model
+from methods.parts.prompted import Prompted, PromptedClassifier, PromptedLanguageModel
+from methods.parts.template import NAMES, Words, check_template, check_verbalizers, classifying, continuing
 
 
 @dataclass(frozen=True, kw_only=True)

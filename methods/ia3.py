@@ -8,9 +8,9 @@ from typing import Literal
 from peft import IA3Config
 from torch import nn
 
-from methods import _peft
-from methods._architecture import blocks, pattern, targets
-from methods._base import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
+from methods.base import peft_adapter
+from methods.base.architecture import blocks, pattern, targets
+from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ def attach(view: nn.Module, params: IA3Params, context: Context) -> Attached:
         target_modules=pattern([*scaled_out, *scaled_in]),
         feedforward_modules=pattern(scaled_in),
     )
-    return _peft.attached(view, config, "ia3", params, context, merges=True)
+    return peft_adapter.attached(view, config, "ia3", params, context, merges=True)
 
 
 SPEC = MethodSpec(

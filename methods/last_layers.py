@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from methods._architecture import blocks
-from methods._base import Attached, Category, Context, Hyperparameters, MethodSpec
-from methods._trainable import attached, compute_in_float32, train_copies, train_head
+from methods.base.architecture import blocks
+from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodSpec
+from methods.base.trainable import attached, compute_in_float32, train_copies, train_head
 
 
 @dataclass(frozen=True, kw_only=True)

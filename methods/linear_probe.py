@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from methods._base import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
-from methods._trainable import attached, train_head, widen_head
+from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
+from methods.base.trainable import attached, train_head, widen_head
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ from typing import Literal
 
 from torch import nn
 
-from methods import _low_rank, _low_rank_start
-from methods._base import Attached, Category, Context, MethodSpec
-from methods._low_rank import TargetedParams
+from methods.base.spec import Attached, Category, Context, MethodSpec
+from methods.parts import low_rank, low_rank_start
+from methods.parts.low_rank import TargetedParams
 
 INITS = ("default", "pissa", "olora", "loftq")
 
@@ -38,12 +38,12 @@ class LoraParams(TargetedParams):
 
 def attach(view: nn.Module, params: LoraParams, context: Context) -> Attached:
     """Put a low-rank update beside every target."""
-    fresh = _low_rank.attached(view, params.targets, "lora", params, context)
+    fresh = low_rank.attached(view, params.targets, "lora", params, context)
     if params.init == "default":
         return fresh
     if params.init == "loftq":
-        return _low_rank_start.begin_at_loss(fresh, params, context)
-    return _low_rank_start.begin_in_weight(fresh, params.init, params, context)
+        return low_rank_start.begin_at_loss(fresh, params, context)
+    return low_rank_start.begin_in_weight(fresh, params.init, params, context)
 
 
 SPEC = MethodSpec(

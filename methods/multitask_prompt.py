@@ -22,10 +22,17 @@ from peft.tuners.multitask_prompt_tuning import MultitaskPromptEmbedding
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from methods import _peft
-from methods._base import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec, ParameterGroup
-from methods._soft_prompt import dimensions, first_tokens, number_positions, require_prompts, require_room, start_from
-from methods._source_stage import SourceStage
+from methods.base import peft_adapter
+from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec, ParameterGroup
+from methods.parts.soft_prompt import (
+    dimensions,
+    first_tokens,
+    number_positions,
+    require_prompts,
+    require_room,
+    start_from,
+)
+from methods.parts.source_stage import SourceStage
 
 TRANSFERS = ("average", "first", "shared")
 
@@ -76,13 +83,13 @@ def attach(view: nn.Module, params: MultitaskPromptParams, context: Context) -> 
     config = MultitaskPromptTuningConfig(
         num_virtual_tokens=params.tokens, num_ranks=params.ranks, num_tasks=1, **dimensions(view)
     )
-    plain = _peft.attached(view, config, "multitask_prompt", params, context)
+    plain = peft_adapter.attached(view, config, "multitask_prompt", params, context)
     model: PeftModel = plain.module
     if params.init == "vocabulary":
         ids = first_tokens(view, replace(context, text=None), params.tokens)
         start_from(model, view.get_input_embeddings()(ids).detach())  # type: ignore[operator]
     number_positions(model)
-    target = model.prompt_encoder[_peft.ADAPTER]
+    target = model.prompt_encoder[peft_adapter.ADAPTER]
     stage = SourceStage(model, context) if context.sources else None
     target.forward = _prompts(target, stage)
     attached = replace(
@@ -150,10 +157,10 @@ def product(encoder: MultitaskPromptEmbedding) -> Tensor:
 def _save(folder: Path, model: PeftModel, save: Callable[[Path], None]) -> None:
     """As `peft` saves it, with the product in the place of its factors."""
     save(folder)
-    tensors = load_file(folder / _peft.WEIGHTS)
+    tensors = load_file(folder / peft_adapter.WEIGHTS)
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("prefix_task_")}
-    prompt = product(model.prompt_encoder[_peft.ADAPTER]).detach().cpu().contiguous()
-    save_file({**kept, "prompt_embeddings": prompt}, folder / _peft.WEIGHTS, metadata={"format": "pt"})
+    prompt = product(model.prompt_encoder[peft_adapter.ADAPTER]).detach().cpu().contiguous()
+    save_file({**kept, "prompt_embeddings": prompt}, folder / peft_adapter.WEIGHTS, metadata={"format": "pt"})
     config = model.active_peft_config
     names = {field.name for field in dataclasses.fields(PromptTuningConfig) if field.init} - {"peft_type"}
     plain = {**{name: getattr(config, name) for name in names}, "prompt_tuning_init": PromptTuningInit.RANDOM}
@@ -162,8 +169,8 @@ def _save(folder: Path, model: PeftModel, save: Callable[[Path], None]) -> None:
 
 def _load(folder: Path, model: PeftModel) -> None:
     """Read the product: with a task matrix of ones it is itself."""
-    _peft.load(folder, model)
-    encoder = model.prompt_encoder[_peft.ADAPTER]
+    peft_adapter.load(folder, model)
+    encoder = model.prompt_encoder[peft_adapter.ADAPTER]
     with torch.no_grad():
         encoder.prefix_task_cols.zero_()[..., 0] = 1
         encoder.prefix_task_rows.zero_()[:, 0] = 1

@@ -9,10 +9,10 @@ from peft import LNTuningConfig
 from peft.tuners.ln_tuning.layer import LNTuningLayer
 from torch import nn
 
-from methods import _peft
-from methods._architecture import chosen, pattern
-from methods._base import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
-from methods._trainable import compute_in_float32
+from methods.base import peft_adapter
+from methods.base.architecture import chosen, pattern
+from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
+from methods.base.trainable import compute_in_float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ def attach(view: nn.Module, params: NormTuningParams, context: Context) -> Attac
     config = LNTuningConfig(target_modules=pattern(names))
     with warnings.catch_warnings():  # peft asks every layer for its width and knows linear ones alone; nothing reads it
         warnings.filterwarnings("ignore", "Unsupported layer type .*Norm", UserWarning)
-        attached = _peft.attached(view, config, "norm_tuning", params, context, merges=True)
+        attached = peft_adapter.attached(view, config, "norm_tuning", params, context, merges=True)
     for module in attached.module.modules():
         if isinstance(module, LNTuningLayer):
             compute_in_float32(module)

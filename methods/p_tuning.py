@@ -10,9 +10,9 @@ import torch
 from peft import PeftModel, PromptEncoderConfig, PromptEncoderReparameterizationType
 from torch import nn
 
-from methods import _peft
-from methods._base import Attached, Category, Context, Hyperparameters, MethodSpec
-from methods._soft_prompt import dimensions, number_positions, require_prompts, require_room
+from methods.base import peft_adapter
+from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodSpec
+from methods.parts.soft_prompt import dimensions, number_positions, require_prompts, require_room
 
 ENCODERS = {"lstm": PromptEncoderReparameterizationType.LSTM, "mlp": PromptEncoderReparameterizationType.MLP}
 MLP_DEPTH = 2  # peft's network of that kind has this one, and warns at others
@@ -58,7 +58,7 @@ def attach(view: nn.Module, params: PTuningParams, context: Context) -> Attached
         encoder_num_layers=params.depth if params.encoder == "lstm" else MLP_DEPTH,
         **dimensions(view),
     )
-    attached = _peft.attached(view, config, "p_tuning", params, context)
+    attached = peft_adapter.attached(view, config, "p_tuning", params, context)
     number_positions(attached.module)
     # an LSTM's last bits are others where gradients are kept; saved are those that predictions are made with
     return replace(attached, save=torch.no_grad()(attached.save), load=lambda folder: _load(folder, attached.module))
@@ -66,12 +66,12 @@ def attach(view: nn.Module, params: PTuningParams, context: Context) -> Attached
 
 def _load(folder: Path, model: PeftModel) -> None:
     """Read the virtual tokens, which are all that was saved; nothing makes them from here on."""
-    encoder = model.prompt_encoder[_peft.ADAPTER]
+    encoder = model.prompt_encoder[peft_adapter.ADAPTER]
     encoder.encoder_type = ENCODERS["mlp"]
     encoder.mlp_head = nn.Identity()
     if hasattr(encoder, "lstm_head"):
         del encoder.lstm_head
-    _peft.load(folder, model)
+    peft_adapter.load(folder, model)
 
 
 SPEC = MethodSpec(

@@ -12,9 +12,9 @@ from peft import PeftModel, PrefixTuningConfig
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from methods import _peft
-from methods._base import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
-from methods._soft_prompt import first_tokens, number_positions, require_prompts, require_room, start_from
+from methods.base import peft_adapter
+from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
+from methods.parts.soft_prompt import first_tokens, number_positions, require_prompts, require_room, start_from
 
 INITS = ("zero", "random", "tokens")
 
@@ -66,7 +66,7 @@ def attach(view: nn.Module, params: PrefixParams, context: Context) -> Attached:
         encoder_hidden_size=params.projection_width,
         init_weights="zero" if params.init == "zero" else None,
     )
-    attached = _peft.attached(view, config, "prefix", params, context)
+    attached = peft_adapter.attached(view, config, "prefix", params, context)
     if pairs is not None:
         start_from(attached.module, pairs)
     number_positions(attached.module)
@@ -86,14 +86,14 @@ def _pairs(view: nn.Module, params: PrefixParams, context: Context) -> Tensor:
 
 def _load(folder: Path, model: PeftModel) -> None:
     """Read the pairs; what the projection made is a plain prefix from here on."""
-    encoder = model.prompt_encoder[_peft.ADAPTER]
+    encoder = model.prompt_encoder[peft_adapter.ADAPTER]
     if encoder.prefix_projection:
         config = model.active_peft_config
         width = 2 * config.num_layers * config.token_dim
         encoder.embedding = nn.Embedding(config.num_virtual_tokens, width)
         encoder.prefix_projection = config.prefix_projection = False
         del encoder.transform
-    _peft.load(folder, model)
+    peft_adapter.load(folder, model)
 
 
 def require_cache(view: nn.Module) -> None:

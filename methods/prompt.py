@@ -8,9 +8,16 @@ from typing import Literal
 from peft import PromptTuningConfig, PromptTuningInit
 from torch import nn
 
-from methods import _peft
-from methods._base import Attached, Category, Context, Hyperparameters, MethodSpec
-from methods._soft_prompt import dimensions, first_tokens, number_positions, require_prompts, require_room, start_from
+from methods.base import peft_adapter
+from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodSpec
+from methods.parts.soft_prompt import (
+    dimensions,
+    first_tokens,
+    number_positions,
+    require_prompts,
+    require_room,
+    start_from,
+)
 
 # peft reads a text with a tokenizer that it loads itself, also when it reads a saved adapter: words are put in below
 INITS = {
@@ -57,7 +64,7 @@ def attach(view: nn.Module, params: PromptParams, context: Context) -> Attached:
         prompt_tuning_init=INITS[params.init],
         **dimensions(view),
     )
-    attached = _peft.attached(view, config, "prompt", params, context)
+    attached = peft_adapter.attached(view, config, "prompt", params, context)
     if params.init == "text":
         ids = first_tokens(view, context, params.tokens, params.init_text)
         start_from(attached.module, view.get_input_embeddings()(ids).detach())  # type: ignore[operator]

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from methods import _low_rank
-from methods._base import Attached, Category, Context, MethodError, MethodSpec
-from methods._low_rank import LowRankParams
+from methods.base.spec import Attached, Category, Context, MethodError, MethodSpec
+from methods.parts import low_rank
+from methods.parts.low_rank import LowRankParams
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ def attach(view: nn.Module, params: QloraParams, context: Context) -> Attached:
     """
     if context.quantization not in ("nf4", "fp4"):
         raise MethodError("qlora needs a backbone in 4 bit; write backbone.quantization: nf4")
-    fresh = _low_rank.attached(view, "all_linear", "qlora", params, context)
+    fresh = low_rank.attached(view, "all_linear", "qlora", params, context)
     return replace(fresh, optimizer="paged_adamw_8bit")
 
 

@@ -6,10 +6,10 @@ from typing import Any
 import pyarrow as pa
 
 from orchestrator.backbone.source import Source
+from orchestrator.common.trial_types import TrialKey, TrialRecord
 from orchestrator.config import SweepConfig
-from orchestrator.plan import MethodPlan, SweepPlan, TaskPlan
+from orchestrator.planning.plan import MethodPlan, SweepPlan, TaskPlan
 from orchestrator.tasks import TaskData, task_type
-from orchestrator.trials import TrialKey, TrialRecord
 
 CLASSIFICATION = {"type": "classification", "data": "rows.csv", "text": "text", "label": "label"}
 CAUSAL = {"type": "causal-lm", "data": "rows.csv", "prompt": "text", "completion": "label"}

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.backbone.source import Source
+from orchestrator.common.errors import InputError, Problem, first_line
+from orchestrator.common.uris import local_path
 from orchestrator.config import BackboneConfig
-from orchestrator.errors import InputError, Problem, first_line
-from orchestrator.locations import local_path
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

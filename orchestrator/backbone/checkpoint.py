@@ -17,10 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from methods._base import Quantization
+from methods.base.spec import Quantization
 from orchestrator.backbone.source import Source
 from orchestrator.backbone.weights import FrozenWeight, quantize
-from orchestrator.errors import InputError, Problem
+from orchestrator.common.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

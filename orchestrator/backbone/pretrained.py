@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from methods._base import Quantization, TaskType
+from methods.base.spec import Quantization, TaskType
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.source import resolve
 from orchestrator.backbone.store import cache_folder, fetch, publish
+from orchestrator.common.storage import Storage
 from orchestrator.config import BackboneConfig
-from orchestrator.storage import Storage
 
 AUTO_CLASSES = {
     "classification": "AutoModelForSequenceClassification",

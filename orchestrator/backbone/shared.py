@@ -15,8 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from methods._base import Context, Quantization, TaskType
-from methods._positions import number_real_tokens
+from methods.base.spec import Context, Quantization, TaskType
+from methods.parts.positions import number_real_tokens
 from orchestrator.backbone.checkpoint import Header, frozen_weights
 from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.backbone.weights import SCALES

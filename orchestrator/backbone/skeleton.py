@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from methods._base import Context, Quantization, TaskType
+from methods.base.spec import Context, Quantization, TaskType
 from orchestrator.backbone.checkpoint import freezable, matrix
 from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.backbone.shared import SharedBackbone, head_of, is_decoder, pad

@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.common.errors import InputError, Problem, first_line
+from orchestrator.common.uris import locate_package
 from orchestrator.config import BackboneConfig
-from orchestrator.errors import InputError, Problem, first_line
-from orchestrator.locations import locate_package
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase

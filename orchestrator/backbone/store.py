@@ -11,10 +11,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from methods._base import Quantization
+from methods.base.spec import Quantization
 from orchestrator.backbone.checkpoint import FORMAT, Header, write
 from orchestrator.backbone.source import Source
-from orchestrator.storage import Storage
+from orchestrator.common.storage import Storage
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from methods._base import Quantization
+from methods.base.spec import Quantization
 from orchestrator.backbone.bitsandbytes import functional as bnb
 
 SCALES = "scales"

@@ -10,8 +10,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from orchestrator.errors import InputError, SweepError, told
-from orchestrator.lines import finite
+from orchestrator.common.errors import InputError, SweepError, told
+from orchestrator.common.jsonl import finite
 
 app = typer.Typer(
     name="peft-sweep",

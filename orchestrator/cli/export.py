@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.app import DEFAULT_TRACKING, AsJson, TrackingUri, app, print_json
-from orchestrator.errors import InputError, Problem
+from orchestrator.common.errors import InputError, Problem
 
 What = Annotated[
     str,
@@ -36,11 +36,11 @@ def export(
         raise InputError("--dtype", [Problem(str(dtype), "is unknown; write float32, bfloat16 or float16")])
     if dtype and not merged:
         raise InputError("--dtype", [Problem(dtype, "is for --merged alone; an adapter is kept as it was trained")])
-    from orchestrator.quiet import no_library_noise
+    from orchestrator.common.output_capture import no_library_noise
 
     with no_library_noise():
+        from orchestrator.cli.output.export import print_exported
         from orchestrator.export import export as write
-        from orchestrator.views.export import print_exported
 
         made = write(what, merged=merged, out=out, dtype=dtype, storage=storage, tracking_uri=tracking_uri)
     print_json(made.to_dict()) if as_json else print_exported(made)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.app import DEFAULT_TRACKING, AsJson, TrackingUri, app, print_json
-from orchestrator.errors import InputError, Problem
+from orchestrator.common.errors import InputError, Problem
 
 models = typer.Typer(
     help="Browse, compare, fetch, promote and check the models that sweeps registered in MLflow. "
@@ -25,8 +25,8 @@ Out = Annotated[Path | None, typer.Option(help="New folder to write; NAME-VERSIO
 @models.command("list")
 def models_list(tracking_uri: TrackingUri = DEFAULT_TRACKING, as_json: AsJson = False) -> None:
     """List the registered models with their versions and aliases."""
+    from orchestrator.cli.output.models import print_models
     from orchestrator.tracking.browse import list_models
-    from orchestrator.views.models import print_models
 
     found = list_models(tracking_uri)
     print_json(found) if as_json else print_models(found)
@@ -35,8 +35,8 @@ def models_list(tracking_uri: TrackingUri = DEFAULT_TRACKING, as_json: AsJson = 
 @models.command("show")
 def models_show(reference: Reference, tracking_uri: TrackingUri = DEFAULT_TRACKING, as_json: AsJson = False) -> None:
     """Show one registered model: its score, its backbone, its hyperparameters, how to load it."""
+    from orchestrator.cli.output.models import print_model
     from orchestrator.tracking.browse import show_model
-    from orchestrator.views.models import print_model
 
     found = show_model(reference, tracking_uri)
     print_json(found) if as_json else print_model(found)
@@ -47,8 +47,8 @@ def models_compare(
     reference: Reference, other: Other, tracking_uri: TrackingUri = DEFAULT_TRACKING, as_json: AsJson = False
 ) -> None:
     """Show two registered models side by side, and whether one is better beyond doubt."""
+    from orchestrator.cli.output.models import print_comparison
     from orchestrator.tracking.browse import compare_models
-    from orchestrator.views.models import print_comparison
 
     found = compare_models(reference, other, tracking_uri)
     print_json(found) if as_json else print_comparison(found)
@@ -65,11 +65,11 @@ def models_pull(
     if reference.count("/") > 1:
         mend = f"is a trial; write NAME@champion or NAME/3, or: peft-sweep export {reference}"
         raise InputError("models pull", [Problem(reference, mend)])
-    from orchestrator.quiet import no_library_noise
+    from orchestrator.common.output_capture import no_library_noise
 
     with no_library_noise():
+        from orchestrator.cli.output.export import print_exported
         from orchestrator.export import export
-        from orchestrator.views.export import print_exported
 
         made = export(reference, merged=False, out=out, dtype=None, storage="sweeps", tracking_uri=tracking_uri)
     print_json(made.to_dict()) if as_json else print_exported(made)
@@ -78,8 +78,8 @@ def models_pull(
 @models.command("promote")
 def models_promote(reference: Reference, tracking_uri: TrackingUri = DEFAULT_TRACKING, as_json: AsJson = False) -> None:
     """Make a version the champion, whatever the gate said; versions that come later must beat it."""
-    from orchestrator.tracking.titles import promote_model
-    from orchestrator.views.models import print_change
+    from orchestrator.cli.output.models import print_change
+    from orchestrator.tracking.promotion import promote_model
 
     found = promote_model(reference, tracking_uri)
     print_json(found) if as_json else print_change(found)
@@ -88,8 +88,8 @@ def models_promote(reference: Reference, tracking_uri: TrackingUri = DEFAULT_TRA
 @models.command("rollback")
 def models_rollback(name: Name, tracking_uri: TrackingUri = DEFAULT_TRACKING, as_json: AsJson = False) -> None:
     """Give the title back to the version that was champion before; again to go further back."""
-    from orchestrator.tracking.titles import rollback_model
-    from orchestrator.views.models import print_change
+    from orchestrator.cli.output.models import print_change
+    from orchestrator.tracking.promotion import rollback_model
 
     found = rollback_model(name, tracking_uri)
     print_json(found) if as_json else print_change(found)
@@ -98,8 +98,8 @@ def models_rollback(name: Name, tracking_uri: TrackingUri = DEFAULT_TRACKING, as
 @models.command("verify")
 def models_verify(reference: Reference, tracking_uri: TrackingUri = DEFAULT_TRACKING, as_json: AsJson = False) -> None:
     """Load a registered model in a fresh process and compare every recorded test row; exit 0 only if they agree."""
+    from orchestrator.cli.output.models import print_verification
     from orchestrator.tracking.verify import verify
-    from orchestrator.views.models import print_verification
 
     found = verify(reference, tracking_uri)
     print_json(found.to_dict()) if as_json else print_verification(found)

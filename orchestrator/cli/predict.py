@@ -21,9 +21,9 @@ def predict(model: Model, out: Out = None, tracking_uri: TrackingUri = DEFAULT_T
     with all its columns, in its place, and with label and probabilities, or completion. For example:
     peft-sweep predict airline@champion < rows.jsonl > answered.jsonl
     """
-    from orchestrator.quiet import no_library_noise
+    from orchestrator.common.output_capture import no_library_noise
 
     with no_library_noise():
-        from orchestrator.views.predict import predict_rows
+        from orchestrator.cli.output.predict import predict_rows
 
         predict_rows(model, out, tracking_uri)

@@ -30,7 +30,7 @@ def report(
     It is made from the sweep's journal, so that it also tells of a sweep that runs, was interrupted, or failed.
     Every sweep writes one at its end.
     """
-    from orchestrator.views.report import made_report, print_report
+    from orchestrator.cli.output.report import made_report, print_report
 
     made = made_report(sweep, out, storage=storage, tracking_uri=tracking_uri, mlflow=mlflow)
     print_json(made.to_dict()) if as_json else print_report(made)

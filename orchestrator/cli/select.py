@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli.app import AsJson, app, print_json
-from orchestrator.errors import InputError, Problem
+from orchestrator.common.errors import InputError, Problem
 
 Sweep = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name, as in sweeps/, or its folder.")]
 Folder = Annotated[str, typer.Option(help="Where the sweeps are: storage in sweep.yaml.")]
@@ -38,7 +38,7 @@ def select(
     The answer is one of the methods that the sweep scored on the test split. If none satisfies the limits, the one
     limit to relax is named, and to what; the exit code is then 1.
     """
-    from orchestrator.quantities import parse_bytes
+    from orchestrator.common.units import parse_bytes
     from orchestrator.selection.limits import Limits, parse_share
 
     limits = Limits(
@@ -50,7 +50,7 @@ def select(
     )
     if prefer and prefer not in PREFERENCES:
         raise InputError("--prefer", [Problem(prefer, f"is unknown; write {', '.join(PREFERENCES)}")])
-    from orchestrator.views.select import asked, print_replies, replies_json
+    from orchestrator.cli.output.select import asked, print_replies, replies_json
 
     found = asked(sweep, task, limits, prefer or None, storage)
     print_json(replies_json(found)) if as_json else print_replies(found)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli.app import AsJson, app, print_json
-from orchestrator.errors import InputError, Problem
+from orchestrator.common.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from orchestrator.config import SweepConfig
-    from orchestrator.plan import SweepPlan
+    from orchestrator.planning.plan import SweepPlan
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="What to sweep; see peft-sweep schema.")]
 Address = Annotated[
@@ -51,13 +51,13 @@ def resume(
 
     Data, backbone and search spaces must be what they were. Time and trials that were spent count.
     """
-    from orchestrator.cluster import Cluster
-    from orchestrator.resume import taken_up
+    from orchestrator.lanes.cluster import Cluster
+    from orchestrator.sweep.resume import taken_up
 
     cluster = Cluster(address)
 
     with taken_up(sweep, storage) as past:
-        from orchestrator.views.resume import finished_json, print_finished, watch_resumed
+        from orchestrator.cli.output.resume import finished_json, print_finished, watch_resumed
 
         if past.finished:
             print_json(finished_json(past)) if as_json else print_finished(past, storage)
@@ -72,9 +72,9 @@ def resume(
 def plan(config: ConfigFile, as_json: AsJson = False) -> None:
     """Show what a sweep would do and at what size, without training anything."""
     made = _make_plan(_load(config))
-    from orchestrator.forecast import forecast
-    from orchestrator.quiet import no_library_noise
-    from orchestrator.views.plan import plan_json, print_plan
+    from orchestrator.cli.output.plan import plan_json, print_plan
+    from orchestrator.common.output_capture import no_library_noise
+    from orchestrator.planning.forecast import forecast
 
     with no_library_noise():
         estimated = forecast(made)
@@ -90,19 +90,19 @@ def schema() -> None:
 
 
 def _run(config: Path, address: str | None, as_json: bool) -> None:
-    from orchestrator.cluster import Cluster
+    from orchestrator.lanes.cluster import Cluster
 
     cluster, loaded = Cluster(address), _load(config)
     with cluster:
         made = _make_plan(loaded)
-        from orchestrator.views.run import watch_sweep
+        from orchestrator.cli.output.run import watch_sweep
 
         outcome = watch_sweep(made, cluster)
     _end(outcome, made, as_json)
 
 
 def _end(outcome: Any, made: Any, as_json: bool) -> None:
-    from orchestrator.views.run import outcome_json, print_outcome
+    from orchestrator.cli.output.run import outcome_json, print_outcome
 
     print_json(outcome_json(outcome)) if as_json else print_outcome(outcome, made.config)
     if outcome.reason == "interrupted":
@@ -119,10 +119,10 @@ def _load(config: Path) -> SweepConfig:
 
 def _make_plan(config: SweepConfig) -> SweepPlan:
     typer.echo(f"{config.name}: reading data and trying the methods on the architecture ...", err=True)
-    from orchestrator.quiet import no_library_noise
+    from orchestrator.common.output_capture import no_library_noise
 
     with no_library_noise():
-        from orchestrator.plan import make_plan
+        from orchestrator.planning.plan import make_plan
 
         return make_plan(config)
 

@@ -11,12 +11,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from methods import names
-from methods._peft_type_names import trainable_types
+from methods.families.peft_type_names import trainable_types
+from orchestrator.common.errors import InputError, Problem
 from orchestrator.config.explain import explain
 from orchestrator.config.method_names import COMPOSITION, PLUGIN
 from orchestrator.config.models import SweepConfig
 from orchestrator.config.yaml_file import KeyPath, read_yaml
-from orchestrator.errors import InputError, Problem
 
 
 def load_config(path: Path) -> SweepConfig:

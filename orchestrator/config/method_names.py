@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from methods import names
-from methods._compose_parts import methods_of, parse
-from methods._peft_type_names import refused, trainable_types
-from methods._plugins import plugin_problem
+from methods.families.compose_parts import methods_of, parse
+from methods.families.peft_type_names import refused, trainable_types
+from methods.plugins.loader import plugin_problem
 from orchestrator.config.suggest import did_you_mean
 
 COMPOSITION = r"^compose:.+$"

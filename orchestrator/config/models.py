@@ -16,6 +16,8 @@ from pydantic import (
 )
 
 from methods import names
+from orchestrator.common.errors import InputError
+from orchestrator.common.uris import PACKAGE, local_path, mask_secrets
 from orchestrator.config.constraints import Constraints
 from orchestrator.config.kinds import AutoCount, Count, Fraction, Seconds
 from orchestrator.config.method_names import has_plugin, method_problem, plugin_problems
@@ -23,8 +25,6 @@ from orchestrator.config.overrides import Override, override_problems
 from orchestrator.config.section import NAME_PATTERN, Section, refusal
 from orchestrator.config.tasks import DataFiles, Task, source_problems
 from orchestrator.config.warm_start import EarlierSweeps
-from orchestrator.errors import InputError
-from orchestrator.locations import PACKAGE, local_path, mask_secrets
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]

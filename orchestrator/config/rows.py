@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.common.errors import InputError
+from orchestrator.common.uris import local_path
 from orchestrator.config.suggest import did_you_mean
-from orchestrator.errors import InputError
-from orchestrator.locations import local_path
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator.errors import InputError, Problem
+from orchestrator.common.errors import InputError, Problem
 
 KeyPath = tuple[str | int, ...]
 

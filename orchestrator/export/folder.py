@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from methods._folder import read_method
-from orchestrator.errors import InputError, Problem
+from methods.base.adapter_folder import read_method
+from orchestrator.common.errors import InputError, Problem
 from orchestrator.export.merged import Merged, write_merged
 from orchestrator.export.readme import adapter_readme, merged_readme
 from orchestrator.export.trained import Trained, find

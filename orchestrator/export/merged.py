@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 import methods
-from methods._base import Attached, Category
+from methods.base.spec import Attached, Category
 from orchestrator.backbone.shared import SharedBackbone
-from orchestrator.errors import InputError, Problem
+from orchestrator.common.errors import InputError, Problem
 from orchestrator.export.trained import Trained
 from orchestrator.tracking.backbone import attachable, backbone_file
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from methods._base import MethodSpec, TaskType
-from methods._compose_parts import methods_of
-from orchestrator.errors import InputError, Problem
-from orchestrator.plugins import method_with
-from orchestrator.storage import Storage
-from orchestrator.sweep_folder import local_folder
+from methods.base.spec import MethodSpec, TaskType
+from methods.families.compose_parts import methods_of
+from orchestrator.common.errors import InputError, Problem
+from orchestrator.common.storage import Storage
+from orchestrator.common.trial_types import TrialKey, checkpoint_path
+from orchestrator.config.plugins import method_with
 from orchestrator.tracking.bundle import ADAPTER, CARRIED, TOKENIZER, BundleBackbone
 from orchestrator.tracking.journal import Journal
-from orchestrator.trials import TrialKey, checkpoint_path
+from orchestrator.tracking.sweep_folder import local_folder
 
 FORMS = "write SWEEP/TASK/METHOD/NUMBER of a trial, or NAME@champion or NAME/3 of a registered model"
 Event = Mapping[str, Any]

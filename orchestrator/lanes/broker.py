@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 
+from orchestrator.common.trial_types import Answer, Job
 from orchestrator.lanes.leases import LeaseTable, dead_answer
-from orchestrator.trials import Answer, Job
 
 if TYPE_CHECKING:
     from orchestrator.lanes.setup import LaneSetup

@@ -16,18 +16,18 @@ from safetensors import SafetensorError
 
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.store import fetch
-from orchestrator.errors import told
-from orchestrator.lanes.facts import Latencies, standard_error_fact
-from orchestrator.lanes.forgetting import NeutralText
-from orchestrator.lanes.ranks import ALONE, Ranks
-from orchestrator.lanes.room import Room
-from orchestrator.lanes.rows import TaskRows
-from orchestrator.lanes.run import TrialRun
+from orchestrator.common.errors import told
+from orchestrator.common.storage import Storage
+from orchestrator.common.trial_types import Answer, Job, checkpoint_path, kept_path
+from orchestrator.engine.forgetting import NeutralText
+from orchestrator.engine.frozen_prefix import Trunk
+from orchestrator.engine.measurements import Latencies, standard_error_fact
+from orchestrator.engine.micro_batch_memory import Room
+from orchestrator.engine.ranks import ALONE, Ranks
+from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes.setup import LaneSetup
-from orchestrator.lanes.trunk import Trunk
-from orchestrator.storage import Storage
 from orchestrator.tasks import Evaluation
-from orchestrator.trials import Answer, Job, checkpoint_path, kept_path
 
 log = logging.getLogger(__name__)
 STATE, STEP = "state.safetensors", "step"

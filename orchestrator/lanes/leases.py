@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from orchestrator.trials import Answer, Job
+from orchestrator.common.trial_types import Answer, Job
 
 
 @dataclass

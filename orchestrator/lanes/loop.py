@@ -17,7 +17,7 @@ def lane_loop(config: dict[str, Any]) -> None:
     import torch
     from ray import train
 
-    from orchestrator.lanes.ranks import Ranks
+    from orchestrator.engine.ranks import Ranks
     from orchestrator.lanes.worker import Worker
 
     torch.set_num_threads(config["threads"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from orchestrator.common.trial_types import Job, TrialKey
+from orchestrator.engine.ranks import Ranks
 from orchestrator.lanes.broker import Signal
-from orchestrator.lanes.ranks import Ranks
-from orchestrator.trials import Job, TrialKey
 
 Heard = Job | Signal | None
 

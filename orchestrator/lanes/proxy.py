@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from orchestrator.trials import Answer, Job, TrialKey, checkpoint_path, trial_seed
+from orchestrator.common.trial_types import Answer, Job, TrialKey, checkpoint_path, trial_seed
 
 
 @dataclass(frozen=True)

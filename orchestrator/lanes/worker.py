@@ -18,18 +18,18 @@ from typing import Any, TypeVar
 import ray
 import torch
 
-from methods._plugins import register_source
+from methods.plugins.loader import register_source
 from orchestrator.backbone.frozen import compute_dtype
-from orchestrator.errors import told
+from orchestrator.common.errors import told
+from orchestrator.common.trial_types import Answer, Job
+from orchestrator.engine.pack_sizes import PackSizes
+from orchestrator.engine.ranks import ALONE, OtherWorkerError, Ranks
+from orchestrator.engine.step import score, step
+from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes.broker import LaneStatus, Signal
 from orchestrator.lanes.lane import BackboneWrittenError, Ended, Lane
 from orchestrator.lanes.messages import Heard, for_all
-from orchestrator.lanes.pack_sizes import PackSizes
-from orchestrator.lanes.ranks import ALONE, OtherWorkerError, Ranks
-from orchestrator.lanes.run import TrialRun
 from orchestrator.lanes.setup import LaneSetup
-from orchestrator.lanes.step import score, step
-from orchestrator.trials import Answer, Job
 
 HEARTBEAT = 2.0
 ResultT = TypeVar("ResultT")

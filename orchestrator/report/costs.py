@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.quantities import duration
+from orchestrator.common.units import duration
 from orchestrator.report.history import History
 
 

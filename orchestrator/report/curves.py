@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
-from orchestrator.quantities import number
+from orchestrator.common.trial_types import TrialRecord
+from orchestrator.common.units import number
 from orchestrator.report.scales import Scale
 from orchestrator.report.scatter import decimals
 from orchestrator.report.svg import drawing, element, line, path, text
-from orchestrator.trials import TrialRecord
 
 WIDTH, HEIGHT = 226.0, 150.0
 LEFT, RIGHT, TOP, BOTTOM = 38.0, 218.0, 24.0, 126.0

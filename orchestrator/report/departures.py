@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from orchestrator.common.trial_types import TrialRecord
 from orchestrator.report.lines import MethodLine
-from orchestrator.trials import TrialRecord
 
 VERBS = {
     "pruned": "stopped early",

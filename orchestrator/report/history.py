@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from orchestrator.common.trial_types import State, TrialKey, TrialRecord
 from orchestrator.selection.overall import Overall
 from orchestrator.selection.selection import Selection, selections
 from orchestrator.tracking.journal import ending
-from orchestrator.trials import State, TrialKey, TrialRecord
 
 Event = Mapping[str, Any]
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from orchestrator.common.trial_types import TrialKey, TrialRecord
 from orchestrator.report.history import History, known
 from orchestrator.selection.selection import Entry, Selection
-from orchestrator.trials import TrialKey, TrialRecord
 
 Standing = Literal["recommended", "tied", "behind", "out", "scored", "failed", "untested", "none", "left out"]
 WORDS: Mapping[Standing, str] = {

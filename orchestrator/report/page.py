@@ -14,8 +14,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from orchestrator.locations import mask_secrets
-from orchestrator.quantities import duration, metric_name, number, size
+from orchestrator.common.units import duration, metric_name, number, size
+from orchestrator.common.uris import mask_secrets
 from orchestrator.report.costs import Costs, costs
 from orchestrator.report.curves import panels
 from orchestrator.report.departures import Departure, departures

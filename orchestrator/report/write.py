@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from orchestrator.errors import InputError, Problem
+from orchestrator.common.errors import InputError, Problem
 from orchestrator.report.history import History
 from orchestrator.report.importance import importances
 from orchestrator.report.page import page

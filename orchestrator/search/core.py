@@ -18,16 +18,16 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from orchestrator.common.trial_types import Ending, TrialKey, TrialRecord
 from orchestrator.search.allocation import Allocation, Standing
 from orchestrator.search.allocation.turns import RoundRobin
 from orchestrator.search.budget import Budget, Limits
-from orchestrator.search.ledger import CHANGES, Ledger
 from orchestrator.search.plans import Decision, EventLog, Proposal, StudyPlan
+from orchestrator.search.prior_gate import Trust
 from orchestrator.search.rungs import Halving
 from orchestrator.search.settings import TrainingSettings
+from orchestrator.search.state import CHANGES, Ledger
 from orchestrator.search.studies import Study, open_storage
-from orchestrator.search.trust import Trust
-from orchestrator.trials import Ending, TrialKey, TrialRecord
 
 _HALVING = Halving()
 _DECIDED = {"running": Decision.CONTINUE, "paused": Decision.PAUSE}

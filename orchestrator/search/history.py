@@ -16,7 +16,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from orchestrator.trials import Ending
+from orchestrator.common.trial_types import Ending
 
 _WHENEVER = datetime.fromtimestamp(0)
 _SHOWN = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}

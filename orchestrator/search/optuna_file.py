@@ -21,7 +21,7 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
-from orchestrator.trials import Ending
+from orchestrator.common.trial_types import Ending
 
 INTERVAL = 1.0
 """Seconds between two batches, at least."""

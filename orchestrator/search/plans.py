@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from orchestrator.trials import TrialKey
+from orchestrator.common.trial_types import TrialKey
 from search_spaces._base import SearchSpace
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from orchestrator.common.trial_types import TrialRecord
 from orchestrator.search.allocation import Arm
 from orchestrator.search.plans import StudyPlan
 from orchestrator.search.rungs import Halving, Rung
-from orchestrator.trials import TrialRecord
 
 HOPELESS = 3
 NOISE = "validation_standard_error"

@@ -9,7 +9,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 import search_spaces
-from orchestrator.errors import InputError, Problem
+from orchestrator.common.errors import InputError, Problem
 from search_spaces._base import SearchSpace
 
 Override = Mapping[str, Any]

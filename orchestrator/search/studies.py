@@ -15,13 +15,13 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from orchestrator.common.trial_types import Ending, TrialRecord
 from orchestrator.search.history import History, made
 from orchestrator.search.optuna_file import OptunaFile, open_storage
+from orchestrator.search.prior_gate import Trust
 from orchestrator.search.queue import Queue
 from orchestrator.search.samplers import SAMPLERS, propose
 from orchestrator.search.settings import TrainingSettings
-from orchestrator.search.trust import Trust
-from orchestrator.trials import Ending, TrialRecord
 from search_spaces._base import SearchSpace
 
 __all__ = ["Study", "open_storage"]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from orchestrator.trials import TrialRecord
+from orchestrator.common.trial_types import TrialRecord
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.quantities import number, size
+from orchestrator.common.units import number, size
 from orchestrator.selection.evidence import Evidence, t_quantile
 from orchestrator.selection.selection import Claim, Entry, Verdict
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
+from orchestrator.common.trial_types import TrialRecord
 from orchestrator.selection.choose import Finalists
-from orchestrator.trials import TrialRecord
 
 ERROR = "validation_standard_error"
 """The fact that a full trial has: the standard error of its score on validation, over rows."""

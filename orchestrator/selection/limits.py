@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.quantities import size
+from orchestrator.common.units import size
 from orchestrator.selection.recommend import cost
 
 Limit = Literal["max_size", "max_memory", "max_latency_overhead", "max_forgetting", "mergeable"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from orchestrator.quantities import duration, size
+from orchestrator.common.units import duration, size
 from orchestrator.selection.selection import Entry, Preference
 
 COSTS: tuple[Preference, ...] = tuple(one for one in get_args(Preference) if one != "score")

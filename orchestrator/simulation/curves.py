@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from orchestrator.trials import TrialKey
+from orchestrator.common.trial_types import TrialKey
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.common.trial_types import TrialKey
 from orchestrator.simulation.curves import Curve
 from orchestrator.simulation.spaces import is_logarithmic, is_number, plain
 from orchestrator.simulation.table import Table
-from orchestrator.trials import TrialKey
 
 
 class Recorded:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.common.trial_types import Ending, TrialKey
 from orchestrator.search.allocation import Allocation
 from orchestrator.search.budget import Limits
 from orchestrator.search.core import Search
@@ -18,7 +19,6 @@ from orchestrator.simulation.recorded import Recorded
 from orchestrator.simulation.spaces import space_of
 from orchestrator.simulation.sweep import Clock, Searcher, Simulation
 from orchestrator.simulation.table import Table
-from orchestrator.trials import Ending, TrialKey
 
 _HALVING = Halving()
 

@@ -11,12 +11,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
+from orchestrator.common.trial_types import Ending, Job, TrialKey
 from orchestrator.lanes.leases import LeaseTable, dead_answer
 from orchestrator.search.plans import Decision, Proposal
 from orchestrator.search.progress import NOISE
 from orchestrator.simulation.curves import Curves
 from orchestrator.simulation.fleet import Fleet
-from orchestrator.trials import Ending, Job, TrialKey
 
 Kind = Literal["answer", "loss", "silence", "return"]
 

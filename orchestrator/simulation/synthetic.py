@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
+from orchestrator.common.trial_types import TrialKey
 from orchestrator.search.plans import StudyPlan
 from orchestrator.simulation.curves import Curve
 from orchestrator.simulation.table import Table
-from orchestrator.trials import TrialKey
 from search_spaces._base import SearchSpace
 
 SPACE = SearchSpace(

@@ -14,7 +14,7 @@ from typing import Any
 
 from pyarrow import parquet
 
-from orchestrator.errors import InputError, Problem
+from orchestrator.common.errors import InputError, Problem
 from orchestrator.simulation.curves import Curve
 
 COLUMNS = ("task", "method", "config_id", "params", "step", "seconds", "score")

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.common.errors import InputError, Problem
 from orchestrator.config.suggest import did_you_mean
-from orchestrator.errors import InputError, Problem
 from orchestrator.tasks.columns import ordered
 from orchestrator.tasks.faults import SHOWN, Faults
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from orchestrator.errors import InputError, Problem
+from orchestrator.common.errors import InputError, Problem
 
 Mask = NDArray[np.bool_]
 

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.common.errors import InputError, Problem
 from orchestrator.config import CausalLMTask, ClassificationTask, Task
-from orchestrator.errors import InputError, Problem
 from orchestrator.tasks.batches import subset
 from orchestrator.tasks.classes import encode, majority_share, require_classes
 from orchestrator.tasks.examples import examples

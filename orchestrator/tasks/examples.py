@@ -8,9 +8,9 @@ from string import Formatter
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.common.errors import InputError, Problem
 from orchestrator.config import CausalLMTask, Task
 from orchestrator.config.tasks import template_columns
-from orchestrator.errors import InputError, Problem
 from orchestrator.tasks.columns import Column, as_texts
 from orchestrator.tasks.faults import Faults
 from orchestrator.tasks.files import Rows, read_rows

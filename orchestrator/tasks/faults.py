@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import InputError, Problem
+from orchestrator.common.errors import InputError, Problem
 from orchestrator.tasks.columns import Mask
 
 SHOWN = 10

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from orchestrator.common.errors import InputError, Problem, first_line
+from orchestrator.common.uris import mask_secrets, open_location
 from orchestrator.config.rows import file_format, missing_column, open_arrow
-from orchestrator.errors import InputError, Problem, first_line
-from orchestrator.locations import mask_secrets, open_location
 
 
 @dataclass(frozen=True)

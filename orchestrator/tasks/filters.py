@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.common.errors import InputError, Problem
 from orchestrator.config import Condition
-from orchestrator.errors import InputError, Problem
 from orchestrator.tasks.columns import Mask, as_texts, flags
 from orchestrator.tasks.files import Rows
 

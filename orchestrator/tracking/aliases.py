@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import InputError, Problem
+from orchestrator.common.errors import InputError, Problem
 from orchestrator.tracking.connection import is_missing, is_refusal
-from orchestrator.tracking.gate import Promotion, Titles, titles
+from orchestrator.tracking.promotion_policy import Promotion, Titles, titles
 from orchestrator.tracking.versions import CHALLENGER, CHAMPION, aliases, candidates, promotion_tag
 
 if TYPE_CHECKING:

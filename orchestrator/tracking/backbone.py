@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from methods._base import TaskType
+from methods.base.spec import TaskType
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.source import resolve
 from orchestrator.backbone.store import backbone_digest, backbone_path, cache_folder, publish
+from orchestrator.common.errors import InputError, SweepError
+from orchestrator.common.storage import Storage
 from orchestrator.config import BackboneConfig
-from orchestrator.errors import InputError, SweepError
-from orchestrator.storage import Storage
 from orchestrator.tasks import TASK_TYPES
 from orchestrator.tracking.bundle import BundleBackbone
 

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.common.errors import InputError, Problem, SweepError
+from orchestrator.common.uris import mask_secrets
 from orchestrator.config.suggest import did_you_mean
-from orchestrator.errors import InputError, Problem, SweepError
-from orchestrator.locations import mask_secrets
 from orchestrator.tracking.connection import check_uri, database_file, is_missing, one_line, open_client
-from orchestrator.tracking.gate import Candidate, Lead
+from orchestrator.tracking.promotion_policy import Candidate, Lead
 from orchestrator.tracking.versions import CHAMPION, aliases, candidate, names, versions
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from orchestrator.errors import SweepError
-from orchestrator.trials import TrialKey
+from orchestrator.common.errors import SweepError
+from orchestrator.common.trial_types import TrialKey
 
 if TYPE_CHECKING:
     import pyarrow as pa

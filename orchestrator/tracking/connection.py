@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from orchestrator.errors import InputError, Problem, SweepError, first_line
-from orchestrator.locations import mask_secrets
+from orchestrator.common.errors import InputError, Problem, SweepError, first_line
+from orchestrator.common.uris import mask_secrets
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from methods._compose_parts import methods_of
-from methods._plugins import PACKAGE as PLUGINS
-from orchestrator.errors import SweepError
-from orchestrator.plugins import method_with
+from methods.families.compose_parts import methods_of
+from methods.plugins.loader import PACKAGE as PLUGINS
+from orchestrator.common.errors import SweepError
+from orchestrator.config.plugins import method_with
 from orchestrator.tracking.browse import find_version
 from orchestrator.tracking.bundle import Bundle
 from orchestrator.tracking.connection import one_line

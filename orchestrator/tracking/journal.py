@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import SweepError
-from orchestrator.lines import cut_torn_line, finite
+from orchestrator.common.errors import SweepError
+from orchestrator.common.jsonl import cut_torn_line, finite
 
 # An event that is lost can be told from its neighbours, except these: they are on disk before work goes on.
 _DURABLE = frozenset({"sweep", "resume", "end", "searched", "answer", "test", "selection", "registered", "close"})

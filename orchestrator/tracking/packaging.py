@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import methods
 import orchestrator
 import search_spaces
-from methods._compose_parts import methods_of
-from methods._plugins import PACKAGE as PLUGINS
-from methods._plugins import source_of
-from orchestrator.locations import PACKAGE
+from methods.families.compose_parts import methods_of
+from methods.plugins.loader import PACKAGE as PLUGINS
+from methods.plugins.loader import source_of
+from orchestrator.common.uris import PACKAGE
 from orchestrator.tracking.bundle import Bundle
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from methods import load_adapter
-from orchestrator.storage import Storage
+from orchestrator.common.storage import Storage
 from orchestrator.tasks import TASK_TYPES, CausalLM, Evaluation, TaskType
 from orchestrator.tasks.batches import evaluation_batches
 from orchestrator.tasks.classification import probabilities

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.common.trial_types import TrialKey
 from orchestrator.tracking.connection import artifact_location, exists_already, open_client
-from orchestrator.trials import TrialKey
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

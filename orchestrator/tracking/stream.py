@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.common.errors import InputError, Problem
+from orchestrator.common.jsonl import finite
 from orchestrator.config.suggest import did_you_mean
-from orchestrator.errors import InputError, Problem
-from orchestrator.lines import finite
 
 if TYPE_CHECKING:
     from orchestrator.tracking.predictor import Predictor

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from orchestrator.common.errors import InputError, Problem
+from orchestrator.common.uris import is_uri
 from orchestrator.config.suggest import did_you_mean
-from orchestrator.errors import InputError, Problem
-from orchestrator.locations import is_uri
 
 JOURNAL = "journal.jsonl"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import SweepError
+from orchestrator.common.errors import SweepError
 
 if TYPE_CHECKING:
     import pyarrow as pa

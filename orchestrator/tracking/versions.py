@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from orchestrator.tracking.bundle import Bundle
-from orchestrator.tracking.gate import Candidate, Promotion
+from orchestrator.tracking.promotion_policy import Candidate, Promotion
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

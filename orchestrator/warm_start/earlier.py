@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.warm_start.portrait import Portrait
+from orchestrator.warm_start.task_metadata import Portrait
 
 ENDED = frozenset({"complete", "pruned", "failed"})
 

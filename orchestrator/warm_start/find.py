@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from orchestrator.common.errors import InputError, Problem, SweepError
+from orchestrator.common.trial_types import TrialKey
+from orchestrator.common.uris import mask_secrets
 from orchestrator.config.suggest import did_you_mean
-from orchestrator.errors import InputError, Problem, SweepError
-from orchestrator.locations import mask_secrets
 from orchestrator.search.plans import StudyPlan
 from orchestrator.tracking.sweeps import find_sweep
-from orchestrator.trials import TrialKey
 from orchestrator.warm_start.choose import Source, choose
 from orchestrator.warm_start.earlier import Earlier
 from orchestrator.warm_start.journals import of_folder
-from orchestrator.warm_start.portrait import Portrait
 from orchestrator.warm_start.prior import Origin, Prior
 from orchestrator.warm_start.runs import RecordedSweeps
+from orchestrator.warm_start.task_metadata import Portrait
 
 SIMILAR = 0.5
 """What ``auto`` asks of an earlier sweep, at least."""

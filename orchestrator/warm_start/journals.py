@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.common.trial_types import TrialKey
 from orchestrator.tracking.journal import Journal
 from orchestrator.tracking.sweeps import JOURNAL
-from orchestrator.trials import TrialKey
 from orchestrator.warm_start.earlier import Earlier, Tried
-from orchestrator.warm_start.portrait import Portrait
+from orchestrator.warm_start.task_metadata import Portrait
 
 Event = Mapping[str, Any]
 

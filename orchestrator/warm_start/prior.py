@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from orchestrator.trials import TrialKey
+from orchestrator.common.trial_types import TrialKey
 
 EVENT = "warm_start"
 

@@ -11,7 +11,7 @@ from orchestrator.tracking.browse import reaching
 from orchestrator.tracking.connection import database_file, open_client
 from orchestrator.tracking.runs import clean
 from orchestrator.warm_start.earlier import Earlier, Tried
-from orchestrator.warm_start.portrait import Portrait
+from orchestrator.warm_start.task_metadata import Portrait
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

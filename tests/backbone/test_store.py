@@ -12,9 +12,9 @@ import pytest
 from orchestrator.backbone import store
 from orchestrator.backbone.source import Source, resolve
 from orchestrator.backbone.store import backbone_path, fetch, publish
+from orchestrator.common.errors import InputError
+from orchestrator.common.storage import Storage
 from orchestrator.config import BackboneConfig
-from orchestrator.errors import InputError
-from orchestrator.storage import Storage
 
 AUTO_CLASS = "AutoModelForSequenceClassification"
 
@@ -65,7 +65,7 @@ def test_a_node_fetches_once_however_many_lanes_ask(
         import sys
         from pathlib import Path
         from orchestrator.backbone.store import fetch
-        from orchestrator.storage import Storage
+        from orchestrator.common.storage import Storage
         downloads = []
         download = Storage.download
         Storage.download = lambda self, path, target: (downloads.append(path), download(self, path, target))
@@ -97,7 +97,7 @@ def test_an_interrupted_fetch_leaves_nothing_that_looks_whole(
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("orchestrator.storage._link_or_copy", cut)
+    monkeypatch.setattr("orchestrator.common.storage._link_or_copy", cut)
     with pytest.raises(KeyboardInterrupt):
         fetch(published.digest, storage)
     monkeypatch.undo()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import methods
-from methods._base import MethodError
+from methods.base.spec import MethodError
 from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.backbone.shared import SharedBackbone
 

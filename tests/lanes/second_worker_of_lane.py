@@ -16,17 +16,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from orchestrator.config import Training
+from orchestrator.engine.ranks import Ranks
+from orchestrator.engine.step import step
+from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes import lane as lane_module
 from orchestrator.lanes import worker as worker_module
-from orchestrator.lanes.ranks import Ranks
-from orchestrator.lanes.rows import TaskRows
-from orchestrator.lanes.run import TrialRun
 from orchestrator.lanes.setup import LaneSetup, TaskSetup
-from orchestrator.lanes.step import step
 from orchestrator.tasks import Evaluation
 
-from .conftest import Lab, _lab
-from .two_workers import process_group
+from ..engine.conftest import Lab, _lab
+from ..engine.two_workers import process_group
 
 STEPS = 20
 SCENES: dict[str, dict[str, Any]] = {

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.common.trial_types import Answer, Job, TrialKey
 from orchestrator.lanes import broker as module
 from orchestrator.lanes.broker import Broker, LaneStatus, Signal
 from orchestrator.lanes.leases import LeaseTable
-from orchestrator.trials import Answer, Job, TrialKey
 
 DEADLINE = 20.0
 PATIENCE = 60.0

@@ -8,11 +8,11 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator.cluster import Cluster
+from orchestrator.common.trial_types import Answer, Job, TrialKey
 from orchestrator.lanes import group as module
 from orchestrator.lanes.broker import start_broker
+from orchestrator.lanes.cluster import Cluster
 from orchestrator.lanes.group import LaneGroups, LaneShape
-from orchestrator.trials import Answer, Job, TrialKey
 
 NOISE = (  # Ray's own
     "ignore:.*:DeprecationWarning:ray.*",
@@ -35,8 +35,8 @@ def frail_lane() -> Any:
         import ray
         from ray import train
 
+        from orchestrator.common.trial_types import Answer, Job
         from orchestrator.lanes.broker import LaneStatus, Signal
-        from orchestrator.trials import Answer, Job
 
         broker, life = config["broker"], uuid.uuid4().hex
         lane = config["first"] + train.get_context().get_world_rank()

@@ -1,7 +1,7 @@
 import pytest
 
+from orchestrator.common.trial_types import Job, TrialKey
 from orchestrator.lanes.leases import LeaseTable, dead_answer
-from orchestrator.trials import Job, TrialKey
 
 
 def job(number: int, start: int = 0) -> Job:

@@ -7,7 +7,7 @@ READY = """
 import gc, sys
 from orchestrator.lanes import loop
 assert "torch" not in sys.modules and "orchestrator.lanes.worker" not in sys.modules, "naming it is not light"
-import orchestrator.crew
+import orchestrator.lanes.pool
 assert "orchestrator.lanes.worker" not in sys.modules, "the driver imports the lane"
 loop._import_all()
 assert gc.isenabled() and gc.get_freeze_count() > 100_000, gc.get_freeze_count()

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from orchestrator.common.trial_types import Answer, Job
 from orchestrator.lanes.lane import Lane
-from orchestrator.trials import Answer, Job
 
-from .conftest import Lab, equal, state, train
+from ..engine.conftest import Lab, equal, state, train
 
 
 def done(here: Lane, job: Job) -> Answer:

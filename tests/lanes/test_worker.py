@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 import torch
 
+from orchestrator.common.storage import Storage
+from orchestrator.common.trial_types import Answer, Job
+from orchestrator.engine import packing
+from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes import lane as lane_module
-from orchestrator.lanes import packing
 from orchestrator.lanes import worker as module
 from orchestrator.lanes.broker import Broker, LaneStatus
 from orchestrator.lanes.lane import BackboneWrittenError, Lane
-from orchestrator.lanes.run import TrialRun
 from orchestrator.lanes.setup import LaneSetup, TaskSetup
 from orchestrator.lanes.worker import Worker
-from orchestrator.storage import Storage
-from orchestrator.trials import Answer, Job
 
-from .conftest import Lab, equal, state, train
+from ..engine.conftest import Lab, equal, state, train
 
 DEADLINE = 60.0
 

@@ -24,8 +24,8 @@ from transformers import (
 )
 
 import methods
-from methods._base import Attached, Context, Hyperparameters, MethodSpec, TaskText
-from methods._peft_type import trainable_types
+from methods.base.spec import Attached, Context, Hyperparameters, MethodSpec, TaskText
+from methods.families.peft_type import trainable_types
 from orchestrator.backbone.checkpoint import write
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.source import Source

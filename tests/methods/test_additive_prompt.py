@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 import methods
-from methods._base import MethodError
 from methods.additive_prompt import AdditivePromptParams
+from methods.base.spec import MethodError
 
 
 def attach(case, tokens: int):

@@ -10,8 +10,8 @@ import torch
 import transformers
 
 import methods
-from methods._base import Context, Hyperparameters, MethodError, MethodSpec
-from orchestrator.capability import Probe, catalogue, try_method
+from methods.base.spec import Context, Hyperparameters, MethodError, MethodSpec
+from orchestrator.planning.capability import Probe, catalogue, try_method
 from orchestrator.tasks import TASK_TYPES
 
 from ..architectures import ARCHITECTURES, config_of, kind_of

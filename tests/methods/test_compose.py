@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 import methods
 import search_spaces
-from methods._architecture import blocks
-from methods._base import Attached, MethodError
-from methods._compose_parts import Part, methods_of, parse
+from methods.base.architecture import blocks
+from methods.base.spec import Attached, MethodError
+from methods.families.compose_parts import Part, methods_of, parse
 from orchestrator.search.space import resolve
 
 pytestmark = pytest.mark.filterwarnings(

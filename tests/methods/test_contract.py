@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import methods
 import search_spaces
-from methods._base import Attached, Hyperparameters, MethodError, MethodSpec
+from methods.base.spec import Attached, Hyperparameters, MethodError, MethodSpec
 
 pytestmark = [
     # peft 0.21 still asks transformers 5 by its old name when it loads an adapter

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import methods
-from methods._base import Attached, MethodError
+from methods.base.spec import Attached, MethodError
 
 pytestmark = pytest.mark.filterwarnings(
     # peft 0.21 still asks transformers 5 by its old name when it attaches

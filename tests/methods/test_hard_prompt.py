@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 import methods
-from methods._base import Context, MethodError, TaskText
-from methods._template import classifying
+from methods.base.spec import Context, MethodError, TaskText
+from methods.parts.template import classifying
 
 from .conftest import CLASSES, Case, case_of, tiny_config, tiny_tokenizer
 

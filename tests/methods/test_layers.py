@@ -5,8 +5,8 @@ import re
 import pytest
 
 import methods
-from methods._architecture import blocks, pattern, targets
-from methods._base import MethodError
+from methods.base.architecture import blocks, pattern, targets
+from methods.base.spec import MethodError
 
 pytestmark = [
     # peft 0.21 still asks transformers 5 by its old name when it attaches

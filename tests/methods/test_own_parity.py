@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import methods
-from methods._base import MethodError
 from methods.adapter import AdapterParams, Bottleneck
+from methods.base.spec import MethodError
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": lambda x: x.clamp_min(0),

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import methods
-from methods._base import MethodError, MethodSpec
+from methods.base.spec import MethodError, MethodSpec
 from orchestrator.backbone.weights import FourBitWeight
 
 pytestmark = pytest.mark.filterwarnings(

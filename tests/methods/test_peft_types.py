@@ -13,14 +13,15 @@ from peft import PeftType
 from torch import nn
 
 import methods
-from methods import _peft, _peft_type_names
-from methods._architecture import pattern, targets
-from methods._base import Hyperparameters, MethodError
-from methods._glance import Unopened, glance
-from methods._low_rank import TARGETS
-from methods._peft_type_fit import fitted
-from methods._peft_type_names import FIRST_CLASS, refused, trainable_types, types
-from methods._peft_type_params import config_class, has_targets, params_type
+from methods.base import peft_adapter
+from methods.base.architecture import pattern, targets
+from methods.base.lazy_weights import Unopened, glance
+from methods.base.spec import Hyperparameters, MethodError
+from methods.families import peft_type_names
+from methods.families.peft_type_fit import fitted
+from methods.families.peft_type_names import FIRST_CLASS, refused, trainable_types, types
+from methods.families.peft_type_params import config_class, has_targets, params_type
+from methods.parts.low_rank import TARGETS
 from orchestrator.backbone.skeleton import skeleton
 from orchestrator.backbone.weights import FourBitWeight
 
@@ -47,7 +48,7 @@ def test_what_stands_under_a_name_of_its_own_is_a_method_here():
 def test_types_are_known_without_importing_peft_or_torch():
     check = (
         "import sys, methods, search_spaces\n"
-        "from methods._peft_type_names import trainable_types\n"
+        "from methods.families.peft_type_names import trainable_types\n"
         "for kind in trainable_types(): search_spaces.get(f'peft:{kind}')\n"
         "assert not {'torch', 'peft', 'transformers'} & set(sys.modules)"
     )
@@ -55,9 +56,9 @@ def test_types_are_known_without_importing_peft_or_torch():
 
 
 def test_a_type_of_a_newer_peft_takes_part(monkeypatch):
-    source = _peft_type_names._source()
+    source = peft_type_names._source()
     newer = source.replace('    BOFT = "BOFT"', '    BOFT = "BOFT"\n    NEWEST = "NEWEST"')
-    monkeypatch.setattr(_peft_type_names, "_source", lambda: newer)
+    monkeypatch.setattr(peft_type_names, "_source", lambda: newer)
     types.cache_clear()
     try:
         assert set(trainable_types()) - {kind.value.lower() for kind in PeftType} == {"newest"}
@@ -88,7 +89,7 @@ def force(case, kind: str) -> None:
     known, names = {field.name for field in dataclasses.fields(config)}, targets(view, TARGETS["all_linear"])
     places = {} if kind in ("adaption_prompt", "shadow") else {"target_modules": pattern(names)}
     changes = {name: value for name, value in places.items() if name in known}
-    made = _peft.attached(view, config(**changes), kind, Hyperparameters(), case.shared.context)
+    made = peft_adapter.attached(view, config(**changes), kind, Hyperparameters(), case.shared.context)
     made.train(True)
     made.module(**case.batch(), labels=case.labels()).loss.backward()
     if any(parameter.grad is None for parameter in made.trainable().values()):

@@ -11,9 +11,9 @@ import torch
 
 import methods
 import search_spaces
-from methods import _plugins
-from methods._base import MethodError
-from methods._plugin_contract import check_plugin
+from methods.base.spec import MethodError
+from methods.plugins import loader
+from methods.plugins.contract import check_plugin
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_method.py"
 
@@ -21,9 +21,9 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "my_method.py"
 @pytest.fixture(autouse=True)
 def forget(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Plugins are the process's; each test begins without any."""
-    monkeypatch.setattr(_plugins, "_SOURCES", {})
+    monkeypatch.setattr(loader, "_SOURCES", {})
     yield
-    for name in [name for name in sys.modules if name.startswith(f"{_plugins.PACKAGE}.")]:
+    for name in [name for name in sys.modules if name.startswith(f"{loader.PACKAGE}.")]:
         del sys.modules[name]
 
 
@@ -217,18 +217,18 @@ def test_nothing_in_an_adapters_folder_is_run(make_case, tmp_path: Path) -> None
     spec = methods.get("my_method")
     case.attach(spec, spec.params_type()).save(tmp_path)
     (tmp_path / "my_method.py").write_text("raise SystemExit('it ran')")
-    (tmp_path / _plugins.PACKAGE).mkdir()
-    (tmp_path / _plugins.PACKAGE / "my_method.py").write_text("raise SystemExit('it ran')")
-    _plugins._SOURCES.clear()
-    del sys.modules[f"{_plugins.PACKAGE}.my_method"]
+    (tmp_path / loader.PACKAGE).mkdir()
+    (tmp_path / loader.PACKAGE / "my_method.py").write_text("raise SystemExit('it ran')")
+    loader._SOURCES.clear()
+    del sys.modules[f"{loader.PACKAGE}.my_method"]
     with pytest.raises(MethodError, match="names an unknown method 'my_method'"):
         methods.load_adapter(case.view(), tmp_path, case.shared.context)
 
 
 def test_a_registered_models_code_folder_holds_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / _plugins.PACKAGE).mkdir()
-    (tmp_path / _plugins.PACKAGE / "my_method.py").write_text(EXAMPLE.read_text())
+    (tmp_path / loader.PACKAGE).mkdir()
+    (tmp_path / loader.PACKAGE / "my_method.py").write_text(EXAMPLE.read_text())
     monkeypatch.syspath_prepend(tmp_path)
     assert methods.get("my_method").name == "my_method"
     assert search_spaces.get("my_method").default["first"] == 0.0
-    assert _plugins.source_of("my_method") == EXAMPLE.read_text()
+    assert loader.source_of("my_method") == EXAMPLE.read_text()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from transformers import BertConfig, GPT2Config, Qwen2Config
 
 import methods
-from methods._base import Attached, MethodError
+from methods.base.spec import Attached, MethodError
 from methods.bitfit import BitFitParams
 from methods.linear_probe import LinearProbeParams
 

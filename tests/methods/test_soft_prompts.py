@@ -11,14 +11,14 @@ import transformers
 from torch import Tensor, nn
 
 import methods
-from methods._base import Attached, MethodError
+from methods.base.spec import Attached, MethodError
 from methods.deep_prompt import DeepPromptParams
 from methods.p_tuning import PTuningParams
 from methods.prefix import PrefixParams
 from methods.prompt import PromptParams
 from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.backbone.skeleton import skeleton
-from orchestrator.lanes.packing import in_lockstep
+from orchestrator.engine.packing import in_lockstep
 
 pytestmark = pytest.mark.filterwarnings(
     # peft 0.21 still asks transformers 5 by its old name when it attaches or loads an adapter

@@ -6,12 +6,12 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from orchestrator.quantities import number
+from orchestrator.common.trial_types import TrialKey, TrialRecord
+from orchestrator.common.units import number
 from orchestrator.report.curves import panels
 from orchestrator.report.scales import Scale
 from orchestrator.report.scatter import Point, decimals, front, scatter
 from orchestrator.report.svg import element, standalone
-from orchestrator.trials import TrialKey, TrialRecord
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
+from orchestrator.common.trial_types import TrialKey
 from orchestrator.search.core import Search
 from orchestrator.search.plans import Decision, Proposal
-from orchestrator.trials import TrialKey
 from search_spaces._base import SearchSpace
 
 RUNGS = (25, 50, 100)

@@ -7,7 +7,7 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 import search_spaces
-from orchestrator.errors import InputError
+from orchestrator.common.errors import InputError
 from orchestrator.search.grid import LISTED, points
 from orchestrator.search.space import nearest, resolve
 from search_spaces._base import SearchSpace

@@ -12,9 +12,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
+from orchestrator.common.trial_types import TrialKey, TrialRecord
 from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.studies import Study, open_storage
-from orchestrator.trials import TrialKey, TrialRecord
 from search_spaces._base import SearchSpace
 
 RUNGS = (25, 50, 100)

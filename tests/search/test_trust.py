@@ -7,8 +7,8 @@ import math
 import pytest
 from optuna.distributions import FloatDistribution
 
+from orchestrator.search.prior_gate import Trust
 from orchestrator.search.studies import Study, open_storage
-from orchestrator.search.trust import Trust
 from search_spaces._base import SearchSpace
 
 SPACE = SearchSpace(distributions={"x": FloatDistribution(0.0, 1.0)}, default={"x": 0.5}, sources={})

@@ -17,8 +17,8 @@ os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 import ray
 from ray import cloudpickle, tune
 
-from orchestrator.search.pieces import Pieces
-from orchestrator.search.tune import CoreScheduler, CoreSearcher, CoreStopper
+from orchestrator.lanes.tune import CoreScheduler, CoreSearcher, CoreStopper
+from orchestrator.search.tune_bridge import Pieces
 
 pytestmark = pytest.mark.ray
 

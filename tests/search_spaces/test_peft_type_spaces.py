@@ -7,8 +7,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 import methods
 import search_spaces
-from methods._peft_type_names import trainable_types
-from methods._peft_type_params import config_class, has_targets
+from methods.families.peft_type_names import trainable_types
+from methods.families.peft_type_params import config_class, has_targets
 from search_spaces import _peft_type
 
 TRAINING = {"learning_rate", "batch_size", "warmup", "weight_decay"}

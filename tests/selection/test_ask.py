@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.quantities import parse_bytes
+from orchestrator.common.units import parse_bytes
 from orchestrator.selection.ask import Reply, ask
 from orchestrator.selection.limits import Limits, option, parse_share
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from orchestrator.common.trial_types import State, TrialKey, TrialRecord
 from orchestrator.selection.choose import finalists
-from orchestrator.trials import State, TrialKey, TrialRecord
 
 
 def record(name: str, values: dict[int, float], state: State = "complete") -> TrialRecord:

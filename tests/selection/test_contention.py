@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.common.trial_types import TrialKey, TrialRecord
 from orchestrator.selection.choose import finalists
 from orchestrator.selection.contention import ERROR, contention, luck, standard_error
-from orchestrator.trials import TrialKey, TrialRecord
 
 
 def record(name: str, value: float, step: int = 40, error: float | None = 0.01) -> TrialRecord:

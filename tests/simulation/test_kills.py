@@ -10,7 +10,7 @@ import pytest
 from orchestrator.search.allocation import Race
 from orchestrator.search.budget import Limits
 from orchestrator.search.core import Search
-from orchestrator.search.ledger import CHANGES
+from orchestrator.search.state import CHANGES
 from orchestrator.simulation.fleet import Fleet
 from orchestrator.simulation.sweep import Clock, Simulation
 from orchestrator.simulation.synthetic import METHODS, Synthetic

@@ -11,7 +11,7 @@ from benchmarks._policies_between import EstimatedCostOfImprovement, HalvingOver
 from benchmarks._policies_hyperband import Hyperband
 from benchmarks._policies_one_study import Asha
 from benchmarks._verdicts import Tied, Verdict, interval, judge, tied
-from orchestrator.errors import InputError
+from orchestrator.common.errors import InputError
 from orchestrator.search.allocation import Arm
 from orchestrator.search.plans import Decision, Proposal
 from orchestrator.simulation.replay import Naming, Result, namings, replay

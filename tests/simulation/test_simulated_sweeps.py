@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.common.trial_types import Ending, TrialKey
 from orchestrator.search.plans import Decision, Proposal
 from orchestrator.simulation.curves import Curve
 from orchestrator.simulation.fleet import Fleet
@@ -13,7 +14,6 @@ from orchestrator.simulation.recorded import Recorded
 from orchestrator.simulation.sweep import Clock, Simulation
 from orchestrator.simulation.synthetic import METHODS, Synthetic
 from orchestrator.simulation.table import Table
-from orchestrator.trials import Ending, TrialKey
 
 RUNGS = (10, 20)
 

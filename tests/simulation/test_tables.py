@@ -10,7 +10,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from pyarrow import parquet
 
-from orchestrator.errors import InputError
+from orchestrator.common.errors import InputError
 from orchestrator.simulation.curves import Curve
 from orchestrator.simulation.spaces import space_of
 from orchestrator.simulation.table import Table

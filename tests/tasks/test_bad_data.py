@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.errors import InputError
+from orchestrator.common.errors import InputError
 
 GOOD = [f"text {i},{'ab'[i % 2]}" for i in range(20)]
 DROP = "drop them with tasks.mail.drop_invalid: true"

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 import transformers
 
-from methods._base import TaskType as MethodTaskType
+from methods.base.spec import TaskType as MethodTaskType
 from orchestrator.config import load_config
 from orchestrator.tasks import read_task, task_type
 

@@ -13,13 +13,13 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, P
 
 import methods
 import search_spaces
-from methods._base import TaskText
+from methods.base.spec import TaskText
 from orchestrator.backbone.checkpoint import Header
 from orchestrator.backbone.shared import load
 from orchestrator.backbone.source import resolve
 from orchestrator.backbone.store import fetch, publish
+from orchestrator.common.storage import Storage
 from orchestrator.config import BackboneConfig
-from orchestrator.storage import Storage
 from orchestrator.tasks import TASK_TYPES
 from orchestrator.tasks.batches import evaluation_batches
 from orchestrator.tasks.tokens import lengths

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from orchestrator.backbone.store import backbone_path, cache_folder
 from orchestrator.backbone.weights import SCALES
-from orchestrator.errors import SweepError
-from orchestrator.storage import Storage
+from orchestrator.common.errors import SweepError
+from orchestrator.common.storage import Storage
 from orchestrator.tracking.bundle import BUNDLE, CARRIED, EVALUATION, Bundle, Comparison, evaluation_table
 from orchestrator.tracking.modelcard import Compared, model_card
 from orchestrator.tracking.predictor import Predictor

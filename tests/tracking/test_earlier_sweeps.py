@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from orchestrator.errors import SweepError
+from orchestrator.common.errors import SweepError
 from orchestrator.search.plans import StudyPlan
 from orchestrator.tracking.connection import open_client
 from orchestrator.tracking.runs import RunWriter

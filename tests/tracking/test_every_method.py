@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import methods
-from methods import _plugins
+from methods.plugins import loader
 from orchestrator.tracking.packaging import save_pyfunc
 
 from .small import make
@@ -42,10 +42,10 @@ with os.fdopen(answer, "w") as stream:
 def plugin() -> Iterator[None]:
     """Plugins are the process's; other tests begin without this one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_plugins, "_SOURCES", {})
+        patch.setattr(loader, "_SOURCES", {})
         methods.register(PLUGIN)
         yield
-    for name in [name for name in sys.modules if name.startswith(f"{_plugins.PACKAGE}.")]:
+    for name in [name for name in sys.modules if name.startswith(f"{loader.PACKAGE}.")]:
         del sys.modules[name]
 
 

@@ -9,7 +9,7 @@ import torch
 from pyarrow import parquet
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from orchestrator.errors import InputError
+from orchestrator.common.errors import InputError
 from orchestrator.export import Exported, export
 from orchestrator.tracking.bundle import EVALUATION
 from orchestrator.tracking.connection import open_client

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from orchestrator.tracking.gate import Candidate, Promotion, Titles, titles
+from orchestrator.tracking.promotion_policy import Candidate, Promotion, Titles, titles
 from orchestrator.tracking.versions import candidate as read
 from orchestrator.tracking.versions import promotion_tag
 

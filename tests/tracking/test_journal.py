@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import SweepError
+from orchestrator.common.errors import SweepError
 from orchestrator.tracking.journal import Journal, read_from
 
 

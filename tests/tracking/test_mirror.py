@@ -11,9 +11,9 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 
-from orchestrator.errors import InputError, SweepError
+from orchestrator.common.errors import InputError, SweepError
 from orchestrator.tracking.connection import check_uri, open_client
-from orchestrator.tracking.mirror import MlflowMirror
+from orchestrator.tracking.mlflow_exporter import MlflowMirror
 from orchestrator.tracking.runs import RunWriter, flat
 
 from .conftest import SWEEP, TASK, Story

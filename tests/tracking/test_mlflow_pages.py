@@ -13,7 +13,7 @@ from benchmarks._written_sweep import WrittenSweep
 from orchestrator.report.publish import publish
 from orchestrator.report.write import read_history, write_report
 from orchestrator.tracking.connection import open_client
-from orchestrator.tracking.mirror import MlflowMirror
+from orchestrator.tracking.mlflow_exporter import MlflowMirror
 from orchestrator.tracking.registry import register
 
 from ..report.chromium import Browser, chromium

@@ -14,7 +14,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
 
-from orchestrator.errors import InputError, SweepError
+from orchestrator.common.errors import InputError, SweepError
 from orchestrator.tracking import connection, registry
 from orchestrator.tracking.aliases import promote, rollback, settle
 from orchestrator.tracking.browse import compare_models, list_models, show_model

@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.tracking.browse import show_model
 from orchestrator.tracking.connection import open_client
-from orchestrator.tracking.mirror import MlflowMirror
+from orchestrator.tracking.mlflow_exporter import MlflowMirror
 from orchestrator.tracking.registry import register
 from orchestrator.tracking.verify import verify
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.errors import InputError
+from orchestrator.common.errors import InputError
 from orchestrator.tracking.stream import BATCHES_AT_ONCE, predict_lines
 
 

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator.backbone.store import publish
+from orchestrator.common.storage import Storage
 from orchestrator.config import load_config
-from orchestrator.description import describe
-from orchestrator.plan import make_plan
-from orchestrator.storage import Storage
+from orchestrator.planning.plan import make_plan
+from orchestrator.sweep.manifest import describe
 from orchestrator.tracking.journal import Journal
 from orchestrator.warm_start import Prior
 

@@ -8,7 +8,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from orchestrator.warm_start.choose import Source, choose
 from orchestrator.warm_start.earlier import Earlier, Tried, ranked
 from orchestrator.warm_start.fit import fitted, nearly_same
-from orchestrator.warm_start.portrait import Portrait
+from orchestrator.warm_start.task_metadata import Portrait
 from search_spaces._base import SearchSpace
 
 SPACE = SearchSpace(

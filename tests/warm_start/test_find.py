@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 
-from orchestrator.errors import InputError, SweepError
+from orchestrator.common.errors import InputError, SweepError
 from orchestrator.search.plans import StudyPlan
 from orchestrator.tracking.journal import Journal
 from orchestrator.warm_start import EVENT, Portrait, Prior, prior_of

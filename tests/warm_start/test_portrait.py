@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.warm_start.portrait import WEIGHTS, Portrait
+from orchestrator.warm_start.task_metadata import WEIGHTS, Portrait
 
 TWEETS = Portrait(
     backbone="tiny",

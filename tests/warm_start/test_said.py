@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.views.plan import plan_json, print_plan
+from orchestrator.cli.output.plan import plan_json, print_plan
 from orchestrator.warm_start import Borrowed, Origin, Prior
 
 from ..small_plan import small_plan

@@ -1,0 +1,1 @@
+"""What every method needs: the contract, the folder format, the tools."""

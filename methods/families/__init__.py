@@ -1,0 +1,1 @@
+"""Names that stand for many methods: ``peft:TYPE`` and ``compose:PART+PART``."""

@@ -1,0 +1,178 @@
+"""Where a low-rank update begins other than at zero, without writing to the frozen weight.
+
+PiSSA (Meng et al., 2024, arXiv:2404.02948) and OLoRA (Büyükakyüz, 2024, arXiv:2406.01775) let ``B A`` begin as a part
+of ``W`` and keep the rest of it in the frozen layer. The backbone here is shared, so that the layer stays whole and the
+part is taken off beside it: ``W + s B A - s B0 A0`` with frozen ``A0`` and ``B0``. That is a plain LoRA of twice the
+rank, ``[B, B0]`` and ``[A; -A0]``, and is saved as one.
+
+LoftQ (Li et al., 2023, arXiv:2310.08659) lets ``s B A`` begin as the best approximation of what quantization took from
+``W``, which nothing has to be taken off for. Only the first of its alternating steps is made: the others quantize what
+is left again, which a shared backbone forbids.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from methods.base import peft_adapter
+from methods.base.lazy_weights import glance
+from methods.base.spec import Attached, Context, MethodError
+from methods.parts.low_rank import LowRankParams, updated_layers
+
+START = "start"
+OVERSAMPLING, POWER_ITERATIONS = 8, 4  # of a randomized decomposition (Halko et al., 2011, arXiv:0909.4061)
+Factors = tuple[Tensor, Tensor]
+
+
+def principal(weight: Tensor, rank: int, scale: float) -> Factors:
+    """``A`` and ``B`` such that ``scale * B A`` is the best approximation of ``weight`` of that rank.
+
+    Args:
+        weight: of shape ``(out, in)``.
+        rank: at most the smaller of the two.
+        scale: above 0.
+    """
+    columns = rank + OVERSAMPLING
+    if 2 * columns < min(weight.shape):
+        left, values, right = torch.svd_lowrank(weight, q=columns, niter=POWER_ITERATIONS)
+        right = right.T
+    else:  # a sketch would be about as large as the weight
+        left, values, right = torch.linalg.svd(weight, full_matrices=False)
+    root = (values[:rank] / scale).sqrt()
+    return root[:, None] * right[:rank], left[:, :rank] * root
+
+
+def orthonormal(weight: Tensor, rank: int) -> Factors:
+    """``A`` and ``B`` as the first rows of ``R`` and the first columns of ``Q`` of ``weight = Q R``."""
+    basis = torch.linalg.qr(weight[:, :rank]).Q  # Q's first columns depend on no others of the weight
+    return basis.T @ weight, basis
+
+
+def begin_in_weight(attached: Attached, init: str, params: LowRankParams, context: Context) -> Attached:
+    """Let the update begin as a part of each weight, and take that part off beside it.
+
+    Args:
+        attached: a fresh low-rank update.
+        init: ``pissa`` or ``olora``.
+        params: of the update.
+        context: of the view.
+    """
+    model = attached.module
+    with glance(model):
+        for _, layer in updated_layers(model):
+            _add_start(layer, params)
+    if context.fresh:
+        for _, layer in updated_layers(model):
+            weight = layer.get_base_layer().weight.detach().float()
+            if weight.device.type != "meta":
+                a, b = _part(weight, init, params)
+                _write(layer, peft_adapter.ADAPTER, (a, b))
+                _write(layer, START, (-a, b))
+    return replace(
+        attached,
+        save=lambda folder: _save(folder, attached.save, model, params),
+        load=lambda folder: _load(folder, model, params.rank),
+        state=lambda: _starts(model),
+        load_state=lambda tensors: _load_starts(model, tensors),
+    )
+
+
+def begin_at_loss(attached: Attached, params: LowRankParams, context: Context) -> Attached:
+    """Let the update begin as the best approximation of what quantization took from each weight.
+
+    A layer that is not packed lost nothing and begins as usual.
+
+    Raises:
+        MethodError: if the backbone is not quantized, or its original weights cannot be had.
+    """
+    if context.quantization == "none":
+        raise MethodError(
+            "init is 'loftq', but the backbone is not quantized and nothing was lost; write init: default"
+        )
+    for name, layer in updated_layers(attached.module):
+        base = layer.get_base_layer()
+        if context.fresh and "weight" not in base._parameters:
+            kept = base.weight.detach().float()
+            if kept.device.type != "meta":
+                lost = _original(name, context).to(kept) - kept
+                _write(layer, peft_adapter.ADAPTER, principal(lost, params.rank, params.scale))
+    return attached
+
+
+def _part(weight: Tensor, init: str, params: LowRankParams) -> Factors:
+    return principal(weight, params.rank, params.scale) if init == "pissa" else orthonormal(weight, params.rank)
+
+
+def _original(name: str, context: Context) -> Tensor:
+    try:
+        return context.original(f"{name}.weight")
+    except KeyError as error:
+        raise MethodError(f"init is 'loftq' and needs the original weights: {error.args[0]}") from error
+
+
+def _add_start(layer: LoraLayer, params: LowRankParams) -> None:
+    """A second, frozen update of `peft`'s, active beside the first; no dropout, since it stands for the weight."""
+    config = LoraConfig(r=params.rank, use_rslora=params.rslora, init_lora_weights=False)
+    layer.update_layer(START, params.rank, params.alpha, config=config)
+    layer.set_adapter([peft_adapter.ADAPTER, START])
+    for factor in (layer.lora_A[START], layer.lora_B[START]):
+        factor.requires_grad_(False).eval().float()
+
+
+@torch.no_grad()
+def _write(layer: LoraLayer, adapter: str, factors: Factors) -> None:
+    layer.lora_A[adapter].weight.copy_(factors[0])
+    layer.lora_B[adapter].weight.copy_(factors[1])
+
+
+def _factors(layer: LoraLayer) -> dict[str, nn.Parameter]:
+    return {"lora_A": layer.lora_A[START].weight, "lora_B": layer.lora_B[START].weight}
+
+
+def _starts(model: PeftModel) -> dict[str, Tensor]:
+    layers = updated_layers(model)
+    return {f"{name}.{key}": factor.detach() for name, layer in layers for key, factor in _factors(layer).items()}
+
+
+@torch.no_grad()
+def _load_starts(model: PeftModel, tensors: dict[str, Tensor]) -> None:
+    for name, layer in updated_layers(model):
+        for key, factor in _factors(layer).items():
+            factor.copy_(tensors[f"{name}.{key}"])
+
+
+def _save(folder: Path, save_update: Callable[[Path], None], model: PeftModel, params: LowRankParams) -> None:
+    """As `peft`'s plain LoRA of twice the rank and the same scale."""
+    save_update(folder)
+    tensors = {key: t for key, t in load_file(folder / peft_adapter.WEIGHTS).items() if f".{START}." not in key}
+    for name, start in _starts(model).items():
+        key = f"base_model.model.{name}.weight"
+        both = [tensors[key], start.cpu()]
+        tensors[key] = torch.cat(both, dim=0 if name.endswith("lora_A") else 1)
+    save_file(tensors, folder / peft_adapter.WEIGHTS, metadata={"format": "pt"})
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["r"] = 2 * params.rank
+    config["lora_alpha"] = params.scale * (math.sqrt(config["r"]) if params.rslora else config["r"])
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _load(folder: Path, model: PeftModel, rank: int) -> None:
+    tensors, starts = load_file(folder / peft_adapter.WEIGHTS), {}
+    for name in _starts(model):
+        key, dim = f"base_model.model.{name}.weight", 0 if name.endswith("lora_A") else 1
+        if key not in tensors or tensors[key].shape[dim] != 2 * rank:
+            raise MethodError(f"{folder} does not fit this backbone: {key} is no update of rank {2 * rank}")
+        tensors[key], starts[name] = tensors[key].split(rank, dim)
+    peft_adapter.load_tensors(tensors, model, folder)
+    _load_starts(model, starts)

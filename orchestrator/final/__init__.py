@@ -1,0 +1,1 @@
+"""The final: retrain, decide, register."""

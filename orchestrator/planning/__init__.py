@@ -1,0 +1,1 @@
+"""What a sweep would do: which methods work, and what they take."""

@@ -1,0 +1,94 @@
+"""The search of a sweep: the core as the plan wants it, and Ray Tune that drives it over the lanes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray import tune
+
+from orchestrator.lanes.pool import Crew
+from orchestrator.lanes.proxy import TrialProxy, Work
+from orchestrator.lanes.tune import CoreScheduler, CoreSearcher, CoreStopper
+from orchestrator.planning.plan import SweepPlan
+from orchestrator.search.allocation import ALLOCATIONS
+from orchestrator.search.budget import Limits
+from orchestrator.search.core import Search
+from orchestrator.search.plans import EventLog
+from orchestrator.search.reserve import Final
+from orchestrator.search.rungs import Halving
+from orchestrator.search.tune_bridge import Pieces
+from orchestrator.sweep.saved_state import Past
+
+OPTUNA_FILE = "optuna.log"
+
+
+def make_search(plan: SweepPlan, past: Past, journal: EventLog, *, lanes: int, elapsed: float) -> Search:
+    """The core, where the sweep's earlier lives left it.
+
+    Args:
+        plan: of the sweep.
+        past: its earlier lives.
+        journal: of the sweep.
+        lanes: that share the work.
+        elapsed: seconds of the wall time that are spent.
+    """
+    budget, settings, selection = plan.config.budget, plan.config.search, plan.config.selection
+    return Search(
+        plan.studies,
+        plan.rungs,
+        storage_path=past.folder / OPTUNA_FILE,
+        journal=journal,
+        halving=Halving(reduction_factor=settings.reduction_factor, min_results=settings.min_results)
+        if settings.early_stopping
+        else None,
+        allocation=ALLOCATIONS[settings.allocation](),
+        sampler=settings.sampler,
+        budget=Limits(
+            trials=budget.trials,
+            wall_seconds=None if budget.wall_time is None else max(budget.wall_time, elapsed + 1.0),
+            elapsed=elapsed,
+            lane_seconds=budget.lane_seconds,
+            final=Final(contenders=selection.contenders, seeds=selection.seeds, steps=plan.rungs[-1]),
+            lanes=lanes,
+        ),
+        seed=plan.config.seed,
+        past=past.events,
+    )
+
+
+def tune_search(search: Search, plan: SweepPlan, crew: Crew, folder: str) -> None:
+    """Run the search to its end; see :mod:`orchestrator.lanes.tune`.
+
+    Args:
+        search: the core, which decides everything.
+        plan: of the sweep.
+        crew: who trains.
+        folder: where Tune may keep its state; nothing in it is needed again.
+    """
+    metrics = {name: task.data.config.metric for name, task in plan.tasks.items()}
+    work = Work(crew.broker, plan.rungs, metrics)
+    pieces = Pieces(search)
+    tune.Tuner(
+        tune.with_resources(tune.with_parameters(TrialProxy, work=work), _beside_the_driver()),
+        tune_config=tune.TuneConfig(
+            search_alg=CoreSearcher(search, pieces),
+            scheduler=CoreScheduler(pieces),
+            num_samples=-1,
+            max_concurrent_trials=crew.jobs,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            storage_path=folder,
+            name="tune",
+            verbose=0,
+            stop=CoreStopper(search),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    ).fit()
+
+
+def _beside_the_driver() -> Any:
+    """Proxies take next to nothing, on the driver's own node."""
+    address = ray.util.get_node_ip_address()
+    return tune.PlacementGroupFactory([{f"node:{address}": 0.0001}])

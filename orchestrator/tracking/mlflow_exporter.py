@@ -1,0 +1,205 @@
+"""A thread that follows the sweep journal and writes MLflow runs; the sweep itself never waits for a server.
+
+The journal is the spool. An event counts as written when MLflow has taken it; until then it is tried again, so that a
+server that is away for minutes, or for the rest of the sweep, costs nothing but delay. A mirror that is started on the
+journal of an earlier process starts at its beginning and writes what is missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchestrator.common.errors import SweepError
+from orchestrator.tracking.connection import is_refusal, one_line
+from orchestrator.tracking.journal import read_from
+
+log = logging.getLogger(__name__)
+
+
+class Writer(Protocol):
+    """What the mirror writes to; :class:`orchestrator.tracking.runs.RunWriter`."""
+
+    def write(self, event: dict[str, Any]) -> None:
+        """Write one event, which may have been written before."""
+
+    def recall(self) -> None:
+        """Find out what is there, after a failure."""
+
+    def run_id(self, key: str) -> str | None:
+        """The run of a task or a trial."""
+
+
+class MlflowMirror:
+    """Mirrors one journal into MLflow.
+
+    Args:
+        journal: the sweep's journal; it need not exist yet.
+        tracking_uri: where runs go.
+        experiment: the experiment's name.
+        poll: seconds between two looks at the journal.
+        longest_pause: seconds between two tries, at most, while the server is away.
+        writer: makes what writes events; called in the thread, since importing MLflow takes seconds.
+    """
+
+    def __init__(
+        self,
+        journal: Path,
+        tracking_uri: str,
+        experiment: str,
+        *,
+        poll: float = 0.5,
+        longest_pause: float = 5.0,
+        writer: Callable[[], Writer] | None = None,
+    ) -> None:
+        self._journal, self._poll, self._longest_pause = journal, poll, longest_pause
+        self._make_writer = writer or (lambda: _run_writer(tracking_uri, experiment))
+        self._writer: Writer | None = None
+        self._pending: deque[dict[str, Any]] = deque()
+        self._offset = 0
+        self._changed = threading.Condition()
+        self._wake = threading.Event()
+        self._stopped = False
+        self._failures = 0
+        self.last_error = ""
+        """Why the last write failed, one line; empty while all is well."""
+        self.refused = 0
+        """Events that MLflow will never take; their errors are in the log."""
+        self._thread = threading.Thread(target=self._follow, name="mlflow-mirror", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._thread.start()
+
+    @property
+    def behind(self) -> int:
+        """Events in the journal that are not written yet."""
+        with self._changed:
+            return len(self._pending) + _whole_lines(self._journal, self._offset)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until all events so far are written.
+
+        Args:
+            timeout: seconds to wait, at most.
+
+        Returns:
+            Whether they are.
+        """
+        target = self._journal.stat().st_size if self._journal.exists() else 0
+        self._wake.set()
+        with self._changed:
+            done = self._changed.wait_for(lambda: self._written(target) or not self._thread.is_alive(), timeout)
+            return done and self._written(target)
+
+    def close(self, timeout: float) -> bool:
+        """Write what is there and end the thread; what is not written by then stays in the journal.
+
+        Returns:
+            Whether everything was written.
+        """
+        if not self._thread.ident:
+            return self.behind == 0
+        written = self.flush(timeout)
+        self._stopped = True
+        self._wake.set()
+        if written:
+            self._thread.join(timeout)
+        return written
+
+    def parent_run_id(self, task: str, timeout: float = 300) -> str:
+        """The run that a task's trials hang from; waits until it is there.
+
+        Raises:
+            SweepError: if it is not there in time.
+        """
+
+        def known() -> str | None:
+            return self._writer.run_id(task) if self._writer else None
+
+        self._wake.set()
+        with self._changed:
+            self._changed.wait_for(lambda: known() or not self._thread.is_alive(), timeout)
+            if run := known():
+                return run
+        raise SweepError(f"MLflow has no run of {task}: {self.last_error or f'nothing was written in {timeout:g} s'}")
+
+    def _written(self, target: int) -> bool:
+        return self._offset >= target and not self._pending
+
+    def _follow(self) -> None:
+        try:
+            while not self._stopped:
+                self._step()
+        except SweepError as error:
+            self.last_error = str(error)
+            log.exception("the journal cannot be mirrored")
+        finally:
+            with self._changed:
+                self._changed.notify_all()
+
+    def _step(self) -> None:
+        """Write the next event, or wait for one."""
+        if not self._pending:
+            self._read()
+        if not self._pending:
+            self._rest(self._poll)
+            return
+        try:
+            self._write(self._pending[0])
+        except Exception as error:
+            self._note(error)
+            return
+        with self._changed:
+            self._pending.popleft()
+            self._failures, self.last_error = 0, ""
+            self._changed.notify_all()
+
+    def _read(self) -> None:
+        events, offset = read_from(self._journal, self._offset)
+        with self._changed:
+            self._pending.extend(events)
+            self._offset = offset
+            self._changed.notify_all()
+
+    def _write(self, event: dict[str, Any]) -> None:
+        self._writer = self._writer or self._make_writer()
+        if self._failures:
+            self._writer.recall()
+        try:
+            self._writer.write(event)
+        except Exception as error:
+            if not (is_refusal(error) or isinstance(error, KeyError | TypeError)):
+                raise
+            # Trying again cannot help, and all that follows would wait for it.
+            self.refused += 1
+            log.exception("MLflow refused the event %s", event)
+
+    def _note(self, error: Exception) -> None:
+        if not self._failures:
+            log.warning("MLflow is away; the journal keeps what it has not taken: %s", one_line(error))
+        self._failures += 1
+        self.last_error = one_line(error)
+        self._rest(min(self._poll * 2 ** min(self._failures, 10), self._longest_pause))
+
+    def _rest(self, seconds: float) -> None:
+        self._wake.wait(seconds)
+        self._wake.clear()
+
+
+def _run_writer(tracking_uri: str, experiment: str) -> Writer:
+    from orchestrator.tracking.runs import RunWriter
+
+    return RunWriter(tracking_uri, experiment)
+
+
+def _whole_lines(path: Path, offset: int) -> int:
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read().count(b"\n")

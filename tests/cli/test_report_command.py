@@ -1,0 +1,78 @@
+"""``peft-sweep report``: what it writes, prints and refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks._written_sweep import WrittenSweep
+from orchestrator import cli
+from orchestrator.common.errors import InputError
+from orchestrator.report.ending import report_at_end
+
+NAME = "airline-20261121-220300"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return WrittenSweep(tmp_path / "sweeps" / NAME, trials=14).write()
+
+
+def report(*arguments: str) -> Any:
+    return CliRunner().invoke(cli.app, ["report", *arguments], catch_exceptions=False)
+
+
+def test_it_says_where_the_page_is_and_what_to_type_next(folder: Path) -> None:
+    shown = report(NAME)
+    assert shown.exit_code == 0
+    assert "airline: lora 0.8" in shown.output
+    assert str(folder / "report.html") in shown.output
+    assert "not logged to MLflow: sqlite:///mlflow.db has no run of this sweep" in shown.output
+    assert f"select {NAME} --max-size 1MB" in shown.output
+    assert (folder / "report.html").read_text().startswith("<!DOCTYPE html>")
+    assert not Path("mlflow.db").exists()
+
+
+def test_machines_get_json(folder: Path) -> None:
+    told = json.loads(report(str(folder), "--out", "page.html", "--no-mlflow", "--json").output)
+    assert told["recommended"] == {"airline": "lora"}
+    assert told["ended"] == "finished"
+    assert Path(told["report"]).stat().st_size == told["bytes"]
+    assert not (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["airline-1"], "there is no sweep of that name"),
+        ([NAME, "--out", "."], "is a folder; write report.html"),
+        ([NAME, "--out", "nowhere/page.html"], "cannot be written"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_to_write(folder: Path, arguments: list[str], words: str) -> None:
+    with pytest.raises(InputError) as told:
+        report(*arguments)
+    (line,) = told.value.lines()
+    assert words in line
+
+
+def test_neither_torch_nor_ray_is_needed(folder: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from orchestrator.report.write import write_report;"
+        f"write_report(Path({str(folder)!r})); print([m for m in ('torch', 'ray', 'mlflow') if m in sys.modules])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
+
+
+def test_a_sweep_does_not_fail_for_its_report(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with (folder / "journal.jsonl").open("a") as journal:
+        journal.write("no event\n")
+    report_at_end(folder, tracking_uri=None)
+    assert "peft-sweep report writes one" in caplog.text
+    assert not (folder / "report.html").exists()

@@ -1,0 +1,137 @@
+"""``peft-sweep select`` on a journal: what it answers, what it refuses, and that it starts nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from orchestrator import cli
+from orchestrator.common.errors import InputError
+from orchestrator.selection.overall import overall
+from orchestrator.tracking.journal import Journal
+from orchestrator.tracking.sweeps import find_sweep
+
+from ..selection.small_evidence import entry, facts, selection
+
+LORA = entry("lora", 0.82, tied=True, pareto=True, facts=facts(size=2.4e6, merges=True))
+ADAPTER = entry("adapter", 0.81, tied=True, pareto=True, facts=facts(size=0.3e6))
+MAIL = selection(LORA, ADAPTER, others=(entry("ia3", 0.7, facts=facts(size=1e5), reason="far behind"),))
+POST = selection(ADAPTER, entry("lora", 0.8, facts=facts(), behind=0.01), task="post")
+NAME = "tiny-20260101-120000"
+
+
+@pytest.fixture
+def sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "sweeps"
+
+
+def write(sweeps: Path, *tasks: Any, name: str = NAME, trials: int = 0) -> None:
+    journal = Journal(sweeps / name / "journal.jsonl")
+    journal.append("sweep", sweep=name, backbone={"bytes": 1e9})
+    lines = []
+    for number in range(trials):
+        key = f"mail/lora/{number}"
+        lines.append({"event": "trial", "trial": key, "params": {"rank": 8, "learning_rate": 1e-3}})
+        lines += [
+            {"event": "rung", "trial": key, "step": step, "value": 0.5, "facts": facts()} for step in (20, 40, 80)
+        ]
+        lines.append({"event": "end", "trial": key, "state": "complete"})
+    with journal.path.open("a") as file:
+        file.writelines(json.dumps({"time": 0.0, **line}) + "\n" for line in lines)
+    for task in tasks:
+        journal.append("selection", **task.to_dict())
+    if len(tasks) > 1:
+        journal.append("selection_overall", **overall(tasks).to_dict())
+    journal.append("close", reason="finished" if tasks else "interrupted", message="")
+
+
+def asked(*arguments: str) -> Any:
+    return CliRunner().invoke(cli.app, ["select", *arguments], catch_exceptions=False)
+
+
+def test_a_person_reads_the_answer_why_and_what_to_type(sweeps: Path) -> None:
+    write(sweeps, MAIL)
+    found = asked(NAME, "--prefer", "size")
+    assert found.exit_code == 0
+    for words in (
+        "mail: adapter, macro-F1 0.810 [0.790, 0.830] on 2,000 test rows (3 seeds).",
+        "tied with it: lora",
+        "300 kB against 2.4 MB",
+        f"export {NAME}/mail/adapter/1",
+    ):
+        assert words in found.output
+
+
+def test_a_program_gets_one_object(sweeps: Path) -> None:
+    write(sweeps, MAIL)
+    found = json.loads(asked(NAME, "--max-size", "1MB", "--json").output)
+    assert (found["method"], found["tied"], found["pareto"]) == ("adapter", ["adapter"], ["lora", "adapter"])
+
+
+def test_several_tasks_are_a_list_or_one_of_them_and_a_matrix(sweeps: Path) -> None:
+    write(sweeps, MAIL, POST)
+    assert [one["task"] for one in json.loads(asked(NAME, "--json").output)] == ["mail", "post"]
+    assert json.loads(asked(NAME, "--task", "post", "--json").output)["method"] == "adapter"
+    assert "one method for all tasks: " in asked(NAME).output
+    with pytest.raises(InputError, match="did you mean post"):
+        asked(NAME, "--task", "pots")
+
+
+def test_nothing_within_the_limits_is_exit_code_1_and_says_what_to_relax(sweeps: Path) -> None:
+    write(sweeps, MAIL)
+    found = asked(NAME, "--max-size", "1kB", "--mergeable")
+    assert found.exit_code == 1
+    assert "Relax one limit: write --max-size 2.4MB, and lora satisfies (2.4 MB)." in found.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["tiny-20260101-21000"], "did you mean tiny-20260101-120000?"),
+        ([NAME, "--max-size", "huge"], "write it as in 10MB"),
+        ([NAME, "--max-latency-overhead", "some"], "write it as in 5%"),
+        ([NAME, "--prefer", "sizes"], "write score, size, memory"),
+        (["stopped"], r"named no winner \(interrupted\)"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(sweeps: Path, arguments: list[str], words: str) -> None:
+    write(sweeps, MAIL)
+    write(sweeps, name="stopped")
+    with pytest.raises(InputError, match=words) as raised:
+        asked(*arguments)
+    assert len(raised.value.lines()) == 1
+
+
+def test_a_sweep_is_found_by_name_by_folder_and_in_another_storage(sweeps: Path, tmp_path: Path) -> None:
+    write(sweeps, MAIL)
+    write(tmp_path / "elsewhere", MAIL, name="other")
+    assert find_sweep(NAME) == find_sweep(f"sweeps/{NAME}") == sweeps / NAME
+    assert find_sweep("other", "elsewhere").name == "other"
+    assert find_sweep("other", f"file://{tmp_path}/elsewhere").name == "other"
+    assert find_sweep(NAME, "s3://bucket/sweeps") == sweeps / NAME, "its journal is beside the driver"
+
+
+@pytest.mark.slow
+def test_five_hundred_trials_are_asked_in_two_seconds_without_torch(sweeps: Path) -> None:
+    write(sweeps, MAIL, POST, trials=500)
+    code = (
+        "import sys\nfrom orchestrator import cli\nheavy = {'ray', 'torch', 'mlflow', 'transformers', 'optuna'}\n"
+        "try:\n    cli.main()\n"
+        "finally:\n    print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    begin = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code, "select", NAME, "--max-size", "1MB", "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr.strip().endswith("[]"), done.stderr
+    assert len(json.loads(done.stdout)) == 2
+    assert time.perf_counter() - begin < 10, "2 s where nothing else runs; see benchmarks.select"

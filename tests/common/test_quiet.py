@@ -1,0 +1,87 @@
+"""The terminal is the display's alone; what libraries print goes to the log."""
+
+import logging
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from orchestrator.common.output_capture import no_library_noise, output_to, terminal_stream
+
+
+def test_everything_that_is_printed_goes_to_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "sweeps" / "sweep.log"
+    print("before")
+    with output_to(log):
+        print("python out")
+        print("python err", file=sys.stderr)
+        os.write(1, b"raw out\n")
+        os.write(2, b"raw err\n")
+        subprocess.run([sys.executable, "-c", "print('child out')"], check=True)
+        logging.getLogger("library").warning("logged")
+    print("after")
+    written = log.read_text()
+    for text in ("python out", "python err", "raw out", "raw err", "child out", "WARNING library: logged"):
+        assert text in written
+    assert capfd.readouterr() == ("before\nafter\n", "")
+
+
+def test_warnings_go_to_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with output_to(tmp_path / "log"):
+            warnings.warn("deprecated", DeprecationWarning, stacklevel=1)
+    assert "deprecated" in (tmp_path / "log").read_text()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_log_grows(tmp_path: Path) -> None:
+    for text in ("first", "second"):
+        with output_to(tmp_path / "log"):
+            print(text)
+    assert (tmp_path / "log").read_text() == "first\nsecond\n"
+
+
+def test_a_display_still_reaches_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with terminal_stream() as stream, output_to(tmp_path / "log"):
+        print("shown", file=stream)
+        print("hidden")
+    assert capfd.readouterr() == ("", "shown\n")
+    assert "shown" not in (tmp_path / "log").read_text()
+
+
+def test_an_exception_puts_everything_back(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    streams, handlers = (sys.stdout, sys.stderr), list(logging.getLogger().handlers)
+    shows, descriptors = warnings.showwarning, len(os.listdir("/proc/self/fd"))
+    with pytest.raises(RuntimeError, match="broken"), output_to(tmp_path / "log"):
+        raise RuntimeError("broken")
+    assert (sys.stdout, sys.stderr) == streams
+    assert logging.getLogger().handlers == handlers
+    assert warnings.showwarning is shows
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    os.write(1, b"out")
+    os.write(2, b"err")
+    assert capfd.readouterr() == ("out", "err")
+    assert (tmp_path / "log").read_text() == ""
+
+
+def test_short_work_keeps_libraries_quiet_and_then_no_longer(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    library = logging.getLogger("library")
+
+    def work() -> None:
+        library.error("noise")
+        warnings.warn("noise", stacklevel=1)
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"), no_library_noise():
+        work()
+    library.error("news")
+    assert caplog.messages == ["news"]
+    assert capfd.readouterr() == ("", "")
+    with pytest.warns(UserWarning, match="again"):
+        warnings.warn("again", stacklevel=1)

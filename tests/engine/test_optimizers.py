@@ -1,0 +1,92 @@
+"""The optimizers that methods ask for; the paged one itself needs CUDA, its state does not."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bitsandbytes.optim import PagedAdamW8bit
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from orchestrator.engine import optimizers
+from orchestrator.engine.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
+
+from .conftest import Lab, train
+
+Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+MAKES: dict[str, Make] = {
+    "adamw": lambda groups: make_optimizer("adamw", groups, 1e-2, 0.1),
+    "8bit": lambda groups: PagedAdamW8bit(groups, lr=1e-2, weight_decay=0.1),
+}
+
+
+def parameters() -> list[nn.Parameter]:
+    """Two that are large enough for a state of 8 bits, and one that is not."""
+    generator = torch.Generator().manual_seed(3)
+    return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((64, 80), (64, 80), (7,))]
+
+
+def step(held: list[nn.Parameter], optimizer: torch.optim.Optimizer, number: int) -> None:
+    generator = torch.Generator().manual_seed(number)
+    for parameter in held:
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    optimizer.step()
+
+
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU:UserWarning")
+@pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
+def test_a_state_that_was_written_down_goes_on_as_if_it_had_not_been(make: Make, tmp_path: Path) -> None:
+    straight = parameters()
+    optimizer = make([{"params": straight[:1], "peak": 1.0}, {"params": straight[1:], "peak": 2.0}])
+    for number in range(6):
+        step(straight, optimizer, number)
+
+    paused = parameters()
+    first = make([{"params": paused[:1], "peak": 1.0}, {"params": paused[1:], "peak": 2.0}])
+    for number in range(3):
+        step(paused, first, number)
+    save_file(optimizer_tensors(first), tmp_path / "state.safetensors")
+    second = make([{"params": paused[:1], "peak": 1.0}, {"params": paused[1:], "peak": 2.0}])
+    restore_optimizer(second, {**load_file(tmp_path / "state.safetensors"), "parameter:x": torch.ones(1)})
+    assert [group["peak"] for group in second.param_groups] == [1.0, 2.0]
+    assert {type(own["step"]) for own in second.state.values()} == {type(own["step"]) for own in first.state.values()}
+    for number in range(3, 6):
+        step(paused, second, number)
+
+    assert all(torch.equal(one, other) for one, other in zip(paused, straight, strict=True))
+
+
+def test_without_cuda_adamw_stands_in_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    optimizers._say_what_stands_in.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        made = [make_optimizer("paged_adamw_8bit", [{"params": parameters()}], 1e-2, 0.1) for _ in range(2)]
+    assert {type(one) for one in made} == {torch.optim.AdamW}
+    assert [record.message for record in caplog.records] == [
+        "the paged 8-bit AdamW needs CUDA; AdamW with a state in 32 bits stands in for it"
+    ]
+    assert made[0].param_groups[0]["weight_decay"] == 0.1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_on_cuda_the_paged_optimizer_steps_and_comes_back_into_its_pages() -> None:
+    held = [nn.Parameter(torch.randn(400, 400, device="cuda"))]
+    optimizer = make_optimizer("paged_adamw_8bit", [{"params": held}], 1e-2, 0.1)
+    assert isinstance(optimizer, PagedAdamW8bit)
+    held[0].grad = torch.randn_like(held[0])
+    optimizer.step()
+    again = make_optimizer("paged_adamw_8bit", [{"params": held}], 1e-2, 0.1)
+    restore_optimizer(again, optimizer_tensors(optimizer))
+    assert again.state[held[0]]["state1"].is_paged
+    assert torch.equal(again.state[held[0]]["state1"].cpu(), optimizer.state[held[0]]["state1"].cpu())
+
+
+def test_a_penalty_of_the_method_is_part_of_what_is_trained_on(lab: Lab) -> None:
+    bound, free = lab.run("adalora", orthogonality=1.0), lab.run("adalora", orthogonality=0.0)
+    added = bound.attached.penalty
+    assert added is not None
+    expected = added().item()
+    assert train(bound, 1)[0] - train(free, 1)[0] == pytest.approx(expected, rel=1e-4)

@@ -1,0 +1,297 @@
+"""A packed step against the same trials alone."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import methods
+from methods.base.spec import MethodError
+from orchestrator.backbone import frozen
+from orchestrator.backbone.frozen import FrozenLinear, FrozenProduct
+from orchestrator.backbone.weights import PlainWeight
+from orchestrator.engine import packing
+from orchestrator.engine.matmul import CHUNK, shared_product
+from orchestrator.engine.packing import Turn, in_lockstep
+from orchestrator.engine.trial_run import TrialRun
+
+from .conftest import Lab, state, train
+
+PACKS = [
+    ("lora", "lora"),
+    ("lora", "ia3", "adapter", "prefix"),
+    ("full", "last_layers", "linear_probe", "prompt"),
+    ("adalora", "dora", "qlora", "lora"),
+    methods.names(),
+]
+
+
+def fitting(lab: Lab, pack: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that train here."""
+    fit = []
+    for method in pack:
+        with suppress(MethodError):
+            lab.run(method)
+            fit += [method] if methods.get(method).trains else []
+    return tuple(fit)
+
+
+def begin(lab: Lab, pack: tuple[str, ...]) -> list[TrialRun]:
+    """Trials of different batch sizes, so of different shapes."""
+    return [lab.run(method, number, batch_size=2 + number) for number, method in enumerate(pack)]
+
+
+def gradients(run: TrialRun) -> dict[str, Tensor]:
+    return {n: p.grad.clone() for n, p in run.attached.trainable().items() if p.grad is not None}
+
+
+def packed(runs: list[TrialRun]) -> list[Turn[Tensor]]:
+    turns = in_lockstep([run.forward for run in runs])
+    torch.stack([turn.result for turn in turns if turn.result is not None]).sum().backward()
+    return turns
+
+
+@pytest.fixture
+def widths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of every product that is really computed."""
+    seen: list[int] = []
+    product = packing.shared_product
+
+    def counted(weight: Any, dtype: torch.dtype, inputs: list[Tensor], biases: list[Any]) -> tuple[Tensor, ...]:
+        seen.append(sum(x.numel() // x.shape[-1] for x in inputs))
+        return product(weight, dtype, inputs, biases)
+
+    monkeypatch.setattr(packing, "shared_product", counted)
+    return seen
+
+
+@pytest.mark.parametrize("pack", PACKS, ids="-".join)
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_packed_trials_equal_each_alone(make_lab: Callable[[str], Lab], kind: str, pack: tuple[str, ...]) -> None:
+    lab = make_lab(kind)
+    pack = fitting(lab, pack)
+    assert len(pack) > 1
+    alone, together = begin(lab, pack), begin(lab, pack)
+    for _ in range(2):
+        solo = []
+        for run in alone:
+            loss = run.forward()
+            loss.backward()
+            solo.append((loss, gradients(run)))
+        turns = packed(together)
+        for method, run, turn, (loss, expected) in zip(pack, together, turns, solo, strict=True):
+            assert turn.error is None, method
+            torch.testing.assert_close(turn.result, loss, rtol=1e-5, atol=1e-6)
+            found = gradients(run)
+            assert found.keys() == expected.keys()
+            for name, gradient in expected.items():
+                scale = gradient.abs().max().item()
+                torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-5 * scale + 1e-9, msg=name)
+        for run, (loss, _) in zip(alone, solo, strict=True):
+            run.finish_step(loss)
+        for run, turn in zip(together, turns, strict=True):
+            assert turn.result is not None
+            run.finish_step(turn.result)
+
+
+def test_trials_share_the_passes_through_the_frozen_layers(lab: Lab, widths: list[int]) -> None:
+    runs = begin(lab, ("lora", "ia3", "adapter"))
+    rows = []
+    for run in begin(lab, ("lora", "ia3", "adapter")):
+        widths.clear()
+        in_lockstep([run.forward])
+        rows.append(sum(widths))
+        passes = len(widths)
+    widths.clear()
+    in_lockstep([run.forward for run in runs])
+    assert len(widths) == passes
+    assert sum(widths) == sum(rows)
+
+
+def test_every_trial_keeps_its_own_random_stream(lab: Lab) -> None:
+    """Neighbours, and how many there are, change nothing of what a trial draws."""
+    alone = lab.run("lora")
+    train(alone, 2)
+    for neighbours in (("lora",), ("full", "lora", "adapter")):
+        run = lab.run("lora")
+        others = [lab.run(method, number) for number, method in enumerate(neighbours, 1)]
+        for _ in range(2):
+            turns = packed([*others, run])
+            assert turns[-1].result is not None
+            run.finish_step(turns[-1].result)
+        assert torch.equal(run._random.cpu, alone._random.cpu)
+
+
+def test_an_error_in_one_forward_ends_that_one_alone(lab: Lab) -> None:
+    runs, alone = begin(lab, ("lora", "ia3", "adapter")), begin(lab, ("lora", "ia3", "adapter"))
+    broken = lab.run("lora", 9)
+    layer = broken.attached.module.get_submodule("base_model.model.bert.encoder.layer.1.intermediate")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of luck")
+
+    layer.register_forward_pre_hook(fail)
+    turns = packed([runs[0], broken, *runs[1:]])
+    assert str(turns[1].error) == "out of luck"
+    assert turns[1].result is None
+    for turn, run in zip([turns[0], *turns[2:]], alone, strict=True):
+        torch.testing.assert_close(turn.result, run.forward(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_forward_that_ends_at_once_is_no_trouble(lab: Lab) -> None:
+    run = lab.run("lora")
+    turns = in_lockstep([lambda: torch.tensor(1.0), run.forward])
+    assert turns[0].result == torch.tensor(1.0)
+    torch.testing.assert_close(turns[1].result, lab.run("lora").forward())
+
+
+def test_an_error_in_a_shared_product_surfaces_and_leaves_no_forward_half_way(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = begin(lab, ("lora", "ia3"))
+    before = [state(run) for run in runs]
+    ended: list[int] = []
+
+    def watched(k: int) -> Callable[[], Tensor]:
+        def forward() -> Tensor:
+            try:
+                return runs[k].forward()
+            finally:
+                ended.append(k)
+
+        return forward
+
+    calls = 0
+    product = packing.shared_product
+
+    def fail(*arguments: Any) -> tuple[Tensor, ...]:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise torch.OutOfMemoryError("no room")
+        return product(*arguments)
+
+    monkeypatch.setattr(packing, "shared_product", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        in_lockstep([watched(0), watched(1)])
+    assert sorted(ended) == [0, 1], "each was unwound"
+    assert frozen._product is None, "frozen layers are on their own again"
+    monkeypatch.undo()
+    for run, fresh, values in zip(runs, begin(lab, ("lora", "ia3")), before, strict=True):
+        run.rewind()
+        assert all(torch.equal(value, values[name]) for name, value in state(run).items())
+        assert train(run, 2) == train(fresh, 2), "repeated alone, the step is what it would have been"
+
+
+def test_gradients_switched_off_by_one_trial_stay_on_for_the_others(lab: Lab) -> None:
+    """A forward may be without gradients when it hands over its rows."""
+    layer = next(module for module in lab.backbone.model.modules() if isinstance(module, FrozenLinear))
+    found: list[bool] = []
+
+    def without() -> Tensor:
+        with torch.no_grad():
+            y = layer(torch.ones(2, layer.in_features, requires_grad=True))
+            found.append(torch.is_grad_enabled())
+        assert not y.requires_grad
+        return y.sum()
+
+    def with_gradients() -> Tensor:
+        x = torch.ones(3, layer.in_features, requires_grad=True)
+        loss = (layer(x) ** 2).sum()
+        found.append(torch.is_grad_enabled())
+        assert loss.requires_grad
+        return loss
+
+    for order in ([without, with_gradients], [with_gradients, without]):
+        found.clear()
+        turns = in_lockstep(order)
+        assert [turn.error for turn in turns] == [None, None]
+        assert sorted(found) == [False, True]
+        assert torch.is_grad_enabled()
+
+
+def test_the_caller_s_random_stream_is_left_alone(lab: Lab) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    in_lockstep([run.forward for run in begin(lab, ("lora", "full"))])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_modes_that_one_trial_switches_are_its_own(lab: Lab) -> None:
+    """Inference mode and autocast hold across the layers where others have their turn, and only for who asked."""
+    layer = next(module for module in lab.backbone.model.modules() if isinstance(module, FrozenLinear))
+    seen: dict[str, list[tuple[bool, ...]]] = {}
+
+    def modes() -> tuple[bool, ...]:
+        return torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
+
+    def twice(name: str) -> Tensor:
+        x, found = torch.ones(2, layer.in_features), seen.setdefault(name, [])
+        for _ in range(2):
+            layer(x)
+            found.append(modes())
+        return x
+
+    def inferring() -> Tensor:
+        with torch.inference_mode():
+            return twice("inference")
+
+    def casting() -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return twice("autocast")
+
+    def failing() -> Tensor:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            twice("failing")
+            raise RuntimeError("out of luck")
+
+    calls = [inferring, lambda: twice("plain"), casting, failing]
+    expected = {"inference": (True, False, False), "plain": (False, True, False), "autocast": (False, True, True)}
+    for order in (calls, calls[::-1]):
+        seen.clear()
+        turns = in_lockstep(order)
+        assert [turn.error for turn in turns if turn.call is not failing] == [None] * 3
+        assert modes() == (False, True, False), "as the caller had them"
+        for name, mode in expected.items():
+            assert seen[name] == [mode, mode], name
+
+
+def test_modes_of_the_caller_are_those_of_every_trial(lab: Lab) -> None:
+    layer = next(module for module in lab.backbone.model.modules() if isinstance(module, FrozenLinear))
+    with torch.inference_mode():
+        turns = in_lockstep([lambda: layer(torch.ones(2, layer.in_features))] * 2)
+        assert torch.is_inference_mode_enabled()
+        assert [turn.error for turn in turns] == [None, None]
+    assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("inner", "outer"), [(16, 24), (384, 192), (1536, 384), (384, 1536)])
+def test_every_trial_s_product_has_the_bits_that_it_has_alone(dtype: torch.dtype, inner: int, outer: int) -> None:
+    """Whatever the trials' sizes, forward and backward; processors part long sums by the number of rows."""
+    weight, bias = PlainWeight(torch.randn(outer, inner).to(dtype)), torch.randn(outer)
+    shapes = [(4, 16), (3, 7), (2, 5), (CHUNK // 8, 8), (1 + CHUNK // 16, 8), (1, 1)]
+    biases = [bias, bias, None, None, bias, bias]
+    xs = [torch.randn(*shape, inner, requires_grad=True) for shape in shapes]
+    alone = [x.detach().clone().requires_grad_() for x in xs]
+    ys = shared_product(weight, dtype, xs, biases)
+    torch.stack([(y**2).sum() for y in ys]).sum().backward()
+    for x, y, own, added in zip(xs, ys, alone, biases, strict=True):
+        expected = FrozenProduct.apply(own, weight, dtype, added)
+        (expected**2).sum().backward()
+        assert torch.equal(y, expected)
+        assert torch.equal(x.grad, own.grad)
+
+
+def test_only_who_asks_for_gradients_gets_them() -> None:
+    weight = PlainWeight(torch.randn(24, 16))
+    xs = [torch.randn(2, 16, requires_grad=on) for on in (True, False, True)]
+    one, other, unused = shared_product(weight, torch.float32, xs, [None] * 3)
+    assert unused.requires_grad
+    (one.sum() + other.sum()).backward()
+    torch.testing.assert_close(xs[0].grad, weight.weight.sum(dim=0).expand(2, 16))
+    assert xs[1].grad is None
+    assert xs[2].grad is None

@@ -1,0 +1,197 @@
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import methods
+from methods.base.spec import MethodError
+from orchestrator.engine.trial_run import DivergedError, schedule
+
+from .conftest import Lab, equal, state, train
+
+TRAINING = [name for name in methods.names() if methods.get(name).trains]
+
+
+@pytest.mark.parametrize("method", TRAINING)
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_paused_and_continued_elsewhere_equals_straight_through(
+    make_lab: Callable[[str], Lab], kind: str, method: str, tmp_path: Path
+) -> None:
+    lab = make_lab(kind)
+    try:
+        straight = lab.run(method)
+    except MethodError as error:
+        pytest.skip(f"cannot sit here: {error}")
+    losses = train(straight, 12)
+
+    paused = lab.run(method, stop=5)
+    first = train(paused, 5)
+    paused.evaluate("validation")
+    (tmp_path / "step").mkdir()
+    paused.save(tmp_path / "step", resumable=True)
+    torch.manual_seed(99)  # another process, another random stream
+    continued = lab.run(method, start=5)
+    continued.restore(tmp_path / "step")
+    assert continued.step == 5
+    rest = train(continued, 7)
+
+    assert first + rest == losses
+    assert equal(state(continued), state(straight))
+    assert losses[0] != losses[-1]
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_evaluation_in_between_changes_nothing(lab: Lab, method: str) -> None:
+    quiet, watched = lab.run(method), lab.run(method)
+    losses = train(quiet, 6)
+    found = []
+    for _ in range(6):
+        found += train(watched, 1)
+        watched.evaluate("validation")
+    assert found == losses
+    assert equal(state(watched), state(quiet))
+
+
+def test_dropout_is_on_while_training_and_off_while_scoring(lab: Lab) -> None:
+    dropping, plain = train(lab.run("lora"), 3), train(lab.run("lora", dropout=0.0), 3)
+    assert dropping[0] == plain[0], "fresh, it adds nothing to drop"
+    assert dropping[2] != plain[2]
+    run = lab.run("lora")
+    train(run, 3)
+    assert run.evaluate("validation").predictions.equals(run.evaluate("validation").predictions)
+
+
+def test_a_finished_trial_is_scored_from_its_adapter_alone(lab: Lab, tmp_path: Path) -> None:
+    run = lab.run("lora")
+    train(run, 12)
+    run.save(tmp_path / "step", resumable=False)
+    assert not (tmp_path / "step" / "state.safetensors").exists()
+    scored = lab.run("lora", seed=7)
+    scored.restore(tmp_path / "step")
+    assert scored.step == 12
+    assert scored.evaluate("test").predictions.equals(run.evaluate("test").predictions)
+    assert scored.facts["train_seconds"] == run.facts["train_seconds"]
+
+
+def test_what_a_trial_needs_to_go_on_is_safetensors_and_json(lab: Lab, tmp_path: Path) -> None:
+    run = lab.run("lora", stop=2)
+    train(run, 2)
+    run.save(tmp_path / "step", resumable=True)
+    kinds = {file.suffix for file in (tmp_path / "step").rglob("*") if file.is_file()}
+    assert kinds <= {".safetensors", ".json", ".md"}
+    assert run.facts["adapter_bytes"] > 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_ends_the_trial_and_changes_nothing(lab: Lab, bad: float) -> None:
+    run = lab.run("lora")
+    train(run, 2)
+    before = state(run)
+    loss = run.forward() * bad
+    loss.backward()
+    with pytest.raises(DivergedError, match="at step 3"):
+        run.finish_step(loss)
+    assert equal(state(run), before)
+    assert run.step == 2
+
+
+def test_a_gradient_that_is_no_number_ends_the_trial_too(lab: Lab) -> None:
+    run = lab.run("lora")
+    before = state(run)
+    loss = run.forward()
+    loss.backward()
+    next(iter(run.attached.trainable().values())).grad.view(-1)[0] = math.nan  # type: ignore[union-attr]
+    with pytest.raises(DivergedError):
+        run.finish_step(loss)
+    assert equal(state(run), before)
+
+
+def test_gradients_are_clipped(lab: Lab) -> None:
+    run = lab.run("lora", learning_rate=1e-3)
+    loss = run.forward()
+    (loss * 1e6).backward()
+    norms = []
+    original = run._optimizer.step
+
+    def step(*arguments: Any) -> Any:
+        gradients = [p.grad for p in run.attached.trainable().values() if p.grad is not None]
+        norms.append(torch.stack([g.norm() for g in gradients]).norm().item())
+        return original(*arguments)
+
+    run._optimizer.step = step  # type: ignore[method-assign]
+    run.finish_step(loss)
+    assert norms == pytest.approx([lab.training.clip_norm], rel=1e-4)
+
+
+def test_a_step_begun_twice_reads_the_same_rows(lab: Lab) -> None:
+    run, smooth = lab.run("linear_probe"), lab.run("linear_probe")
+    run.forward()
+    run.rewind()
+    assert train(run, 3) == train(smooth, 3)
+
+
+@pytest.mark.parametrize(
+    ("step", "total", "warmup", "factor"),
+    [
+        (0, 10, 0.0, 1.0),
+        (5, 10, 0.0, 0.5),
+        (9, 10, 0.0, 0.1),
+        (10, 10, 0.0, 0.0),
+        (0, 10, 0.3, 0.25),  # three steps of warm-up
+        (2, 10, 0.3, 0.75),
+        (3, 10, 0.3, 1.0),
+        (9, 10, 0.3, 1 / 7),
+        (0, 10, 0.01, 0.5),  # any warm-up takes a step
+        (1, 10, 0.01, 1.0),
+        (0, 1, 0.0, 1.0),
+        (0, 1, 0.5, 0.5),
+        (1, 1, 0.5, 0.0),
+    ],
+)
+def test_schedule(step: int, total: int, warmup: float, factor: float) -> None:
+    assert schedule(step, total, warmup) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.06, 0.5, 0.9])
+def test_the_schedule_never_stands_still_and_peaks_at_one(warmup: float) -> None:
+    factors = [schedule(step, 50, warmup) for step in range(50)]
+    assert all(0 < factor <= 1 for factor in factors)
+    assert max(factors) == 1
+
+
+def test_the_rate_follows_the_whole_schedule_in_a_first_rung_too(lab: Lab) -> None:
+    run = lab.run("lora", stop=3, warmup=0.0)
+    rates = []
+    for _ in range(3):
+        train(run, 1)
+        rates.append(run._optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([1e-2 * (12 - step) / 12 for step in range(3)])
+
+
+def test_all_trials_see_the_same_rows_in_the_same_order(lab: Lab) -> None:
+    streams = [
+        np.concatenate(list(lab.run(method, number, batch_size=size)._batches))
+        for number, (method, size) in enumerate([("lora", 3), ("ia3", 3), ("full", 4), ("prefix", 8)])
+    ]
+    shortest = min(len(stream) for stream in streams)
+    assert shortest == 36
+    for stream in streams[1:]:
+        assert np.array_equal(stream[:shortest], streams[0][:shortest])
+
+
+def test_trials_differ_by_their_seed_alone(lab: Lab) -> None:
+    assert train(lab.run("lora", 1), 3) == train(lab.run("lora", 1), 3)
+    assert train(lab.run("lora", 1), 3) != train(lab.run("lora", 2), 3)
+
+
+def test_a_trial_leaves_the_backbone_alone(lab: Lab) -> None:
+    before = lab.backbone.checksum()
+    for method in TRAINING:
+        run = lab.run(method)
+        train(run, 2)
+        run.evaluate("validation")
+    assert lab.backbone.checksum() == before

@@ -1,0 +1,426 @@
+"""Trained adapters leave a sweep: as folders that others load, and merged into plain checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from peft import PeftModel
+from safetensors import safe_open
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+import methods
+from methods.base.spec import MethodError
+from orchestrator import cli
+from orchestrator.backbone.pretrained import pretrained
+from orchestrator.backbone.shared import load
+from orchestrator.backbone.source import resolve
+from orchestrator.backbone.store import fetch, publish
+from orchestrator.common.errors import InputError
+from orchestrator.common.storage import Storage
+from orchestrator.common.trial_types import TrialKey, checkpoint_path
+from orchestrator.config import BackboneConfig
+from orchestrator.export import Exported, export
+from orchestrator.export.merged import difference, logits, sample
+from orchestrator.tasks import TASK_TYPES
+from orchestrator.tracking.journal import Journal
+
+pytestmark = pytest.mark.filterwarnings(
+    # peft 0.21 still asks transformers 5 by its old name when it attaches
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
+)
+WORDS = ["good", "bad", "fine", "poor", "great", "awful", "kind", "rude", "late", "early"]
+LABELS = ("negative", "neutral", "positive")
+INPUTS = ("input_ids", "attention_mask")
+SWEEP = "mail-20261121-220300"
+SHAPE: dict[str, Any] = {"vocab_size": 32, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+SHAPE |= {"intermediate_size": 128, "max_position_embeddings": 64, "pad_token_id": 0, "eos_token_id": 1}
+SHAPE |= {"initializer_range": 0.2}
+GPT2: dict[str, Any] = {"vocab_size": 32, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+GPT2 |= {"initializer_range": 0.2, "bos_token_id": 1, "eos_token_id": 1}
+T5: dict[str, Any] = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("BertConfig", SHAPE),
+    "gpt2": ("GPT2Config", GPT2),  # transposed weights, tied embeddings, no padding token
+    "llama": ("LlamaConfig", {**SHAPE, "num_key_value_heads": 2, "bos_token_id": None}),
+    "t5": ("T5Config", {"vocab_size": 32, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4} | T5),
+    "qwen3": ("Qwen3Config", {**SHAPE, "num_key_value_heads": 2, "head_dim": 16, "dtype": "bfloat16"}),
+}
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a sweep has left behind."""
+
+    storage: Path
+    trial: str
+    checkpoint: Path
+
+    def export(self, out: Path, *, merged: bool = False, dtype: str | None = None, trial: str = "") -> Exported:
+        reference = f"{SWEEP}/{trial or self.trial}"
+        return export(reference, merged=merged, out=out, dtype=dtype, storage=str(self.storage), tracking_uri="")
+
+
+Leave = Callable[..., Left]
+
+
+@pytest.fixture
+def leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Leave:
+    """Plays a sweep of one trial: a tiny backbone, an adapter that was moved at random, a journal."""
+    monkeypatch.setenv("PEFT_SWEEP_CACHE", str(tmp_path / "cache"))
+
+    def made(kind: str, task: str, method: str, plugins: tuple[Path, ...] = (), **params: Any) -> Left:
+        checkpoint, storage = tmp_path / "checkpoint", Storage(str(tmp_path / "sweeps"))
+        write_checkpoint(checkpoint, kind, task)
+        source, auto_class = resolve(BackboneConfig(model=str(checkpoint)), Path("/")), TASK_TYPES[task].auto_class
+        published = publish(source, auto_class, "nf4", True, storage)
+        original = publish(source, auto_class, "none", False, storage)
+        labels = LABELS if task == "classification" else ()
+        shared = load(
+            fetch(published.digest, storage),
+            task,  # type: ignore[arg-type]
+            name=str(checkpoint),
+            dtype=torch.float32,
+            labels=len(labels),
+            original=fetch(original.digest, storage),
+        )
+        spec, folder, trial = methods.get(method), tmp_path / "sweeps" / SWEEP, f"mail/{method}/3"
+        torch.manual_seed(5)
+        attached = spec.attach(shared.view(3), spec.params_type.from_dict(params), shared.context)
+        with torch.no_grad():
+            for parameter in attached.trainable().values():
+                parameter += 0.1 * torch.randn_like(parameter)
+        adapter = folder / checkpoint_path(TrialKey.parse(trial), 4) / "adapter"
+        adapter.mkdir(parents=True)
+        attached.save(adapter)
+        source.tokenizer().save_pretrained(folder / "tokenizer")
+        journal = Journal(folder / "journal.jsonl")
+        journal.append(
+            "sweep",
+            sweep=SWEEP,
+            config={"tasks": {"mail": {"type": task}}, "plugins": [str(file) for file in plugins]},
+            tasks={"mail": {"labels": list(labels)}},
+            backbone={
+                "model": str(checkpoint),
+                "revision": None,
+                "quantization": "nf4",
+                "double_quantization": True,
+                "compute_dtype": "auto",
+                "digest": {"mail": published.digest},
+                "checksum": {"mail": shared.checksum()},
+            },
+        )
+        journal.append("trial", trial=trial, params=params)
+        journal.append("rung", trial=trial, step=2, value=0.4)
+        journal.append("rung", trial=trial, step=4, value=0.5)
+        journal.append("trial", trial=f"mail/{method}/4", params=params)
+        journal.append("end", trial=f"mail/{method}/4", state="failed", reason="ValueError: no luck")
+        return Left(tmp_path / "sweeps", trial, checkpoint)
+
+    return made
+
+
+def write_checkpoint(folder: Path, kind: str, task: str) -> None:
+    """A random one without a head for classification, as published, and a tokenizer of a few words."""
+    name, values = CONFIGS[kind]
+    config = getattr(transformers, name)(**values)
+    torch.manual_seed(7)
+    auto = transformers.AutoModel if task == "classification" else transformers.AutoModelForCausalLM
+    auto.from_config(config, dtype=config.dtype or torch.float32).save_pretrained(folder)
+    vocabulary = {word: number for number, word in enumerate(["[PAD]", "[END]", "[UNK]", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {"pad_token": "[PAD]", "eos_token": "[END]", "unk_token": "[UNK]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+
+
+def adapters_logits(left: Left, folder: Path, task: str) -> tuple[dict[str, Tensor], Tensor]:
+    """A few rows, and what the exported adapter makes of them on a backbone that was found by its name."""
+    labels = len(LABELS) if task == "classification" else 0
+    backbone = pretrained(str(left.checkpoint), task, labels=labels)  # type: ignore[arg-type]
+    attached = methods.load_adapter(backbone.view(99), folder, backbone.context)
+    attached.train(False)
+    batch = sample(backbone.model.config, AutoTokenizer.from_pretrained(folder))
+    return batch, logits(attached.module, batch)
+
+
+MERGES = [
+    ("bert", "classification", "lora", {}),
+    ("bert", "classification", "ia3", {}),
+    ("bert", "classification", "full", {}),
+    ("bert", "classification", "linear_probe", {}),
+    ("gpt2", "classification", "lora", {}),
+    ("gpt2", "causal-lm", "ia3", {}),
+    ("gpt2", "causal-lm", "full", {}),
+    ("llama", "classification", "last_layers", {}),
+    ("llama", "causal-lm", "lora", {"rslora": True}),
+    ("t5", "classification", "lora", {}),
+]
+TASKS = [("bert", "classification"), ("gpt2", "classification"), ("gpt2", "causal-lm"), ("llama", "causal-lm")]
+TASKS += [("t5", "classification")]
+
+
+@pytest.mark.parametrize(("kind", "task", "method", "params"), MERGES, ids=lambda value: str(value or "-"))
+def test_a_merged_checkpoint_answers_like_the_adapter(
+    leave: Leave, tmp_path: Path, kind: str, task: str, method: str, params: dict[str, Any]
+) -> None:
+    left = leave(kind, task, method, **params)
+    left.export(tmp_path / "adapter")
+    made = left.export(tmp_path / "plain", merged=True)
+    batch, wanted = adapters_logits(left, tmp_path / "adapter", task)
+    plain = getattr(transformers, TASK_TYPES[task].auto_class).from_pretrained(tmp_path / "plain")
+    found = logits(plain, batch)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    assert made.merged is not None
+    assert difference(found, wanted) == pytest.approx(made.merged.largest_difference, abs=1e-6)
+    assert made.merged.dtype == "float32"
+    untouched = getattr(transformers, TASK_TYPES[task].auto_class).from_pretrained(left.checkpoint, num_labels=3)
+    if task == "causal-lm":
+        assert difference(logits(untouched.eval(), batch), wanted) > 0.1, "the adapter does something"
+        assert plain.config.tie_word_embeddings == untouched.config.tie_word_embeddings
+    else:
+        assert plain.config.id2label == dict(enumerate(LABELS))
+    assert AutoTokenizer.from_pretrained(tmp_path / "plain")("good").input_ids
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("kind", "task"), TASKS, ids=["-".join(pair) for pair in TASKS])
+@pytest.mark.parametrize("method", [name for name in methods.names() if methods.get(name).supports_merge])
+def test_whatever_merges_can_be_exported(leave: Leave, tmp_path: Path, kind: str, task: str, method: str) -> None:
+    try:
+        left = leave(kind, task, method)
+    except MethodError as error:
+        pytest.skip(str(error))
+    left.export(tmp_path / "adapter")
+    made = left.export(tmp_path / "plain", merged=True)
+    batch, wanted = adapters_logits(left, tmp_path / "adapter", task)
+    plain = getattr(transformers, TASK_TYPES[task].auto_class).from_pretrained(tmp_path / "plain")
+    torch.testing.assert_close(logits(plain, batch), wanted, rtol=1e-4, atol=1e-4)
+    assert made.merged is not None
+
+
+def test_tied_embeddings_are_stored_once(leave: Leave, tmp_path: Path) -> None:
+    leave("gpt2", "causal-lm", "lora").export(tmp_path / "plain", merged=True)
+    with safe_open(tmp_path / "plain" / "model.safetensors", framework="pt") as opened:
+        names = set(opened.keys())
+        assert opened.get_slice("transformer.h.0.mlp.c_fc.weight").get_shape() == [32, 128], "as Conv1D keeps it"
+    assert "transformer.wte.weight" in names
+    assert "lm_head.weight" not in names
+
+
+@pytest.mark.parametrize(("asked", "dtype"), [(None, "bfloat16"), ("float32", "float32"), ("float16", "float16")])
+def test_weights_are_in_the_checkpoints_own_precision_unless_told(
+    leave: Leave, tmp_path: Path, asked: str | None, dtype: str
+) -> None:
+    left = leave("qwen3", "causal-lm", "lora")
+    made = left.export(tmp_path / "plain", merged=True, dtype=asked)
+    assert made.merged is not None
+    assert made.merged.dtype == dtype
+    assert json.loads((tmp_path / "plain" / "config.json").read_text())["dtype"] == dtype
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
+    assert {str(p.dtype) for p in plain.parameters()} == {f"torch.{dtype}"}
+    exact = made.merged.largest_difference < 1e-4
+    assert exact == (dtype == "float32"), "rounding shows, and is told"
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "reason"),
+    [
+        ("prefix", {}, "what it adds to the input is no weight"),
+        ("adapter", {}, "what it adds between the layers is no weight"),
+        ("compose:prefix+lora", {}, "one of its parts cannot"),
+        ("linear_probe", {"pooling": "mean"}, "with these parameters it does more than change weights"),
+    ],
+)
+def test_what_cannot_be_merged_is_refused_and_leaves_nothing(
+    leave: Leave, tmp_path: Path, method: str, params: dict[str, Any], reason: str
+) -> None:
+    left = leave("bert", "classification", method, **params)
+    with pytest.raises(InputError) as caught:
+        left.export(tmp_path / "out" / "plain", merged=True)
+    (line,) = caught.value.lines()
+    assert line.startswith(f"{SWEEP}/{left.trial}: --merged: {method} cannot be merged: {reason}")
+    assert "leave out --merged" in line
+    assert not (tmp_path / "out" / "plain").exists()
+
+
+def test_a_merge_that_changes_the_answers_is_refused(
+    leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestrator.export import merged
+
+    left, original = leave("bert", "classification", "lora"), merged._like
+
+    def forgetful(plain: Any, model: Any, name: str) -> Tensor:
+        tensor = original(plain, model, name)
+        return torch.zeros_like(tensor) if name == "bert.encoder.layer.1.output.dense.weight" else tensor
+
+    monkeypatch.setattr(merged, "_like", forgetful)
+    with pytest.raises(InputError, match="is no plain BertForSequenceClassification: logits differ"):
+        left.export(tmp_path / "out" / "plain", merged=True)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_adapter_of_peft_loads_with_peft(leave: Leave, tmp_path: Path) -> None:
+    left = leave("bert", "classification", "lora")
+    made = left.export(tmp_path / "adapter")
+    assert (made.peft, made.merged) == (True, None)
+    plain = transformers.AutoModelForSequenceClassification.from_pretrained(left.checkpoint, num_labels=3)
+    model = PeftModel.from_pretrained(plain, str(tmp_path / "adapter")).eval()
+    batch, wanted = adapters_logits(left, tmp_path / "adapter", "classification")
+    assert 0 < difference(logits(model, batch), wanted) < 3, "what NF4 rounds is all that differs"
+    assert "PeftModel.from_pretrained" in (tmp_path / "adapter" / "README.md").read_text()
+
+
+def own_lines(folder: Path) -> str:
+    """The Python that a folder's README begins with."""
+    return (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+
+
+@pytest.mark.slow
+def test_the_folders_own_lines_load_it_without_ray_and_mlflow(leave: Leave, tmp_path: Path) -> None:
+    leave("bert", "classification", "adapter").export(tmp_path / "adapter")
+    blocked = "import sys\nsys.modules |= dict.fromkeys(['ray', 'mlflow', 'optuna'])\n"
+    command, environment = (
+        [sys.executable, "-c", blocked + own_lines(tmp_path / "adapter")],
+        {**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in LABELS
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "method"),
+    [("bert", "classification", "adapter"), ("llama", "causal-lm", "prefix"), ("gpt2", "classification", "full")],
+)
+def test_the_folders_own_lines_give_what_the_adapter_says(
+    leave: Leave, tmp_path: Path, kind: str, task: str, method: str
+) -> None:
+    left = leave(kind, task, method)
+    left.export(tmp_path / "adapter")
+    found: dict[str, Any] = {}
+    exec(own_lines(tmp_path / "adapter"), found)
+    backbone = pretrained(str(left.checkpoint), task, labels=3 if task == "classification" else 0)  # type: ignore[arg-type]
+    attached = methods.load_adapter(backbone.view(99), tmp_path / "adapter", backbone.context)
+    attached.train(False)
+    assert torch.equal(found["logits"], attached.module(**{k: found["tokens"][k] for k in INPUTS}).logits)
+
+
+def test_a_method_from_outside_comes_along(leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("methods.plugins.loader._SOURCES", {})
+    plugin = tmp_path / "my_method.py"
+    plugin.write_bytes((Path(__file__).parents[2] / "examples" / "my_method.py").read_bytes())
+    methods.register(plugin)
+    left = leave("bert", "classification", "my_method", (plugin, tmp_path / "not_this_one.py"))
+    methods.plugins.loader._SOURCES.clear()
+    assert not left.export(tmp_path / "adapter").peft
+    assert (tmp_path / "adapter" / "my_method.py").read_text() == plugin.read_text()
+    assert "my_method" not in methods.plugins.loader._SOURCES, "to copy it, nothing of it is run"
+    exec(own_lines(tmp_path / "adapter"), {})
+    with pytest.raises(InputError, match="my_method cannot be merged"):
+        left.export(tmp_path / "plain", merged=True)
+    plugin.unlink()
+    assert f"came from {plugin}, which is not there any more" in refusal(left, tmp_path / "other", left.trial)
+
+
+def test_the_last_state_of_a_trial_is_exported_and_the_sweeps_own_is_left_alone(leave: Leave, tmp_path: Path) -> None:
+    left = leave("bert", "classification", "lora")
+    checkpoints = left.storage / SWEEP / "checkpoints" / left.trial
+    before = {f.name: f.read_bytes() for f in (checkpoints / "step-4" / "adapter").iterdir()}
+    assert "README.md" in before, "peft's own, which is replaced in what is exported"
+    left.export(tmp_path / "rung")
+    journal = Journal(left.storage / SWEEP / "journal.jsonl")
+    journal.append("test", trial=left.trial, role="champion", step=8, score=0.5)
+    (checkpoints / "step-8-test" / "adapter").mkdir(parents=True)
+    changed = json.loads((checkpoints / "step-4" / "adapter" / "method.json").read_text())
+    for file, content in before.items():
+        (checkpoints / "step-8-test" / "adapter" / file).write_bytes(content)
+    changed["params"]["warmup"] = 0.5
+    (checkpoints / "step-8-test" / "adapter" / "method.json").write_text(json.dumps(changed))
+    left.export(tmp_path / "final")
+    warmups = [json.loads((tmp_path / n / "method.json").read_text())["params"]["warmup"] for n in ("rung", "final")]
+    assert warmups == [0.06, 0.5]
+    assert {f.name: f.read_bytes() for f in (checkpoints / "step-4" / "adapter").iterdir()} == before
+
+
+def test_a_path_to_the_sweep_says_where_it_is(leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = leave("bert", "classification", "linear_probe")
+    monkeypatch.chdir(tmp_path)
+    made = export(
+        f"sweeps/{SWEEP}/{left.trial}", merged=False, out=None, dtype=None, storage="elsewhere", tracking_uri=""
+    )
+    assert made.folder == Path(f"{SWEEP}-mail-linear_probe-3")
+    assert {"method.json", "adapter.safetensors", "tokenizer.json", "README.md"} <= {
+        file.name for file in made.folder.iterdir()
+    }
+    assert made.bytes > 1000
+
+
+def refusal(left: Left, out: Path, trial: str) -> str:
+    with pytest.raises(InputError) as caught:
+        left.export(out, trial=trial)
+    (line,) = caught.value.lines()
+    return line
+
+
+def test_what_is_not_there_is_named_with_what_is(leave: Leave, tmp_path: Path) -> None:
+    left, out = leave("bert", "classification", "linear_probe"), tmp_path / "out"
+    assert "has no trial mail/linear_prob/3; there is mail/linear_probe/" in refusal(left, out, "mail/linear_prob/3")
+    assert "left no adapter behind (ValueError: no luck)" in refusal(left, out, "mail/linear_probe/4")
+    assert "is neither a trial nor a model; write SWEEP/TASK/METHOD/NUMBER" in refusal(left, out, "mail/lora/best")
+    with pytest.raises(InputError, match=f"there is no sweep mail-2026 in .*; there is {SWEEP}"):
+        export(f"mail-2026/{left.trial}", merged=False, out=out, dtype=None, storage=str(left.storage), tracking_uri="")
+
+
+def test_a_folder_with_something_in_it_is_left_alone(leave: Leave, tmp_path: Path) -> None:
+    left = leave("bert", "classification", "linear_probe")
+    (tmp_path / "out").mkdir()
+    left.export(tmp_path / "out")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match="is there already, and not an empty folder"):
+        left.export(tmp_path / "out")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["peft-sweep", "export", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def test_the_command_says_what_it_wrote_and_what_to_type_next(
+    leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = leave("bert", "classification", "lora")
+    monkeypatch.chdir(tmp_path)
+    reference = f"{SWEEP}/{left.trial}"
+    capsys.readouterr()  # what was printed before is not the command's
+    assert command(monkeypatch, reference, "--merged", "--out", "plain") == 0
+    said, noise = capsys.readouterr()
+    assert said.startswith("plain: ")
+    assert noise == ""
+    assert "logits differ from the adapter's by" in said
+    assert 'AutoModelForSequenceClassification.from_pretrained("plain")' in said
+    assert command(monkeypatch, reference, "--out", "adapter", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["folder"], found["peft"], found["merged"]) == ("adapter", True, None)
+    assert found["labels"] == list(LABELS)
+    assert command(monkeypatch, reference, "--out", "plain") == 2
+    assert command(monkeypatch, reference, "--dtype", "float16", "--out", "other") == 2
+    assert command(monkeypatch, reference, "--merged", "--dtype", "int4", "--out", "other") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert not (tmp_path / "other").exists()

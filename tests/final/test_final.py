@@ -1,0 +1,287 @@
+"""Who plays the final, what each has to do there, and what is made of the answers."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from orchestrator.common.errors import SweepError
+from orchestrator.common.storage import Storage
+from orchestrator.common.trial_types import Answer, Job, TrialRecord, checkpoint_path, trial_seed
+from orchestrator.final.retrain import TEST_FILE, TaskOutcome, play_final
+from orchestrator.planning.plan import SweepPlan
+from orchestrator.selection.contention import ERROR
+from orchestrator.selection.selection import Selection
+from orchestrator.tasks import CausalLM, Classification
+from orchestrator.tracking.journal import Journal
+
+from ..small_plan import CAUSAL, CLASSIFICATION, small_plan, trial
+
+SURE = {"facts": {ERROR: 0.01}}  # what the small plan's two validation rows could never be
+LORA = (
+    trial("mail/lora/0", "pruned", {20: 0.5}),
+    trial("mail/lora/1", "complete", {20: 0.6, 40: 0.8}, params={"rank": 4}, **SURE),
+    trial("mail/lora/2", "complete", {20: 0.6, 40: 0.7}, **SURE),
+)
+IA3 = (trial("mail/ia3/0", "complete", {20: 0.4, 40: 0.6}, **SURE), trial("mail/ia3/1", "pruned", {20: 0.9}))
+PREFIX = (trial("mail/prefix/0", "pruned", {20: 0.3}), trial("mail/prefix/1", "pruned", {20: 0.2}))
+METHODS = ["lora", "ia3", "prefix"]
+KINDS = ((Classification(), "macro_f1"), (Classification(), "accuracy"), (CausalLM(), "perplexity"))
+AS_THEY_ARE = {"seeds": 1}
+
+
+class Lanes:
+    """Answers jobs as lanes do: a checkpoint with predictions, and metrics.
+
+    Args:
+        folder: the sweep's.
+        failing: names of jobs that fail: a trial's, or ``trial/seed-0`` of a retraining.
+        right: for each method, how many of the eight rows it gets right; another for each seed.
+    """
+
+    def __init__(self, folder: Path, failing: tuple[str, ...] = (), right: dict[str, tuple[int, ...]] | None = None):
+        self.folder, self.failing, self.jobs = folder, failing, list[Job]()
+        self.right = right or {"lora": (8,), "ia3": (0,), "prefix": (0,)}
+
+    def __call__(self, jobs: list[Job]) -> list[Answer]:
+        self.jobs += jobs
+        return [self._answer(job) for job in jobs]
+
+    def _answer(self, job: Job) -> Answer:
+        if job.name in self.failing:
+            return Answer(status="failed", reason=f"{job.name} is out of memory")
+        checkpoint = f"{checkpoint_path(job.trial, job.stop, job.retraining)}-test"
+        (self.folder / checkpoint).mkdir(parents=True)
+        seed = job.retraining or 0
+        counts = self.right[job.trial.method]
+        count = counts[seed % len(counts)]
+        columns = {"row": range(8), "label": [0] * 8, "nll": [9.0] * 8, "tokens": [3] * 8}
+        answers = [[0.9, 0.1]] * count + [[0.1, 0.9]] * (8 - count)
+        table = pa.table({**columns, "probabilities": pa.array(answers, pa.list_(pa.float64(), 2))})
+        parquet.write_table(table, self.folder / checkpoint / TEST_FILE)
+        metrics = {name: kind.score(name, table) for kind, name in KINDS}
+        validation = {} if job.retraining is None else {name: 0.5 + 0.01 * abs(seed - 1) for name in metrics}
+        facts = {"seconds": 10.0 * job.trial.number + seed, "adapter_bytes": 1e6, "trainable_parameters": 100.0}
+        return Answer(
+            status="done", step=job.stop, metrics=metrics, validation=validation, checkpoint=checkpoint, facts=facts
+        )
+
+
+Play = Callable[..., dict[str, TaskOutcome]]
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Play:
+    def run(records: tuple[TrialRecord, ...], lanes: Lanes | None = None, plan: SweepPlan | None = None) -> Any:
+        journal = Journal(tmp_path / "journal.jsonl")
+        return play_final(
+            plan or small_plan(METHODS), records, lanes or Lanes(tmp_path), Storage(str(tmp_path)), journal
+        )
+
+    return run
+
+
+def roles(outcome: TaskOutcome) -> list[tuple[str, str]]:
+    return [(str(one.record.key), one.role) for one in outcome.finalists]
+
+
+def test_the_champion_the_best_of_the_others_and_the_champion_untuned(play: Play) -> None:
+    outcome = play((*IA3, *PREFIX, *LORA))["mail"]
+    assert roles(outcome) == [
+        ("mail/lora/1", "champion"),
+        ("mail/ia3/0", "best"),
+        ("mail/prefix/0", "best"),
+        ("mail/lora/0", "default"),
+    ]
+    assert outcome.champion is outcome.finalists[0]
+    assert [outcome.trials_of(method) for method in METHODS] == [3, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "default",
+    [
+        None,
+        trial("mail/lora/0", "failed", {}),
+        trial("mail/lora/0", "failed", {20: math.nan}),  # it diverged
+        trial("mail/lora/0", "complete", {20: 0.5, 40: 0.9}),  # it is the champion itself
+    ],
+)
+def test_a_default_that_says_nothing_new_stays_out(play: Play, default: TrialRecord | None) -> None:
+    outcome = play((*LORA[1:], *((default,) if default else ()), *IA3))["mail"]
+    assert [role for _, role in roles(outcome)] == ["champion", "best"]
+
+
+def test_who_is_in_contention_is_trained_anew_and_the_others_go_on(play: Play, tmp_path: Path) -> None:
+    lanes = Lanes(tmp_path)
+    play((*LORA, *PREFIX), lanes)
+    jobs = {job.name: (job.start, job.stop, job.total, job.checkpoint) for job in lanes.jobs}
+    assert jobs == {
+        **{f"mail/lora/1/seed-{number}": (0, 40, 40, None) for number in range(3)},
+        "mail/prefix/0": (20, 40, 40, "checkpoints/mail/prefix/0/step-20"),
+        "mail/lora/0": (20, 40, 40, "checkpoints/mail/lora/0/step-20"),
+    }
+    again = [job for job in lanes.jobs if job.retraining is not None]
+    assert [job.params for job in again] == [{"rank": 4}] * 3
+    seeds = [job.seed for job in lanes.jobs]
+    assert len({*seeds, trial_seed(3, LORA[1].key)}) == len(seeds) + 1, "each its own, and none the trial's"
+    assert [job.seed for job in again] == [trial_seed(3, LORA[1].key, number) for number in range(3)]
+    assert {job.split for job in lanes.jobs} == {"test"}
+    assert {job.keep_every for job in lanes.jobs} == {10}, "a quarter is lost at most"
+    assert len({job.id for job in lanes.jobs}) == len(lanes.jobs), "nobody looks at the test split twice"
+
+
+def test_with_one_seed_every_trial_is_scored_as_it_is(play: Play, tmp_path: Path) -> None:
+    lanes = Lanes(tmp_path)
+    outcome = play((*LORA, *IA3), lanes, small_plan(METHODS, selection=AS_THEY_ARE))["mail"]
+    assert {job.name for job in lanes.jobs} == {"mail/lora/1", "mail/ia3/0", "mail/lora/0"}
+    assert len(outcome.selection.winner.scores) == 1
+    assert outcome.champion.interval == outcome.champion.scored[0].interval, "over rows alone"
+
+
+def test_scores_are_means_over_seeds_with_an_interval_around_them(play: Play, tmp_path: Path) -> None:
+    lanes = Lanes(tmp_path, right={"lora": (8, 6, 7), "ia3": (2,), "prefix": (0,)})
+    plan = small_plan(METHODS, {"mail": CLASSIFICATION | {"metric": "accuracy"}})
+    champion, *_ = play((*LORA, *IA3), lanes, plan)["mail"].finalists
+    assert [one.score for one in champion.scored] == [1.0, 0.75, 0.875]
+    assert champion.score == 0.875
+    assert champion.interval[0] < 0.75
+    assert champion.interval[1] == 1.0, "no accuracy is above"
+    assert champion.facts["seconds"] == 11.0, "the median"
+    assert champion.facts["seed_spread"] == pytest.approx(0.125)
+
+
+def test_the_checkpoint_that_is_kept_is_chosen_on_validation(play: Play, tmp_path: Path) -> None:
+    lanes = Lanes(tmp_path, right={"lora": (6, 8, 7), "ia3": (2,), "prefix": (0,)})
+    champion = play((*LORA, *IA3), lanes)["mail"].champion
+    assert [one.validation for one in champion.scored] == [0.51, 0.5, 0.51]
+    kept = champion.scored[0]
+    assert kept.score < champion.score, "the second is better on test, which nobody may look at for this"
+    assert (champion.checkpoint, champion.own_score, champion.metrics) == (kept.checkpoint, kept.score, kept.metrics)
+    assert champion.checkpoint == "checkpoints/mail/lora/1/seed-0/step-40-test"
+
+
+def test_the_journal_gets_every_look_and_then_the_selection(play: Play, tmp_path: Path) -> None:
+    outcome = play((*LORA, *IA3))["mail"]
+    events = Journal.read(tmp_path / "journal.jsonl")
+    assert [(e["event"], e.get("trial"), e.get("role"), e.get("seed")) for e in events[:-1]] == [
+        ("test", "mail/lora/1", "seed", 1),
+        ("test", "mail/lora/1", "seed", 2),
+        ("test", "mail/lora/1", "champion", 0),
+        ("test", "mail/ia3/0", "best", None),
+        ("test", "mail/lora/0", "default", None),
+    ]
+    assert events[-1]["event"] == "selection"
+    assert Selection.from_dict(events[-1]) == outcome.selection
+    assert outcome.selection.recommended == "lora"
+    assert [one.method for one in outcome.selection.others] == ["ia3"]
+
+
+def test_methods_that_cannot_be_told_apart_are_tied(play: Play, tmp_path: Path) -> None:
+    lanes = Lanes(tmp_path, right={"lora": (8, 6, 7), "ia3": (7, 6, 7), "prefix": (0,)})
+    close = (trial("mail/ia3/0", values={40: 0.79}, **SURE), trial("mail/prefix/0", values={40: 0.79}, **SURE))
+    plan = small_plan(METHODS, {"mail": CLASSIFICATION | {"metric": "accuracy"}})
+    outcome = play((*LORA, *close), lanes, plan)["mail"]
+    assert outcome.selection.tied == ("lora", "ia3")
+    assert [one.record.key.method for one in outcome.tied] == ["lora", "ia3"]
+    assert outcome.selection.entry("prefix").behind
+
+
+def test_a_preference_decides_among_the_tied(play: Play, tmp_path: Path) -> None:
+    class Sizes(Lanes):
+        def _answer(self, job: Job) -> Answer:
+            answer = super()._answer(job)
+            answer.facts["adapter_bytes"] = {"lora": 2.4e6, "ia3": 0.3e6}[job.trial.method]
+            return answer
+
+    lanes = Sizes(tmp_path, right={"lora": (8, 6, 7), "ia3": (7, 6, 7)})
+    plan = small_plan(["lora", "ia3"], selection={"prefer": "size"})
+    outcome = play((*LORA, trial("mail/ia3/1", values={40: 0.79}, **SURE)), lanes, plan)["mail"]
+    assert roles(outcome)[:2] == [("mail/ia3/1", "champion"), ("mail/lora/1", "best")]
+    assert "300 kB against 2.4 MB" in outcome.selection.reason
+
+
+def test_the_default_of_a_winner_that_did_not_lead_is_scored_late(play: Play, tmp_path: Path) -> None:
+    lanes = Lanes(tmp_path, right={"lora": (6,), "ia3": (8,)})
+    leading = (*LORA, trial("mail/ia3/0", values={40: 0.2}), trial("mail/ia3/1", values={40: 0.79}, **SURE))
+    outcome = play(leading, lanes, small_plan(["lora", "ia3"]))["mail"]
+    assert roles(outcome) == [("mail/ia3/1", "champion"), ("mail/lora/1", "best"), ("mail/ia3/0", "default")]
+    assert lanes.jobs[-1].name == "mail/ia3/0"
+
+
+def test_a_seed_that_fails_does_not_sink_its_method(play: Play, tmp_path: Path) -> None:
+    outcome = play((*LORA, *IA3), Lanes(tmp_path, failing=("mail/lora/1/seed-1",)))["mail"]
+    assert [one.seed for one in outcome.champion.scored] == [0, 2]
+    assert "1 retrainings failed: mail/lora/1/seed-1 is out of memory" in outcome.selection.winner.note
+
+
+def test_with_one_seed_left_the_trial_itself_is_scored(play: Play, tmp_path: Path) -> None:
+    failing = ("mail/lora/1/seed-1", "mail/lora/1/seed-0")
+    outcome = play((*LORA, *IA3), Lanes(tmp_path, failing=failing))["mail"]
+    assert [one.seed for one in outcome.champion.scored] == [None]
+    assert outcome.champion.checkpoint == "checkpoints/mail/lora/1/step-40-test"
+    assert "2 retrainings failed" in outcome.selection.winner.note
+
+
+def test_another_that_fails_is_missed_but_not_mourned(play: Play, tmp_path: Path) -> None:
+    outcome = play((*LORA, *IA3), Lanes(tmp_path, failing=("mail/ia3/0", "mail/lora/0")))["mail"]
+    assert roles(outcome) == [("mail/lora/1", "champion")]
+    assert outcome.selection.failed == {"ia3": "mail/ia3/0 is out of memory"}
+
+
+def test_when_everybody_in_contention_fails_the_sweep_ends(play: Play, tmp_path: Path) -> None:
+    failing = ("mail/lora/1", *(f"mail/lora/1/seed-{number}" for number in range(3)))
+    with pytest.raises(SweepError, match="the champion of task mail failed in the final: mail/lora/1 is out of memory"):
+        play((*LORA, *IA3), Lanes(tmp_path, failing=failing))
+    assert not Journal.read(tmp_path / "journal.jsonl")
+
+
+def test_what_does_not_train_is_scored_once(play: Play, tmp_path: Path) -> None:
+    lanes = Lanes(tmp_path, right={"lora": (8, 7, 8), "hard_prompt": (6,)})
+    records = (*LORA, trial("mail/hard_prompt/0", values={40: 0.79}, **SURE))
+    outcome = play(records, lanes, small_plan(["lora", "hard_prompt"]))["mail"]
+    names = [job.name for job in lanes.jobs if job.trial.method == "hard_prompt"]
+    assert names == ["mail/hard_prompt/0"]
+    assert outcome.selection.evidence["seeds"] == [3, 0]
+
+
+def test_a_task_without_a_result_says_why(play: Play, tmp_path: Path) -> None:
+    failed = (
+        trial("talk/lora/0", "failed", {}, reason=""),
+        trial("talk/lora/1", "failed", {}, reason="the loss is not finite"),
+        trial("talk/lora/2", "failed", {}, reason="another"),
+    )
+    lanes = Lanes(tmp_path)
+    plan = small_plan(["lora"], {"mail": CLASSIFICATION, "talk": CAUSAL})
+    with pytest.raises(SweepError) as raised:
+        play((*LORA, *failed), lanes, plan)
+    assert str(raised.value) == "no trial of task talk came to a result; talk/lora/1: the loss is not finite"
+    assert not lanes.jobs
+
+
+def test_no_trial_at_all(play: Play) -> None:
+    with pytest.raises(SweepError, match=r"came to a result$"):
+        play(())
+
+
+def test_the_lowest_perplexity_is_the_champion_and_tasks_are_put_side_by_side(play: Play, tmp_path: Path) -> None:
+    plan = small_plan(["lora", "ia3"], {"mail": CLASSIFICATION, "talk": CAUSAL})
+    talk = (trial("talk/lora/0", values={40: 9.0}), trial("talk/ia3/0", values={40: 5.0}))
+    outcomes = play((*LORA, *IA3, *talk), plan=plan)
+    assert {name: str(outcome.champion.record.key) for name, outcome in outcomes.items()} == {
+        "mail": "mail/lora/1",
+        "talk": "talk/ia3/0",
+    }
+    best = outcomes["talk"].champion
+    assert best.score == pytest.approx(math.exp(3))
+    assert best.interval == pytest.approx((math.exp(3), math.exp(3)))
+    assert outcomes["talk"].records == talk
+    last = Journal.read(tmp_path / "journal.jsonl")[-1]
+    assert (last["event"], last["recommended"], last["per_task"]) == (
+        "selection_overall",
+        "lora",
+        {"mail": "lora", "talk": "ia3"},
+    )

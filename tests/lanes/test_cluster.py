@@ -1,0 +1,184 @@
+"""Which lanes go where, and which addresses are taken."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, current_thread
+from unittest.mock import patch
+
+import pytest
+
+from orchestrator.common.errors import InputError
+from orchestrator.config import Lanes
+from orchestrator.lanes import cluster
+from orchestrator.lanes.cluster import HEAP, Cluster, check_address, lane_layout
+
+LAPTOP = {"CPU": 2.0}
+HEAD = {"CPU": 0.0}
+BIG = {"CPU": 8.0}
+GPU = {"CPU": 4.0, "GPU": 1.0}
+GPUS = {"CPU": 32.0, "GPU": 4.0}
+STARVED = {"CPU": 2.0, "GPU": 8.0}
+
+
+@pytest.mark.parametrize(
+    ("lanes", "nodes", "layout"),
+    [
+        (Lanes(), [LAPTOP], ([2], 1.0, 0.0)),
+        (Lanes(max=1), [LAPTOP], ([1], 1.0, 0.0)),
+        (Lanes(cpus=2), [LAPTOP], ([1], 2.0, 0.0)),
+        (Lanes(cpus=4), [LAPTOP, BIG], ([2], 4.0, 0.0)),  # the laptop is too small
+        (Lanes(), [HEAD, BIG, BIG], ([8, 8], 1.0, 0.0)),
+        (Lanes(), [HEAD, GPU, GPUS], ([1, 4], 1.0, 1.0)),  # a lane per GPU
+        (Lanes(gpus=0), [GPU], ([4], 1.0, 0.0)),  # GPUs left alone
+        (Lanes(gpus=0.5), [GPU], ([2], 1.0, 0.5)),
+        (Lanes(), [STARVED], ([2], 1.0, 1.0)),  # cores run out before GPUs
+        (Lanes(max=3), [BIG, BIG], ([3], 1.0, 0.0)),
+        (Lanes(max=10), [BIG, BIG], ([8, 2], 1.0, 0.0)),
+        (Lanes(), [HEAD], ([1], 1.0, 0.0)),  # something must ask for a node
+        (Lanes(max=3, gpus=1), [HEAD], ([1, 1, 1], 1.0, 1.0)),  # so that an autoscaler sees the demand
+        (Lanes(max=4), [LAPTOP], ([2, 1, 1], 1.0, 0.0)),
+        (Lanes(workers=2), [LAPTOP], ([1], 1.0, 0.0)),  # a group of workers for each lane
+        (Lanes(workers=4), [HEAD, BIG, BIG], ([1, 1, 1, 1], 1.0, 0.0)),
+        (Lanes(workers=4, cpus=2, max=1), [BIG], ([1], 2.0, 0.0)),
+        (Lanes(workers=2), [GPUS], ([1, 1], 1.0, 1.0)),
+        (Lanes(workers=2), [GPU, GPU, GPU], ([1], 1.0, 1.0)),  # across nodes, where no node holds a lane
+        (Lanes(workers=2), [GPU, GPUS], ([1, 1], 1.0, 1.0)),  # else within them
+        (Lanes(workers=2, max=3), [LAPTOP], ([1, 1, 1], 1.0, 0.0)),
+    ],
+)
+def test_lanes_are_laid_out_over_nodes(
+    lanes: Lanes, nodes: list[dict[str, float]], layout: tuple[list[int], float, float]
+) -> None:
+    assert lane_layout(lanes, nodes) == layout
+
+
+def test_a_lane_that_this_machine_cannot_hold_is_refused() -> None:
+    with pytest.raises(InputError, match="a lane needs 3 cores and 0 GPUs; this machine has 2 cores and 0 GPUs"):
+        lane_layout(Lanes(workers=3), [LAPTOP], growing=False)
+    assert lane_layout(Lanes(workers=2, max=4), [LAPTOP], growing=False) == ([1], 1.0, 0.0)
+
+
+def test_ray_client_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, environment in (("ray://head:10001", None), (None, "ray://head:10001")):
+        if environment:
+            monkeypatch.setenv("RAY_ADDRESS", environment)
+        with pytest.raises(InputError, match="Ray Client"):
+            check_address(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "taken"),
+    [(None, "", None), ("auto", "", "auto"), (None, "head:6379", "head:6379"), ("auto", "head:6379", "auto")],
+)
+def test_an_address_comes_from_the_command_or_the_environment(
+    given: str | None, environment: str, taken: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", environment)
+    assert check_address(given) == taken
+
+
+def test_a_cluster_starts_while_something_else_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, may_go_on, ended = Event(), Event(), Event()
+    threads = []
+
+    @contextmanager
+    def slow(address: str | None) -> Iterator[None]:
+        begun.set()
+        threads.append(current_thread())
+        assert may_go_on.wait(10)
+        yield
+        threads.append(current_thread())
+        ended.set()
+
+    monkeypatch.setattr(cluster, "_connection", slow)
+    with Cluster() as entered:
+        assert begun.wait(10)
+        may_go_on.set()
+        entered.connected()
+        assert not ended.is_set()
+        entered.leave()
+        assert ended.is_set()
+    assert threads[0] is threads[1], "what Ray starts dies with the thread that started it"
+
+
+def test_who_waits_for_a_cluster_hears_why_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def none(address: str | None) -> Iterator[None]:
+        raise InputError("--address", [])
+        yield
+
+    monkeypatch.setattr(cluster, "_connection", none)
+    with Cluster("head:6379") as entered, pytest.raises(InputError):
+        entered.connected()
+
+
+def test_an_address_where_nobody_listens_is_told_at_once() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with Cluster(address) as entered, pytest.raises(InputError, match=f"{address}: there is no Ray cluster"):
+            entered.connected()
+
+
+def test_processes_get_one_heap_unless_another_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.init", lambda **_: None)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    for own, expected in ((None, HEAP), ("glibc.malloc.check=1", "glibc.malloc.check=1")):
+        with patch.dict(os.environ):  # and what else is set goes again
+            os.environ.pop("GLIBC_TUNABLES", None)
+            if own:
+                os.environ["GLIBC_TUNABLES"] = own
+            with Cluster() as entered:
+                entered.connected()
+                assert os.environ["GLIBC_TUNABLES"] == expected
+
+
+STEPS = """
+import resource, threading
+def steps():
+    for number in range(20):
+        if number == 10:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        tensors = [bytearray(2**20) for _ in range(100)]
+        del tensors
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+thread = threading.Thread(target=steps)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is another")
+def test_the_heap_keeps_its_pages_between_steps() -> None:
+    """glibc says nothing of settings that it does not know."""
+
+    def faults(settings: list[str]) -> int:
+        environment = {**os.environ, "GLIBC_TUNABLES": ":".join(settings)}
+        return int(subprocess.check_output([sys.executable, "-c", STEPS], env=environment))
+
+    *others, mapped, trimmed = HEAP.split(":")
+    assert faults([*others, mapped, trimmed]) < 10
+    assert faults([*others, trimmed]) > 1000, "every block is mapped anew"
+    assert faults([*others, mapped]) > 20, "every step ends with trimming, here by large pages"
+
+
+def test_a_plan_that_fails_ends_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    open_connections = []
+
+    @contextmanager
+    def counted(address: str | None) -> Iterator[None]:
+        open_connections.append(address)
+        yield
+        open_connections.pop()
+
+    monkeypatch.setattr(cluster, "_connection", counted)
+    with pytest.raises(ValueError, match="no such file"), Cluster():
+        raise ValueError("no such file")
+    assert not open_connections

@@ -1,0 +1,102 @@
+"""A whole sweep whose lane has two workers, one of which is killed on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+import torch
+
+from orchestrator.backbone.publish import publish_backbone
+from orchestrator.common.storage import Storage
+from orchestrator.common.trial_types import Job, TrialRecord, trial_seed
+from orchestrator.config import load_config
+from orchestrator.engine.step import step
+from orchestrator.lanes import lane as lane_module
+from orchestrator.lanes.cluster import Cluster
+from orchestrator.lanes.lane import Lane
+from orchestrator.lanes.setup import LaneSetup, TaskSetup
+from orchestrator.planning.plan import SweepPlan, make_plan
+from orchestrator.sweep.runner import new_sweep_name, run_sweep
+from orchestrator.sweep.status import Snapshot
+
+from ..small_sweep import NOISE, descendants, ends, events, journal_of, write_sweep
+
+pytestmark = [pytest.mark.ray, *(pytest.mark.filterwarnings(one) for one in NOISE)]
+
+
+class SecondWorkerKiller:
+    """Kills the worker that does not lead the lane, as soon as the lane is there."""
+
+    killed: int | None = None
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        for lane in snapshot.lanes.values():
+            if self.killed is None:
+                (self.killed,) = workers() - {lane.pid}
+                os.kill(self.killed, signal.SIGKILL)
+
+
+def workers() -> set[int]:
+    return {one.pid for one in descendants() if "TrainWorker" in _title(one)}
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def test_a_lane_of_two_workers_scores_as_one_worker_does_and_survives_the_death_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # methods without dropout, which each worker draws for its own rows
+    changes = {"methods": ["prefix", "ia3"], "budget": {"trials": 4}, "selection": {"seeds": 1}}
+    plan = make_plan(load_config(write_sweep(tmp_path, lanes={"max": 1, "workers": 2}, **changes)))
+    killer = SecondWorkerKiller()
+    name = new_sweep_name(plan.config.name)
+    with Cluster() as cluster:
+        outcome = run_sweep(plan, sweep=name, cluster=cluster, watch=killer, stop=threading.Event())
+    assert killer.killed
+    assert len(outcome.lanes) == 1
+    ended = ends(events(journal_of(tmp_path)))
+    assert len(ended) == 4
+    assert set(ended.values()) <= {"complete", "pruned"}, "nobody fails of the death of a worker"
+    alone = one_worker(plan, tmp_path, monkeypatch)
+    for record in outcome.trials:
+        if record.state == "complete":
+            row = 1 / plan.tasks["mail"].data.splits["validation"].num_rows
+            assert record.value == pytest.approx(score(alone, plan, record), abs=1.01 * row), "but for one close row"
+            assert set(record.values) == set(plan.rungs)
+
+
+def one_worker(plan: SweepPlan, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Lane:
+    """A lane of this process alone, with the backbone that the sweep has published."""
+    config, task, storage = plan.config, plan.tasks["mail"], Storage.at(plan.config.storage)
+    labels = len(task.data.labels)
+    kinds = (task.type.auto_class, task.type.name, labels)
+    digest = publish_backbone(config.backbone, config.base, *kinds, False, storage).quantized.digest
+    splits = {
+        split: task.type.tokenize(rows, plan.tokenizer, config.training.max_length)
+        for split, rows in task.data.splits.items()
+    }
+    names, pad = task.data.labels, plan.tokenizer.pad_token_id
+    own = TaskSetup(task.data.config, splits, labels, digest, None, pad, names)  # type: ignore[arg-type]
+    monkeypatch.setattr(lane_module, "ray", SimpleNamespace(get=lambda table: table))
+    root, model = storage.root, config.backbone.model
+    setup = LaneSetup(root, "alone", model, "float32", {"mail": own}, config.training, config.seed, pack=1)
+    return Lane(setup, torch.device("cpu"), torch.float32)
+
+
+def score(lane: Lane, plan: SweepPlan, record: TrialRecord) -> float:
+    seed, total = trial_seed(plan.config.seed, record.key), plan.rungs[-1]
+    run = lane.begin(Job(trial=record.key, params=dict(record.params), seed=seed, start=0, stop=total, total=total))
+    while run.step < total:
+        assert step([run]) == []
+    return run.evaluate("validation").metrics["accuracy"]

@@ -1,0 +1,408 @@
+"""What is known of methods on an architecture before anything is loaded: by table where it is pure, in miniature."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from transformers import BertConfig, LlamaConfig, PreTrainedConfig
+
+import methods
+import search_spaces
+from methods.base.spec import Attached, MethodError
+from orchestrator.backbone.architecture import architecture
+from orchestrator.backbone.shared import SharedBackbone
+from orchestrator.backbone.shrink import shallow, shrunk
+from orchestrator.backbone.skeleton import miniature, skeleton
+from orchestrator.cli.output import methods as view
+from orchestrator.common.errors import InputError
+from orchestrator.config import BackboneConfig
+from orchestrator.planning.capability import Probe, catalogue, try_method
+from orchestrator.planning.capability import probe as _probe
+from orchestrator.planning.capability.dry_run import attach, reads_ahead, rehearse
+from orchestrator.planning.capability.dummy_text import special_ids, stand_in
+from orchestrator.planning.capability.restrict_space import fit
+from orchestrator.tasks import TASK_TYPES
+from search_spaces._base import SearchSpace
+
+from ..architectures import ARCHITECTURES, config_of
+
+CLASSIFICATION = TASK_TYPES["classification"]
+AUTO = "AutoModelForSequenceClassification"
+LARGE = LlamaConfig(
+    vocab_size=128256,
+    hidden_size=4096,
+    intermediate_size=14336,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    bos_token_id=128000,
+    eos_token_id=[128001, 128009],
+    dtype="bfloat16",
+)
+SPACE = SearchSpace(
+    distributions={
+        "size": IntDistribution(4, 256, log=True),
+        "blocks": IntDistribution(2, 20, step=3),
+        "rate": FloatDistribution(0.0, 1.0),
+        "place": CategoricalDistribution(["here", "there", "nowhere"]),
+    },
+    default={"size": 64, "blocks": 8, "rate": 0.5, "place": "here"},
+    sources={},
+)
+
+
+def refusing(**possible: Callable[[Any], bool]) -> Callable[[Mapping[str, Any], bool], str]:
+    """Says which parameter is out of what is possible."""
+
+    def refusal(params: Mapping[str, Any], thoroughly: bool) -> str:
+        wrong = [f"{name} is {params[name]}" for name, fits in possible.items() if not fits(params[name])]
+        return ", ".join(wrong)
+
+    return refusal
+
+
+def fitted(refusal: Callable[..., str], asked: set[str] | None = None, **changes: Any):
+    default = {**SPACE.default, **changes}
+    return fit(replace(SPACE, default=default), SPACE.default, asked or set(), refusal)
+
+
+def test_a_space_that_is_possible_stays_what_it_is() -> None:
+    found = fitted(refusing())
+    assert found.space == SPACE
+    assert (found.reason, found.notes, found.problems) == ("", (), ())
+
+
+@pytest.mark.parametrize(
+    ("possible", "name", "expected", "note"),
+    [
+        ({"size": lambda x: x <= 99}, "size", IntDistribution(4, 99, log=True), "size is searched in 4..99 of 4..256"),
+        ({"size": lambda x: x >= 9}, "size", IntDistribution(9, 256, log=True), "size is searched in 9..256 of 4..256"),
+        (
+            {"size": lambda x: 9 <= x <= 99},
+            "size",
+            IntDistribution(9, 99, log=True),
+            "size is searched in 9..99 of 4..256",
+        ),
+        (
+            {"blocks": lambda x: x < 13},
+            "blocks",
+            IntDistribution(2, 11, step=3),
+            "blocks is searched in 2..11 of 2..20",
+        ),
+        (
+            {"place": lambda x: x != "nowhere"},
+            "place",
+            CategoricalDistribution(["here", "there"]),
+            "place is searched in here, there of here, there, nowhere",
+        ),
+    ],
+)
+def test_what_is_impossible_is_cut_off_with_a_note(possible: Any, name: str, expected: Any, note: str) -> None:
+    found = fitted(refusing(**possible))
+    assert found.space.distributions[name] == expected
+    assert {**found.space.distributions, name: SPACE.distributions[name]} == SPACE.distributions
+    (line,) = found.notes
+    assert line.startswith(f"{note}: {name} is ")
+
+
+def test_a_range_of_fractions_ends_just_below_what_is_impossible() -> None:
+    high = fitted(refusing(rate=lambda x: x < 0.8)).space.distributions["rate"].high  # type: ignore[attr-defined]
+    assert high == pytest.approx(0.8, abs=1e-3)
+    assert high < 0.8
+
+
+def test_what_was_asked_for_is_never_changed() -> None:
+    def refusal(params: Mapping[str, Any], thoroughly: bool) -> str:
+        return "size is 256" if params["size"] > 99 else "no such place" if params["place"] == "nowhere" else ""
+
+    found = fitted(refusal, {"size", "place"})
+    assert found.space.distributions == SPACE.distributions
+    assert found.problems == (("size", "size is 256"), ("place", "nowhere is not possible here: no such place"))
+    assert found.notes == ()
+
+
+def test_a_default_that_is_impossible_moves_as_little_as_it_must() -> None:
+    found = fitted(refusing(size=lambda x: x <= 20))
+    assert found.space.default == {**SPACE.default, "size": 20}
+    assert found.space.distributions["size"] == IntDistribution(4, 20, log=True)
+
+
+def test_a_default_that_was_asked_for_is_a_problem() -> None:
+    found = fitted(refusing(size=lambda x: x <= 99), {"size"}, size=100)
+    assert found.reason == "size is 100"
+    assert found.problems == (("size", "size is 100"),)
+
+
+def test_nothing_is_left_where_no_parameter_helps() -> None:
+    found = fitted(lambda params, thoroughly: "no such module")
+    assert (found.reason, found.notes, found.problems) == ("no such module", (), ())
+
+
+def test_words_are_tried_thoroughly_and_numbers_are_not() -> None:
+    tried = []
+    fitted(lambda params, thoroughly: tried.append((params, thoroughly)) or "")
+    assert {params["place"] for params, thoroughly in tried if thoroughly} == {"here", "there", "nowhere"}
+    assert {params["size"] for params, thoroughly in tried if not thoroughly} == {4, 64, 256}
+
+
+def tiny() -> PreTrainedConfig:
+    return BertConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=8, num_attention_heads=4, vocab_size=100)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_can_be_made_small_with_all_its_modules(name: str) -> None:
+    made = miniature(config_of(name), AUTO, "classification", name, 3, "nf4")
+    assert made is not None
+    logits = made.model(input_ids=torch.tensor([[5, 6, 7, special_ids(made.model.config)["eos_token"]]])).logits
+    assert logits.shape == (1, 3)
+
+
+def test_a_large_architecture_becomes_small_in_every_direction() -> None:
+    before = LARGE.to_dict()
+    small = next(shrunk(LARGE))
+    assert LARGE.to_dict() == before
+    assert (small.hidden_size, small.intermediate_size, small.num_hidden_layers, small.vocab_size) == (128, 448, 2, 512)
+    assert small.num_attention_heads % small.num_key_value_heads == 0
+    assert small.num_attention_heads // small.num_key_value_heads == 4
+    assert len({small.bos_token_id, *small.eos_token_id}) == 3
+    assert max(small.bos_token_id, *small.eos_token_id) < 512
+
+
+def test_few_layers_keep_their_widths_and_one_of_every_kind() -> None:
+    config = config_of("gemma3")
+    kinds = ["sliding_attention"] * 5 + ["full_attention"]
+    config.update({"num_hidden_layers": 6, "layer_types": kinds})
+    few = next(shallow(config, (2,)))
+    assert (few.num_hidden_layers, few.layer_types) == (2, ["sliding_attention", "full_attention"])
+    assert few.hidden_size == config.hidden_size
+
+
+def test_a_skeleton_holds_no_weights_and_a_miniature_is_quantized() -> None:
+    bare = skeleton(LARGE, AUTO, "classification", "x", 2, "nf4")
+    assert {tensor.device.type for tensor in bare.model.parameters()} == {"meta"}
+    assert bare.parameters() == 7_504_924_672
+    small = miniature(LARGE, AUTO, "classification", "x", 2, "nf4")
+    assert small is not None
+    assert small.model.dtype == torch.bfloat16
+    assert {tensor.dtype for tensor in small.shared_tensors()} >= {torch.uint8, torch.bfloat16}
+
+
+@pytest.fixture(scope="module")
+def small() -> SharedBackbone:
+    made = miniature(tiny(), AUTO, "classification", "x", 3, "nf4")
+    assert made is not None
+    return made
+
+
+def probe_head(small: SharedBackbone) -> Attached:
+    return attach(methods.get("linear_probe"), {}, small)
+
+
+def write_backbone(small: SharedBackbone) -> Callable[[int, int], None]:
+    return lambda step, total: next(small.shared_tensors()).view(-1)[:1].add_(1)
+
+
+def misread(attached: Attached) -> None:
+    with torch.no_grad():
+        attached.groups[0].parameters[0].add_(1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda a, b: replace(a, on_step=lambda step, total: 1 / 0), "training it fails: ZeroDivisionError: "),
+        (
+            lambda a, b: replace(a, on_step=lambda step, total: a.groups[0].parameters[0].data.fill_(torch.nan)),
+            "is nan",
+        ),
+        (lambda a, b: replace(a, penalty=lambda: torch.tensor(torch.inf)), "the loss is inf"),
+        (lambda a, b: replace(a, on_step=write_backbone(b)), "it writes into the shared backbone"),
+        (lambda a, b: replace(a, save=lambda folder: None), "is not an adapter"),
+        (
+            lambda a, b: replace(a, save=lambda folder: (misread(a), a.save(folder))),
+            "what is saved and loaded gives other results",
+        ),
+    ],
+    ids=["raises", "diverges", "infinite", "writes", "saves-nothing", "saves-other"],
+)
+def test_a_rehearsal_finds_what_goes_wrong(small: SharedBackbone, spoil: Any, reason: str) -> None:
+    spec, attached = methods.get("linear_probe"), probe_head(small)
+    rehearse(spec, attached, small, CLASSIFICATION)
+    spoiled = spoil(probe_head(small), small)
+    with pytest.raises(MethodError, match=reason):
+        rehearse(spec, spoiled, small, CLASSIFICATION)
+
+
+def test_a_rehearsal_finds_what_does_not_train(small: SharedBackbone) -> None:
+    spec, attached = methods.get("linear_probe"), probe_head(small)
+    attached.module.register_parameter("idle", torch.nn.Parameter(torch.ones(1)))
+    with pytest.raises(MethodError, match=r"^1 of \d+ parameters get no gradient, \['idle'\] among them$"):
+        rehearse(spec, attached, small, CLASSIFICATION)
+
+
+def test_a_rehearsal_finds_a_merge_that_is_none(small: SharedBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = methods.get("linear_probe")
+    load = methods.load_adapter
+
+    def spoiled(*arguments: Any) -> Attached:
+        back = load(*arguments)
+        return replace(back, merge=lambda: small.view(5))
+
+    monkeypatch.setattr(methods, "load_adapter", spoiled)
+    with pytest.raises(MethodError, match="merged, it gives other results"):
+        rehearse(spec, probe_head(small), small, CLASSIFICATION)
+
+
+def test_a_rehearsal_leaves_random_numbers_alone(small: SharedBackbone) -> None:
+    before = torch.get_rng_state()
+    rehearse(methods.get("linear_probe"), probe_head(small), small, CLASSIFICATION)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_encoder_reads_ahead_and_a_decoder_does_not() -> None:
+    for name, expected in (("bert", True), ("llama", False), ("bart", False)):
+        made = miniature(config_of(name), "AutoModelForCausalLM", "causal-lm", name, 0, "none")
+        assert made is not None
+        assert reads_ahead(made) is expected, name
+
+
+@pytest.mark.parametrize("method", ["lora", "adapter", "ia3", "prompt"])
+def test_few_layers_tell_what_all_would_train(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+    for seconds in (_probe.SECONDS, 0.0):
+        monkeypatch.setattr(_probe, "SECONDS", seconds)
+        probe = Probe(tiny(), CLASSIFICATION, name="x", labels=3, quantization="nf4")
+        counted.append(try_method(probe, method)[0].trainable)
+    assert counted[0] == counted[1] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "params", "expected"),
+    [
+        ("linear_probe", {}, (1.0, 1.1)),  # forward alone, and a little for the head
+        ("last_layers", {"fraction": 0.25}, (1.25, 1.6)),
+        ("last_layers", {"fraction": 0.75}, (1.75, 2.2)),
+        ("lora", {}, (2.0, 2.1)),
+        ("prompt", {}, (2.0, 2.1)),  # before the first block, so back through all
+        ("full", {}, (2.9, 3.0)),
+    ],
+)
+def test_a_step_costs_what_passes_through_the_backbone(
+    method: str, params: dict[str, Any], expected: tuple[float, float]
+) -> None:
+    config = BertConfig(hidden_size=64, num_hidden_layers=4, num_attention_heads=4, intermediate_size=128)
+    probe = Probe(config, CLASSIFICATION, name="small", labels=3, quantization="nf4")
+    found = probe.capability(method, {**search_spaces.get(method).default, **params})
+    assert expected[0] <= found.passes <= expected[1]
+
+
+def test_every_method_is_counted_without_numbers_as_with_them() -> None:
+    config = config_of("bert")  # as small as its miniature
+    config.vocab_size = 512
+    probe = Probe(config, CLASSIFICATION, name="x", labels=3, quantization="nf4")
+    small = miniature(config, AUTO, "classification", "x", 3, "nf4")
+    assert small is not None
+    small.context = replace(small.context, text=stand_in(config, 3, 20), sources=("source",))
+    for name in catalogue()[0]:
+        found, params = try_method(probe, name)
+        if found.available:
+            real = attach(methods.get(name), params, small)
+            count = sum(parameter.numel() for parameter in real.trainable().values())
+            assert (found.trainable, found.mergeable) == (count, real.merge is not None), name
+
+
+def test_what_is_too_large_for_the_miniature_alone_is_not_refused() -> None:
+    probe = Probe(LARGE, CLASSIFICATION, name="x", labels=2, quantization="nf4")
+    default = search_spaces.get("lora").default
+    found = probe.capability("lora", {**default, "rank": 256, "targets": "attention_qv"})
+    assert (found.available, found.reason) == (True, "")
+    assert found.trainable == 32 * 256 * (2 * 4096 + 4096 + 1024) + 2 * 4096
+
+
+def test_a_method_that_computes_with_weights_is_not_counted_where_they_are_large() -> None:
+    probe = Probe(LARGE, CLASSIFICATION, name="x", labels=2, quantization="nf4")
+    found, _ = try_method(probe, "peft:frod")
+    assert (found.available, found.trainable, found.percent) == (True, None, None)
+
+
+def test_made_up_words_keep_to_the_vocabulary() -> None:
+    config = config_of("roberta")
+    words = stand_in(config, 3, 20)
+    assert (words.labels, words.max_length) == (("a", "b", "c"), 20)
+    ids = words.tokenizer("Is it so? Ja, natürlich!")["input_ids"]
+    assert 0 <= min(ids) <= max(ids) < config.vocab_size
+    assert (words.tokenizer.pad_token_id, words.tokenizer.eos_token_id) == (1, 2)
+    assert len(set(special_ids(config).values())) == 4
+    assert [label for _, label in words.examples(4)] == [0, 1, 2, 0]
+
+
+def test_the_matrix_needs_a_configuration_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny().save_pretrained(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
+    found = view.capabilities(str(tmp_path), "nf4", "classification", ["lora", "compose:lora+prefix", "peft:xlora"])
+    rows = {row["name"]: row for row in map(view.method_row, found)}
+    assert {name: row["available"] for name, row in rows.items()} == {
+        "lora": True,
+        "compose:lora+prefix": True,
+        "peft:xlora": False,
+    }
+    assert rows["lora"]["trainable"] > 0
+    assert rows["compose:lora+prefix"]["trainable"] > rows["lora"]["trainable"]
+    assert set(rows["lora"]) == {"name", "category", "available", "reason", "trainable", "percent", "mergeable"}
+    json.dumps(rows)
+
+
+def test_the_matrix_fits_a_terminal_of_eighty_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny().save_pretrained(tmp_path)
+    names = ["lora", "linear_probe", "adapter", "peft:xlora", "peft:poly", "compose:houlsby=adapter+parallel=adapter"]
+    for backbone in ("", str(tmp_path)):
+        found = view.capabilities(backbone, "nf4", "classification", names)
+        monkeypatch.setattr(view.console, "_width", 80)
+        view.print_catalogue(found, bool(backbone))
+        lines = capsys.readouterr().out.splitlines()
+        assert max(len(line) for line in lines if "--backbone" not in line) <= 80  # that one is to be typed
+        for name in names:
+            assert any(name in line for line in lines)
+        headings = [line.strip() for line in lines if line.strip() in ("selective", "additive", "left out")]
+        assert headings == ["selective", "additive", "left out"]
+
+
+@pytest.mark.parametrize(
+    ("names", "lines"),
+    [
+        (["lorra"], ["--method: lorra: unknown method; did you mean lora?"]),
+        (["peft:bofd"], ["--method: peft:bofd: unknown method; did you mean peft:boft?"]),
+    ],
+)
+def test_unknown_methods_are_one_line_each(names: list[str], lines: list[str]) -> None:
+    with pytest.raises(InputError) as raised:
+        view.capabilities("", "nf4", "classification", names)
+    assert raised.value.lines() == lines
+
+
+def test_an_unknown_architecture_or_an_empty_folder_is_one_line(tmp_path: Path) -> None:
+    odd, empty = tmp_path / "odd", tmp_path / "empty"
+    odd.mkdir()
+    empty.mkdir()
+    (odd / "config.json").write_text('{"model_type": "no-such-kind"}')
+    for place, reason in ((odd, "cannot be used: "), (empty, "has no config.json")):
+        with pytest.raises(InputError) as raised:
+            architecture(BackboneConfig(model=str(place)), tmp_path)
+        (line,) = raised.value.lines()
+        assert reason in line
+
+
+def test_the_catalogue_names_every_method_and_every_type_that_is_none() -> None:
+    there, refused = catalogue()
+    assert set(methods.names()) <= set(there)
+    assert len(there) >= 40
+    assert not set(there) & set(refused)
+    assert all(reason and "\n" not in reason for reason in refused.values())

@@ -1,0 +1,250 @@
+"""What a plan says of a checkpoint is what a lane will find there."""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+import methods
+import search_spaces
+from methods.base.spec import MethodError, TaskText
+from orchestrator.backbone.checkpoint import write
+from orchestrator.backbone.shared import load
+from orchestrator.cli.output.methods import capabilities, method_row
+from orchestrator.cli.output.plan import plan_json
+from orchestrator.common.errors import InputError
+from orchestrator.config import SweepConfig
+from orchestrator.planning.plan import SweepPlan, make_plan
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+SIZES |= {"vocab_size": 60, "max_position_embeddings": 96, "pad_token_id": 0}
+CLASSES = ("bad", "fine", "good")
+CLASSIFICATION = {"type": "classification", "text": "text", "label": "label", "data": "rows.csv"}
+CAUSAL = {"type": "causal-lm", "prompt": "{text}:", "completion": " {label}", "data": "rows.csv"}
+
+Planner = Callable[..., SweepPlan]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two checkpoints and rows."""
+    place = tmp_path_factory.mktemp("plan")
+    rows = [f"text number {row},{CLASSES[row % 3]}" for row in range(60)]
+    (place / "rows.csv").write_text("\n".join(["text,label", *rows]))
+    torch.manual_seed(0)
+    BertModel(BertConfig(**SIZES)).save_pretrained(place / "encoder")
+    LlamaForCausalLM(LlamaConfig(**SIZES)).save_pretrained(place / "decoder")
+    for name in ("encoder", "decoder"):
+        words = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1}, unk_token="[UNK]"))
+        PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]").save_pretrained(place / name)
+    return place
+
+
+@pytest.fixture(scope="module")
+def planned(folder: Path) -> Planner:
+    def make(model: str, task: dict[str, Any], **changes: Any) -> SweepPlan:
+        values = {"backbone": {"model": model}, "tasks": {"mail": task}, "budget": {"trials": 2}}
+        values |= {"training": {"max_length": 64}, **changes}
+        return make_plan(SweepConfig.model_validate(values, context={"base": folder}))
+
+    return make
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "task", "labels"),
+    [("encoder", CLASSIFICATION, 3), ("decoder", CLASSIFICATION, 3), ("decoder", CAUSAL, 0)],
+)
+def test_counts_equal_what_a_real_attachment_trains(
+    planned: Planner, tmp_path: Path, model: str, task: dict[str, Any], labels: int
+) -> None:
+    plan = planned(model, task, training={"max_length": 48})
+    kind = plan.tasks["mail"].type
+    write(plan.source, kind.auto_class, "nf4", True, tmp_path / "frozen.safetensors")
+    write(plan.source, kind.auto_class, "none", True, tmp_path / "original.safetensors")
+    shared = load(
+        tmp_path / "frozen.safetensors",
+        kind.name,
+        name=model,
+        dtype=torch.float32,
+        labels=labels,
+        original=tmp_path / "original.safetensors",
+    )
+    assert plan.parameters == shared.parameters()
+    words = TaskText(
+        tokenizer=plan.tokenizer, labels=CLASSES[:labels], max_length=48, examples=lambda count: [([5, 6], 0)] * count
+    )
+    context = replace(shared.context, text=words)
+    for one in plan.tasks["mail"].methods:
+        spec = methods.get(one.method)
+        space = one.space or search_spaces.get(one.method)
+        params = spec.params_type.from_dict(space.default)
+        if not one.available:
+            with pytest.raises(MethodError, match=re.escape(one.reason) if kind.name in spec.tasks else None):
+                spec.attach(shared.view(0), params, context)
+            continue
+        attached = spec.attach(shared.view(0), params, context)
+        count = sum(parameter.numel() for parameter in attached.trainable().values())
+        assert (one.trainable, one.percent) == (count, pytest.approx(100 * count / shared.parameters())), one.method
+        assert one.mergeable == (attached.merge is not None)
+    assert {one.method for one in plan.tasks["mail"].methods} == set(methods.names())
+
+
+def test_a_plan_reads_no_weights(planned: Planner, folder: Path) -> None:
+    checkpoint = folder / "torso"
+    shutil.copytree(folder / "encoder", checkpoint)
+    (checkpoint / "model.safetensors").write_bytes(b"none")
+    plan = planned("torso", CLASSIFICATION, methods=["lora"])
+    assert plan.parameters == BertModel.from_pretrained(folder / "encoder").num_parameters()
+
+
+def test_a_method_that_cannot_train_the_task_is_left_out_with_its_reason(planned: Planner) -> None:
+    plan = planned("decoder", CAUSAL, methods=["linear_probe", "lora"])
+    probe, lora = plan.tasks["mail"].methods
+    assert (probe.available, probe.reason, probe.trainable) == (False, "cannot train causal-lm tasks", 0)
+    assert lora.available
+    assert plan.tasks["mail"].available == ("lora",)
+    assert [study.study for study in plan.studies] == ["mail/lora"]
+
+
+def test_no_method_left_is_an_input_error_with_every_reason(planned: Planner) -> None:
+    with pytest.raises(InputError) as raised:
+        planned("decoder", CAUSAL, methods=["linear_probe"])
+    assert raised.value.lines() == [
+        "tasks.mail: methods.linear_probe: cannot train causal-lm tasks",
+        "no method that was asked for can train this task",
+    ]
+
+
+def test_what_was_asked_for_and_cannot_be_is_one_line_each(planned: Planner) -> None:
+    space = {
+        "adapter": {"batch_size": {"value": 0}},
+        "prompt": {"tokens": {"low": 4, "high": 90}},
+        "lora": {"rank": {"choices": [4, 0]}},
+    }
+    with pytest.raises(InputError) as raised:
+        planned(
+            "encoder",
+            CLASSIFICATION,
+            methods=["lora", "adapter", "prompt"],
+            search_space=space,
+            training={"max_length": 32},
+        )
+    adapter, lora, prompt = sorted(raised.value.lines())
+    assert adapter == "sweep: search_space.adapter.batch_size: batch_size is 0; it must be at least 1"
+    assert lora == "sweep: search_space.lora.rank: rank is 0; it must be at least 1"
+    assert prompt.startswith("sweep: search_space.prompt.tokens: tokens is 90; beside rows of up to 32 tokens")
+
+
+def test_what_nobody_asked_for_and_cannot_be_is_cut_off_and_noted(planned: Planner) -> None:
+    plan = planned("encoder", CLASSIFICATION, methods=["prompt"], training={"max_length": 32})
+    (prompt,) = plan.tasks["mail"].methods
+    (study,) = plan.studies
+    assert study.space.distributions["tokens"].high == 64  # type: ignore[attr-defined]
+    (note,) = prompt.notes
+    assert note.startswith("tokens is searched in 4..64 of 4..100: tokens is 100;")
+
+
+def test_overrides_reach_the_studies_and_the_probe(planned: Planner) -> None:
+    ranks = [planned("encoder", CLASSIFICATION, methods=["lora"], search_space=_rank(rank)) for rank in (2, 4)]
+    for plan, rank in zip(ranks, (2, 4), strict=True):
+        (study,) = plan.studies
+        assert study.space.default["rank"] == rank
+        assert study.space.distributions["rank"].choices == (rank,)  # type: ignore[attr-defined]
+    small, large = (plan.tasks["mail"].methods[0].trainable for plan in ranks)
+    head = 3 * 32 + 3 + 32 * 32 + 32  # classifier and pooler
+    assert (large - head) == 2 * (small - head)
+
+
+def _rank(rank: int) -> dict[str, Any]:
+    return {"lora": {"rank": {"value": rank}}}
+
+
+@pytest.mark.slow
+def test_studies_take_turns_by_method_and_know_their_direction(planned: Planner) -> None:
+    tasks = {"mail": CLASSIFICATION, "talk": CAUSAL, "exact": {**CAUSAL, "metric": "exact_match"}}
+    plan = planned("decoder", {}, tasks=tasks, methods=["lora", "linear_probe"])
+    found = [(study.study, study.higher_is_better) for study in plan.studies]
+    lora = [("mail/lora", True), ("talk/lora", False), ("exact/lora", True)]
+    assert found == [*lora, ("mail/linear_probe", True)]
+
+
+@pytest.mark.slow
+def test_original_weights_are_needed_only_by_methods_that_take_part(planned: Planner) -> None:
+    assert not planned("encoder", CLASSIFICATION, methods=["lora", "linear_probe"]).needs_original
+    assert planned("encoder", CLASSIFICATION, methods=["lora", "full"]).needs_original
+
+
+def test_rungs_follow_the_configuration(planned: Planner) -> None:
+    plan = planned(
+        "encoder",
+        CLASSIFICATION,
+        methods=["linear_probe"],
+        training={"max_steps": 90, "max_length": 64},
+        search={"first_rung": 0.1, "reduction_factor": 3},
+    )
+    assert plan.rungs == (9, 27, 90)  # 81 is too near the end
+
+
+def test_the_plan_for_machines_is_json_with_what_was_decided(planned: Planner) -> None:
+    plan = planned("decoder", CAUSAL, methods=["lora", "linear_probe"])
+    told = plan_json(plan)
+    assert told["backbone"]["parameters"] == plan.parameters
+    assert [(row["name"], row["available"]) for row in told["tasks"]["mail"]["methods"]] == [
+        ("lora", True),
+        ("linear_probe", False),
+    ]
+    assert sum(told["tasks"]["mail"]["rows"].values()) == 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "kind"), [(CLASSIFICATION, "classification"), (CAUSAL, "causal-lm")])
+def test_the_list_of_methods_counts_as_a_plan_does(
+    planned: Planner, folder: Path, task: dict[str, Any], kind: str
+) -> None:
+    names = ["lora", "linear_probe", "prompt", "hard_prompt", "multitask_prompt", "bitfit"]
+    few = {**task, "where": {"label": {"matches": "bad|good"}}}
+    plan = planned("decoder", few, methods=names, training={"max_length": 48})
+    rows = {row["name"]: row for row in map(method_row, capabilities(str(folder / "decoder"), "nf4", kind, names))}
+    for one in plan.tasks["mail"].methods:
+        row = rows[one.method]
+        if one.reason.endswith("name them in the task's source_tasks"):  # the list knows of no task that names none
+            assert row["available"]
+            continue
+        assert (row["available"], row["trainable"], row["reason"]) == (one.available, one.trainable, one.reason)
+
+
+@pytest.mark.slow
+def test_rows_longer_than_the_backbone_takes_are_refused(planned: Planner) -> None:
+    with pytest.raises(InputError, match=r"training\.max_length: is 97; the backbone takes 96 tokens at most"):
+        planned("encoder", CLASSIFICATION, training={"max_length": 97})
+    plan = planned("encoder", CLASSIFICATION, training={"max_steps": 10})
+    assert plan.config.training.max_length == 96, "a default gives way"
+
+
+def test_a_checkpoint_without_a_tokenizer_or_of_an_unknown_kind_is_one_line(planned: Planner, folder: Path) -> None:
+    bare, odd = folder / "bare", folder / "odd"
+    for place in (bare, odd):
+        shutil.copytree(folder / "encoder", place, ignore=shutil.ignore_patterns("tokenizer*", "special*"))
+    config = (odd / "config.json").read_text()
+    (odd / "config.json").write_text(config.replace('"model_type": "bert"', '"model_type": "no-such-kind"'))
+    for place in (bare, odd):
+        with pytest.raises(InputError) as caught:
+            planned(place.name, CLASSIFICATION)
+        assert len(caught.value.lines()) == 1
+        assert "cannot be used" in caught.value.lines()[0]

@@ -1,0 +1,74 @@
+"""A sweep over a method from outside and compositions with it: trained in lanes, registered, and loaded elsewhere."""
+
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from orchestrator.config import load_config
+from orchestrator.lanes.cluster import Cluster
+from orchestrator.planning.plan import make_plan
+from orchestrator.sweep.runner import Outcome, new_sweep_name, run_sweep
+from orchestrator.tracking.verify import verify
+
+from ..small_sweep import NOISE, ends, events, optuna_states, write_sweep
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "my_method.py"
+COMPOSITION = "compose:mine=my_method+adapter"
+pytestmark = [pytest.mark.ray, pytest.mark.slow, *(pytest.mark.filterwarnings(one) for one in NOISE)]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    folder = tmp_path_factory.mktemp("plugin")
+    shutil.copy(EXAMPLE, folder)
+    switch = {"choices": [True, False]}
+    changes: dict[str, Any] = {
+        "plugins": ["my_method.py"],
+        "methods": ["my_method", COMPOSITION],
+        "search_space": {COMPOSITION: {"layer_0": switch, "adapter.bottleneck": {"choices": [2, 4]}}},
+        "budget": {"trials": 5},
+        "storage": f"file://{folder / 'sweeps'}",
+    }
+    plan = make_plan(load_config(write_sweep(folder, **changes)))
+    sweep = new_sweep_name(plan.config.name)
+    with Cluster() as cluster:
+        return folder, run_sweep(plan, sweep=sweep, cluster=cluster, watch=lambda _: None, stop=threading.Event())
+
+
+def test_lanes_know_the_plugin_and_every_trial_comes_to_a_result(swept: tuple[Path, Outcome]) -> None:
+    folder, outcome = swept
+    found = events(outcome.folder / "journal.jsonl")
+    ended = ends(found)
+    assert len(ended) == 5
+    assert set(ended.values()) <= {"complete", "pruned"}
+    assert {trial.split("/")[1] for trial in ended} == {"my_method", COMPOSITION}
+    assert set(optuna_states(outcome.folder)) == set(ended)
+    configured = next(event["config"] for event in found if event["event"] == "sweep")
+    assert configured["plugins"] == [str(folder / "my_method.py")]
+
+
+def test_checkpoints_lie_where_any_storage_can_keep_them(swept: tuple[Path, Outcome]) -> None:
+    _, outcome = swept
+    kept = {path.name for path in (outcome.folder / "checkpoints" / "mail").iterdir()}
+    assert kept == {"my_method", "compose.mine~my_method-adapter"}
+
+
+def test_what_was_registered_loads_in_a_fresh_process(swept: tuple[Path, Outcome]) -> None:
+    folder, _ = swept
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    found = verify("mail@champion", uri)
+    assert found.ok
+    assert found.rows > 0
+
+
+def test_the_model_carries_the_plugin_as_code(swept: tuple[Path, Outcome]) -> None:
+    folder, _ = swept
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    model = Path(mlflow.artifacts.download_artifacts("models:/mail@champion", dst_path=str(folder / "model")))
+    assert (model / "code" / "method_plugins" / "my_method.py").read_text() == EXAMPLE.read_text()
+    assert not list((model / "artifacts").rglob("*.py"))

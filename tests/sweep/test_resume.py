@@ -1,0 +1,208 @@
+"""How a sweep is taken up again: found, held, planned as it was, or refused in one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from orchestrator import cli
+from orchestrator.backbone.publish import PreparedBackbone
+from orchestrator.backbone.store import Published, backbone_digest
+from orchestrator.cli.output.resume import summary
+from orchestrator.cli.output.run import how_to_go_on
+from orchestrator.common.errors import InputError
+from orchestrator.config import load_config
+from orchestrator.planning.plan import SweepPlan, make_plan
+from orchestrator.sweep.manifest import changed_versions, departures, describe, driver, identity
+from orchestrator.sweep.resume import resumed_plan, taken_up
+from orchestrator.sweep.saved_state import Past
+from orchestrator.tracking.journal import Journal
+from orchestrator.tracking.sweep_folder import held
+
+from ..small_plan import small_plan
+from ..small_sweep import write_sweep
+
+NAME = "tiny-20260101-120000"
+
+
+def begun(folder: Path, **changes: Any) -> SweepPlan:
+    """A sweep's folder with a journal whose sweep began there, and the plan that it began with."""
+    plan = make_plan(load_config(write_sweep(folder, **changes)))
+    tell(folder, plan)
+    return plan
+
+
+def told(folder: Path, *events: dict[str, Any]) -> SweepPlan:
+    """The same without a checkpoint or rows, and with what happened then: enough for who only reads."""
+    plan = small_plan(["lora", "ia3"], storage=str(folder / "sweeps"))
+    tell(folder, plan, *events)
+    return plan
+
+
+def tell(folder: Path, plan: SweepPlan, *events: dict[str, Any]) -> None:
+    digest = backbone_digest(plan.source, "AutoModelForSequenceClassification", "nf4", True)
+    backbones = {"mail": PreparedBackbone(Published(digest, 1000, 1000, fresh=True), None, "checksum")}
+    journal = Journal(folder / "sweeps" / NAME / "journal.jsonl")
+    journal.append("sweep", **describe(plan, NAME, backbones), **driver(0.0))
+    for event in events:
+        journal.append(**event)
+
+
+def past_of(folder: Path, reference: str = NAME) -> Past:
+    with taken_up(reference, str(folder / "sweeps")) as past:
+        return past
+
+
+def lines(folder: Path, reference: str = NAME, file: Path | None = None) -> str:
+    """What is said by who refuses."""
+    with pytest.raises(InputError) as refused, taken_up(reference, str(folder / "sweeps")) as past:
+        resumed_plan(past, file)
+    return "\n".join(refused.value.lines())
+
+
+def test_the_plan_is_made_again_from_the_journal_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = begun(tmp_path, methods=["lora", "linear_probe"], search_space={"lora": {"rank": {"choices": [2, 4]}}})
+    (tmp_path / "sweep.yaml").unlink()
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(elsewhere)
+    plan = resumed_plan(past_of(tmp_path))
+    assert plan.config.resolved() == before.config.resolved()
+    assert plan.rungs == before.rungs
+    assert [one.study for one in plan.studies] == [one.study for one in before.studies]
+    assert plan.studies[0].space == before.studies[0].space
+
+
+def test_places_that_were_relative_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    begun(tmp_path, storage="sweeps", mlflow={"tracking_uri": "sqlite:///mlflow.db"})
+    here = resumed_plan(past_of(tmp_path)).config
+    assert (here.storage, here.mlflow.tracking_uri) == ("sweeps", "sqlite:///mlflow.db")
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(elsewhere)
+    there = resumed_plan(past_of(tmp_path)).config
+    assert there.storage == str(tmp_path / "sweeps")
+    assert (there.mlflow.tracking_uri, there.mlflow.registry_uri) == (f"sqlite:///{tmp_path / 'mlflow.db'}", None)
+
+
+def test_other_rows_are_refused(tmp_path: Path) -> None:
+    begun(tmp_path)
+    rows = tmp_path / "rows.csv"
+    rows.write_text(rows.read_text().replace("late", "soon"))
+    assert "data.mail: the rows are not those that the sweep began with" in lines(tmp_path)
+
+
+def test_another_checkpoint_is_refused(tmp_path: Path) -> None:
+    begun(tmp_path)
+    weights = tmp_path / "checkpoint" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert "backbone.mail: the checkpoint is not the one that the sweep began with" in lines(tmp_path)
+
+
+def test_what_would_be_searched_otherwise_is_told_apart() -> None:
+    plan = small_plan(["lora", "ia3"])
+    assert departures(identity(plan), identity(plan)) == []
+    narrower = small_plan(["lora", "ia3"], search_space={"lora": {"rank": {"choices": [2]}}})
+    fewer = small_plan(["lora"])
+    later = replace(plan, rungs=(10, 40))
+    found = [[one.where for one in departures(identity(plan), identity(other))] for other in (narrower, fewer, later)]
+    assert found == [["spaces.mail/lora"], ["spaces.mail/ia3"], ["rungs.steps"]]
+
+
+def test_passwords_come_from_the_users_own_file(tmp_path: Path) -> None:
+    uri = "postgresql://me:hunter2@host/db"
+    begun(tmp_path, mlflow={"tracking_uri": uri})
+    assert "hunter2" not in (tmp_path / "sweeps" / NAME / "journal.jsonl").read_text()
+    assert "add --config SWEEP.yaml" in lines(tmp_path)
+    plan = resumed_plan(past_of(tmp_path), tmp_path / "sweep.yaml")
+    assert plan.config.mlflow.tracking_uri == uri
+    changed = write_sweep(tmp_path, budget={"trials": 7}, mlflow={"tracking_uri": uri})
+    assert lines(tmp_path, file=changed).startswith(f"{changed}: budget: is not what the sweep began with")
+
+
+def test_what_was_stopped_before_it_began_has_nothing_to_resume(tmp_path: Path) -> None:
+    Journal(tmp_path / "sweeps" / NAME / "journal.jsonl").append("close", reason="interrupted", message="")
+    assert "nothing to resume" in lines(tmp_path)
+
+
+def test_a_torn_last_line_never_happened(tmp_path: Path) -> None:
+    told(tmp_path, {"event": "trial", "trial": "mail/lora/0"})
+    with (tmp_path / "sweeps" / NAME / "journal.jsonl").open("a") as file:
+        file.write('{"event": "end", "tri')
+    assert (past_of(tmp_path).trials_left, past_of(tmp_path).trials_done) == (1, 0)
+
+
+def test_the_beginning_of_a_name_is_enough_where_one_has_it(tmp_path: Path) -> None:
+    told(tmp_path)
+    assert past_of(tmp_path, "tiny").sweep == NAME
+    Journal(tmp_path / "sweeps" / "tiny-2" / "journal.jsonl")
+    assert lines(tmp_path, "tiny") == f"tiny: several sweeps begin so: tiny-2, {NAME}"
+    assert past_of(tmp_path, "tiny-202").sweep == NAME
+    assert "there is no sweep of that name" in lines(tmp_path, "")
+
+
+def test_a_sweep_is_held_by_one_driver_until_that_dies(tmp_path: Path) -> None:
+    told(tmp_path)
+    folder = tmp_path / "sweeps" / NAME
+    code = (
+        "import sys, pathlib; from orchestrator.tracking.sweep_folder import held\n"
+        "with held(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code, str(folder)], **pipes) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"held\n"
+        said = lines(tmp_path)
+        assert said.startswith(f"{NAME}: is still running (process ")
+        other.kill()
+    with held(folder):
+        pass
+    past_of(tmp_path)
+
+
+def test_what_is_said_when_it_goes_on(tmp_path: Path) -> None:
+    trial = {"event": "trial", "trial": "mail/lora/0"}
+    plan = told(tmp_path, trial, trial, trial, {"event": "end", "trial": "mail/lora/0"})
+    assert summary(past_of(tmp_path), plan) == "resumed: 1 of 10 trials were done, 2 go on from their checkpoints"
+    assert changed_versions(past_of(tmp_path).description["versions"]) == {}
+    assert changed_versions({**past_of(tmp_path).description["versions"], "peft": "0.0.1"})["peft"][0] == "0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("events", "resumable"),
+    [
+        ([], True),
+        ([{"event": "close", "reason": "failed"}], True),
+        ([{"event": "searched", "reason": "budget"}], False),  # no trial came to a result, and none will
+        ([{"event": "rung", "value": 0.5}, {"event": "searched", "reason": "budget"}], True),
+        ([{"event": "registered", "task": "mail"}, {"event": "close", "reason": "finished"}], False),
+    ],
+)
+def test_the_line_that_resumes_is_shown_where_it_helps(
+    tmp_path: Path, events: list[dict[str, Any]], resumable: bool
+) -> None:
+    plan = told(tmp_path, *events)
+    folder = tmp_path / "sweeps" / NAME
+    said = how_to_go_on(folder, plan.config)
+    assert said.endswith(f" resume {folder}") == resumable
+    assert bool(said) == resumable
+
+
+def test_a_finished_sweep_says_what_to_type_instead(tmp_path: Path) -> None:
+    told(tmp_path, {"event": "registered", "task": "mail"}, {"event": "close", "reason": "finished"})
+    before = (tmp_path / "sweeps" / NAME / "journal.jsonl").read_bytes()
+    said = CliRunner().invoke(cli.app, ["resume", "tiny", "--storage", str(tmp_path / "sweeps")])
+    assert said.exit_code == 0
+    assert f"{NAME} is finished; nothing is left to resume." in said.output
+    assert f" report {tmp_path / 'sweeps' / NAME}" in said.output
+    asked = CliRunner().invoke(cli.app, ["resume", "tiny", "--storage", str(tmp_path / "sweeps"), "--json"])
+    assert json.loads(asked.stdout)["reason"] == "finished"
+    assert (tmp_path / "sweeps" / NAME / "journal.jsonl").read_bytes() == before

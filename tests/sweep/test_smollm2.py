@@ -1,0 +1,41 @@
+"""The second example on its real decoder: three methods, a causal language model, registered and reproduced."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config import load_config
+from orchestrator.lanes.cluster import Cluster
+from orchestrator.planning.plan import make_plan
+from orchestrator.sweep.runner import run_sweep
+from orchestrator.tracking.verify import verify
+
+from ..small_sweep import NOISE, ends, events
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "smollm2.yaml"
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.exhaustive,
+    *(pytest.mark.filterwarnings(one) for one in NOISE),
+]
+
+
+def test_the_decoder_example_registers_a_model_that_reproduces_its_score(tmp_path: Path) -> None:
+    config = load_config(EXAMPLE)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    changes = {"storage": str(tmp_path / "sweeps"), "mlflow": config.mlflow.model_copy(update={"tracking_uri": uri})}
+    plan = make_plan(config.model_copy(update=changes))
+    with Cluster() as cluster:
+        outcome = run_sweep(plan, sweep="smollm2", cluster=cluster, watch=lambda _: None, stop=threading.Event())
+
+    assert set(ends(events(outcome.folder / "journal.jsonl")).values()) == {"complete"}
+    task = outcome.tasks["sentiment"]
+    assert {one.record.key.method for one in task.finalists} == {"lora", "ia3", "prompt"}
+    assert 1 <= task.champion.score < 2, "three words to choose from: an untrained decoder is far above"
+    assert task.champion.score == min(one.score for one in task.tied)
+    assert all("forgetting" in one.facts for one in task.finalists)
+    assert verify("sentiment@champion", uri).ok

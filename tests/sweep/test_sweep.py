@@ -1,0 +1,181 @@
+"""Whole sweeps in a real Ray on this machine: small ones, but nothing in them is replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.common.errors import SweepError
+from orchestrator.config import load_config
+from orchestrator.lanes.cluster import Cluster
+from orchestrator.planning.plan import make_plan
+from orchestrator.sweep.runner import Outcome, Snapshot, new_sweep_name, run_sweep
+
+from ..small_sweep import NOISE, ends, events, journal_of, mlflow_runs, optuna_states, write_sweep
+
+pytestmark = [pytest.mark.ray, *(pytest.mark.filterwarnings(one) for one in NOISE)]
+STATES = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "killed": "FAIL"}
+
+
+@dataclass
+class Story:
+    """A sweep that has ended."""
+
+    folder: Path
+    outcome: Outcome
+    snapshots: list[Snapshot]
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return events(journal_of(self.folder))
+
+    @property
+    def uri(self) -> str:
+        return f"sqlite:///{self.folder / 'mlflow.db'}"
+
+
+def tell(folder: Path, watch: Any = lambda snapshot: None, **changes: Any) -> Story:
+    plan = make_plan(load_config(write_sweep(folder, **changes)))
+    snapshots: list[Snapshot] = []
+
+    def see(snapshot: Snapshot) -> None:
+        snapshots.append(snapshot)
+        watch(snapshot)
+
+    name = new_sweep_name(plan.config.name)
+    with Cluster() as cluster:
+        outcome = run_sweep(plan, sweep=name, cluster=cluster, watch=see, stop=threading.Event())
+    return Story(folder, outcome, snapshots)
+
+
+@pytest.fixture
+def lane_killer() -> Any:
+    """Kills the first lane that is seen training, once."""
+    killed: list[tuple[int, int]] = []
+
+    def watch(snapshot: Snapshot) -> None:
+        training = [(n, status.pid) for n, status in snapshot.lanes.items() if status.working]
+        if training and not killed and snapshot.expected_lanes == len(snapshot.lanes):
+            killed.append(training[0])
+            os.kill(training[0][1], signal.SIGKILL)
+
+    watch.killed = killed  # type: ignore[attr-defined]
+    return watch
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Story:
+    """Nothing happens to it."""
+    return tell(tmp_path_factory.mktemp("whole"), methods=["lora", "linear_probe", "prefix"], budget={"trials": 12})
+
+
+def test_every_trial_ends_once_and_as_in_optuna(whole: Story) -> None:
+    ended = ends(whole.events)
+    assert len(ended) == 12
+    assert optuna_states(whole.outcome.folder) == {trial: STATES[state] for trial, state in ended.items()}
+    assert set(ended.values()) == {"complete", "pruned"}
+    assert {str(r.key): r.state for r in whole.outcome.trials} == ended
+
+
+def test_the_journal_tells_the_story_in_order(whole: Story) -> None:
+    found = whole.events
+    kinds = [event["event"] for event in found]
+    assert (kinds[0], kinds[-1], kinds.count("close")) == ("sweep", "close", 1)
+    assert found[-1]["reason"] == whole.outcome.reason == "finished"
+    assert kinds.index("test") > max(i for i, kind in enumerate(kinds) if kind == "end")
+    assert kinds.index("registered") > kinds.index("test")
+    times = [event["time"] for event in found]
+    assert times == sorted(times)
+
+
+def test_rungs_are_on_the_ladder_and_full_trials_climb_it(whole: Story) -> None:
+    ladder = [1, 2, 4]
+    steps: dict[str, list[int]] = {}
+    for event in whole.events:
+        if event["event"] == "rung":
+            steps.setdefault(event["trial"], []).append(event["step"])
+            assert event["value"] == event["metrics"]["accuracy"]
+            assert event["facts"]["trainable_parameters"] > 0
+    for trial, state in ends(whole.events).items():
+        assert steps[trial] == ladder[: len(steps[trial])]
+        assert (steps[trial] == ladder) == (state == "complete")
+
+
+def test_mlflow_has_a_run_for_every_trial(whole: Story) -> None:
+    runs = {run.data.tags.get("trial_key", ""): run for run in mlflow_runs(whole.uri)}
+    ended = ends(whole.events)
+    assert set(ended) <= set(runs), sorted(runs)
+    for trial, state in ended.items():
+        run = runs[trial]
+        assert run.data.tags["method"] == trial.split("/")[1]
+        assert run.data.tags["task"] == "mail"
+        assert run.data.tags["sweep"] == whole.outcome.sweep
+        assert run.info.status == "FINISHED", state
+        assert float(run.data.params["learning_rate"]) > 0
+        assert run.data.metrics["validation_accuracy"] == run.data.metrics["value"] >= 0
+
+
+def test_the_champion_is_registered_and_listed(whole: Story) -> None:
+    from orchestrator.tracking.browse import list_models
+
+    *others, model = list_models(whole.uri)
+    outcome = whole.outcome.tasks["mail"]
+    champion = outcome.champion
+    assert (model["name"], model["version"], model["aliases"]) == ("mail", 1, ["champion"])
+    assert model["tags"]["method"] == model["tags"]["recommended"] == champion.record.key.method
+    assert sorted(other["tags"]["method"] for other in others) == sorted(outcome.selection.tied[1:])
+    assert all(other["tags"]["role"] == "tied" for other in others)
+    own = [r for r in whole.outcome.trials if r.key.study == champion.record.key.study and r.state == "complete"]
+    assert champion.record.value == max(record.value for record in own)
+    assert champion.interval[0] <= champion.score <= champion.interval[1]
+
+
+def test_lanes_live_through_the_whole_sweep(whole: Story) -> None:
+    pids = {(n, status.pid) for snapshot in whole.snapshots for n, status in snapshot.lanes.items()}
+    assert len(pids) == whole.snapshots[-1].expected_lanes
+
+
+def test_a_lane_that_is_killed_costs_no_trial_and_leaves_the_other_alone(tmp_path: Path, lane_killer: Any) -> None:
+    story = tell(tmp_path, watch=lane_killer, budget={"trials": 8}, training={"max_steps": 60, "max_length": 16})
+    ((lane, pid),) = lane_killer.killed
+    assert set(ends(story.events).values()) <= {"complete", "pruned"}
+    assert len(ends(story.events)) == 8
+    pids: dict[int, list[int]] = {}
+    for snapshot in story.snapshots:
+        for number, status in snapshot.lanes.items():
+            if status.pid not in pids.setdefault(number, []):
+                pids[number].append(status.pid)
+    assert pids.pop(lane)[0] == pid
+    assert all(len(lives) == 1 for lives in pids.values()), "the others did not notice"
+
+
+def assert_closed(folder: Path) -> None:
+    """Nothing is open: not in the journal, not in Optuna, not in MLflow."""
+    journal = journal_of(folder)
+    assert set(ends(events(journal)).values()) == {"pruned"}, "the budget is a decision, an interruption is none"
+    assert events(journal)[-1]["event"] == "close"
+    assert not {"RUNNING", "WAITING"} & set(optuna_states(journal.parent).values())
+    runs = mlflow_runs(f"sqlite:///{folder / 'mlflow.db'}")
+    assert runs
+    assert [run.data.tags for run in runs if run.info.status == "RUNNING"] == []
+
+
+def endless(wall_time: str, first_rung: int) -> dict[str, Any]:
+    return {
+        "methods": ["linear_probe"],
+        "budget": {"wall_time": wall_time},
+        "training": {"max_steps": 1_000_000, "max_length": 16},
+        "search": {"first_rung": first_rung / 1_000_000, "reduction_factor": 1000},
+    }
+
+
+def test_wall_time_cuts_trials_off_within_a_rung(tmp_path: Path) -> None:
+    with pytest.raises(SweepError, match="no trial of task mail came to a result"):
+        tell(tmp_path, **endless("1s", first_rung=100_000))
+    assert_closed(tmp_path)

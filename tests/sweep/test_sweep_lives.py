@@ -1,0 +1,330 @@
+"""A sweep whose driver dies at any of its events and is resumed: told without Ray, with lanes that answer at once."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from orchestrator.backbone.publish import PreparedBackbone
+from orchestrator.backbone.store import Published
+from orchestrator.common.errors import InputError, SweepError
+from orchestrator.common.trial_types import Answer, Job, checkpoint_path
+from orchestrator.final import register
+from orchestrator.lanes import pool as crew
+from orchestrator.lanes.broker import LaneStatus
+from orchestrator.lanes.cluster import Cluster
+from orchestrator.planning.plan import SweepPlan
+from orchestrator.search.core import Search
+from orchestrator.search.optuna_file import OptunaFile
+from orchestrator.search.plans import Decision
+from orchestrator.search.tune_bridge import Pieces
+from orchestrator.sweep import prepare
+from orchestrator.sweep import runner as sweep
+from orchestrator.sweep import search_phase as searching
+from orchestrator.sweep.runner import Outcome, resume_sweep
+from orchestrator.sweep.saved_state import Past
+from orchestrator.tracking import journal as journals
+from orchestrator.tracking import mlflow_exporter as mirror
+from orchestrator.tracking.registry import Registered
+
+from ..final.test_final import Lanes
+from ..small_plan import small_plan
+
+METHODS = ["lora", "ia3"]
+TRIALS = 8
+NEVER = 10**9
+
+
+class KilledError(BaseException):
+    """The driver died."""
+
+
+class World:
+    """Everything around the story: what survives a driver, and what dies with it.
+
+    Args:
+        folder: the sweep's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lanes = Lanes(folder, right=dict.fromkeys(METHODS, (8, 6)))
+        self.registrations = 0
+        self.left = NEVER
+        self.checksum = "c"
+        self.stop, self.cancelled = Event(), Event()
+        self.stop_at = NEVER
+
+    def event(self) -> None:
+        """An event is about to be written."""
+        self.left -= 1
+        self.stop_at -= 1
+        if self.left < 0:
+            raise KilledError
+        if self.stop_at < 0:
+            self.stop.set()
+
+    def each(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Answer]]:
+        for job in jobs:  # one whose answer was lost is done again, in its place
+            place = f"{checkpoint_path(job.trial, job.stop, job.retraining)}-test"
+            shutil.rmtree(self.folder / place, ignore_errors=True)
+            (answer,) = self.lanes([job])
+            yield job, answer
+
+
+class FakeCrew:
+    """Lanes that answer at once."""
+
+    count, pack, jobs = 2, 1, 3
+
+    def __init__(self, world: World) -> None:
+        self._world, self.each = world, world.each
+        self.lanes = {0: LaneStatus()}
+
+    def open(self, setup: Any) -> None: ...
+
+    def status(self) -> str:
+        """Of a job that was asked for now; lanes are slower than who asks them to stop."""
+        if not self._world.stop.is_set():
+            return "done"
+        assert self._world.cancelled.wait(60)
+        return "cancelled"
+
+    def look(self) -> dict[int, LaneStatus]:
+        return self.lanes
+
+    def fault(self) -> str:
+        return ""
+
+    def first(self) -> LaneStatus:
+        return self.lanes[0]
+
+    def cancel(self) -> None:
+        self._world.cancelled.set()
+
+
+class FakeMirror:
+    behind = refused = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def start(self) -> None: ...
+
+    def close(self, timeout: float) -> None: ...
+
+    def parent_run_id(self, task: str) -> str:
+        return task
+
+
+def score(params: Any, number: int, step: int) -> float:
+    return (number * 7 % 11) / 20 + step / 100
+
+
+def fake_tune(search: Search, plan: SweepPlan, crew: FakeCrew, folder: str) -> None:
+    """Two pieces at a time, each a rung further in its turn."""
+    pieces, names, at_work = Pieces(search), iter(range(NEVER)), dict[str, tuple[Any, int]]()
+    while True:
+        while len(at_work) < 2:
+            name = str(next(names))
+            if (proposal := pieces.begin(name)) is None:
+                break
+            at_work[name] = (proposal, proposal.start)
+        if not at_work:
+            assert search.exhausted or search.closed
+            return
+        for name, (proposal, start) in list(at_work.items()):
+            step = next(rung for rung in plan.rungs if rung > start)
+            value = score(proposal.params, proposal.key.number, step)
+            found = {
+                "status": crew.status(),
+                "step": step,
+                "value": value,
+                "metrics": {},
+                "facts": {"train_seconds": step},
+            }
+            at_work[name] = (proposal, step)
+            if pieces.deliver(name, found) is not Decision.CONTINUE:
+                pieces.end(name, "complete")
+                del at_work[name]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World(tmp_path / "tiny-1")
+    made.folder.mkdir()
+
+    class MortalJournal(journals.Journal):
+        def append(self, event: str, **fields: Any) -> None:
+            made.event()
+            super().append(event, **fields)
+
+    def prepared(plan: SweepPlan, *args: Any, **settings: Any) -> Any:
+        backbone = PreparedBackbone(Published("d", 1, 1, fresh=False), None, made.checksum)
+        return None, dict.fromkeys(plan.tasks, backbone)
+
+    class FakeRegistrar:
+        def __init__(self, **fields: Any) -> None: ...
+
+        def register_all(self) -> dict[str, Registered]:
+            made.registrations += 1
+            return {"lora": Registered("mail", 1, "champion")}
+
+    @contextmanager
+    def hired(*args: Any, **kwargs: Any) -> Iterator[FakeCrew]:
+        yield FakeCrew(made)
+
+    monkeypatch.setattr(sweep, "output_to", lambda log: nullcontext())
+    monkeypatch.setattr(crew, "hired", hired)
+    monkeypatch.setattr(prepare, "prepare", prepared)
+    monkeypatch.setattr(searching, "tune_search", fake_tune)
+    monkeypatch.setattr(register, "Registrar", FakeRegistrar)
+    monkeypatch.setattr(mirror, "MlflowMirror", FakeMirror)
+    monkeypatch.setattr(journals, "Journal", MortalJournal)
+    monkeypatch.setattr("orchestrator.report.ending.report_at_end", lambda folder, tracking_uri: None)
+    monkeypatch.setattr("orchestrator.common.background.INTERVAL", 0.002)
+    # A dead driver's file of Optuna is written no more; in this process the garbage collector would still do it.
+    monkeypatch.setattr("orchestrator.search.core.open_storage", lambda path: OptunaFile(None))
+    return made
+
+
+def plan_in(folder: Path, **changes: Any) -> SweepPlan:
+    settings = {"budget": {"trials": TRIALS}, "search": {"min_results": 2}, "selection": {"seeds": 2}}
+    return small_plan(METHODS, storage=str(folder.parent), **{**settings, **changes})
+
+
+class NoCluster(Cluster):
+    """Nothing here asks for one."""
+
+    def connected(self) -> None: ...
+
+    def leave(self) -> None: ...
+
+
+def live(world: World, events: int = NEVER, **changes: Any) -> Outcome:
+    """One driver, which dies after so many events."""
+    world.left = events
+    plan = plan_in(world.folder, **changes)
+    return resume_sweep(plan, Past.of(world.folder), cluster=NoCluster(), watch=lambda _: None, stop=world.stop)
+
+
+def told(folder: Path) -> list[dict[str, Any]]:
+    return list(Past.of(folder).events)
+
+
+def without_lives(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What happened, without when and by whom."""
+    changing = {"time": 0, "began": 0, "pid": 0}
+    return [{**event, **changing} for event in events if event["event"] not in ("resume", "close")]
+
+
+def assert_whole(events: list[dict[str, Any]]) -> None:
+    kinds = Counter(event["event"] for event in events)
+    began = Counter(event["trial"] for event in events if event["event"] == "trial")
+    ended = Counter(event["trial"] for event in events if event["event"] == "end")
+    assert began == ended
+    assert set(began.values()) == {1}
+    assert len(began) == TRIALS
+    rungs = [(event["trial"], event["step"]) for event in events if event["event"] == "rung"]
+    assert len(set(rungs)) == len(rungs)
+    answers = [event["job"] for event in events if event["event"] == "answer"]
+    assert len(set(answers)) == len(answers)
+    assert (kinds["sweep"], kinds["searched"], kinds["selection"], kinds["registered"]) == (1, 1, 1, 1)
+    assert (events[-1]["event"], events[-1]["reason"]) == ("close", "finished")
+
+
+def test_a_driver_that_dies_at_any_event_is_followed_by_one_that_comes_to_the_same_end(
+    world: World, tmp_path: Path
+) -> None:
+    whole = live(world)
+    assert whole.reason == "finished"
+    events = told(world.folder)
+    assert_whole(events)
+    for killed in range(1, len(events), 3):
+        world.folder = world.lanes.folder = tmp_path / f"killed-{killed}" / "tiny-1"
+        world.folder.mkdir(parents=True)
+        world.registrations = 0
+        with pytest.raises(KilledError):
+            live(world, killed)
+        assert len(told(world.folder)) == killed
+        outcome = live(world)
+        found = told(world.folder)
+        assert_whole(found)
+        assert outcome.tasks["mail"].registered == whole.tasks["mail"].registered
+        assert world.registrations <= 1 + (events[killed]["event"] == "registered")
+        assert outcome.tasks["mail"].selection.recommended == whole.tasks["mail"].selection.recommended
+
+
+def test_a_driver_that_dies_again_and_again_comes_to_the_end(world: World) -> None:
+    lives = 0
+    while not Past.of(world.folder).finished:
+        lives += 1
+        try:
+            live(world, 6)
+        except KilledError:
+            continue
+    assert lives > 5
+    assert_whole(told(world.folder))
+    assert Past.of(world.folder).lives == lives
+
+
+def test_an_interruption_leaves_trials_open_and_says_so_last(world: World) -> None:
+    world.stop_at = 12  # in the middle of the search
+    assert live(world).reason == "interrupted"
+    events = told(world.folder)
+    assert (events[-1]["event"], events[-1]["reason"]) == ("close", "interrupted")
+    assert Past.of(world.folder).trials_left > 0
+    assert "killed" not in {event.get("state") for event in events}
+    world.stop.clear()
+    world.stop_at = NEVER
+    assert live(world).reason == "finished"
+    assert_whole(told(world.folder))
+
+
+def test_another_backbone_is_refused_and_nothing_is_written(world: World) -> None:
+    with pytest.raises(KilledError):
+        live(world, 10)
+    before = told(world.folder)
+    world.checksum = "another"
+    with pytest.raises(InputError, match=r"backbone\.mail: the checkpoint is not the one"):
+        live(world)
+    assert told(world.folder) == before
+
+
+def test_a_failure_leaves_trials_open(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(search: Search, *args: Any) -> None:
+        search.ask()
+        raise SweepError("every lane has ended")
+
+    tune: Callable[..., None] = searching.tune_search
+    monkeypatch.setattr(searching, "tune_search", fail)
+    with pytest.raises(SweepError):
+        live(world)
+    assert told(world.folder)[-1]["message"] == "every lane has ended"
+    assert Past.of(world.folder).trials_left == 1
+    monkeypatch.setattr(searching, "tune_search", tune)
+    assert live(world).reason == "finished"
+    assert_whole(told(world.folder))
+
+
+def test_time_that_was_spent_counts(world: World) -> None:
+    plan = plan_in(world.folder)
+    with pytest.raises(KilledError):
+        live(world, 10)
+    past = Past.of(world.folder)
+    long = replace(
+        past, events=tuple({**event, "time": event["time"] + 1000 * (n > 0)} for n, event in enumerate(past.events))
+    )
+    assert long.wall_seconds > 1000
+    snapshots: list[Any] = []
+    world.left = NEVER
+    outcome = resume_sweep(plan, long, cluster=NoCluster(), watch=snapshots.append, stop=world.stop)
+    assert outcome.wall_seconds > 1000
+    assert min(one.elapsed for one in snapshots) > 1000
