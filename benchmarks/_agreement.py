@@ -23,7 +23,7 @@ from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Job, TrialKey
 from orchestrator.config import ClassificationTask, Training
-from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.tasks.batches import training_batches
 
@@ -52,7 +52,7 @@ def agreement(steps: int) -> None:
     )
 
 
-def _losses_apart(trial: Trial, asked: Comparison, rows: Rows, own: TaskRows, file: Path) -> float:
+def _losses_apart(trial: Trial, asked: Comparison, rows: Rows, own: TaskDataset, file: Path) -> float:
     """The largest difference between the losses of any step, relative to the first loss."""
     backbone = _shared(file, torch.float32)
     run = _run(trial, backbone, own, asked.steps, 0)
@@ -75,7 +75,7 @@ def _losses_apart(trial: Trial, asked: Comparison, rows: Rows, own: TaskRows, fi
     return largest
 
 
-def _scores_alike(trial: Trial, asked: Comparison, rows: Rows, own: TaskRows, file: Path) -> bool:
+def _scores_alike(trial: Trial, asked: Comparison, rows: Rows, own: TaskDataset, file: Path) -> bool:
     """Whether the sides' mean scores over seeds are no further apart than ``ERRORS`` standard errors."""
     backbone = _shared(file, torch.bfloat16)
     ours = [_scored(_run(trial, backbone, own, asked.steps, seed)) for seed in range(SEEDS)]
@@ -104,7 +104,7 @@ def _scored(run: TrialRun) -> float:
     return run.evaluate("validation").metrics["macro_f1"]
 
 
-def _run(trial: Trial, backbone: SharedBackbone, rows: TaskRows, steps: int, seed: int) -> TrialRun:
+def _run(trial: Trial, backbone: SharedBackbone, rows: TaskDataset, steps: int, seed: int) -> TrialRun:
     key = TrialKey(f"{TASK}/{trial.method}", 0)
     job = Job(trial=key, params=_plain(trial), seed=seed, start=0, stop=steps, total=steps)
     return TrialRun(job, backbone, rows, Training(max_steps=steps, max_length=TOKENS))
@@ -142,7 +142,7 @@ def _shared(file: Path, dtype: torch.dtype) -> SharedBackbone:
     return load(file, "classification", name=MINILM, dtype=dtype, labels=3)
 
 
-def _task_rows(rows: Rows, folder: Path) -> TaskRows:
+def _task_rows(rows: Rows, folder: Path) -> TaskDataset:
     """The rows as a lane has them. Those for training are put where the lane's own order looks for them."""
     tables = {split: _table(*columns) for split, columns in rows.items()}
     count = tables["train"].num_rows
@@ -151,7 +151,7 @@ def _task_rows(rows: Rows, folder: Path) -> TaskRows:
     tables["train"] = _table(*(column[places] for column in rows["train"]))
     task = ClassificationTask(type="classification", data="rows.csv", text="text", label="label")
     training = Training(max_length=TOKENS, validation_rows=ROWS["validation"])
-    return TaskRows(task, tables, 0, False, training, 0, Storage.at(str(folder)))
+    return TaskDataset(task, tables, 0, False, training, 0, Storage.at(str(folder)))
 
 
 def _table(ids: Any, labels: Any) -> pa.Table:

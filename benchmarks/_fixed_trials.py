@@ -149,9 +149,9 @@ def parameters(method: str, count: int) -> list[dict[str, Any]]:
 
 def _listed(points: list[Mapping[str, Any]]) -> dict[str, Any]:
     """As overrides of a search space."""
-    rates = [point["learning_rate"] for point in points]
+    throughput = [point["learning_rate"] for point in points]
     single = {name: {"value": value} for name, value in points[0].items()}
-    return {**single, "learning_rate": {"choices": rates}}
+    return {**single, "learning_rate": {"choices": throughput}}
 
 
 def _write_rows(folder: Path, tokenizer: Any) -> tuple[tuple[str, ...], int]:

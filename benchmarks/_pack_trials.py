@@ -15,16 +15,16 @@ from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Job, TrialKey
 from orchestrator.config import ClassificationTask, Training
-from orchestrator.engine.frozen_prefix import Trunk
+from orchestrator.engine.frozen_prefix import FrozenPrefix
 from orchestrator.engine.step import step
-from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
 
 STEPS = 10**6
 VOCABULARY = 4000
 
 
-def rows_of(tokens: int, count: int, folder: Path) -> TaskRows:
+def rows_of(tokens: int, count: int, folder: Path) -> TaskDataset:
     """So many rows of exactly so many tokens in every split."""
     random = np.random.default_rng(0)
     tables = {}
@@ -33,7 +33,7 @@ def rows_of(tokens: int, count: int, folder: Path) -> TaskRows:
         columns = {"row": np.arange(count), "input_ids": pa.array(ids.tolist(), pa.list_(pa.int32()))}
         tables[split] = pa.table({**columns, "label": random.integers(0, 3, count).astype(np.int32)})
     task = ClassificationTask(type="classification", data="rows.csv", text="text", label="label")
-    return TaskRows(task, tables, 0, False, Training(), 0, Storage.at(str(folder)))
+    return TaskDataset(task, tables, 0, False, Training(), 0, Storage.at(str(folder)))
 
 
 def begin(
@@ -41,15 +41,15 @@ def begin(
     number: int,
     batch: int,
     backbone: SharedBackbone,
-    rows: TaskRows,
+    rows: TaskDataset,
     params: Mapping[str, Any] | None = None,
-    trunk: Trunk | None = None,
+    prefix: FrozenPrefix | None = None,
 ) -> TrialRun:
     """A fresh trial of a method in its default configuration, but for ``params``."""
     default = {} if ":" in method else search_spaces.get(method).default
     chosen = {**default, **(params or {}), "batch_size": batch}
     job = Job(trial=TrialKey(f"task/{method}", number), params=chosen, seed=number, start=0, stop=STEPS, total=STEPS)
-    return TrialRun(job, backbone, rows, Training(), trunk=trunk)
+    return TrialRun(job, backbone, rows, Training(), prefix=prefix)
 
 
 def seconds_of(call: Callable[[], object]) -> float:

@@ -82,7 +82,7 @@ class Hyperband:
         value: float,
         lane_seconds: float = 0.0,
         metrics: Mapping[str, float] | None = None,
-        facts: Mapping[str, float] | None = None,
+        measurements: Mapping[str, float] | None = None,
     ) -> Decision:
         """Wait for the others of the bracket."""
         self._arrive(key, value if math.isfinite(value) else -math.inf)

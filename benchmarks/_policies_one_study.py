@@ -71,7 +71,7 @@ class OneStudy:
         value: float,
         lane_seconds: float = 0.0,
         metrics: Mapping[str, float] | None = None,
-        facts: Mapping[str, float] | None = None,
+        measurements: Mapping[str, float] | None = None,
     ) -> Decision:
         """Stop whoever is behind."""
         trial = self._open[key]

@@ -164,10 +164,16 @@ class WrittenSweep:
         for index, step in enumerate(steps):
             value = top * (1 - 0.35 * math.exp(-step / 30)) + self.random.gauss(0, 0.004)
             self.values.setdefault(name, {})[step] = value
-            facts = self._facts(method) | {"train_seconds": truth.seconds * step / 100}
+            measurements = self._measurements(method) | {"train_seconds": truth.seconds * step / 100}
             spent = truth.seconds * (step - ([0, *RUNGS][index])) / 100
             self.journal.append(
-                "rung", trial=name, step=step, value=value, metrics={"macro_f1": value}, facts=facts, lane_seconds=spent
+                "rung",
+                trial=name,
+                step=step,
+                value=value,
+                metrics={"macro_f1": value},
+                measurements=measurements,
+                lane_seconds=spent,
             )
         complete = steps[-1] == RUNGS[-1]
         state, reason = (
@@ -182,7 +188,7 @@ class WrittenSweep:
             intermediate_values={index: self.values[name][step] for index, step in enumerate(steps)},
         )
 
-    def _facts(self, method: str) -> dict[str, float]:
+    def _measurements(self, method: str) -> dict[str, float]:
         truth = METHODS[method]
         latency = {} if truth.latency is None else {"latency_overhead_1": truth.latency}
         return {
@@ -215,7 +221,7 @@ class WrittenSweep:
             reason=choice.reason,
             alternative=choice.alternative,
             tied=(choice.method, *(name for name in tied if name != choice.method)),
-            smallest_difference=0.024,
+            minimum_detectable_difference=0.024,
             finalists=finalists,
             others=tuple(one for one in entries if one.reason),
             claims=(
@@ -244,9 +250,9 @@ class WrittenSweep:
             interval=(score - 0.021, score + 0.020),
             scores=scores,
             validation=own[trial][100],
-            facts=self._facts(method),
+            measurements=self._measurements(method),
             tied=truth.ceiling > 0.84,
-            behind=None if out or truth.ceiling > 0.84 else 0.82 - truth.ceiling,
+            gap=None if out or truth.ceiling > 0.84 else 0.82 - truth.ceiling,
             reason="behind the leader on validation beyond doubt" if out else "",
         )
 
@@ -260,7 +266,7 @@ class WrittenSweep:
             score=score,
             interval=[score - 0.02, score + 0.02],
             metrics={"macro_f1": score, "accuracy": score + 0.05},
-            facts=self._facts(method),
+            measurements=self._measurements(method),
         )
 
 

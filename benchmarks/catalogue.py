@@ -33,7 +33,7 @@ from orchestrator.backbone.source import resolve
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Job, TrialKey
 from orchestrator.config import BackboneConfig, Task, Training
-from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.tasks import TASK_TYPES, read_task
 
@@ -54,7 +54,7 @@ def main() -> None:
     with scratch() as folder:
         backbone = attached_backbone(MINILM, "classification", folder)
         rows, source = (tweets(task, folder) for task in (airline, events))
-        found = [attempt(name, asked.steps, backbone, rows, {"events": source}) for name in asked.methods]
+        found = [run_on_all_ranks(name, asked.steps, backbone, rows, {"events": source}) for name in asked.methods]
     emit(
         benchmark="catalogue",
         names=len(found),
@@ -65,8 +65,8 @@ def main() -> None:
     )
 
 
-def attempt(
-    name: str, steps: int, backbone: SharedBackbone, rows: TaskRows, sources: Mapping[str, TaskRows]
+def run_on_all_ranks(
+    name: str, steps: int, backbone: SharedBackbone, rows: TaskDataset, sources: Mapping[str, TaskDataset]
 ) -> dict[str, Any]:
     """Train and save one method; what went wrong is a part of the result."""
     begin, before = time.perf_counter(), backbone.checksum()
@@ -85,7 +85,7 @@ def attempt(
 
 
 def train(
-    name: str, steps: int, backbone: SharedBackbone, rows: TaskRows, sources: Mapping[str, TaskRows]
+    name: str, steps: int, backbone: SharedBackbone, rows: TaskDataset, sources: Mapping[str, TaskDataset]
 ) -> dict[str, Any]:
     """A trial as a lane runs it.
 
@@ -110,11 +110,11 @@ def train(
         "steps": run.step,
         "loss_first": round(fmean(losses[:AVERAGED]), 4),
         "loss_last": round(fmean(losses[-AVERAGED:]), 4),
-        "trainable": int(run.facts["trainable_parameters"]),
+        "trainable": int(run.measurements["trainable_parameters"]),
     }
 
 
-def tweets(task: Any, folder: Path) -> TaskRows:
+def tweets(task: Any, folder: Path) -> TaskDataset:
     """A task of real tweets, tokenized."""
     config: Task = TypeAdapter(Task).validate_python(task(folder), context={"base": folder})
     data = read_task("tweets", config, folder, 0)
@@ -123,7 +123,7 @@ def tweets(task: Any, folder: Path) -> TaskRows:
     tokenizer.save_pretrained(folder / "tokenizer")
     kind = TASK_TYPES[config.type]
     tables = {split: kind.tokenize(part, tokenizer, TRAINING.max_length) for split, part in data.splits.items()}
-    return TaskRows(config, tables, tokenizer.pad_token_id, False, TRAINING, 0, storage, tuple(data.labels))
+    return TaskDataset(config, tables, tokenizer.pad_token_id, False, TRAINING, 0, storage, tuple(data.labels))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from orchestrator.backbone.source import resolve
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Job, TrialKey
 from orchestrator.config import BackboneConfig, CausalLMTask, ClassificationTask, Training
-from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.planning.estimates import Batch, StepModel
 from orchestrator.tasks import TASK_TYPES
@@ -77,7 +77,7 @@ def step_model(task: TaskType) -> StepModel:
     return StepModel(config, TASK_TYPES[task], name=SMOLLM2, labels=labels, quantization="nf4", dtype=dtype)
 
 
-def apart(name: str, params: dict[str, Any], backbone: SharedBackbone, rows: TaskRows) -> float:
+def apart(name: str, params: dict[str, Any], backbone: SharedBackbone, rows: TaskDataset) -> float:
     """The peak of a trial in a process of its own, which maps the same backbone: no heap of a former one serves it."""
     fork = multiprocessing.get_context("fork")
     here, there = fork.Pipe(duplex=False)
@@ -89,7 +89,7 @@ def apart(name: str, params: dict[str, Any], backbone: SharedBackbone, rows: Tas
     return peak
 
 
-def train(answer: Connection, name: str, params: dict[str, Any], backbone: SharedBackbone, rows: TaskRows) -> None:
+def train(answer: Connection, name: str, params: dict[str, Any], backbone: SharedBackbone, rows: TaskDataset) -> None:
     """Two steps, then the most memory that was needed above what any first pass leaves behind in libraries."""
     job = Job(trial=TrialKey(f"task/{name}", 0), params=params, seed=0, start=0, stop=STEPS, total=STEPS)
     with torch.no_grad():
@@ -100,10 +100,10 @@ def train(answer: Connection, name: str, params: dict[str, Any], backbone: Share
         loss.backward()  # type: ignore[no-untyped-call]
         run.finish_step(loss.detach())
         del loss
-    answer.send(run.facts["peak_memory_bytes"])
+    answer.send(run.measurements["peak_memory_bytes"])
 
 
-def random_rows(task: TaskType, tokens: int, backbone: SharedBackbone, folder: Path) -> TaskRows:
+def random_rows(task: TaskType, tokens: int, backbone: SharedBackbone, folder: Path) -> TaskDataset:
     """Rows of exactly so many tokens; of a language model's, the last few are to be learned."""
     random = np.random.default_rng(0)
     ids = random.integers(1000, 20000, (ROWS, tokens)).astype(np.int32).tolist()
@@ -115,7 +115,7 @@ def random_rows(task: TaskType, tokens: int, backbone: SharedBackbone, folder: P
         columns["prompt_length"] = pa.array(np.full(ROWS, tokens - TARGETS, np.int32))
         config = CausalLMTask(type=task, data="rows.csv", prompt="{text}", completion="{label}")
     tables = dict.fromkeys(("train", "validation", "test"), pa.table(columns))
-    return TaskRows(config, tables, 0, backbone.decoder, Training(), 0, Storage.at(str(folder)))
+    return TaskDataset(config, tables, 0, backbone.decoder, Training(), 0, Storage.at(str(folder)))
 
 
 if __name__ == "__main__":

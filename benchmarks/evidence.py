@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks._common import emit
 from benchmarks._simulated_sweeps import Played, Shape, play, truth
-from orchestrator.selection.best import standings
+from orchestrator.selection.best import ranks
 from orchestrator.selection.evidence import gather
 
 REPEATS = 300
@@ -64,7 +64,7 @@ def see(shape: Shape, played: Played, seed: int) -> Seen:
     evidence = gather(played.arms(), shape.rows, seed=seed, repeats=REPEATS)
     true = truth(shape)
     ends = [evidence.interval(method, bounds=(0.0, 1.0)) for method in range(shape.methods)]
-    found = standings(evidence, higher_is_better=True, seed=seed)
+    found = ranks(evidence, higher_is_better=True, seed=seed)
     return Seen(
         held=tuple(low <= value <= high for (low, high), value in zip(ends, true, strict=True)),
         tied=frozenset(method for method, one in enumerate(found) if one.tied),

@@ -21,7 +21,7 @@ from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Job, TrialKey
 from orchestrator.config import ClassificationTask, Training
-from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
 
 ROWS, TOKENS, BATCH = 256, 32, 8
@@ -44,7 +44,7 @@ def main() -> None:
     )
 
 
-def measure(name: str, backbone: SharedBackbone, rows: TaskRows, repeats: int) -> tuple[float, float]:
+def measure(name: str, backbone: SharedBackbone, rows: TaskDataset, repeats: int) -> tuple[float, float]:
     """Median seconds to attach, and from receiving the job to the end of its first step."""
     attach, first = [], []
     params = {**search_spaces.get(name).default, "batch_size": BATCH}
@@ -56,13 +56,13 @@ def measure(name: str, backbone: SharedBackbone, rows: TaskRows, repeats: int) -
         loss.backward()
         run.finish_step(loss)
         first.append(time.perf_counter() - begin)
-        attach.append(run.facts["attach_seconds"])
+        attach.append(run.measurements["attach_seconds"])
     medians = statistics.median(attach[1:]), statistics.median(first[1:])
     emit(benchmark="lane", method=name, attach_seconds=medians[0], first_step_seconds=medians[1])
     return medians
 
 
-def random_rows(folder: Path) -> TaskRows:
+def random_rows(folder: Path) -> TaskDataset:
     """Rows of exactly ``TOKENS`` tokens."""
     random = np.random.default_rng(0)
     tokens = pa.array(random.integers(1000, 20000, (ROWS, TOKENS)).astype(np.int32).tolist(), pa.list_(pa.int32()))
@@ -70,7 +70,7 @@ def random_rows(folder: Path) -> TaskRows:
     table = pa.table({"row": pa.array(np.arange(ROWS)), "input_ids": tokens, "label": labels})
     task = ClassificationTask(type="classification", data="rows.csv", text="text", label="label")
     tables = dict.fromkeys(("train", "validation", "test"), table)
-    return TaskRows(task, tables, 0, False, Training(), 0, Storage.at(str(folder)))
+    return TaskDataset(task, tables, 0, False, Training(), 0, Storage.at(str(folder)))
 
 
 if __name__ == "__main__":

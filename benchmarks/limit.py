@@ -29,7 +29,7 @@ from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.common.trial_types import Job, TrialKey
 from orchestrator.config import Training
 from orchestrator.engine.step import step
-from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
 
 METHODS = ("lora", "ia3", "adapter", "prefix", "linear_probe")
@@ -78,13 +78,13 @@ def measured(work: Callable[[], Any], repeats: int, rate: float) -> dict[str, fl
     seconds = min(_seconds(work) for _ in range(repeats))
     whole, parts = min((_profiled(work) for _ in range(repeats)), key=lambda found: found[0])
     shares = {name: spent / whole for name, spent in parts.items() if name != "operations"}
-    products, operations = parts["products"], parts["operations"]
+    products, flops = parts["products"], parts["operations"]
     return {
         "seconds": seconds,
         **shares,
         "other": 1 - sum(shares.values()),
-        "products_rate": operations / products / rate,
-        "limit": operations / rate / seconds,
+        "products_rate": flops / products / rate,
+        "limit": flops / rate / seconds,
     }
 
 
@@ -101,7 +101,7 @@ def parts_of(events: Iterable[Any]) -> dict[str, float]:
 
 
 def _at_batch(
-    batch: int, backbone: SharedBackbone, rows: TaskRows, repeats: int, rate: float
+    batch: int, backbone: SharedBackbone, rows: TaskDataset, repeats: int, rate: float
 ) -> Iterator[dict[str, float]]:
     """Of every method's step alone, and of all in one pack."""
     for methods in (*((name,) for name in METHODS), METHODS):
@@ -115,14 +115,14 @@ def _at_batch(
             emit(**label, phase="evaluation", **scoring)
 
 
-def _run(method: str, batch: int, backbone: SharedBackbone, rows: TaskRows) -> TrialRun:
+def _run(method: str, batch: int, backbone: SharedBackbone, rows: TaskDataset) -> TrialRun:
     params = {**search_spaces.get(method).default, "batch_size": batch}
     many = 10_000  # steps, more than are taken
     job = Job(trial=TrialKey(f"task/{method}", 0), params=params, seed=0, start=0, stop=many, total=many)
     return TrialRun(job, backbone, rows, Training())
 
 
-def _scored(run: TrialRun, rows: TaskRows) -> None:
+def _scored(run: TrialRun, rows: TaskDataset) -> None:
     """As at a rung; a trial itself would remember what it has scored."""
     run.attached.train(False)
     with torch.no_grad():

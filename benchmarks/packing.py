@@ -23,7 +23,7 @@ from benchmarks._common import MINILM, as_a_lane, attached_backbone, emit, scrat
 from benchmarks._pack_trials import begin, rows_of, seconds_of, stepped
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.engine.pack_sizes import GAIN, SAMPLES
-from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.task_dataset import TaskDataset
 
 SIZES = (1, 2, 4, 8)
 SHAPES = ((4, 16), (8, 32), (16, 32))
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def compare(
-    methods: Sequence[str], batch: int, backbone: SharedBackbone, rows: TaskRows, rounds: int
+    methods: Sequence[str], batch: int, backbone: SharedBackbone, rows: TaskDataset, rounds: int
 ) -> dict[str, float]:
     """The ratio of every size, and of the one that a lane would choose."""
     runs = [begin(method, number, batch, backbone, rows) for number, method in enumerate(methods)]

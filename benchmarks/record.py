@@ -41,8 +41,8 @@ from orchestrator.backbone.source import resolve
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Job, TrialKey, trial_seed
 from orchestrator.config import BackboneConfig, Task, Training
-from orchestrator.engine.measurements import standard_error_fact
-from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.measurements import standard_error_measurement
+from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import DivergedError, TrialRun
 from orchestrator.tasks import TASK_TYPES, read_task
 
@@ -107,7 +107,7 @@ def _configurations(task: str, methods: list[str], number: int) -> Iterator[tupl
         yield method, study.ask(distributions).params
 
 
-def _ready(name: str, folder: Path) -> tuple[SharedBackbone, TaskRows]:
+def _ready(name: str, folder: Path) -> tuple[SharedBackbone, TaskDataset]:
     config: Task = TypeAdapter(Task).validate_python(TASKS[name](folder), context={"base": folder})
     data = read_task(name, config, folder, 0)
     tokenizer = resolve(BackboneConfig(model=MINILM), folder).tokenizer()
@@ -122,11 +122,11 @@ def _ready(name: str, folder: Path) -> tuple[SharedBackbone, TaskRows]:
         original=published(MINILM, kind.name, folder, "none"),
     )
     scored = TRAINING.model_copy(update={"validation_rows": VALIDATION_ROWS.get(name, TRAINING.validation_rows)})
-    return backbone, TaskRows(config, tables, tokenizer.pad_token_id, False, scored, 0, Storage.at(str(folder)))
+    return backbone, TaskDataset(config, tables, tokenizer.pad_token_id, False, scored, 0, Storage.at(str(folder)))
 
 
 def _curve(
-    task: str, method: str, number: int, params: dict[str, Any], backbone: SharedBackbone, rows: TaskRows
+    task: str, method: str, number: int, params: dict[str, Any], backbone: SharedBackbone, rows: TaskDataset
 ) -> Iterator[dict[str, Any]]:
     """A row per rung; a trial that diverges scores 0 from there on."""
     begin, run, score = time.perf_counter(), _begun(task, method, number, params, backbone, rows), 0.0
@@ -147,7 +147,7 @@ def _curve(
         }
 
 
-def _standard_error(task: str, curves: list[dict[str, Any]], backbone: SharedBackbone, rows: TaskRows) -> float:
+def _standard_error(task: str, curves: list[dict[str, Any]], backbone: SharedBackbone, rows: TaskDataset) -> float:
     """How far the best score would move with other validation rows and another seed of the training."""
     best = max((row for row in curves if row["step"] == RUNGS[-1]), key=lambda row: row["score"])
     scores, errors = [], []
@@ -157,7 +157,7 @@ def _standard_error(task: str, curves: list[dict[str, Any]], backbone: SharedBac
         _train(run, RUNGS[-1])
         evaluation = run.evaluate("validation")
         scores.append(evaluation.metrics["macro_f1"])
-        errors.append(standard_error_fact(rows, evaluation)["validation_standard_error"])
+        errors.append(standard_error_measurement(rows, evaluation)["validation_standard_error"])
         print(
             f"{task} {best['method']}/{best['config_id']} {best['score']:.3f} again: {scores[-1]:.3f}", file=sys.stderr
         )
@@ -170,7 +170,7 @@ def _begun(
     number: int,
     params: dict[str, Any],
     backbone: SharedBackbone,
-    rows: TaskRows,
+    rows: TaskDataset,
     retraining: int | None = None,
 ) -> TrialRun:
     key, last = TrialKey(f"{task}/{method}", number), RUNGS[-1]

@@ -124,10 +124,10 @@ class Timed:
         value: float,
         lane_seconds: float = 0.0,
         metrics: Mapping[str, float] | None = None,
-        facts: Mapping[str, float] | None = None,
+        measurements: Mapping[str, float] | None = None,
     ) -> Decision:
         """Tell the search."""
-        decision, seconds = _timed(lambda: self._search.report(key, step, value, lane_seconds, metrics, facts))
+        decision, seconds = _timed(lambda: self._search.report(key, step, value, lane_seconds, metrics, measurements))
         self.core[key] += seconds
         return decision
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks._common import emit
-from orchestrator.selection.best import standings
+from orchestrator.selection.best import ranks
 from orchestrator.selection.evidence import Evidence
 from orchestrator.selection.selection import Entry, Selection
 from orchestrator.tracking.journal import Journal
@@ -56,13 +56,15 @@ def write(path: Path) -> None:
         for step in STEPS:
             value = float(random.random())
             metrics = {"macro_f1": value, "accuracy": value}
-            journal.append("rung", trial=key, step=step, value=value, metrics=metrics, facts=facts(random))
+            journal.append(
+                "rung", trial=key, step=step, value=value, metrics=metrics, measurements=measurements(random)
+            )
         journal.append("end", trial=key, state="complete", reason="")
     journal.append("selection", **selection(random).to_dict())
     journal.append("close", reason="finished", message="")
 
 
-def facts(random: np.random.Generator) -> dict[str, float]:
+def measurements(random: np.random.Generator) -> dict[str, float]:
     """Of an adapter of up to a megabyte."""
     return {name: float(random.random()) * (1e6 if name.endswith(("bytes", "parameters")) else 1.0) for name in FACTS}
 
@@ -71,7 +73,7 @@ def selection(random: np.random.Generator) -> Selection:
     """All methods finalists."""
     count = len(METHODS)
     found = Evidence(0.8 - 0.01 * np.arange(count), np.eye(count) * 1e-4, 1e-4, np.full(count, 3), 2000, 2 * count)
-    standing = standings(found, higher_is_better=True)
+    rank = ranks(found, higher_is_better=True)
     entries = tuple(
         Entry(
             method=method,
@@ -80,8 +82,8 @@ def selection(random: np.random.Generator) -> Selection:
             interval=found.interval(number, bounds=(0, 1)),
             scores=(float(found.means[number]),) * 3,
             validation=0.8,
-            facts=facts(random),
-            tied=standing[number].tied,
+            measurements=measurements(random),
+            tied=rank[number].tied,
         )
         for number, method in enumerate(METHODS)
     )
@@ -97,7 +99,7 @@ def selection(random: np.random.Generator) -> Selection:
         reason="",
         alternative="",
         tied=tuple(entry.method for entry in entries if entry.tied),
-        smallest_difference=standing[0].reach,
+        minimum_detectable_difference=rank[0].minimum_detectable_difference,
         finalists=entries,
         evidence=found.to_dict(),
     )

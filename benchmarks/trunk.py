@@ -21,8 +21,8 @@ import torch
 from benchmarks._common import MINILM, as_a_lane, attached_backbone, emit, scratch
 from benchmarks._pack_trials import begin, rows_of, seconds_of, stepped
 from orchestrator.backbone.shared import SharedBackbone
-from orchestrator.engine.frozen_prefix import Trunk
-from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.frozen_prefix import FrozenPrefix
+from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
 
 BATCH, TOKENS, ROWS = 8, 32, 96
@@ -49,8 +49,8 @@ def main() -> None:
 
 def compare(method: str, backbone: SharedBackbone, trials: int, epochs: int, folder: Path) -> float:
     """How many times faster all trials are above a trunk."""
-    rows, trunk, epoch = rows_of(TOKENS, ROWS, folder), Trunk(backbone), ROWS // BATCH
-    pairs = [_pair(method, number, backbone, rows, trunk, epochs * epoch) for number in range(trials)]
+    rows, prefix, epoch = rows_of(TOKENS, ROWS, folder), FrozenPrefix(backbone), ROWS // BATCH
+    pairs = [_pair(method, number, backbone, rows, prefix, epochs * epoch) for number in range(trials)]
     whole, above = zip(*pairs, strict=True)
     parts = {
         "first": _ratio(whole[0].steps[:epoch], above[0].steps[:epoch]),
@@ -64,11 +64,11 @@ def compare(method: str, backbone: SharedBackbone, trials: int, epochs: int, fol
 
 
 def _pair(
-    method: str, number: int, backbone: SharedBackbone, rows: TaskRows, trunk: Trunk, steps: int
+    method: str, number: int, backbone: SharedBackbone, rows: TaskDataset, prefix: FrozenPrefix, steps: int
 ) -> tuple[_Timed, _Timed]:
     """A trial without a trunk and the same above one, step by step in turn."""
     whole = _Timed(begin(method, number, BATCH, backbone, rows, METHODS[method]))
-    above = _Timed(begin(method, number, BATCH, backbone, rows, METHODS[method], trunk))
+    above = _Timed(begin(method, number, BATCH, backbone, rows, METHODS[method], prefix))
     for half in (steps // 2, steps - steps // 2):
         for _ in range(half):
             whole.step()

@@ -41,7 +41,7 @@ from orchestrator.simulation.spaces import plain, space_of
 from orchestrator.simulation.table import Table
 from orchestrator.warm_start.choose import Source, choose
 from orchestrator.warm_start.earlier import Earlier, Tried
-from orchestrator.warm_start.task_metadata import Portrait
+from orchestrator.warm_start.task_metadata import TaskMetadata
 
 CURVES = Path(__file__).with_name("curves")
 PRIORS = ("cold", "good", "adversarial")
@@ -156,9 +156,11 @@ def _source(table: Table, *, higher_is_better: bool) -> Source:
         for method, curves in table.methods.items()
         for curve in curves
     ]
-    name, portrait = table.task, Portrait()
+    name, task_metadata = table.task, TaskMetadata()
     return Source(
-        Earlier(sweep=name, task=name, portrait=portrait, higher_is_better=higher_is_better, read=lambda: trials),
+        Earlier(
+            sweep=name, task=name, task_metadata=task_metadata, higher_is_better=higher_is_better, read=lambda: trials
+        ),
         1.0,
         trials,
     )

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 
-class Unopened(Tensor):
+class LazyWeight(Tensor):
     """A weight whose shape, dtype and device are known, and that is unpacked by the first operation on its numbers."""
 
     open: Callable[[], Tensor]
 
     @staticmethod
-    def of(shape: tuple[int, int], device: torch.device, unpack: Callable[[], Tensor]) -> Unopened:
+    def of(shape: tuple[int, int], device: torch.device, unpack: Callable[[], Tensor]) -> LazyWeight:
         """A float32 weight of ``shape`` that ``unpack`` gives."""
-        made = Tensor._make_wrapper_subclass(Unopened, shape, dtype=torch.float32, device=device)
+        made = Tensor._make_wrapper_subclass(LazyWeight, shape, dtype=torch.float32, device=device)
         made.open = unpack
         return made
 
@@ -30,12 +30,12 @@ class Unopened(Tensor):
         """Run any operation on the unpacked weights; ``detach`` needs none."""
         if func is torch.ops.aten.detach.default:
             return cls.of(tuple(args[0].shape), args[0].device, args[0].open)
-        opened = tree_map_only(Unopened, lambda weight: weight.open(), (args, kwargs or {}))
+        opened = tree_map_only(LazyWeight, lambda weight: weight.open(), (args, kwargs or {}))
         return func(*opened[0], **opened[1])
 
 
 @contextmanager
-def glance(view: nn.Module, *, made_up: bool = False) -> Iterator[None]:
+def lazy_weights(view: nn.Module, *, made_up: bool = False) -> Iterator[None]:
     """While inside, a packed layer shows a weight that is unpacked when its numbers are asked for.
 
     `peft` asks every layer that it wraps some twenty times for its weight's device and dtype, and each time a packed
@@ -65,7 +65,7 @@ def _unopened(device: torch.device) -> property:
     def weight(layer: nn.Linear) -> Tensor:
         packed: Any = type(layer).__bases__[0]
         unpack: Callable[[nn.Linear], Tensor] = packed.weight.fget
-        return Unopened.of((layer.out_features, layer.in_features), device, lambda: unpack(layer))
+        return LazyWeight.of((layer.out_features, layer.in_features), device, lambda: unpack(layer))
 
     return property(weight)
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from methods.base.adapter_folder import save_method
-from methods.base.lazy_weights import glance
+from methods.base.lazy_weights import lazy_weights
 from methods.base.spec import Attached, Context, Hyperparameters, MethodError, ParameterGroup
 from methods.base.trainable import widen_head
 
@@ -101,7 +101,7 @@ def _attach(view: nn.Module, config: PeftConfig, context: Context, reads_numbers
     config.task_type = TASK_TYPES[context.task]
     widen_head(view, context)
     config.modules_to_save = [name for name in context.head if not name.endswith(PEFT_HEADS)] or None
-    with glance(view, made_up=reads_numbers), warnings.catch_warnings():
+    with lazy_weights(view, made_up=reads_numbers), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         try:
             model = get_peft_model(view, config)

@@ -74,15 +74,15 @@ def _attach(method: str, specs: Specs, view: nn.Module, params: CompositionParam
     on = [name for name in sorted(specs, key=lambda name: _stage(specs[name])) if layers[name] != frozenset()]
     if not on:
         raise MethodError(f"every part of {method} is switched off")
-    pieces = []
+    bridge = []
     for name in on:
         here = replace(context, head=(), layers=layers[name])
         attached = _attach_part(view, name, specs[name], params.parts[name], here)
-        pieces.append(Piece(name, attached, params.parts[name].learning_rate / params.learning_rate))
+        bridge.append(Piece(name, attached, params.parts[name].learning_rate / params.learning_rate))
         kept = layers[name]
-        if kept is not None and _elsewhere(pieces[-1], [b.module for i, b in enumerate(found) if i not in kept]):
+        if kept is not None and _elsewhere(bridge[-1], [b.module for i, b in enumerate(found) if i not in kept]):
             raise MethodError(f"{name} sits in every layer and cannot keep to some; switch no layer off for it")
-    return together(method, view, pieces, params, context)
+    return together(method, view, bridge, params, context)
 
 
 def _stage(own: MethodSpec[Any]) -> tuple[int, bool]:

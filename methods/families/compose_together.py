@@ -36,18 +36,18 @@ class Piece:
 
 
 def together(
-    method: str, view: nn.Module, pieces: Sequence[Piece], params: Hyperparameters, context: Context
+    method: str, view: nn.Module, bridge: Sequence[Piece], params: Hyperparameters, context: Context
 ) -> Attached:
     """One method out of its parts and the head.
 
     Raises:
         MethodError: if two parts both replace the model's forward pass.
     """
-    module = _outermost(view, pieces)
+    module = _outermost(view, bridge)
     heads = train_head(view, context)
     head = tuple(p for part in heads for p in part.parameters())
-    groups = _groups(module, pieces, head)
-    mine = {piece.name: [p for group in groups[piece.name] for p in group.parameters] for piece in pieces}
+    groups = _groups(module, bridge, head)
+    mine = {piece.name: [p for group in groups[piece.name] for p in group.parameters] for piece in bridge}
     module.requires_grad_(False)
     for parameter in [*head, *(p for own in mine.values() for p in own)]:
         parameter.requires_grad_(True)
@@ -55,7 +55,7 @@ def together(
     def save(folder: Path) -> None:
         with _only(module, head):
             adapter_folder.save_own(folder, view, method, params, context)
-        for piece in pieces:
+        for piece in bridge:
             (folder / piece.name).mkdir()
             with _only(module, mine[piece.name]):
                 piece.attached.save(folder / piece.name)
@@ -64,45 +64,45 @@ def together(
     def load(folder: Path) -> None:
         with _only(module, head):
             adapter_folder.load_own(folder, view)
-        for piece in pieces:
+        for piece in bridge:
             with _only(module, mine[piece.name]):
                 piece.attached.load(folder / piece.name)
 
     def merge() -> nn.Module:
-        for piece in pieces:
+        for piece in bridge:
             assert piece.attached.merge is not None
             piece.attached.merge()
         return view.requires_grad_(False).eval()
 
     def on_step(step: int, total: int) -> None:
-        for piece in pieces:
+        for piece in bridge:
             if piece.attached.on_step is not None:
                 piece.attached.on_step(step, total)
 
     def penalty() -> Tensor:
-        found = [piece.attached.penalty() for piece in pieces if piece.attached.penalty is not None]
+        found = [piece.attached.penalty() for piece in bridge if piece.attached.penalty is not None]
         return torch.stack(found).sum()
 
-    active = [*(m for piece in pieces for m in piece.attached.active), *(m for head in heads for m in head.modules())]
-    paged = any(piece.attached.optimizer == "paged_adamw_8bit" for piece in pieces)
+    active = [*(m for piece in bridge for m in piece.attached.active), *(m for head in heads for m in head.modules())]
+    paged = any(piece.attached.optimizer == "paged_adamw_8bit" for piece in bridge)
     return Attached(
         module=module,
         groups=tuple([group for own in groups.values() for group in own] + [ParameterGroup(head)] * bool(head)),
         active=tuple(dict.fromkeys(active)),
         save=save,
         load=load,
-        on_step=on_step if any(piece.attached.on_step for piece in pieces) else None,
-        merge=merge if all(piece.attached.merge for piece in pieces) else None,
-        state=lambda: _states(pieces),
-        load_state=lambda tensors: _load_states(pieces, tensors),
-        penalty=penalty if any(piece.attached.penalty for piece in pieces) else None,
+        on_step=on_step if any(piece.attached.on_step for piece in bridge) else None,
+        merge=merge if all(piece.attached.merge for piece in bridge) else None,
+        state=lambda: _states(bridge),
+        load_state=lambda tensors: _load_states(bridge, tensors),
+        penalty=penalty if any(piece.attached.penalty for piece in bridge) else None,
         optimizer="paged_adamw_8bit" if paged else "adamw",
     )
 
 
-def _outermost(view: nn.Module, pieces: Sequence[Piece]) -> nn.Module:
+def _outermost(view: nn.Module, bridge: Sequence[Piece]) -> nn.Module:
     """What is called: the view, unless a part has to be called in its stead."""
-    outer = [piece for piece in pieces if _replaces(piece.attached, view)]
+    outer = [piece for piece in bridge if _replaces(piece.attached, view)]
     if len(outer) > 1:
         raise MethodError(f"{outer[0].name} and {outer[1].name} both replace the model's forward pass; take one")
     return outer[0].attached.module if outer else view
@@ -120,13 +120,13 @@ def _replaces(attached: Attached, view: nn.Module) -> bool:
 
 
 def _groups(
-    module: nn.Module, pieces: Sequence[Piece], head: Iterable[nn.Parameter]
+    module: nn.Module, bridge: Sequence[Piece], head: Iterable[nn.Parameter]
 ) -> dict[str, list[ParameterGroup]]:
     """Each part's parameters at its own rate: those still in use that neither the head nor an earlier part has."""
     replaced = {id(p) for m in module.modules() if isinstance(m, LNTuningLayer) for p in m.base_layer.parameters()}
     free = {id(p) for p in module.parameters()} - {id(p) for p in head} - replaced
     groups: dict[str, list[ParameterGroup]] = {}
-    for piece in pieces:
+    for piece in bridge:
         groups[piece.name] = []
         for group in piece.attached.groups:
             own = tuple(p for p in group.parameters if id(p) in free)
@@ -159,11 +159,11 @@ def _drop(file: Path, others: Iterable[nn.Parameter], view: nn.Module) -> None:
         save_file({name: tensor for name, tensor in load_file(file).items() if name not in dropped}, file)
 
 
-def _states(pieces: Sequence[Piece]) -> dict[str, Tensor]:
-    return {f"{p.name}.{name}": tensor for p in pieces for name, tensor in p.attached.state().items()}
+def _states(bridge: Sequence[Piece]) -> dict[str, Tensor]:
+    return {f"{p.name}.{name}": tensor for p in bridge for name, tensor in p.attached.state().items()}
 
 
-def _load_states(pieces: Sequence[Piece], tensors: dict[str, Tensor]) -> None:
-    for piece in pieces:
+def _load_states(bridge: Sequence[Piece], tensors: dict[str, Tensor]) -> None:
+    for piece in bridge:
         prefix = f"{piece.name}."
         piece.attached.load_state({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from methods.base import peft_adapter
-from methods.base.lazy_weights import glance
+from methods.base.lazy_weights import lazy_weights
 from methods.base.spec import Attached, Context, MethodError
 from methods.parts.low_rank import LowRankParams, updated_layers
 
@@ -68,7 +68,7 @@ def begin_in_weight(attached: Attached, init: str, params: LowRankParams, contex
         context: of the view.
     """
     model = attached.module
-    with glance(model):
+    with lazy_weights(model):
         for _, layer in updated_layers(model):
             _add_start(layer, params)
     if context.fresh:

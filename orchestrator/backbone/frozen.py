@@ -23,12 +23,12 @@ class FrozenProduct(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: FrozenWeight, dtype: torch.dtype, bias: Tensor | None) -> Tensor:
         """``x`` of shape ``(..., in)`` to ``(..., out)`` in its own dtype, computed in ``dtype``."""
         ctx.weight, ctx.dtype = weight, dtype
-        return linear(x.to(dtype), weight.dense(dtype), bias).to(x.dtype)
+        return linear(x.to(dtype), weight.dequantize(dtype), bias).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         """The gradient of ``x`` alone."""
-        return (gradient.to(ctx.dtype) @ ctx.weight.dense(ctx.dtype)).to(gradient.dtype), None, None, None
+        return (gradient.to(ctx.dtype) @ ctx.weight.dequantize(ctx.dtype)).to(gradient.dtype), None, None, None
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -59,14 +59,14 @@ class FrozenLinear(nn.Linear):
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
         """A dense float32 copy, for methods that need the weight itself. Writing to it changes nothing."""
-        return self.frozen.dense(torch.float32).detach()
+        return self.frozen.dequantize(torch.float32).detach()
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape ``(..., in)`` to ``(..., out)``, in the dtype of ``x``."""
         bias = self._parameters["bias"]
         if bias is not None and bias.requires_grad:
-            return self._multiplied(x, None) + bias.to(x.dtype)
-        y = self._multiplied(x, bias)
+            return self._matmul(x, None) + bias.to(x.dtype)
+        y = self._matmul(x, bias)
         return y.clone() if y._is_view() else y  # a part of several trials' product; methods may add to it in place
 
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -74,7 +74,7 @@ class FrozenLinear(nn.Linear):
         y: Tensor = FrozenProduct.apply(x, self.frozen, self.compute_dtype, bias)
         return y
 
-    def _multiplied(self, x: Tensor, bias: Tensor | None) -> Tensor:
+    def _matmul(self, x: Tensor, bias: Tensor | None) -> Tensor:
         return self.product(x, bias) if _product is None else _product(self, x, bias)
 
     def extra_repr(self) -> str:
@@ -83,7 +83,7 @@ class FrozenLinear(nn.Linear):
 
 
 @contextmanager
-def products_by(product: Product) -> Iterator[None]:
+def override_matmul(product: Product) -> Iterator[None]:
     """While inside, every frozen layer asks ``product(layer, x, bias)`` for its ``x W^T``, and the bias if any."""
     global _product
     before, _product = _product, product

@@ -23,7 +23,7 @@ class FrozenWeight(Protocol):
         """``(out, in)``."""
         ...
 
-    def dense(self, dtype: torch.dtype) -> Tensor:
+    def dequantize(self, dtype: torch.dtype) -> Tensor:
         """The weight as a matrix; a new tensor, or the stored one where it is plain already."""
         ...
 
@@ -83,7 +83,7 @@ class FourBitWeight:
         """``nf4`` or ``fp4``."""
         return "fp4" if self.state.quant_type == "fp4" else "nf4"
 
-    def dense(self, dtype: torch.dtype) -> Tensor:
+    def dequantize(self, dtype: torch.dtype) -> Tensor:
         """Unpack all blocks."""
         weight: Tensor = bnb.dequantize_4bit(self.packed, self._unpacking())
         return weight.to(dtype)
@@ -136,7 +136,7 @@ class EightBitWeight:
         """``int8``."""
         return "int8"
 
-    def dense(self, dtype: torch.dtype) -> Tensor:
+    def dequantize(self, dtype: torch.dtype) -> Tensor:
         """Levels times scales."""
         return self.packed.to(dtype) * self.scale.to(dtype)
 
@@ -171,7 +171,7 @@ class PlainWeight:
         """``none``."""
         return "none"
 
-    def dense(self, dtype: torch.dtype) -> Tensor:
+    def dequantize(self, dtype: torch.dtype) -> Tensor:
         """The weight itself where ``dtype`` is its own."""
         return self.weight.to(dtype)
 

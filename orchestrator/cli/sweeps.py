@@ -56,15 +56,15 @@ def resume(
 
     cluster = Cluster(address)
 
-    with taken_up(sweep, storage) as past:
+    with taken_up(sweep, storage) as saved:
         from orchestrator.cli.output.resume import finished_json, print_finished, watch_resumed
 
-        if past.finished:
-            print_json(finished_json(past)) if as_json else print_finished(past, storage)
+        if saved.finished:
+            print_json(finished_json(saved)) if as_json else print_finished(saved, storage)
             return
-        typer.echo(f"{past.sweep}: reading data and trying the methods on the architecture ...", err=True)
+        typer.echo(f"{saved.sweep}: reading data and trying the methods on the architecture ...", err=True)
         with cluster:
-            outcome, made = watch_resumed(past, config, cluster)
+            outcome, made = watch_resumed(saved, config, cluster)
     _end(outcome, made, as_json)
 
 

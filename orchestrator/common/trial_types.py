@@ -87,7 +87,7 @@ class Answer:
         metrics: the task's metrics on the split that was asked for.
         validation: the task's metrics on validation, where a retraining was scored on test.
         checkpoint: folder that the trial continues from, relative to the sweep's storage.
-        facts: trainable parameters, bytes, seconds, peak memory and the like.
+        measurements: trainable parameters, bytes, seconds, peak memory and the like.
         reason: why it failed, one line.
     """
 
@@ -96,7 +96,7 @@ class Answer:
     metrics: dict[str, float] = field(default_factory=dict)
     validation: dict[str, float] = field(default_factory=dict)
     checkpoint: str | None = None
-    facts: dict[str, float] = field(default_factory=dict)
+    measurements: dict[str, float] = field(default_factory=dict)
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class TrialRecord:
         reason: why it ended, one line.
         values: the task's metric on validation, by optimizer step, in the order of the steps.
         lane_seconds: lane time spent on it.
-        facts: sizes and times as of its last report.
+        measurements: sizes and times as of its last report.
     """
 
     key: TrialKey
@@ -130,7 +130,7 @@ class TrialRecord:
     reason: str = ""
     values: Mapping[int, float] = field(default_factory=dict)
     lane_seconds: float = 0.0
-    facts: Mapping[str, float] = field(default_factory=dict)
+    measurements: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -142,16 +142,16 @@ class TrialRecord:
         """The last value; NaN before the first."""
         return self.values.get(self.step, math.nan)
 
-    def standing(self, *, higher_is_better: bool) -> tuple[int, float]:
+    def rank(self, *, higher_is_better: bool) -> tuple[int, float]:
         """Sorts trials from worse to better: a later rung counts before a better value."""
         if not math.isfinite(self.value):
             return (0, -math.inf)
         return (self.step, self.value if higher_is_better else -self.value)
 
 
-def lane_seconds(facts: Mapping[str, float]) -> float:
+def lane_seconds(measurements: Mapping[str, float]) -> float:
     """Lane time that a trial has cost since it began: all of it, in whichever lanes."""
-    return sum(facts.get(f"{kind}_seconds", 0.0) for kind in ("attach", "train", "evaluation"))
+    return sum(measurements.get(f"{kind}_seconds", 0.0) for kind in ("attach", "train", "evaluation"))
 
 
 def trial_seed(seed: int, trial: TrialKey, retraining: int | None = None) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Hashable
 from torch import Tensor
 
 
-class RowStates:
+class ActivationCache:
     """A random entry goes where there is no room for a new one.
 
     Random, since epochs come back to all rows in turn: the oldest, and the one that was used least lately, would

@@ -42,10 +42,10 @@ def share(batch: dict[str, Tensor], ranks: Ranks) -> tuple[dict[str, Tensor], fl
         batch: as for :func:`parts`; the same on all ranks.
         ranks: this one's place.
     """
-    pieces = list(parts(batch, min(ranks.size, len(batch["input_ids"]))))
-    if not pieces:  # nothing is predicted: the loss is no number, on every rank
+    bridge = list(parts(batch, min(ranks.size, len(batch["input_ids"]))))
+    if not bridge:  # nothing is predicted: the loss is no number, on every rank
         return batch, 1.0
-    return pieces[ranks.rank] if ranks.rank < len(pieces) else (pieces[0][0], 0.0)
+    return bridge[ranks.rank] if ranks.rank < len(bridge) else (bridge[0][0], 0.0)
 
 
 def dropout_stream(seed: int, step: int, ranks: Ranks, own: RandomStream) -> RandomStream:
@@ -55,7 +55,7 @@ def dropout_stream(seed: int, step: int, ranks: Ranks, own: RandomStream) -> Ran
     the trial's seed, the step and the rank, so that rows of different ranks are not masked alike, and a continued
     trial draws the same without any state. A trial with dropout so depends on how many workers its lane has.
     """
-    if ranks.leads:
+    if ranks.is_rank_zero:
         return own
     digest = hashlib.sha256(f"{seed}:{step}:{ranks.rank}".encode()).digest()
     number = int.from_bytes(digest[:8], "big") >> 1
@@ -80,9 +80,9 @@ def reduced(ranks: Ranks, runs: Sequence[Training], outcomes: Sequence[Outcome])
     """
     if ranks.size == 1:
         return list(outcomes)
-    pieces = [_pieces(run, outcome) for run, outcome in zip(runs, outcomes, strict=True)]
-    flat = torch.cat([piece for own in pieces for piece in own])
-    ranks.add_up(flat)
+    bridge = [_bridge(run, outcome) for run, outcome in zip(runs, outcomes, strict=True)]
+    flat = torch.cat([piece for own in bridge for piece in own])
+    ranks.all_reduce(flat)
     shares = flat.split([_size(run) for run in runs])
     return [_taken(run, own, whole) for run, own, whole in zip(runs, outcomes, shares, strict=True)]
 
@@ -92,7 +92,7 @@ def _size(run: Training) -> int:
     return 2 + len(run.parameters) + sum(parameter.numel() for parameter in run.parameters)
 
 
-def _pieces(run: Training, outcome: Outcome) -> list[Tensor]:
+def _bridge(run: Training, outcome: Outcome) -> list[Tensor]:
     parameters, device = run.parameters, _device(run)
     if isinstance(outcome, Exception):
         nothing = torch.zeros(_size(run), device=device)

@@ -12,7 +12,7 @@ TOKENS = 128
 TRIALS_PER_SLOT = 8
 
 
-def slots(defaults: Iterable[Mapping[str, Any]], max_length: int, trials: int | None) -> int:
+def default_pack_size(defaults: Iterable[Mapping[str, Any]], max_length: int, trials: int | None) -> int:
     """Slots of a lane, of which it packs as many as it finds to gain; one where little can be gained.
 
     Every slot is a trial more under way at once, which early stopping knows nothing of yet, a process for Ray Tune, and

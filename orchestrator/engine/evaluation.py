@@ -37,8 +37,8 @@ def evaluate(
     if ranks.size == 1:
         return kind.evaluate(model, rows, batches, pad, pad_left)
     shares = [batches[rank :: ranks.size] for rank in range(ranks.size)]
-    own = ranks.attempt(lambda: _part(kind, model, rows, shares[ranks.rank], pad, pad_left))
-    metrics = ranks.leaders(list(own.metrics) if own else [])
+    own = ranks.run_on_all_ranks(lambda: _part(kind, model, rows, shares[ranks.rank], pad, pad_left))
+    metrics = ranks.broadcast_object(list(own.metrics) if own else [])
     predictions = _in_order(ranks.gather(_written(own)), shares)
     return Evaluation({metric: kind.score(metric, predictions) for metric in metrics}, predictions)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from methods.base.spec import Attached
 from orchestrator.backbone.shared import SharedBackbone
-from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.tasks import CausalLM
 
 NEUTRAL = Path(__file__).with_name("neutral.txt")
@@ -34,7 +34,7 @@ class NeutralText:
     bare: float
 
     @classmethod
-    def of(cls, backbone: SharedBackbone, rows: TaskRows) -> Self | None:
+    def of(cls, backbone: SharedBackbone, rows: TaskDataset) -> Self | None:
         """The text as a task's backbone reads it; ``None`` where that has no language-model head, or no tokenizer."""
         if not isinstance(rows.type, CausalLM) or rows.text is None:
             return None

@@ -49,7 +49,7 @@ class CallOrder:
             bounds[name] = called.get(name, Bounds(place, place)) if passable else Bounds(0, 0)
         return cls(model, bounds)
 
-    def untouched(self, view: nn.Module, active: Sequence[nn.Module]) -> int:
+    def frozen_depth(self, view: nn.Module, active: Sequence[nn.Module]) -> int:
         """So many blocks, and all that runs before they end, are in ``view`` what they are in the model.
 
         Args:

@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from methods.base.architecture import blocks
 from methods.base.spec import MethodError
 from orchestrator.backbone.shared import SharedBackbone
-from orchestrator.engine.activation_cache import RowStates
+from orchestrator.engine.activation_cache import ActivationCache
 from orchestrator.engine.frozen_depth import CallOrder
 
 SHARE, MOST = 0.125, 2 * 2**30
 Key = tuple[int, bytes]
 
 
-class Trunk:
+class FrozenPrefix:
     """The blocks of a backbone, counted from the input, and what they made of rows.
 
     Rows are known by their tokens, so that splits and padding do not matter.
@@ -41,7 +41,7 @@ class Trunk:
     def __init__(self, backbone: SharedBackbone, most: int | None = None) -> None:
         self._bare, self._model = backbone.model, backbone.view(0)
         self._head = backbone.context.head
-        self._kept = RowStates(_room() if most is None else most)
+        self._kept = ActivationCache(_micro_batch_memory() if most is None else most)
         self._passes: dict[Any, _Pass] = {}
         self._levels: set[int] = set()
         for level, name in enumerate(self.names, 1):
@@ -68,7 +68,7 @@ class Trunk:
             view: of the same backbone, with the method attached.
             active: the modules that are in training mode while the trial trains.
         """
-        return self._order.untouched(view, active) if self.names else 0
+        return self._order.frozen_depth(view, active) if self.names else 0
 
     def states(self, level: int, input_ids: Tensor, mask: Tensor) -> Tensor:
         """What the lowest blocks make of rows, without gradients.
@@ -138,6 +138,6 @@ class _ReachedError(Exception):
     """Nobody asks for the rest of the model."""
 
 
-def _room() -> int:
+def _micro_batch_memory() -> int:
     free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
     return int(min(SHARE * free, MOST))

@@ -23,7 +23,7 @@ EXACT = 384
 measured with AMX. Longer sums are parted in ways that depend on the number of rows; so are float32's of any length."""
 
 
-def shared_product(
+def shared_matmul(
     weight: FrozenWeight, dtype: torch.dtype, inputs: Sequence[Tensor], biases: Sequence[Tensor | None]
 ) -> tuple[Tensor, ...]:
     """``x W^T + b`` for every ``x`` in ``inputs``, each of shape ``(..., in)`` and of a dtype of its own.
@@ -38,11 +38,11 @@ def shared_product(
         As many tensors of shape ``(..., out)``, each in the dtype of its input. Those of several trials may be views
         of one tensor.
     """
-    products: tuple[Tensor, ...] = _SharedProduct.apply(weight, dtype, biases, *inputs)
+    products: tuple[Tensor, ...] = _SharedMatmul.apply(weight, dtype, biases, *inputs)
     return products
 
 
-class _SharedProduct(torch.autograd.Function):
+class _SharedMatmul(torch.autograd.Function):
     """Gradients of ``x`` alone, and only of those that ask for one."""
 
     @staticmethod
@@ -51,8 +51,8 @@ class _SharedProduct(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         ctx.weight, ctx.dtype = weight, dtype
         ctx.set_materialize_grads(False)
-        dense = weight.dense(dtype)
-        return tuple(_multiplied(inputs, biases, dtype, lambda rows, bias: linear(rows, dense, bias)))
+        dense = weight.dequantize(dtype)
+        return tuple(_matmul(inputs, biases, dtype, lambda rows, bias: linear(rows, dense, bias)))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -60,12 +60,12 @@ class _SharedProduct(torch.autograd.Function):
         asked = [g for g, want in zip(gradients, wanted, strict=True) if want and g is not None]
         if not asked:
             return None, None, None, *(None for _ in gradients)
-        dense = ctx.weight.dense(ctx.dtype)
-        found = _multiplied(asked, [None] * len(asked), ctx.dtype, lambda rows, _: rows @ dense)
+        dense = ctx.weight.dequantize(ctx.dtype)
+        found = _matmul(asked, [None] * len(asked), ctx.dtype, lambda rows, _: rows @ dense)
         return None, None, None, *(next(found) if want else None for want in wanted)
 
 
-def _multiplied(
+def _matmul(
     inputs: Sequence[Tensor],
     biases: Sequence[Tensor | None],
     dtype: torch.dtype,

@@ -17,7 +17,7 @@ from methods.base.spec import Attached, Hyperparameters
 from methods.base.trainable import widen_head
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.common.trial_types import Job
-from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.tasks import Evaluation
 from orchestrator.tasks.tokens import device_of
 
@@ -34,7 +34,9 @@ class Latencies:
     def __init__(self) -> None:
         self._known: dict[str, dict[str, float]] = {}
 
-    def facts(self, attached: Attached, job: Job, backbone: SharedBackbone, rows: TaskRows) -> dict[str, float]:
+    def measurements(
+        self, attached: Attached, job: Job, backbone: SharedBackbone, rows: TaskDataset
+    ) -> dict[str, float]:
         """As :func:`latency_facts`, of a trial's adapter."""
         form = {name: value for name, value in job.params.items() if name not in TRAINING}
         key = json.dumps([job.trial.study, form], sort_keys=True)
@@ -43,7 +45,7 @@ class Latencies:
         return self._known[key]
 
 
-def latency_facts(attached: Attached, backbone: SharedBackbone, rows: TaskRows) -> dict[str, float]:
+def latency_facts(attached: Attached, backbone: SharedBackbone, rows: TaskDataset) -> dict[str, float]:
     """``latency_overhead_1`` and ``latency_overhead_32``: what the adapter adds to a forward pass, as a fraction.
 
     0.05 is 5 % slower than the bare backbone with its head, below 0 is faster. The adapter is timed as it was
@@ -68,7 +70,7 @@ def latency_facts(attached: Attached, backbone: SharedBackbone, rows: TaskRows) 
     return found
 
 
-def standard_error_fact(rows: TaskRows, evaluation: Evaluation) -> dict[str, float]:
+def standard_error_measurement(rows: TaskDataset, evaluation: Evaluation) -> dict[str, float]:
     """``validation_standard_error``: how far the score would move on other validation rows, by resampling them."""
     predictions = evaluation.predictions
     draws = np.random.default_rng(0).integers(predictions.num_rows, size=(RESAMPLES, predictions.num_rows))

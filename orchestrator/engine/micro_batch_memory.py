@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Room:
+class MicroBatchMemory:
     """How many tokens fit, by method.
 
     A step that runs out of memory is repeated in smaller parts. That costs the step, and the next trial of the method

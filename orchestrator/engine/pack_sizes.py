@@ -41,11 +41,11 @@ class PackSizes:
     Args:
         most: trials in a group.
         measured: whether fewer may be better.
-        room: bytes that activations may take at present.
+        micro_batch_memory: bytes that activations may take at present.
     """
 
-    def __init__(self, most: int, *, measured: bool, room: Callable[[], float] | None = None) -> None:
-        self._most, self._measured, self._room = most, measured, room or _free_bytes
+    def __init__(self, most: int, *, measured: bool, micro_batch_memory: Callable[[], float] | None = None) -> None:
+        self._most, self._measured, self._micro_batch_memory = most, measured, micro_batch_memory or _free_bytes
         self._costs: dict[tuple[int, int], list[float]] = defaultdict(list)
         self._round: tuple[int, int, int] | None = None
 
@@ -83,7 +83,7 @@ class PackSizes:
     def _fitting(self, runs: Sequence[Stepping]) -> int:
         """How many of the largest there is room for, at least one."""
         largest = max(run.alone_bytes for run in runs)
-        return max(1, int(self._room() // largest)) if largest else len(runs)
+        return max(1, int(self._micro_batch_memory() // largest)) if largest else len(runs)
 
 
 def _free_bytes() -> float:

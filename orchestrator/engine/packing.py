@@ -16,8 +16,8 @@ import torch
 from greenlet import getcurrent, greenlet
 from torch import Tensor
 
-from orchestrator.backbone.frozen import FrozenLinear, products_by
-from orchestrator.engine.matmul import shared_product
+from orchestrator.backbone.frozen import FrozenLinear, override_matmul
+from orchestrator.engine.matmul import shared_matmul
 from orchestrator.engine.thread_state import ThreadState, ThreadStates, switching
 
 ResultT = TypeVar("ResultT")
@@ -44,7 +44,7 @@ def in_lockstep(calls: Sequence[Callable[[], ResultT]]) -> list[Turn[ResultT]]:
     turns = [Turn(call) for call in calls]
     with switching() as states:
         hub = _Hub(turns, states)
-        with products_by(hub.product):
+        with override_matmul(hub.product):
             hub.run()
     return turns
 
@@ -87,7 +87,7 @@ class _Hub:
         layer = min((layer for layer, *_ in self._waiting.values()), key=lambda found: found.position)
         here = [k for k, (other, *_) in self._waiting.items() if other.frozen is layer.frozen]
         inputs, biases = zip(*(self._waiting.pop(k)[1:] for k in here), strict=True)
-        for k, product in zip(here, shared_product(layer.frozen, layer.compute_dtype, inputs, biases), strict=True):
+        for k, product in zip(here, shared_matmul(layer.frozen, layer.compute_dtype, inputs, biases), strict=True):
             self._resume(k, product)
 
     def _resume(self, k: int, *value: Tensor) -> None:

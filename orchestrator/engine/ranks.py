@@ -52,11 +52,11 @@ class Ranks:
         return cls(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else cls()
 
     @property
-    def leads(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether it speaks for the lane: to the broker, and to the storage."""
         return self.rank == 0
 
-    def leaders(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """Rank 0's value, on all ranks; what the others pass is not looked at.
 
         Args:
@@ -64,16 +64,16 @@ class Ranks:
         """
         if self.size == 1:
             return value
-        frame, rest = _framed(json.dumps(value).encode() if self.leads else b"")
+        frame, rest = _framed(json.dumps(value).encode() if self.is_rank_zero else b"")
         with _all_there():
             dist.broadcast(frame, src=0)
             more = _length(frame) - (FRAME - LENGTH)
             if more > 0:
-                rest = rest if self.leads else torch.empty(more, dtype=torch.uint8)
+                rest = rest if self.is_rank_zero else torch.empty(more, dtype=torch.uint8)
                 dist.broadcast(rest, src=0)
         return json.loads(_payload(frame, rest))
 
-    def everyones(self, value: Any) -> list[Any]:
+    def all_gather_object(self, value: Any) -> list[Any]:
         """What each rank passed, in the order of the ranks.
 
         Args:
@@ -97,13 +97,13 @@ class Ranks:
                 dist.all_gather(rests, torch.nn.functional.pad(rest, (0, longest - len(rest))))
         return [_payload(one, own) for one, own in zip(frames, rests, strict=True)]
 
-    def agree(self, error: Exception | None) -> Exception | None:
+    def sync_error(self, error: Exception | None) -> Exception | None:
         """The error that stands for all ranks: this one's own, else the first other's; ``None`` if nobody has one."""
-        said = self.everyones(told(error) if error else None)
+        said = self.all_gather_object(told(error) if error else None)
         other = next((f"worker {rank}: {text}" for rank, text in enumerate(said) if text), None)
         return error or (OtherWorkerError(other) if other else None)
 
-    def attempt(self, call: Callable[[], T]) -> T:
+    def run_on_all_ranks(self, call: Callable[[], T]) -> T:
         """Call it on all ranks: what it returns here.
 
         Args:
@@ -117,17 +117,17 @@ class Ranks:
             result = call()
         except Exception as raised:
             error = raised
-        if error := self.agree(error):
+        if error := self.sync_error(error):
             raise error
         return result
 
-    def add_up(self, tensor: Tensor) -> None:
+    def all_reduce(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over the ranks; every rank gets the same bits."""
         if self.size > 1:
             with _all_there():
                 dist.all_reduce(tensor)
 
-    def align(self, tensors: Sequence[Tensor]) -> None:
+    def broadcast_parameters(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors by those of rank 0: of one device, and of the same shapes on all ranks."""
         if self.size == 1 or not tensors:
             return

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.task_dataset import TaskDataset
 
 
-def source_batches(sources: Sequence[TaskRows], batch_size: int, start: int, stop: int) -> Iterator[dict[str, Tensor]]:
+def source_batches(
+    sources: Sequence[TaskDataset], batch_size: int, start: int, stop: int
+) -> Iterator[dict[str, Tensor]]:
     """Collated batches of optimizer steps ``start`` to ``stop - 1``.
 
     The tasks take turns, a batch each, and every task's rows come in their own order of training: the same at every
@@ -23,7 +25,7 @@ def source_batches(sources: Sequence[TaskRows], batch_size: int, start: int, sto
         stop: the step to stop before.
 
     Yields:
-        What :meth:`TaskRows.batch` gives, with ``task_ids`` of shape ``(rows,)``: which of the tasks the rows are of.
+        What :meth:`TaskDataset.batch` gives, with ``task_ids`` of shape ``(rows,)``: which of the tasks the rows are of.
     """
     count = len(sources)
     # of all steps before a step, source k has had those that leave k when divided by the number of sources

@@ -40,7 +40,7 @@ def step(runs: Sequence[TrialRun], ranks: Ranks = ALONE) -> list[tuple[TrialRun,
     failed = [(run, error) for run, outcome in zip(runs, whole, strict=True) if (error := _finish(run, outcome))]
     share = (time.perf_counter() - begin) / max(1, sum(run.tokens for run in runs))
     for run in runs:
-        run.facts["train_seconds"] += share * run.tokens
+        run.measurements["train_seconds"] += share * run.tokens
     return failed
 
 

@@ -23,7 +23,7 @@ from orchestrator.tasks.batches import evaluation_batches, subset, training_batc
 from orchestrator.tasks.tokens import lengths, ragged, shown
 
 
-class TaskRows:
+class TaskDataset:
     """Batches for training and evaluation.
 
     Args:

@@ -23,15 +23,15 @@ from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.common.trial_types import Job
 from orchestrator.config import Training
 from orchestrator.engine.data_parallel import dropout_stream, share
-from orchestrator.engine.frozen_prefix import Trunk
+from orchestrator.engine.frozen_prefix import FrozenPrefix
 from orchestrator.engine.memory import MemoryGauge, held_bytes
-from orchestrator.engine.micro_batch_memory import Room
+from orchestrator.engine.micro_batch_memory import MicroBatchMemory
 from orchestrator.engine.micro_batches import parts
 from orchestrator.engine.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
 from orchestrator.engine.random_stream import RandomStream
-from orchestrator.engine.skip_prefix import Cut
+from orchestrator.engine.skip_prefix import SkipPrefix
 from orchestrator.engine.source_batches import source_batches
-from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.tasks import Evaluation
 
 
@@ -51,8 +51,8 @@ class TrialRun:
         rows: the task's tokenized rows.
         training: limits.
         sources: the rows of the tasks that it may learn from before its own, by name.
-        trunk: what the lane knows of the blocks that the method leaves alone, if it is to be used.
-        room: what the lane knows of its memory.
+        prefix: what the lane knows of the blocks that the method leaves alone, if it is to be used.
+        micro_batch_memory: what the lane knows of its memory.
 
     Raises:
         MethodError: if the method cannot be attached.
@@ -62,11 +62,11 @@ class TrialRun:
         self,
         job: Job,
         backbone: SharedBackbone,
-        rows: TaskRows,
+        rows: TaskDataset,
         training: Training,
-        sources: Mapping[str, TaskRows] = MappingProxyType({}),
-        trunk: Trunk | None = None,
-        room: Room | None = None,
+        sources: Mapping[str, TaskDataset] = MappingProxyType({}),
+        prefix: FrozenPrefix | None = None,
+        micro_batch_memory: MicroBatchMemory | None = None,
     ) -> None:
         begin = time.perf_counter()
         self._memory = MemoryGauge()
@@ -74,7 +74,7 @@ class TrialRun:
         self.tokens, self.alone_bytes = 0, 0.0
         self._training, self._sources = training, tuple(sources.values())
         self._parts: deque[tuple[dict[str, Tensor], float]] = deque()
-        self._micro_batches, self._room = 1, room or Room()
+        self._micro_batches, self._micro_batch_memory = 1, micro_batch_memory or MicroBatchMemory()
         self._scored: dict[str, Evaluation] = {}
         spec = methods.get(job.trial.method)
         self.trains = spec.trains
@@ -91,9 +91,9 @@ class TrialRun:
             self.attached: Attached = spec.attach(view, self.params, context)
             self._random = self._before = RandomStream.here()
         self._optimizer = self._make_optimizer()
-        self._trunk, self._trunk_bytes = trunk, trunk.held_bytes if trunk else 0
-        self._cut = Cut.above(trunk, view, self.attached.active) if trunk else None
-        self.facts: dict[str, float] = {
+        self._prefix, self._prefix_bytes = prefix, prefix.held_bytes if prefix else 0
+        self._skip_prefix = SkipPrefix.above(prefix, view, self.attached.active) if prefix else None
+        self.measurements: dict[str, float] = {
             "trainable_parameters": float(sum(p.numel() for p in self.attached.trainable().values())),
             "attach_seconds": time.perf_counter() - begin,
             "train_seconds": 0.0,
@@ -107,7 +107,7 @@ class TrialRun:
     def go_on(self) -> None:
         """Begin another job of the same trial: what others have left in memory since is not its own."""
         self._memory = MemoryGauge(held_bytes(self.attached, self._optimizer))
-        self._trunk_bytes = self._trunk.held_bytes if self._trunk else 0
+        self._prefix_bytes = self._prefix.held_bytes if self._prefix else 0
 
     def forward(self) -> Tensor:
         """The loss of the next batch, a scalar with gradient history.
@@ -120,7 +120,7 @@ class TrialRun:
         batch, weight = self._parts.popleft()
         self._random.resume()
         self.attached.train(True)
-        with self._above_trunk():
+        with self._skipping_prefix():
             loss = self.rows.type.loss(self.attached.module, batch)
         if self.attached.penalty:
             loss = loss + self.attached.penalty()
@@ -132,8 +132,8 @@ class TrialRun:
         """Fetch the next batch, and let the lane's trunk know its rows before several trials ask for them at once."""
         if not self._parts:
             self._begin_step()
-        if self._cut:
-            self._cut.prepare(self._parts[0][0])
+        if self._skip_prefix:
+            self._skip_prefix.prepare(self._parts[0][0])
 
     @property
     def unfinished(self) -> bool:
@@ -145,7 +145,7 @@ class TrialRun:
         if self._micro_batches >= self.params.batch_size:
             return False
         if self.tokens:
-            self._room.tell(self.job.trial.method, self.tokens // self._micro_batches)
+            self._micro_batch_memory.tell(self.job.trial.method, self.tokens // self._micro_batches)
         self._micro_batches *= 2
         return True
 
@@ -170,7 +170,7 @@ class TrialRun:
             nn.utils.clip_grads_with_norm_(parameters, most, norm)
         factor = schedule(self.step, self.job.total, self.params.warmup)
         for group in self._optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
+            group["lr"] = group["initial_lr"] * factor
         self._optimizer.step()
         self._scored.clear()
         self.step += 1
@@ -192,9 +192,9 @@ class TrialRun:
         begin = time.perf_counter()
         self._memory.begin()
         self.attached.train(False)
-        with torch.random.fork_rng(), torch.no_grad(), self._above_trunk():
+        with torch.random.fork_rng(), torch.no_grad(), self._skipping_prefix():
             evaluation = self.rows.evaluate(self.attached.module, split)
-        self.facts["evaluation_seconds"] += time.perf_counter() - begin
+        self.measurements["evaluation_seconds"] += time.perf_counter() - begin
         if not self.trains:
             self._note_memory()
         self._scored[split] = evaluation
@@ -209,10 +209,10 @@ class TrialRun:
         adapter = folder / "adapter"
         adapter.mkdir(parents=True)
         self.attached.save(adapter)
-        self.facts["adapter_bytes"] = float(sum(f.stat().st_size for f in adapter.rglob("*") if f.is_file()))
+        self.measurements["adapter_bytes"] = float(sum(f.stat().st_size for f in adapter.rglob("*") if f.is_file()))
         if self.step:
-            self.facts["seconds_per_step"] = self.facts["train_seconds"] / self.step
-        state = {"step": self.step, "facts": self.facts}
+            self.measurements["seconds_per_step"] = self.measurements["train_seconds"] / self.step
+        state = {"step": self.step, "measurements": self.measurements}
         (folder / "state.json").write_text(json.dumps(state))
         if resumable:
             tensors = {f"parameter:{name}": p.detach() for name, p in self.attached.trainable().items()}
@@ -223,8 +223,9 @@ class TrialRun:
     def restore(self, folder: Path) -> None:
         """Continue from what :meth:`save` wrote."""
         state = json.loads((folder / "state.json").read_text())
-        self.step, self.facts = state["step"], state["facts"]
-        self._micro_batches = int(self.facts.get("micro_batches", 1))
+        # Release 0.1 called them facts.
+        self.step, self.measurements = state["step"], state.get("measurements") or state["facts"]
+        self._micro_batches = int(self.measurements.get("micro_batches", 1))
         tensors = load_file(folder / "state.safetensors") if (folder / "state.safetensors").exists() else {}
         if not tensors:
             self.attached.load(folder / "adapter")
@@ -245,15 +246,17 @@ class TrialRun:
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         groups: list[dict[str, Any]] = [
-            {"params": list(group.parameters), "peak": self.params.learning_rate * group.multiplier}
+            {"params": list(group.parameters), "initial_lr": self.params.learning_rate * group.multiplier}
             for group in self.attached.groups
         ]
-        groups = groups or [{"params": [nn.Parameter(torch.zeros(0))], "peak": 0.0}]  # torch refuses an empty list
+        groups = groups or [
+            {"params": [nn.Parameter(torch.zeros(0))], "initial_lr": 0.0}
+        ]  # torch refuses an empty list
         own = self.params
         return make_optimizer(self.attached.optimizer, groups, own.learning_rate, own.weight_decay)
 
-    def _above_trunk(self) -> AbstractContextManager[None]:
-        return self._cut.cut() if self._cut else nullcontext()
+    def _skipping_prefix(self) -> AbstractContextManager[None]:
+        return self._skip_prefix.active() if self._skip_prefix else nullcontext()
 
     def _begin_step(self) -> None:
         batch, weight = share(self._next_batch(), self.rows.ranks)
@@ -261,11 +264,11 @@ class TrialRun:
         known, self.tokens = self.tokens, batch["input_ids"].numel()
         self._memory.begin(self.tokens)
         if not known:
-            fitting = self._room.parts(self.job.trial.method, self.tokens)
+            fitting = self._micro_batch_memory.parts(self.job.trial.method, self.tokens)
             self._micro_batches = max(self._micro_batches, fitting)
         count = min(self._micro_batches, self.params.batch_size)
         self._parts.extend((part, weight * own) for part, own in parts(batch, count))
-        self.facts["micro_batches"] = float(self._micro_batches)
+        self.measurements["micro_batches"] = float(self._micro_batches)
 
     def _next_batch(self) -> dict[str, Tensor]:
         if self.step < self._source_steps:
@@ -282,8 +285,12 @@ class TrialRun:
 
     def _note_memory(self) -> None:
         self._memory.note()
-        shared = self._trunk.held_bytes - self._trunk_bytes if self._trunk else 0  # of all trials, whoever asked first
-        self.facts["peak_memory_bytes"] = max(self.facts["peak_memory_bytes"], self._memory.peak - max(0, shared))
+        shared = (
+            self._prefix.held_bytes - self._prefix_bytes if self._prefix else 0
+        )  # of all trials, whoever asked first
+        self.measurements["peak_memory_bytes"] = max(
+            self.measurements["peak_memory_bytes"], self._memory.peak - max(0, shared)
+        )
 
 
 def schedule(step: int, total: int, warmup: float) -> float:

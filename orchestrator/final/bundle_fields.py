@@ -47,7 +47,7 @@ def describe(
         ),
         environment=Environment.here(lane.threads, lane.device),
         metric=task.metric,
-        higher_is_better=outcome.plan.type.higher_is_better(task.metric),
+        higher_is_better=outcome.plan.type.metric(task.metric).higher_is_better,
         score=one.own_score,
         interval=one.interval,
         comparison=comparison(outcome.selection, one),
@@ -59,7 +59,7 @@ def describe(
         trial=str(one.record.key),
         method=one.record.key.method,
         params=dict(one.record.params),
-        facts=one.facts,
+        measurements=one.measurements,
     )
 
 
@@ -83,8 +83,8 @@ def lost(entry: Entry, selection: Selection) -> str:
     score = f"{entry.score:.3f} [{low:.3f}, {high:.3f}]"
     if entry.tied:
         return f"with {score} it cannot be told apart from {selection.recommended}; prefer: {selection.prefer} decided."
-    if entry.behind is not None:
-        return f"with {score} it is at least {entry.behind:.3f} behind the best."
+    if entry.gap is not None:
+        return f"with {score} it is at least {entry.gap:.3f} behind the best."
     return f"with {score} it was not in contention: {entry.reason or 'behind on validation'}."
 
 
@@ -95,7 +95,7 @@ def compared(outcome: TaskOutcome) -> list[Compared]:
 
 def _line(outcome: TaskOutcome, one: Finalist) -> Compared:
     method, untuned = one.record.key.method, one.role == "default"
-    size, memory, latency = (amount(which, cost(one.facts, which)) for which in ("size", "memory", "latency"))
+    size, memory, latency = (amount(which, cost(one.measurements, which)) for which in ("size", "memory", "latency"))
     return Compared(
         method=f"{method} (untuned)" if untuned else method,
         trials=1 if untuned else outcome.trials_of(method),
@@ -114,4 +114,4 @@ def _verdict(selection: Selection, method: str) -> str:
         return "recommended"
     if entry.tied:
         return "tied"
-    return "not in contention" if entry.behind is None else f"at least {entry.behind:.3f} behind"
+    return "not in contention" if entry.gap is None else f"at least {entry.gap:.3f} behind"

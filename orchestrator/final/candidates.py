@@ -51,10 +51,12 @@ class Candidate:
         return next((one.reason for one in self.answers.values() if one.reason), self.note or "it was cancelled")
 
 
-def usual_facts(runs: Sequence[Scored]) -> dict[str, float]:
+def median_measurements(runs: Sequence[Scored]) -> dict[str, float]:
     """Medians over the seeds, and how far their scores spread."""
-    names = dict.fromkeys(name for run in runs for name in run.facts)
-    found = {name: statistics.median(run.facts[name] for run in runs if name in run.facts) for name in names}
+    names = dict.fromkeys(name for run in runs for name in run.measurements)
+    found = {
+        name: statistics.median(run.measurements[name] for run in runs if name in run.measurements) for name in names
+    }
     spread = {"seed_spread": float(np.std([run.score for run in runs], ddof=1))} if len(runs) > 1 else {}
     return {**found, **spread}
 

@@ -12,10 +12,10 @@ import pyarrow as pa
 import methods
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Answer, TrialRecord
-from orchestrator.final.candidates import Candidate, read_predictions, usual_facts
+from orchestrator.final.candidates import Candidate, median_measurements, read_predictions
 from orchestrator.final.results import Finalist, Role, Scored, TaskOutcome
 from orchestrator.planning.plan import SweepPlan
-from orchestrator.selection.best import Standing, standings
+from orchestrator.selection.best import Rank, ranks
 from orchestrator.selection.claims import claims
 from orchestrator.selection.evidence import Arm, Evidence, gather
 from orchestrator.selection.intervals import Statistic, bootstrap_interval
@@ -36,7 +36,7 @@ class Judge:
     def __init__(self, plan: SweepPlan, task: str, candidates: Sequence[Candidate], storage: Storage) -> None:
         self._plan, self._task, self._storage = plan, plan.tasks[task], storage
         self._name, self.metric = task, self._task.data.config.metric
-        self.higher_is_better = self._task.type.higher_is_better(self.metric)
+        self.higher_is_better = self._task.type.metric(self.metric).higher_is_better
         self._failed = {one.method: one.failure for one in candidates if not one.scored}
         there = [one for one in candidates if one.scored]
         # Finalists first, each part by its score, as the evidence is laid out.
@@ -56,7 +56,7 @@ class Judge:
         choice = choose(entries, config.selection.prefer, higher_is_better=self.higher_is_better)
         recommended = next(one for one in entries if one.method == choice.method)
         tied = [one.method for one in entries if one.tied and one is not recommended]
-        leading = self._standings[self._finalist_number(recommended.method)]
+        leading = self._ranks[self._finalist_number(recommended.method)]
         return Selection(
             task=self._name,
             metric=self.metric,
@@ -69,7 +69,7 @@ class Judge:
             reason=choice.reason,
             alternative=choice.alternative,
             tied=(choice.method, *tied),
-            smallest_difference=leading.reach,
+            minimum_detectable_difference=leading.minimum_detectable_difference,
             finalists=tuple(entries[: len(self._finalists)]),
             others=tuple(entries[len(self._finalists) :]),
             failed=self._failed,
@@ -127,10 +127,10 @@ class Judge:
         return gather(arms, rows, seed=self._plan.config.seed)
 
     @cached_property
-    def _standings(self) -> list[Standing]:
+    def _ranks(self) -> list[Rank]:
         """Of the finalists among themselves."""
         alone = self._evidence.of(range(len(self._finalists)))
-        return standings(alone, higher_is_better=self.higher_is_better, seed=self._plan.config.seed)
+        return ranks(alone, higher_is_better=self.higher_is_better, seed=self._plan.config.seed)
 
     def _finalist_number(self, method: str) -> int:
         return next(number for number, one in enumerate(self._finalists) if one.method == method)
@@ -145,7 +145,7 @@ class Judge:
 
     def _entry(self, number: int, one: Candidate) -> Entry:
         runs = self._runs[one.method]
-        standing = self._standings[number] if number < len(self._finalists) else None
+        rank = self._ranks[number] if number < len(self._finalists) else None
         return Entry(
             method=one.method,
             trial=str(one.record.key),
@@ -153,9 +153,9 @@ class Judge:
             interval=self._interval(number),
             scores=tuple(run.score for run in runs),
             validation=one.record.value,
-            facts=usual_facts(runs),
-            behind=standing.behind if standing and not standing.tied else None,
-            tied=bool(standing and standing.tied),
+            measurements=median_measurements(runs),
+            gap=rank.gap if rank and not rank.tied else None,
+            tied=bool(rank and rank.tied),
             reason=one.reason,
             note=one.note,
         )
@@ -177,7 +177,7 @@ class Judge:
             score=entry.score,
             interval=entry.interval,
             metrics=kept.metrics,
-            facts=dict(entry.facts),
+            measurements=dict(entry.measurements),
             checkpoint=kept.checkpoint,
             step=kept.step,
             own_score=kept.score,
@@ -193,7 +193,7 @@ class Judge:
             score=run.score,
             interval=run.interval,
             metrics=run.metrics,
-            facts=run.facts,
+            measurements=run.measurements,
             checkpoint=run.checkpoint,
             step=run.step,
             own_score=run.score,
@@ -212,7 +212,7 @@ class Judge:
             interval=bootstrap_interval(statistic, predictions.num_rows, seed=self._plan.config.seed),
             validation=record.value if seed is None else answer.validation.get(self.metric, float("nan")),
             metrics=answer.metrics,
-            facts=answer.facts,
+            measurements=answer.measurements,
             checkpoint=answer.checkpoint or "",
             step=answer.step,
         )

@@ -14,7 +14,7 @@ Each = Callable[[Sequence[Job]], Iterator[tuple[Job, Answer]]]
 _NAMES = {"test": ("trial", "role", "seed"), "selection": ("task",), "selection_overall": ()}
 
 
-class JobsOnce:
+class CachedJobRunner:
     """Has jobs of the final done, writes every answer down as it comes, and asks nobody for what is known.
 
     Args:
@@ -42,17 +42,17 @@ class JobsOnce:
         return answer is not None and self._storage.exists(f"{answer.checkpoint}/{TEST_FILE}")
 
 
-class EventsOnce:
+class DedupingJournal:
     """A journal that is told again what it knows, and writes down only what is new.
 
     Args:
         journal: that gets what is new.
-        past: the events that it has.
+        saved: the events that it has.
     """
 
-    def __init__(self, journal: EventLog, past: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(self, journal: EventLog, saved: Iterable[Mapping[str, Any]]) -> None:
         self._journal = journal
-        self._told = {_name(event["event"], event) for event in past if event["event"] in _NAMES}
+        self._told = {_name(event["event"], event) for event in saved if event["event"] in _NAMES}
 
     def append(self, event: str, **fields: Any) -> None:
         """Write one event, unless the journal has it."""

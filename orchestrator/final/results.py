@@ -23,7 +23,7 @@ class Scored:
         interval: 95 %, bootstrap over rows; it knows nothing of other seeds.
         validation: the same metric on validation.
         metrics: all metrics on the test split.
-        facts: trainable parameters, bytes, seconds and the like.
+        measurements: trainable parameters, bytes, seconds and the like.
         checkpoint: its folder, relative to the sweep's.
         step: optimizer steps that it was trained for.
     """
@@ -33,7 +33,7 @@ class Scored:
     interval: tuple[float, float]
     validation: float
     metrics: dict[str, float]
-    facts: dict[str, float]
+    measurements: dict[str, float]
     checkpoint: str
     step: int = 0
 
@@ -52,7 +52,7 @@ class Finalist:
         score: mean over the seeds.
         interval: 95 %, over rows and seeds; over rows alone where there is one score.
         metrics: of the kept checkpoint on the test split.
-        facts: medians over the seeds, and ``seed_spread``, the standard deviation of their scores.
+        measurements: medians over the seeds, and ``seed_spread``, the standard deviation of their scores.
         checkpoint: the kept one's folder, relative to the sweep's.
         step: optimizer steps that it was trained for.
         own_score: the kept checkpoint's alone.
@@ -65,7 +65,7 @@ class Finalist:
     score: float
     interval: tuple[float, float]
     metrics: dict[str, float]
-    facts: dict[str, float]
+    measurements: dict[str, float]
     checkpoint: str
     step: int = 0
     own_score: float = 0.0

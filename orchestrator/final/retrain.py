@@ -21,8 +21,8 @@ from orchestrator.final.results import Finalist, Role, Scored, TaskOutcome
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.search.plans import EventLog
 from orchestrator.selection.choose import Finalists, finalists
-from orchestrator.selection.contention import Contention, contention
 from orchestrator.selection.overall import overall
+from orchestrator.selection.screening import Screening, screen
 
 __all__ = ["TEST_FILE", "Finalist", "Role", "Scored", "TaskOutcome", "play_final", "read_predictions"]
 
@@ -48,7 +48,7 @@ def play_final(
     Raises:
         SweepError: if a task has no trial that came to a result, or none of its finalists can be scored.
     """
-    directions = {name: task.type.higher_is_better(task.data.config.metric) for name, task in plan.tasks.items()}
+    directions = {name: task.type.metric(task.data.config.metric).higher_is_better for name, task in plan.tasks.items()}
     chosen = finalists(records, higher_is_better=directions)
     if missing := [name for name in plan.tasks if name not in chosen]:
         raise SweepError(f"no trial of task {missing[0]} came to a result{_first_reason(records, missing[0])}")
@@ -84,15 +84,15 @@ class _Final:
 
     def __post_init__(self) -> None:
         self.records = tuple(r for r in self.all_records if r.key.task == self.task)
-        self.split = self._contention()
+        self.split = self._screen()
 
-    def _contention(self) -> Contention:
+    def _screen(self) -> Screening:
         task = self.plan.tasks[self.task]
         rows = min(task.data.splits["validation"].num_rows, self.plan.config.training.validation_rows)
-        return contention(
+        return screen(
             self.found,
             self.records,
-            higher_is_better=task.type.higher_is_better(task.data.config.metric),
+            higher_is_better=task.type.metric(task.data.config.metric).higher_is_better,
             rows=rows,
             most=self.plan.config.selection.contenders,
         )
@@ -204,7 +204,7 @@ def _note(journal: EventLog, outcome: TaskOutcome) -> None:
                 interval=list(scored.interval),
                 validation=scored.validation,
                 metrics=scored.metrics,
-                facts=scored.facts,
+                measurements=scored.measurements,
             )
     journal.append("selection", **outcome.selection.to_dict())
 

@@ -121,7 +121,7 @@ class Broker:
             return self._closed or bool(found)
 
         with self._news:
-            if not self._table.lives(lane, incarnation):
+            if not self._table.is_current(lane, incarnation):
                 return Signal.REJOIN
             self._news.wait_for(ready, LONG_POLL if wait else 0.0)
             return found[0] if found else Signal.RETIRE if self._closed else None
@@ -136,7 +136,7 @@ class Broker:
     def heartbeat(self, lane: int, incarnation: str, held: frozenset[str], status: LaneStatus) -> frozenset[str]:
         """Renew a lane's leases. Returns those of ``held`` that are no longer its own."""
         with self._news:
-            if self._table.lives(lane, incarnation):
+            if self._table.is_current(lane, incarnation):
                 self._status[lane] = status
             return held - self._table.heartbeat(lane, incarnation, time.monotonic())
 

@@ -20,11 +20,11 @@ from orchestrator.common.errors import told
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Answer, Job, checkpoint_path, kept_path
 from orchestrator.engine.forgetting import NeutralText
-from orchestrator.engine.frozen_prefix import Trunk
-from orchestrator.engine.measurements import Latencies, standard_error_fact
-from orchestrator.engine.micro_batch_memory import Room
+from orchestrator.engine.frozen_prefix import FrozenPrefix
+from orchestrator.engine.measurements import Latencies, standard_error_measurement
+from orchestrator.engine.micro_batch_memory import MicroBatchMemory
 from orchestrator.engine.ranks import ALONE, Ranks
-from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes.setup import LaneSetup
 from orchestrator.tasks import Evaluation
@@ -77,9 +77,9 @@ class Lane:
         self.setup, self.device, self.dtype, self.ranks = setup, device, dtype, ranks
         self._storage = Storage(setup.storage)
         self._backbones: dict[str, SharedBackbone] = {}
-        self._rows: dict[str, TaskRows] = {}
-        self._trunks: dict[str, Trunk] = {}
-        self._room = Room()
+        self._rows: dict[str, TaskDataset] = {}
+        self._prefixes: dict[str, FrozenPrefix] = {}
+        self._micro_batch_memory = MicroBatchMemory()
         self._latencies = Latencies()
         self._warm: OrderedDict[str, TrialRun] = OrderedDict()
         self._neutral: dict[str, NeutralText | None] = {}
@@ -91,7 +91,7 @@ class Lane:
         One whose checkpoint is missing or damaged begins anew: the whole way to where the job ends.
         """
         run = self._left_off(job)
-        self.ranks.align(run.parameters)
+        self.ranks.broadcast_parameters(run.parameters)
         run.job = job
         if job.start or run.step:
             run.go_on()
@@ -103,11 +103,11 @@ class Lane:
         """Save a trial on its way, if its job says so, in the place of what was kept before."""
         every = run.job.keep_every
         if every and run.step < run.job.stop and run.step % every == 0:
-            self.ranks.attempt(partial(self._keep, run))
+            self.ranks.run_on_all_ranks(partial(self._keep, run))
 
     def _keep(self, run: TrialRun) -> None:
         self._prove_unchanged(run.job.trial.task)
-        if self.ranks.leads:
+        if self.ranks.is_rank_zero:
             with TemporaryDirectory() as folder:
                 run.save(place := Path(folder) / "state", resumable=True)
                 self._storage.upload(place, f"{self.setup.sweep}/{kept_path(run.job)}")
@@ -118,7 +118,7 @@ class Lane:
         evaluation = run.evaluate(job.split) if job.split else None
         retrained = job.split == "test" and job.retraining is not None
         validation = run.evaluate("validation").metrics if retrained else {}
-        ended = self.ranks.attempt(lambda: self._settle(run, evaluation, validation))
+        ended = self.ranks.run_on_all_ranks(lambda: self._settle(run, evaluation, validation))
         if run.step < job.total:
             self._warm[job.name] = run
             while len(self._warm) > self.setup.pack + 1:
@@ -129,12 +129,17 @@ class Lane:
         """See that the backbone is as it was, then measure and save, which the first worker does for all."""
         job = run.job
         self._prove_unchanged(job.trial.task)
-        folder = self._saved(run, evaluation) if self.ranks.leads else None
+        folder = self._saved(run, evaluation) if self.ranks.is_rank_zero else None
         # Apart from the rung's own: a rung that was cancelled late may still be writing there.
         path = checkpoint_path(job.trial, run.step, job.retraining) + ("-test" if job.split == "test" else "")
-        metrics, facts = evaluation.metrics if evaluation else {}, dict(run.facts)
+        metrics, measurements = evaluation.metrics if evaluation else {}, dict(run.measurements)
         answer = Answer(
-            status="done", step=run.step, metrics=metrics, validation=validation, checkpoint=path, facts=facts
+            status="done",
+            step=run.step,
+            metrics=metrics,
+            validation=validation,
+            checkpoint=path,
+            measurements=measurements,
         )
         return Ended(answer, folder, self._storage.sub(self.setup.sweep))
 
@@ -152,11 +157,11 @@ class Lane:
         """What is told of a trial at its end beside its score."""
         job, task = run.job, run.job.trial.task
         if job.split == "test":
-            run.facts |= self._forgetting(run)
+            run.measurements |= self._forgetting(run)
         elif evaluation and run.step >= job.total:
-            run.facts |= standard_error_fact(self.rows(task), evaluation)
-        if (run.step >= job.total or job.split == "test") and "latency_overhead_1" not in run.facts:
-            run.facts |= self._latencies.facts(run.attached, job, self.backbone(task), self.rows(task))
+            run.measurements |= standard_error_measurement(self.rows(task), evaluation)
+        if (run.step >= job.total or job.split == "test") and "latency_overhead_1" not in run.measurements:
+            run.measurements |= self._latencies.measurements(run.attached, job, self.backbone(task), self.rows(task))
 
     def backbone(self, task: str) -> SharedBackbone:
         """The task's backbone, mapped at its first use."""
@@ -174,13 +179,13 @@ class Lane:
             self.fingerprints[task] = self._backbones[task].fingerprint()
         return self._backbones[task]
 
-    def rows(self, task: str) -> TaskRows:
+    def rows(self, task: str) -> TaskDataset:
         """The task's tokenized rows, mapped at their first use."""
         if task not in self._rows:
             own = self.setup.tasks[task]
             tables = {split: ray.get(reference) for split, reference in own.splits.items()}
             decoder = self.backbone(task).decoder
-            self._rows[task] = TaskRows(
+            self._rows[task] = TaskDataset(
                 own.config,
                 tables,
                 own.pad,
@@ -201,23 +206,23 @@ class Lane:
         neutral = self._neutral[task]
         return {} if neutral is None else {"forgetting": neutral.forgetting(run.attached)}
 
-    def _sources(self, task: str) -> dict[str, TaskRows]:
+    def _sources(self, task: str) -> dict[str, TaskDataset]:
         own = self.setup.tasks.get(task)
         return {name: self.rows(name) for name in own.config.source_tasks} if own else {}
 
-    def _trunk(self, task: str) -> Trunk:
-        if task not in self._trunks:
-            self._trunks[task] = Trunk(self.backbone(task))
-        return self._trunks[task]
+    def _prefix(self, task: str) -> FrozenPrefix:
+        if task not in self._prefixes:
+            self._prefixes[task] = FrozenPrefix(self.backbone(task))
+        return self._prefixes[task]
 
     def _left_off(self, job: Job) -> TrialRun:
         """From the first of the places where all workers of the lane find it."""
         for find in (self._kept, self._remembered, self._restored):
-            run = self.ranks.attempt(partial(find, job))
-            steps = self.ranks.everyones(run.step if run else None)
+            run = self.ranks.run_on_all_ranks(partial(find, job))
+            steps = self.ranks.all_gather_object(run.step if run else None)
             if run and len(set(steps)) == 1:
                 return run
-        return self.ranks.attempt(partial(self._fresh, job))
+        return self.ranks.run_on_all_ranks(partial(self._fresh, job))
 
     def _remembered(self, job: Job) -> TrialRun | None:
         run = self._warm.pop(job.name, None)
@@ -227,7 +232,7 @@ class Lane:
         task = job.trial.task
         backbone, rows = self.backbone(task), self.rows(task)
         training, sources = self.setup.training, self._sources(task)
-        return TrialRun(job, backbone, rows, training, sources, self._trunk(task), self._room)
+        return TrialRun(job, backbone, rows, training, sources, self._prefix(task), self._micro_batch_memory)
 
     def _restored(self, job: Job) -> TrialRun | None:
         """Where the job's checkpoint left off, if it has one that can be used."""

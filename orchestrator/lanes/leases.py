@@ -17,7 +17,7 @@ class _Entry:
 @dataclass
 class _Lane:
     incarnation: str
-    heard: float
+    message: float
     held: dict[str, _Entry] = field(default_factory=dict)
 
 
@@ -52,22 +52,22 @@ class LeaseTable:
 
     def expire(self, now: float) -> list[Job]:
         """Give up lanes that have been silent for too long. Returns the jobs that have now failed for good."""
-        silent = [lane for lane, life in self._lanes.items() if life.held and now - life.heard > self.patience]
+        silent = [lane for lane, life in self._lanes.items() if life.held and now - life.message > self.patience]
         return [job for lane in silent for job in self._bury(lane)]
 
     def heartbeat(self, lane: int, incarnation: str, now: float) -> set[str]:
         """Renew a lane's leases. Returns the ids of those it still has."""
-        if not self.lives(lane, incarnation):
+        if not self.is_current(lane, incarnation):
             return set()
-        self._lanes[lane].heard = now
+        self._lanes[lane].message = now
         return set(self._lanes[lane].held)
 
     def take(self, lane: int, incarnation: str, now: float) -> Job | None:
         """Lease the best waiting job to a lane: one that it worked on before, else the one that waits longest."""
-        if not self.lives(lane, incarnation):
+        if not self.is_current(lane, incarnation):
             return None
         life = self._lanes[lane]
-        life.heard = now
+        life.message = now
         if any(entry.deaths for entry in life.held.values()):
             return None
         if life.held and any(entry.deaths for entry in self._queue.values()):
@@ -82,7 +82,7 @@ class LeaseTable:
 
     def complete(self, lane: int, incarnation: str, job_id: str) -> bool:
         """Whether this answer counts: it does not from a life that has ended, nor twice."""
-        return self.lives(lane, incarnation) and self._lanes[lane].held.pop(job_id, None) is not None
+        return self.is_current(lane, incarnation) and self._lanes[lane].held.pop(job_id, None) is not None
 
     def cancel(self) -> list[Job]:
         """Forget every job, waiting or leased; their lanes learn it with the next heartbeat."""
@@ -101,7 +101,7 @@ class LeaseTable:
         """How many jobs no lane has yet."""
         return len(self._queue)
 
-    def lives(self, lane: int, incarnation: str) -> bool:
+    def is_current(self, lane: int, incarnation: str) -> bool:
         """Whether this is the lane's present life."""
         return lane in self._lanes and self._lanes[lane].incarnation == incarnation
 

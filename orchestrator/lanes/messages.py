@@ -9,24 +9,24 @@ from orchestrator.common.trial_types import Job, TrialKey
 from orchestrator.engine.ranks import Ranks
 from orchestrator.lanes.broker import Signal
 
-Heard = Job | Signal | None
+BrokerMessage = Job | Signal | None
 
 
-def for_all(ranks: Ranks, heard: Heard) -> Heard:
+def broadcast_message(ranks: Ranks, message: BrokerMessage) -> BrokerMessage:
     """What rank 0 heard, on all ranks; what the others pass is not looked at."""
-    return heard if ranks.size == 1 else read(ranks.leaders(written(heard)))
+    return message if ranks.size == 1 else read(ranks.broadcast_object(written(message)))
 
 
-def written(heard: Heard) -> Any:
+def written(message: BrokerMessage) -> Any:
     """A job, a signal or nothing as JSON."""
-    if isinstance(heard, Signal):
-        return heard.name
-    if heard is None:
+    if isinstance(message, Signal):
+        return message.name
+    if message is None:
         return None
-    return {field.name: getattr(heard, field.name) for field in fields(heard)} | {"trial": str(heard.trial)}
+    return {field.name: getattr(message, field.name) for field in fields(message)} | {"trial": str(message.trial)}
 
 
-def read(value: Any) -> Heard:
+def read(value: Any) -> BrokerMessage:
     """The inverse of :func:`written`."""
     if isinstance(value, dict):
         return Job(**{**value, "trial": TrialKey.parse(value["trial"])})

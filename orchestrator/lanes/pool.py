@@ -19,24 +19,24 @@ from orchestrator.lanes.group import LaneGroups, LaneShape
 if TYPE_CHECKING:
     from orchestrator.lanes.setup import LaneSetup
 
-PATIENCE = 3
-FAREWELL = 30.0
+FAULT_LIMIT = 3
+SHUTDOWN_TIMEOUT_S = 30.0
 
 
-class Crew:
-    """All lanes, from their start to the end of the last; see :func:`hired`.
+class LanePool:
+    """All lanes, from their start to the end of the last; see :func:`lane_pool`.
 
     Args:
         config: what the configuration says of lanes.
         folder: where Ray Train may keep its state.
         growing: nodes may come, as in a cluster that scales itself.
-        slots: trials that a lane is offered at once, where the configuration leaves it open.
+        default_pack: trials that a lane is offered at once, where the configuration leaves it open.
     """
 
-    def __init__(self, config: Lanes, folder: str, *, growing: bool, slots: int = 1) -> None:
+    def __init__(self, config: Lanes, folder: str, *, growing: bool, default_pack: int = 1) -> None:
         sizes, cpus, gpus = lane_layout(config, node_resources(), growing=growing)
         self.count = sum(sizes)
-        self.pack = slots if config.pack == "auto" else config.pack
+        self.pack = default_pack if config.pack == "auto" else config.pack
         self.jobs = self.count * self.pack + 1
         self.lanes: dict[int, LaneStatus] = {}
         self._news = threading.Event()
@@ -77,25 +77,25 @@ class Crew:
         if self._groups.errors and not self._groups.alive():
             return f"every lane has ended: {self._groups.errors[0]}"
         faults: list[str] = ray.get(self.broker.faults.remote())
-        return faults[-1] if len(faults) >= PATIENCE and not self.lanes else ""
+        return faults[-1] if len(faults) >= FAULT_LIMIT and not self.lanes else ""
 
     def cancel(self) -> None:
         """Answer every open job with "cancelled"; lanes drop them within a step."""
         self._news.set()
         ray.get(self.broker.cancel.remote())
 
-    def dismiss(self) -> None:
+    def shutdown(self) -> None:
         """Send the lanes home."""
         self.cancel()
         ray.get(self.broker.close.remote())
-        self._groups.join(FAREWELL)
+        self._groups.join(SHUTDOWN_TIMEOUT_S)
 
 
 @contextmanager
-def hired(config: Lanes, folder: str, *, growing: bool, slots: int = 1) -> Iterator[Crew]:
-    """A crew that is sent home at the end. Arguments as for :class:`Crew`."""
-    crew = Crew(config, folder, growing=growing, slots=slots)
+def lane_pool(config: Lanes, folder: str, *, growing: bool, default_pack: int = 1) -> Iterator[LanePool]:
+    """A crew that is sent home at the end. Arguments as for :class:`LanePool`."""
+    pool = LanePool(config, folder, growing=growing, default_pack=default_pack)
     try:
-        yield crew
+        yield pool
     finally:
-        crew.dismiss()
+        pool.shutdown()

@@ -64,7 +64,7 @@ class TrialProxy(tune.Trainable):
             "step": answer.step,
             "value": answer.metrics.get(self._work.metrics[self._trial.task], float("nan")),
             "metrics": answer.metrics,
-            "facts": answer.facts,
+            "measurements": answer.measurements,
             "done": answer.status != "done" or answer.step >= self._work.rungs[-1],
         }
 

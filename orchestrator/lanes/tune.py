@@ -3,7 +3,7 @@
 Tune decides nothing here. Its searcher asks the core for pieces of work, its scheduler hands results to the core, its
 stopper ends the run when the core is done. Tune's own ways to end a trial overlap and leave gaps (a stopper tells
 neither searcher nor scheduler; a result that says ``done`` skips the scheduler), so each way that exists leads to the
-same calls of :class:`orchestrator.search.tune_bridge.Pieces`, where only the first counts.
+same calls of :class:`orchestrator.search.tune_bridge.TuneBridge`, where only the first counts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 
 from orchestrator.search.core import Search
 from orchestrator.search.plans import Decision
-from orchestrator.search.tune_bridge import Pieces
+from orchestrator.search.tune_bridge import TuneBridge
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -45,16 +45,16 @@ class CoreSearcher(_Live, Searcher):
 
     Args:
         search: the core; its own budget bounds the number of trials, so give Tune ``num_samples=-1``.
-        pieces: of the search; the scheduler's too.
+        bridge: of the search; the scheduler's too.
     """
 
-    def __init__(self, search: Search, pieces: Pieces) -> None:
+    def __init__(self, search: Search, bridge: TuneBridge) -> None:
         super().__init__()
-        self._search, self._pieces = search, pieces
+        self._search, self._bridge = search, bridge
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # Searcher.FINISHED
         """Begin a piece; called by Tune's controller whenever it has room."""
-        proposal = self._pieces.begin(trial_id)
+        proposal = self._bridge.begin(trial_id)
         if proposal is None:
             return Searcher.FINISHED if self._search.exhausted else None
         trial = {"study": proposal.key.study, "number": proposal.key.number}
@@ -63,13 +63,13 @@ class CoreSearcher(_Live, Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """End the piece, if its last result has not."""
         if error:
-            self._pieces.end(trial_id, "failed", _ERROR)
+            self._bridge.end(trial_id, "failed", _ERROR)
         elif not result:
-            self._pieces.end(trial_id, "killed", _REMOVED)
+            self._bridge.end(trial_id, "killed", _REMOVED)
         else:
             if "step" in result:
-                self._pieces.deliver(trial_id, result)
-            self._pieces.end(trial_id, "complete")
+                self._bridge.deliver(trial_id, result)
+            self._bridge.end(trial_id, "complete")
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the truth is the journal. Without this Tune warns."""
@@ -87,26 +87,26 @@ class CoreScheduler(_Live, FIFOScheduler):
     """Hands each result to the core and does what it says; pieces run in the order they came.
 
     Args:
-        pieces: of the search; the searcher's too.
+        bridge: of the search; the searcher's too.
     """
 
-    def __init__(self, pieces: Pieces) -> None:
+    def __init__(self, bridge: TuneBridge) -> None:
         super().__init__()
-        self._pieces = pieces
+        self._bridge = bridge
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         """Decide what becomes of the piece; a trial that pauses ends for Tune."""
-        decision = self._pieces.deliver(trial.trial_id, result)
+        decision = self._bridge.deliver(trial.trial_id, result)
         return TrialScheduler.CONTINUE if decision is Decision.CONTINUE else TrialScheduler.STOP
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
         """Keep the error's last line, unless Tune is about to start the piece again."""
         if not trial.should_recover():
-            self._pieces.end(trial.trial_id, "failed", _last_line(trial))
+            self._bridge.end(trial.trial_id, "failed", _last_line(trial))
 
     def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
         """End a piece that is stopped while it waits."""
-        self._pieces.end(trial.trial_id, "killed", _REMOVED)
+        self._bridge.end(trial.trial_id, "killed", _REMOVED)
 
 
 class CoreStopper(_Live, Stopper):

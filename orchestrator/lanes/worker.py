@@ -28,7 +28,7 @@ from orchestrator.engine.step import score, step
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes.broker import LaneStatus, Signal
 from orchestrator.lanes.lane import BackboneWrittenError, Ended, Lane
-from orchestrator.lanes.messages import Heard, for_all
+from orchestrator.lanes.messages import BrokerMessage, broadcast_message
 from orchestrator.lanes.setup import LaneSetup
 
 HEARTBEAT = 2.0
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Pulse:
+class Heartbeat:
     """What the heartbeat thread tells, and what it hears: which jobs are no longer the lane's own.
 
     One for each life, since what was lost in one may be leased again in the next.
@@ -74,7 +74,7 @@ class Worker:
         """Until the broker sends the lane home."""
         while (setup := ray.get(self.broker.setup.remote())) is None:
             continue
-        if any(self.ranks.everyones(setup is Signal.RETIRE)):
+        if any(self.ranks.all_gather_object(setup is Signal.RETIRE)):
             return
         self.dtype = compute_dtype(setup.dtype, self.device)
         self.here = self._get_ready(setup)
@@ -104,8 +104,8 @@ class Worker:
 
     def _join(self) -> None:
         self.active, self.incarnation = [], uuid.uuid4().hex
-        self.pulse = Pulse(self.incarnation, self._status())
-        if self.ranks.leads:
+        self.heartbeat = Heartbeat(self.incarnation, self._status())
+        if self.ranks.is_rank_zero:
             ray.get(self.broker.join.remote(self.lane, self.incarnation, self._status()))
 
     def _work(self) -> None:
@@ -116,7 +116,7 @@ class Worker:
             self._step()
             self._keep()
             self._finish_reached()
-            self._tell_pulse()
+            self._send_heartbeat()
 
     def _admit(self) -> bool:
         """Take jobs while there is room. Returns whether to go on."""
@@ -138,11 +138,11 @@ class Worker:
             self._finish_reached()
         return True
 
-    def _take(self) -> Heard:
+    def _take(self) -> BrokerMessage:
         """What the broker has for the lane."""
-        asks = self.ranks.leads
-        heard = ray.get(self.broker.take.remote(self.lane, self.incarnation, not self.active)) if asks else None
-        return for_all(self.ranks, heard)
+        asks = self.ranks.is_rank_zero
+        message = ray.get(self.broker.take.remote(self.lane, self.incarnation, not self.active)) if asks else None
+        return broadcast_message(self.ranks, message)
 
     def _step(self) -> None:
         """One optimizer step of every active trial, of as many together as gains."""
@@ -150,7 +150,9 @@ class Worker:
         runs = [run for run in self.active if run.step < run.job.stop]
         groups = [[runs.index(run) for run in group] for group in self.packs.groups(runs)]
         failed = [
-            failure for group in self.ranks.leaders(groups) for failure in step([runs[k] for k in group], self.ranks)
+            failure
+            for group in self.ranks.broadcast_object(groups)
+            for failure in step([runs[k] for k in group], self.ranks)
         ]
         spent = time.perf_counter() - begin
         self.busy += spent
@@ -162,7 +164,7 @@ class Worker:
     def _failed_anywhere(self, failed: list[tuple[TrialRun, Exception]]) -> list[tuple[TrialRun, Exception]]:
         """The same on all workers: trials that failed on any, and what they raised here or there."""
         own = {run.job.id: error for run, error in failed if not isinstance(error, OtherWorkerError)}
-        said = self.ranks.everyones({name: told(error) for name, error in own.items()})
+        said = self.ranks.all_gather_object({name: told(error) for name, error in own.items()})
         others = {name: f"worker {rank}: {text}" for rank, texts in enumerate(said) for name, text in texts.items()}
         return [
             (run, own.get(run.job.id) or OtherWorkerError(others[run.job.id]))
@@ -206,12 +208,12 @@ class Worker:
         try:
             answer = ended.write()
         except Exception as error:
-            answer = replace(_failure(job, error), step=ended.answer.step, facts=ended.answer.facts)
+            answer = replace(_failure(job, error), step=ended.answer.step, measurements=ended.answer.measurements)
         self._answer(job, answer, incarnation)
 
     def _drop_cancelled(self) -> None:
         """Leave trials whose jobs are no longer this lane's: cancelled, or leased to another."""
-        lost = frozenset(self.ranks.leaders(sorted(self.pulse.lost)))
+        lost = frozenset(self.ranks.broadcast_object(sorted(self.heartbeat.lost)))
         self.active = [run for run in self.active if run.job.id not in lost]
 
     def _fail(self, run: TrialRun, error: Exception) -> None:
@@ -220,7 +222,7 @@ class Worker:
         gc.collect()
 
     def _answer(self, job: Job, answer: Answer, incarnation: str = "") -> None:
-        if self.ranks.leads:
+        if self.ranks.is_rank_zero:
             ray.get(self.broker.done.remote(self.lane, incarnation or self.incarnation, job.id, answer))
 
     def _status(self) -> LaneStatus:
@@ -236,19 +238,19 @@ class Worker:
             busy=self.busy / alive if alive else 0.0,
         )
 
-    def _tell_pulse(self) -> None:
-        self.pulse.held = frozenset(run.job.id for run in self.active)
-        self.pulse.status = self._status()
+    def _send_heartbeat(self) -> None:
+        self.heartbeat.held = frozenset(run.job.id for run in self.active)
+        self.heartbeat.status = self._status()
 
     def _beat(self) -> None:
-        while self.ranks.leads and not self.stop.wait(HEARTBEAT):
-            pulse = self.pulse
-            told = (self.lane, pulse.incarnation, pulse.held, pulse.status)
-            pulse.lost = ray.get(self.broker.heartbeat.remote(*told))
+        while self.ranks.is_rank_zero and not self.stop.wait(HEARTBEAT):
+            heartbeat = self.heartbeat
+            told = (self.lane, heartbeat.incarnation, heartbeat.held, heartbeat.status)
+            heartbeat.lost = ray.get(self.broker.heartbeat.remote(*told))
 
 
 def _failure(job: Job, error: Exception, run: TrialRun | None = None) -> Answer:
     """The answer of a trial that failed by its own fault; what it cost counts all the same."""
     step = run.step if run else job.start
     log.warning("trial %s failed at step %d:\n%s", job.trial, step, traceback.format_exc())
-    return Answer(status="failed", step=step, reason=told(error), facts=dict(run.facts) if run else {})
+    return Answer(status="failed", step=step, reason=told(error), measurements=dict(run.measurements) if run else {})

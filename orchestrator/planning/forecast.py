@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from orchestrator.backbone.frozen import compute_dtype
-from orchestrator.engine.default_pack_size import slots
+from orchestrator.engine.default_pack_size import default_pack_size
 from orchestrator.planning.capability.dummy_text import stand_in
-from orchestrator.planning.estimates import Batch, Rates, StepCost, StepModel, peak_bytes
+from orchestrator.planning.estimates import Batch, DeviceThroughput, StepCost, StepModel, peak_bytes
 from orchestrator.planning.plan import MethodPlan, SweepPlan, TaskPlan, space_of
 from orchestrator.tasks.tokens import integers, lengths
 
@@ -72,8 +72,8 @@ def forecast(plan: SweepPlan) -> SweepForecast:
     gpu = torch.cuda.is_available() and plan.config.lanes.gpus != 0
     device = torch.device("cuda" if gpu else "cpu")
     dtype = compute_dtype(plan.config.backbone.compute_dtype, device)
-    rates = Rates.measured(device, dtype)
-    tasks = {name: _task(plan, task, device, dtype, rates) for name, task in plan.tasks.items()}
+    throughput = DeviceThroughput.measured(device, dtype)
+    tasks = {name: _task(plan, task, device, dtype, throughput) for name, task in plan.tasks.items()}
     every = [one for found in tasks.values() for one in found.values()]
     return SweepForecast(tasks, _lane_bytes(plan, every), _lane_seconds(plan, every))
 
@@ -88,7 +88,7 @@ class _Rows:
 
 
 def _task(
-    plan: SweepPlan, task: TaskPlan, device: torch.device, dtype: torch.dtype, rates: Rates
+    plan: SweepPlan, task: TaskPlan, device: torch.device, dtype: torch.dtype, throughput: DeviceThroughput
 ) -> dict[str, MethodForecast]:
     config, labels = plan.source.config(), len(task.data.labels)
     sources = [plan.tasks[name] for name in task.data.config.source_tasks]
@@ -105,7 +105,7 @@ def _task(
         cuda=device.type == "cuda",
     )
     rows = _rows(plan, task)
-    found = {one.method: _method(plan, one, model, rows, rates) for one in task.methods if one.available}
+    found = {one.method: _method(plan, one, model, rows, throughput) for one in task.methods if one.available}
     return {name: one for name, one in found.items() if one is not None}
 
 
@@ -119,13 +119,15 @@ def _rows(plan: SweepPlan, task: TaskPlan) -> _Rows:
     return _Rows(int(tokens.max()), float(tokens.mean()), max(1, round(float((tokens - prompts).mean()))))
 
 
-def _method(plan: SweepPlan, one: MethodPlan, model: StepModel, rows: _Rows, rates: Rates) -> MethodForecast | None:
+def _method(
+    plan: SweepPlan, one: MethodPlan, model: StepModel, rows: _Rows, throughput: DeviceThroughput
+) -> MethodForecast | None:
     params: Mapping[str, Any] = space_of(plan.config, one).default
     batch = int(params["batch_size"])
     cost = model.cost(one.method, params, Batch(rows=batch, tokens=rows.longest, targets=rows.targets))
     if cost is None:
         return None
-    step = rates.seconds(cost) * rows.usual / rows.longest
+    step = throughput.seconds(cost) * rows.usual / rows.longest
     training = plan.config.training
     evaluation = step / batch / one.passes * training.validation_rows
     seconds = step * training.max_steps + evaluation * len(plan.rungs)
@@ -138,7 +140,11 @@ def _lane_bytes(plan: SweepPlan, found: Sequence[MethodForecast]) -> float | Non
         return None
     defaults = (space_of(plan.config, one).default for task in plan.tasks.values() for one in task.methods)
     pack = plan.config.lanes.pack
-    count = slots(defaults, plan.config.training.max_length, plan.config.budget.trials) if pack == "auto" else pack
+    count = (
+        default_pack_size(defaults, plan.config.training.max_length, plan.config.budget.trials)
+        if pack == "auto"
+        else pack
+    )
     return peak_bytes([max((one.cost for one in found), key=lambda cost: cost.peak)] * count)
 
 

@@ -25,7 +25,7 @@ from orchestrator.search.space import resolve as resolve_space
 from orchestrator.tasks import TaskData, TaskType, read_task, task_type
 from orchestrator.tasks.tokens import shown
 from orchestrator.tracking.connection import check_uri
-from orchestrator.warm_start import Portrait, Prior, portrait, prior_of
+from orchestrator.warm_start import Prior, TaskMetadata, prior_of, task_metadata
 from search_spaces._base import SearchSpace
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class SweepPlan:
             StudyPlan(
                 study=f"{name}/{method}",
                 space=space_of(self.config, task.plan_of(method)),
-                higher_is_better=task.type.higher_is_better(task.data.config.metric),
+                higher_is_better=task.type.metric(task.data.config.metric).higher_is_better,
                 step_cost=StepCost(task.plan_of(method).passes),
                 prior=self.prior.of(f"{name}/{method}"),
                 constraints=task.limits.get(method),
@@ -87,10 +87,10 @@ class SweepPlan:
         ]
 
     @property
-    def portraits(self) -> dict[str, Portrait]:
+    def task_metadata(self) -> dict[str, TaskMetadata]:
         """What is known of each task and its backbone, to compare with those of other sweeps."""
         known = self.config, self.source, self.architecture, self.parameters
-        return {name: portrait(task.data, task.type, *known) for name, task in self.tasks.items()}
+        return {name: task_metadata(task.data, task.type, *known) for name, task in self.tasks.items()}
 
     @property
     def finalists(self) -> int:
@@ -165,7 +165,7 @@ def _prior(plan: SweepPlan) -> Prior:
     return prior_of(
         config.search.warm_start,
         plan.studies,
-        plan.portraits,
+        plan.task_metadata,
         tracking_uri=config.mlflow.tracking_uri,
         storage=config.storage,
     )

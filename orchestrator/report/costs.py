@@ -63,7 +63,7 @@ def costs(history: History) -> Costs:
     by_method: dict[str, float] = {}
     for record in history.trials:
         by_method[record.key.method] = by_method.get(record.key.method, 0.0) + record.lane_seconds
-    retrained = [event.get("facts", {}) for event in history.tests if event.get("seed") is not None]
+    retrained = [event.get("measurements", {}) for event in history.tests if event.get("seed") is not None]
     rate = history.config.get("budget", {}).get("cost_per_lane_hour")
     return Costs(
         wall_seconds=history.end - history.begin,

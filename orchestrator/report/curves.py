@@ -37,12 +37,12 @@ def panels(records: Sequence[TrialRecord], *, metric: str, steps: int, higher_is
         if any(map(math.isfinite, record.values.values())):
             by_method.setdefault(record.key.method, []).append(record)
     leaders = {name: _leader(own, higher_is_better=higher_is_better) for name, own in by_method.items()}
-    order = sorted(leaders, key=lambda name: leaders[name].standing(higher_is_better=higher_is_better), reverse=True)
+    order = sorted(leaders, key=lambda name: leaders[name].rank(higher_is_better=higher_is_better), reverse=True)
     return {name: _panel(name, by_method[name], leaders[name], metric, across, up) for name in order}
 
 
 def _leader(own: Sequence[TrialRecord], *, higher_is_better: bool) -> TrialRecord:
-    return max(own, key=lambda record: record.standing(higher_is_better=higher_is_better))
+    return max(own, key=lambda record: record.rank(higher_is_better=higher_is_better))
 
 
 def _panel(

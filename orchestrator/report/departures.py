@@ -72,12 +72,12 @@ def _of(line: MethodLine, steps: int, drop: Mapping[str, Any] | None) -> Iterato
             why=f"no longer hoped to reach {leader}",
             numbers=f"{bound:.3f} at best, {leader} has {best:.3f}, margin {drop['margin']:.3f}",
         )
-    if line.standing in ("out", "behind", "failed"):
-        when = "after the search" if line.standing == "out" else "in the final"
-        what = {"out": "not in contention", "behind": "behind the best", "failed": "not scored"}[line.standing]
+    if line.status in ("out", "behind", "failed"):
+        when = "after the search" if line.status == "out" else "in the final"
+        what = {"out": "not in contention", "behind": "behind the best", "failed": "not scored"}[line.status]
         numbers = _scores(line)
         yield Departure(method=line.method, what=what, when=when, why=line.why, numbers=numbers)
-    if line.standing == "left out":
+    if line.status == "left out":
         yield Departure(method=line.method, what="left out", when="before the start", why=line.why)
 
 

@@ -138,10 +138,10 @@ def _with_rung(record: TrialRecord, event: Event) -> TrialRecord:
         record,
         values={**record.values, int(event["step"]): value},
         lane_seconds=record.lane_seconds + (event.get("lane_seconds") or 0.0),
-        facts={**record.facts, **known(event.get("facts"))},
+        measurements={**record.measurements, **known(event.get("measurements"))},
     )
 
 
-def known(facts: Mapping[str, Any] | None) -> dict[str, float]:
+def known(measurements: Mapping[str, Any] | None) -> dict[str, float]:
     """Facts without those that nobody could measure."""
-    return {name: float(value) for name, value in (facts or {}).items() if value is not None}
+    return {name: float(value) for name, value in (measurements or {}).items() if value is not None}

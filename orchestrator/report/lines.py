@@ -12,8 +12,8 @@ from orchestrator.common.trial_types import TrialKey, TrialRecord
 from orchestrator.report.history import History, known
 from orchestrator.selection.selection import Entry, Selection
 
-Standing = Literal["recommended", "tied", "behind", "out", "scored", "failed", "untested", "none", "left out"]
-WORDS: Mapping[Standing, str] = {
+Status = Literal["recommended", "tied", "behind", "out", "scored", "failed", "untested", "none", "left out"]
+WORDS: Mapping[Status, str] = {
     "recommended": "recommended",
     "tied": "tied",
     "behind": "behind",
@@ -32,7 +32,7 @@ class MethodLine:
 
     Args:
         method: its name.
-        standing: how it came out.
+        status: how it came out.
         why: the reason, where there is one to tell.
         records: its trials.
         best: the one that reached furthest with the best value; ``None`` without any.
@@ -40,22 +40,22 @@ class MethodLine:
     """
 
     method: str
-    standing: Standing
+    status: Status
     why: str = ""
     records: tuple[TrialRecord, ...] = ()
     best: TrialRecord | None = None
     entry: Entry | None = None
-    facts: Mapping[str, float] = field(default_factory=dict)
+    measurements: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def words(self) -> str:
         """The standing, for people."""
-        return WORDS[self.standing]
+        return WORDS[self.status]
 
     @property
     def may_be_best(self) -> bool:
         """Recommended, or tied with it."""
-        return self.standing in ("recommended", "tied")
+        return self.status in ("recommended", "tied")
 
     @property
     def states(self) -> Counter[str]:
@@ -83,31 +83,31 @@ def method_lines(history: History, task: str, selection: Selection | None) -> li
     entries = {entry.method: entry for entry in selection.scored} if selection else {}
     tried = [_line(name, own, entries.get(name), selection, higher) for name, own in by_method.items()]
     order = list(WORDS)
-    tried.sort(key=lambda one: (order.index(one.standing), *_worse(one, higher_is_better=higher)))
-    out = [MethodLine(method=name, standing="left out", why=why) for name, why in history.left_out(task).items()]
+    tried.sort(key=lambda one: (order.index(one.status), *_worse(one, higher_is_better=higher)))
+    out = [MethodLine(method=name, status="left out", why=why) for name, why in history.left_out(task).items()]
     return tried + out
 
 
 def _line(
     method: str, own: Sequence[TrialRecord], entry: Entry | None, selection: Selection | None, higher: bool
 ) -> MethodLine:
-    best = max(own, key=lambda record: record.standing(higher_is_better=higher))
+    best = max(own, key=lambda record: record.rank(higher_is_better=higher))
     found = best if math.isfinite(best.value) else None
-    standing, why = _standing(method, own, found, entry, selection)
+    status, why = _status(method, own, found, entry, selection)
     return MethodLine(
         method=method,
-        standing=standing,
+        status=status,
         why=why,
         records=tuple(own),
         best=found,
         entry=entry,
-        facts=known(entry.facts) if entry else best.facts,
+        measurements=known(entry.measurements) if entry else best.measurements,
     )
 
 
-def _standing(
+def _status(
     method: str, own: Sequence[TrialRecord], best: TrialRecord | None, entry: Entry | None, selection: Selection | None
-) -> tuple[Standing, str]:
+) -> tuple[Status, str]:
     if entry is None or selection is None:
         if selection and method in selection.failed:
             return "failed", selection.failed[method]
@@ -117,21 +117,21 @@ def _standing(
         return "recommended", entry.note
     if entry.tied:
         return "tied", entry.note
-    if entry.behind is not None:
-        return "behind", f"by {entry.behind:.3f} at least" + (f"; {entry.note}" if entry.note else "")
+    if entry.gap is not None:
+        return "behind", f"by {entry.gap:.3f} at least" + (f"; {entry.note}" if entry.note else "")
     return ("out", entry.reason) if entry.reason else ("scored", entry.note)
 
 
 def _worse(line: MethodLine, *, higher_is_better: bool) -> tuple[float, float]:
     if line.entry:
         return (0.0, -line.entry.score if higher_is_better else line.entry.score)
-    step, value = line.best.standing(higher_is_better=higher_is_better) if line.best else (0, -math.inf)
+    step, value = line.best.rank(higher_is_better=higher_is_better) if line.best else (0, -math.inf)
     return (-float(step), -value)
 
 
 def from_tests(history: History, task: str) -> Selection | None:
     """What can be told of a sweep that scored its best on test without comparing them."""
-    facts = history.tasks[task]
+    measurements = history.tasks[task]
     tests = {TrialKey.parse(e["trial"]): e for e in history.tests if e["role"] in ("champion", "best")}
     own = {key: event for key, event in tests.items() if key.task == task}
     champion = next((key for key, event in own.items() if event["role"] == "champion"), None)
@@ -146,22 +146,24 @@ def from_tests(history: History, task: str) -> Selection | None:
             interval=(event["interval"][0], event["interval"][1]),
             scores=(event["score"],),
             validation=values.get(key, math.nan),
-            facts=known(event.get("facts")),
+            measurements=known(event.get("measurements")),
         )
         for key, event in own.items()
     ]
     return Selection(
         task=task,
-        metric=facts.get("metric", "score"),
-        higher_is_better=facts.get("higher_is_better", True),
+        metric=measurements.get("metric", "score"),
+        higher_is_better=measurements.get("higher_is_better", True),
         prefer="score",
-        rows=facts.get("rows", {}).get("test", 0),
+        rows=measurements.get("rows", {}).get("test", 0),
         seeds=1,
         recommended=champion.method,
         trial=str(champion),
         reason=f"{champion.method} has the best score on validation; nothing was retrained, so ties are not known.",
         alternative="",
         tied=(),
-        smallest_difference=math.nan,
-        finalists=tuple(sorted(entries, key=lambda e: -e.score if facts.get("higher_is_better", True) else e.score)),
+        minimum_detectable_difference=math.nan,
+        finalists=tuple(
+            sorted(entries, key=lambda e: -e.score if measurements.get("higher_is_better", True) else e.score)
+        ),
     )

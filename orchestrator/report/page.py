@@ -130,10 +130,10 @@ class TaskPage:
         return found
 
     def _point(self, line: MethodLine, fact: str) -> Point | None:
-        value = line.facts.get(fact, 0.0)
+        value = line.measurements.get(fact, 0.0)
         if value <= 0 or not math.isfinite(line.score) or bool(self.scored) != bool(line.entry):
             return None
-        kind = line.standing if line.may_be_best else "other"
+        kind = line.status if line.may_be_best else "other"
         interval = line.entry.interval if line.entry else None
         return Point(label=line.method, cost=value, score=line.score, interval=interval, kind=kind)
 

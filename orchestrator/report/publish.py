@@ -82,7 +82,7 @@ def _row(line: MethodLine, rank: int) -> Mapping[str, Any]:
         "method": line.method,
         "state": line.words,
         "trials": len(line.records),
-        **line.facts,
+        **line.measurements,
     }
     found["stopped"] = line.states["pruned"]
     if best:

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.common.trial_types import Ending, TrialKey, TrialRecord
-from orchestrator.search.allocation import Allocation, Standing
+from orchestrator.search.allocation import Allocation, Rank
 from orchestrator.search.allocation.turns import RoundRobin
 from orchestrator.search.budget import Budget, Limits
 from orchestrator.search.plans import Decision, EventLog, Proposal, StudyPlan
-from orchestrator.search.prior_gate import Trust
+from orchestrator.search.prior_gate import PriorGate
 from orchestrator.search.rungs import Halving
 from orchestrator.search.settings import TrainingSettings
-from orchestrator.search.state import CHANGES, Ledger
+from orchestrator.search.state import CHANGES, SearchState
 from orchestrator.search.studies import Study, open_storage
 
 _HALVING = Halving()
@@ -47,7 +47,7 @@ class Search:
         budget: what all trials together may cost.
         clock: seconds, monotonic; wall time counts from here.
         seed: of parameters and trials.
-        past: the events of a journal, to go on from there.
+        saved: the events of a journal, to go on from there.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class Search:
         budget: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
         seed: int = 0,
-        past: Iterable[Mapping[str, Any]] = (),
+        saved: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         self._storage = open_storage(storage_path)
         settings: dict[str, TrainingSettings] = defaultdict(TrainingSettings)
-        trust: dict[str, Trust] = defaultdict(Trust)
+        trust: dict[str, PriorGate] = defaultdict(PriorGate)
         self._studies = {
             plan.study: Study(
                 plan.study,
@@ -87,12 +87,12 @@ class Search:
         self._rungs = tuple(rungs)
         self._journal = journal
         self._budget = Budget(budget or Limits(), clock)
-        self._ledger = Ledger(plans, rungs, halving, self._budget)
+        self._state = SearchState(plans, rungs, halving, self._budget)
         self._seed = seed
-        self._dropped: dict[str, Standing] = {}
+        self._dropped: dict[str, Rank] = {}
         self._closed = False
         self._lock = threading.Lock()
-        self._left = self._replay(past)
+        self._left = self._replay(saved)
 
     def ask(self) -> Proposal | None:
         """Start a trial, or go on with one; what was under way when a resumed sweep died comes first.
@@ -108,7 +108,7 @@ class Search:
             study = self._next_study()
             if study is None:
                 return None
-            number = self._ledger.progress[study].promotable(can_start=self._can_start(study))
+            number = self._state.progress[study].promotable(can_start=self._can_start(study))
             return self._start(study) if number is None else self._promote(TrialKey(study, number))
 
     def report(
@@ -118,7 +118,7 @@ class Search:
         value: float,
         lane_seconds: float = 0.0,
         metrics: Mapping[str, float] | None = None,
-        facts: Mapping[str, float] | None = None,
+        measurements: Mapping[str, float] | None = None,
     ) -> Decision:
         """Take a result and decide. A step that was reported before, and a trial that has ended, change nothing.
 
@@ -128,14 +128,14 @@ class Search:
             value: the task's metric on validation.
             lane_seconds: lane time spent since the trial's last report.
             metrics: all metrics, for the journal.
-            facts: sizes and times, for the journal.
+            measurements: sizes and times, for the journal.
 
         Raises:
             ValueError: if the step is not a rung.
             KeyError: if there is no such trial.
         """
         with self._lock:
-            record = self._ledger.records[key]
+            record = self._state.records[key]
             if step in record.values:
                 return _DECIDED.get(record.state, Decision.STOP)
             if record.state != "running":
@@ -148,7 +148,7 @@ class Search:
                 step=step,
                 value=value,
                 metrics=dict(metrics or {}),
-                facts=dict(facts or {}),
+                measurements=dict(measurements or {}),
                 lane_seconds=lane_seconds,
             )
             self._studies[key.study].report(key.number, self._rungs.index(step), value)
@@ -167,7 +167,7 @@ class Search:
             lane_seconds: lane time spent since the trial's last report.
         """
         with self._lock:
-            record = self._ledger.records[key]
+            record = self._state.records[key]
             if record.state != "running" or (self._closed and state == "killed"):
                 return
             if state == "complete" and record.step != self._rungs[-1]:
@@ -187,7 +187,7 @@ class Search:
             self._closed = True
             left = self._open()
             if reason not in ("interrupted", "failed"):
-                for record in [self._ledger.records[key] for key in left]:
+                for record in [self._state.records[key] for key in left]:
                     decided = reason == "budget" or record.state == "paused"
                     self._end(record.key, "pruned" if decided else "killed", _why(record, reason))
             self._storage.flush()
@@ -197,7 +197,7 @@ class Search:
     def exhausted(self) -> bool:
         """Nothing will ever start or go on again."""
         with self._lock:
-            return self._over() or not (self._ledger.running or self._left or self._next_study())
+            return self._over() or not (self._state.running or self._left or self._next_study())
 
     @property
     def closed(self) -> bool:
@@ -217,7 +217,7 @@ class Search:
     def trials(self) -> tuple[TrialRecord, ...]:
         """Every trial, in the order they started."""
         with self._lock:
-            return tuple(self._ledger.records.values())
+            return tuple(self._state.records.values())
 
     def open(self) -> tuple[TrialKey, ...]:
         """The trials that have not ended, those that wait at a rung included."""
@@ -228,17 +228,17 @@ class Search:
         return self._closed or self._budget.spent
 
     def _can_start(self, study: str) -> bool:
-        progress = self._ledger.progress[study]
+        progress = self._state.progress[study]
         tried = self._studies[study].exhausted_by(progress.starts)
         return self._budget.trials_left and not (tried or progress.hopeless)
 
     def _has_work(self, study: str) -> bool:
         can_start = self._can_start(study)
-        return can_start or self._ledger.progress[study].promotable(can_start=False) is not None
+        return can_start or self._state.progress[study].promotable(can_start=False) is not None
 
     def _next_study(self) -> str | None:
         ready = [study for study in self._studies if self._has_work(study)]
-        return self._allocation.choose([one.arm() for one in self._ledger.progress.values()], ready)
+        return self._allocation.choose([one.arm() for one in self._state.progress.values()], ready)
 
     def _start(self, study: str) -> Proposal:
         number, params = self._studies[study].ask()
@@ -247,23 +247,23 @@ class Search:
         return self._proposal(key)
 
     def _promote(self, key: TrialKey) -> Proposal:
-        self._log("promote", key, step=self._ledger.records[key].step)
+        self._log("promote", key, step=self._state.records[key].step)
         return self._proposal(key)
 
     def _proposal(self, key: TrialKey) -> Proposal:
-        record = self._ledger.records[key]
+        record = self._state.records[key]
         return Proposal(key, dict(record.params), self._seed, record.step)
 
     def _verdict(self, key: TrialKey) -> Decision:
         """What is to become of a trial that just came to a rung; it follows from the results that are there by then."""
-        record = self._ledger.records[key]
+        record = self._state.records[key]
         if not math.isfinite(record.value) or record.step == self._rungs[-1] or self._budget.spent:
             return Decision.STOP
-        goes_on = self._ledger.progress[key.study].goes_on(record, can_start=self._can_start(key.study))
+        goes_on = self._state.progress[key.study].goes_on(record, can_start=self._can_start(key.study))
         return Decision.CONTINUE if goes_on else Decision.PAUSE
 
     def _carry_out(self, key: TrialKey, decision: Decision) -> None:
-        record = self._ledger.records[key]
+        record = self._state.records[key]
         if decision is Decision.PAUSE:
             self._log("pause", key, step=record.step)
         elif decision is Decision.STOP:
@@ -281,11 +281,11 @@ class Search:
 
     def _end(self, key: TrialKey, state: Ending, reason: str, lane_seconds: float = 0.0) -> None:
         self._log("end", key, state=state, reason=reason, lane_seconds=lane_seconds)
-        self._studies[key.study].tell(key.number, state, self._ledger.records[key].value, reason)
+        self._studies[key.study].tell(key.number, state, self._state.records[key].value, reason)
 
     def _note_drops(self) -> None:
         """Write down who is out of the race, and who is in again."""
-        now = self._allocation.dropped([one.arm() for one in self._ledger.progress.values()])
+        now = self._allocation.dropped([one.arm() for one in self._state.progress.values()])
         for study in [study for study in self._dropped if study not in now]:
             self._journal.append("readmit", study=study)
             del self._dropped[study]
@@ -295,13 +295,13 @@ class Search:
                 self._dropped[study] = why
 
     def _open(self) -> tuple[TrialKey, ...]:
-        return tuple(key for key, record in self._ledger.records.items() if record.state in ("running", "paused"))
+        return tuple(key for key, record in self._state.records.items() if record.state in ("running", "paused"))
 
     def _log(self, event: str, key: TrialKey, **what: Any) -> None:
         self._journal.append(event, trial=str(key), **what)
-        self._ledger.apply(event, key, what)
+        self._state.apply(event, key, what)
 
-    def _replay(self, past: Iterable[Mapping[str, Any]]) -> list[TrialKey]:
+    def _replay(self, saved: Iterable[Mapping[str, Any]]) -> list[TrialKey]:
         """Apply a journal's events, and what they had still to bring about.
 
         Every rung is judged by what was known when it was reached, so that a trial whose pause or end was not written
@@ -312,27 +312,27 @@ class Search:
         """
         last: Mapping[str, Any] = {}
         owed: dict[TrialKey, Decision] = {}
-        for event in past:
+        for event in saved:
             if event["event"] in CHANGES:
                 key, last = TrialKey.parse(event["trial"]), event
-                self._ledger.apply(event["event"], key, event)
+                self._state.apply(event["event"], key, event)
                 owed.pop(key, None)
                 if event["event"] == "rung":
                     owed[key] = self._verdict(key)
             elif event["event"] == "drop":
-                self._dropped[event["study"]] = Standing(**{name.name: event[name.name] for name in fields(Standing)})
+                self._dropped[event["study"]] = Rank(**{name.name: event[name.name] for name in fields(Rank)})
             elif event["event"] == "readmit":
                 self._dropped.pop(event["study"], None)
         self._restore_studies()
-        if last and self._ledger.records[TrialKey.parse(last["trial"])].state == "complete":
+        if last and self._state.records[TrialKey.parse(last["trial"])].state == "complete":
             self._note_drops()
         for key, decision in owed.items():
             self._carry_out(key, decision)
-        return list(self._ledger.running)
+        return list(self._state.running)
 
     def _restore_studies(self) -> None:
         for name, study in self._studies.items():
-            study.restore([record for key, record in self._ledger.records.items() if key.study == name], self._rungs)
+            study.restore([record for key, record in self._state.records.items() if key.study == name], self._rungs)
 
 
 def _why(record: TrialRecord, reason: str) -> str:

@@ -25,28 +25,28 @@ _FIRST_RUNG, _DEFAULT = 0, 1  # a history's numbers begin with 1
 class _Member:
     history: History
     sign: int
-    borrowed: Sequence[Mapping[str, Any]]
+    transferred: Sequence[Mapping[str, Any]]
 
 
-class Trust:
+class PriorGate:
     """The studies of one task, and what their borrowed trials came to."""
 
     def __init__(self) -> None:
         self._members: list[_Member] = []
 
-    def join(self, history: History, borrowed: Sequence[Mapping[str, Any]], *, higher_is_better: bool) -> None:
+    def join(self, history: History, transferred: Sequence[Mapping[str, Any]], *, higher_is_better: bool) -> None:
         """Take a study in; one that borrows nothing tells nothing.
 
         Args:
             history: its trials; the default is the first.
-            borrowed: its configurations from earlier sweeps.
+            transferred: its configurations from earlier sweeps.
             higher_is_better: the direction of the values.
         """
-        if borrowed:
-            self._members.append(_Member(history, 1 if higher_is_better else -1, borrowed))
+        if transferred:
+            self._members.append(_Member(history, 1 if higher_is_better else -1, transferred))
 
     @property
-    def deserved(self) -> bool:
+    def use_prior(self) -> bool:
         """Not too many of the borrowed trials are behind their default.
 
         One may be, and two more for each that is ahead: a good configuration may start slowly.
@@ -62,7 +62,7 @@ def _judged(member: _Member) -> list[bool]:
     if not trials or trials[0].number != _DEFAULT:
         return []
     default = _worth(trials[0], member.sign)
-    return [_worth(one, member.sign) > default for one in trials[1:] if one.params in member.borrowed]
+    return [_worth(one, member.sign) > default for one in trials[1:] if one.params in member.transferred]
 
 
 def _worth(trial: FrozenTrial, sign: int) -> float:

@@ -65,7 +65,7 @@ class Progress:
         if record.step < self._steps[-1]:
             self.went_on(record)
         elif finite:
-            self._noise = record.facts.get(NOISE, self._noise)
+            self._noise = record.measurements.get(NOISE, self._noise)
             self.bests.append(max([self._sign * record.value, *self.bests[-1:]]))
 
     def paused(self, record: TrialRecord) -> None:

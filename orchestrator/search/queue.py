@@ -52,19 +52,19 @@ class Queue:
         """What is tried of the configurations from elsewhere, as it is tried."""
         return self._prior
 
-    def at(self, number: int, *, believed: bool = True) -> dict[str, Any] | None:
+    def at(self, number: int, *, use_prior: bool = True) -> dict[str, Any] | None:
         """The configuration of a number, or ``None`` if the sampler's turn has come.
 
         Args:
             number: the trial's.
-            believed: whether the prior has its turns; in a list, it always has.
+            use_prior: whether the prior has its turns; in a list, it always has.
         """
         if self._listed is not None:
             return dict(self._listed[number])
         if number == 0:
             return dict(self._default)
         turn = _turn(number)
-        if turn is None or turn >= len(self._prior) or not believed:
+        if turn is None or turn >= len(self._prior) or not use_prior:
             return None
         return dict(self._prior[turn])
 

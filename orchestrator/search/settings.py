@@ -106,14 +106,14 @@ class TrainingSettings:
         places, found = [], []
         for member in self._members.values():
             trials = [one for one in member.history.first(FIRST) if one.intermediate_values]
-            for trial, standing in zip(trials, standings(trials, member.sign), strict=True):
+            for trial, rank in zip(trials, ranks(trials, member.sign), strict=True):
                 if trial.number - 1:
                     places.append([member.place(trial, one) for one in settings])
-                    found.append(standing)
+                    found.append(rank)
         return np.array(places), np.array(found)
 
 
-def standings(trials: Sequence[FrozenTrial], sign: int) -> list[float]:
+def ranks(trials: Sequence[FrozenTrial], sign: int) -> list[float]:
     """How trials stand among each other: of mean 0, and of variance 1 where they are many.
 
     Two are compared at the last rung that both have come to. The share that a trial beats is drawn towards a half

@@ -18,7 +18,7 @@ CHANGES = frozenset({"trial", "rung", "pause", "promote", "end"})
 """The events of the journal that change it."""
 
 
-class Ledger:
+class SearchState:
     """Trials, rungs and costs, brought about by events alone, so that the same events bring about the same state.
 
     Args:
@@ -71,7 +71,7 @@ class Ledger:
             record,
             values={**record.values, step: value},
             lane_seconds=record.lane_seconds + spent,
-            facts=dict(what["facts"]),
+            measurements=dict(what["measurements"]),
         )
         self.progress[key.study].reported(arrived)
         self._spend(arrived, step - record.step, spent)
@@ -82,7 +82,7 @@ class Ledger:
         pace, plan = self.budget.paces[record.key.study], self.progress[record.key.study].plan
         pace.steps += steps
         pace.lane_seconds += seconds
-        pace.best = max(pace.best, record.standing(higher_is_better=plan.higher_is_better))
+        pace.best = max(pace.best, record.rank(higher_is_better=plan.higher_is_better))
 
     def _leave(self, key: TrialKey, what: Mapping[str, Any]) -> None:
         record, spent = self.records[key], float(what.get("lane_seconds", 0.0))

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from orchestrator.common.trial_types import Ending, TrialRecord
 from orchestrator.search.history import History, made
 from orchestrator.search.optuna_file import OptunaFile, open_storage
-from orchestrator.search.prior_gate import Trust
+from orchestrator.search.prior_gate import PriorGate
 from orchestrator.search.queue import Queue
 from orchestrator.search.samplers import SAMPLERS, propose
 from orchestrator.search.settings import TrainingSettings
@@ -64,7 +64,7 @@ class Study:
         prior: Sequence[Mapping[str, Any]] = (),
         constraints: Constraints | None = None,
         settings: TrainingSettings | None = None,
-        trust: Trust | None = None,
+        trust: PriorGate | None = None,
     ) -> None:
         self.name = name
         self.higher_is_better = higher_is_better
@@ -85,8 +85,8 @@ class Study:
         )
         self._settings = settings or TrainingSettings()
         self._settings.join(name, space, self._history, higher_is_better=higher_is_better)
-        self._trust = trust or Trust()
-        self._trust.join(self._history, self._queue.prior, higher_is_better=higher_is_better)
+        self._prior_gate = trust or PriorGate()
+        self._prior_gate.join(self._history, self._queue.prior, higher_is_better=higher_is_better)
         self._file = storage
         self._file.create(name, higher_is_better=higher_is_better)
 
@@ -102,7 +102,7 @@ class Study:
     def ask(self) -> tuple[int, dict[str, Any]]:
         """Start the next trial: its number and its parameters."""
         number = self.asked
-        params = self._queue.at(number, believed=self._trust.deserved)
+        params = self._queue.at(number, use_prior=self._prior_gate.use_prior)
         if params is None:
             params = self._sampled(number)
         self._start(params)

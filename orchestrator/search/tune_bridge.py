@@ -17,7 +17,7 @@ from orchestrator.search.core import Search
 from orchestrator.search.plans import Decision, Proposal
 
 
-class Pieces:
+class TuneBridge:
     """Hands Tune's news to the core, under the trial's own name and once.
 
     Args:
@@ -27,7 +27,7 @@ class Pieces:
     def __init__(self, search: Search) -> None:
         self._search = search
         self._at_work: dict[str, TrialKey] = {}
-        self._spent = {record.key: lane_seconds(record.facts) for record in search.trials()}
+        self._spent = {record.key: lane_seconds(record.measurements) for record in search.trials()}
 
     def begin(self, piece: str) -> Proposal | None:
         """A trial to start or to go on with, if there is one.
@@ -57,13 +57,13 @@ class Pieces:
             self._search.finish(key, state, reason)
 
     def _decide(self, key: TrialKey, result: Mapping[str, Any]) -> Decision:
-        facts, reason = _part(result, "facts"), str(result.get("reason", ""))
-        spent = self._since_last(key, lane_seconds(facts))
+        measurements, reason = _part(result, "measurements"), str(result.get("reason", ""))
+        spent = self._since_last(key, lane_seconds(measurements))
         if result.get("status") != "done":
             self._search.finish(key, "failed" if result.get("status") == "failed" else "killed", reason, spent)
             return Decision.STOP
         value = float(result["value"])
-        return self._search.report(key, int(result["step"]), value, spent, _part(result, "metrics"), facts)
+        return self._search.report(key, int(result["step"]), value, spent, _part(result, "metrics"), measurements)
 
     def _since_last(self, key: TrialKey, total: float) -> float:
         """Lane time since the last result. A trial whose checkpoint was lost counts from 0 again."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.selection.best import standings
+from orchestrator.selection.best import ranks
 from orchestrator.selection.evidence import Evidence
 from orchestrator.selection.limits import Limit, Limits, option, told
 from orchestrator.selection.recommend import choose
@@ -67,7 +67,7 @@ class Reply:
             "reason": self.reason,
             "alternative": self.alternative,
             "pareto": [one.method for one in self.selection.scored if one.pareto],
-            "facts": dict(entry.facts) if entry else {},
+            "measurements": dict(entry.measurements) if entry else {},
             "broken": {method: dict(limits) for method, limits in self.broken.items()},
             "unscored": {"trial": self.unscored.trial, "validation": self.unscored.validation}
             if self.unscored
@@ -87,7 +87,7 @@ def ask(
         backbone: its bytes.
         events: the journal, for trials that were not scored on test.
     """
-    broken = {one.method: limits.broken(one.facts, backbone) for one in selection.scored}
+    broken = {one.method: limits.broken(one.measurements, backbone) for one in selection.scored}
     within = [number for number, one in enumerate(selection.scored) if not broken[one.method]]
     unscored = _unscored(selection, limits, backbone, events, [selection.scored[n] for n in within])
     if not within:
@@ -136,12 +136,10 @@ def _compared(selection: Selection, within: Sequence[int]) -> list[Entry]:
     # A finalist that is left is compared with its like; without any, the others are, each with its one score.
     numbers = finalists or list(within)
     evidence = Evidence.from_dict(selection.evidence).of(numbers)
-    found = standings(evidence, higher_is_better=selection.higher_is_better)
-    standing = dict(zip((selection.scored[number].method for number in numbers), found, strict=True))
+    found = ranks(evidence, higher_is_better=selection.higher_is_better)
+    rank = dict(zip((selection.scored[number].method for number in numbers), found, strict=True))
     return [
-        replace(one, tied=standing[one.method].tied, behind=standing[one.method].behind or None)
-        if one.method in standing
-        else one
+        replace(one, tied=rank[one.method].tied, gap=rank[one.method].gap or None) if one.method in rank else one
         for one in entries
     ]
 
@@ -180,7 +178,7 @@ def _unscored(
     last = max((one["step"] for one in rungs), default=0)
     scored = {one.trial for one in selection.scored}
     fitting = [one for one in rungs if one["step"] == last and one["value"] is not None and one["trial"] not in scored
-               and not limits.broken(_pausing(one.get("facts", {})), backbone)]  # fmt: skip
+               and not limits.broken(_pausing(one.get("measurements", {})), backbone)]  # fmt: skip
     if not fitting:
         return None
     best = max(fitting, key=lambda one: sign * one["value"])
@@ -189,6 +187,6 @@ def _unscored(
     return Unscored(trial=best["trial"], validation=best["value"])
 
 
-def _pausing(facts: Mapping[str, Any]) -> dict[str, float]:
+def _pausing(measurements: Mapping[str, Any]) -> dict[str, float]:
     """Facts without those that JSON could not hold."""
-    return {name: value for name, value in facts.items() if value is not None}
+    return {name: value for name, value in measurements.items() if value is not None}

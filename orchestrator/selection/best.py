@@ -27,24 +27,24 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Standing:
+class Rank:
     """Where a method stands against the best.
 
     Args:
-        behind: how far at least, in units of the metric; 0 for who may be the best.
-        reach: the smallest difference to its nearest rival that would have been beyond doubt.
+        gap: how far at least, in units of the metric; 0 for who may be the best.
+        minimum_detectable_difference: the smallest difference to its nearest rival that would have been beyond doubt.
     """
 
-    behind: float
-    reach: float
+    gap: float
+    minimum_detectable_difference: float
 
     @property
     def tied(self) -> bool:
         """It may be the best."""
-        return self.behind <= 0
+        return self.gap <= 0
 
 
-def standings(evidence: Evidence, *, higher_is_better: bool, level: float = 0.95, seed: int = 0) -> list[Standing]:
+def ranks(evidence: Evidence, *, higher_is_better: bool, level: float = 0.95, seed: int = 0) -> list[Rank]:
     """Every method against all others.
 
     Args:
@@ -55,19 +55,19 @@ def standings(evidence: Evidence, *, higher_is_better: bool, level: float = 0.95
     """
     count = len(evidence.means)
     if count == 1:
-        return [Standing(0.0, _alone(evidence, level))]
+        return [Rank(0.0, _alone(evidence, level))]
     signed = evidence.means if higher_is_better else -evidence.means
     equal = _equal(evidence, seed)
-    return [_standing(evidence, signed, equal, method, level) for method in range(count)]
+    return [_rank(evidence, signed, equal, method, level) for method in range(count)]
 
 
-def _standing(evidence: Evidence, signed: Floats, equal: Floats, method: int, level: float) -> Standing:
+def _rank(evidence: Evidence, signed: Floats, equal: Floats, method: int, level: float) -> Rank:
     others = [other for other in range(len(signed)) if other != method]
     errors = np.array([evidence.contrast(method, other)[0] for other in others])
     allowed = _critical(equal[:, others] - equal[:, [method]], errors, level) * errors
     leads = signed[others] - signed[method]
     nearest = int(np.argmin(np.abs(leads)))
-    return Standing(max(0.0, float((leads - allowed).max())), float(allowed[nearest]))
+    return Rank(max(0.0, float((leads - allowed).max())), float(allowed[nearest]))
 
 
 def _critical(leads: Floats, errors: Floats, level: float) -> float:

@@ -46,7 +46,7 @@ def finalists(records: Iterable[TrialRecord], *, higher_is_better: Mapping[str, 
 
 
 def _finalists(records: list[TrialRecord], *, higher_is_better: bool) -> Finalists:
-    ranked = sorted(records, key=lambda r: r.standing(higher_is_better=higher_is_better), reverse=True)
+    ranked = sorted(records, key=lambda r: r.rank(higher_is_better=higher_is_better), reverse=True)
     by_method: dict[str, TrialRecord] = {}
     for record in ranked:
         by_method.setdefault(record.key.method, record)

@@ -87,7 +87,7 @@ def _full_is_strong(sweep: _Sweep, metric: str) -> Iterator[Claim]:
 
 
 def _full_is_hungry(sweep: _Sweep, metric: str) -> Iterator[Claim]:
-    needs = {name: one.facts.get("peak_memory_bytes", 0.0) for name, one in sweep.entries.items()}
+    needs = {name: one.measurements.get("peak_memory_bytes", 0.0) for name, one in sweep.entries.items()}
     rivals = {name: needed for name, needed in needs.items() if name != "full" and needed > 0}
     if not needs.get("full") or not rivals:
         return
@@ -100,7 +100,7 @@ def _full_is_hungry(sweep: _Sweep, metric: str) -> Iterator[Claim]:
 
 
 def _prompt_is_smallest(sweep: _Sweep, metric: str) -> Iterator[Claim]:
-    sizes = {name: one.facts.get("trainable_parameters", 0.0) for name, one in sweep.trained().items()}
+    sizes = {name: one.measurements.get("trainable_parameters", 0.0) for name, one in sweep.trained().items()}
     sizes = {name: count for name, count in sizes.items() if count > 0}
     if "prompt" not in sizes or len(sizes) < 2:
         return
@@ -114,8 +114,8 @@ def _prompt_is_smallest(sweep: _Sweep, metric: str) -> Iterator[Claim]:
 
 
 def _prompt_is_unstable(sweep: _Sweep, metric: str) -> Iterator[Claim]:
-    spreads = {name: (one.facts["seed_spread"], len(one.scores)) for name, one in sweep.entries.items()
-               if "seed_spread" in one.facts}  # fmt: skip
+    spreads = {name: (one.measurements["seed_spread"], len(one.scores)) for name, one in sweep.entries.items()
+               if "seed_spread" in one.measurements}  # fmt: skip
     if "prompt" not in spreads or len(spreads) < 2:
         return
     own, seeds = spreads.pop("prompt")
@@ -138,7 +138,7 @@ def _wider(one: float, other: float, seeds: int, their_seeds: int) -> bool:
 
 def _shares(sweep: _Sweep, metric: str) -> Iterator[Claim]:
     for method, (low, high, words) in SHARES.items():
-        count = sweep.entries[method].facts.get("trainable_parameters") if method in sweep.entries else None
+        count = sweep.entries[method].measurements.get("trainable_parameters") if method in sweep.entries else None
         if count is None or sweep.parameters <= 0:
             continue
         share = count / sweep.parameters
@@ -176,7 +176,7 @@ def _ia3(sweep: _Sweep, metric: str) -> Iterator[Claim]:
         told = f"ia3 against {best}: {_difference(lead, low, high, metric)}"
         yield Claim(claim="IA3 is the smallest of the strong ones", verdict=verdict, evidence=told)
         return
-    sizes = {name: one.facts.get("trainable_parameters", float("inf")) for name, one in tied.items()}
+    sizes = {name: one.measurements.get("trainable_parameters", float("inf")) for name, one in tied.items()}
     smallest = min(sizes, key=lambda name: sizes[name])
     verdict = _verdict(confirmed=smallest == "ia3" and len(tied) > 1, contradicted=smallest != "ia3")
     told = ", ".join(f"{name} {number(count)}" for name, count in sizes.items())

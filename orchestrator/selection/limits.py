@@ -44,14 +44,14 @@ class Limits:
         }
         return {name: value for name, value in values.items() if value is not None}
 
-    def broken(self, facts: Mapping[str, float], backbone: float) -> dict[Limit, float]:
+    def broken(self, measurements: Mapping[str, float], backbone: float) -> dict[Limit, float]:
         """The limits that a method breaks, and what it has instead; endless where nobody measured it.
 
         Args:
-            facts: of the method.
+            measurements: of the method.
             backbone: its bytes.
         """
-        has = measured(facts, backbone)
+        has = measured(measurements, backbone)
         return {name: has[name] for name, limit in self.given().items() if not _within(name, has[name], limit)}
 
     def words(self) -> str:
@@ -59,14 +59,14 @@ class Limits:
         return ", ".join(_asked(self)) or "no limits"
 
 
-def measured(facts: Mapping[str, float], backbone: float) -> dict[Limit, float]:
+def measured(measurements: Mapping[str, float], backbone: float) -> dict[Limit, float]:
     """What a method has of everything that can be limited."""
     return {
-        "max_size": cost(facts, "size"),
-        "max_memory": backbone + cost(facts, "memory"),
-        "max_latency_overhead": cost(facts, "latency"),
-        "max_forgetting": facts.get("forgetting", math.inf),
-        "mergeable": facts.get("mergeable", 0.0),
+        "max_size": cost(measurements, "size"),
+        "max_memory": backbone + cost(measurements, "memory"),
+        "max_latency_overhead": cost(measurements, "latency"),
+        "max_forgetting": measurements.get("forgetting", math.inf),
+        "mergeable": measurements.get("mergeable", 0.0),
     }
 
 

@@ -24,7 +24,7 @@ class Choice:
     alternative: str
 
 
-def cost(facts: Mapping[str, float], preference: Preference) -> float:
+def cost(measurements: Mapping[str, float], preference: Preference) -> float:
     """What a method costs; endless where nobody measured it.
 
     ``size`` is in bytes on disk; ``memory`` in bytes above the backbone while training; ``latency`` the larger of what
@@ -32,13 +32,13 @@ def cost(facts: Mapping[str, float], preference: Preference) -> float:
     ``training_time`` in seconds.
     """
     if preference == "latency":
-        added = (facts.get("latency_overhead_1"), facts.get("latency_overhead_32"))
+        added = (measurements.get("latency_overhead_1"), measurements.get("latency_overhead_32"))
         known = [one for one in added if one is not None]
-        if facts.get("mergeable"):
+        if measurements.get("mergeable"):
             return 0.0
         return max(0.0, *known) if known else math.inf  # no adapter makes a pass quicker: below 0 is noise
     name = {"size": "adapter_bytes", "memory": "peak_memory_bytes", "training_time": "train_seconds"}[preference]
-    found = facts.get(name)
+    found = measurements.get(name)
     return math.inf if found is None else found
 
 
@@ -54,7 +54,7 @@ def amount(preference: Preference, value: float) -> str:
 def ranked(entries: Iterable[Entry], prefer: Preference, *, higher_is_better: bool) -> list[Entry]:
     """The preferred first; equals by their score."""
     sign = -1 if higher_is_better else 1
-    return sorted(entries, key=lambda e: (0.0 if prefer == "score" else cost(e.facts, prefer), sign * e.score))
+    return sorted(entries, key=lambda e: (0.0 if prefer == "score" else cost(e.measurements, prefer), sign * e.score))
 
 
 def choose(entries: Sequence[Entry], prefer: Preference, *, higher_is_better: bool) -> Choice:
@@ -77,20 +77,20 @@ def _among_tied(best: Entry, rest: Sequence[Entry], prefer: Preference) -> str:
     count = f"the {len(rest) + 1} methods that cannot be told apart"
     if prefer == "score":
         return f"{best.method} has the best score of {count}."
-    own, next_ = (amount(prefer, cost(one.facts, prefer)) for one in (best, rest[0]))
+    own, next_ = (amount(prefer, cost(one.measurements, prefer)) for one in (best, rest[0]))
     return f"{best.method} is the {CHEAPEST[prefer]} of {count}: {own} against {next_} of {rest[0].method}."
 
 
 def _alone(best: Entry, entries: Sequence[Entry]) -> str:
-    behind = [one for one in entries if one.behind is not None]
-    if not behind:
+    gap = [one for one in entries if one.gap is not None]
+    if not gap:
         if any(one is not best for one in entries):
             return f"{best.method} is alone: no other method was in contention."
         return f"{best.method} is alone: there is nothing to compare it with."
-    nearest = min(behind, key=lambda one: one.behind or 0.0)
+    nearest = min(gap, key=lambda one: one.gap or 0.0)
     return (
         f"{best.method} is better than every other method beyond doubt:"
-        f" {nearest.method}, the next, is at least {nearest.behind:.{DECIMALS}f} behind."
+        f" {nearest.method}, the next, is at least {nearest.gap:.{DECIMALS}f} behind."
     )
 
 
@@ -103,8 +103,8 @@ def _preferences(tied: Sequence[Entry], prefer: Preference, *, higher_is_better:
             continue
         if other == "score":
             changes.append(f"prefer: score would choose {first.method}")
-        elif (found := cost(first.facts, other)) < cost(best.facts, other):
-            against = f"({amount(other, found)} against {amount(other, cost(best.facts, other))})"
+        elif (found := cost(first.measurements, other)) < cost(best.measurements, other):
+            against = f"({amount(other, found)} against {amount(other, cost(best.measurements, other))})"
             changes.append(f"prefer: {other} would choose {first.method} {against}")
     if not changes:
         names = ", ".join(one.method for one in tied[1:])
@@ -114,12 +114,12 @@ def _preferences(tied: Sequence[Entry], prefer: Preference, *, higher_is_better:
 
 def _cheaper(best: Entry, others: Iterable[Entry], *, higher_is_better: bool) -> str:
     """What a limit on size would choose instead."""
-    own = cost(best.facts, "size")
-    smaller = [one for one in others if cost(one.facts, "size") < own]
+    own = cost(best.measurements, "size")
+    smaller = [one for one in others if cost(one.measurements, "size") < own]
     if not smaller:
         return "No limit on size would change it: nothing that was scored is smaller."
     first = ranked(smaller, "score", higher_is_better=higher_is_better)[0]
-    sizes = f"({amount('size', cost(first.facts, 'size'))} against {amount('size', own)})"
+    sizes = f"({amount('size', cost(first.measurements, 'size'))} against {amount('size', own)})"
     lost = f"{abs(best.score - first.score):.{DECIMALS}f} behind"
     return f"A limit on size would: {first.method} is the best of the smaller ones {sizes}, {lost}."
 
@@ -129,7 +129,7 @@ def pareto(entries: Sequence[Entry], *, higher_is_better: bool) -> frozenset[str
     sign = -1 if higher_is_better else 1
 
     def costs(one: Entry) -> tuple[float, ...]:
-        return (sign * one.score, *(cost(one.facts, which) for which in ("size", "memory", "latency")))
+        return (sign * one.score, *(cost(one.measurements, which) for which in ("size", "memory", "latency")))
 
     points = {one.method: costs(one) for one in entries}
     return frozenset(

@@ -21,9 +21,9 @@ class Entry:
         interval: 95 %, over rows and seeds; over rows alone where there is one score.
         scores: of each seed.
         validation: of the trial, which brought it here.
-        facts: sizes and times; medians over the seeds.
+        measurements: sizes and times; medians over the seeds.
         pareto: nothing scored is better in one of score, size, memory and latency, and as good in the others.
-        behind: how far behind the best it is at least; ``None`` where it may be the best, or was not in contention.
+        gap: how far behind the best it is at least; ``None`` where it may be the best, or was not in contention.
         tied: it may be the best.
         reason: why it was not in contention.
         note: what went wrong with it.
@@ -35,9 +35,9 @@ class Entry:
     interval: tuple[float, float]
     scores: tuple[float, ...]
     validation: float
-    facts: Mapping[str, float]
+    measurements: Mapping[str, float]
     pareto: bool = False
-    behind: float | None = None
+    gap: float | None = None
     tied: bool = False
     reason: str = ""
     note: str = ""
@@ -74,7 +74,7 @@ class Selection:
         reason: one sentence.
         alternative: what would change it, one sentence.
         tied: methods that may be the best, the recommended first.
-        smallest_difference: what this test split and these seeds could have shown, in units of the metric.
+        minimum_detectable_difference: what this test split and these seeds could have shown, in units of the metric.
         finalists: the methods in contention, best first.
         others: scored once with their own trial, best first.
         failed: why a method that was to be scored was not.
@@ -93,7 +93,7 @@ class Selection:
     reason: str
     alternative: str
     tied: tuple[str, ...]
-    smallest_difference: float
+    minimum_detectable_difference: float
     finalists: tuple[Entry, ...]
     others: tuple[Entry, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)

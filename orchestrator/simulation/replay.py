@@ -161,13 +161,13 @@ class _Budgeted:
         value: float,
         lane_seconds: float = 0.0,
         metrics: Mapping[str, float] | None = None,
-        facts: Mapping[str, float] | None = None,
+        measurements: Mapping[str, float] | None = None,
     ) -> Decision:
         self._spent += lane_seconds
         if self._spent > self._budget:
             return Decision.STOP
         self.results.append(Result(self._spent, key.method, step, value))
-        return self._search.report(key, step, value, lane_seconds, metrics, facts)
+        return self._search.report(key, step, value, lane_seconds, metrics, measurements)
 
     def finish(self, key: TrialKey, state: Ending, reason: str = "", lane_seconds: float = 0.0) -> None:
         self._search.finish(key, state, reason, lane_seconds)

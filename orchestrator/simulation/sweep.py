@@ -34,7 +34,7 @@ class Searcher(Protocol):
         value: float,
         lane_seconds: float = 0.0,
         metrics: Mapping[str, float] | None = None,
-        facts: Mapping[str, float] | None = None,
+        measurements: Mapping[str, float] | None = None,
     ) -> Decision:
         """Take a result and decide."""
 
@@ -130,8 +130,8 @@ class Simulation:
         curve = self._curves.of(job.trial, job.params)
         seconds = curve.between(job.start, job.stop) * self._factors[lane]
         error = curve.standard_errors.get(job.stop)
-        facts = {} if error is None else {NOISE: error}
-        decision = search.report(job.trial, job.stop, curve.scores[job.stop], seconds, {}, facts)
+        measurements = {} if error is None else {NOISE: error}
+        decision = search.report(job.trial, job.stop, curve.scores[job.stop], seconds, {}, measurements)
         self._leases.complete(lane, str(life), job.id)
         self._idle[lane] = None
         del self._jobs[job.trial]

@@ -58,7 +58,7 @@ def describe(plan: SweepPlan, sweep: str, backbones: Mapping[str, PreparedBackbo
                 "majority": task.data.majority,
                 "characters": typical_characters(task.data),
                 "metric": task.data.config.metric,
-                "higher_is_better": task.type.higher_is_better(task.data.config.metric),
+                "higher_is_better": task.type.metric(task.data.config.metric).higher_is_better,
             }
             for name, task in plan.tasks.items()
         },

@@ -20,7 +20,7 @@ from orchestrator.common.storage import Storage
 from orchestrator.lanes.cluster import Cluster
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.sweep.manifest import changed_versions, departures, describe, driver
-from orchestrator.sweep.saved_state import Past
+from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.sweep.status import Outcome, Snapshot, Watch
 from orchestrator.tracking.sweep_folder import held, local_folder, make_folder, new_sweep_name
 from orchestrator.warm_start import EVENT as WARM_START
@@ -33,7 +33,7 @@ __all__ = ["Outcome", "Snapshot", "Watch", "local_folder", "new_sweep_name", "re
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-MIRROR_PATIENCE = 120.0
+EXPORT_TIMEOUT_S = 120.0
 
 
 class Stopped(Exception):  # not an error: the user asked for it
@@ -57,15 +57,17 @@ def run_sweep(plan: SweepPlan, *, sweep: str, cluster: Cluster, watch: Watch, st
     folder = local_folder(Storage.at(plan.config.storage), sweep)
     make_folder(folder)
     with held(folder):
-        return resume_sweep(plan, Past(sweep, folder), cluster=cluster, watch=watch, stop=stop)
+        return resume_sweep(plan, SavedSweep(sweep, folder), cluster=cluster, watch=watch, stop=stop)
 
 
-def resume_sweep(plan: SweepPlan, past: Past, *, cluster: Cluster, watch: Watch, stop: threading.Event) -> Outcome:
+def resume_sweep(
+    plan: SweepPlan, saved: SavedSweep, *, cluster: Cluster, watch: Watch, stop: threading.Event
+) -> Outcome:
     """Go on with a sweep whose folder is held. Other arguments as for :func:`run_sweep`.
 
     Args:
         plan: what to do; the same as in the sweep's earlier lives.
-        past: those.
+        saved: those.
         cluster: as above.
         watch: as above.
         stop: as above.
@@ -74,33 +76,35 @@ def resume_sweep(plan: SweepPlan, past: Past, *, cluster: Cluster, watch: Watch,
         InputError: as above, and if the backbone is not the one of the earlier lives.
         SweepError: as above.
     """
-    with output_to(past.folder / "sweep.log"):
+    with output_to(saved.folder / "sweep.log"):
         try:
             cluster.connected()
-            return _Sweep(plan, past, watch, stop, in_cluster=bool(cluster.address)).run()
+            return _Sweep(plan, saved, watch, stop, in_cluster=bool(cluster.address)).run()
         finally:
             cluster.leave()  # what its processes still print belongs into the log
 
 
 class _Sweep:
-    def __init__(self, plan: SweepPlan, past: Past, watch: Watch, stop: threading.Event, *, in_cluster: bool) -> None:
+    def __init__(
+        self, plan: SweepPlan, saved: SavedSweep, watch: Watch, stop: threading.Event, *, in_cluster: bool
+    ) -> None:
         from orchestrator.tracking.journal import Journal
-        from orchestrator.tracking.mlflow_exporter import MlflowMirror
+        from orchestrator.tracking.mlflow_exporter import MlflowExporter
         from orchestrator.tracking.sweeps import JOURNAL
 
-        self.plan, self.config, self.past = plan, plan.config, past
-        self.sweep, self.folder, self.storage = past.sweep, past.folder, Storage.at(plan.config.storage)
+        self.plan, self.config, self.saved = plan, plan.config, saved
+        self.sweep, self.folder, self.storage = saved.sweep, saved.folder, Storage.at(plan.config.storage)
         self._watch, self._stop, self._in_cluster = watch, stop, in_cluster
         self._clock, self._began = time.monotonic(), time.time()
         self._phase = "starting"
         self.journal = Journal(self.folder / JOURNAL)
-        self.mirror = MlflowMirror(
+        self.exporter = MlflowExporter(
             self.journal.path,
             tracking_uri=self.config.mlflow.tracking_uri,
             experiment=self.config.mlflow.experiment or self.config.name,
         )
-        self._mirror_closed = False
-        self._told = not past.description
+        self._exporter_closed = False
+        self._told = not saved.description
         self.search: Search | None = None
 
     def run(self) -> Outcome:
@@ -108,8 +112,8 @@ class _Sweep:
         outcomes: dict[str, TaskOutcome] = {}
         with ExitStack() as stack:
             stack.callback(self._report)
-            stack.callback(self._let_mirror_finish)
-            self.mirror.start()
+            stack.callback(self._close_exporter)
+            self.exporter.start()
             try:
                 with self._lanes(), self._open_trials_kept():
                     self._prepare()
@@ -123,7 +127,7 @@ class _Sweep:
                 self._close("failed", str(error))
                 raise
             self._close(reason)
-            self._let_mirror_finish()
+            self._close_exporter()
         return Outcome(
             sweep=self.sweep,
             folder=self.folder,
@@ -131,19 +135,19 @@ class _Sweep:
             tasks=outcomes,
             trials=self.search.trials() if self.search else (),
             wall_seconds=self._elapsed,
-            lanes=self.crew.lanes,
-            unmirrored=self.mirror.behind + self.mirror.refused,
+            lanes=self.pool.lanes,
+            unexported=self.exporter.pending + self.exporter.refused,
         )
 
     @contextmanager
     def _lanes(self) -> Iterator[None]:
         """All lanes, from their start to the end of the last."""
-        from orchestrator.engine.default_pack_size import slots
-        from orchestrator.lanes.pool import hired
+        from orchestrator.engine.default_pack_size import default_pack_size
+        from orchestrator.lanes.pool import lane_pool
 
         config, defaults = self.config, (study.space.default for study in self.plan.studies)
-        offered = slots(defaults, config.training.max_length, config.budget.trials)
-        with hired(config.lanes, self._own_folder, growing=self._in_cluster, slots=offered) as self.crew:
+        offered = default_pack_size(defaults, config.training.max_length, config.budget.trials)
+        with lane_pool(config.lanes, self._own_folder, growing=self._in_cluster, default_pack=offered) as self.pool:
             try:
                 yield
             finally:
@@ -165,23 +169,23 @@ class _Sweep:
 
         self._phase = "tokenizing and quantizing"
         setup, self.backbones = self._while_watching(
-            lambda: prepare(self.plan, self.storage, self.sweep, self.crew.pack, remotely=self._in_cluster)
+            lambda: prepare(self.plan, self.storage, self.sweep, self.pool.pack, remotely=self._in_cluster)
         )
         description = describe(self.plan, self.sweep, self.backbones)
-        if self.past.description:
+        if self.saved.description:
             self._require_same(description)
-            changed = changed_versions(self.past.description["versions"])
+            changed = changed_versions(self.saved.description["versions"])
             self.journal.append("resume", sweep=self.sweep, changed=changed, **driver(self._began))
             self._told = True
         else:
             self.journal.append("sweep", **description, **driver(self._began))
             if self.plan.prior:
                 self.journal.append(WARM_START, **self.plan.prior.fields())
-        self.crew.open(setup)
+        self.pool.open(setup)
 
     def _require_same(self, description: dict[str, Any]) -> None:
         """Trials on another backbone cannot be compared with those that are there."""
-        then, now = self.past.description["backbone"], description["backbone"]
+        then, now = self.saved.description["backbone"], description["backbone"]
         if problems := departures({"backbone": then["checksum"]}, {"backbone": now["checksum"]}):
             raise InputError(self.sweep, problems)
 
@@ -190,29 +194,29 @@ class _Sweep:
         from orchestrator.sweep.search_phase import make_search, tune_search
 
         search = self.search = make_search(
-            self.plan, self.past, self.journal, lanes=self.crew.count, elapsed=self._elapsed
+            self.plan, self.saved, self.journal, lanes=self.pool.count, elapsed=self._elapsed
         )
-        reason = self.past.search_ended
+        reason = self.saved.search_ended
         if reason is None:
             self._phase = "searching"
             if not search.exhausted:
-                self._while_watching(lambda: tune_search(search, self.plan, self.crew, self._own_folder))
+                self._while_watching(lambda: tune_search(search, self.plan, self.pool, self._own_folder))
             reason = "budget" if search.closed or search.wall_time_over else "finished"
         search.close("budget")
-        if self.past.search_ended is None:
+        if self.saved.search_ended is None:
             self.journal.append("searched", reason=reason)
         return reason
 
     def _final(self) -> dict[str, TaskOutcome]:
         """Who is in contention is trained again, and scored on the test split; what was done before is not repeated."""
-        from orchestrator.final.replay import EventsOnce, JobsOnce
+        from orchestrator.final.replay import CachedJobRunner, DedupingJournal
         from orchestrator.final.retrain import play_final
 
         assert self.search is not None
         self._phase = "retraining who is in contention, and scoring on the test split"
         records, own = self.search.trials(), self.storage.sub(self.sweep)
-        run = JobsOnce(self.crew.each, self.past.answers, own, self.journal)
-        journal = EventsOnce(self.journal, self.past.events)
+        run = CachedJobRunner(self.pool.each, self.saved.answers, own, self.journal)
+        journal = DedupingJournal(self.journal, self.saved.events)
         return self._while_watching(lambda: play_final(self.plan, records, run, own, journal))
 
     def _register(self, outcomes: dict[str, TaskOutcome]) -> None:
@@ -222,7 +226,7 @@ class _Sweep:
         from orchestrator.tracking.registry import Registered
 
         for name, outcome in outcomes.items():
-            if event := self.past.registered.get(name):
+            if event := self.saved.registered.get(name):
                 outcome.registered = Registered(event["name"], event["version"], event["aliases"][0])
                 continue
             try:
@@ -231,9 +235,9 @@ class _Sweep:
                     sweep=self.sweep,
                     outcome=outcome,
                     backbone=self.backbones[name],
-                    lane=self.crew.first(),
+                    lane=self.pool.first(),
                     storage=self.storage,
-                    run_id=self.mirror.parent_run_id(name),
+                    run_id=self.exporter.parent_run_id(name),
                 ).register_all()
             except Exception as error:  # what was found is told all the same
                 log.exception("task %s was not registered", name)
@@ -257,7 +261,7 @@ class _Sweep:
 
     def _look(self) -> None:
         self._show()
-        if fault := self.crew.fault():
+        if fault := self.pool.fault():
             self._let_go()
             raise SweepError(f"{fault}; see {self.folder / 'sweep.log'}")
         if self._stop.is_set():
@@ -266,30 +270,30 @@ class _Sweep:
             self._let_go()
             raise Stopped
         if self._phase == "searching" and self.search and self.search.closed:
-            self.crew.cancel()
+            self.pool.cancel()
 
     def _let_go(self) -> None:
         """Nothing starts any more, and what runs stops within a step; open trials stay open, for the next life."""
         if self.search:
             self.search.close("interrupted" if self._stop.is_set() else "failed")
-        self.crew.cancel()
+        self.pool.cancel()
 
     def _close(self, reason: str, message: str = "") -> None:
         """The journal's last event, unless the sweep was resumed in vain: then nothing has happened."""
         if self._told:
             self.journal.append("close", reason=reason, message=message)
 
-    def _let_mirror_finish(self) -> None:
+    def _close_exporter(self) -> None:
         """Once, however the sweep ends."""
-        if not self._mirror_closed:
-            self._mirror_closed = True
-            self.mirror.close(MIRROR_PATIENCE)
+        if not self._exporter_closed:
+            self._exporter_closed = True
+            self.exporter.close(EXPORT_TIMEOUT_S)
 
     def _report(self) -> None:
         """However the sweep ended; MLflow gets it where it has taken everything else."""
         from orchestrator.report.ending import report_at_end
 
-        report_at_end(self.folder, tracking_uri=None if self.mirror.behind else self.config.mlflow.tracking_uri)
+        report_at_end(self.folder, tracking_uri=None if self.exporter.pending else self.config.mlflow.tracking_uri)
 
     def _show(self) -> None:
         self._watch(
@@ -297,8 +301,8 @@ class _Sweep:
                 phase=self._phase,
                 elapsed=self._elapsed,
                 trials=self.search.trials() if self.search else (),
-                lanes=self.crew.look(),
-                expected_lanes=self.crew.count,
+                lanes=self.pool.look(),
+                expected_lanes=self.pool.count,
                 lane_seconds=self.search.lane_seconds if self.search else 0.0,
             )
         )
@@ -306,9 +310,9 @@ class _Sweep:
     @property
     def _elapsed(self) -> float:
         """Seconds of all lives together."""
-        return self.past.wall_seconds + time.monotonic() - self._clock
+        return self.saved.wall_seconds + time.monotonic() - self._clock
 
     @property
     def _own_folder(self) -> str:
         """What Ray Train and Ray Tune keep of this life; nothing in it is needed again."""
-        return self.storage.sub(f"{self.sweep}/ray/{self.past.lives}").root
+        return self.storage.sub(f"{self.sweep}/ray/{self.saved.attempts}").root

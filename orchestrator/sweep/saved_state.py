@@ -17,7 +17,7 @@ Event = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Past:
+class SavedSweep:
     """A sweep's earlier lives; a sweep that begins has none.
 
     Args:
@@ -41,7 +41,7 @@ class Past:
         return next((event for event in self.events if event["event"] == "sweep"), {})
 
     @property
-    def lives(self) -> int:
+    def attempts(self) -> int:
         """How often a driver took it up."""
         return self._count("sweep") + self._count("resume")
 
@@ -100,7 +100,7 @@ class Past:
 
 def _answer(fields: Mapping[str, Any]) -> Answer:
     """Read back; what was not finite was written as null."""
-    numbers = {name: _numbers(fields[name].items()) for name in ("metrics", "validation", "facts")}
+    numbers = {name: _numbers(fields[name].items()) for name in ("metrics", "validation", "measurements")}
     return Answer(**{**fields, **numbers})
 
 

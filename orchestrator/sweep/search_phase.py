@@ -7,7 +7,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from orchestrator.lanes.pool import Crew
+from orchestrator.lanes.pool import LanePool
 from orchestrator.lanes.proxy import TrialProxy, Work
 from orchestrator.lanes.tune import CoreScheduler, CoreSearcher, CoreStopper
 from orchestrator.planning.plan import SweepPlan
@@ -17,18 +17,18 @@ from orchestrator.search.core import Search
 from orchestrator.search.plans import EventLog
 from orchestrator.search.reserve import Final
 from orchestrator.search.rungs import Halving
-from orchestrator.search.tune_bridge import Pieces
-from orchestrator.sweep.saved_state import Past
+from orchestrator.search.tune_bridge import TuneBridge
+from orchestrator.sweep.saved_state import SavedSweep
 
 OPTUNA_FILE = "optuna.log"
 
 
-def make_search(plan: SweepPlan, past: Past, journal: EventLog, *, lanes: int, elapsed: float) -> Search:
+def make_search(plan: SweepPlan, saved: SavedSweep, journal: EventLog, *, lanes: int, elapsed: float) -> Search:
     """The core, where the sweep's earlier lives left it.
 
     Args:
         plan: of the sweep.
-        past: its earlier lives.
+        saved: its earlier lives.
         journal: of the sweep.
         lanes: that share the work.
         elapsed: seconds of the wall time that are spent.
@@ -37,7 +37,7 @@ def make_search(plan: SweepPlan, past: Past, journal: EventLog, *, lanes: int, e
     return Search(
         plan.studies,
         plan.rungs,
-        storage_path=past.folder / OPTUNA_FILE,
+        storage_path=saved.folder / OPTUNA_FILE,
         journal=journal,
         halving=Halving(reduction_factor=settings.reduction_factor, min_results=settings.min_results)
         if settings.early_stopping
@@ -53,29 +53,29 @@ def make_search(plan: SweepPlan, past: Past, journal: EventLog, *, lanes: int, e
             lanes=lanes,
         ),
         seed=plan.config.seed,
-        past=past.events,
+        saved=saved.events,
     )
 
 
-def tune_search(search: Search, plan: SweepPlan, crew: Crew, folder: str) -> None:
+def tune_search(search: Search, plan: SweepPlan, pool: LanePool, folder: str) -> None:
     """Run the search to its end; see :mod:`orchestrator.lanes.tune`.
 
     Args:
         search: the core, which decides everything.
         plan: of the sweep.
-        crew: who trains.
+        pool: who trains.
         folder: where Tune may keep its state; nothing in it is needed again.
     """
     metrics = {name: task.data.config.metric for name, task in plan.tasks.items()}
-    work = Work(crew.broker, plan.rungs, metrics)
-    pieces = Pieces(search)
+    work = Work(pool.broker, plan.rungs, metrics)
+    bridge = TuneBridge(search)
     tune.Tuner(
         tune.with_resources(tune.with_parameters(TrialProxy, work=work), _beside_the_driver()),
         tune_config=tune.TuneConfig(
-            search_alg=CoreSearcher(search, pieces),
-            scheduler=CoreScheduler(pieces),
+            search_alg=CoreSearcher(search, bridge),
+            scheduler=CoreScheduler(bridge),
             num_samples=-1,
-            max_concurrent_trials=crew.jobs,
+            max_concurrent_trials=pool.jobs,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(

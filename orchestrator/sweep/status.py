@@ -46,7 +46,7 @@ class Outcome:
         tasks: what was found, by task; empty after an interruption.
         trials: every trial.
         wall_seconds: that it ran, in earlier lives too.
-        unmirrored: events of the journal that MLflow has not taken.
+        unexported: events of the journal that MLflow has not taken.
         lanes: what each lane said last.
     """
 
@@ -57,7 +57,7 @@ class Outcome:
     trials: tuple[TrialRecord, ...]
     wall_seconds: float
     lanes: dict[int, LaneStatus] = field(default_factory=dict)
-    unmirrored: int = 0
+    unexported: int = 0
 
 
 Watch = Callable[[Snapshot], None]

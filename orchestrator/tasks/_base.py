@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
+    from orchestrator.common.metric import Metric
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -51,8 +53,12 @@ class TaskType(Protocol):
         """What it can be scored by."""
         ...
 
-    def higher_is_better(self, metric: str) -> bool:
-        """Which way a metric goes."""
+    def metric(self, name: str) -> Metric:
+        """Return the metric of that name.
+
+        Raises:
+            KeyError: if the type has none.
+        """
         ...
 
     def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:

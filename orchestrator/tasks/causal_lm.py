@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from orchestrator.common.metric import Metric
 from orchestrator.tasks._base import Evaluation
 from orchestrator.tasks.tokens import INPUTS, device_of, integers, pad, ragged, token_column
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
+METRICS = {
+    "perplexity": Metric(name="perplexity", direction="minimize", bounds=(1.0, float("inf")), label="perplexity"),
+    "exact_match": Metric(name="exact_match", label="exact match"),
+}
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,9 @@ class CausalLM:
     auto_class: str = "AutoModelForCausalLM"
     metrics: tuple[str, ...] = ("perplexity", "exact_match")
 
-    def higher_is_better(self, metric: str) -> bool:
-        """Not for perplexity."""
-        return metric != "perplexity"
+    def metric(self, name: str) -> Metric:
+        """Return the metric of that name."""
+        return METRICS[name]
 
     def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
         """Columns ``row``, ``input_ids`` (prompt, completion, end of sequence) and ``prompt_length``.

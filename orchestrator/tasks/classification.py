@@ -10,12 +10,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from orchestrator.common.metric import Metric
 from orchestrator.tasks._base import Evaluation
 from orchestrator.tasks.tokens import INPUTS, device_of, integers, pad, ragged, token_column
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
+
+
+METRICS = {
+    "macro_f1": Metric(name="macro_f1", label="macro-F1"),
+    "accuracy": Metric(name="accuracy", label="accuracy"),
+}
 
 
 @dataclass(frozen=True)
@@ -30,9 +37,9 @@ class Classification:
     auto_class: str = "AutoModelForSequenceClassification"
     metrics: tuple[str, ...] = ("macro_f1", "accuracy")
 
-    def higher_is_better(self, metric: str) -> bool:
-        """Always."""
-        return True
+    def metric(self, name: str) -> Metric:
+        """Return the metric of that name."""
+        return METRICS[name]
 
     def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
         """Columns ``row``, ``input_ids``, ``label``; what is too long loses its end."""

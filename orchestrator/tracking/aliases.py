@@ -17,7 +17,7 @@ PATIENCE = 20
 ALIASES = (CHAMPION, CHALLENGER)
 
 
-def settle(client: MlflowClient, name: str) -> Titles | None:
+def apply_promotion_policy(client: MlflowClient, name: str) -> Titles | None:
     """Give the aliases to whom they belong.
 
     There is no compare-and-swap for aliases. So everyone who registers or promotes sets what follows from all versions,
@@ -56,7 +56,7 @@ def promote(client: MlflowClient, name: str, version: int, *, back: bool = False
         number = 1 + max((one.number for c in known for one in c.promotions), default=0)
         newest = max((c.version for c in known), default=version)
         client.set_model_version_tag(name, str(version), *promotion_tag(Promotion(number, newest, back)))
-    found = settle(client, name)
+    found = apply_promotion_policy(client, name)
     assert found is not None
     return found
 

@@ -124,7 +124,7 @@ class Bundle(_Part):
     trial: str
     method: str
     params: dict[str, Any]
-    facts: dict[str, float] = {}
+    measurements: dict[str, float] = {}
 
     @property
     def trial_key(self) -> TrialKey:

@@ -16,6 +16,7 @@ from typing import Any
 
 from orchestrator.common.errors import SweepError
 from orchestrator.common.jsonl import cut_torn_line, finite
+from orchestrator.tracking.earlier_journals import in_todays_words
 
 # An event that is lost can be told from its neighbours, except these: they are on disk before work goes on.
 _DURABLE = frozenset({"sweep", "resume", "end", "searched", "answer", "test", "selection", "registered", "close"})
@@ -103,4 +104,4 @@ def _parse(line: bytes, path: Path, offset: int) -> dict[str, Any]:
         event = None
     if not isinstance(event, dict) or "event" not in event:
         raise SweepError(f"{path}: the line at byte {offset} is not an event; the journal is damaged")
-    return event
+    return in_todays_words(event)

@@ -34,7 +34,7 @@ class Writer(Protocol):
         """The run of a task or a trial."""
 
 
-class MlflowMirror:
+class MlflowExporter:
     """Mirrors one journal into MLflow.
 
     Args:
@@ -76,7 +76,7 @@ class MlflowMirror:
         self._thread.start()
 
     @property
-    def behind(self) -> int:
+    def pending(self) -> int:
         """Events in the journal that are not written yet."""
         with self._changed:
             return len(self._pending) + _whole_lines(self._journal, self._offset)
@@ -103,7 +103,7 @@ class MlflowMirror:
             Whether everything was written.
         """
         if not self._thread.ident:
-            return self.behind == 0
+            return self.pending == 0
         written = self.flush(timeout)
         self._stopped = True
         self._wake.set()

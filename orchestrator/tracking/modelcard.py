@@ -174,7 +174,7 @@ def _origin(bundle: Bundle) -> str:
 def _settings(bundle: Bundle) -> Iterator[str]:
     for name, value in bundle.params.items():
         yield f"| {name} | {value:g} |" if isinstance(value, float) else f"| {name} | {value} |"
-    for name, number in bundle.facts.items():
+    for name, number in bundle.measurements.items():
         shown = f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
         yield f"| {name.replace('_', ' ')} | {shown} |"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.tracking.aliases import settle
+from orchestrator.tracking.aliases import apply_promotion_policy
 from orchestrator.tracking.bundle import CARD, Bundle
 from orchestrator.tracking.connection import exists_already, open_client, patiently
 from orchestrator.tracking.versions import CHALLENGER, CHAMPION, identity, tags_of, versions
@@ -54,7 +54,7 @@ def register(folder: Path, *, run_id: str, tracking_uri: str, registry_uri: str 
         model = patiently(lambda: _upload(client, folder, bundle, run_id))
         card = (folder / CARD).read_text(encoding="utf-8")
         version = patiently(lambda: _create_version(client, bundle, run_id, model, card))
-    held = patiently(lambda: settle(client, bundle.task))
+    held = patiently(lambda: apply_promotion_policy(client, bundle.task))
     return Registered(bundle.task, version, CHAMPION if held and held.champion == version else CHALLENGER)
 
 

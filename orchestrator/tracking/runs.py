@@ -130,7 +130,7 @@ class RunWriter:
         self._open[str(key)] = None
 
     def _rung(self, event: Event) -> None:
-        metrics = {"value": event["value"], **event.get("facts", {})}
+        metrics = {"value": event["value"], **event.get("measurements", {})}
         metrics |= {f"validation_{name}": value for name, value in event.get("metrics", {}).items()}
         self._log(self._runs[event["trial"]], metrics=metrics, time=event["time"], step=event["step"])
 
@@ -144,7 +144,7 @@ class RunWriter:
         low, high = event["interval"]
         metrics = {f"test_{name}": value for name, value in event["metrics"].items()}
         metrics |= {"test_score": event["score"], "test_low": low, "test_high": high}
-        key, facts = TrialKey.parse(event["trial"]), event.get("facts", {})
+        key, facts = TrialKey.parse(event["trial"]), event.get("measurements", {})
         if (seed := event.get("seed")) is not None:
             self._log(self._runs[str(key)], {"seed_score": event["score"]}, time=event["time"], step=seed)
         if event["role"] == "seed":
@@ -160,11 +160,14 @@ class RunWriter:
         """What the comparison says of each method, on the run of its best trial; the whole story on the parent run."""
         for one in (*event["finalists"], *event["others"]):
             tags = {"tied": "true" if one["tied"] else "false", "out_because": one.get("reason") or None}
-            metrics = {"behind": one.get("behind"), "seeds": len(one["scores"]), **_score(one)}
+            metrics = {"gap": one.get("gap"), "seeds": len(one["scores"]), **_score(one)}
             self._log(self._runs[one["trial"]], metrics, tags=tags, time=event["time"])
         best = next(one for one in event["finalists"] if one["method"] == event["recommended"])
         tags = {"recommended": event["recommended"], "tied_methods": ", ".join(event["tied"]), NOTE: story(event)}
-        metrics = {"smallest_difference": event["smallest_difference"], "tied_count": len(event["tied"])}
+        metrics = {
+            "minimum_detectable_difference": event["minimum_detectable_difference"],
+            "tied_count": len(event["tied"]),
+        }
         self._log(self._runs[event["task"]], {**metrics, **_score(best)}, tags=tags, time=event["time"])
 
     def _close(self, event: Event) -> None:

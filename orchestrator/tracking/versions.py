@@ -47,7 +47,7 @@ def tags_of(bundle: Bundle) -> dict[str, str]:
         "test_rows": str(bundle.rows.get("test", "")),
         "data_digest": bundle.data_digest,
         **_comparison(bundle),
-        **{name: f"{value:.6g}" for name, value in bundle.facts.items() if math.isfinite(value)},
+        **{name: f"{value:.6g}" for name, value in bundle.measurements.items() if math.isfinite(value)},
     }
 
 

@@ -6,7 +6,7 @@ too much of it falls behind the defaults at the first rung.
 """
 
 from orchestrator.warm_start.find import prior_of
-from orchestrator.warm_start.prior import EVENT, Borrowed, Origin, Prior
-from orchestrator.warm_start.task_metadata import Portrait, portrait, typical_characters
+from orchestrator.warm_start.prior import EVENT, Origin, Prior, Transferred
+from orchestrator.warm_start.task_metadata import TaskMetadata, task_metadata, typical_characters
 
-__all__ = ["EVENT", "Borrowed", "Origin", "Portrait", "Prior", "portrait", "prior_of", "typical_characters"]
+__all__ = ["EVENT", "Origin", "Prior", "TaskMetadata", "Transferred", "prior_of", "task_metadata", "typical_characters"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from orchestrator.warm_start.earlier import Earlier, Tried, ranked
 from orchestrator.warm_start.fit import fitted, nearly_same
-from orchestrator.warm_start.prior import Borrowed
+from orchestrator.warm_start.prior import Transferred
 from search_spaces._base import SearchSpace
 
 MOST = 3
@@ -30,7 +30,7 @@ class Source:
     trials: Sequence[Tried]
 
 
-def choose(space: SearchSpace, method: str, sources: Iterable[Source], most: int = MOST) -> tuple[Borrowed, ...]:
+def choose(space: SearchSpace, method: str, sources: Iterable[Source], most: int = MOST) -> tuple[Transferred, ...]:
     """A method's best configurations of earlier sweeps, from different ones first.
 
     They are sorted by similarity times standing. One that is nearly the default, which is tried anyway, or nearly one
@@ -43,7 +43,7 @@ def choose(space: SearchSpace, method: str, sources: Iterable[Source], most: int
         most: how many to take.
     """
     found = [one for source in sources for one in _candidates(space, method, source)]
-    chosen: list[Borrowed] = []
+    chosen: list[Transferred] = []
     taken: Counter[str] = Counter()
     tried = [dict(space.default)]
     while found and len(chosen) < most:
@@ -56,17 +56,17 @@ def choose(space: SearchSpace, method: str, sources: Iterable[Source], most: int
     return tuple(chosen)
 
 
-def _candidates(space: SearchSpace, method: str, source: Source) -> list[tuple[str, Borrowed]]:
+def _candidates(space: SearchSpace, method: str, source: Source) -> list[tuple[str, Transferred]]:
     earlier = source.earlier
     return [
         (
             earlier.name,
-            Borrowed(
+            Transferred(
                 params=fitted(space, one.trial.params),
                 sweep=earlier.sweep,
                 trial=one.trial.trial,
                 similarity=source.similarity,
-                standing=one.standing,
+                rank=one.rank,
             ),
         )
         for one in ranked(source.trials, method, higher_is_better=earlier.higher_is_better)

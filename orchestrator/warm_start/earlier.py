@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.warm_start.task_metadata import Portrait
+from orchestrator.warm_start.task_metadata import TaskMetadata
 
 ENDED = frozenset({"complete", "pruned", "failed"})
 
@@ -38,14 +38,14 @@ class Earlier:
     Args:
         sweep: its name.
         task: the task's.
-        portrait: what is known of both.
+        task_metadata: what is known of both.
         higher_is_better: the direction of its metric.
         read: brings its trials; called only for those that are used.
     """
 
     sweep: str
     task: str
-    portrait: Portrait
+    task_metadata: TaskMetadata
     higher_is_better: bool
     read: Callable[[], Sequence[Tried]]
 
@@ -61,11 +61,11 @@ class Ranked:
 
     Args:
         trial: which.
-        standing: the share of configurations that it is expected to beat, in 0..1.
+        rank: the share of configurations that it is expected to beat, in 0..1.
     """
 
     trial: Tried
-    standing: float
+    rank: float
 
 
 def ranked(trials: Sequence[Tried], method: str, *, higher_is_better: bool) -> list[Ranked]:
@@ -84,5 +84,5 @@ def ranked(trials: Sequence[Tried], method: str, *, higher_is_better: bool) -> l
     done = [one for one in own if one.state == "complete" and math.isfinite(one.value)]
     done.sort(key=lambda one: (-one.value if higher_is_better else one.value, one.trial))
     count = len(own)
-    standings = [Ranked(one, (count - place) / (count + 1)) for place, one in enumerate(done)]
-    return [one for one in standings if one.standing >= 0.5]
+    ranks = [Ranked(one, (count - place) / (count + 1)) for place, one in enumerate(done)]
+    return [one for one in ranks if one.rank >= 0.5]

@@ -16,7 +16,7 @@ from orchestrator.warm_start.earlier import Earlier
 from orchestrator.warm_start.journals import of_folder
 from orchestrator.warm_start.prior import Origin, Prior
 from orchestrator.warm_start.runs import RecordedSweeps
-from orchestrator.warm_start.task_metadata import Portrait
+from orchestrator.warm_start.task_metadata import TaskMetadata
 
 SIMILAR = 0.5
 """What ``auto`` asks of an earlier sweep, at least."""
@@ -31,7 +31,7 @@ Similar = tuple[float, Earlier]
 def prior_of(
     wanted: Wanted,
     studies: Sequence[StudyPlan],
-    portraits: Mapping[str, Portrait],
+    task_metadata: Mapping[str, TaskMetadata],
     *,
     tracking_uri: str,
     storage: str,
@@ -41,7 +41,7 @@ def prior_of(
     Args:
         wanted: the earlier sweeps, or ``auto`` for the most similar ones of the tracking server.
         studies: what will be searched.
-        portraits: what is known of each task and its backbone.
+        task_metadata: what is known of each task and its backbone.
         tracking_uri: where runs are recorded.
         storage: where journals are.
 
@@ -52,8 +52,8 @@ def prior_of(
     recorded = RecordedSweeps(tracking_uri)
     try:
         earlier = recorded.recent() if wanted == "auto" else _named(wanted, recorded, tracking_uri, storage)
-        similar = {task: _similar(portrait, earlier, wanted) for task, portrait in portraits.items()}
-        return _prior(studies, similar, _nothing(portraits, earlier, similar))
+        similar = {task: _similar(task_metadata, earlier, wanted) for task, task_metadata in task_metadata.items()}
+        return _prior(studies, similar, _nothing(task_metadata, earlier, similar))
     except SweepError as error:
         if wanted != "auto":
             raise
@@ -84,30 +84,30 @@ def _elsewhere(name: str, recorded: RecordedSweeps, tracking_uri: str) -> str:
     return f"nor at {mask_secrets(tracking_uri)}; {hint}"
 
 
-def _similar(portrait: Portrait, earlier: Sequence[Earlier], wanted: Wanted) -> list[Similar]:
+def _similar(task_metadata: TaskMetadata, earlier: Sequence[Earlier], wanted: Wanted) -> list[Similar]:
     """The earlier sweeps to use for a task, the most similar first; those that were named are used as they are."""
-    found = [(portrait.similarity(one.portrait), one) for one in earlier]
+    found = [(task_metadata.similarity(one.task_metadata), one) for one in earlier]
     found.sort(key=lambda pair: (-pair[0], pair[1].name))
     if wanted != "auto":
         return found
-    fit = [(s, one) for s, one in found if s >= SIMILAR and portrait.comparable(one.portrait)]
+    fit = [(s, one) for s, one in found if s >= SIMILAR and task_metadata.comparable(one.task_metadata)]
     return fit[:MOST_SWEEPS]
 
 
 def _nothing(
-    portraits: Mapping[str, Portrait], earlier: Sequence[Earlier], similar: Mapping[str, Sequence[Similar]]
+    task_metadata: Mapping[str, TaskMetadata], earlier: Sequence[Earlier], similar: Mapping[str, Sequence[Similar]]
 ) -> tuple[str, ...]:
     """For each task without an earlier sweep: why."""
     without = [task for task, found in similar.items() if not found]
-    return tuple(f"no earlier sweep is used for {task}: {_nearest(portraits[task], earlier)}" for task in without)
+    return tuple(f"no earlier sweep is used for {task}: {_nearest(task_metadata[task], earlier)}" for task in without)
 
 
-def _nearest(portrait: Portrait, earlier: Sequence[Earlier]) -> str:
-    able = [one for one in earlier if portrait.comparable(one.portrait)]
+def _nearest(task_metadata: TaskMetadata, earlier: Sequence[Earlier]) -> str:
+    able = [one for one in earlier if task_metadata.comparable(one.task_metadata)]
     if not able:
         return "none has this backbone or this type of task" if earlier else "there is none"
-    nearest = max(able, key=lambda one: (portrait.similarity(one.portrait), one.name))
-    return f"{nearest.name} is {portrait.similarity(nearest.portrait):.2f} similar, less than {SIMILAR}"
+    nearest = max(able, key=lambda one: (task_metadata.similarity(one.task_metadata), one.name))
+    return f"{nearest.name} is {task_metadata.similarity(nearest.task_metadata):.2f} similar, less than {SIMILAR}"
 
 
 def _prior(studies: Sequence[StudyPlan], similar: Mapping[str, Sequence[Similar]], notes: tuple[str, ...]) -> Prior:

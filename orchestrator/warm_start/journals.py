@@ -12,7 +12,7 @@ from orchestrator.common.trial_types import TrialKey
 from orchestrator.tracking.journal import Journal
 from orchestrator.tracking.sweeps import JOURNAL
 from orchestrator.warm_start.earlier import Earlier, Tried
-from orchestrator.warm_start.task_metadata import Portrait
+from orchestrator.warm_start.task_metadata import TaskMetadata
 
 Event = Mapping[str, Any]
 
@@ -38,7 +38,7 @@ def _earlier(described: Event, task: str, facts: Event, events: Sequence[Event])
     return Earlier(
         sweep=described["sweep"],
         task=task,
-        portrait=_portrait(described, task, facts),
+        task_metadata=_task_metadata(described, task, facts),
         higher_is_better=facts["higher_is_better"],
         read=_reader(events, task),
     )
@@ -48,9 +48,9 @@ def _reader(events: Sequence[Event], task: str) -> Callable[[], Sequence[Tried]]
     return lambda: [one for one in _trials(events) if TrialKey.parse(one.trial).task == task]
 
 
-def _portrait(described: Event, task: str, facts: Event) -> Portrait:
+def _task_metadata(described: Event, task: str, facts: Event) -> TaskMetadata:
     backbone = described["backbone"]
-    return Portrait(
+    return TaskMetadata(
         backbone=backbone["model"],
         digest=backbone["digest"][task],
         architecture=backbone.get("architecture") or "",

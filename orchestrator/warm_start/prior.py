@@ -29,7 +29,7 @@ class Origin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Borrowed:
+class Transferred:
     """A configuration of an earlier sweep.
 
     Args:
@@ -37,14 +37,14 @@ class Borrowed:
         sweep: where it is from.
         trial: which trial it was there.
         similarity: of the two tasks and their backbones, in 0..1.
-        standing: the share of its method's configurations that it was expected to beat there, in 0..1.
+        rank: the share of its method's configurations that it was expected to beat there, in 0..1.
     """
 
     params: Mapping[str, Any]
     sweep: str
     trial: str
     similarity: float
-    standing: float
+    rank: float
 
     @property
     def task(self) -> str:
@@ -54,7 +54,7 @@ class Borrowed:
     @property
     def worth(self) -> float:
         """What configurations are sorted by."""
-        return self.similarity * self.standing
+        return self.similarity * self.rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class Prior:
     """
 
     origins: tuple[Origin, ...] = ()
-    configurations: Mapping[str, tuple[Borrowed, ...]] = field(default_factory=dict)
+    configurations: Mapping[str, tuple[Transferred, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
@@ -112,7 +112,7 @@ class Prior:
         return cls(
             origins=tuple(Origin(**one) for one in event["origins"]),
             configurations={
-                study: tuple(Borrowed(**one) for one in found) for study, found in event["configurations"].items()
+                study: tuple(Transferred(**one) for one in found) for study, found in event["configurations"].items()
             },
             notes=tuple(event["notes"]),
         )

@@ -11,7 +11,7 @@ from orchestrator.tracking.browse import reaching
 from orchestrator.tracking.connection import database_file, open_client
 from orchestrator.tracking.runs import clean
 from orchestrator.warm_start.earlier import Earlier, Tried
-from orchestrator.warm_start.task_metadata import Portrait
+from orchestrator.warm_start.task_metadata import TaskMetadata
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -60,14 +60,14 @@ class RecordedSweeps:
 
     def _earlier(self, run: Run) -> Earlier | None:
         """A parent run as a task of a sweep, or ``None`` if something else than a sweep wrote it."""
-        portrait, tags = _portrait(run), run.data.tags
-        if portrait.type not in TASK_TYPES or "sweep" not in tags:
+        task_metadata, tags = _task_metadata(run), run.data.tags
+        if task_metadata.type not in TASK_TYPES or "sweep" not in tags:
             return None
         return Earlier(
             sweep=tags["sweep"],
             task=tags["task"],
-            portrait=portrait,
-            higher_is_better=TASK_TYPES[portrait.type].higher_is_better(portrait.metric),
+            task_metadata=task_metadata,
+            higher_is_better=TASK_TYPES[task_metadata.type].metric(task_metadata.metric).higher_is_better,
             read=self._reader(run),
         )
 
@@ -103,11 +103,11 @@ class RecordedSweeps:
                 return
 
 
-def _portrait(run: Run) -> Portrait:
+def _task_metadata(run: Run) -> TaskMetadata:
     tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
     task = clean(f"tasks.{tags.get('task', '')}")
     labels = metrics.get("labels")
-    return Portrait(
+    return TaskMetadata(
         backbone=tags.get("backbone", ""),
         digest=tags.get("backbone_digest", ""),
         architecture=tags.get("architecture", ""),

@@ -20,7 +20,7 @@ OTHER_PRECISION, OTHER_WEIGHTS = 0.9, 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Portrait:
+class TaskMetadata:
     """A task on a backbone. What was not recorded is left out, and is like nothing.
 
     Args:
@@ -45,15 +45,15 @@ class Portrait:
     rows: float = 0
     characters: float = 0
 
-    def same_backbone(self, other: Portrait) -> bool:
+    def same_backbone(self, other: TaskMetadata) -> bool:
         """The same checkpoint, however it is quantized."""
         return _same(self.digest, other.digest) or _same(self.backbone, other.backbone)
 
-    def comparable(self, other: Portrait) -> bool:
+    def comparable(self, other: TaskMetadata) -> bool:
         """Whether one may tell anything of the other without anyone having said so."""
         return self.same_backbone(other) or _same(self.type, other.type)
 
-    def similarity(self, other: Portrait) -> float:
+    def similarity(self, other: TaskMetadata) -> float:
         """How alike two are, in 0..1: the agreements below, weighted by :data:`WEIGHTS`.
 
         - backbone: 1 for the same quantized weights, 0.9 for the same checkpoint quantized otherwise; else 0.4 for
@@ -72,7 +72,7 @@ class Portrait:
         }
         return math.fsum(WEIGHTS[name] * agreement for name, agreement in found.items())
 
-    def _backbone_agreement(self, other: Portrait) -> float:
+    def _backbone_agreement(self, other: TaskMetadata) -> float:
         if _same(self.digest, other.digest):
             return 1.0
         if _same(self.backbone, other.backbone):
@@ -81,14 +81,14 @@ class Portrait:
         return OTHER_WEIGHTS * (_same(self.architecture, other.architecture) + size)
 
 
-def portrait(
+def task_metadata(
     data: TaskData, kind: TaskType, config: SweepConfig, source: Source, architecture: str, parameters: int
-) -> Portrait:
+) -> TaskMetadata:
     """What is known of a task that a sweep is about to train, and of its backbone."""
     from orchestrator.backbone.store import backbone_digest
 
     backbone = config.backbone
-    return Portrait(
+    return TaskMetadata(
         backbone=config.resolved()["backbone"]["model"],
         digest=backbone_digest(source, kind.auto_class, backbone.quantization, backbone.double_quantization),
         architecture=architecture,

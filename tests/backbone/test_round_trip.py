@@ -95,11 +95,13 @@ def test_a_weight_survives_its_parts(quantization: str, double: bool) -> None:
     for parts in (packed.tensors(), packed.tensors() | packed.derived()):
         again = restore(parts, torch.float32)
         assert again.shape == packed.shape == (24, 64)
-        assert torch.equal(again.dense(torch.float32), packed.dense(torch.float32))
+        assert torch.equal(again.dequantize(torch.float32), packed.dequantize(torch.float32))
     assert bool(packed.derived()) == (double and quantization in ("nf4", "fp4"))
     for name, tensor in packed.derived().items():
         twice = restore(packed.tensors() | {name: 2 * tensor}, torch.float32)
-        assert torch.equal(twice.dense(torch.float32), 2 * packed.dense(torch.float32)), "they are what is read"
+        assert torch.equal(twice.dequantize(torch.float32), 2 * packed.dequantize(torch.float32)), (
+            "they are what is read"
+        )
 
 
 def test_tied_embeddings_stay_tied_and_are_kept_once(
@@ -134,7 +136,7 @@ def test_the_gradient_is_that_of_a_dense_layer(quantization: str, double: bool) 
     slope = torch.randn(2, 5, 48, generator=draw)
     y = layer(x)
     y.backward(slope)
-    exact = packed.dense(torch.float32).double()
+    exact = packed.dequantize(torch.float32).double()
     torch.testing.assert_close(y.double(), x.double() @ exact.T + bias.double(), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(x.grad.double(), slope.double() @ exact, rtol=1e-5, atol=1e-5)  # type: ignore[union-attr]
     torch.testing.assert_close(layer.bias.grad, slope.sum((0, 1)))

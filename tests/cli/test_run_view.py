@@ -18,15 +18,15 @@ from orchestrator.selection.selection import Selection
 from orchestrator.sweep.runner import Outcome
 from orchestrator.tracking.registry import Registered
 
-from ..selection.small_evidence import entry, facts, selection
+from ..selection.small_evidence import entry, measurements, selection
 from ..small_plan import small_plan, trial
 
-LORA = entry("lora", 0.807, tied=True, facts=facts(size=2.4e6))
-ADAPTER = entry("adapter", 0.799, tied=True, facts=facts(size=0.3e6))
-IA3 = entry("ia3", 0.71, behind=0.05, facts=facts(size=1e5), note="1 retrainings failed: out of memory")
-PROBE = entry("linear_probe", 0.41, facts=facts(size=1e4), reason="far behind")
+LORA = entry("lora", 0.807, tied=True, measurements=measurements(size=2.4e6))
+ADAPTER = entry("adapter", 0.799, tied=True, measurements=measurements(size=0.3e6))
+IA3 = entry("ia3", 0.71, gap=0.05, measurements=measurements(size=1e5), note="1 retrainings failed: out of memory")
+PROBE = entry("linear_probe", 0.41, measurements=measurements(size=1e4), reason="far behind")
 SELECTION = selection(
-    LORA, ADAPTER, IA3, others=(PROBE,), smallest_difference=0.026, failed={"prefix": "it diverged"},
+    LORA, ADAPTER, IA3, others=(PROBE,), minimum_detectable_difference=0.026, failed={"prefix": "it diverged"},
     reason="lora has the best score.", alternative="prefer: size would choose adapter.",
 )  # fmt: skip
 
@@ -34,7 +34,9 @@ SELECTION = selection(
 def finalist(method: str, role: Any, score: float) -> Finalist:
     record = trial(f"mail/{method}/1", values={40: score})
     metrics = {"macro_f1": score, "accuracy": 0.89}
-    return Finalist(record, role, score, (score - 0.02, score + 0.02), metrics, facts(), "checkpoints/x", tied=True)
+    return Finalist(
+        record, role, score, (score - 0.02, score + 0.02), metrics, measurements(), "checkpoints/x", tied=True
+    )
 
 
 def outcome(folder: Path, *selections: Selection, **changes: Any) -> Outcome:
@@ -100,7 +102,7 @@ def test_a_winner_that_is_alone_wins_and_what_was_registered_can_be_used(
 
 
 def test_several_tasks_are_put_side_by_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    other = selection(ADAPTER, replace(LORA, tied=False, behind=0.01), task="post")
+    other = selection(ADAPTER, replace(LORA, tied=False, gap=0.01), task="post")
     said = text(monkeypatch, outcome(tmp_path, SELECTION, other))
     assert "0.807 *" in said
     assert "one method for all tasks: " in said

@@ -18,12 +18,12 @@ from orchestrator.selection.overall import overall
 from orchestrator.tracking.journal import Journal
 from orchestrator.tracking.sweeps import find_sweep
 
-from ..selection.small_evidence import entry, facts, selection
+from ..selection.small_evidence import entry, measurements, selection
 
-LORA = entry("lora", 0.82, tied=True, pareto=True, facts=facts(size=2.4e6, merges=True))
-ADAPTER = entry("adapter", 0.81, tied=True, pareto=True, facts=facts(size=0.3e6))
-MAIL = selection(LORA, ADAPTER, others=(entry("ia3", 0.7, facts=facts(size=1e5), reason="far behind"),))
-POST = selection(ADAPTER, entry("lora", 0.8, facts=facts(), behind=0.01), task="post")
+LORA = entry("lora", 0.82, tied=True, pareto=True, measurements=measurements(size=2.4e6, merges=True))
+ADAPTER = entry("adapter", 0.81, tied=True, pareto=True, measurements=measurements(size=0.3e6))
+MAIL = selection(LORA, ADAPTER, others=(entry("ia3", 0.7, measurements=measurements(size=1e5), reason="far behind"),))
+POST = selection(ADAPTER, entry("lora", 0.8, measurements=measurements(), gap=0.01), task="post")
 NAME = "tiny-20260101-120000"
 
 
@@ -41,7 +41,8 @@ def write(sweeps: Path, *tasks: Any, name: str = NAME, trials: int = 0) -> None:
         key = f"mail/lora/{number}"
         lines.append({"event": "trial", "trial": key, "params": {"rank": 8, "learning_rate": 1e-3}})
         lines += [
-            {"event": "rung", "trial": key, "step": step, "value": 0.5, "facts": facts()} for step in (20, 40, 80)
+            {"event": "rung", "trial": key, "step": step, "value": 0.5, "measurements": measurements()}
+            for step in (20, 40, 80)
         ]
         lines.append({"event": "end", "trial": key, "state": "complete"})
     with journal.path.open("a") as file:

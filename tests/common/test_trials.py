@@ -50,7 +50,7 @@ def test_a_jobs_id_differs_where_the_work_does() -> None:
 
 
 def test_an_answer_becomes_plain_values() -> None:
-    answer = Answer(status="done", step=3, metrics={"accuracy": 0.5}, facts={"seconds": 1.0})
+    answer = Answer(status="done", step=3, metrics={"accuracy": 0.5}, measurements={"seconds": 1.0})
     assert Answer(**answer.to_dict()) == answer
 
 
@@ -78,4 +78,4 @@ def test_trials_stand_by_rung_and_then_by_value(
     worse: dict[int, float], better: dict[int, float], higher_is_better: bool
 ) -> None:
     low, high = (TrialRecord(key=KEY, params={}, values=values) for values in (worse, better))
-    assert low.standing(higher_is_better=higher_is_better) < high.standing(higher_is_better=higher_is_better)
+    assert low.rank(higher_is_better=higher_is_better) < high.rank(higher_is_better=higher_is_better)

@@ -17,7 +17,7 @@ from orchestrator.backbone.source import Source
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Job, TrialKey
 from orchestrator.config import Task, Training
-from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes.lane import Lane
 from orchestrator.lanes.setup import LaneSetup
@@ -45,7 +45,7 @@ class Lab:
     """A backbone, rows, and the means to begin trials."""
 
     backbone: SharedBackbone
-    rows: TaskRows
+    rows: TaskDataset
     training: Training
     folder: Path
 
@@ -127,7 +127,7 @@ def _lab(folder: Path, kind: str) -> Lab:
         for split in ("train", "validation", "test")
     }
     training, config = Training(max_steps=12, max_length=16), _task()
-    rows = TaskRows(config, tables, 0, backbone.decoder, training, 0, Storage(str(folder)))
+    rows = TaskDataset(config, tables, 0, backbone.decoder, training, 0, Storage(str(folder)))
     return Lab(backbone, rows, training, folder)
 
 

@@ -37,7 +37,7 @@ def summed(ranks: Ranks) -> list[Any]:
 
 def main(folder: Path) -> None:
     with process_group(1, folder, BACKEND) as ranks:
-        ranks.everyones(summed(ranks))
+        ranks.all_gather_object(summed(ranks))
 
 
 if __name__ == "__main__":

@@ -19,20 +19,20 @@ LONG = "a long message " * 1000
 def conversation(ranks: Ranks) -> list[object]:
     """What this rank heard; both make the same calls."""
     tensors = [torch.full((2, 3), float(ranks.rank + 1)), torch.arange(4.0) * (ranks.rank + 1)]
-    ranks.align(tensors)
+    ranks.broadcast_parameters(tensors)
     total = torch.tensor([1.0, ranks.rank])
-    ranks.add_up(total)
-    heard = [
-        ranks.leaders({"from": ranks.rank}),
-        ranks.leaders(LONG + str(ranks.rank)),
-        ranks.everyones(["rank", ranks.rank]),
+    ranks.all_reduce(total)
+    message = [
+        ranks.broadcast_object({"from": ranks.rank}),
+        ranks.broadcast_object(LONG + str(ranks.rank)),
+        ranks.all_gather_object(["rank", ranks.rank]),
         [len(one) for one in ranks.gather(b"x" * 3000 * ranks.rank)],
         [tensor.tolist() for tensor in tensors],
         total.tolist(),
-        str(ranks.agree(None)),
-        str(ranks.agree(ValueError("mine") if ranks.rank else None)),
+        str(ranks.sync_error(None)),
+        str(ranks.sync_error(ValueError("mine") if ranks.rank else None)),
     ]
-    return [*heard, attempted(ranks, 0), attempted(ranks, 1), attempted(ranks, None)]
+    return [*message, attempted(ranks, 0), attempted(ranks, 1), attempted(ranks, None)]
 
 
 def attempted(ranks: Ranks, unlucky: int | None) -> str:
@@ -42,14 +42,14 @@ def attempted(ranks: Ranks, unlucky: int | None) -> str:
         return "fine"
 
     try:
-        return ranks.attempt(call)
+        return ranks.run_on_all_ranks(call)
     except (ValueError, OtherWorkerError) as error:
         return repr(error)
 
 
 def main(folder: Path) -> None:
     with process_group(1, folder) as ranks:
-        ranks.everyones(conversation(ranks))
+        ranks.all_gather_object(conversation(ranks))
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from orchestrator.common.trial_types import Job
-from orchestrator.engine import measurements as facts
+from orchestrator.engine import measurements as measurements
 from orchestrator.engine.measurements import latency_facts, overhead
 from orchestrator.lanes.lane import Lane
 
@@ -98,14 +98,14 @@ def test_facts_say_whether_it_merges_and_what_a_step_takes(
     lab: Lab, tmp_path: Path, method: str, merges: float
 ) -> None:
     run = lab.run(method)
-    assert run.facts["mergeable"] == merges
+    assert run.measurements["mergeable"] == merges
     train(run, 4)
-    run.facts["train_seconds"] = 6.0
+    run.measurements["train_seconds"] = 6.0
     run.save(tmp_path / "step", resumable=True)
-    assert run.facts["seconds_per_step"] == 1.5
+    assert run.measurements["seconds_per_step"] == 1.5
     back = lab.run(method, start=4)
     back.restore(tmp_path / "step")
-    assert back.facts == run.facts
+    assert back.measurements == run.measurements
 
 
 def test_latency_is_measured_once_at_the_end_or_on_the_test_split(
@@ -117,12 +117,12 @@ def test_latency_is_measured_once_at_the_end_or_on_the_test_split(
         calls.append(arguments)
         return {"latency_overhead_1": 0.25, "latency_overhead_32": 0.125}
 
-    monkeypatch.setattr(facts, "latency_facts", measure)
+    monkeypatch.setattr(measurements, "latency_facts", measure)
 
     def answer(job: Job) -> dict[str, float]:
         run = here.begin(job)
         train(run, job.stop - run.step)
-        return here.end(run).write().facts
+        return here.end(run).write().measurements
 
     first = lab.job("lora", stop=4)
     assert "latency_overhead_1" not in answer(first)

@@ -45,14 +45,14 @@ def test_what_the_trial_held_already_counts_and_what_others_hold_does_not(in_use
 def test_a_trial_that_goes_on_is_not_charged_for_others(lab: Lab, in_use: list[int]) -> None:
     run = lab.run("lora", stop=2)
     train(run, 2)
-    assert run.facts["peak_memory_bytes"] == 0
+    assert run.measurements["peak_memory_bytes"] == 0
     in_use[0] = 10**9
     run.go_on()
     in_use[0] += 7
     train(run, 2)
     own = sum(p.numel() for p in run.attached.trainable().values())
     # parameters, two moments each, and one step counter per parameter tensor, in float32
-    assert run.facts["peak_memory_bytes"] == 4 * (3 * own + len(run.attached.trainable())) + 7
+    assert run.measurements["peak_memory_bytes"] == 4 * (3 * own + len(run.attached.trainable())) + 7
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it reads the process's own memory")
@@ -111,7 +111,7 @@ def test_a_lane_does_not_charge_a_trial_for_those_between_its_rungs(lab: Lab, he
     in_use[0] = 10**9
     again = here.begin(Job(**{**vars(first), "start": 2, "stop": 4, "checkpoint": "checkpoints/mail/lora/0/step-2"}))
     train(again, 1)
-    assert again.facts["peak_memory_bytes"] < 10**6
+    assert again.measurements["peak_memory_bytes"] < 10**6
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it reads the process's own memory")
@@ -174,4 +174,4 @@ def test_what_evaluation_needs_is_no_part_of_training(lab: Lab, in_use: list[int
     run.evaluate("validation")
     in_use[0] = 5
     train(run, 1)
-    assert run.facts["peak_memory_bytes"] == 5
+    assert run.measurements["peak_memory_bytes"] == 5

@@ -34,7 +34,7 @@ def test_parts_train_as_the_whole_does(make_lab: Callable[[str], Lab], kind: str
     assert parted.halve()
     for _ in range(3):
         assert step([whole]) == step([parted]) == []
-    assert parted.facts["micro_batches"] == 2
+    assert parted.measurements["micro_batches"] == 2
     for name, value in state(whole).items():
         torch.testing.assert_close(state(parted)[name], value, rtol=1e-3, atol=2e-3, msg=name)
 
@@ -81,8 +81,8 @@ def test_out_of_memory_halves_the_micro_batch(lab: Lab, monkeypatch: pytest.Monk
     monkeypatch.setattr(TrialRun, "forward", _method(Cramped(2, error)))
     assert step([cramped, neighbour]) == []
     assert step([cramped, neighbour]) == []
-    assert cramped.facts["micro_batches"] >= 4
-    assert neighbour.facts["micro_batches"] >= 4
+    assert cramped.measurements["micro_batches"] >= 4
+    assert neighbour.measurements["micro_batches"] >= 4
     for name, value in state(fine).items():
         torch.testing.assert_close(state(cramped)[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
@@ -109,7 +109,7 @@ def test_the_number_of_parts_is_remembered(lab: Lab, tmp_path: Path) -> None:
     again = lab.run("lora", batch_size=4)
     again.restore(folder)
     assert step([again]) == []
-    assert again.facts["micro_batches"] == 4
+    assert again.measurements["micro_batches"] == 4
 
 
 def _method(cramped: Cramped) -> Callable[[TrialRun], torch.Tensor]:

@@ -57,7 +57,7 @@ def test_a_trial_begins_as_on_the_processor_and_leaves_the_backbone_as_it_was(
     assert not equal(start, state(run))
     assert all(parameter.device.type == DEVICE for parameter in run.parameters)
     assert there.backbone.checksum() == before
-    assert run.facts["peak_memory_bytes"] > 0
+    assert run.measurements["peak_memory_bytes"] > 0
 
 
 def test_a_pack_takes_the_steps_that_each_takes_alone(there: Lab) -> None:

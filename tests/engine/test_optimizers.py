@@ -40,18 +40,18 @@ def step(held: list[nn.Parameter], optimizer: torch.optim.Optimizer, number: int
 @pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
 def test_a_state_that_was_written_down_goes_on_as_if_it_had_not_been(make: Make, tmp_path: Path) -> None:
     straight = parameters()
-    optimizer = make([{"params": straight[:1], "peak": 1.0}, {"params": straight[1:], "peak": 2.0}])
+    optimizer = make([{"params": straight[:1], "initial_lr": 1.0}, {"params": straight[1:], "initial_lr": 2.0}])
     for number in range(6):
         step(straight, optimizer, number)
 
     paused = parameters()
-    first = make([{"params": paused[:1], "peak": 1.0}, {"params": paused[1:], "peak": 2.0}])
+    first = make([{"params": paused[:1], "initial_lr": 1.0}, {"params": paused[1:], "initial_lr": 2.0}])
     for number in range(3):
         step(paused, first, number)
     save_file(optimizer_tensors(first), tmp_path / "state.safetensors")
-    second = make([{"params": paused[:1], "peak": 1.0}, {"params": paused[1:], "peak": 2.0}])
+    second = make([{"params": paused[:1], "initial_lr": 1.0}, {"params": paused[1:], "initial_lr": 2.0}])
     restore_optimizer(second, {**load_file(tmp_path / "state.safetensors"), "parameter:x": torch.ones(1)})
-    assert [group["peak"] for group in second.param_groups] == [1.0, 2.0]
+    assert [group["initial_lr"] for group in second.param_groups] == [1.0, 2.0]
     assert {type(own["step"]) for own in second.state.values()} == {type(own["step"]) for own in first.state.values()}
     for number in range(3, 6):
         step(paused, second, number)

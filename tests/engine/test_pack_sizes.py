@@ -71,6 +71,6 @@ def test_rounds_with_newcomers_or_failures_are_no_measurement() -> None:
 
 
 def test_a_group_is_no_larger_than_memory_allows() -> None:
-    packs = PackSizes(8, measured=False, room=lambda: 3.5e9)
+    packs = PackSizes(8, measured=False, micro_batch_memory=lambda: 3.5e9)
     assert sizes(packs, [Run(alone_bytes=1e9) for _ in range(8)]) == [3, 3, 2]
     assert sizes(packs, [Run(alone_bytes=9e9) for _ in range(2)]) == [1, 1]

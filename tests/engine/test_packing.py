@@ -14,7 +14,7 @@ from orchestrator.backbone import frozen
 from orchestrator.backbone.frozen import FrozenLinear, FrozenProduct
 from orchestrator.backbone.weights import PlainWeight
 from orchestrator.engine import packing
-from orchestrator.engine.matmul import CHUNK, shared_product
+from orchestrator.engine.matmul import CHUNK, shared_matmul
 from orchestrator.engine.packing import Turn, in_lockstep
 from orchestrator.engine.trial_run import TrialRun
 
@@ -58,13 +58,13 @@ def packed(runs: list[TrialRun]) -> list[Turn[Tensor]]:
 def widths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Rows of every product that is really computed."""
     seen: list[int] = []
-    product = packing.shared_product
+    product = packing.shared_matmul
 
     def counted(weight: Any, dtype: torch.dtype, inputs: list[Tensor], biases: list[Any]) -> tuple[Tensor, ...]:
         seen.append(sum(x.numel() // x.shape[-1] for x in inputs))
         return product(weight, dtype, inputs, biases)
 
-    monkeypatch.setattr(packing, "shared_product", counted)
+    monkeypatch.setattr(packing, "shared_matmul", counted)
     return seen
 
 
@@ -165,7 +165,7 @@ def test_an_error_in_a_shared_product_surfaces_and_leaves_no_forward_half_way(
         return forward
 
     calls = 0
-    product = packing.shared_product
+    product = packing.shared_matmul
 
     def fail(*arguments: Any) -> tuple[Tensor, ...]:
         nonlocal calls
@@ -174,7 +174,7 @@ def test_an_error_in_a_shared_product_surfaces_and_leaves_no_forward_half_way(
             raise torch.OutOfMemoryError("no room")
         return product(*arguments)
 
-    monkeypatch.setattr(packing, "shared_product", fail)
+    monkeypatch.setattr(packing, "shared_matmul", fail)
     with pytest.raises(torch.OutOfMemoryError):
         in_lockstep([watched(0), watched(1)])
     assert sorted(ended) == [0, 1], "each was unwound"
@@ -277,7 +277,7 @@ def test_every_trial_s_product_has_the_bits_that_it_has_alone(dtype: torch.dtype
     biases = [bias, bias, None, None, bias, bias]
     xs = [torch.randn(*shape, inner, requires_grad=True) for shape in shapes]
     alone = [x.detach().clone().requires_grad_() for x in xs]
-    ys = shared_product(weight, dtype, xs, biases)
+    ys = shared_matmul(weight, dtype, xs, biases)
     torch.stack([(y**2).sum() for y in ys]).sum().backward()
     for x, y, own, added in zip(xs, ys, alone, biases, strict=True):
         expected = FrozenProduct.apply(own, weight, dtype, added)
@@ -289,7 +289,7 @@ def test_every_trial_s_product_has_the_bits_that_it_has_alone(dtype: torch.dtype
 def test_only_who_asks_for_gradients_gets_them() -> None:
     weight = PlainWeight(torch.randn(24, 16))
     xs = [torch.randn(2, 16, requires_grad=on) for on in (True, False, True)]
-    one, other, unused = shared_product(weight, torch.float32, xs, [None] * 3)
+    one, other, unused = shared_matmul(weight, torch.float32, xs, [None] * 3)
     assert unused.requires_grad
     (one.sum() + other.sum()).backward()
     torch.testing.assert_close(xs[0].grad, weight.weight.sum(dim=0).expand(2, 16))

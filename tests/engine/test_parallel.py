@@ -33,7 +33,7 @@ class Together:
         self.found = trained(lab, ranks)
         self.scored = scored(self.found)
         self.alone = trained(lab, ALONE)
-        ranks.everyones("saved")
+        ranks.all_gather_object("saved")
         self.second = load_file(folder / "second.safetensors")
         self.broker.open(lane_setup(lab, folder, pack=3))
         self.pool = ThreadPoolExecutor(8)

@@ -16,7 +16,7 @@ from .two_workers import second_worker
 
 def test_two_ranks_hear_the_same_until_one_is_gone(tmp_path: Path) -> None:
     with second_worker("second_worker_of_ranks", tmp_path) as ranks:
-        mine, others = ranks.everyones(conversation(ranks))
+        mine, others = ranks.all_gather_object(conversation(ranks))
         aligned = [[[1.0] * 3] * 2, [0.0, 1.0, 2.0, 3.0]]
         both: list[object] = [{"from": 0}, LONG + "0", [["rank", 0], ["rank", 1]], [0, 3000], aligned, [2.0, 1.0]]
         assert mine[:6] == both
@@ -26,21 +26,21 @@ def test_two_ranks_hear_the_same_until_one_is_gone(tmp_path: Path) -> None:
         assert mine[8:] == ["ValueError('of rank 0')", "OtherWorkerError('worker 1: ValueError: of rank 1')", "fine"]
         assert others[8:] == ["OtherWorkerError('worker 0: ValueError: of rank 0')", "ValueError('of rank 1')", "fine"]
         with pytest.raises(LostWorkerError, match="is gone"):
-            ranks.leaders("anybody there?") and ranks.everyones("or not?")
+            ranks.broadcast_object("anybody there?") and ranks.all_gather_object("or not?")
 
 
 def test_a_lane_of_one_worker_asks_nobody() -> None:
     alone, value = Ranks(), object()
-    assert alone.leads
-    assert alone.leaders(value) is value
-    assert alone.everyones(value) == [value]
-    assert alone.agree(error := ValueError()) is error
+    assert alone.is_rank_zero
+    assert alone.broadcast_object(value) is value
+    assert alone.all_gather_object(value) == [value]
+    assert alone.sync_error(error := ValueError()) is error
     tensor = torch.ones(2)
-    alone.add_up(tensor)
-    alone.align([tensor])
+    alone.all_reduce(tensor)
+    alone.broadcast_parameters([tensor])
     assert tensor.tolist() == [1.0, 1.0]
     with pytest.raises(ZeroDivisionError):
-        alone.attempt(lambda: 1 / 0)
+        alone.run_on_all_ranks(lambda: 1 / 0)
 
 
 @pytest.mark.parametrize(
@@ -56,5 +56,5 @@ def test_a_lane_of_one_worker_asks_nobody() -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_was_heard_is_passed_on_as_it_was(heard: Job | Signal | None) -> None:
-    assert read(written(heard)) == heard
+def test_what_was_heard_is_passed_on_as_it_was(message: Job | Signal | None) -> None:
+    assert read(written(message)) == message

@@ -27,7 +27,7 @@ class Thread(Ranks):
     size: int = 2
     meeting: Meeting = field(default_factory=Meeting)
 
-    def add_up(self, tensor: Tensor) -> None:
+    def all_reduce(self, tensor: Tensor) -> None:
         self.meeting.brought[self.rank] = tensor.clone()
         self.meeting.barrier.wait()
         tensor.copy_(self.meeting.brought[0] + self.meeting.brought[1])

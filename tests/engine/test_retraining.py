@@ -115,9 +115,9 @@ def test_names_and_seeds_are_all_different(lab: Lab) -> None:
 
 def test_a_full_trial_says_how_sure_its_validation_score_is(lab: Lab, here: Lane) -> None:
     answer = done(here, lab.job("lora"))
-    error = answer.facts["validation_standard_error"]
+    error = answer.measurements["validation_standard_error"]
     assert 0 < error < 0.2
     score = answer.metrics["accuracy"]
     binomial = np.sqrt(max(score * (1 - score), 0.05) / 40)
     assert 0.3 * binomial < error < 3 * binomial, "the right size for forty rows"
-    assert "validation_standard_error" not in done(here, lab.job("ia3", 1, stop=4)).facts
+    assert "validation_standard_error" not in done(here, lab.job("ia3", 1, stop=4)).measurements

@@ -74,7 +74,7 @@ def test_a_finished_trial_is_scored_from_its_adapter_alone(lab: Lab, tmp_path: P
     scored.restore(tmp_path / "step")
     assert scored.step == 12
     assert scored.evaluate("test").predictions.equals(run.evaluate("test").predictions)
-    assert scored.facts["train_seconds"] == run.facts["train_seconds"]
+    assert scored.measurements["train_seconds"] == run.measurements["train_seconds"]
 
 
 def test_what_a_trial_needs_to_go_on_is_safetensors_and_json(lab: Lab, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_what_a_trial_needs_to_go_on_is_safetensors_and_json(lab: Lab, tmp_path:
     run.save(tmp_path / "step", resumable=True)
     kinds = {file.suffix for file in (tmp_path / "step").rglob("*") if file.is_file()}
     assert kinds <= {".safetensors", ".json", ".md"}
-    assert run.facts["adapter_bytes"] > 0
+    assert run.measurements["adapter_bytes"] > 0
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.engine.default_pack_size import slots
+from orchestrator.engine.default_pack_size import default_pack_size
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ from orchestrator.engine.default_pack_size import slots
 )
 def test_slots(batches: list[int], max_length: int, trials: int | None, offered: int) -> None:
     defaults: list[dict[str, object]] = [{"batch_size": size} for size in batches]
-    assert slots([*defaults, {"template": "label"}], max_length, trials) == offered
+    assert default_pack_size([*defaults, {"template": "label"}], max_length, trials) == offered

@@ -18,7 +18,7 @@ from methods.base.spec import MethodError
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Job
 from orchestrator.engine.source_batches import source_batches
-from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes.lane import Lane
 from orchestrator.lanes.setup import LaneSetup, TaskSetup
@@ -44,9 +44,11 @@ def table(labels: list[int], seed: int = 5) -> pa.Table:
     return pa.table({**columns, "input_ids": token_column(ids)})
 
 
-def rows_of(lab: Lab, folder: Path, train: pa.Table, names: tuple[str, ...] = NAMES, seed: int = 0) -> TaskRows:
+def rows_of(lab: Lab, folder: Path, train: pa.Table, names: tuple[str, ...] = NAMES, seed: int = 0) -> TaskDataset:
     tables = {**lab.rows._tables, "train": train}
-    return TaskRows(lab.rows._config, tables, 0, lab.backbone.decoder, lab.training, seed, Storage(str(folder)), names)
+    return TaskDataset(
+        lab.rows._config, tables, 0, lab.backbone.decoder, lab.training, seed, Storage(str(folder)), names
+    )
 
 
 def test_there_are_no_words_where_no_tokenizer_is(lab: Lab) -> None:
@@ -109,8 +111,8 @@ def test_what_does_not_train_is_scored_once_and_is_the_same_at_every_rung(
     prompted: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored: list[str] = []
-    evaluate = TaskRows.evaluate
-    monkeypatch.setattr(TaskRows, "evaluate", lambda *a: scored.append(a[-1]) or evaluate(*a))
+    evaluate = TaskDataset.evaluate
+    monkeypatch.setattr(TaskDataset, "evaluate", lambda *a: scored.append(a[-1]) or evaluate(*a))
     lane = lane_of(prompted)
     first = prompted.job("hard_prompt", examples=2, stop=3)
     step, metrics, checkpoint = answer(lane, first)
@@ -140,7 +142,7 @@ def test_different_prompts_give_different_scores(prompted: Lab) -> None:
 
 
 @pytest.fixture
-def sources(lab: Lab, tmp_path: Path) -> dict[str, TaskRows]:
+def sources(lab: Lab, tmp_path: Path) -> dict[str, TaskDataset]:
     """Two tasks with other rows, and two and five classes."""
     few = rows_of(lab, tmp_path, table([0, 1] * 10, seed=11), ("no", "yes"))
     many = rows_of(lab, tmp_path, table([0, 1, 2, 3, 4] * 3, seed=12), ("a", "b", "c", "d", "e"))
@@ -151,7 +153,7 @@ def as_lists(batches: Any) -> list[dict[str, list[Any]]]:
     return [{name: tensor.tolist() for name, tensor in batch.items()} for batch in batches]
 
 
-def test_source_tasks_take_turns_and_go_on_at_any_step(sources: dict[str, TaskRows]) -> None:
+def test_source_tasks_take_turns_and_go_on_at_any_step(sources: dict[str, TaskDataset]) -> None:
     tasks = list(sources.values())
     straight = as_lists(source_batches(tasks, 4, 0, 9))
     assert [set(batch["task_ids"]) for batch in straight] == [{0}, {1}, {0}, {1}, {0}, {1}, {0}, {1}, {0}]
@@ -162,14 +164,14 @@ def test_source_tasks_take_turns_and_go_on_at_any_step(sources: dict[str, TaskRo
     assert [batch["input_ids"] for batch in straight[1::2]] == [batch["input_ids"].tolist() for batch in own]
 
 
-def two_stages(lab: Lab, sources: dict[str, TaskRows], **changes: Any) -> TrialRun:
+def two_stages(lab: Lab, sources: dict[str, TaskDataset], **changes: Any) -> TrialRun:
     changes = {"tokens": 4, "ranks": 2, "source_fraction": 0.5, **changes}
     return TrialRun(lab.job("multitask_prompt", **changes), lab.backbone, lab.rows, lab.training, sources)
 
 
 @pytest.mark.parametrize("pause", [3, 6, 8])
 def test_a_trial_of_two_stages_goes_on_where_it_was_paused(
-    lab: Lab, sources: dict[str, TaskRows], tmp_path: Path, pause: int
+    lab: Lab, sources: dict[str, TaskDataset], tmp_path: Path, pause: int
 ) -> None:
     straight = two_stages(lab, sources)
     losses = train(straight, 12)
@@ -185,7 +187,7 @@ def test_a_trial_of_two_stages_goes_on_where_it_was_paused(
     assert equal(state(continued), state(straight))
 
 
-def test_the_first_half_trains_the_sources_and_the_second_the_task(lab: Lab, sources: dict[str, TaskRows]) -> None:
+def test_the_first_half_trains_the_sources_and_the_second_the_task(lab: Lab, sources: dict[str, TaskDataset]) -> None:
     run = two_stages(lab, sources)
     own = {name for name in state(run) if "source_stage" not in name}
     begun = state(run)
@@ -201,7 +203,7 @@ def test_the_first_half_trains_the_sources_and_the_second_the_task(lab: Lab, sou
     assert {name for name in begun if not torch.equal(moved[name], after[name])} == own
 
 
-def test_the_tasks_own_rows_begin_anew_after_those_of_the_sources(lab: Lab, sources: dict[str, TaskRows]) -> None:
+def test_the_tasks_own_rows_begin_anew_after_those_of_the_sources(lab: Lab, sources: dict[str, TaskDataset]) -> None:
     run, usual = two_stages(lab, sources), lab.run("lora")
     seen: list[Any] = []
     batch = lab.rows.batch
@@ -213,7 +215,7 @@ def test_the_tasks_own_rows_begin_anew_after_those_of_the_sources(lab: Lab, sour
     assert seen == [indices.tolist() for indices in usual._batches][:6]
 
 
-def test_a_step_of_the_sources_begun_twice_reads_the_same_rows(lab: Lab, sources: dict[str, TaskRows]) -> None:
+def test_a_step_of_the_sources_begun_twice_reads_the_same_rows(lab: Lab, sources: dict[str, TaskDataset]) -> None:
     run, smooth = two_stages(lab, sources), two_stages(lab, sources)
     train(run, 2)
     train(smooth, 2)
@@ -222,7 +224,7 @@ def test_a_step_of_the_sources_begun_twice_reads_the_same_rows(lab: Lab, sources
     assert train(run, 6) == train(smooth, 6)
 
 
-def test_lanes_know_the_sources_of_a_task(lab: Lab, sources: dict[str, TaskRows], tmp_path: Path) -> None:
+def test_lanes_know_the_sources_of_a_task(lab: Lab, sources: dict[str, TaskDataset], tmp_path: Path) -> None:
     config = lab.rows._config.model_copy(update={"source_tasks": ["many", "few"]})
     lane = lane_of(replace(lab, folder=tmp_path), mail=TaskSetup(config, {}, LABELS, "tiny", None, 0, NAMES))
     lane._rows |= sources

@@ -14,14 +14,14 @@ from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Answer, Job, TrialRecord, checkpoint_path, trial_seed
 from orchestrator.final.retrain import TEST_FILE, TaskOutcome, play_final
 from orchestrator.planning.plan import SweepPlan
-from orchestrator.selection.contention import ERROR
+from orchestrator.selection.screening import ERROR
 from orchestrator.selection.selection import Selection
 from orchestrator.tasks import CausalLM, Classification
 from orchestrator.tracking.journal import Journal
 
 from ..small_plan import CAUSAL, CLASSIFICATION, small_plan, trial
 
-SURE = {"facts": {ERROR: 0.01}}  # what the small plan's two validation rows could never be
+SURE = {"measurements": {ERROR: 0.01}}  # what the small plan's two validation rows could never be
 LORA = (
     trial("mail/lora/0", "pruned", {20: 0.5}),
     trial("mail/lora/1", "complete", {20: 0.6, 40: 0.8}, params={"rank": 4}, **SURE),
@@ -65,9 +65,14 @@ class Lanes:
         parquet.write_table(table, self.folder / checkpoint / TEST_FILE)
         metrics = {name: kind.score(name, table) for kind, name in KINDS}
         validation = {} if job.retraining is None else {name: 0.5 + 0.01 * abs(seed - 1) for name in metrics}
-        facts = {"seconds": 10.0 * job.trial.number + seed, "adapter_bytes": 1e6, "trainable_parameters": 100.0}
+        measurements = {"seconds": 10.0 * job.trial.number + seed, "adapter_bytes": 1e6, "trainable_parameters": 100.0}
         return Answer(
-            status="done", step=job.stop, metrics=metrics, validation=validation, checkpoint=checkpoint, facts=facts
+            status="done",
+            step=job.stop,
+            metrics=metrics,
+            validation=validation,
+            checkpoint=checkpoint,
+            measurements=measurements,
         )
 
 
@@ -150,8 +155,8 @@ def test_scores_are_means_over_seeds_with_an_interval_around_them(play: Play, tm
     assert champion.score == 0.875
     assert champion.interval[0] < 0.75
     assert champion.interval[1] == 1.0, "no accuracy is above"
-    assert champion.facts["seconds"] == 11.0, "the median"
-    assert champion.facts["seed_spread"] == pytest.approx(0.125)
+    assert champion.measurements["seconds"] == 11.0, "the median"
+    assert champion.measurements["seed_spread"] == pytest.approx(0.125)
 
 
 def test_the_checkpoint_that_is_kept_is_chosen_on_validation(play: Play, tmp_path: Path) -> None:
@@ -187,14 +192,14 @@ def test_methods_that_cannot_be_told_apart_are_tied(play: Play, tmp_path: Path) 
     outcome = play((*LORA, *close), lanes, plan)["mail"]
     assert outcome.selection.tied == ("lora", "ia3")
     assert [one.record.key.method for one in outcome.tied] == ["lora", "ia3"]
-    assert outcome.selection.entry("prefix").behind
+    assert outcome.selection.entry("prefix").gap
 
 
 def test_a_preference_decides_among_the_tied(play: Play, tmp_path: Path) -> None:
     class Sizes(Lanes):
         def _answer(self, job: Job) -> Answer:
             answer = super()._answer(job)
-            answer.facts["adapter_bytes"] = {"lora": 2.4e6, "ia3": 0.3e6}[job.trial.method]
+            answer.measurements["adapter_bytes"] = {"lora": 2.4e6, "ia3": 0.3e6}[job.trial.method]
             return answer
 
     lanes = Sizes(tmp_path, right={"lora": (8, 6, 7), "ia3": (7, 6, 7)})

@@ -11,9 +11,9 @@ import pytest
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Answer, Job
 from orchestrator.final.candidates import TEST_FILE
-from orchestrator.final.replay import EventsOnce, JobsOnce
+from orchestrator.final.replay import CachedJobRunner, DedupingJournal
 from orchestrator.final.retrain import play_final
-from orchestrator.sweep.saved_state import Past
+from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.tracking.journal import Journal
 
 from ..small_plan import small_plan
@@ -37,7 +37,7 @@ class Driver:
     def __init__(self, folder: Path, lives: int) -> None:
         self.folder, self.left = folder, lives
         self.journal = Journal(folder / "journal.jsonl")
-        self.past = Past(folder.name, folder, tuple(Journal.read(self.journal.path)))
+        self.saved = SavedSweep(folder.name, folder, tuple(Journal.read(self.journal.path)))
         self.lanes = Lanes(folder)
 
     def each(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Answer]]:
@@ -49,8 +49,8 @@ class Driver:
             yield job, answer
 
     def play(self) -> Any:
-        run = JobsOnce(self.each, self.past.answers, Storage(str(self.folder)), self.journal)
-        journal = EventsOnce(self.journal, self.past.events)
+        run = CachedJobRunner(self.each, self.saved.answers, Storage(str(self.folder)), self.journal)
+        journal = DedupingJournal(self.journal, self.saved.events)
         return play_final(small_plan(METHODS), RECORDS, run, Storage(str(self.folder)), journal)
 
 
@@ -113,6 +113,6 @@ def test_what_was_cancelled_was_not_done(tmp_path: Path) -> None:
         yield from ((job, Answer(status="cancelled")) for job in jobs)
 
     job = Job(trial=LORA[0].key, params={}, seed=0, start=0, stop=4, total=4)
-    (answer,) = JobsOnce(each, {}, Storage(str(tmp_path)), journal)([job])
+    (answer,) = CachedJobRunner(each, {}, Storage(str(tmp_path)), journal)([job])
     assert answer.status == "cancelled"
     assert Journal.read(journal.path) == []

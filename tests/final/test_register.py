@@ -16,19 +16,19 @@ from orchestrator.tracking.registry import Registered
 def entry(method: str, score: float, **changes: Any) -> Entry:
     return Entry(
         method=method, trial=f"mail/{method}/0", score=score, interval=(score - 0.02, score + 0.02),
-        scores=(score - 0.01, score + 0.01), validation=score, facts={"adapter_bytes": 2.4e6}, **changes,
+        scores=(score - 0.01, score + 0.01), validation=score, measurements={"adapter_bytes": 2.4e6}, **changes,
     )  # fmt: skip
 
 
 ENTRIES = (
     entry("lora", 0.81, tied=True),
     entry("ia3", 0.80, tied=True),
-    entry("prefix", 0.60, behind=0.15),
+    entry("prefix", 0.60, gap=0.15),
 )
 OTHER = entry("prompt", 0.40, reason="0.3 behind on validation")
 SELECTION = Selection(
     task="mail", metric="macro_f1", higher_is_better=True, prefer="size", rows=200, seeds=2, recommended="ia3",
-    trial="mail/ia3/0", reason="ia3 is the smallest.", alternative="", tied=("ia3", "lora"), smallest_difference=0.02,
+    trial="mail/ia3/0", reason="ia3 is the smallest.", alternative="", tied=("ia3", "lora"), minimum_detectable_difference=0.02,
     finalists=ENTRIES, others=(OTHER,),
 )  # fmt: skip
 
@@ -37,13 +37,28 @@ def finalist(one: Entry) -> Finalist:
     record = TrialRecord(key=TrialKey(f"mail/{one.method}", 0), params={}, values={4: one.validation})
     scored = tuple(
         Scored(
-            seed=seed, score=score, interval=(0.0, 1.0), validation=score, metrics={}, facts={}, checkpoint=f"{seed}"
+            seed=seed,
+            score=score,
+            interval=(0.0, 1.0),
+            validation=score,
+            metrics={},
+            measurements={},
+            checkpoint=f"{seed}",
         )
         for seed, score in enumerate(one.scores)
     )
     role: Any = "champion" if one.method == SELECTION.recommended else "best"
     return Finalist(
-        record, role, one.score, one.interval, {}, dict(one.facts), "1", own_score=0.82, scored=scored, tied=one.tied
+        record,
+        role,
+        one.score,
+        one.interval,
+        {},
+        dict(one.measurements),
+        "1",
+        own_score=0.82,
+        scored=scored,
+        tied=one.tied,
     )
 
 

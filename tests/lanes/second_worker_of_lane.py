@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from orchestrator.config import Training
 from orchestrator.engine.ranks import Ranks
 from orchestrator.engine.step import step
-from orchestrator.engine.task_dataset import TaskRows
+from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes import lane as lane_module
 from orchestrator.lanes import worker as worker_module
@@ -57,7 +57,7 @@ def small_batches(lab: Lab) -> Training:
     return lab.training.model_copy(update={"evaluation_batch": 9})
 
 
-def rows_of(lab: Lab, ranks: Ranks) -> TaskRows:
+def rows_of(lab: Lab, ranks: Ranks) -> TaskDataset:
     rows = copy.copy(lab.rows)
     rows.ranks, rows._training = ranks, small_batches(lab)
     return rows
@@ -155,7 +155,7 @@ def main(folder: Path) -> None:
         found = trained(lab, ranks)
         scored(found)
         save_file(parameters(found), folder / "second.safetensors")
-        ranks.everyones("saved")
+        ranks.all_gather_object("saved")
         with without_ray(lab), unlucky_forward(number=1, at=4):
             worker_module.Worker(0, Setup(lane_setup(lab, folder, pack=3)), ranks).live()
 

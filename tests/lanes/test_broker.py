@@ -14,7 +14,7 @@ from orchestrator.lanes.broker import Broker, LaneStatus, Signal
 from orchestrator.lanes.leases import LeaseTable
 
 DEADLINE = 20.0
-PATIENCE = 60.0
+FAULT_LIMIT = 60.0
 
 
 def job(number: int, start: int = 0) -> Job:
@@ -35,7 +35,7 @@ class Office:
     """A broker with its callers."""
 
     def __init__(self, pool: ThreadPoolExecutor, min_lanes: int = 1, death_limit: int = 2) -> None:
-        self.pool, self.broker = pool, Broker(min_lanes, LeaseTable(death_limit, PATIENCE))
+        self.pool, self.broker = pool, Broker(min_lanes, LeaseTable(death_limit, FAULT_LIMIT))
 
     def submit(self, *numbers: int) -> list[Future[Answer]]:
         """Asks for jobs one after the other, so that they queue in this order."""
@@ -176,7 +176,7 @@ def test_a_lane_that_was_given_up_must_join_again(office: Office, monkeypatch: p
     office.join()
     assert office.take() == job(0)
     now = time.monotonic()
-    monkeypatch.setattr(module.time, "monotonic", lambda: now + PATIENCE + 1)
+    monkeypatch.setattr(module.time, "monotonic", lambda: now + FAULT_LIMIT + 1)
     assert office.waiting() == 1, "its job is free"
     assert office.take() is Signal.REJOIN
     assert office.broker.heartbeat(0, "first", frozenset({job(0).id}), LaneStatus()) == {job(0).id}

@@ -47,7 +47,7 @@ def frail_lane() -> Any:
             if isinstance(job, Job):
                 if job.params["poison"]:
                     os.kill(os.getpid(), signal.SIGKILL)
-                answer = Answer(status="done", step=job.stop, facts={"lane": lane, "pid": os.getpid()})
+                answer = Answer(status="done", step=job.stop, measurements={"lane": lane, "pid": os.getpid()})
                 ray.get(broker.done.remote(lane, life, job.id, answer))
 
     return lane_loop

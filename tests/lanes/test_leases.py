@@ -140,13 +140,13 @@ def test_a_silent_lane_is_given_up(beats: list[float], now: float, given_up: boo
         assert table.heartbeat(0, "first", beat) == {job(0).id}
     assert table.expire(now) == []
     assert table.waiting() == given_up
-    assert table.lives(0, "first") is not given_up
+    assert table.is_current(0, "first") is not given_up
 
 
 def test_a_lane_without_work_may_be_silent() -> None:
     table = table_of()
     table.expire(1e6)
-    assert table.lives(0, "first")
+    assert table.is_current(0, "first")
 
 
 def test_a_second_silence_fails_the_job() -> None:

@@ -106,7 +106,7 @@ def test_a_lane_trains_what_it_is_given_and_retires(site: Callable[..., Site], l
         alone = lab.run(job.trial.method, job.trial.number)
         train(alone, 12)
         assert answer.metrics["macro_f1"] == pytest.approx(alone.evaluate("validation").metrics["macro_f1"], abs=1e-6)
-        assert answer.facts["trainable_parameters"] == alone.facts["trainable_parameters"]
+        assert answer.measurements["trainable_parameters"] == alone.measurements["trainable_parameters"]
         folder = here.folder / "sweep" / str(answer.checkpoint)
         assert (folder / "adapter").is_dir()
         assert not (folder / "state.safetensors").exists(), "what is at its end needs no state to go on"
@@ -148,7 +148,7 @@ def test_a_trial_that_the_storage_does_not_take_fails_with_what_it_cost(
     life = here.lane()
     [answer] = [one.result(DEADLINE) for one in here.submit(lab.job("lora"))]
     assert (answer.status, answer.step, answer.reason) == ("failed", 12, "OSError: no space left")
-    assert answer.facts["train_seconds"] > 0
+    assert answer.measurements["train_seconds"] > 0
     here.broker.close()
     life.result(DEADLINE)
 
@@ -198,7 +198,7 @@ def test_an_error_in_a_shared_pass_is_repeated_trial_by_trial(
     site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = site(2)
-    product = packing.shared_product
+    product = packing.shared_matmul
 
     def small(
         weight: Any, dtype: torch.dtype, inputs: list[torch.Tensor], biases: list[Any]
@@ -207,7 +207,7 @@ def test_an_error_in_a_shared_pass_is_repeated_trial_by_trial(
             raise torch.OutOfMemoryError("no room")
         return product(weight, dtype, inputs, biases)
 
-    monkeypatch.setattr(packing, "shared_product", small)
+    monkeypatch.setattr(packing, "shared_matmul", small)
     jobs = [lab.job("lora", number, batch_size=8) for number in range(2)]
     waiting = here.submit(*jobs)
     until(lambda: here.broker.status()[1] == 2)
@@ -285,7 +285,7 @@ def test_what_a_lane_heard_in_its_former_life_counts_no_more(site: Callable[...,
     worker.here = Lane(here.setup, worker.device, worker.dtype)
     worker._join()
     job = lab.job("lora")
-    worker.pulse.lost = frozenset({job.id})
+    worker.heartbeat.lost = frozenset({job.id})
     worker._join()
     worker.active = [lab.run("lora")]
     worker._drop_cancelled()

@@ -271,7 +271,7 @@ def test_reading_a_saved_beginning_unpacks_no_weight(init, make_case, tmp_path: 
     case = make_case("decoder", "causal-lm", "nf4")
     attach(case, "lora", init=init).save(tmp_path)
     view = case.view()
-    monkeypatch.setattr(FourBitWeight, "dense", lambda *_: pytest.fail("a weight was unpacked"))
+    monkeypatch.setattr(FourBitWeight, "dequantize", lambda *_: pytest.fail("a weight was unpacked"))
     methods.load_adapter(view, tmp_path, case.shared.context)
 
 
@@ -286,13 +286,13 @@ def test_dora_measures_every_row_of_the_quantized_weight(packed_case):
 
 def counted(monkeypatch) -> list[int]:
     """Counts how often a weight is unpacked from here on, in its one item."""
-    count, unpack = [0], FourBitWeight.dense
+    count, unpack = [0], FourBitWeight.dequantize
 
-    def dense(weight: FourBitWeight, dtype: torch.dtype) -> torch.Tensor:
+    def dequantize(weight: FourBitWeight, dtype: torch.dtype) -> torch.Tensor:
         count[0] += 1
         return unpack(weight, dtype)
 
-    monkeypatch.setattr(FourBitWeight, "dense", dense)
+    monkeypatch.setattr(FourBitWeight, "dequantize", dequantize)
     return count
 
 

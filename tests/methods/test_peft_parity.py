@@ -118,7 +118,7 @@ def test_attaching_unpacks_no_weight(name, make_case, monkeypatch):
     case = make_case("decoder", "causal-lm", "nf4")
     spec = methods.get(name)
     view = case.view()
-    monkeypatch.setattr(FourBitWeight, "dense", lambda *_: pytest.fail("a weight was unpacked"))
+    monkeypatch.setattr(FourBitWeight, "dequantize", lambda *_: pytest.fail("a weight was unpacked"))
     attached = case.attach(spec, spec.params_type(), view)
     monkeypatch.undo()
     assert torch.isfinite(case.logits(attached.module)).all()

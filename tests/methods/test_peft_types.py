@@ -15,7 +15,7 @@ from torch import nn
 import methods
 from methods.base import peft_adapter
 from methods.base.architecture import pattern, targets
-from methods.base.lazy_weights import Unopened, glance
+from methods.base.lazy_weights import LazyWeight, lazy_weights
 from methods.base.spec import Hyperparameters, MethodError
 from methods.families import peft_type_names
 from methods.families.peft_type_fit import fitted
@@ -223,13 +223,13 @@ def test_a_type_that_peft_wants_to_call_after_each_step_is_called(make_case, mon
 def test_a_weight_is_unpacked_by_the_first_operation_on_its_numbers(make_case, monkeypatch):
     view, opened = make_case(*ENCODER).view(), []
     layer: nn.Linear = view.get_submodule("bert.encoder.layer.0.attention.self.query")
-    real, dense = layer.weight, FourBitWeight.dense
-    monkeypatch.setattr(FourBitWeight, "dense", lambda *args: opened.append(1) or dense(*args))
-    with glance(view):
+    real, dense = layer.weight, FourBitWeight.dequantize
+    monkeypatch.setattr(FourBitWeight, "dequantize", lambda *args: opened.append(1) or dense(*args))
+    with lazy_weights(view):
         weight = layer.weight
         known = (weight.shape, weight.dtype, weight.device, weight.detach().dtype, weight.data.shape)
         assert known == (real.shape, real.dtype, real.device, real.dtype, real.shape)
-        assert isinstance(weight, Unopened)
+        assert isinstance(weight, LazyWeight)
         assert not opened
         assert torch.equal(weight.data.T, real.T)
         assert opened

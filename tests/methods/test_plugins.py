@@ -64,8 +64,8 @@ def test_the_example_does_what_it_says(make_case, tmp_path: Path) -> None:
     torch.testing.assert_close(case.logits(attached.module), case.logits(case.view()), atol=1e-6, rtol=1e-6)
     with torch.no_grad():
         scales[-1].fill_(0.0)
-        attached.module.bert.pooler.dense.weight.fill_(1.0)
-        attached.module.bert.pooler.dense.bias.fill_(0.0)
+        attached.module.bert.pooler.dequantize.weight.fill_(1.0)
+        attached.module.bert.pooler.dequantize.bias.fill_(0.0)
     assert torch.equal(case.logits(attached.module), attached.module.classifier.bias.expand(4, -1))
 
 

@@ -133,21 +133,21 @@ def test_deep_prompts_are_their_equation(name, attention, padded, context):
     attached = deep(view, context)
     nudge(attached.module)
     layers = [m for m in view.modules() if hasattr(m, "learned_pairs")]
-    heard: dict[nn.Module, tuple[Any, Any, Any]] = {}
+    message: dict[nn.Module, tuple[Any, Any, Any]] = {}
     for layer in layers:
         layer.register_forward_hook(
-            lambda m, args, kwargs, out: heard.update({m: (args, kwargs, out)}), with_kwargs=True
+            lambda m, args, kwargs, out: message.update({m: (args, kwargs, out)}), with_kwargs=True
         )
         if name != "bert":  # what its output projection reads
-            layer.o_proj.register_forward_pre_hook(lambda _, args, m=layer: heard.update({f"{id(m)}": args[0]}))
+            layer.o_proj.register_forward_pre_hook(lambda _, args, m=layer: message.update({f"{id(m)}": args[0]}))
     rows = batch(name)
     if not padded:
         rows["attention_mask"] = torch.ones_like(rows["attention_mask"])
     with torch.no_grad():
         view(**rows)
-    assert len(heard) == (2 if name == "bert" else 4)
+    assert len(message) == (2 if name == "bert" else 4)
     for layer in layers:
-        args, kwargs, out = heard[layer]
+        args, kwargs, out = message[layer]
         x = (args[0] if args else kwargs["hidden_states"]).double()
         names = ("query", "key", "value") if name == "bert" else ("q_proj", "k_proj", "v_proj")
         q, k, v = (project(getattr(layer, n), x) for n in names)
@@ -156,7 +156,7 @@ def test_deep_prompts_are_their_equation(name, attention, padded, context):
             q, k = rotated(q, cos, sin), rotated(k, cos, sin)
         seen = visible(rows["attention_mask"], name != "bert", 4 if name == "mistral" else None)
         expected = longhand(q, k, v, layer.learned_pairs, seen, 8**-0.5)
-        found = out[0] if name == "bert" else heard[f"{id(layer)}"]
+        found = out[0] if name == "bert" else message[f"{id(layer)}"]
         real = rows["attention_mask"].bool()
         torch.testing.assert_close(found[real].double(), expected[real], atol=1e-5, rtol=1e-5)
 

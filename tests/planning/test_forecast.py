@@ -16,7 +16,7 @@ from orchestrator.cli.output import methods as catalogue
 from orchestrator.cli.output.plan import plan_json, print_plan
 from orchestrator.common.units import size
 from orchestrator.planning import forecast as module
-from orchestrator.planning.estimates import Batch, Rates, StepCost
+from orchestrator.planning.estimates import Batch, DeviceThroughput, StepCost
 from orchestrator.planning.forecast import MethodForecast, SweepForecast, forecast
 from orchestrator.planning.plan import SweepPlan
 
@@ -35,7 +35,9 @@ class Model:
         if method == "prefix":
             return None
         tokens = batch.rows * batch.tokens
-        return StepCost(adapter=100, optimizer=200, activations=1000, passing=50, operations=tokens, traffic=0, calls=0)
+        return StepCost(
+            adapter=100, optimizer=200, activations=1000, transient_bytes=50, flops=tokens, bytes_moved=0, calls=0
+        )
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def plan(monkeypatch: pytest.MonkeyPatch) -> SweepPlan:
     """Rows of 20 tokens where they are longest and 10 where they are not, a token a second."""
     monkeypatch.setattr(module, "StepModel", Model)
     monkeypatch.setattr(module, "_rows", lambda *_: module._Rows(longest=20, usual=10.0, targets=1))
-    monkeypatch.setattr(Rates, "measured", lambda *_: Rates(operations=1.0, bytes=1.0, calls=1.0))
+    monkeypatch.setattr(DeviceThroughput, "measured", lambda *_: DeviceThroughput(flops=1.0, bytes=1.0, calls=1.0))
     monkeypatch.setattr(Source, "config", lambda _: BertConfig())
     return small_plan(
         ["lora", "prefix"],
@@ -96,7 +98,7 @@ def test_a_plan_without_a_forecast_has_no_estimates(plan: SweepPlan) -> None:
 
 
 def test_people_see_memory_and_seconds_beside_each_method(plan: SweepPlan) -> None:
-    cost = StepCost(adapter=4e6, optimizer=0, activations=460e6, passing=0, operations=0, traffic=0, calls=0)
+    cost = StepCost(adapter=4e6, optimizer=0, activations=460e6, transient_bytes=0, flops=0, bytes_moved=0, calls=0)
     one = MethodForecast(cost=cost, seconds_per_step=0.345, seconds=20)
     with console.console.capture() as captured:
         catalogue.print_capabilities(plan.tasks["mail"].methods, SweepForecast({"mail": {"lora": one}}).tasks["mail"])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from orchestrator.planning.estimates.cost_counter import Ledger
+from orchestrator.planning.estimates.cost_counter import CostCounter
 
 KB = 1024
 
@@ -13,67 +13,67 @@ def block(kilobytes: int = 1) -> torch.Tensor:
 
 
 def test_what_is_alive_and_the_most_that_was() -> None:
-    with Ledger({}) as ledger:
+    with CostCounter({}) as counter:
         kept = block(4)
         for _ in range(3):
             block(16)
-        assert ledger.alive == 4 * KB
-        assert ledger.peak == 20 * KB
+        assert counter.alive == 4 * KB
+        assert counter.peak == 20 * KB
         del kept
-        assert ledger.alive == 0
+        assert counter.alive == 0
 
 
 def test_views_and_changes_in_place_take_nothing() -> None:
-    with Ledger({}) as ledger:
+    with CostCounter({}) as counter:
         whole = block(4)
         parts = [*whole.chunk(4), whole.view(2, -1).T, whole.add_(1)]
-        assert ledger.alive == ledger.peak == 4 * KB
+        assert counter.alive == counter.peak == 4 * KB
         del whole
-        assert ledger.alive == 4 * KB, "a view keeps all of it"
+        assert counter.alive == 4 * KB, "a view keeps all of it"
         del parts
-        assert ledger.alive == 0
+        assert counter.alive == 0
 
 
 def test_what_was_there_before_is_told_once_and_not_counted() -> None:
     before = block(8)
-    ledger = Ledger({})
-    assert ledger.know([before, before[:4]]) == 8 * KB
-    with ledger:
+    counter = CostCounter({})
+    assert counter.know([before, before[:4]]) == 8 * KB
+    with counter:
         before.mul_(2)
         part = before[1:]
-    assert ledger.alive == ledger.peak == 0
+    assert counter.alive == counter.peak == 0
     del before, part
-    assert ledger.alive == 0
+    assert counter.alive == 0
 
 
 def test_what_a_backward_pass_needs_is_there_until_it_has_passed() -> None:
     weight = torch.empty(32, 32, device="meta", requires_grad=True)
     given = torch.empty(8, 32, device="meta")
-    ledger = Ledger({})
-    ledger.know([weight, given])
-    with ledger:
+    counter = CostCounter({})
+    counter.know([weight, given])
+    with counter:
         result = (given @ weight).tanh().sum()
-        assert ledger.alive == 8 * 32 * 4 + 4, "tanh keeps its result; nothing keeps the product"
+        assert counter.alive == 8 * 32 * 4 + 4, "tanh keeps its result; nothing keeps the product"
         result.backward()
         del result
     assert weight.grad is not None
-    assert ledger.alive == weight.grad.nbytes
+    assert counter.alive == weight.grad.nbytes
 
 
 def test_products_are_counted_in_both_passes() -> None:
     weight = torch.empty(32, 64, device="meta", requires_grad=True)
-    with Ledger({}) as ledger:
+    with CostCounter({}) as counter:
         (torch.empty(8, 32, device="meta") @ weight).sum().backward()
-    assert ledger.operations == 2 * (2 * 8 * 32 * 64), "forward, and the gradient of the weight"
+    assert counter.flops == 2 * (2 * 8 * 32 * 64), "forward, and the gradient of the weight"
 
 
 @pytest.mark.parametrize("device", ["meta", "cpu"])
 def test_traffic_is_what_is_read_and_written(device: str) -> None:
     one, other = torch.ones(256, device=device), torch.ones(256, device=device)
-    ledger = Ledger({})
-    ledger.know([one, other])
-    with ledger:
+    counter = CostCounter({})
+    counter.know([one, other])
+    with counter:
         one + other
         one.view(16, 16)
-    assert ledger.traffic == 3 * KB
-    assert ledger.calls == 2
+    assert counter.bytes_moved == 3 * KB
+    assert counter.calls == 2

@@ -18,7 +18,7 @@ from orchestrator.backbone.skeleton import _model, _shared
 from orchestrator.planning.capability.dry_run import attach
 from orchestrator.planning.capability.dummy_text import stand_in
 from orchestrator.planning.estimates import Batch, StepCost, StepModel
-from orchestrator.planning.estimates.cost_counter import Ledger
+from orchestrator.planning.estimates.cost_counter import CostCounter
 from orchestrator.tasks import TASK_TYPES
 
 LLAMA = LlamaConfig(
@@ -80,15 +80,15 @@ def counted(attached: Attached, backbone: SharedBackbone, task: TaskType) -> tup
     labels = torch.full_like(ids, -100)
     labels[:, 2 : 2 + BATCH.targets] = 1
     inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels if task == "causal-lm" else torch.arange(3)}
-    ledger = Ledger({})
-    ledger.know(backbone.shared_tensors())
-    ledger.know([*attached.module.parameters(), *attached.module.buffers(), *inputs.values()])
+    counter = CostCounter({})
+    counter.know(backbone.shared_tensors())
+    counter.know([*attached.module.parameters(), *attached.module.buffers(), *inputs.values()])
     attached.train(True)
-    with ledger:
+    with counter:
         loss = TASK_TYPES[task].loss(attached.module, inputs)
-        after_forward = ledger.alive
+        after_forward = counter.alive
         loss.backward()  # type: ignore[no-untyped-call]
-    return after_forward, ledger.peak
+    return after_forward, counter.peak
 
 
 @pytest.mark.parametrize(("config", "task"), CASES, ids=["llama", "bert"])
@@ -101,7 +101,7 @@ def test_a_step_without_numbers_takes_what_a_real_one_takes(
     after_forward, peak = counted(attached, backbone, task)
     found = cost(config, task, method)
     assert found.activations == pytest.approx(after_forward, rel=0.01)
-    assert found.activations + found.passing == pytest.approx(peak, rel=0.02)
+    assert found.activations + found.transient_bytes == pytest.approx(peak, rel=0.02)
 
 
 @pytest.mark.parametrize(("config", "task"), CASES, ids=["llama", "bert"])
@@ -109,7 +109,7 @@ def test_every_method_that_trains_has_an_estimate(config: PreTrainedConfig, task
     able = {name for name in methods.names() if methods.get(name).trains and task in methods.get(name).tasks}
     names = able - ({"bitfit"} if config is LLAMA else set())  # it has no biases
     costs = {name: cost(config, task, name, quantization="nf4") for name in names}
-    assert all(one.operations > 0 and one.adapter > 0 and one.peak > one.activations > 0 for one in costs.values())
+    assert all(one.flops > 0 and one.adapter > 0 and one.peak > one.activations > 0 for one in costs.values())
     assert costs["full"].optimizer > 5 * costs["lora"].optimizer > 0
 
 
@@ -148,7 +148,7 @@ def test_dropout_keeps_its_factors() -> None:
 def test_a_packed_weight_is_unpacked_for_a_moment_only() -> None:
     plain, packed = (cost(LLAMA, "causal-lm", "lora", quantization=kind) for kind in ("none", "nf4"))
     assert packed.activations == plain.activations
-    assert plain.passing <= packed.passing <= plain.passing + 2 * 4 * 64 * 160
+    assert plain.transient_bytes <= packed.transient_bytes <= plain.transient_bytes + 2 * 4 * 64 * 160
 
 
 def test_where_numbers_are_needed_there_is_no_estimate(monkeypatch: pytest.MonkeyPatch) -> None:

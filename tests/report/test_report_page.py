@@ -200,10 +200,10 @@ def test_who_was_dropped_from_the_race_is_told_unless_he_came_back(swept: Path) 
 def test_methods_stand_in_the_order_of_how_they_came_out(swept: Path) -> None:
     history = read_history(swept)
     lines = method_lines(history, "airline", history.selections["airline"])
-    assert [line.standing for line in lines] == [
+    assert [line.status for line in lines] == [
         "recommended", "tied", "tied", "behind", "behind", "out", "out", "left out",
     ]  # fmt: skip
-    scores = [line.score for line in lines if line.standing in ("tied", "behind", "out")]
+    scores = [line.score for line in lines if line.status in ("tied", "behind", "out")]
     assert scores == sorted(scores, reverse=True)
 
 
@@ -212,7 +212,7 @@ def test_costs_add_up_and_have_a_price_where_a_rate_is_set(swept: Path) -> None:
     found = costs(history)
     assert found.search_seconds == pytest.approx(sum(found.by_method.values()))
     assert found.money == "no rate is set"
-    retrained = [event["facts"]["train_seconds"] for event in history.tests if event["seed"] is not None]
+    retrained = [event["measurements"]["train_seconds"] for event in history.tests if event["seed"] is not None]
     assert found.final_seconds == pytest.approx(sum(retrained))
     history.config["budget"]["cost_per_lane_hour"] = 2.0
     priced = costs(history)

@@ -53,7 +53,7 @@ class Sweep:
         higher_is_better: bool = True,
         halving: Halving | None = HALVING,
         allocation: Allocation | None = None,
-        past: Sequence[Mapping[str, Any]] = (),
+        saved: Sequence[Mapping[str, Any]] = (),
         **budget: Any,
     ) -> None:
         self.folder = folder
@@ -65,7 +65,7 @@ class Sweep:
             journal=Journal(folder / "journal.jsonl", self.clock),
             halving=halving,
             allocation=allocation,
-            past=past,
+            saved=saved,
             budget=Limits(**budget),
             clock=self.clock,
             seed=7,

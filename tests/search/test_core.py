@@ -70,7 +70,7 @@ def test_hundreds_of_trials_end_once_each_and_optuna_agrees(make_sweep: Any, sco
     sweep.assert_optuna_agrees()
     for study in STUDIES:
         own = [record for record in sweep.search.trials() if record.key.study == study]
-        best = max(own, key=lambda record: record.standing(higher_is_better=True))
+        best = max(own, key=lambda record: record.rank(higher_is_better=True))
         assert abs(math.log10(best.params["learning_rate"]) + 3) < 0.3
         assert best.state == "complete"
         distance = [abs(math.log10(record.params["learning_rate"]) + 3) for record in own]
@@ -197,7 +197,7 @@ def test_a_rung_reaches_the_journal_with_everything_known_of_it(make_sweep: Any)
             "step": 25,
             "value": 0.5,
             "metrics": {"macro_f1": 0.5, "loss": 1.0},
-            "facts": {"trainable": 64.0},
+            "measurements": {"trainable": 64.0},
             "lane_seconds": 3.0,
         }
     ]

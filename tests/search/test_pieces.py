@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.search.plans import Decision
 from orchestrator.search.rungs import Halving
-from orchestrator.search.tune_bridge import Pieces
+from orchestrator.search.tune_bridge import TuneBridge
 
 
 def result(step: int, value: float = 0.5, status: str = "done", train_seconds: float = 0.0) -> dict[str, Any]:
@@ -24,91 +24,91 @@ def sweep(make_sweep: Any) -> Any:
 
 
 @pytest.fixture
-def pieces(sweep: Any) -> Pieces:
-    return Pieces(sweep.search)
+def bridge(sweep: Any) -> TuneBridge:
+    return TuneBridge(sweep.search)
 
 
 def states(sweep: Any) -> list[str]:
     return [record.state for record in sweep.search.trials()]
 
 
-def test_what_is_said_of_a_piece_that_is_over_does_not_touch_the_next(sweep: Any, pieces: Pieces) -> None:
-    pieces.begin("a"), pieces.begin("b")
-    assert pieces.deliver("a", result(25, 0.9)) is Decision.PAUSE
-    assert pieces.deliver("b", result(25, 0.1)) is Decision.PAUSE
-    proposal = pieces.begin("c")
+def test_what_is_said_of_a_piece_that_is_over_does_not_touch_the_next(sweep: Any, bridge: TuneBridge) -> None:
+    bridge.begin("a"), bridge.begin("b")
+    assert bridge.deliver("a", result(25, 0.9)) is Decision.PAUSE
+    assert bridge.deliver("b", result(25, 0.1)) is Decision.PAUSE
+    proposal = bridge.begin("c")
     assert proposal is not None
     assert (proposal.key.number, proposal.start) == (0, 25)
-    for late in (lambda: pieces.end("a", "complete"), lambda: pieces.end("a", "failed", "an error")):
+    for late in (lambda: bridge.end("a", "complete"), lambda: bridge.end("a", "failed", "an error")):
         late()
-    assert pieces.deliver("a", result(50, 0.9)) is Decision.STOP
-    assert pieces.deliver("a", result(25, status="failed")) is Decision.STOP
+    assert bridge.deliver("a", result(50, 0.9)) is Decision.STOP
+    assert bridge.deliver("a", result(25, status="failed")) is Decision.STOP
     assert states(sweep)[0] == "running"
     assert list(sweep.search.trials()[0].values) == [25]
-    pieces.end("c", "failed", "an error")
+    bridge.end("c", "failed", "an error")
     assert states(sweep)[0] == "failed"
 
 
-def test_the_end_of_a_piece_that_paused_is_not_the_end_of_its_trial(sweep: Any, pieces: Pieces) -> None:
-    pieces.begin("a")
-    pieces.deliver("a", result(25))
-    pieces.end("a", "complete")
+def test_the_end_of_a_piece_that_paused_is_not_the_end_of_its_trial(sweep: Any, bridge: TuneBridge) -> None:
+    bridge.begin("a")
+    bridge.deliver("a", result(25))
+    bridge.end("a", "complete")
     assert states(sweep) == ["paused"]
 
 
-def test_a_piece_that_ends_of_itself_ends_its_trial(sweep: Any, pieces: Pieces) -> None:
-    pieces.begin("a")
-    pieces.end("a", "failed", "an error")
+def test_a_piece_that_ends_of_itself_ends_its_trial(sweep: Any, bridge: TuneBridge) -> None:
+    bridge.begin("a")
+    bridge.end("a", "failed", "an error")
     assert (states(sweep), sweep.events("end")[0]["reason"]) == (["failed"], "an error")
 
 
 @pytest.mark.parametrize(("status", "state"), [("failed", "failed"), ("cancelled", "killed")])
 def test_a_result_that_is_none_ends_the_trial_with_its_reason(
-    sweep: Any, pieces: Pieces, status: str, state: str
+    sweep: Any, bridge: TuneBridge, status: str, state: str
 ) -> None:
-    pieces.begin("a")
-    assert pieces.deliver("a", result(0, status=status, train_seconds=2.0)) is Decision.STOP
+    bridge.begin("a")
+    assert bridge.deliver("a", result(0, status=status, train_seconds=2.0)) is Decision.STOP
     (end,) = sweep.events("end")
     assert (end["state"], end["reason"], end["lane_seconds"]) == (state, "out of luck", 2.25)
 
 
-def test_what_a_closed_search_left_open_stays_open(sweep: Any, pieces: Pieces) -> None:
-    pieces.begin("a"), pieces.begin("b"), pieces.begin("c")
+def test_what_a_closed_search_left_open_stays_open(sweep: Any, bridge: TuneBridge) -> None:
+    bridge.begin("a"), bridge.begin("b"), bridge.begin("c")
     sweep.search.close("interrupted")
-    pieces.deliver("a", result(0, status="cancelled"))
-    pieces.end("b", "failed", "its process is gone")
-    pieces.end("c", "complete")
+    bridge.deliver("a", result(0, status="cancelled"))
+    bridge.end("b", "failed", "its process is gone")
+    bridge.end("c", "complete")
     assert states(sweep) == ["running"] * 3
 
 
-def test_lane_time_is_what_was_spent_since_the_last_result(sweep: Any, pieces: Pieces) -> None:
-    pieces.begin("a")
-    pieces.deliver("a", result(25, train_seconds=1.0))
-    pieces.begin("b")
-    pieces.deliver("b", result(25, 0.1, train_seconds=1.0))
-    pieces.begin("c")
-    pieces.deliver("c", result(50, train_seconds=3.0))
+def test_lane_time_is_what_was_spent_since_the_last_result(sweep: Any, bridge: TuneBridge) -> None:
+    bridge.begin("a")
+    bridge.deliver("a", result(25, train_seconds=1.0))
+    bridge.begin("b")
+    bridge.deliver("b", result(25, 0.1, train_seconds=1.0))
+    bridge.begin("c")
+    bridge.deliver("c", result(50, train_seconds=3.0))
     assert [event["lane_seconds"] for event in sweep.events("rung")] == [1.25, 1.25, 2.0]
 
 
 def test_lane_time_of_an_earlier_life_is_not_counted_twice(sweep: Any, make_sweep: Any) -> None:
-    first = Pieces(sweep.search)
+    first = TuneBridge(sweep.search)
     for number, name in enumerate("ab"):
         first.begin(name)
         first.deliver(name, result(25, 1.0 - number, train_seconds=1.0))
-    again = make_sweep(trials=3, halving=Halving(min_results=2, through=0), past=sweep.journal())
-    pieces = Pieces(again.search)
-    proposal = pieces.begin("c")
+    again = make_sweep(trials=3, halving=Halving(min_results=2, through=0), saved=sweep.journal())
+    bridge = TuneBridge(again.search)
+    proposal = bridge.begin("c")
     assert proposal is not None
     assert proposal.start == 25
-    pieces.deliver("c", result(50, train_seconds=3.0))
+    bridge.deliver("c", result(50, train_seconds=3.0))
     assert again.search.trials()[0].lane_seconds == 3.25
 
 
-def test_a_trial_whose_checkpoint_was_lost_counts_anew(sweep: Any, pieces: Pieces) -> None:
-    pieces.begin("a"), pieces.begin("b")
-    pieces.deliver("a", result(25, 0.9, train_seconds=5.0))
-    pieces.deliver("b", result(25, 0.1, train_seconds=5.0))
-    pieces.begin("c")
-    pieces.deliver("c", result(50, 0.9, train_seconds=3.0))
+def test_a_trial_whose_checkpoint_was_lost_counts_anew(sweep: Any, bridge: TuneBridge) -> None:
+    bridge.begin("a"), bridge.begin("b")
+    bridge.deliver("a", result(25, 0.9, train_seconds=5.0))
+    bridge.deliver("b", result(25, 0.1, train_seconds=5.0))
+    bridge.begin("c")
+    bridge.deliver("c", result(50, 0.9, train_seconds=3.0))
     assert sweep.events("rung")[-1]["lane_seconds"] == 3.25

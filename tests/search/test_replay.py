@@ -37,11 +37,11 @@ def play(sweep: Any, *, until: int | None = None) -> list[tuple[str, int]]:
             break
         lanes.sort()
         clock, name, proposal, step = lanes.pop(0)
-        luck = random.Random(name).random()
-        if luck < 0.1:
+        winners_bias = random.Random(name).random()
+        if winners_bias < 0.1:
             sweep.search.finish(proposal.key, "failed", "bad luck", lane_seconds=1.0)
             continue
-        value = math.nan if luck < 0.2 else curve(proposal.params, step)
+        value = math.nan if winners_bias < 0.2 else curve(proposal.params, step)
         decision = sweep.search.report(proposal.key, step, value, lane_seconds=2.0)
         if decision is Decision.CONTINUE:
             ahead = next(other for other in RUNGS if other > step)
@@ -49,15 +49,15 @@ def play(sweep: Any, *, until: int | None = None) -> list[tuple[str, int]]:
     return visited
 
 
-def standing(sweep: Any) -> Any:
+def rank(sweep: Any) -> Any:
     """Everything that decides what a search does next."""
-    ledger = sweep.search._ledger
+    state = sweep.search._state
     return (
         repr(sweep.search.trials()),
-        {name: (one.starts, one.cost, one.hopeless, one.bests) for name, one in ledger.progress.items()},
-        {name: one.promotable(can_start=False) for name, one in ledger.progress.items()},
+        {name: (one.starts, one.cost, one.hopeless, one.bests) for name, one in state.progress.items()},
+        {name: one.promotable(can_start=False) for name, one in state.progress.items()},
         sweep.search.lane_seconds,
-        sorted(map(str, ledger.running)),
+        sorted(map(str, state.running)),
     )
 
 
@@ -67,11 +67,11 @@ def test_a_search_that_is_brought_back_stands_where_it_stood(make_sweep: Any, na
     for lines in (1, 2, 7, 30, 81, 140):
         before = make_sweep(STUDIES, folder=f"{name}-{lines}", allocation=allocation, trials=40)
         play(before, until=lines)
-        past = Journal.read(before.folder / "journal.jsonl")
-        after = make_sweep(STUDIES, folder=f"{name}-{lines}", allocation=allocation, trials=40, past=past)
-        assert standing(after) == standing(before)
-        given = [after.search.ask() for _ in before.search._ledger.running]
-        assert [str(one.key) for one in given] == list(map(str, before.search._ledger.running))
+        saved = Journal.read(before.folder / "journal.jsonl")
+        after = make_sweep(STUDIES, folder=f"{name}-{lines}", allocation=allocation, trials=40, saved=saved)
+        assert rank(after) == rank(before)
+        given = [after.search.ask() for _ in before.search._state.running]
+        assert [str(one.key) for one in given] == list(map(str, before.search._state.running))
         steps = {record.key: record.step for record in before.search.trials()}
         assert all(one.start == steps[one.key] for one in given)
 
@@ -98,13 +98,13 @@ def test_results_that_come_after_the_interruption_are_judged_as_if_there_had_bee
         late(sweep)
     late_events = cut.journal()[began:]
     owed = [event for event in late_events if event["event"] in ("pause", "end")]
-    past = cut.journal() if written else [event for event in cut.journal() if event not in owed]
+    saved = cut.journal() if written else [event for event in cut.journal() if event not in owed]
     for life in range(2):  # the second finds what the first has made up for
-        after = make_sweep(STUDIES, folder=f"{lines}-{life}", trials=40, past=past)
-        assert standing(after) == standing(whole)
+        after = make_sweep(STUDIES, folder=f"{lines}-{life}", trials=40, saved=saved)
+        assert rank(after) == rank(whole)
         made_up = after.journal()
         assert [{**one, "time": 0} for one in made_up] == [{**one, "time": 0} for one in owed if not (written or life)]
-        past = past + made_up
+        saved = saved + made_up
 
 
 @pytest.mark.parametrize(
@@ -121,8 +121,8 @@ def test_who_went_on_is_not_judged_again_by_what_came_later(
     keys = [proposal.key for _ in range(7) if (proposal := before.search.ask())]
     decisions = {key.number: before.search.report(key, 25, 0.1 * key.number) for key in keys}
     assert {number for number, decision in decisions.items() if decision is Decision.CONTINUE} == going_on
-    after = make_sweep(folder="after", space=space, trials=7, past=before.journal())
-    assert standing(after) == standing(before)
+    after = make_sweep(folder="after", space=space, trials=7, saved=before.journal())
+    assert rank(after) == rank(before)
     assert after.journal() == []
 
 
@@ -135,8 +135,8 @@ def test_one_lane_visits_the_same_configurations_though_it_is_killed_at_any_line
         folder.mkdir()
         torn = lines[cut][: len(lines[cut]) // 2]
         (folder / "journal.jsonl").write_bytes(b"".join(lines[:cut]) + torn)
-        past = [json.loads(line) for line in lines[:cut]]
-        again = make_sweep(STUDIES, folder=f"cut-{cut}", trials=12, allocation=ALLOCATIONS["race"](), past=past)
+        saved = [json.loads(line) for line in lines[:cut]]
+        again = make_sweep(STUDIES, folder=f"cut-{cut}", trials=12, allocation=ALLOCATIONS["race"](), saved=saved)
         drive(again)
         assert state_events(folder) == state_events(whole.folder)
 

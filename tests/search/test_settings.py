@@ -15,7 +15,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from orchestrator.search.axes import axis_of
 from orchestrator.search.history import History, made
-from orchestrator.search.settings import TrainingSettings, standings
+from orchestrator.search.settings import TrainingSettings, ranks
 from orchestrator.search.studies import Study, open_storage
 from search_spaces._base import SearchSpace
 
@@ -121,8 +121,8 @@ def test_trials_are_compared_where_both_have_been() -> None:
         trial.intermediate_values = values
     unit = math.sqrt(12)
     # beaten: the last; all others; the first, by its later value, and the last; none
-    assert standings(trials, 1) == pytest.approx([unit * (one / 5 - 0.5) for one in (2, 4, 3, 1)])
-    assert standings(trials[:1], 1) == [0.0]
+    assert ranks(trials, 1) == pytest.approx([unit * (one / 5 - 0.5) for one in (2, 4, 3, 1)])
+    assert ranks(trials[:1], 1) == [0.0]
 
 
 def test_a_study_asks_for_shared_settings_until_its_sampler_looks_at_values() -> None:

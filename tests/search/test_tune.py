@@ -18,7 +18,7 @@ import ray
 from ray import cloudpickle, tune
 
 from orchestrator.lanes.tune import CoreScheduler, CoreSearcher, CoreStopper
-from orchestrator.search.tune_bridge import Pieces
+from orchestrator.search.tune_bridge import TuneBridge
 
 pytestmark = pytest.mark.ray
 
@@ -59,18 +59,18 @@ class Toy(tune.Trainable):
             "step": step,
             "value": value,
             "metrics": {"macro_f1": value},
-            "facts": {"trainable": 64.0, "train_seconds": float(self.rung)},
+            "measurements": {"trainable": 64.0, "train_seconds": float(self.rung)},
             "done": step == RUNGS[-1] and number == 0,
         }
 
 
 def fit(sweep: Any, trainable: type[tune.Trainable], folder: Path, *callbacks: tune.Callback) -> tune.ResultGrid:
-    pieces = Pieces(sweep.search)
+    bridge = TuneBridge(sweep.search)
     return tune.Tuner(
         tune.with_resources(trainable, {"cpu": 0.1}),
         tune_config=tune.TuneConfig(
-            search_alg=CoreSearcher(sweep.search, pieces),
-            scheduler=CoreScheduler(pieces),
+            search_alg=CoreSearcher(sweep.search, bridge),
+            scheduler=CoreScheduler(bridge),
             num_samples=-1,
             max_concurrent_trials=3,
             reuse_actors=True,
@@ -100,10 +100,10 @@ class Steps(tune.Callback):
 def test_every_trial_ends_and_tune_obeys_the_core(make_sweep: Any, tmp_path: Path) -> None:
     sweep = make_sweep(("mail/lora",), trials=16)
     seen = Steps()
-    pieces = fit(sweep, Toy, tmp_path, seen)
+    bridge = fit(sweep, Toy, tmp_path, seen)
     promoted = sweep.events("promote")
     assert sweep.events("pause")
-    assert len(pieces) == 16 + len(promoted)
+    assert len(bridge) == 16 + len(promoted)
     left = sweep.search.close("finished")
     assert left == tuple(record.key for record in sweep.search.trials() if record.reason.startswith("behind"))
     ended = sweep.ended()
@@ -117,7 +117,7 @@ def test_every_trial_ends_and_tune_obeys_the_core(make_sweep: Any, tmp_path: Pat
     assert reasons[3]
     rung = sweep.events("rung")[0]
     assert rung["metrics"] == {"macro_f1": rung["value"]}
-    assert (rung["facts"], rung["lane_seconds"]) == ({"trainable": 64.0, "train_seconds": 1.0}, 1.0)
+    assert (rung["measurements"], rung["lane_seconds"]) == ({"trainable": 64.0, "train_seconds": 1.0}, 1.0)
     for record in sweep.search.trials():
         if record.state in ("complete", "pruned"):  # no step was trained after the core said stop
             assert seen.last[record.key.number] == record.step
@@ -167,7 +167,7 @@ def test_a_run_ends_in_the_middle_of_a_rung(make_sweep: Any, tmp_path: Path, rea
 
 def test_copies_of_the_adapters_do_not_search(make_sweep: Any) -> None:
     search = make_sweep().search
-    pieces = Pieces(search)
-    for adapter in (CoreSearcher(search, pieces), CoreScheduler(pieces), CoreStopper(search)):
+    bridge = TuneBridge(search)
+    for adapter in (CoreSearcher(search, bridge), CoreScheduler(bridge), CoreStopper(search)):
         assert copy.deepcopy(adapter) is adapter
         assert not vars(cloudpickle.loads(cloudpickle.dumps(adapter)))

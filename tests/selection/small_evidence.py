@@ -34,12 +34,14 @@ def entry(method: str, score: float, **changes: Any) -> Entry:
         "interval": (score - 0.02, score + 0.02),
         "scores": (score,) * 3,
         "validation": score,
-        "facts": {},
+        "measurements": {},
     }
     return Entry(method=method, score=score, **{**fields, **changes})
 
 
-def facts(size: float = 1e6, memory: float = 1e8, latency: float = 0.1, merges: bool = False) -> dict[str, float]:
+def measurements(
+    size: float = 1e6, memory: float = 1e8, latency: float = 0.1, merges: bool = False
+) -> dict[str, float]:
     return {
         "adapter_bytes": size,
         "peak_memory_bytes": memory,
@@ -65,7 +67,7 @@ def selection(*finalists: Entry, others: tuple[Entry, ...] = (), **changes: Any)
         "reason": "It is.",
         "alternative": "Nothing.",
         "tied": tuple(one.method for one in finalists if one.tied),
-        "smallest_difference": 0.02,
+        "minimum_detectable_difference": 0.02,
         "evidence": evidence([one.score for one in scored]).to_dict(),
     }
     return Selection(finalists=finalists, others=others, **{**fields, **changes})

@@ -10,13 +10,20 @@ from orchestrator.common.units import parse_bytes
 from orchestrator.selection.ask import Reply, ask
 from orchestrator.selection.limits import Limits, option, parse_share
 
-from .small_evidence import entry, facts, selection
+from .small_evidence import entry, measurements, selection
 
 BACKBONE = 1e9
-LORA = entry("lora", 0.82, tied=True, facts=facts(size=2.4e6, memory=3e8, latency=0.2, merges=True))
-ADAPTER = entry("adapter", 0.81, tied=True, facts=facts(size=0.3e6, memory=2e8, latency=0.3))
-IA3 = entry("ia3", 0.70, behind=0.08, facts=facts(size=0.1e6, memory=2e8, latency=0.01) | {"forgetting": 0.01})
-PROBE = entry("linear_probe", 0.60, facts=facts(size=0.01e6, memory=1e8, latency=0.0, merges=True), reason="far behind")
+LORA = entry("lora", 0.82, tied=True, measurements=measurements(size=2.4e6, memory=3e8, latency=0.2, merges=True))
+ADAPTER = entry("adapter", 0.81, tied=True, measurements=measurements(size=0.3e6, memory=2e8, latency=0.3))
+IA3 = entry(
+    "ia3", 0.70, gap=0.08, measurements=measurements(size=0.1e6, memory=2e8, latency=0.01) | {"forgetting": 0.01}
+)
+PROBE = entry(
+    "linear_probe",
+    0.60,
+    measurements=measurements(size=0.01e6, memory=1e8, latency=0.0, merges=True),
+    reason="far behind",
+)
 SELECTION = selection(LORA, ADAPTER, IA3, others=(PROBE,))
 
 
@@ -55,7 +62,7 @@ def test_limits(limits: dict[str, Any], expected: str) -> None:
 def test_who_is_left_is_compared_anew() -> None:
     """Without lora, the adapter leads ia3 by more than doubt; without both, ia3 is alone."""
     assert reply(max_size=1e6).tied == ("adapter",)
-    close = selection(LORA, ADAPTER, entry("ia3", 0.805, behind=0.001, facts=IA3.facts))
+    close = selection(LORA, ADAPTER, entry("ia3", 0.805, gap=0.001, measurements=IA3.measurements))
     found = ask(close, Limits(max_size=1e6), "size", backbone=BACKBONE)
     assert found.tied == ("ia3", "adapter"), "behind lora, and not behind the adapter"
     assert found.entry
@@ -100,7 +107,13 @@ def test_what_would_change_an_answer_is_the_limit_before_a_better_score() -> Non
 
 
 def test_a_trial_that_was_never_scored_is_mentioned_if_validation_puts_it_first() -> None:
-    small = {"event": "rung", "trial": "mail/lora/4", "step": 80, "value": 0.815, "facts": facts(size=0.2e6)}
+    small = {
+        "event": "rung",
+        "trial": "mail/lora/4",
+        "step": 80,
+        "value": 0.815,
+        "measurements": measurements(size=0.2e6),
+    }
     early = {**small, "trial": "mail/lora/5", "step": 40, "value": 0.99}
     other_task = {**small, "trial": "talk/lora/4", "value": 0.99}
     torn = {**small, "trial": "mail/lora/6", "value": None}

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator.selection.best import standings
+from orchestrator.selection.best import ranks
 from orchestrator.selection.evidence import Evidence
 
 from .small_evidence import evidence
 
 
 def tied(means: list[float], *, higher: bool = True, error: float = 0.01) -> list[int]:
-    found = standings(evidence(means, error), higher_is_better=higher)
+    found = ranks(evidence(means, error), higher_is_better=higher)
     return [number for number, one in enumerate(found) if one.tied]
 
 
@@ -33,32 +33,30 @@ def test_the_tied_set(means: list[float], higher: bool, expected: list[int]) -> 
 
 
 def test_how_far_behind_is_what_is_left_after_doubt() -> None:
-    first, second = standings(evidence([0.8, 0.5]), higher_is_better=True)
-    assert first.behind == 0
-    assert second.behind == pytest.approx(0.3 - second.reach)
-    assert 0.02 < second.reach < 0.05
+    first, second = ranks(evidence([0.8, 0.5]), higher_is_better=True)
+    assert first.gap == 0
+    assert second.gap == pytest.approx(0.3 - second.minimum_detectable_difference)
+    assert 0.02 < second.minimum_detectable_difference < 0.05
 
 
 @pytest.mark.parametrize(("methods", "critical"), [(2, 1.96), (4, 2.06), (6, 2.23)])
 def test_critical_values_are_dunnetts_and_never_below_a_pairs(methods: int, critical: float) -> None:
     """One-sided 5 %, correlation 1/2, endless freedom: 2.06 and 2.23 (Dunnett, 1955); two methods need 1.96."""
     one = Evidence(np.full(methods, 0.8), np.eye(methods) * 1e-4, 0.0, np.full(methods, 1), 10**6, 0)
-    (first, *_) = standings(one, higher_is_better=True)
-    assert first.reach / one.contrast(0, 1)[0] == pytest.approx(critical, abs=0.035)
+    (first, *_) = ranks(one, higher_is_better=True)
+    assert first.minimum_detectable_difference / one.contrast(0, 1)[0] == pytest.approx(critical, abs=0.035)
 
 
 def test_seeds_alone_are_students_t() -> None:
     one = Evidence(np.array([0.8, 0.8]), np.zeros((2, 2)), 1e-4, np.array([2, 2]), 1000, 2)
-    (first, _) = standings(one, higher_is_better=True)
-    assert first.reach / one.contrast(0, 1)[0] == pytest.approx(stats.t.ppf(0.975, 2), rel=0.05)
+    (first, _) = ranks(one, higher_is_better=True)
+    assert first.minimum_detectable_difference / one.contrast(0, 1)[0] == pytest.approx(stats.t.ppf(0.975, 2), rel=0.05)
 
 
 def test_identical_answers_are_tied_and_a_hair_is_not() -> None:
     nothing = Evidence(np.array([0.8, 0.8]), np.full((2, 2), 1e-4), 0.0, np.array([1, 1]), 1000, 0)
-    assert all(one.tied for one in standings(nothing, higher_is_better=True))
+    assert all(one.tied for one in ranks(nothing, higher_is_better=True))
 
 
 def test_the_same_evidence_gives_the_same_answer() -> None:
-    assert standings(evidence([0.8, 0.79]), higher_is_better=True) == standings(
-        evidence([0.8, 0.79]), higher_is_better=True
-    )
+    assert ranks(evidence([0.8, 0.79]), higher_is_better=True) == ranks(evidence([0.8, 0.79]), higher_is_better=True)

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.selection.claims import claims
 from orchestrator.selection.selection import Entry
 
-from .small_evidence import entry, evidence, facts
+from .small_evidence import entry, evidence, measurements
 
 
 def verdicts(*entries: Entry, higher: bool = True, metric: str = "accuracy", parameters: int = 10**6) -> dict[str, str]:
@@ -35,37 +35,45 @@ def test_lora_is_as_good_as_full(lora: float, verdict: str) -> None:
 
 def test_full_is_memory_hungry() -> None:
     words = "full fine-tuning needs the most memory"
-    big, small = facts(memory=9e8), facts(memory=1e8)
-    assert verdicts(entry("full", 0.8, facts=big), entry("lora", 0.8, facts=small))[words] == "confirmed"
-    assert verdicts(entry("full", 0.8, facts=small), entry("lora", 0.8, facts=big))[words] == "contradicted"
+    big, small = measurements(memory=9e8), measurements(memory=1e8)
+    assert verdicts(entry("full", 0.8, measurements=big), entry("lora", 0.8, measurements=small))[words] == "confirmed"
+    assert (
+        verdicts(entry("full", 0.8, measurements=small), entry("lora", 0.8, measurements=big))[words] == "contradicted"
+    )
     assert words not in verdicts(entry("full", 0.8), entry("lora", 0.8))
 
 
 def test_prompt_tuning_is_the_smallest() -> None:
     words = "prompt tuning trains the fewest parameters"
-    least, most = facts(size=4e3), facts(size=4e6)
-    assert verdicts(entry("prompt", 0.5, facts=least), entry("lora", 0.8, facts=most))[words] == "confirmed"
-    assert verdicts(entry("prompt", 0.5, facts=most), entry("lora", 0.8, facts=least))[words] == "contradicted"
+    least, most = measurements(size=4e3), measurements(size=4e6)
+    assert (
+        verdicts(entry("prompt", 0.5, measurements=least), entry("lora", 0.8, measurements=most))[words] == "confirmed"
+    )
+    assert (
+        verdicts(entry("prompt", 0.5, measurements=most), entry("lora", 0.8, measurements=least))[words]
+        == "contradicted"
+    )
 
 
 @pytest.mark.parametrize(("spread", "verdict"), [(0.2, "confirmed"), (0.012, "undecided"), (0.0005, "contradicted")])
 def test_prompt_tuning_is_unstable(spread: float, verdict: str) -> None:
     found = verdicts(
-        entry("prompt", 0.5, facts={"seed_spread": spread}), entry("lora", 0.8, facts={"seed_spread": 0.01})
+        entry("prompt", 0.5, measurements={"seed_spread": spread}),
+        entry("lora", 0.8, measurements={"seed_spread": 0.01}),
     )
     assert found["prompt tuning is the least stable over seeds"] == verdict
 
 
 @pytest.mark.parametrize(("count", "verdict"), [(5e3, "confirmed"), (5e5, "contradicted")])
 def test_shares_of_the_parameters(count: float, verdict: str) -> None:
-    found = verdicts(entry("lora", 0.8, facts={"trainable_parameters": count}))
+    found = verdicts(entry("lora", 0.8, measurements={"trainable_parameters": count}))
     assert found["LoRA trains 0.1 to 1 % of the parameters"] == verdict
 
 
 def ia3(score: float, *, tied: bool, size: float) -> str:
-    lora = entry("lora", 0.8, tied=True, facts=facts(size=1e6))
+    lora = entry("lora", 0.8, tied=True, measurements=measurements(size=1e6))
     words = "IA3 is the smallest of the strong ones"
-    return verdicts(lora, entry("ia3", score, tied=tied, facts=facts(size=size)))[words]
+    return verdicts(lora, entry("ia3", score, tied=tied, measurements=measurements(size=size)))[words]
 
 
 def test_ia3_is_the_smallest_of_the_strong_ones() -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from orchestrator.selection.recommend import Choice, amount, choose, cost, pareto
 
-from .small_evidence import entry, facts
+from .small_evidence import entry, measurements
 
-LORA = entry("lora", 0.82, tied=True, facts=facts(size=2.4e6, memory=3e8, latency=0.2, merges=True))
-ADAPTER = entry("adapter", 0.81, tied=True, facts=facts(size=0.3e6, memory=2e8, latency=0.1))
-IA3 = entry("ia3", 0.70, behind=0.08, facts=facts(size=0.1e6))
-PROBE = entry("linear_probe", 0.60, facts=facts(size=0.01e6), reason="far behind")
+LORA = entry("lora", 0.82, tied=True, measurements=measurements(size=2.4e6, memory=3e8, latency=0.2, merges=True))
+ADAPTER = entry("adapter", 0.81, tied=True, measurements=measurements(size=0.3e6, memory=2e8, latency=0.1))
+IA3 = entry("ia3", 0.70, gap=0.08, measurements=measurements(size=0.1e6))
+PROBE = entry("linear_probe", 0.60, measurements=measurements(size=0.01e6), reason="far behind")
 
 
 def chosen(prefer: Any, *entries: Any, higher: bool = True) -> Choice:
@@ -66,7 +66,7 @@ def test_who_is_alone_in_contention_says_so() -> None:
 
 
 def test_when_everything_speaks_for_one_only_more_data_could_change_it() -> None:
-    twin = entry("twin", 0.81, tied=True, facts=LORA.facts)
+    twin = entry("twin", 0.81, tied=True, measurements=LORA.measurements)
     assert chosen("score", LORA, twin).alternative == (
         "No preference would change it; only more test rows or seeds could part it from twin."
     )
@@ -79,11 +79,11 @@ def test_the_lowest_loss_is_the_best() -> None:
 def test_what_was_not_measured_is_never_the_cheapest() -> None:
     unknown = entry("unknown", 0.83, tied=True)
     assert chosen("size", unknown, ADAPTER).method == "adapter"
-    assert amount("size", cost(unknown.facts, "size")) == "not measured"
+    assert amount("size", cost(unknown.measurements, "size")) == "not measured"
 
 
 def test_pareto_keeps_what_nothing_beats() -> None:
-    worse = entry("worse", 0.80, facts=facts(size=0.4e6, memory=2e8, latency=0.1))
+    worse = entry("worse", 0.80, measurements=measurements(size=0.4e6, memory=2e8, latency=0.1))
     assert pareto((LORA, ADAPTER, IA3, worse), higher_is_better=True) == {"lora", "adapter", "ia3"}
-    twins = (entry("a", 0.5, facts=facts()), entry("b", 0.5, facts=facts()))
+    twins = (entry("a", 0.5, measurements=measurements()), entry("b", 0.5, measurements=measurements()))
     assert pareto(twins, higher_is_better=True) == {"a", "b"}, "equals do not beat each other"

@@ -74,7 +74,7 @@ class Sweep:
                 self.kills += 1
 
     def _search(self) -> Search:
-        past = Journal.read(self.path)
+        saved = Journal.read(self.path)
         return Search(
             self._curves.plans("mail"),
             RUNGS,
@@ -84,7 +84,7 @@ class Sweep:
             budget=Limits(trials=TRIALS),
             clock=self._clock,
             seed=3,
-            past=past,
+            saved=saved,
         )
 
     def events(self, *names: str) -> list[dict[str, Any]]:
@@ -114,11 +114,11 @@ def test_twenty_kills_change_nothing(tmp_path: Path, whole: Sweep, seed: int) ->
 
 
 def test_an_interrupted_sweep_goes_on_from_its_last_rungs(tmp_path: Path, whole: Sweep) -> None:
-    past = Journal.read(whole.path)
-    cut = past[: len(past) // 2]
+    saved = Journal.read(whole.path)
+    cut = saved[: len(saved) // 2]
     search = Search(
         Synthetic(METHODS[:4], RUNGS).plans("mail"), RUNGS, storage_path=None,
-        journal=Journal(tmp_path / "journal.jsonl"), allocation=Race(), budget=Limits(trials=TRIALS), seed=3, past=cut,
+        journal=Journal(tmp_path / "journal.jsonl"), allocation=Race(), budget=Limits(trials=TRIALS), seed=3, saved=cut,
     )  # fmt: skip
     running = [record for record in search.trials() if record.state == "running"]
     assert len(running) > 3

@@ -25,7 +25,7 @@ class Scripted:
         self._trials, self._clock, self._pauses = trials, clock, pauses
         self._paused: list[TrialKey] = []
         self.asked = 0
-        self.heard: list[tuple[float, str, int, float]] = []
+        self.message: list[tuple[float, str, int, float]] = []
         self.finished: dict[str, tuple[str, str]] = {}
 
     def ask(self) -> Proposal | None:
@@ -41,9 +41,9 @@ class Scripted:
         value: float,
         lane_seconds: float = 0.0,
         metrics: Mapping[str, float] | None = None,
-        facts: Mapping[str, float] | None = None,
+        measurements: Mapping[str, float] | None = None,
     ) -> Decision:
-        self.heard.append((self._clock.now, str(key), step, lane_seconds))
+        self.message.append((self._clock.now, str(key), step, lane_seconds))
         if step == RUNGS[-1]:
             return Decision.STOP
         if self._pauses:
@@ -78,14 +78,14 @@ def run(fleet: Fleet, trials: int, *, pauses: bool = False) -> tuple[Scripted, S
 @pytest.mark.parametrize("pauses", [False, True])
 def test_lanes_share_the_work_and_a_pause_costs_nothing(pauses: bool) -> None:
     search, simulation = run(Fleet(lanes_per_node=2), 6, pauses=pauses)
-    assert len(search.heard) == 12
-    assert sum(seconds for *_, seconds in search.heard) == 6 * 20
+    assert len(search.message) == 12
+    assert sum(seconds for *_, seconds in search.message) == 6 * 20
     assert simulation.now == 6 * 20 / 2
 
 
 def test_a_straggler_takes_longer_and_is_charged_for_it() -> None:
     search, _ = run(Fleet(straggling=1.0, slowness=4.0), 1)
-    assert [(now, step, seconds) for now, _, step, seconds in search.heard] == [(40, 10, 40), (80, 20, 40)]
+    assert [(now, step, seconds) for now, _, step, seconds in search.message] == [(40, 10, 40), (80, 20, 40)]
     slow = [Fleet(straggling=0.2, nodes=500).factor(lane) > 1 for lane in range(500)]
     assert 60 < sum(slow) < 140
 
@@ -94,11 +94,11 @@ def test_what_a_lost_node_held_is_done_again_from_its_last_rung() -> None:
     fleet = Fleet(nodes=2, lanes_per_node=2, seconds_between_losses=60.0, seconds_away=25.0, patience=10.0)
     search, simulation = run(fleet, 20)
     assert simulation.lost > 3
-    done = [(trial, step) for _, trial, step, _ in search.heard]
+    done = [(trial, step) for _, trial, step, _ in search.message]
     assert len(set(done)) == len(done)
     ended = {trial for trial, step in done if step == RUNGS[-1]} | set(search.finished)
     assert len(ended) == 20
-    assert all(seconds == 10 for *_, seconds in search.heard)  # a piece is a rung long, however often it was begun
+    assert all(seconds == 10 for *_, seconds in search.message)  # a piece is a rung long, however often it was begun
 
 
 def test_a_piece_whose_lanes_die_twice_fails() -> None:
@@ -107,7 +107,7 @@ def test_a_piece_whose_lanes_die_twice_fails() -> None:
     failed = {trial for trial, (state, _) in search.finished.items() if state == "failed"}
     assert failed
     assert {reason for _, reason in search.finished.values()} == {"its lane died 2 times while it trained"}
-    assert failed | {trial for _, trial, step, _ in search.heard if step == RUNGS[-1]} == {
+    assert failed | {trial for _, trial, step, _ in search.message if step == RUNGS[-1]} == {
         f"mail/lora/{number}" for number in range(3)
     }
 
@@ -118,12 +118,12 @@ def test_a_dead_lane_answers_nothing() -> None:
     assert lost < 10  # before the first rung
     search = Scripted(1, clock)
     Simulation(Even(), RUNGS, fleet, clock).run(search)
-    assert all(now >= lost + 1000 for now, *_ in search.heard)
+    assert all(now >= lost + 1000 for now, *_ in search.message)
 
 
 def test_the_same_fleet_has_the_same_fate() -> None:
     fleet = Fleet(nodes=3, lanes_per_node=2, straggling=0.5, seconds_between_losses=50.0, seconds_away=5.0)
-    assert run(fleet, 15)[0].heard == run(fleet, 15)[0].heard
+    assert run(fleet, 15)[0].message == run(fleet, 15)[0].message
 
 
 def test_the_nearest_unused_row_answers(make_table: Callable[..., Table]) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from orchestrator.common.trial_types import Answer
-from orchestrator.sweep.saved_state import Past
+from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.tracking.journal import Journal, ending
 
 BEGIN = {"event": "sweep", "began": 90.0, "time": 100.0, "tasks": {"mail": {}, "post": {}}}
 
 
-def past(*events: dict[str, Any]) -> Past:
-    return Past("tiny-1", Path("tiny-1"), events)
+def saved(*events: dict[str, Any]) -> SavedSweep:
+    return SavedSweep("tiny-1", Path("tiny-1"), events)
 
 
 def event(kind: str, time: float = 110.0, **fields: Any) -> dict[str, Any]:
@@ -24,39 +24,39 @@ def event(kind: str, time: float = 110.0, **fields: Any) -> dict[str, Any]:
 
 
 def test_a_sweep_that_begins_has_no_past() -> None:
-    found = past()
-    assert (found.lives, found.wall_seconds, found.description, found.finished) == (0, 0.0, {}, False)
+    found = saved()
+    assert (found.attempts, found.wall_seconds, found.description, found.finished) == (0, 0.0, {}, False)
 
 
 def test_time_between_two_lives_does_not_count() -> None:
     first = [BEGIN, event("trial", 150.0)]
-    assert past(*first).wall_seconds == 60.0, "from the driver's begin to the last that it wrote"
+    assert saved(*first).wall_seconds == 60.0, "from the driver's begin to the last that it wrote"
     second = [event("resume", 1010.0, began=1000.0), event("end", 1040.0)]
-    assert past(*first, *second).wall_seconds == 100.0
+    assert saved(*first, *second).wall_seconds == 100.0
     stopped = [event("close", 160.0, reason="interrupted")]
     third = [event("resume", 5000.0, began=4999.0), event("close", 5001.0, reason="interrupted")]
-    assert past(*first, *stopped, *second, *third).wall_seconds == 70.0 + 40.0 + 2.0
-    assert past(*first, *stopped, *second, *third).lives == 3
+    assert saved(*first, *stopped, *second, *third).wall_seconds == 70.0 + 40.0 + 2.0
+    assert saved(*first, *stopped, *second, *third).attempts == 3
 
 
 def test_trials_are_done_or_left() -> None:
     trials = [event("trial"), event("trial"), event("trial"), event("rung", value=None), event("end")]
-    assert (past(BEGIN, *trials).trials_done, past(BEGIN, *trials).trials_left) == (1, 2)
-    assert not past(BEGIN, *trials).has_result
-    assert past(BEGIN, *trials, event("rung", value=0.0)).has_result
+    assert (saved(BEGIN, *trials).trials_done, saved(BEGIN, *trials).trials_left) == (1, 2)
+    assert not saved(BEGIN, *trials).has_result
+    assert saved(BEGIN, *trials, event("rung", value=0.0)).has_result
 
 
 def test_only_answers_that_are_there_need_not_be_asked_for_again(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     done = Answer(
-        status="done", step=4, metrics={"perplexity": math.inf, "loss": 0.5}, checkpoint="x", facts={"a": 1.0}
+        status="done", step=4, metrics={"perplexity": math.inf, "loss": 0.5}, checkpoint="x", measurements={"a": 1.0}
     )
     journal.append("answer", job="done", trial="t", answer=done.to_dict())
     journal.append("answer", job="failed", trial="t", answer=Answer(status="failed", reason="why").to_dict())
-    (found,) = (known := past(*Journal.read(journal.path)).answers).values()
+    (found,) = (known := saved(*Journal.read(journal.path)).answers).values()
     assert list(known) == ["done"]
     assert math.isnan(found.metrics.pop("perplexity")), "JSON knows no infinity"
-    assert (found.metrics, found.facts, found.checkpoint, found.step) == ({"loss": 0.5}, {"a": 1.0}, "x", 4)
+    assert (found.metrics, found.measurements, found.checkpoint, found.step) == ({"loss": 0.5}, {"a": 1.0}, "x", 4)
 
 
 REGISTERED = [event("registered", task=task) for task in ("mail", "post")]
@@ -77,7 +77,7 @@ REGISTERED = [event("registered", task=task) for task in ("mail", "post")]
 def test_a_sweep_is_finished_when_it_said_so_and_everything_is_registered(
     events: list[dict[str, Any]], finished: bool
 ) -> None:
-    assert past(BEGIN, *events).finished == finished
+    assert saved(BEGIN, *events).finished == finished
 
 
 def test_the_last_close_counts_unless_the_sweep_went_on() -> None:
@@ -89,5 +89,5 @@ def test_the_last_close_counts_unless_the_sweep_went_on() -> None:
 
 
 def test_the_search_ends_once() -> None:
-    assert past(BEGIN).search_ended is None
-    assert past(BEGIN, event("searched", reason="budget")).search_ended == "budget"
+    assert saved(BEGIN).search_ended is None
+    assert saved(BEGIN, event("searched", reason="budget")).search_ended == "budget"

@@ -22,7 +22,7 @@ from orchestrator.config import load_config
 from orchestrator.planning.plan import SweepPlan, make_plan
 from orchestrator.sweep.manifest import changed_versions, departures, describe, driver, identity
 from orchestrator.sweep.resume import resumed_plan, taken_up
-from orchestrator.sweep.saved_state import Past
+from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.tracking.journal import Journal
 from orchestrator.tracking.sweep_folder import held
 
@@ -55,15 +55,15 @@ def tell(folder: Path, plan: SweepPlan, *events: dict[str, Any]) -> None:
         journal.append(**event)
 
 
-def past_of(folder: Path, reference: str = NAME) -> Past:
-    with taken_up(reference, str(folder / "sweeps")) as past:
-        return past
+def saved_of(folder: Path, reference: str = NAME) -> SavedSweep:
+    with taken_up(reference, str(folder / "sweeps")) as saved:
+        return saved
 
 
 def lines(folder: Path, reference: str = NAME, file: Path | None = None) -> str:
     """What is said by who refuses."""
-    with pytest.raises(InputError) as refused, taken_up(reference, str(folder / "sweeps")) as past:
-        resumed_plan(past, file)
+    with pytest.raises(InputError) as refused, taken_up(reference, str(folder / "sweeps")) as saved:
+        resumed_plan(saved, file)
     return "\n".join(refused.value.lines())
 
 
@@ -72,7 +72,7 @@ def test_the_plan_is_made_again_from_the_journal_alone(tmp_path: Path, monkeypat
     (tmp_path / "sweep.yaml").unlink()
     (elsewhere := tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(elsewhere)
-    plan = resumed_plan(past_of(tmp_path))
+    plan = resumed_plan(saved_of(tmp_path))
     assert plan.config.resolved() == before.config.resolved()
     assert plan.rungs == before.rungs
     assert [one.study for one in plan.studies] == [one.study for one in before.studies]
@@ -82,11 +82,11 @@ def test_the_plan_is_made_again_from_the_journal_alone(tmp_path: Path, monkeypat
 def test_places_that_were_relative_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     begun(tmp_path, storage="sweeps", mlflow={"tracking_uri": "sqlite:///mlflow.db"})
-    here = resumed_plan(past_of(tmp_path)).config
+    here = resumed_plan(saved_of(tmp_path)).config
     assert (here.storage, here.mlflow.tracking_uri) == ("sweeps", "sqlite:///mlflow.db")
     (elsewhere := tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(elsewhere)
-    there = resumed_plan(past_of(tmp_path)).config
+    there = resumed_plan(saved_of(tmp_path)).config
     assert there.storage == str(tmp_path / "sweeps")
     assert (there.mlflow.tracking_uri, there.mlflow.registry_uri) == (f"sqlite:///{tmp_path / 'mlflow.db'}", None)
 
@@ -122,7 +122,7 @@ def test_passwords_come_from_the_users_own_file(tmp_path: Path) -> None:
     begun(tmp_path, mlflow={"tracking_uri": uri})
     assert "hunter2" not in (tmp_path / "sweeps" / NAME / "journal.jsonl").read_text()
     assert "add --config SWEEP.yaml" in lines(tmp_path)
-    plan = resumed_plan(past_of(tmp_path), tmp_path / "sweep.yaml")
+    plan = resumed_plan(saved_of(tmp_path), tmp_path / "sweep.yaml")
     assert plan.config.mlflow.tracking_uri == uri
     changed = write_sweep(tmp_path, budget={"trials": 7}, mlflow={"tracking_uri": uri})
     assert lines(tmp_path, file=changed).startswith(f"{changed}: budget: is not what the sweep began with")
@@ -137,15 +137,15 @@ def test_a_torn_last_line_never_happened(tmp_path: Path) -> None:
     told(tmp_path, {"event": "trial", "trial": "mail/lora/0"})
     with (tmp_path / "sweeps" / NAME / "journal.jsonl").open("a") as file:
         file.write('{"event": "end", "tri')
-    assert (past_of(tmp_path).trials_left, past_of(tmp_path).trials_done) == (1, 0)
+    assert (saved_of(tmp_path).trials_left, saved_of(tmp_path).trials_done) == (1, 0)
 
 
 def test_the_beginning_of_a_name_is_enough_where_one_has_it(tmp_path: Path) -> None:
     told(tmp_path)
-    assert past_of(tmp_path, "tiny").sweep == NAME
+    assert saved_of(tmp_path, "tiny").sweep == NAME
     Journal(tmp_path / "sweeps" / "tiny-2" / "journal.jsonl")
     assert lines(tmp_path, "tiny") == f"tiny: several sweeps begin so: tiny-2, {NAME}"
-    assert past_of(tmp_path, "tiny-202").sweep == NAME
+    assert saved_of(tmp_path, "tiny-202").sweep == NAME
     assert "there is no sweep of that name" in lines(tmp_path, "")
 
 
@@ -165,15 +165,15 @@ def test_a_sweep_is_held_by_one_driver_until_that_dies(tmp_path: Path) -> None:
         other.kill()
     with held(folder):
         pass
-    past_of(tmp_path)
+    saved_of(tmp_path)
 
 
 def test_what_is_said_when_it_goes_on(tmp_path: Path) -> None:
     trial = {"event": "trial", "trial": "mail/lora/0"}
     plan = told(tmp_path, trial, trial, trial, {"event": "end", "trial": "mail/lora/0"})
-    assert summary(past_of(tmp_path), plan) == "resumed: 1 of 10 trials were done, 2 go on from their checkpoints"
-    assert changed_versions(past_of(tmp_path).description["versions"]) == {}
-    assert changed_versions({**past_of(tmp_path).description["versions"], "peft": "0.0.1"})["peft"][0] == "0.0.1"
+    assert summary(saved_of(tmp_path), plan) == "resumed: 1 of 10 trials were done, 2 go on from their checkpoints"
+    assert changed_versions(saved_of(tmp_path).description["versions"]) == {}
+    assert changed_versions({**saved_of(tmp_path).description["versions"], "peft": "0.0.1"})["peft"][0] == "0.0.1"
 
 
 @pytest.mark.parametrize(

@@ -37,5 +37,5 @@ def test_the_decoder_example_registers_a_model_that_reproduces_its_score(tmp_pat
     assert {one.record.key.method for one in task.finalists} == {"lora", "ia3", "prompt"}
     assert 1 <= task.champion.score < 2, "three words to choose from: an untrained decoder is far above"
     assert task.champion.score == min(one.score for one in task.tied)
-    assert all("forgetting" in one.facts for one in task.finalists)
+    assert all("forgetting" in one.measurements for one in task.finalists)
     assert verify("sentiment@champion", uri).ok

@@ -101,7 +101,7 @@ def test_rungs_are_on_the_ladder_and_full_trials_climb_it(whole: Story) -> None:
         if event["event"] == "rung":
             steps.setdefault(event["trial"], []).append(event["step"])
             assert event["value"] == event["metrics"]["accuracy"]
-            assert event["facts"]["trainable_parameters"] > 0
+            assert event["measurements"]["trainable_parameters"] > 0
     for trial, state in ends(whole.events).items():
         assert steps[trial] == ladder[: len(steps[trial])]
         assert (steps[trial] == ladder) == (state == "complete")
@@ -152,7 +152,7 @@ def test_a_lane_that_is_killed_costs_no_trial_and_leaves_the_other_alone(tmp_pat
             if status.pid not in pids.setdefault(number, []):
                 pids[number].append(status.pid)
     assert pids.pop(lane)[0] == pid
-    assert all(len(lives) == 1 for lives in pids.values()), "the others did not notice"
+    assert all(len(attempts) == 1 for attempts in pids.values()), "the others did not notice"
 
 
 def assert_closed(folder: Path) -> None:

@@ -18,21 +18,21 @@ from orchestrator.backbone.store import Published
 from orchestrator.common.errors import InputError, SweepError
 from orchestrator.common.trial_types import Answer, Job, checkpoint_path
 from orchestrator.final import register
-from orchestrator.lanes import pool as crew
+from orchestrator.lanes import pool as pool
 from orchestrator.lanes.broker import LaneStatus
 from orchestrator.lanes.cluster import Cluster
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.search.core import Search
 from orchestrator.search.optuna_file import OptunaFile
 from orchestrator.search.plans import Decision
-from orchestrator.search.tune_bridge import Pieces
+from orchestrator.search.tune_bridge import TuneBridge
 from orchestrator.sweep import prepare
 from orchestrator.sweep import runner as sweep
 from orchestrator.sweep import search_phase as searching
 from orchestrator.sweep.runner import Outcome, resume_sweep
-from orchestrator.sweep.saved_state import Past
+from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.tracking import journal as journals
-from orchestrator.tracking import mlflow_exporter as mirror
+from orchestrator.tracking import mlflow_exporter as exporter
 from orchestrator.tracking.registry import Registered
 
 from ..final.test_final import Lanes
@@ -80,7 +80,7 @@ class World:
             yield job, answer
 
 
-class FakeCrew:
+class FakePool:
     """Lanes that answer at once."""
 
     count, pack, jobs = 2, 1, 3
@@ -111,8 +111,8 @@ class FakeCrew:
         self._world.cancelled.set()
 
 
-class FakeMirror:
-    behind = refused = 0
+class FakeExporter:
+    pending = refused = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
@@ -128,13 +128,13 @@ def score(params: Any, number: int, step: int) -> float:
     return (number * 7 % 11) / 20 + step / 100
 
 
-def fake_tune(search: Search, plan: SweepPlan, crew: FakeCrew, folder: str) -> None:
+def fake_tune(search: Search, plan: SweepPlan, pool: FakePool, folder: str) -> None:
     """Two pieces at a time, each a rung further in its turn."""
-    pieces, names, at_work = Pieces(search), iter(range(NEVER)), dict[str, tuple[Any, int]]()
+    bridge, names, at_work = TuneBridge(search), iter(range(NEVER)), dict[str, tuple[Any, int]]()
     while True:
         while len(at_work) < 2:
             name = str(next(names))
-            if (proposal := pieces.begin(name)) is None:
+            if (proposal := bridge.begin(name)) is None:
                 break
             at_work[name] = (proposal, proposal.start)
         if not at_work:
@@ -144,15 +144,15 @@ def fake_tune(search: Search, plan: SweepPlan, crew: FakeCrew, folder: str) -> N
             step = next(rung for rung in plan.rungs if rung > start)
             value = score(proposal.params, proposal.key.number, step)
             found = {
-                "status": crew.status(),
+                "status": pool.status(),
                 "step": step,
                 "value": value,
                 "metrics": {},
-                "facts": {"train_seconds": step},
+                "measurements": {"train_seconds": step},
             }
             at_work[name] = (proposal, step)
-            if pieces.deliver(name, found) is not Decision.CONTINUE:
-                pieces.end(name, "complete")
+            if bridge.deliver(name, found) is not Decision.CONTINUE:
+                bridge.end(name, "complete")
                 del at_work[name]
 
 
@@ -178,15 +178,15 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
             return {"lora": Registered("mail", 1, "champion")}
 
     @contextmanager
-    def hired(*args: Any, **kwargs: Any) -> Iterator[FakeCrew]:
-        yield FakeCrew(made)
+    def lane_pool(*args: Any, **kwargs: Any) -> Iterator[FakePool]:
+        yield FakePool(made)
 
     monkeypatch.setattr(sweep, "output_to", lambda log: nullcontext())
-    monkeypatch.setattr(crew, "hired", hired)
+    monkeypatch.setattr(pool, "lane_pool", lane_pool)
     monkeypatch.setattr(prepare, "prepare", prepared)
     monkeypatch.setattr(searching, "tune_search", fake_tune)
     monkeypatch.setattr(register, "Registrar", FakeRegistrar)
-    monkeypatch.setattr(mirror, "MlflowMirror", FakeMirror)
+    monkeypatch.setattr(exporter, "MlflowExporter", FakeExporter)
     monkeypatch.setattr(journals, "Journal", MortalJournal)
     monkeypatch.setattr("orchestrator.report.ending.report_at_end", lambda folder, tracking_uri: None)
     monkeypatch.setattr("orchestrator.common.background.INTERVAL", 0.002)
@@ -212,11 +212,11 @@ def live(world: World, events: int = NEVER, **changes: Any) -> Outcome:
     """One driver, which dies after so many events."""
     world.left = events
     plan = plan_in(world.folder, **changes)
-    return resume_sweep(plan, Past.of(world.folder), cluster=NoCluster(), watch=lambda _: None, stop=world.stop)
+    return resume_sweep(plan, SavedSweep.of(world.folder), cluster=NoCluster(), watch=lambda _: None, stop=world.stop)
 
 
 def told(folder: Path) -> list[dict[str, Any]]:
-    return list(Past.of(folder).events)
+    return list(SavedSweep.of(folder).events)
 
 
 def without_lives(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -263,16 +263,16 @@ def test_a_driver_that_dies_at_any_event_is_followed_by_one_that_comes_to_the_sa
 
 
 def test_a_driver_that_dies_again_and_again_comes_to_the_end(world: World) -> None:
-    lives = 0
-    while not Past.of(world.folder).finished:
-        lives += 1
+    attempts = 0
+    while not SavedSweep.of(world.folder).finished:
+        attempts += 1
         try:
             live(world, 6)
         except KilledError:
             continue
-    assert lives > 5
+    assert attempts > 5
     assert_whole(told(world.folder))
-    assert Past.of(world.folder).lives == lives
+    assert SavedSweep.of(world.folder).attempts == attempts
 
 
 def test_an_interruption_leaves_trials_open_and_says_so_last(world: World) -> None:
@@ -280,7 +280,7 @@ def test_an_interruption_leaves_trials_open_and_says_so_last(world: World) -> No
     assert live(world).reason == "interrupted"
     events = told(world.folder)
     assert (events[-1]["event"], events[-1]["reason"]) == ("close", "interrupted")
-    assert Past.of(world.folder).trials_left > 0
+    assert SavedSweep.of(world.folder).trials_left > 0
     assert "killed" not in {event.get("state") for event in events}
     world.stop.clear()
     world.stop_at = NEVER
@@ -308,7 +308,7 @@ def test_a_failure_leaves_trials_open(world: World, monkeypatch: pytest.MonkeyPa
     with pytest.raises(SweepError):
         live(world)
     assert told(world.folder)[-1]["message"] == "every lane has ended"
-    assert Past.of(world.folder).trials_left == 1
+    assert SavedSweep.of(world.folder).trials_left == 1
     monkeypatch.setattr(searching, "tune_search", tune)
     assert live(world).reason == "finished"
     assert_whole(told(world.folder))
@@ -318,9 +318,9 @@ def test_time_that_was_spent_counts(world: World) -> None:
     plan = plan_in(world.folder)
     with pytest.raises(KilledError):
         live(world, 10)
-    past = Past.of(world.folder)
+    saved = SavedSweep.of(world.folder)
     long = replace(
-        past, events=tuple({**event, "time": event["time"] + 1000 * (n > 0)} for n, event in enumerate(past.events))
+        saved, events=tuple({**event, "time": event["time"] + 1000 * (n > 0)} for n, event in enumerate(saved.events))
     )
     assert long.wall_seconds > 1000
     snapshots: list[Any] = []

@@ -84,8 +84,10 @@ class Story:
         self.journal.append("end", trial=trial, state=state, reason=f"because {state}")
 
     def rung(self, trial: str, step: int, value: float) -> None:
-        facts = {"trainable_parameters": 100.0, "adapter_bytes": 400.0}
-        self.journal.append("rung", trial=trial, step=step, value=value, metrics={"macro_f1": value}, facts=facts)
+        measurements = {"trainable_parameters": 100.0, "adapter_bytes": 400.0}
+        self.journal.append(
+            "rung", trial=trial, step=step, value=value, metrics={"macro_f1": value}, measurements=measurements
+        )
 
 
 @pytest.fixture

@@ -68,9 +68,9 @@ def test_runs_say_of_a_sweep_what_its_journal_says(record: Record, uri: str) -> 
 
 def test_a_configuration_comes_back_as_it_was_tried_and_the_run_says_where_from(record: Record, uri: str) -> None:
     record(PAST)
-    (portrait,) = (one.portrait for one in of_events(PAST))
+    (task_metadata,) = (one.task_metadata for one in of_events(PAST))
     study = StudyPlan(study="mail/lora", space=SPACE, higher_is_better=True)
-    prior = prior_of("auto", [study], {"mail": portrait}, tracking_uri=uri, storage="")
+    prior = prior_of("auto", [study], {"mail": task_metadata}, tracking_uri=uri, storage="")
     (params,) = prior.of("mail/lora")
     assert {name: (type(value), value) for name, value in params.items()} == {n: (type(v), v) for n, v in GOOD.items()}
     record([*sweep_events("now", {}), {"time": 1.8e9, "event": EVENT, **prior.fields()}])

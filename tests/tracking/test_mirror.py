@@ -13,7 +13,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UN
 
 from orchestrator.common.errors import InputError, SweepError
 from orchestrator.tracking.connection import check_uri, open_client
-from orchestrator.tracking.mlflow_exporter import MlflowMirror
+from orchestrator.tracking.mlflow_exporter import MlflowExporter
 from orchestrator.tracking.runs import RunWriter, flat
 
 from .conftest import SWEEP, TASK, Story
@@ -21,13 +21,13 @@ from .conftest import SWEEP, TASK, Story
 Tell = Callable[[], None]
 
 
-def mirrored(story: Story, uri: str) -> MlflowMirror:
-    mirror = MlflowMirror(story.path, uri, "airline")
-    mirror.start()
-    assert mirror.flush(60), mirror.last_error
-    assert mirror.behind == 0
-    assert mirror.refused == 0
-    return mirror
+def mirrored(story: Story, uri: str) -> MlflowExporter:
+    exporter = MlflowExporter(story.path, uri, "airline")
+    exporter.start()
+    assert exporter.flush(60), exporter.last_error
+    assert exporter.pending == 0
+    assert exporter.refused == 0
+    return exporter
 
 
 def runs(uri: str, asked: str = "") -> dict[str, Run]:
@@ -42,9 +42,9 @@ def runs(uri: str, asked: str = "") -> dict[str, Run]:
 
 def test_trials_become_child_runs_with_their_states(story: Story, tell: Tell, uri: str) -> None:
     tell()
-    mirror = mirrored(story, uri)
+    exporter = mirrored(story, uri)
     found = runs(uri)
-    parent = mirror.parent_run_id("airline")
+    parent = exporter.parent_run_id("airline")
     states = {key: (run.info.status, run.data.tags["state"]) for key, run in found.items() if key != "airline"}
     assert states == {
         "airline/lora/0": ("FINISHED", "complete"),
@@ -54,7 +54,7 @@ def test_trials_become_child_runs_with_their_states(story: Story, tell: Tell, ur
     }
     assert {run.data.tags.get("mlflow.parentRunId", parent) for run in found.values()} == {parent}
     assert found["airline"].info.run_id == parent
-    assert mirror.close(10)
+    assert exporter.close(10)
 
 
 def test_every_rung_is_a_metric_at_its_step_and_time(story: Story, tell: Tell, uri: str) -> None:
@@ -99,7 +99,7 @@ def test_the_parent_run_holds_config_data_and_end(story: Story, tell: Tell, uri:
 def test_what_was_open_does_not_run_until_the_sweep_goes_on(story: Story, tell: Tell, uri: str) -> None:
     tell()
     story.journal.append("trial", trial="airline/lora/1", params={"rank": 4}, seed=7)
-    story.journal.append("rung", trial="airline/lora/1", step=25, value=0.4, metrics={}, facts={})
+    story.journal.append("rung", trial="airline/lora/1", step=25, value=0.4, metrics={}, measurements={})
     story.journal.append("close", reason="interrupted", message="")
     mirrored(story, uri).close(10)
     before = runs(uri)
@@ -132,7 +132,7 @@ def test_facts_of_the_final_are_what_runs_are_filtered_by(story: Story, tell: Te
         score=0.79,
         interval=[0.7, 0.9],
         metrics={"macro_f1": 0.79},
-        facts={"adapter_bytes": 500.0, "latency_overhead_1": 0.1, "mergeable": 1.0},
+        measurements={"adapter_bytes": 500.0, "latency_overhead_1": 0.1, "mergeable": 1.0},
     )
     mirrored(story, uri).close(10)
     assert list(runs(uri, "metrics.latency_overhead_1 < 0.2 and tags.method = 'lora'")) == ["airline/lora/0"]
@@ -182,11 +182,11 @@ def test_a_lost_answer_makes_no_second_run(story: Story, uri: str, monkeypatch: 
     monkeypatch.setattr(writer._client, "create_run", create_and_lose)
     story.sweep()
     story.trial("lora", 0, {25: 0.5})
-    mirror = MlflowMirror(story.path, uri, "airline", poll=0.01, writer=lambda: writer)
-    mirror.start()
-    assert mirror.flush(60)
+    exporter = MlflowExporter(story.path, uri, "airline", poll=0.01, writer=lambda: writer)
+    exporter.start()
+    assert exporter.flush(60)
     assert sorted(run.info.run_id for run in runs(uri).values()) == sorted(lost)
-    mirror.close(10)
+    exporter.close(10)
 
 
 class Scripted:
@@ -216,71 +216,73 @@ def scripted() -> Scripted:
 
 
 @pytest.fixture
-def mirror(story: Story, scripted: Scripted) -> MlflowMirror:
-    return MlflowMirror(story.path, "nowhere", "airline", poll=0.01, longest_pause=0.02, writer=lambda: scripted)
+def exporter(story: Story, scripted: Scripted) -> MlflowExporter:
+    return MlflowExporter(story.path, "nowhere", "airline", poll=0.01, longest_pause=0.02, writer=lambda: scripted)
 
 
 def test_what_is_written_while_the_server_is_away_arrives_later_in_order(
-    story: Story, tell: Tell, scripted: Scripted, mirror: MlflowMirror
+    story: Story, tell: Tell, scripted: Scripted, exporter: MlflowExporter
 ) -> None:
-    mirror.start()
+    exporter.start()
     tell()
     assert scripted.tried.wait(10)
-    assert not mirror.flush(0.05)
-    assert mirror.behind == 14
-    assert mirror.last_error == "nobody there"
+    assert not exporter.flush(0.05)
+    assert exporter.pending == 14
+    assert exporter.last_error == "nobody there"
     scripted.back.set()
-    assert mirror.flush(10)
+    assert exporter.flush(10)
     assert scripted.written == [event["event"] for event in story.journal.read(story.path)]
-    assert (mirror.behind, mirror.last_error) == (0, "")
-    assert mirror.close(10)
+    assert (exporter.pending, exporter.last_error) == (0, "")
+    assert exporter.close(10)
 
 
-def test_closing_while_the_server_is_away_ends_in_time(tell: Tell, scripted: Scripted, mirror: MlflowMirror) -> None:
-    mirror.start()
+def test_closing_while_the_server_is_away_ends_in_time(
+    tell: Tell, scripted: Scripted, exporter: MlflowExporter
+) -> None:
+    exporter.start()
     tell()
     assert scripted.tried.wait(10)
-    assert not mirror.close(0.05)
-    mirror._thread.join(10)
-    assert not mirror._thread.is_alive()
-    assert mirror.behind == 14
+    assert not exporter.close(0.05)
+    exporter._thread.join(10)
+    assert not exporter._thread.is_alive()
+    assert exporter.pending == 14
 
 
 def test_a_refused_event_does_not_hold_up_the_others(
-    story: Story, scripted: Scripted, mirror: MlflowMirror, caplog: pytest.LogCaptureFixture
+    story: Story, scripted: Scripted, exporter: MlflowExporter, caplog: pytest.LogCaptureFixture
 ) -> None:
     scripted.error = MlflowException("no such key", INVALID_PARAMETER_VALUE)
-    mirror.start()
+    exporter.start()
     story.sweep()
-    assert mirror.flush(10)
-    assert mirror.refused == 1
+    assert exporter.flush(10)
+    assert exporter.refused == 1
     assert "no such key" in caplog.text
     scripted.back.set()
     story.trial("lora", 0, {})
-    assert mirror.flush(10)
+    assert exporter.flush(10)
     assert scripted.written == ["trial", "end"]
-    mirror.close(10)
+    exporter.close(10)
 
 
-def test_the_parent_run_is_waited_for(story: Story, scripted: Scripted, mirror: MlflowMirror) -> None:
-    mirror.start()
+def test_the_parent_run_is_waited_for(story: Story, scripted: Scripted, exporter: MlflowExporter) -> None:
+    exporter.start()
     story.sweep()
     assert scripted.tried.wait(10)
     with pytest.raises(SweepError, match="airline: nobody there"):
-        mirror.parent_run_id("airline", timeout=0.05)
+        exporter.parent_run_id("airline", timeout=0.05)
     scripted.back.set()
-    assert mirror.parent_run_id("airline", timeout=10) == "run"
-    mirror.close(10)
+    assert exporter.parent_run_id("airline", timeout=10) == "run"
+    exporter.close(10)
 
 
 def test_a_damaged_journal_ends_the_mirror_with_its_reason(
-    story: Story, scripted: Scripted, mirror: MlflowMirror
+    story: Story, scripted: Scripted, exporter: MlflowExporter
 ) -> None:
     story.path.write_text("not json\n")
-    mirror.start()
-    assert not mirror.flush(10)
-    assert "damaged" in mirror.last_error
-    assert not mirror.close(1)
+    exporter.start()
+    assert not exporter.flush(10)
+    assert "damaged" in exporter.last_error
+    assert not exporter.close(1)
 
 
 def test_settings_are_flattened_under_dotted_names() -> None:
@@ -288,14 +290,14 @@ def test_settings_are_flattened_under_dotted_names() -> None:
 
 
 def test_a_server_that_is_away_for_hours_does_not_end_the_mirror(
-    tell: Tell, scripted: Scripted, mirror: MlflowMirror
+    tell: Tell, scripted: Scripted, exporter: MlflowExporter
 ) -> None:
-    mirror._failures = 5000
-    mirror.start()
+    exporter._failures = 5000
+    exporter.start()
     tell()
     assert scripted.tried.wait(10)
     scripted.back.set()
-    assert mirror.flush(10)
+    assert exporter.flush(10)
 
 
 @pytest.mark.parametrize("uri", ["localhost:5000", "mlflow.db", "sqlite:///no/such/folder/mlflow.db", "ftp://here"])

@@ -13,7 +13,7 @@ from benchmarks._written_sweep import WrittenSweep
 from orchestrator.report.publish import publish
 from orchestrator.report.write import read_history, write_report
 from orchestrator.tracking.connection import open_client
-from orchestrator.tracking.mlflow_exporter import MlflowMirror
+from orchestrator.tracking.mlflow_exporter import MlflowExporter
 from orchestrator.tracking.registry import register
 
 from ..report.chromium import Browser, chromium
@@ -69,10 +69,10 @@ def pages(migrated: Path, tmp_path_factory: pytest.TempPathFactory, make_bundle:
 
 def _told(uri: str, folder: Path) -> str:
     """The sweep's journal as runs, with the report; the parent's id."""
-    mirror = MlflowMirror(folder / "journal.jsonl", uri, "airline", poll=0.05)
-    mirror.start()
-    assert mirror.close(120)
-    assert not mirror.refused
+    exporter = MlflowExporter(folder / "journal.jsonl", uri, "airline", poll=0.05)
+    exporter.start()
+    assert exporter.close(120)
+    assert not exporter.refused
     return publish(read_history(folder), write_report(folder), tracking_uri=uri)["airline"]
 
 

@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from orchestrator import cli
-from orchestrator.tracking.aliases import settle
+from orchestrator.tracking.aliases import apply_promotion_policy
 from orchestrator.tracking.bundle import EVALUATION
 from orchestrator.tracking.connection import open_client
 from orchestrator.tracking.registry import register
@@ -56,9 +56,11 @@ def three(made: Made, uri: str) -> None:
     client.create_registered_model("mail")
     for number, score in enumerate((0.5, 0.6, 0.61)):
         changes = {"score": score, "interval": (score - 0.03, score + 0.03), "sweep": f"mail-{number}"}
-        bundle = made.bundle.model_copy(update={**changes, "facts": {"adapter_bytes": 2.4e6, "nothing": float("nan")}})
+        bundle = made.bundle.model_copy(
+            update={**changes, "measurements": {"adapter_bytes": 2.4e6, "nothing": float("nan")}}
+        )
         client.create_model_version("mail", "file:///nowhere", None, tags_of(bundle), description="# mail")
-    settle(client, "mail")
+    apply_promotion_policy(client, "mail")
 
 
 @pytest.mark.usefixtures("three")

@@ -16,7 +16,7 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
 
 from orchestrator.common.errors import InputError, SweepError
 from orchestrator.tracking import connection, registry
-from orchestrator.tracking.aliases import promote, rollback, settle
+from orchestrator.tracking.aliases import apply_promotion_policy, promote, rollback
 from orchestrator.tracking.browse import compare_models, list_models, show_model
 from orchestrator.tracking.bundle import BUNDLE, Bundle, Comparison
 from orchestrator.tracking.connection import open_client, patiently
@@ -45,7 +45,7 @@ def version(uri: str, bundle: Bundle) -> Registered:
     client = open_client(uri)
     registry._create_name(client, bundle)
     number = int(client.create_model_version("mail", "file:///nowhere", None, tags_of(bundle)).version)
-    titles = settle(client, "mail")
+    titles = apply_promotion_policy(client, "mail")
     assert titles
     return Registered("mail", number, "champion" if titles.champion == number else "challenger")
 
@@ -131,7 +131,7 @@ def test_a_version_registered_meanwhile_is_seen(made: Made, uri: str, monkeypatc
     registry._create_name(client, made.bundle)
     client.create_model_version("mail", "file:///nowhere", None, tags_of(scored(made, 0.5)))
     monkeypatch.setattr(client, "set_registered_model_alias", slow)
-    titles = settle(client, "mail")
+    titles = apply_promotion_policy(client, "mail")
     assert titles
     assert (titles.champion, titles.challenger) == (2, 1)
     assert aliases(uri) == {"champion": 2, "challenger": 1}
@@ -332,7 +332,7 @@ def test_an_alias_that_another_sets_at_the_same_moment_is_read_again(
     registry._create_name(client, made.bundle)
     client.create_model_version("mail", "file:///nowhere", None, tags_of(scored(made, 0.5)))
     monkeypatch.setattr(client, "set_registered_model_alias", refuse)
-    titles = settle(client, "mail")
+    titles = apply_promotion_policy(client, "mail")
     assert titles
     assert (titles.champion, aliases(uri)) == (1, {"champion": 1})
 
@@ -342,4 +342,4 @@ def test_an_alias_that_another_sets_at_the_same_moment_is_read_again(
     monkeypatch.setattr(client, "set_registered_model_alias", always)
     client.create_model_version("mail", "file:///nowhere", None, tags_of(scored(made, 0.9, 1)))
     with pytest.raises(MlflowException, match="not allowed here"):
-        settle(client, "mail")
+        apply_promotion_policy(client, "mail")

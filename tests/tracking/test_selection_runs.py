@@ -42,7 +42,7 @@ def test_children_sort_by_what_the_comparison_says(folder: Path, runs: dict[str,
         assert run.data.metrics["test_score"] == entry.score, "the mean over the seeds, not the last seed's"
         assert (run.data.metrics["test_low"], run.data.metrics["test_high"]) == entry.interval
         assert run.data.metrics["seeds"] == len(entry.scores)
-        assert run.data.metrics.get("behind") == entry.behind
+        assert run.data.metrics.get("gap") == entry.gap
         assert run.data.tags["tied"] == str(entry.tied).lower()
         assert run.data.tags["kind"] == "trial"
         assert run.data.tags["role"] == ("champion" if entry.method == "lora" else "best")
@@ -55,7 +55,7 @@ def test_the_parent_tells_the_recommendation(folder: Path, runs: dict[str, Any])
     assert parent.tags["recommended"] == "lora"
     assert parent.tags["tied_methods"].split(", ") == list(selection.tied)
     assert parent.metrics["test_score"] == selection.winner.score
-    assert parent.metrics["smallest_difference"] == selection.smallest_difference
+    assert parent.metrics["minimum_detectable_difference"] == selection.minimum_detectable_difference
     note = parent.tags["mlflow.note.content"]
     assert note.startswith(f"Use **lora**. {selection.reason}")
     assert note.count("\n| ") == len(selection.scored) + 2, "a line each, below the heads"

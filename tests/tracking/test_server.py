@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.tracking.browse import show_model
 from orchestrator.tracking.connection import open_client
-from orchestrator.tracking.mlflow_exporter import MlflowMirror
+from orchestrator.tracking.mlflow_exporter import MlflowExporter
 from orchestrator.tracking.registry import register
 from orchestrator.tracking.verify import verify
 
@@ -75,11 +75,11 @@ def server(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def test_a_server_that_is_away_for_a_while_loses_and_doubles_nothing(server: Server, story: Story) -> None:
-    mirror = MlflowMirror(story.path, server.uri, "airline", poll=0.05, longest_pause=0.5)
-    mirror.start()
+    exporter = MlflowExporter(story.path, server.uri, "airline", poll=0.05, longest_pause=0.5)
+    exporter.start()
     story.sweep()
     story.trial("lora", 0, {25: 0.5, 50: 0.6})
-    assert mirror.flush(60), mirror.last_error
+    assert exporter.flush(60), exporter.last_error
 
     # These are on their way while the server dies.
     for number in range(1, 6):
@@ -87,13 +87,13 @@ def test_a_server_that_is_away_for_a_while_loses_and_doubles_nothing(server: Ser
     server.kill()
     story.trial("ia3", 0, {25: 0.5})
     story.journal.append("close", reason="finished", message="")
-    assert not mirror.flush(2)
-    assert mirror.behind >= 4
-    assert mirror.last_error
+    assert not exporter.flush(2)
+    assert exporter.behind >= 4
+    assert exporter.last_error
 
     server.start()
-    assert mirror.flush(60), mirror.last_error
-    assert mirror.behind == mirror.refused == 0
+    assert exporter.flush(60), exporter.last_error
+    assert exporter.behind == exporter.refused == 0
     client = open_client(server.uri)
     experiment = client.get_experiment_by_name("airline")
     assert experiment
@@ -105,7 +105,7 @@ def test_a_server_that_is_away_for_a_while_loses_and_doubles_nothing(server: Ser
     for run in runs:
         if run.data.tags.get("method") == "lora":
             assert len(client.get_metric_history(run.info.run_id, "value")) == 2
-    assert mirror.close(10)
+    assert exporter.close(10)
 
 
 def test_a_model_is_registered_on_a_server_and_verified_from_it(server: Server, make_bundle: MakeBundle) -> None:

@@ -8,7 +8,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from orchestrator.warm_start.choose import Source, choose
 from orchestrator.warm_start.earlier import Earlier, Tried, ranked
 from orchestrator.warm_start.fit import fitted, nearly_same
-from orchestrator.warm_start.task_metadata import Portrait
+from orchestrator.warm_start.task_metadata import TaskMetadata
 from search_spaces._base import SearchSpace
 
 SPACE = SearchSpace(
@@ -29,7 +29,7 @@ def tried(number: int, value: float, state: str = "complete", method: str = "lor
 
 def source(name: str, trials: list[Tried], similarity: float = 1.0, *, higher_is_better: bool = True) -> Source:
     earlier = Earlier(
-        sweep=name, task="mail", portrait=Portrait(), higher_is_better=higher_is_better, read=lambda: trials
+        sweep=name, task="mail", task_metadata=TaskMetadata(), higher_is_better=higher_is_better, read=lambda: trials
     )
     return Source(earlier, similarity, trials)
 
@@ -41,14 +41,14 @@ def taken(*sources: Source, most: int = 3) -> list[tuple[str, int]]:
 def test_the_best_of_many_stands_higher_than_the_best_of_few() -> None:
     few = ranked([tried(0, 0.9)], "lora", higher_is_better=True)
     many = ranked([tried(n, n / 10) for n in range(4)], "lora", higher_is_better=True)
-    assert [one.standing for one in few] == [1 / 2]
-    assert [(one.trial.value, one.standing) for one in many] == [(0.3, 4 / 5), (0.2, 3 / 5)]  # the worse half is no use
+    assert [one.rank for one in few] == [1 / 2]
+    assert [(one.trial.value, one.rank) for one in many] == [(0.3, 4 / 5), (0.2, 3 / 5)]  # the worse half is no use
 
 
 def test_what_was_stopped_or_failed_is_beaten_and_what_was_interrupted_says_nothing() -> None:
     others = [tried(1, 0.99, "pruned"), tried(2, float("nan"), "failed"), tried(3, 0.98, "killed")]
     found = ranked([tried(0, 0.1), *others, tried(4, 0.99, method="ia3")], "lora", higher_is_better=True)
-    assert [(one.trial.trial, one.standing) for one in found] == [("mail/lora/0", 3 / 4)]
+    assert [(one.trial.trial, one.rank) for one in found] == [("mail/lora/0", 3 / 4)]
 
 
 def test_where_less_is_better_the_least_is_the_best() -> None:

@@ -12,7 +12,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from orchestrator.common.errors import InputError, SweepError
 from orchestrator.search.plans import StudyPlan
 from orchestrator.tracking.journal import Journal
-from orchestrator.warm_start import EVENT, Portrait, Prior, prior_of
+from orchestrator.warm_start import EVENT, Prior, TaskMetadata, prior_of
 from orchestrator.warm_start.earlier import Earlier
 from orchestrator.warm_start.find import MOST_SWEEPS, Wanted
 from orchestrator.warm_start.journals import of_events
@@ -27,7 +27,7 @@ SPACE = SearchSpace(
     sources={},
 )
 STUDIES = [StudyPlan(study=f"tweets/{m}", space=SPACE, higher_is_better=True) for m in ("lora", "linear_probe")]
-(TWEETS,) = (one.portrait for one in of_events(sweep_events("like this", {})))
+(TWEETS,) = (one.task_metadata for one in of_events(sweep_events("like this", {})))
 GOOD = {"learning_rate": 0.0123456789012345, "rank": 32}
 TRIALS = {
     "lora": [(GOOD, "complete", 0.8), ({**GOOD, "rank": 2}, "pruned", 0.9), ({**GOOD, "rank": 4}, "failed", None)],
@@ -66,8 +66,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
 
 @pytest.fixture
 def find(tmp_path: Path) -> Find:
-    def find(wanted: Wanted, portrait: Portrait = TWEETS) -> Prior:
-        return prior_of(wanted, STUDIES, {"tweets": portrait}, tracking_uri="http://here", storage=str(tmp_path))
+    def find(wanted: Wanted, task_metadata: TaskMetadata = TWEETS) -> Prior:
+        return prior_of(wanted, STUDIES, {"tweets": task_metadata}, tracking_uri="http://here", storage=str(tmp_path))
 
     return find
 
@@ -89,8 +89,8 @@ def test_the_best_configuration_of_a_similar_sweep_is_taken_with_where_it_is_fro
     assert (origin.task, origin.sweep, origin.earlier_task) == ("tweets", "past", "mail")
     assert origin.similarity == pytest.approx(1.0)
     assert (prior.taken(origin), prior.notes) == ({"lora": 1}, ())
-    (borrowed,) = prior.configurations["tweets/lora"]
-    assert (borrowed.sweep, borrowed.trial, borrowed.standing) == ("past", "mail/lora/0", 3 / 4)
+    (transferred,) = prior.configurations["tweets/lora"]
+    assert (transferred.sweep, transferred.trial, transferred.rank) == ("past", "mail/lora/0", 3 / 4)
 
 
 def test_a_sweep_in_the_storage_is_found_by_name_or_folder_and_no_server_is_asked(

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.warm_start.task_metadata import WEIGHTS, Portrait
+from orchestrator.warm_start.task_metadata import WEIGHTS, TaskMetadata
 
-TWEETS = Portrait(
+TWEETS = TaskMetadata(
     backbone="tiny",
     digest="b",
     architecture="bert",
@@ -22,7 +22,7 @@ TWEETS = Portrait(
 
 def test_a_task_is_like_itself_and_like_nothing_that_is_unknown() -> None:
     assert TWEETS.similarity(TWEETS) == pytest.approx(1.0)
-    assert TWEETS.similarity(Portrait()) == Portrait().similarity(Portrait()) == 0.0
+    assert TWEETS.similarity(TaskMetadata()) == TaskMetadata().similarity(TaskMetadata()) == 0.0
     assert sum(WEIGHTS.values()) == pytest.approx(1.0)
 
 
@@ -58,4 +58,4 @@ def test_unasked_for_only_the_same_backbone_or_the_same_type_of_task_tells_anyth
     assert TWEETS.comparable(other)
     assert TWEETS.comparable(replace(TWEETS, type="causal-lm"))
     assert not TWEETS.comparable(replace(other, type="causal-lm"))
-    assert not Portrait().comparable(Portrait())
+    assert not TaskMetadata().comparable(TaskMetadata())

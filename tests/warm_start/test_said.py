@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.cli.output.plan import plan_json, print_plan
-from orchestrator.warm_start import Borrowed, Origin, Prior
+from orchestrator.warm_start import Origin, Prior, Transferred
 
 from ..small_plan import small_plan
 
@@ -20,7 +20,7 @@ PRIOR = Prior(
     ),
     configurations={
         "mail/lora": tuple(
-            Borrowed(params={"rank": rank}, sweep=NAME, trial=f"post/lora/{rank}", similarity=0.9, standing=0.8)
+            Transferred(params={"rank": rank}, sweep=NAME, trial=f"post/lora/{rank}", similarity=0.9, rank=0.8)
             for rank in (4, 16)
         )
     },

@@ -77,7 +77,7 @@ def print_catalogue(found: Sequence[Capability], tried: bool) -> None:
         for one in members:
             size = _size(one) if tried else ()
             merges = "yes" if one.mergeable else "no"
-            shown.add_row(f"  {one.method}", *size, merges, _cut(one.reference, room))
+            shown.add_row(f"  {one.method}", *size, merges, _skip_prefix(one.reference, room))
     console.print(shown)
     _print_left_out([one for one in found if not one.available])
     console.print(f"\n{len(able)} of {len(found)} can be used" + (" here" if tried else ""))
@@ -115,7 +115,7 @@ def _print_left_out(left_out: Sequence[Capability]) -> None:
         print_wrapped(f"  {', '.join(names)}: {reason}")
 
 
-def _cut(reference: str, room: int) -> str:
+def _skip_prefix(reference: str, room: int) -> str:
     """A reference gives way where the terminal is narrow."""
     return reference if len(reference) <= room else f"{reference[: max(room - 1, 0)]}…" if room > 8 else ""
 

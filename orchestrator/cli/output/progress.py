@@ -104,7 +104,7 @@ class SweepDisplay:
     def _methods(self, trials: tuple[TrialRecord, ...]) -> list[tuple[str, str, str, str, str, str]]:
         rows = []
         for name, task in self._plan.tasks.items():
-            sign = 1 if task.type.higher_is_better(task.data.config.metric) else -1
+            sign = 1 if task.type.metric(task.data.config.metric).higher_is_better else -1
             for method in task.available:
                 own = [r for r in trials if r.key.study == f"{name}/{method}"]
                 label = method if len(self._plan.tasks) == 1 else f"{name}/{method}"

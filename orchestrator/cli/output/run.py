@@ -23,7 +23,7 @@ from orchestrator.planning.plan import SweepPlan
 from orchestrator.selection.overall import overall
 from orchestrator.selection.selection import Selection
 from orchestrator.sweep.runner import run_sweep
-from orchestrator.sweep.saved_state import Past
+from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.sweep.status import Outcome, Watch
 from orchestrator.tracking.sweep_folder import local_folder, new_sweep_name
 
@@ -64,8 +64,8 @@ def watch(name: str, plan: SweepPlan, folder: Path, run: Run) -> Outcome:
 
 def how_to_go_on(folder: Path, config: SweepConfig) -> str:
     """The line to type that resumes a sweep; empty where there is nothing to resume."""
-    past = Past.of(folder)
-    if not past.description or past.finished or (past.search_ended and not past.has_result):
+    saved = SavedSweep.of(folder)
+    if not saved.description or saved.finished or (saved.search_ended and not saved.has_result):
         return ""
     return f"continue with: {program()} resume {place_of(folder, config)}"
 
@@ -88,7 +88,7 @@ def _stopper(stop: threading.Event) -> Any:
 def print_outcome(outcome: Outcome, config: SweepConfig) -> None:
     """What came out, and what to type next."""
     if outcome.reason == "interrupted":
-        ended = Past.of(outcome.folder).trials_done
+        ended = SavedSweep.of(outcome.folder).trials_done
         console.print(f"Stopped after {ended} trials. Nothing is running any more.")
         console.print(how_to_go_on(outcome.folder, config) or "Nothing had begun; run it again.")
         return
@@ -115,10 +115,10 @@ def _print_task(name: str, task: TaskOutcome) -> None:
         console.print(
             f"  accuracy {accuracy:.3f}; always the commonest label would reach {task.plan.data.majority:.3f}"
         )
-    facts = task.champion.facts
+    measurements = task.champion.measurements
     console.print(
-        f"  it trains {number(facts['trainable_parameters'])} parameters"
-        f" and takes {size(facts['adapter_bytes'])} on disk"
+        f"  it trains {number(measurements['trainable_parameters'])} parameters"
+        f" and takes {size(measurements['adapter_bytes'])} on disk"
     )
     for method, reason in {**{e.method: e.note for e in selection.scored if e.note}, **selection.failed}.items():
         console.print(f"  {method}: {reason}")
@@ -141,14 +141,16 @@ def _print_tied(selection: Selection) -> None:
 
 def _print_behind(selection: Selection) -> None:
     """Who is behind for sure, and how small a difference could have been told."""
-    behind = [one for one in selection.finalists if not one.tied]
-    if behind:
-        told = ", ".join(f"{one.method} {one.score:.3f} (by {one.behind:.3f} at least)" for one in behind)
+    gap = [one for one in selection.finalists if not one.tied]
+    if gap:
+        told = ", ".join(f"{one.method} {one.score:.3f} (by {one.gap:.3f} at least)" for one in gap)
         console.print(f"  clearly behind: {told}")
     if selection.others:
         told = ", ".join(f"{one.method} {one.score:.3f}" for one in selection.others)
         console.print(f"  out on validation already: {told}")
-    console.print(f"  this split and these seeds could have shown differences of {selection.smallest_difference:.3f}")
+    console.print(
+        f"  this split and these seeds could have shown differences of {selection.minimum_detectable_difference:.3f}"
+    )
 
 
 def _print_overall(outcome: Outcome) -> None:
@@ -174,8 +176,8 @@ def _print_next(outcome: Outcome, config: SweepConfig) -> None:
     if any(task.registered is None for task in outcome.tasks.values()):
         console.print(f"  register {program()} resume {place}")
     console.print(f"  details  {outcome.folder}")
-    if outcome.unmirrored:
-        console.print(f"MLflow has not taken {outcome.unmirrored} events; they are in {outcome.folder}/journal.jsonl")
+    if outcome.unexported:
+        console.print(f"MLflow has not taken {outcome.unexported} events; they are in {outcome.folder}/journal.jsonl")
 
 
 def _print_cost(outcome: Outcome, config: SweepConfig) -> None:
@@ -232,5 +234,5 @@ def _finalist(one: Finalist) -> dict[str, Any]:
         "interval": list(one.interval),
         "scores": [scored.score for scored in one.scored],
         "tied": one.tied,
-        "facts": one.facts,
+        "measurements": one.measurements,
     }

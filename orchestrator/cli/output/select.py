@@ -125,7 +125,7 @@ def _broken(name: Limit, value: float) -> str:
 
 
 def _amount(one: Entry, which: Preference) -> str:
-    value = cost(one.facts, which)
+    value = cost(one.measurements, which)
     return amount(which, value).replace(" latency", "").replace("no added", "none")
 
 
@@ -156,4 +156,4 @@ def evidence_words(entry: Entry, selection: Selection) -> str:
 
 def size_words(entry: Entry) -> str:
     """What it takes on disk."""
-    return size(entry.facts["adapter_bytes"]) if "adapter_bytes" in entry.facts else "unknown size"
+    return size(entry.measurements["adapter_bytes"]) if "adapter_bytes" in entry.measurements else "unknown size"

@@ -125,7 +125,7 @@ class Probe:
             reason = f"{config.model_type} models have no {kind.auto_class} in transformers"
             raise MethodError(reason) from error
         self.parameters = self._bare.parameters()
-        if self.task == "causal-lm" and self._miniature and reads_ahead(self._miniature):
+        if self.task == "causal-lm" and self._tiny_model and reads_ahead(self._tiny_model):
             raise MethodError(f"{config.model_type} models read to the right as well and are no language models")
 
     def capability(self, method: str, params: Mapping[str, Any]) -> Capability:
@@ -225,11 +225,11 @@ class Probe:
         Raises:
             MethodError: if it does not work.
         """
-        if self._miniature is None:
+        if self._tiny_model is None:
             return
-        attached = self._in_miniature(spec, params, self._miniature)
+        attached = self._in_miniature(spec, params, self._tiny_model)
         if attached is not None:
-            rehearse(spec, attached, self._miniature, self._kind)
+            rehearse(spec, attached, self._tiny_model, self._kind)
 
     def _in_miniature(
         self, spec: MethodSpec[Any], params: Mapping[str, Any], backbone: SharedBackbone
@@ -254,16 +254,16 @@ class Probe:
         return self._shallows[0] if self._shallows else self._bare
 
     @cached_property
-    def _miniature(self) -> SharedBackbone | None:
+    def _tiny_model(self) -> SharedBackbone | None:
         found = miniature(self._config, *self._made)
         return found and self._told_anew(found)
 
     @cached_property
     def _hollow(self) -> SharedBackbone | None:
         """The miniature's skeleton: what does not attach there is too large for it, or works nowhere."""
-        if self._miniature is None:
+        if self._tiny_model is None:
             return None
-        return self._told_anew(skeleton(self._miniature.model.config, *self._made))
+        return self._told_anew(skeleton(self._tiny_model.model.config, *self._made))
 
     def _told_anew(self, backbone: SharedBackbone) -> SharedBackbone:
         config = backbone.model.config

@@ -3,6 +3,6 @@
 from orchestrator.planning.estimates.memory import peak_bytes
 from orchestrator.planning.estimates.model import StepModel
 from orchestrator.planning.estimates.step import Batch, StepCost
-from orchestrator.planning.estimates.throughput import Rates
+from orchestrator.planning.estimates.throughput import DeviceThroughput
 
-__all__ = ["Batch", "Rates", "StepCost", "StepModel", "peak_bytes"]
+__all__ = ["Batch", "DeviceThroughput", "StepCost", "StepModel", "peak_bytes"]

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 
-class Ledger(TorchDispatchMode):
+class CostCounter(TorchDispatchMode):
     """Keeps account of every tensor that is made while it is active, until the tensor goes.
 
     It works where tensors have sizes and no numbers, on the meta device, as well as anywhere else. Views are free.
@@ -26,15 +26,15 @@ class Ledger(TorchDispatchMode):
         self._answers = answers
         self._known: dict[int, weakref.ref[Any]] = {}
         self.alive, self.peak = 0, 0
-        self.operations, self.traffic, self.calls = 0.0, 0.0, 0
+        self.flops, self.bytes_moved, self.calls = 0.0, 0.0, 0
 
     def know(self, tensors: Iterable[Tensor]) -> int:
         """These were there before, and are not counted as new. Returns their bytes."""
         return sum(self._enter(tensor, counted=False) for tensor in tensors)
 
-    def count(self, operations: float) -> None:
+    def count(self, flops: float) -> None:
         """So many floating-point operations more."""
-        self.operations += operations
+        self.flops += flops
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Every operator passes here, those of the backward pass too."""
@@ -45,7 +45,7 @@ class Ledger(TorchDispatchMode):
         if count := flop_registry.get(func.overloadpacket):
             self.count(count(*args, **kwargs, out_val=result))
         if made:  # it was read from somewhere, and written
-            self.traffic += made + sum(leaf.nbytes for leaf in tree_leaves(args) if isinstance(leaf, Tensor))
+            self.bytes_moved += made + sum(leaf.nbytes for leaf in tree_leaves(args) if isinstance(leaf, Tensor))
         return result
 
     def _enter(self, tensor: Tensor, *, counted: bool = True) -> int:

@@ -16,4 +16,4 @@ def peak_bytes(costs: Sequence[StepCost]) -> float:
         costs: of each trial; one for a trial that trains alone.
     """
     kept = sum(cost.adapter + cost.optimizer + cost.activations for cost in costs)
-    return kept + max((cost.passing for cost in costs), default=0.0)
+    return kept + max((cost.transient_bytes for cost in costs), default=0.0)

@@ -26,7 +26,7 @@ class FourBitShape:
     shape: tuple[int, int]
     quantization: Quantization
 
-    def dense(self, dtype: torch.dtype) -> Tensor:
+    def dequantize(self, dtype: torch.dtype) -> Tensor:
         """A new matrix on the meta device."""
         return torch.empty(self.shape, dtype=dtype, device="meta")
 

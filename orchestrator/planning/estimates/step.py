@@ -12,7 +12,7 @@ from torch import Tensor
 
 from methods.base.spec import Attached, Optimizer
 from orchestrator.backbone.shared import SharedBackbone
-from orchestrator.planning.estimates.cost_counter import Ledger
+from orchestrator.planning.estimates.cost_counter import CostCounter
 from orchestrator.planning.estimates.meta_kernels import Kernels, answers
 from orchestrator.tasks import TaskType
 
@@ -42,25 +42,25 @@ class StepCost:
         adapter: what was attached: what trains, and what it needs that does not.
         optimizer: its state, from the first step on.
         activations: what the forward pass leaves for the backward pass, the loss and its logits included.
-        passing: what is there beyond these at the worst moment: gradients, the weight that is unpacked just now, and
+        transient_bytes: what is there beyond these at the worst moment: gradients, the weight that is unpacked just now, and
             results that nothing keeps.
-        operations: floating-point operations of its products.
-        traffic: bytes that are read and written by what is computed.
+        flops: floating-point operations of its products.
+        bytes_moved: bytes that are read and written by what is computed.
         calls: operators that are called.
     """
 
     adapter: float
     optimizer: float
     activations: float
-    passing: float
-    operations: float
-    traffic: float
+    transient_bytes: float
+    flops: float
+    bytes_moved: float
     calls: int
 
     @property
     def peak(self) -> float:
         """The most that the trial needs at once, training alone."""
-        return self.adapter + self.optimizer + self.activations + self.passing
+        return self.adapter + self.optimizer + self.activations + self.transient_bytes
 
 
 def step_cost(attached: Attached, backbone: SharedBackbone, kind: TaskType, batch: Batch, *, cuda: bool) -> StepCost:
@@ -74,25 +74,25 @@ def step_cost(attached: Attached, backbone: SharedBackbone, kind: TaskType, batc
         cuda: whether a GPU is to take it.
     """
     attached.module.to("meta")  # what a method has computed when it was attached
-    ledger = Ledger(answers(batch.rows * batch.targets))
-    ledger.know(backbone.shared_tensors())
-    adapter = ledger.know(_tensors(attached))
+    counter = CostCounter(answers(batch.rows * batch.targets))
+    counter.know(backbone.shared_tensors())
+    adapter = counter.know(_tensors(attached))
     inputs = _inputs(batch, kind)
-    ledger.know(inputs.values())
+    counter.know(inputs.values())
     attached.train(True)
-    with _quietly(), Kernels(ledger.count, cuda=cuda), ledger:
+    with _quietly(), Kernels(counter.count, cuda=cuda), counter:
         loss = kind.loss(attached.module, inputs)
         loss = loss if attached.penalty is None else loss + attached.penalty()
-        activations = ledger.alive
+        activations = counter.alive
         loss.backward()
     return StepCost(
         adapter=adapter,
         optimizer=sum(optimizer_bytes(one, attached.optimizer, cuda=cuda) for one in attached.trainable().values()),
         activations=activations,
-        passing=ledger.peak - activations,
-        operations=ledger.operations,
-        traffic=ledger.traffic,
-        calls=ledger.calls,
+        transient_bytes=counter.peak - activations,
+        flops=counter.flops,
+        bytes_moved=counter.bytes_moved,
+        calls=counter.calls,
     )
 
 

@@ -17,21 +17,21 @@ REPEATS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rates:
+class DeviceThroughput:
     """What a lane gets done.
 
     Args:
-        operations: floating-point operations of a matrix product per second.
+        flops: floating-point operations of a matrix product per second.
         bytes: that pass through an elementwise operator per second, read and written.
         calls: operators per second where there is hardly anything to compute.
     """
 
-    operations: float
+    flops: float
     bytes: float
     calls: float
 
     @classmethod
-    def measured(cls, device: torch.device, dtype: torch.dtype) -> Rates:
+    def measured(cls, device: torch.device, dtype: torch.dtype) -> DeviceThroughput:
         """Of this process and its threads; takes some tenths of a second.
 
         Args:
@@ -44,11 +44,11 @@ class Rates:
             product = _seconds(lambda: matrix @ matrix, device)
             moved = _seconds(lambda: F.silu(stream), device)
             call = _seconds(lambda: small + small, device)
-        return cls(operations=2 * SIZE**3 / product, bytes=2 * stream.nbytes / moved, calls=1 / call)
+        return cls(flops=2 * SIZE**3 / product, bytes=2 * stream.nbytes / moved, calls=1 / call)
 
     def seconds(self, cost: StepCost) -> float:
         """Of one step; products, what lies between them, and the calls themselves come one after the other."""
-        return cost.operations / self.operations + cost.traffic / self.bytes + cost.calls / self.calls
+        return cost.flops / self.flops + cost.bytes_moved / self.bytes + cost.calls / self.calls
 
 
 def _seconds(call: Callable[[], torch.Tensor], device: torch.device) -> float:

@@ -40,7 +40,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Rank:
     """Why a method is out of the race, in numbers that can be checked; of the task's metric, higher is better.
 
     Args:
@@ -75,6 +75,6 @@ class Allocation(ABC):
             One of ``ready``, or ``None`` if it is empty.
         """
 
-    def dropped(self, arms: Sequence[Arm]) -> Mapping[str, Standing]:
+    def dropped(self, arms: Sequence[Arm]) -> Mapping[str, Rank]:
         """The studies that are out of the race, for now or for good, and why."""
         return {}

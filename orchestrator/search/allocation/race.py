@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.search.allocation._base import Allocation, Arm, Standing
+from orchestrator.search.allocation._base import Allocation, Arm, Rank
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Race(Allocation):
         field = [arm for arm in arms if arm.task == task]
         return self._choose([arm for arm in able if arm.task == task], field).study
 
-    def dropped(self, arms: Sequence[Arm]) -> Mapping[str, Standing]:
+    def dropped(self, arms: Sequence[Arm]) -> Mapping[str, Rank]:
         """Per task, those whose bound lies below the leader by more than the margin."""
         tasks: dict[str, list[Arm]] = defaultdict(list)
         for arm in arms:
@@ -76,7 +76,7 @@ class Race(Allocation):
         low = statistics.median(bests)
         return low, max(max(bests) - low, 2 * self._noise(field))
 
-    def _behind(self, field: list[Arm]) -> dict[str, Standing]:
+    def _behind(self, field: list[Arm]) -> dict[str, Rank]:
         shown = [arm for arm in field if arm.bests]
         if not shown:
             return {}
@@ -87,7 +87,7 @@ class Race(Allocation):
         for arm in shown:
             bound, pulls = arm.best + self._gain(arm), arm.cost / unit
             if arm is not leader and pulls >= self.patience and bound < leader.best - margin:
-                found[arm.study] = Standing(bound, arm.best, leader.study, leader.best, margin, pulls)
+                found[arm.study] = Rank(bound, arm.best, leader.study, leader.best, margin, pulls)
         return found
 
     def _gain(self, arm: Arm) -> float:

@@ -21,7 +21,7 @@ CONFIDENCE = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
-class Contention:
+class Screening:
     """Who is retrained, and why the others are not.
 
     Args:
@@ -33,9 +33,9 @@ class Contention:
     reasons: Mapping[str, str]
 
 
-def contention(
+def screen(
     found: Finalists, records: Iterable[TrialRecord], *, higher_is_better: bool, rows: int, most: int
-) -> Contention:
+) -> Screening:
     """Part the methods.
 
     Args:
@@ -56,7 +56,7 @@ def contention(
             reasons[method] = reason
         else:
             contenders.append(record)
-    return Contention(tuple(contenders), reasons)
+    return Screening(tuple(contenders), reasons)
 
 
 def _out(record: TrialRecord, leader: TrialRecord, tried: int, *, higher_is_better: bool, rows: int) -> str:
@@ -65,7 +65,7 @@ def _out(record: TrialRecord, leader: TrialRecord, tried: int, *, higher_is_bett
         return f"none of its trials came to step {leader.step}"
     lead = (leader.value - record.value) * (1 if higher_is_better else -1)
     mine, theirs = (standard_error(one, rows, higher_is_better=higher_is_better) for one in (record, leader))
-    allowed = CONFIDENCE * math.hypot(mine, theirs) + (luck(tried) * theirs if tried > 1 else 0.0)
+    allowed = CONFIDENCE * math.hypot(mine, theirs) + (winners_bias(tried) * theirs if tried > 1 else 0.0)
     if lead <= allowed:
         return ""
     return f"{lead:.3f} behind {leader.key.method} on validation, where up to {allowed:.3f} could be luck"
@@ -73,13 +73,13 @@ def _out(record: TrialRecord, leader: TrialRecord, tried: int, *, higher_is_bett
 
 def standard_error(record: TrialRecord, rows: int, *, higher_is_better: bool) -> float:
     """Of a trial's score on validation; that of a share of rows where nobody measured it, endless for a loss."""
-    if (measured := record.facts.get(ERROR)) is not None and math.isfinite(measured):
+    if (measured := record.measurements.get(ERROR)) is not None and math.isfinite(measured):
         return measured
     if not (higher_is_better and 0 <= record.value <= 1):
         return math.inf
     return math.sqrt(max(record.value * (1 - record.value), 0.25 / max(1, rows)) / max(1, rows))
 
 
-def luck(trials: int) -> float:
+def winners_bias(trials: int) -> float:
     """How many standard errors the best of so many equal trials seems better than it is (Blom, 1958)."""
     return max(0.0, NormalDist().inv_cdf((trials - 0.375) / (trials + 0.25))) if trials > 1 else 0.0

@@ -9,17 +9,19 @@ import pytest
 
 from orchestrator.common.trial_types import TrialKey, TrialRecord
 from orchestrator.selection.choose import finalists
-from orchestrator.selection.contention import ERROR, contention, luck, standard_error
+from orchestrator.selection.screening import ERROR, screen, standard_error, winners_bias
 
 
 def record(name: str, value: float, step: int = 40, error: float | None = 0.01) -> TrialRecord:
-    facts = {} if error is None else {ERROR: error}
-    return TrialRecord(key=TrialKey.parse(name), params={}, state="complete", values={step: value}, facts=facts)
+    measurements = {} if error is None else {ERROR: error}
+    return TrialRecord(
+        key=TrialKey.parse(name), params={}, state="complete", values={step: value}, measurements=measurements
+    )
 
 
 def split(*records: TrialRecord, higher: bool = True, rows: int = 1000, most: int = 4) -> Any:
     found = finalists(records, higher_is_better={"mail": higher})["mail"]
-    return contention(found, records, higher_is_better=higher, rows=rows, most=most)
+    return screen(found, records, higher_is_better=higher, rows=rows, most=most)
 
 
 def names(found: Any) -> list[str]:
@@ -70,4 +72,4 @@ def test_where_nobody_measured_a_share_of_rows_is_binomial_and_a_loss_unknown() 
 
 @pytest.mark.parametrize(("trials", "errors"), [(0, 0), (1, 0), (2, 0.56), (10, 1.54), (30, 2.04)])
 def test_luck_is_the_expected_maximum_of_so_many_normals(trials: int, errors: float) -> None:
-    assert luck(trials) == pytest.approx(errors, abs=0.03)
+    assert winners_bias(trials) == pytest.approx(errors, abs=0.03)

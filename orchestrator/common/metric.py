@@ -1,0 +1,47 @@
+"""A metric: what a task is scored by, which way it goes, and how it is computed and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    Statistic = Callable[[pa.Table, NDArray[np.int64]], NDArray[np.float64]]
+    """From predictions and row indices of shape ``(samples, rows)`` to scores of shape ``(samples,)``."""
+
+Direction = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One metric of a task type.
+
+    Args:
+        name: as in the configuration, in journals and in MLflow: ``macro_f1``.
+        direction: whether a search maximizes or minimizes it.
+        bounds: the lowest and the highest value that it can have.
+        label: its name in text for people: ``macro-F1``.
+        statistic: computes it on samples of rows; ``None`` where a metric was read back from a journal or a bundle,
+            which record scores and no code.
+    """
+
+    name: str
+    direction: Direction = "maximize"
+    bounds: tuple[float, float] = (0.0, 1.0)
+    label: str = ""
+    statistic: Statistic | None = None
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether the direction is ``maximize``."""
+        return self.direction == "maximize"
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, -1 where lower is: ``sign * score`` is to be maximized."""
+        return 1 if self.higher_is_better else -1
