@@ -28,9 +28,21 @@ TrackingUri = Annotated[str, typer.Option(help="Where MLflow's models are.")]
 DEFAULT_TRACKING = "sqlite:///mlflow.db"
 
 
+def _print_version(asked: bool) -> None:
+    """Print the installed version and exit; an eager option, so that no command is needed."""
+    if asked:
+        from importlib import metadata
+
+        typer.echo(f"peft-sweep {metadata.version('peft-sweep')}")
+        raise typer.Exit
+
+
 @app.callback()
 def common(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; works anywhere.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Options of every command; ``--debug`` is taken by :func:`main` before."""
 
