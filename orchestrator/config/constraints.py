@@ -9,8 +9,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from orchestrator.common.suggest import did_you_mean
 from orchestrator.common.units import number, parse_bytes, parse_count, size
-from orchestrator.config.suggest import did_you_mean
 
 _FORM = re.compile(r"([A-Za-z_]+)\s*(<=|>=|==|=|<|>|≤)\s*(.*)")
 _LATER = {"latency": "--max-latency-overhead", "forgetting": "--max-forgetting"}

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, Tag
 from pydantic_core import ErrorDetails
 
-from orchestrator.config.suggest import did_you_mean
+from orchestrator.common.suggest import did_you_mean
 from orchestrator.config.yaml_file import KeyPath
 
 _KINDS = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false", "NoneType": "nothing"}

@@ -10,7 +10,7 @@ from methods import names
 from methods.families.compose_parts import methods_of, parse
 from methods.families.peft_type_names import refused, trainable_types
 from methods.plugins.loader import plugin_problem
-from orchestrator.config.suggest import did_you_mean
+from orchestrator.common.suggest import did_you_mean
 
 COMPOSITION = r"^compose:.+$"
 PLUGIN = r"^[A-Za-z][A-Za-z0-9_]*$"

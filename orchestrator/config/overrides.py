@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
+from orchestrator.common.suggest import did_you_mean
 from orchestrator.config.kinds import Number, Scalar
 from orchestrator.config.section import Section, refusal
-from orchestrator.config.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.common.errors import InputError
+from orchestrator.common.suggest import did_you_mean
 from orchestrator.common.uris import local_path
-from orchestrator.config.suggest import did_you_mean
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
 
+from orchestrator.common.suggest import did_you_mean
 from orchestrator.config.kinds import Count, Fraction, Number, Scalar
 from orchestrator.config.rows import row_problems
 from orchestrator.config.section import Section, refusal
-from orchestrator.config.suggest import did_you_mean
 
 
 class DataFiles(Section):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.common.errors import InputError, Problem
-from orchestrator.config.suggest import did_you_mean
+from orchestrator.common.suggest import did_you_mean
 from orchestrator.tasks.columns import ordered
 from orchestrator.tasks.faults import SHOWN, Faults
 

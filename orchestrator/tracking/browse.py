@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.common.errors import InputError, Problem, SweepError
+from orchestrator.common.suggest import did_you_mean
 from orchestrator.common.uris import mask_secrets
-from orchestrator.config.suggest import did_you_mean
 from orchestrator.tracking.connection import check_uri, database_file, is_missing, one_line, open_client
 from orchestrator.tracking.promotion_policy import Candidate, Lead
 from orchestrator.tracking.versions import CHAMPION, aliases, candidate, names, versions

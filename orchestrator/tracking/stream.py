@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.jsonl import finite
-from orchestrator.config.suggest import did_you_mean
+from orchestrator.common.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from orchestrator.tracking.predictor import Predictor

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestrator.common.errors import InputError, Problem
+from orchestrator.common.suggest import did_you_mean
 from orchestrator.common.uris import is_uri
-from orchestrator.config.suggest import did_you_mean
 
 JOURNAL = "journal.jsonl"
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from orchestrator.common.errors import InputError, Problem, SweepError
+from orchestrator.common.suggest import did_you_mean
 from orchestrator.common.trial_types import TrialKey
 from orchestrator.common.uris import mask_secrets
-from orchestrator.config.suggest import did_you_mean
 from orchestrator.search.plans import StudyPlan
 from orchestrator.tracking.sweeps import find_sweep
 from orchestrator.warm_start.choose import Source, choose

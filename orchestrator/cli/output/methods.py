@@ -17,9 +17,9 @@ from orchestrator.backbone.architecture import architecture
 from orchestrator.cli.output.console import console, program, table
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.output_capture import no_library_noise
+from orchestrator.common.suggest import did_you_mean
 from orchestrator.common.units import number, size
 from orchestrator.config import BackboneConfig
-from orchestrator.config.suggest import did_you_mean
 from orchestrator.planning.capability import Capability, Probe, catalogue, try_method
 from orchestrator.planning.forecast import MethodForecast
 from orchestrator.tasks import TASK_TYPES

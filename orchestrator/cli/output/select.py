@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from orchestrator.cli.output.console import console, program, table
 from orchestrator.common.errors import InputError, Problem
+from orchestrator.common.suggest import did_you_mean
 from orchestrator.common.units import metric_name, size
-from orchestrator.config.suggest import did_you_mean
 from orchestrator.selection.ask import Reply, ask
 from orchestrator.selection.limits import Limit, Limits
 from orchestrator.selection.overall import Overall

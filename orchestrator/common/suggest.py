@@ -1,4 +1,4 @@
-"""How to go on after a word that is not known."""
+"""Hints for a word that is not known: the word that was probably meant, or the words that there are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from difflib import get_close_matches
 
 
 def did_you_mean(word: str, known: Sequence[str], label: str = "known") -> str:
-    """How to go on after an unknown word: the likely one, or all that there are."""
+    """Return a hint for an unknown word: the known word that is most like it, or all of them.
+
+    Args:
+        word: The unknown word.
+        known: The words that can be written instead.
+        label: What precedes the list of all words.
+    """
     if close := get_close_matches(word, known, n=1, cutoff=0.6):
         return f"did you mean {close[0]}?"
     return f"{label}: {', '.join(known)}" if known else f"{label}: none"
