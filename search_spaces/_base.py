@@ -28,8 +28,8 @@ class SearchSpace:
     switches: str = ""
     texts: frozenset[str] = frozenset()
 
-    def known(self, name: str) -> BaseDistribution | None:
-        """What can be searched under a name; ``None`` if nothing can."""
+    def distribution_of(self, name: str) -> BaseDistribution | None:
+        """Return the distribution of a parameter or a switch; ``None`` if there is none of that name."""
         if self.switches and re.fullmatch(self.switches, name):
             return CategoricalDistribution([True, False])
         return self.distributions.get(name)

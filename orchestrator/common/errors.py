@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+KeyPath = tuple[str | int, ...]
+"""Keys and list indices that lead to a value of a configuration."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -38,6 +41,11 @@ class InputError(Exception):
         return "\n".join(self.lines())
 
 
+def key_path(path: KeyPath) -> str:
+    """Return a key path as it is printed: ``search_space.lora.rank.choices[1]``."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
 def first_line(error: BaseException, empty: str = "") -> str:
     """What an error says, in one line.
 
@@ -48,7 +56,7 @@ def first_line(error: BaseException, empty: str = "") -> str:
     return (str(error).strip() or empty or type(error).__name__).splitlines()[0]
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An error's type and what it says, in one line; for errors that nobody foresaw."""
     return f"{type(error).__name__}: {first_line(error, 'no message')}"
 

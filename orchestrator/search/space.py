@@ -1,50 +1,106 @@
-"""A method's search space with what the configuration says about it."""
+"""A method's search space under the overrides of a configuration.
+
+This module alone decides whether an override fits a parameter and which distribution it makes. A configuration calls
+:func:`override_problems` when it is read; the plan of a sweep calls :func:`resolve` once per method and holds the
+result for everybody else.
+"""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 import search_spaces
-from orchestrator.common.errors import InputError, Problem
+from orchestrator.common.errors import InputError, KeyPath, Problem, key_path
+from orchestrator.common.suggest import did_you_mean
 from search_spaces._base import SearchSpace
 
 Override = Mapping[str, Any]
-"""``{choices: [...]}``, ``{value: x}``, or ``{low, high, log, step}``, of which any may be left out."""
+"""``{choices}``, ``{value}`` or ``{low, high, log, step}``, whose syntax :mod:`orchestrator.config.overrides` has
+checked; ``log`` and ``step`` may be left out."""
+Values = type[int] | type[float] | tuple[Any, ...]
+"""What a parameter takes: whole numbers, numbers, or the listed choices alone."""
+
+
+def override_problems(method: str, overrides: Mapping[str, Override]) -> list[tuple[KeyPath, str]]:
+    """Return what is wrong with the overrides of one method, all of it at once.
+
+    Args:
+        method: A name in ``search_spaces``.
+        overrides: Overrides by parameter.
+
+    Returns:
+        Pairs of a key path, which begins with the method, and a message.
+    """
+    try:
+        space = search_spaces.get(method)
+    except KeyError:
+        return [((method,), "has no search space; write one in search_spaces/, or in the plugin as SPACE")]
+    problems: list[tuple[KeyPath, str]] = []
+    for name, override in overrides.items():
+        distribution = space.distribution_of(name)
+        if distribution is None:
+            hint = did_you_mean(name, list(space.distributions))
+            problems.append(((method, name), f"unknown hyperparameter; {hint}"))
+        elif not (name in space.texts and _has_texts_only(override)):
+            problems += [((method, name, *path), message) for path, message in misfits(override, distribution)]
+    return problems
+
+
+def misfits(override: Override, distribution: BaseDistribution) -> list[tuple[KeyPath, str]]:
+    """Return the values of an override that a parameter cannot take.
+
+    Args:
+        override: What a configuration says of the parameter.
+        distribution: The parameter's distribution in the method's search space.
+
+    Returns:
+        Pairs of a key path inside the override and a message.
+    """
+    accepted = _accepted_values(distribution)
+    if "low" in override:
+        if isinstance(accepted, tuple):
+            return [((), f"cannot be a range; choose from {', '.join(map(_as_yaml, accepted))}")]
+        values: list[tuple[KeyPath, Any]] = [
+            ((key,), override[key]) for key in ("low", "high", "step") if override.get(key) is not None
+        ]
+    elif "value" in override:
+        values = [(("value",), override["value"])]
+    else:
+        values = [(("choices", index), choice) for index, choice in enumerate(override["choices"])]
+    return [(path, message) for path, value in values if (message := _misfit(value, accepted))]
 
 
 def resolve(method: str, overrides: Mapping[str, Override]) -> SearchSpace:
-    """The space of a method, with each override in place of the distribution of that name.
+    """Return the search space of a method, with each override in place of the distribution of that name.
 
     The default configuration moves to the nearest point of the new space.
 
     Args:
-        method: a name in ``search_spaces``.
-        overrides: by parameter.
+        method: A name in ``search_spaces``.
+        overrides: Overrides by parameter.
 
     Raises:
-        InputError: with every override that names no parameter or makes no distribution.
-        KeyError: if there is no such space.
+        InputError: With every override that does not fit, and if there is no such space.
     """
+    if problems := override_problems(method, overrides):
+        raise InputError("", [Problem(key_path(("search_space", *path)), message) for path, message in problems])
     space = search_spaces.get(method)
     distributions = dict(space.distributions)
-    problems = []
     for name, override in overrides.items():
-        try:
-            distributions[name] = _override(_known(space, name), override)
-        except ValueError as error:
-            problems.append(Problem(f"{method}.{name}", str(error)))
-    if problems:
-        raise InputError("search_space", problems)
-    default = {name: nearest(chosen, space.default.get(name, True)) for name, chosen in distributions.items()}
+        base = space.distribution_of(name)
+        assert base is not None  # override_problems has refused unknown names
+        distributions[name] = _overridden(base, override)
+    default = {
+        name: nearest(distribution, space.default.get(name, True)) for name, distribution in distributions.items()
+    }
     return SearchSpace(distributions=distributions, default=default, sources=space.sources)
 
 
 def nearest(distribution: BaseDistribution, value: Any) -> Any:
-    """The point of a distribution that is nearest to a value; the first choice, if none is near."""
+    """Return the point of a distribution that is nearest to a value; its first choice or low end, if none is near."""
     if isinstance(distribution, CategoricalDistribution):
         return _nearest_choice(distribution.choices, value)
     if not isinstance(distribution, (FloatDistribution, IntDistribution)):
@@ -58,65 +114,66 @@ def nearest(distribution: BaseDistribution, value: Any) -> Any:
     return min(distribution.low + steps * distribution.step, distribution.high)
 
 
-def _known(space: SearchSpace, name: str) -> BaseDistribution:
-    if known := space.known(name):
-        return known
-    close = difflib.get_close_matches(name, space.distributions, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(space.distributions))}"
-    raise ValueError(f"unknown parameter; {hint}")
+def _has_texts_only(override: Override) -> bool:
+    values = [override["value"]] if "value" in override else override.get("choices", [None])
+    return all(isinstance(value, str) for value in values)
 
 
-def _override(base: BaseDistribution, override: Override) -> BaseDistribution:
+def _accepted_values(distribution: BaseDistribution) -> Values:
+    """Return what a parameter takes: choices that are all numbers stand for any number of their kind."""
+    if not isinstance(distribution, CategoricalDistribution):
+        return int if isinstance(distribution, IntDistribution) else float
+    types = {type(choice) for choice in distribution.choices}
+    return int if types == {int} else float if types <= {int, float} else tuple(distribution.choices)
+
+
+def _misfit(value: Any, accepted: Values) -> str:
+    """Return why a parameter cannot take a value; empty if it can. ``True`` is no 1: YAML keeps them apart."""
+    if isinstance(accepted, tuple):
+        if any(type(value) is type(choice) and value == choice for choice in accepted):
+            return ""
+        hint = did_you_mean(str(value), [_as_yaml(choice) for choice in accepted], "choose from")
+        return f"{_as_yaml(value, quoted=True)} is not possible; {hint}"
+    if type(value) is int or (accepted is float and type(value) is float):
+        return ""
+    return f"{_as_yaml(value, quoted=True)} is not possible; write a {'whole number' if accepted is int else 'number'}"
+
+
+def _overridden(base: BaseDistribution, override: Override) -> BaseDistribution:
     if "value" in override:
-        return _categorical([override["value"]])
+        return CategoricalDistribution([override["value"]])
     if "choices" in override:
-        return _categorical(override["choices"])
+        return CategoricalDistribution(list(dict.fromkeys(override["choices"])))
     return _range(base, override)
 
 
-def _categorical(choices: Any) -> CategoricalDistribution:
-    if not isinstance(choices, (list, tuple)) or not choices:
-        raise ValueError(f"choices is {choices!r}; it must be a list of at least one value")
-    if odd := [choice for choice in choices if not isinstance(choice, (bool, int, float, str, type(None)))]:
-        raise ValueError(f"{odd[0]!r} cannot be a choice; write a string, a number, true, false or null")
-    return CategoricalDistribution(list(dict.fromkeys(choices)))
-
-
 def _range(base: BaseDistribution, override: Override) -> BaseDistribution:
-    given = {key: value for key, value in override.items() if value is not None}
-    if unknown := sorted(set(given) - {"low", "high", "log", "step"}):
-        raise ValueError(f"unknown key {unknown[0]!r}; write choices, value, or low, high, log and step")
-    if isinstance(base, (FloatDistribution, IntDistribution)):
-        # A step of the base's own would forbid `log`, and a `log` would forbid a step.
-        kept: dict[str, Any] = {"low": base.low, "high": base.high}
-        kept |= {"log": base.log} if "step" not in given else {}
-        kept |= {"step": base.step} if not given.get("log", base.log) else {}
-        given = kept | given
-    if missing := [key for key in ("low", "high") if key not in given]:
-        raise ValueError(f"{missing[0]} is missing; a range needs low and high")
-    if odd := [key for key in ("low", "high", "step") if given.get(key) is not None and not _is_number(given[key])]:
-        raise ValueError(f"{odd[0]} is {given[odd[0]]!r}; it must be a number")
-    return _numeric(base, given)
-
-
-def _numeric(base: BaseDistribution, given: dict[str, Any]) -> BaseDistribution:
-    """Whole numbers for a whole-number parameter, and for choices that turn into a whole-number range."""
-    ends = [given[key] for key in ("low", "high", "step") if given.get(key) is not None]
-    whole = all(float(end).is_integer() for end in ends)
-    if isinstance(base, IntDistribution) and not whole:
-        raise ValueError("low, high and step must be whole numbers")
+    """Return a range of the same kind of numbers as the base; of whole numbers for choices and whole ends."""
+    log = bool(override.get("log"))
+    step = override.get("step")
+    if step is None and not log and isinstance(base, (FloatDistribution, IntDistribution)):
+        step = base.step  # Optuna refuses a step on a logarithmic scale
+    numbers = [number for number in (override["low"], override["high"], override.get("step")) if number is not None]
+    whole = all(float(number).is_integer() for number in numbers)
     if isinstance(base, FloatDistribution) or not whole:
-        return FloatDistribution(**given)
-    return IntDistribution(**{key: value for key, value in given.items() if value is not None})
+        return FloatDistribution(override["low"], override["high"], log=log, step=step)
+    return IntDistribution(override["low"], override["high"], log=log, step=1 if step is None else step)
 
 
 def _nearest_choice(choices: tuple[Any, ...], value: Any) -> Any:
-    same = [choice for choice in choices if choice == value and isinstance(choice, bool) == isinstance(value, bool)]
+    equal = [choice for choice in choices if choice == value and isinstance(choice, bool) == isinstance(value, bool)]
     numbers = [choice for choice in choices if _is_number(choice)]
-    if same or not numbers or not _is_number(value):
-        return (same or choices)[0]
+    if equal or not numbers or not _is_number(value):
+        return (equal or choices)[0]
     return min(numbers, key=lambda choice: abs(choice - value))
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _as_yaml(value: Any, *, quoted: bool = False) -> str:
+    """Return a value as it is written in a configuration."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if quoted else str(value)

@@ -106,17 +106,35 @@ CASES = [
     ),
     (
         {"search_space": {"lora": {"rank": {"choices": [8, 1.5]}}}},
-        "search_space.lora.rank.choices[1]: 1.5 is not possible; a whole number is wanted",
+        "search_space.lora.rank.choices[1]: 1.5 is not possible; write a whole number",
     ),
     (
         {"search_space": {"lora": {"learning_rate": {"value": "high"}}}},
-        "search_space.lora.learning_rate.value: 'high' is not possible; a number is wanted",
+        "search_space.lora.learning_rate.value: 'high' is not possible; write a number",
     ),
     (
         {"search_space": {"lora": {"targets": {"value": "al_linear"}}}},
         "search_space.lora.targets.value: 'al_linear' is not possible; did you mean all_linear?",
     ),
     ({"search_space": {"lora": {"rank": 8}}}, f"search_space.lora.rank: {OVERRIDE}"),
+    ({"search_space": {"lora": {"rank": {"lo": 3}}}}, f"search_space.lora.rank: {OVERRIDE}"),
+    (
+        {"search_space": {"lora": {"rank": {"low": 3, "high": 9, "lo": 3}}}},
+        "search_space.lora.rank.lo: unknown key; did you mean low?",
+    ),
+    ({"search_space": {"lora": {"rank": {"low": 3}}}}, "search_space.lora.rank.high: is missing"),
+    (
+        {"search_space": {"lora": {"rank": {"choices": []}}}},
+        "search_space.lora.rank.choices: is empty; give at least 1",
+    ),
+    (
+        {"search_space": {"lora": {"rank": {"choices": [8, [1]]}}}},
+        "search_space.lora.rank.choices[1]: [1] is not possible; write a text, a number, true or false",
+    ),
+    (
+        {"search_space": {"lora": {"rank": {"low": 1, "high": "48"}}}},
+        "search_space.lora.rank.high: '48' is no number",
+    ),
     (
         {"search_space": {"lora": {"rank": {"choices": [8, 8]}}}},
         "search_space.lora.rank.choices: a choice is given twice",
