@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +19,7 @@ import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+COMMAND = [sys.executable, "-m", "orchestrator.cli"]
 WORDS = ["good", "bad", "late", "early", "seat", "gate", "crew", "bag", "fine", "poor"]
 NOISE = (  # of libraries, each from their own code
     "ignore:.*:DeprecationWarning:ray.*",
@@ -29,6 +32,11 @@ NOISE = (  # of libraries, each from their own code
     "ignore:.*Any type hint is inferred as AnyType",
     "ignore:Operation with range is deprecated",
 )
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """The environment of a command whose lanes cache backbones in the folder."""
+    return {**os.environ, "PEFT_SWEEP_CACHE": str(folder / "cache")}
 
 
 def write_sweep(folder: Path, name: str = "tiny", **changes: Any) -> Path:

@@ -54,7 +54,7 @@ def shallow_skeletons(
             yield made
 
 
-def miniature(
+def tiny_model(
     config: PretrainedConfig, auto_class: str, task: TaskType, name: str, labels: int, quantization: Quantization
 ) -> SharedBackbone | None:
     """The same modules, small, with random weights that are quantized as the backbone's will be; trains on a CPU.

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from orchestrator.common.errors import InputError, SweepError, told
+from orchestrator.common.errors import InputError, SweepError, describe_error
 from orchestrator.common.jsonl import finite
 
 app = typer.Typer(
@@ -69,7 +69,12 @@ def main() -> NoReturn:
     except Exception as error:
         if debug:
             raise
-        _fail(1, f"peft-sweep: unexpected {told(error)}", "run it again with --debug for all of it", *_notes(error))
+        _fail(
+            1,
+            f"peft-sweep: unexpected {describe_error(error)}",
+            "run it again with --debug for all of it",
+            *_notes(error),
+        )
     sys.exit(0)
 
 

@@ -25,7 +25,7 @@ def methods(
     as_json: AsJson = False,
 ) -> None:
     """List the fine-tuning methods; with --backbone, which of them work on it and what they would train."""
-    from orchestrator.cli.output.methods import capabilities, method_row, print_catalogue
+    from orchestrator.cli.output.methods import capabilities, method_row, print_methods
 
     found = capabilities(backbone, quantization, task, method or [])
-    print_json([method_row(one) for one in found]) if as_json else print_catalogue(found, bool(backbone))
+    print_json([method_row(one) for one in found]) if as_json else print_methods(found, bool(backbone))

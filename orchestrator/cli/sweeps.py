@@ -52,11 +52,11 @@ def resume(
     Data, backbone and search spaces must be what they were. Time and trials that were spent count.
     """
     from orchestrator.lanes.cluster import Cluster
-    from orchestrator.sweep.resume import taken_up
+    from orchestrator.sweep.resume import open_sweep
 
     cluster = Cluster(address)
 
-    with taken_up(sweep, storage) as saved:
+    with open_sweep(sweep, storage) as saved:
         from orchestrator.cli.output.resume import finished_json, print_finished, watch_resumed
 
         if saved.finished:

@@ -11,7 +11,7 @@ INTERVAL = 0.5
 GRACE = 30.0
 
 
-def watched(work: Callable[[], T], look: Callable[[], None]) -> T:
+def run_watched(work: Callable[[], T], look: Callable[[], None]) -> T:
     """Do the work in a thread, and look twice a second how it goes.
 
     Args:

@@ -170,7 +170,7 @@ def checkpoint_path(trial: TrialKey, step: int, retraining: int | None = None) -
     return _path(f"{name}/step-{step}")
 
 
-def kept_path(job: Job) -> str:
+def partial_state_path(job: Job) -> str:
     """Where a job's own state is kept while it is under way, relative to the sweep's folder."""
     return _path(f"{job.name}/under-way")
 

@@ -17,7 +17,7 @@ from orchestrator.common.trial_types import TrialKey, checkpoint_path
 from orchestrator.config.plugins import method_with
 from orchestrator.tracking.bundle import ADAPTER, CARRIED, TOKENIZER, BundleBackbone
 from orchestrator.tracking.journal import Journal
-from orchestrator.tracking.sweep_folder import local_folder
+from orchestrator.tracking.sweeps import local_folder
 
 FORMS = "write SWEEP/TASK/METHOD/NUMBER of a trial, or NAME@champion or NAME/3 of a registered model"
 Event = Mapping[str, Any]

@@ -17,7 +17,7 @@ from orchestrator.final.retrain import Finalist, TaskOutcome, read_predictions
 from orchestrator.lanes.broker import LaneStatus
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.tracking.bundle import evaluation_table, write_bundle
-from orchestrator.tracking.connection import one_line
+from orchestrator.tracking.connection import masked_first_line
 from orchestrator.tracking.modelcard import model_card
 from orchestrator.tracking.registry import Registered, register
 
@@ -68,7 +68,7 @@ class Registrar:
                 made[method] = self.register(one)
             except Exception as error:  # whatever it is, the champion is there already
                 log.exception("%s, tied with the champion, was not registered", method)
-                self.outcome.notes.append(f"{method}, tied with it, was not registered: {one_line(error)}")
+                self.outcome.notes.append(f"{method}, tied with it, was not registered: {masked_first_line(error)}")
         return made
 
     def register(self, one: Finalist) -> Registered:

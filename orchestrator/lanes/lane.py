@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.store import fetch
-from orchestrator.common.errors import told
+from orchestrator.common.errors import describe_error
 from orchestrator.common.storage import Storage
-from orchestrator.common.trial_types import Answer, Job, checkpoint_path, kept_path
+from orchestrator.common.trial_types import Answer, Job, checkpoint_path, partial_state_path
 from orchestrator.engine.forgetting import NeutralText
 from orchestrator.engine.frozen_prefix import FrozenPrefix
 from orchestrator.engine.measurements import Latencies, standard_error_measurement
@@ -110,7 +110,7 @@ class Lane:
         if self.ranks.is_rank_zero:
             with TemporaryDirectory() as folder:
                 run.save(place := Path(folder) / "state", resumable=True)
-                self._storage.upload(place, f"{self.setup.sweep}/{kept_path(run.job)}")
+                self._storage.upload(place, f"{self.setup.sweep}/{partial_state_path(run.job)}")
 
     def end(self, run: TrialRun) -> Ended:
         """Score, save, and keep warm what may go on soon."""
@@ -240,7 +240,7 @@ class Lane:
 
     def _kept(self, job: Job) -> TrialRun | None:
         """Where a lane that did the same job had come to."""
-        path = kept_path(job)
+        path = partial_state_path(job)
         there = job.keep_every and self._storage.exists(f"{self.setup.sweep}/{path}")
         return self._resumed(job, path) if there else None
 
@@ -249,7 +249,7 @@ class Lane:
         try:
             self._restore(run, checkpoint)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            log.warning("trial %s begins anew: %s cannot be used (%s)", job.trial, checkpoint, told(error))
+            log.warning("trial %s begins anew: %s cannot be used (%s)", job.trial, checkpoint, describe_error(error))
             return None
         return run
 

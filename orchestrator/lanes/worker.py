@@ -20,7 +20,7 @@ import torch
 
 from methods.plugins.loader import register_source
 from orchestrator.backbone.frozen import compute_dtype
-from orchestrator.common.errors import told
+from orchestrator.common.errors import describe_error
 from orchestrator.common.trial_types import Answer, Job
 from orchestrator.engine.pack_sizes import PackSizes
 from orchestrator.engine.ranks import ALONE, OtherWorkerError, Ranks
@@ -98,7 +98,7 @@ class Worker:
             for task in setup.tasks:
                 lane.rows(task)
         except Exception as error:
-            ray.get(self.broker.fault.remote(self.lane, told(error)))
+            ray.get(self.broker.fault.remote(self.lane, describe_error(error)))
             raise
         return lane
 
@@ -164,7 +164,7 @@ class Worker:
     def _failed_anywhere(self, failed: list[tuple[TrialRun, Exception]]) -> list[tuple[TrialRun, Exception]]:
         """The same on all workers: trials that failed on any, and what they raised here or there."""
         own = {run.job.id: error for run, error in failed if not isinstance(error, OtherWorkerError)}
-        said = self.ranks.all_gather_object({name: told(error) for name, error in own.items()})
+        said = self.ranks.all_gather_object({name: describe_error(error) for name, error in own.items()})
         others = {name: f"worker {rank}: {text}" for rank, texts in enumerate(said) for name, text in texts.items()}
         return [
             (run, own.get(run.job.id) or OtherWorkerError(others[run.job.id]))
@@ -253,4 +253,4 @@ def _failure(job: Job, error: Exception, run: TrialRun | None = None) -> Answer:
     """The answer of a trial that failed by its own fault; what it cost counts all the same."""
     step = run.step if run else job.start
     log.warning("trial %s failed at step %d:\n%s", job.trial, step, traceback.format_exc())
-    return Answer(status="failed", step=step, reason=told(error), measurements=dict(run.measurements) if run else {})
+    return Answer(status="failed", step=step, reason=describe_error(error), measurements=dict(run.measurements) if run else {})

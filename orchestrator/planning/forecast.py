@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from orchestrator.backbone.frozen import compute_dtype
-from orchestrator.engine.default_pack_size import default_pack_size
-from orchestrator.planning.capability.dummy_text import stand_in
+from orchestrator.engine.pack_sizes import default_pack_size
+from orchestrator.planning.capability.dummy_text import dummy_text
 from orchestrator.planning.estimates import Batch, DeviceThroughput, StepCost, StepModel, peak_bytes
-from orchestrator.planning.plan import MethodPlan, SweepPlan, TaskPlan, space_of
+from orchestrator.planning.plan import MethodPlan, SweepPlan, TaskPlan
 from orchestrator.tasks.tokens import integers, lengths
 
 SAMPLE = 256
@@ -64,7 +64,7 @@ class SweepForecast:
         return found.fields() if found else None
 
 
-UNKNOWN = SweepForecast()
+NO_FORECAST = SweepForecast()
 
 
 def forecast(plan: SweepPlan) -> SweepForecast:
@@ -99,7 +99,7 @@ def _task(
         labels=labels,
         quantization=plan.config.backbone.quantization,
         dtype=dtype,
-        text=stand_in(config, labels, plan.config.training.max_length),
+        text=dummy_text(config, labels, plan.config.training.max_length),
         sources=tuple(one.data.name for one in sources),
         source_labels=tuple(len(one.data.labels) for one in sources),
         cuda=device.type == "cuda",
@@ -122,7 +122,7 @@ def _rows(plan: SweepPlan, task: TaskPlan) -> _Rows:
 def _method(
     plan: SweepPlan, one: MethodPlan, model: StepModel, rows: _Rows, throughput: DeviceThroughput
 ) -> MethodForecast | None:
-    params: Mapping[str, Any] = space_of(plan.config, one).default
+    params: Mapping[str, Any] = one.space.default
     batch = int(params["batch_size"])
     cost = model.cost(one.method, params, Batch(rows=batch, tokens=rows.longest, targets=rows.targets))
     if cost is None:
@@ -138,7 +138,7 @@ def _lane_bytes(plan: SweepPlan, found: Sequence[MethodForecast]) -> float | Non
     """A lane may hold several trials of the method that needs most."""
     if not found:
         return None
-    defaults = (space_of(plan.config, one).default for task in plan.tasks.values() for one in task.methods)
+    defaults = (one.space.default for task in plan.tasks.values() for one in task.methods)
     pack = plan.config.lanes.pack
     count = (
         default_pack_size(defaults, plan.config.training.max_length, plan.config.budget.trials)

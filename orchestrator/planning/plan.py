@@ -15,12 +15,12 @@ from orchestrator.backbone.source import Source, resolve
 from orchestrator.common.errors import InputError, Problem, first_line
 from orchestrator.config import SweepConfig
 from orchestrator.config.constraints import Constraint
+from orchestrator.config.overrides import as_mappings
 from orchestrator.config.plugins import check_plugins
-from orchestrator.planning.capability import Limited, MethodPlan, Probe, keep_within, plan_method
+from orchestrator.planning.capability import MethodConstraints, MethodPlan, Probe, apply_constraints, plan_method
 from orchestrator.search.grid import unlistable
 from orchestrator.search.plans import StepCost, StudyPlan
 from orchestrator.search.rungs import rung_steps
-from orchestrator.search.space import Override
 from orchestrator.search.space import resolve as resolve_space
 from orchestrator.tasks import TaskData, TaskType, read_task, task_type
 from orchestrator.tasks.tokens import shown
@@ -31,7 +31,7 @@ from search_spaces._base import SearchSpace
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-__all__ = ["MethodPlan", "SweepPlan", "TaskPlan", "make_plan", "space_of"]
+__all__ = ["MethodPlan", "SweepPlan", "TaskPlan", "make_plan"]
 
 Words = Callable[[TaskData, TaskType], TaskText]
 
@@ -43,7 +43,7 @@ class TaskPlan:
     data: TaskData
     type: TaskType
     methods: tuple[MethodPlan, ...]
-    limits: Mapping[str, Limited] = field(default_factory=dict)
+    limits: Mapping[str, MethodConstraints] = field(default_factory=dict)
     """What no configuration of a method may exceed, by method; empty without constraints."""
 
     @property
@@ -75,7 +75,7 @@ class SweepPlan:
         return [
             StudyPlan(
                 study=f"{name}/{method}",
-                space=space_of(self.config, task.plan_of(method)),
+                space=task.plan_of(method).space,
                 higher_is_better=task.type.metric(task.data.config.metric).higher_is_better,
                 step_cost=StepCost(task.plan_of(method).passes),
                 prior=self.prior.of(f"{name}/{method}"),
@@ -102,7 +102,7 @@ class SweepPlan:
     def needs_original(self) -> bool:
         """Whether a method trains backbone weights themselves, or may start from them."""
         return any(
-            _needs_original(methods.get(one.method), space_of(self.config, one))
+            _needs_original(methods.get(one.method), one.space)
             for task in self.tasks.values()
             for one in task.methods
             if one.available
@@ -139,12 +139,15 @@ def make_plan(config: SweepConfig, prior: Prior | None = None) -> SweepPlan:
     """
     check_uri(config.mlflow.tracking_uri, "mlflow.tracking_uri")
     check_plugins(config)
+    spaces = {
+        method: resolve_space(method, as_mappings(config.search_space.get(method, {}))) for method in config.methods
+    }
     data = {name: read_task(name, task, config.base, config.seed) for name, task in config.tasks.items()}
     source = resolve(config.backbone, config.base)
     architecture, tokenizer = _readable(source)
     config = _fitting(config, getattr(architecture, "max_position_embeddings", None))
     words = _words(config, tokenizer)
-    planned = {name: _plan_task(config, architecture, data, name, words) for name in data}
+    planned = {name: _plan_task(config, architecture, data, name, words, spaces) for name in data}
     if problems := list(dict.fromkeys(problem for one in planned.values() for problem in one.problems)):
         raise InputError(config.name, problems)
     for name, one in planned.items():
@@ -199,7 +202,12 @@ def _fitting(config: SweepConfig, positions: int | None) -> SweepConfig:
 
 
 def _plan_task(
-    config: SweepConfig, architecture: PretrainedConfig, data: Mapping[str, TaskData], name: str, words: Words
+    config: SweepConfig,
+    architecture: PretrainedConfig,
+    data: Mapping[str, TaskData],
+    name: str,
+    words: Words,
+    spaces: Mapping[str, SearchSpace],
 ) -> _Planned:
     one = data[name]
     kind, sources = task_type(one.config), tuple(one.config.source_tasks)
@@ -216,11 +224,13 @@ def _plan_task(
         )
     except MethodError as error:
         raise InputError(f"tasks.{name}", [Problem("type", f"is {kind.name}; {error}")]) from error
-    tried = [plan_method(probe, method, _overrides(config, method)) for method in config.methods]
+    tried = [
+        plan_method(probe, method, space, config.search_space.get(method, {})) for method, space in spaces.items()
+    ]
     problems = [problem for _, found in tried for problem in found]
     constraints = [Constraint.parse(text) for text in config.search.constraints]
-    limits = {method: Limited(probe, method, constraints) for method in config.methods} if constraints else {}
-    plans = tuple(keep_within(found, limits[found.method]) if limits else found for found, _ in tried)
+    limits = {method: MethodConstraints(probe, method, constraints) for method in config.methods} if constraints else {}
+    plans = tuple(apply_constraints(found, limits[found.method]) if limits else found for found, _ in tried)
     problems += _grid_problems(config, plans) if config.search.sampler == "grid" else []
     return _Planned(TaskPlan(one, kind, plans, limits), probe.parameters, problems)
 
@@ -228,7 +238,7 @@ def _plan_task(
 def _grid_problems(config: SweepConfig, plans: Iterable[MethodPlan]) -> Iterator[Problem]:
     """Why spaces have no list of points."""
     for plan in plans:
-        if plan.available and (found := unlistable(space_of(config, plan).distributions)):
+        if plan.available and (found := unlistable(plan.space.distributions)):
             yield Problem(f"search_space.{plan.method}.{found[0]}", found[1])
 
 
@@ -247,13 +257,3 @@ def _words(config: SweepConfig, tokenizer: PreTrainedTokenizerBase) -> Words:
         return TaskText(tokenizer=tokenizer, labels=data.labels, max_length=length, examples=examples)
 
     return words
-
-
-def _overrides(config: SweepConfig, method: str) -> dict[str, Override]:
-    found = config.search_space.get(method, {})
-    return {name: override.model_dump(exclude_none=True) for name, override in found.items()}
-
-
-def space_of(config: SweepConfig, plan: MethodPlan) -> SearchSpace:
-    """Where a method is searched: what its backbone allows of its space with the configuration's overrides."""
-    return plan.space or resolve_space(plan.method, _overrides(config, plan.method))

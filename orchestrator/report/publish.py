@@ -16,7 +16,7 @@ from orchestrator.report.lines import MethodLine
 from orchestrator.report.page import TaskPage
 from orchestrator.report.svg import standalone
 from orchestrator.report.write import REPORT
-from orchestrator.tracking.connection import database_file, open_client, patiently
+from orchestrator.tracking.connection import database_file, open_client, retry_while_away
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -49,10 +49,10 @@ def publish(history: History, report: Path, *, tracking_uri: str, patience: floa
     if file is not None and not file.exists():
         return {}
     client = open_client(tracking_uri)
-    runs = patiently(lambda: _parents(client, history), patience)
+    runs = retry_while_away(lambda: _parents(client, history), patience)
     for task, run in runs.items():
         files = artifacts(history, task) | {REPORT: report.read_text(encoding="utf-8")}
-        patiently(partial(_log, client, run, files), patience)
+        retry_while_away(partial(_log, client, run, files), patience)
     return runs
 
 

@@ -16,13 +16,12 @@ from orchestrator.planning.plan import SweepPlan, make_plan
 from orchestrator.sweep.manifest import departures, identity
 from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.tracking.connection import SQLITE
-from orchestrator.tracking.sweep_folder import held
-from orchestrator.tracking.sweeps import find_sweep
+from orchestrator.tracking.sweeps import find_sweep, lock_folder
 from orchestrator.warm_start import Prior
 
 
 @contextmanager
-def taken_up(reference: str, storage: str) -> Iterator[SavedSweep]:
+def open_sweep(reference: str, storage: str) -> Iterator[SavedSweep]:
     """Hold a sweep's folder, and read what happened there.
 
     Args:
@@ -33,7 +32,7 @@ def taken_up(reference: str, storage: str) -> Iterator[SavedSweep]:
         InputError: if there is no such sweep, it is running, or it was stopped before anything began.
     """
     folder = find_sweep(reference, storage)
-    with held(folder):
+    with lock_folder(folder):
         saved = SavedSweep.of(folder)
         if not saved.description:
             message = "was stopped before its first trial, so that there is nothing to resume; run it again"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from orchestrator.common.background import watched
+from orchestrator.common.background import run_watched
 from orchestrator.common.errors import InputError, SweepError
 from orchestrator.common.output_capture import output_to
 from orchestrator.common.storage import Storage
@@ -22,7 +22,7 @@ from orchestrator.planning.plan import SweepPlan
 from orchestrator.sweep.manifest import changed_versions, departures, describe, driver
 from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.sweep.status import Outcome, Snapshot, Watch
-from orchestrator.tracking.sweep_folder import held, local_folder, make_folder, new_sweep_name
+from orchestrator.tracking.sweeps import local_folder, lock_folder, make_folder, new_sweep_name
 from orchestrator.warm_start import EVENT as WARM_START
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def run_sweep(plan: SweepPlan, *, sweep: str, cluster: Cluster, watch: Watch, st
     """
     folder = local_folder(Storage.at(plan.config.storage), sweep)
     make_folder(folder)
-    with held(folder):
+    with lock_folder(folder):
         return resume_sweep(plan, SavedSweep(sweep, folder), cluster=cluster, watch=watch, stop=stop)
 
 
@@ -142,7 +142,7 @@ class _Sweep:
     @contextmanager
     def _lanes(self) -> Iterator[None]:
         """All lanes, from their start to the end of the last."""
-        from orchestrator.engine.default_pack_size import default_pack_size
+        from orchestrator.engine.pack_sizes import default_pack_size
         from orchestrator.lanes.pool import lane_pool
 
         config, defaults = self.config, (study.space.default for study in self.plan.studies)
@@ -222,7 +222,7 @@ class _Sweep:
     def _register(self, outcomes: dict[str, TaskOutcome]) -> None:
         """Every task's recommendation and what is tied with it; a task that cannot be is no reason to lose others."""
         from orchestrator.final.register import Registrar
-        from orchestrator.tracking.connection import one_line
+        from orchestrator.tracking.connection import masked_first_line
         from orchestrator.tracking.registry import Registered
 
         for name, outcome in outcomes.items():
@@ -241,7 +241,7 @@ class _Sweep:
                 ).register_all()
             except Exception as error:  # what was found is told all the same
                 log.exception("task %s was not registered", name)
-                outcome.unregistered = one_line(error)
+                outcome.unregistered = masked_first_line(error)
                 continue
             outcome.registered, *_ = made.values()
             versions = {method: {"version": one.version, "alias": one.alias} for method, one in made.items()}
@@ -257,7 +257,7 @@ class _Sweep:
             Stopped: if that was asked.
             SweepError: if all lanes are gone for good.
         """
-        return watched(work, self._look)
+        return run_watched(work, self._look)
 
     def _look(self) -> None:
         self._show()

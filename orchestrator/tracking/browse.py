@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.common.errors import InputError, Problem, SweepError
 from orchestrator.common.suggest import did_you_mean
 from orchestrator.common.uris import mask_secrets
-from orchestrator.tracking.connection import check_uri, database_file, is_missing, one_line, open_client
+from orchestrator.tracking.connection import check_uri, database_file, is_missing, masked_first_line, open_client
 from orchestrator.tracking.promotion_policy import Candidate, Lead
 from orchestrator.tracking.versions import CHAMPION, aliases, candidate, names, versions
 
@@ -125,7 +125,7 @@ def reaching(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        raise SweepError(f"MLflow at {mask_secrets(uri)}: {one_line(error)}") from error
+        raise SweepError(f"MLflow at {mask_secrets(uri)}: {masked_first_line(error)}") from error
 
 
 def _verdict(one: Candidate, other: Candidate, lead: Lead | None, called: list[str]) -> str:

@@ -96,12 +96,12 @@ def is_missing(error: Exception) -> bool:
     return getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 
 
-def one_line(error: Exception) -> str:
+def masked_first_line(error: Exception) -> str:
     """An error as it is shown, without the secrets that URIs may carry."""
     return mask_secrets(first_line(error))
 
 
-def patiently(step: Callable[[], T], seconds: float = 300, pause: float = 2) -> T:
+def retry_while_away(step: Callable[[], T], seconds: float = 300, pause: float = 2) -> T:
     """Do something that is safe to repeat, again and again while the server is away.
 
     Args:
@@ -120,5 +120,5 @@ def patiently(step: Callable[[], T], seconds: float = 300, pause: float = 2) -> 
             return step()
         except (MlflowException, OSError) as error:
             if getattr(error, "error_code", "") in _LASTING or time.monotonic() + pause > end:
-                raise SweepError(f"MLflow: {one_line(error)}") from error
+                raise SweepError(f"MLflow: {masked_first_line(error)}") from error
         time.sleep(pause)

@@ -11,11 +11,11 @@ from orchestrator.common.errors import SweepError
 from orchestrator.config.plugins import method_with
 from orchestrator.tracking.browse import find_version
 from orchestrator.tracking.bundle import Bundle
-from orchestrator.tracking.connection import one_line
+from orchestrator.tracking.connection import masked_first_line
 
 
 @dataclass(frozen=True)
-class Fetched:
+class FetchedModel:
     """A registered model, as files.
 
     Args:
@@ -43,7 +43,7 @@ class Fetched:
         method_with(self.bundle.method, self.plugins, self.reference)
 
 
-def fetch_model(reference: str, place: Path, tracking_uri: str) -> Fetched:
+def fetch_model(reference: str, place: Path, tracking_uri: str) -> FetchedModel:
     """Bring a registered model here.
 
     Args:
@@ -62,9 +62,9 @@ def fetch_model(reference: str, place: Path, tracking_uri: str) -> Fetched:
     try:
         folder = Path(download_artifacts(version.source, dst_path=str(place), tracking_uri=tracking_uri))
     except (MlflowException, OSError) as error:
-        raise SweepError(f"{reference} cannot be fetched: {one_line(error)}") from error
+        raise SweepError(f"{reference} cannot be fetched: {masked_first_line(error)}") from error
     inside = folder / "artifacts" / "bundle"
     bundle = Bundle.read(inside)
     needed = methods_of(bundle.method)
     plugins = tuple(file for file in sorted((folder / "code" / PLUGINS).glob("*.py")) if file.stem in needed)
-    return Fetched(reference, version.name, int(version.version), inside, bundle, plugins)
+    return FetchedModel(reference, version.name, int(version.version), inside, bundle, plugins)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.common.errors import SweepError
-from orchestrator.tracking.connection import is_refusal, one_line
+from orchestrator.tracking.connection import is_refusal, masked_first_line
 from orchestrator.tracking.journal import read_from
 
 log = logging.getLogger(__name__)
@@ -181,9 +181,9 @@ class MlflowExporter:
 
     def _note(self, error: Exception) -> None:
         if not self._failures:
-            log.warning("MLflow is away; the journal keeps what it has not taken: %s", one_line(error))
+            log.warning("MLflow is away; the journal keeps what it has not taken: %s", masked_first_line(error))
         self._failures += 1
-        self.last_error = one_line(error)
+        self.last_error = masked_first_line(error)
         self._rest(min(self._poll * 2 ** min(self._failures, 10), self._longest_pause))
 
     def _rest(self, seconds: float) -> None:

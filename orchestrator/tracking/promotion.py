@@ -7,7 +7,7 @@ from typing import Any
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.tracking.aliases import promote, rollback
 from orchestrator.tracking.browse import find_model, find_version, reaching
-from orchestrator.tracking.connection import patiently
+from orchestrator.tracking.connection import retry_while_away
 from orchestrator.tracking.promotion_policy import Titles
 from orchestrator.tracking.promotion_policy import titles as decide
 from orchestrator.tracking.versions import candidates
@@ -35,7 +35,7 @@ def promote_model(reference: str, tracking_uri: str) -> dict[str, Any]:
         was = decide(candidates(client, version.name))
         if was is None or "trial_key" not in version.tags:
             raise InputError(reference, [Problem("", "was registered by another program than a sweep")])
-        found = patiently(lambda: promote(client, version.name, number), PATIENCE)
+        found = retry_while_away(lambda: promote(client, version.name, number), PATIENCE)
     return _told(version.name, was.champion, found)
 
 

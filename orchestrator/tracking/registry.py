@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.tracking.aliases import apply_promotion_policy
 from orchestrator.tracking.bundle import CARD, Bundle
-from orchestrator.tracking.connection import exists_already, open_client, patiently
+from orchestrator.tracking.connection import exists_already, open_client, retry_while_away
 from orchestrator.tracking.versions import CHALLENGER, CHAMPION, identity, tags_of, versions
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ def register(folder: Path, *, run_id: str, tracking_uri: str, registry_uri: str 
         SweepError: if MLflow refuses, or is away for minutes.
     """
     bundle, client = Bundle.read(folder), open_client(tracking_uri, registry_uri)
-    version = patiently(lambda: _find_version(client, bundle))
+    version = retry_while_away(lambda: _find_version(client, bundle))
     if version is None:
-        model = patiently(lambda: _upload(client, folder, bundle, run_id))
+        model = retry_while_away(lambda: _upload(client, folder, bundle, run_id))
         card = (folder / CARD).read_text(encoding="utf-8")
-        version = patiently(lambda: _create_version(client, bundle, run_id, model, card))
-    held = patiently(lambda: apply_promotion_policy(client, bundle.task))
+        version = retry_while_away(lambda: _create_version(client, bundle, run_id, model, card))
+    held = retry_while_away(lambda: apply_promotion_policy(client, bundle.task))
     return Registered(bundle.task, version, CHAMPION if held and held.champion == version else CHALLENGER)
 
 

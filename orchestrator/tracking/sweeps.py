@@ -1,37 +1,115 @@
-"""Where a sweep's folder is, by what people call it. Imports nothing heavy: commands that only read start at once."""
+"""Folders of sweeps on the driver's machine: how one is named, found, made and locked.
+
+Imports nothing heavy, so that commands that only read a sweep start at once.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.suggest import did_you_mean
 from orchestrator.common.uris import is_uri
+from orchestrator.tracking.journal import Journal
+
+if TYPE_CHECKING:
+    from orchestrator.common.storage import Storage  # imports pyarrow
 
 JOURNAL = "journal.jsonl"
+LOCK = "driver.lock"
+
+
+def new_sweep_name(name: str) -> str:
+    """Return the name of a sweep that starts now: the configuration's name and the local time.
+
+    Args:
+        name: ``name`` in the configuration.
+    """
+    return f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def local_folder(storage: Storage, sweep: str) -> Path:
+    """Return where the driver keeps a sweep's journal: in a local storage, else in ``sweeps`` here.
+
+    Args:
+        storage: the storage of the configuration.
+        sweep: the sweep's name.
+    """
+    return storage.local(sweep) if storage.is_local else Path("sweeps").resolve() / sweep
 
 
 def find_sweep(reference: str, storage: str = "sweeps") -> Path:
-    """The folder of a sweep's journal on this machine.
+    """Return the folder of a sweep's journal on this machine.
 
     Args:
-        reference: a sweep's name, the beginning of one that no other has, or a path to its folder.
-        storage: where sweeps are, as in the configuration. Of sweeps in an object store the journal is in ``sweeps``.
+        reference: a sweep's name, a unique beginning of one, or a path to its folder.
+        storage: ``storage`` in the configuration. Journals of sweeps in an object store are in ``sweeps``.
 
     Raises:
-        InputError: if there is no such sweep, or several have names that begin so.
+        InputError: if there is no such sweep, or several names begin with the reference.
     """
     root = Path("sweeps") if is_uri(storage) and not storage.startswith("file://") else _local(storage)
     for folder in (Path(reference).expanduser(), root / reference):
         if (folder / JOURNAL).is_file():
             return folder.resolve()
-    known = sorted(file.parent.name for file in root.glob(f"*/{JOURNAL}"))
-    if len(begun := [name for name in known if reference and name.startswith(reference)]) == 1:
-        return (root / begun[0]).resolve()
-    if begun:
-        raise InputError(reference, [Problem("", f"several sweeps begin so: {', '.join(begun[-5:])}")])
-    hint = did_you_mean(reference, known[-5:] if len(known) > 5 else known, "there is")
+    sweeps = sorted(file.parent.name for file in root.glob(f"*/{JOURNAL}"))
+    matches = [name for name in sweeps if reference and name.startswith(reference)]
+    if len(matches) == 1:
+        return (root / matches[0]).resolve()
+    if matches:
+        message = f"several sweeps have names that begin so: {', '.join(matches[-5:])}"
+        raise InputError(reference, [Problem("", message)])
+    hint = did_you_mean(reference, sweeps[-5:] if len(sweeps) > 5 else sweeps, "there is")
     raise InputError(reference, [Problem("", f"there is no sweep of that name in {root}; {hint}")])
+
+
+def make_folder(folder: Path) -> None:
+    """Create the folder of a new sweep.
+
+    Raises:
+        InputError: if the folder exists already, or cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        problem = Problem("", "another sweep of that name started in the same second; run the command again")
+        raise InputError(str(folder), [problem]) from error
+    except OSError as error:
+        raise InputError("storage", [Problem(str(folder), f"cannot be written ({error.strerror})")]) from error
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Keep other drivers out of a sweep's folder.
+
+    The operating system releases the lock when this process ends, however it ends, so that a killed driver leaves no
+    stale lock behind.
+
+    Raises:
+        InputError: if another driver holds the lock.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        problem = Problem("", f"is still running{_driver(folder)}; Ctrl-C there stops it")
+        raise InputError(folder.name, [problem]) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _driver(folder: Path) -> str:
+    """Return the process and host of a sweep's last driver, in brackets; empty before its first event."""
+    starts = [event for event in Journal.read(folder / JOURNAL) if event["event"] in ("sweep", "resume")]
+    return f" (process {starts[-1]['pid']} on {starts[-1].get('host', 'its node')})" if starts else ""
 
 
 def _local(storage: str) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,15 +14,10 @@ import psutil
 import pytest
 import yaml
 
-from ..small_sweep import NOISE, ends, events, mlflow_runs, optuna_states, until, write_sweep
+from ..small_sweep import COMMAND, NOISE, ends, environment, events, mlflow_runs, optuna_states, until, write_sweep
 
-COMMAND = [sys.executable, "-m", "orchestrator.cli"]
 LADDER = [50, 100, 200, 400]
 TRIALS = 8
-
-
-def environment(folder: Path) -> dict[str, str]:
-    return {**os.environ, "PEFT_SWEEP_CACHE": str(folder / "cache")}
 
 
 class Driver:

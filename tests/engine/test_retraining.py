@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.common.trial_types import Answer, Job, checkpoint_path, kept_path, trial_seed
+from orchestrator.common.trial_types import Answer, Job, checkpoint_path, partial_state_path, trial_seed
 from orchestrator.lanes.lane import Lane
 
 from ..lanes.test_lost_checkpoint import LOSSES, another
@@ -101,7 +101,7 @@ def test_one_whose_state_is_damaged_begins_anew(
     job = replace(retraining(lab, 0), keep_every=3)
     train(cut_off := here.begin(job), 3)
     here.keep(cut_off)
-    LOSSES[lost](tmp_path / "mail-1" / kept_path(job))
+    LOSSES[lost](tmp_path / "mail-1" / partial_state_path(job))
     assert another(here).begin(job).step == 0
     assert "begins anew" in caplog.text
 

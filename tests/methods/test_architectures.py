@@ -11,7 +11,7 @@ import transformers
 
 import methods
 from methods.base.spec import Context, Hyperparameters, MethodError, MethodSpec
-from orchestrator.planning.capability import Probe, catalogue, try_method
+from orchestrator.planning.capability import Probe, list_methods, try_method
 from orchestrator.tasks import TASK_TYPES
 
 from ..architectures import ARCHITECTURES, config_of, kind_of
@@ -140,7 +140,7 @@ def test_the_whole_matrix_is_true(name, task, quantization, share, tmp_path, mon
         with pytest.raises(MethodError):
             probe_of(name, task, quantization)
         return
-    assert check_matrix(name, task, quantization, catalogue()[0], share, tmp_path, monkeypatch) == []
+    assert check_matrix(name, task, quantization, list_methods()[0], share, tmp_path, monkeypatch) == []
 
 
 def no_language_model(name: str) -> bool:

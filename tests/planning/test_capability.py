@@ -17,14 +17,14 @@ from methods.base.spec import Attached, MethodError
 from orchestrator.backbone.architecture import architecture
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.backbone.shrink import shallow, shrunk
-from orchestrator.backbone.skeleton import miniature, skeleton
+from orchestrator.backbone.skeleton import skeleton, tiny_model
 from orchestrator.cli.output import methods as view
 from orchestrator.common.errors import InputError
 from orchestrator.config import BackboneConfig
-from orchestrator.planning.capability import Probe, catalogue, try_method
+from orchestrator.planning.capability import Probe, list_methods, try_method
 from orchestrator.planning.capability import probe as _probe
-from orchestrator.planning.capability.dry_run import attach, reads_ahead, rehearse
-from orchestrator.planning.capability.dummy_text import special_ids, stand_in
+from orchestrator.planning.capability.dry_run import attach, dry_run, reads_ahead
+from orchestrator.planning.capability.dummy_text import dummy_text, special_ids
 from orchestrator.planning.capability.restrict_space import fit
 from orchestrator.tasks import TASK_TYPES
 from search_spaces._base import SearchSpace
@@ -156,7 +156,7 @@ def tiny() -> PreTrainedConfig:
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_can_be_made_small_with_all_its_modules(name: str) -> None:
-    made = miniature(config_of(name), AUTO, "classification", name, 3, "nf4")
+    made = tiny_model(config_of(name), AUTO, "classification", name, 3, "nf4")
     assert made is not None
     logits = made.model(input_ids=torch.tensor([[5, 6, 7, special_ids(made.model.config)["eos_token"]]])).logits
     assert logits.shape == (1, 3)
@@ -186,7 +186,7 @@ def test_a_skeleton_holds_no_weights_and_a_miniature_is_quantized() -> None:
     bare = skeleton(LARGE, AUTO, "classification", "x", 2, "nf4")
     assert {tensor.device.type for tensor in bare.model.parameters()} == {"meta"}
     assert bare.parameters() == 7_504_924_672
-    small = miniature(LARGE, AUTO, "classification", "x", 2, "nf4")
+    small = tiny_model(LARGE, AUTO, "classification", "x", 2, "nf4")
     assert small is not None
     assert small.model.dtype == torch.bfloat16
     assert {tensor.dtype for tensor in small.shared_tensors()} >= {torch.uint8, torch.bfloat16}
@@ -194,7 +194,7 @@ def test_a_skeleton_holds_no_weights_and_a_miniature_is_quantized() -> None:
 
 @pytest.fixture(scope="module")
 def small() -> SharedBackbone:
-    made = miniature(tiny(), AUTO, "classification", "x", 3, "nf4")
+    made = tiny_model(tiny(), AUTO, "classification", "x", 3, "nf4")
     assert made is not None
     return made
 
@@ -232,17 +232,17 @@ def misread(attached: Attached) -> None:
 )
 def test_a_rehearsal_finds_what_goes_wrong(small: SharedBackbone, spoil: Any, reason: str) -> None:
     spec, attached = methods.get("linear_probe"), probe_head(small)
-    rehearse(spec, attached, small, CLASSIFICATION)
+    dry_run(spec, attached, small, CLASSIFICATION)
     spoiled = spoil(probe_head(small), small)
     with pytest.raises(MethodError, match=reason):
-        rehearse(spec, spoiled, small, CLASSIFICATION)
+        dry_run(spec, spoiled, small, CLASSIFICATION)
 
 
 def test_a_rehearsal_finds_what_does_not_train(small: SharedBackbone) -> None:
     spec, attached = methods.get("linear_probe"), probe_head(small)
     attached.module.register_parameter("idle", torch.nn.Parameter(torch.ones(1)))
     with pytest.raises(MethodError, match=r"^1 of \d+ parameters get no gradient, \['idle'\] among them$"):
-        rehearse(spec, attached, small, CLASSIFICATION)
+        dry_run(spec, attached, small, CLASSIFICATION)
 
 
 def test_a_rehearsal_finds_a_merge_that_is_none(small: SharedBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,18 +255,18 @@ def test_a_rehearsal_finds_a_merge_that_is_none(small: SharedBackbone, monkeypat
 
     monkeypatch.setattr(methods, "load_adapter", spoiled)
     with pytest.raises(MethodError, match="merged, it gives other results"):
-        rehearse(spec, probe_head(small), small, CLASSIFICATION)
+        dry_run(spec, probe_head(small), small, CLASSIFICATION)
 
 
 def test_a_rehearsal_leaves_random_numbers_alone(small: SharedBackbone) -> None:
     before = torch.get_rng_state()
-    rehearse(methods.get("linear_probe"), probe_head(small), small, CLASSIFICATION)
+    dry_run(methods.get("linear_probe"), probe_head(small), small, CLASSIFICATION)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_an_encoder_reads_ahead_and_a_decoder_does_not() -> None:
     for name, expected in (("bert", True), ("llama", False), ("bart", False)):
-        made = miniature(config_of(name), "AutoModelForCausalLM", "causal-lm", name, 0, "none")
+        made = tiny_model(config_of(name), "AutoModelForCausalLM", "causal-lm", name, 0, "none")
         assert made is not None
         assert reads_ahead(made) is expected, name
 
@@ -306,10 +306,10 @@ def test_every_method_is_counted_without_numbers_as_with_them() -> None:
     config = config_of("bert")  # as small as its miniature
     config.vocab_size = 512
     probe = Probe(config, CLASSIFICATION, name="x", labels=3, quantization="nf4")
-    small = miniature(config, AUTO, "classification", "x", 3, "nf4")
+    small = tiny_model(config, AUTO, "classification", "x", 3, "nf4")
     assert small is not None
-    small.context = replace(small.context, text=stand_in(config, 3, 20), sources=("source",))
-    for name in catalogue()[0]:
+    small.context = replace(small.context, text=dummy_text(config, 3, 20), sources=("source",))
+    for name in list_methods()[0]:
         found, params = try_method(probe, name)
         if found.available:
             real = attach(methods.get(name), params, small)
@@ -333,7 +333,7 @@ def test_a_method_that_computes_with_weights_is_not_counted_where_they_are_large
 
 def test_made_up_words_keep_to_the_vocabulary() -> None:
     config = config_of("roberta")
-    words = stand_in(config, 3, 20)
+    words = dummy_text(config, 3, 20)
     assert (words.labels, words.max_length) == (("a", "b", "c"), 20)
     ids = words.tokenizer("Is it so? Ja, natürlich!")["input_ids"]
     assert 0 <= min(ids) <= max(ids) < config.vocab_size
@@ -366,7 +366,7 @@ def test_the_matrix_fits_a_terminal_of_eighty_columns(
     for backbone in ("", str(tmp_path)):
         found = view.capabilities(backbone, "nf4", "classification", names)
         monkeypatch.setattr(view.console, "_width", 80)
-        view.print_catalogue(found, bool(backbone))
+        view.print_methods(found, bool(backbone))
         lines = capsys.readouterr().out.splitlines()
         assert max(len(line) for line in lines if "--backbone" not in line) <= 80  # that one is to be typed
         for name in names:
@@ -401,7 +401,7 @@ def test_an_unknown_architecture_or_an_empty_folder_is_one_line(tmp_path: Path) 
 
 
 def test_the_catalogue_names_every_method_and_every_type_that_is_none() -> None:
-    there, refused = catalogue()
+    there, refused = list_methods()
     assert set(methods.names()) <= set(there)
     assert len(there) >= 40
     assert not set(there) & set(refused)

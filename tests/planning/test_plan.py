@@ -13,7 +13,6 @@ from tokenizers import Tokenizer, models
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import methods
-import search_spaces
 from methods.base.spec import MethodError, TaskText
 from orchestrator.backbone.checkpoint import write
 from orchestrator.backbone.shared import load
@@ -92,8 +91,7 @@ def test_counts_equal_what_a_real_attachment_trains(
     context = replace(shared.context, text=words)
     for one in plan.tasks["mail"].methods:
         spec = methods.get(one.method)
-        space = one.space or search_spaces.get(one.method)
-        params = spec.params_type.from_dict(space.default)
+        params = spec.params_type.from_dict(one.space.default)
         if not one.available:
             with pytest.raises(MethodError, match=re.escape(one.reason) if kind.name in spec.tasks else None):
                 spec.attach(shared.view(0), params, context)

@@ -18,7 +18,7 @@ from orchestrator.backbone.shared import load
 from orchestrator.common.errors import InputError
 from orchestrator.config import SweepConfig
 from orchestrator.config.constraints import Constraint
-from orchestrator.planning.capability import Limited
+from orchestrator.planning.capability import MethodConstraints
 from orchestrator.planning.plan import SweepPlan, make_plan
 from orchestrator.search.studies import Study, open_storage
 
@@ -141,7 +141,7 @@ def test_what_needs_the_weights_to_be_told_is_left_out() -> None:
         def needs(self, *_: Any) -> Any:
             raise methods.MethodError("computes with weights")
 
-    limited = Limited(Blind(), "lora", [Constraint("adapter", 1e6)])  # type: ignore[arg-type]
+    limited = MethodConstraints(Blind(), "lora", [Constraint("adapter", 1e6)])  # type: ignore[arg-type]
     assert not limited.allows({})
     assert limited.refusal({}) == "what it needs cannot be told beforehand: computes with weights"
 

@@ -16,7 +16,7 @@ from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.backbone.skeleton import _model, _shared
 from orchestrator.planning.capability.dry_run import attach
-from orchestrator.planning.capability.dummy_text import stand_in
+from orchestrator.planning.capability.dummy_text import dummy_text
 from orchestrator.planning.estimates import Batch, StepCost, StepModel
 from orchestrator.planning.estimates.cost_counter import CostCounter
 from orchestrator.tasks import TASK_TYPES
@@ -54,7 +54,7 @@ def cost(
         labels=labels,
         quantization=quantization,
         dtype=torch.float32,
-        text=stand_in(config, labels, 16),
+        text=dummy_text(config, labels, 16),
         sources=("other",),
         source_labels=(labels,),
     )
@@ -68,7 +68,7 @@ def real(config: PreTrainedConfig, task: TaskType) -> SharedBackbone:
     labels, kind = (3 if task == "classification" else 0), TASK_TYPES[task]
     made = _shared(_model(config, kind.auto_class, labels, torch.float32), task, "tiny", labels, "none")
     return SharedBackbone(
-        made.model, replace(made.context, text=stand_in(config, labels, 16)), made.fresh, made.decoder
+        made.model, replace(made.context, text=dummy_text(config, labels, 16)), made.fresh, made.decoder
     )
 
 

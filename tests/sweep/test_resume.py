@@ -21,10 +21,10 @@ from orchestrator.common.errors import InputError
 from orchestrator.config import load_config
 from orchestrator.planning.plan import SweepPlan, make_plan
 from orchestrator.sweep.manifest import changed_versions, departures, describe, driver, identity
-from orchestrator.sweep.resume import resumed_plan, taken_up
+from orchestrator.sweep.resume import open_sweep, resumed_plan
 from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.tracking.journal import Journal
-from orchestrator.tracking.sweep_folder import held
+from orchestrator.tracking.sweeps import lock_folder
 
 from ..small_plan import small_plan
 from ..small_sweep import write_sweep
@@ -56,13 +56,13 @@ def tell(folder: Path, plan: SweepPlan, *events: dict[str, Any]) -> None:
 
 
 def saved_of(folder: Path, reference: str = NAME) -> SavedSweep:
-    with taken_up(reference, str(folder / "sweeps")) as saved:
+    with open_sweep(reference, str(folder / "sweeps")) as saved:
         return saved
 
 
 def lines(folder: Path, reference: str = NAME, file: Path | None = None) -> str:
     """What is said by who refuses."""
-    with pytest.raises(InputError) as refused, taken_up(reference, str(folder / "sweeps")) as saved:
+    with pytest.raises(InputError) as refused, open_sweep(reference, str(folder / "sweeps")) as saved:
         resumed_plan(saved, file)
     return "\n".join(refused.value.lines())
 
@@ -144,7 +144,7 @@ def test_the_beginning_of_a_name_is_enough_where_one_has_it(tmp_path: Path) -> N
     told(tmp_path)
     assert saved_of(tmp_path, "tiny").sweep == NAME
     Journal(tmp_path / "sweeps" / "tiny-2" / "journal.jsonl")
-    assert lines(tmp_path, "tiny") == f"tiny: several sweeps begin so: tiny-2, {NAME}"
+    assert lines(tmp_path, "tiny") == f"tiny: several sweeps have names that begin so: tiny-2, {NAME}"
     assert saved_of(tmp_path, "tiny-202").sweep == NAME
     assert "there is no sweep of that name" in lines(tmp_path, "")
 
@@ -153,8 +153,8 @@ def test_a_sweep_is_held_by_one_driver_until_that_dies(tmp_path: Path) -> None:
     told(tmp_path)
     folder = tmp_path / "sweeps" / NAME
     code = (
-        "import sys, pathlib; from orchestrator.tracking.sweep_folder import held\n"
-        "with held(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+        "import sys, pathlib; from orchestrator.tracking.sweeps import lock_folder\n"
+        "with lock_folder(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", code, str(folder)], **pipes) as other:
@@ -163,7 +163,7 @@ def test_a_sweep_is_held_by_one_driver_until_that_dies(tmp_path: Path) -> None:
         said = lines(tmp_path)
         assert said.startswith(f"{NAME}: is still running (process ")
         other.kill()
-    with held(folder):
+    with lock_folder(folder):
         pass
     saved_of(tmp_path)
 

@@ -19,7 +19,7 @@ from orchestrator.tracking import connection, registry
 from orchestrator.tracking.aliases import apply_promotion_policy, promote, rollback
 from orchestrator.tracking.browse import compare_models, list_models, show_model
 from orchestrator.tracking.bundle import BUNDLE, Bundle, Comparison
-from orchestrator.tracking.connection import open_client, patiently
+from orchestrator.tracking.connection import open_client, retry_while_away
 from orchestrator.tracking.registry import Registered, register
 from orchestrator.tracking.verify import verify
 from orchestrator.tracking.versions import CHAMPION, tags_of
@@ -142,7 +142,7 @@ def test_many_at_once_agree_on_the_best(made: Made, uri: str) -> None:
 
     def one(trial: int) -> None:
         start.wait(30)
-        patiently(lambda: version(uri, scored(made, scores[trial], trial)))
+        retry_while_away(lambda: version(uri, scored(made, scores[trial], trial)))
 
     threads = [threading.Thread(target=one, args=(trial,)) for trial in range(4)]
     for thread in threads:
@@ -206,11 +206,11 @@ def test_trying_goes_on_while_the_server_is_away(monkeypatch: pytest.MonkeyPatch
             raise answer
         return str(answer)
 
-    assert patiently(step) == "done"
+    assert retry_while_away(step) == "done"
     assert slept == [2, 2]
     answers.append(ConnectionError("sqlite://user:secret@host is away"))
     with pytest.raises(SweepError, match=r"MLflow: .* is away") as error:
-        patiently(step, seconds=0)
+        retry_while_away(step, seconds=0)
     assert "secret" not in str(error.value)
 
 

@@ -20,7 +20,7 @@ from orchestrator.common.output_capture import no_library_noise
 from orchestrator.common.suggest import did_you_mean
 from orchestrator.common.units import number, size
 from orchestrator.config import BackboneConfig
-from orchestrator.planning.capability import Capability, Probe, catalogue, try_method
+from orchestrator.planning.capability import Capability, Probe, list_methods, try_method
 from orchestrator.planning.forecast import MethodForecast
 from orchestrator.tasks import TASK_TYPES
 
@@ -45,7 +45,7 @@ def capabilities(backbone: str, quantization: str, task: str, names: Sequence[st
         raise InputError("--task", [Problem(task, f"unknown task type; there are {', '.join(TASK_TYPES)}")])
     if quantization not in get_args(Quantization):
         raise InputError("--quantization", [Problem(quantization, "write nf4, fp4, int8 or none")])
-    there, refused = catalogue()
+    there, refused = list_methods()
     _check(names, (*there, *refused))
     with no_library_noise():
         asked = names or [*there, *refused]
@@ -67,7 +67,7 @@ def method_row(one: Capability) -> dict[str, Any]:
     }
 
 
-def print_catalogue(found: Sequence[Capability], tried: bool) -> None:
+def print_methods(found: Sequence[Capability], tried: bool) -> None:
     """The methods for people: those that can be used by category, and why the others cannot."""
     able = [one for one in found if one.available]
     shown = table("method", *(("trainable", "%") if tried else ()), "merges", "reference")

@@ -12,12 +12,12 @@ from orchestrator.cli.output.methods import method_row, print_capabilities, prin
 from orchestrator.cli.output.progress import task_line
 from orchestrator.common.units import duration, number, size
 from orchestrator.config import BackboneConfig
-from orchestrator.planning.forecast import UNKNOWN, SweepForecast
+from orchestrator.planning.forecast import NO_FORECAST, SweepForecast
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.warm_start import Prior
 
 
-def print_plan(plan: SweepPlan, file: Path, forecast: SweepForecast = UNKNOWN) -> None:
+def print_plan(plan: SweepPlan, file: Path, forecast: SweepForecast = NO_FORECAST) -> None:
     """What a sweep would do, and what it is estimated to take."""
     config = plan.config
     for name, task in plan.tasks.items():
@@ -47,7 +47,7 @@ def print_plan(plan: SweepPlan, file: Path, forecast: SweepForecast = UNKNOWN) -
     console.print(f"next: {program()} run {file}")
 
 
-def plan_json(plan: SweepPlan, forecast: SweepForecast = UNKNOWN) -> dict[str, Any]:
+def plan_json(plan: SweepPlan, forecast: SweepForecast = NO_FORECAST) -> dict[str, Any]:
     """The same for machines."""
     return {
         "name": plan.config.name,

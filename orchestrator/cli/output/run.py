@@ -25,7 +25,7 @@ from orchestrator.selection.selection import Selection
 from orchestrator.sweep.runner import run_sweep
 from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.sweep.status import Outcome, Watch
-from orchestrator.tracking.sweep_folder import local_folder, new_sweep_name
+from orchestrator.tracking.sweeps import local_folder, new_sweep_name
 
 Run = Callable[[Watch, threading.Event], Outcome]
 

@@ -19,7 +19,7 @@ Params = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Limited:
+class MethodConstraints:
     """The constraints of a sweep on one method's configurations, as the search asks for them.
 
     Args:
@@ -64,7 +64,7 @@ class Limited:
         return " and ".join(told) or self.probe.refusal(self.method, params, thoroughly)
 
 
-def keep_within(plan: MethodPlan, limited: Limited) -> MethodPlan:
+def apply_constraints(plan: MethodPlan, limited: MethodConstraints) -> MethodPlan:
     """The plan of a method whose default keeps the limits.
 
     Args:
@@ -75,7 +75,7 @@ def keep_within(plan: MethodPlan, limited: Limited) -> MethodPlan:
         The same plan; or one that starts from a smaller configuration, with a note on each value that changed; or that
         of a method that is left out, since not even its smallest configuration will do.
     """
-    if not plan.available or plan.space is None or limited.allows(plan.space.default):
+    if not plan.available or limited.allows(plan.space.default):
         return plan
     default = plan.space.default
     start = repaired(plan.space, default, (), limited.refusal) or _small(plan.space, limited)
@@ -89,7 +89,7 @@ def keep_within(plan: MethodPlan, limited: Limited) -> MethodPlan:
     return replace(plan, **found, space=space, notes=(*plan.notes, *notes))
 
 
-def _small(space: SearchSpace, limited: Limited) -> dict[str, Any] | None:
+def _small(space: SearchSpace, limited: MethodConstraints) -> dict[str, Any] | None:
     """The smallest configuration, with as many of the default's values as the limits allow."""
     params = _smallest(space, limited)
     if limited.refusal(params, True):
@@ -100,7 +100,7 @@ def _small(space: SearchSpace, limited: Limited) -> dict[str, Any] | None:
     return params
 
 
-def _smallest(space: SearchSpace, limited: Limited) -> dict[str, Any]:
+def _smallest(space: SearchSpace, limited: MethodConstraints) -> dict[str, Any]:
     """Each parameter in turn at the end or choice that exceeds the limits least."""
     params = dict(space.default)
     for name, distribution in space.distributions.items():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import methods
 from methods.base.spec import Attached, MethodError, MethodSpec
 from orchestrator.backbone.shared import SharedBackbone
-from orchestrator.common.errors import told
+from orchestrator.common.errors import describe_error
 from orchestrator.planning.capability.dummy_text import special_ids
 from orchestrator.tasks import TaskType
 
@@ -67,7 +67,7 @@ def _width(backbone: SharedBackbone) -> int:
     return width
 
 
-def rehearse(spec: MethodSpec[Any], attached: Attached, backbone: SharedBackbone, kind: TaskType) -> None:
+def dry_run(spec: MethodSpec[Any], attached: Attached, backbone: SharedBackbone, kind: TaskType) -> None:
     """Train, score, save, load and merge.
 
     Args:
@@ -192,7 +192,7 @@ def _explained(what: str) -> Iterator[None]:
     except MethodError:
         raise
     except Exception as error:
-        raise MethodError(f"{what}: {told(error)}") from error
+        raise MethodError(f"{what}: {describe_error(error)}") from error
 
 
 @contextmanager

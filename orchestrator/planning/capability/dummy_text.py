@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _SPECIAL = ("pad_token", "eos_token", "bos_token", "unk_token")
 
 
-def stand_in(config: PretrainedConfig, labels: int, max_length: int) -> TaskText:
+def dummy_text(config: PretrainedConfig, labels: int, max_length: int) -> TaskText:
     """Words of one letter each, in the place of a task's own.
 
     Args:

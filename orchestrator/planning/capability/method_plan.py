@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ import search_spaces
 from orchestrator.common.errors import Problem
 from orchestrator.planning.capability.probe import Capability, Probe
 from orchestrator.planning.capability.restrict_space import Fit, fit, repaired
-from orchestrator.search.space import Override, resolve
 from search_spaces._base import SearchSpace
 
 
@@ -20,11 +19,12 @@ class MethodPlan(Capability):
     """A method's part in a sweep.
 
     Args:
-        space: where it is searched on this backbone; ``None`` for the whole of its space.
+        space: where it is searched on this backbone: what that allows of the method's space with the configuration's
+            overrides.
         notes: what was cut off its space, one line each.
     """
 
-    space: SearchSpace | None = None
+    space: SearchSpace
     notes: tuple[str, ...] = ()
 
 
@@ -42,29 +42,29 @@ def try_method(probe: Probe, method: str) -> tuple[Capability, Mapping[str, Any]
     return (found, space.default) if nearest is None else (probe.capability(method, nearest), nearest)
 
 
-def plan_method(probe: Probe, method: str, overrides: Mapping[str, Override]) -> tuple[MethodPlan, list[Problem]]:
+def plan_method(
+    probe: Probe, method: str, space: SearchSpace, overridden: Collection[str]
+) -> tuple[MethodPlan, list[Problem]]:
     """Try a method at every end of its search space.
 
     Args:
         probe: of the backbone and the type of task.
         method: its name.
-        overrides: what the configuration says of its space, by parameter.
+        space: its search space with the configuration's overrides.
+        overridden: the parameters that the configuration overrides.
 
     Returns:
         The plan, and what was asked for that cannot be.
-
-    Raises:
-        InputError: if an override makes no distribution.
     """
-    usual, space = search_spaces.get(method).default, resolve(method, overrides)
+    usual = search_spaces.get(method).default
     known = Capability.of(methods.get(method), probe.task)
     if not known.available:
-        return MethodPlan(**asdict(known)), []
+        return MethodPlan(**asdict(known), space=space), []
 
     def refusal(params: Mapping[str, Any], thoroughly: bool) -> str:
         return probe.refusal(method, params, thoroughly)
 
-    fitted = fit(space, usual, frozenset(overrides), refusal)
+    fitted = fit(space, usual, frozenset(overridden), refusal)
     problems = [Problem(f"search_space.{method}.{name}", line) for name, line in fitted.problems]
     return _plan(probe, known, fitted), problems
 

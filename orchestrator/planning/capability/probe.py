@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import methods
 from methods.base.spec import Attached, Hyperparameters, MethodError, MethodSpec, Quantization, TaskText
 from orchestrator.backbone.shared import SharedBackbone
-from orchestrator.backbone.skeleton import miniature, shallow_skeletons, skeleton
+from orchestrator.backbone.skeleton import shallow_skeletons, skeleton, tiny_model
 from orchestrator.common.errors import first_line
-from orchestrator.planning.capability.dry_run import NumbersNeededError, attach, reads_ahead, rehearse
-from orchestrator.planning.capability.dummy_text import stand_in
-from orchestrator.planning.capability.requirements import WRITTEN, needs_of
+from orchestrator.planning.capability.dry_run import NumbersNeededError, attach, dry_run, reads_ahead
+from orchestrator.planning.capability.dummy_text import dummy_text
+from orchestrator.planning.capability.requirements import MAX_WRITTEN_BYTES, measure_requirements
 from orchestrator.planning.capability.step_cost import passes
 from orchestrator.tasks import TaskType
 
@@ -116,7 +116,7 @@ class Probe:
         self._made = (kind.auto_class, kind.name, name, labels, quantization)
         self._labels = labels
         self._sources = {"sources": sources, "source_labels": source_labels}
-        self._text = text or stand_in(config, labels, _usual_length(config))
+        self._text = text or dummy_text(config, labels, _usual_length(config))
         self._known: dict[tuple[str, str, str], str] = {}
         self._needs: dict[tuple[str, str, float], Mapping[str, float]] = {}
         try:
@@ -162,15 +162,15 @@ class Probe:
             return first_line(error, "no reason given")
         return self._unattachable(spec, params) or (self._rehearsed(spec, params) if thoroughly else "")
 
-    def needs(self, method: str, params: Mapping[str, Any], written: float = WRITTEN) -> Mapping[str, float]:
-        """What a configuration needs, as :func:`orchestrator.planning.capability.requirements.needs_of` tells it.
+    def needs(self, method: str, params: Mapping[str, Any], written: float = MAX_WRITTEN_BYTES) -> Mapping[str, float]:
+        """What a configuration needs, as :func:`orchestrator.planning.capability.requirements.measure_requirements` tells it.
 
         Raises:
             MethodError: if that cannot be told without the backbone's weights.
         """
         key = (method, _shape(params), written)
         if key not in self._needs:
-            self._needs[key] = needs_of(methods.get(method), params, self._bare, written=written)
+            self._needs[key] = measure_requirements(methods.get(method), params, self._bare, written=written)
         return self._needs[key]
 
     def _size(self, spec: MethodSpec[Any], params: Mapping[str, Any]) -> _Size:
@@ -229,7 +229,7 @@ class Probe:
             return
         attached = self._in_miniature(spec, params, self._tiny_model)
         if attached is not None:
-            rehearse(spec, attached, self._tiny_model, self._kind)
+            dry_run(spec, attached, self._tiny_model, self._kind)
 
     def _in_miniature(
         self, spec: MethodSpec[Any], params: Mapping[str, Any], backbone: SharedBackbone
@@ -255,7 +255,7 @@ class Probe:
 
     @cached_property
     def _tiny_model(self) -> SharedBackbone | None:
-        found = miniature(self._config, *self._made)
+        found = tiny_model(self._config, *self._made)
         return found and self._told_anew(found)
 
     @cached_property
@@ -267,14 +267,14 @@ class Probe:
 
     def _told_anew(self, backbone: SharedBackbone) -> SharedBackbone:
         config = backbone.model.config
-        return self._told(backbone, stand_in(config, self._labels, _usual_length(config)))
+        return self._told(backbone, dummy_text(config, self._labels, _usual_length(config)))
 
     def _told(self, backbone: SharedBackbone, text: TaskText) -> SharedBackbone:
         backbone.context = replace(backbone.context, text=text, **self._sources)  # type: ignore[arg-type]
         return backbone
 
 
-def catalogue() -> tuple[tuple[str, ...], dict[str, str]]:
+def list_methods() -> tuple[tuple[str, ...], dict[str, str]]:
     """Every method by name, and why each of the others that `peft` has is none."""
     from methods.families.peft_type_names import refused, trainable_types
 

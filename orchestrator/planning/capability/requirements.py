@@ -15,14 +15,14 @@ from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.planning.capability.dry_run import attach, attach_with_numbers
 
-WRITTEN = 64 * 2**20
+MAX_WRITTEN_BYTES = 64 * 2**20
 """So many bytes are written to be measured, at most."""
 _BYTES = {"nf4": 0.5, "fp4": 0.5, "int8": 1.0, "none": 2.0}
 _STREAM_BYTES = 2
 
 
-def needs_of(
-    spec: MethodSpec[Any], params: Mapping[str, Any], backbone: SharedBackbone, *, written: float = WRITTEN
+def measure_requirements(
+    spec: MethodSpec[Any], params: Mapping[str, Any], backbone: SharedBackbone, *, written: float = MAX_WRITTEN_BYTES
 ) -> Mapping[str, float]:
     """What a configuration needs on an architecture.
 
@@ -45,7 +45,7 @@ def needs_of(
     trained = list(attached.trainable().values())
     size = sum(parameter.numel() * parameter.element_size() for parameter in trained)
     copies = 2 if attached.optimizer == "paged_adamw_8bit" else 4  # with its gradient, and AdamW's two moments
-    is_written = size <= min(written, WRITTEN)
+    is_written = size <= min(written, MAX_WRITTEN_BYTES)
     return {
         "trainable": float(sum(parameter.numel() for parameter in trained)),
         "adapter": _saved(attach_with_numbers(spec, params, backbone), backbone) if is_written else float(size),

@@ -39,7 +39,7 @@ class FourBitShape:
         return {}
 
 
-def bodiless(
+def meta_backbone(
     config: PretrainedConfig,
     auto_class: str,
     task: TaskType,

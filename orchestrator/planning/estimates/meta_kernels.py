@@ -34,7 +34,7 @@ class _FusedAttention(torch.autograd.Function):
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
 
 
-class Kernels(TorchFunctionMode):
+class MetaKernels(TorchFunctionMode):
     """Attention and dropout as a processor or a GPU does them; the meta device knows the plain formulas alone.
 
     Args:
@@ -75,7 +75,7 @@ def _dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = F
     return x.mul_(factors) if inplace else x * factors
 
 
-def answers(counted: int) -> Mapping[Any, Callable[..., Any]]:
+def meta_results(counted: int) -> Mapping[Any, Callable[..., Any]]:
     """What to answer for the operators that cannot do without numbers.
 
     Args:

@@ -12,7 +12,7 @@ import torch
 import methods
 from methods.base.spec import Quantization, TaskText
 from orchestrator.planning.capability.dry_run import attach
-from orchestrator.planning.estimates.meta_backbone import bodiless
+from orchestrator.planning.estimates.meta_backbone import meta_backbone
 from orchestrator.planning.estimates.step import Batch, StepCost, step_cost
 from orchestrator.tasks import TaskType
 
@@ -56,7 +56,7 @@ class StepModel:
         cuda: bool = False,
     ) -> None:
         self._kind, self._cuda = kind, cuda
-        self._backbone = bodiless(
+        self._backbone = meta_backbone(
             config, kind.auto_class, kind.name, name=name, labels=labels, quantization=quantization, dtype=dtype
         )
         told = {"text": text, "sources": sources, "source_labels": source_labels}

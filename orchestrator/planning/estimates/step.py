@@ -13,7 +13,7 @@ from torch import Tensor
 from methods.base.spec import Attached, Optimizer
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.planning.estimates.cost_counter import CostCounter
-from orchestrator.planning.estimates.meta_kernels import Kernels, answers
+from orchestrator.planning.estimates.meta_kernels import MetaKernels, meta_results
 from orchestrator.tasks import TaskType
 
 BLOCK, SMALLEST_IN_8_BITS = 256, 4096  # of bitsandbytes' optimizers
@@ -74,13 +74,13 @@ def step_cost(attached: Attached, backbone: SharedBackbone, kind: TaskType, batc
         cuda: whether a GPU is to take it.
     """
     attached.module.to("meta")  # what a method has computed when it was attached
-    counter = CostCounter(answers(batch.rows * batch.targets))
+    counter = CostCounter(meta_results(batch.rows * batch.targets))
     counter.know(backbone.shared_tensors())
     adapter = counter.know(_tensors(attached))
     inputs = _inputs(batch, kind)
     counter.know(inputs.values())
     attached.train(True)
-    with _quietly(), Kernels(counter.count, cuda=cuda), counter:
+    with _quietly(), MetaKernels(counter.count, cuda=cuda), counter:
         loss = kind.loss(attached.module, inputs)
         loss = loss if attached.penalty is None else loss + attached.penalty()
         activations = counter.alive
