@@ -1,4 +1,4 @@
-"""Work in a thread, and somebody who looks in on it."""
+"""Run work in a thread while the calling thread checks on it."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-INTERVAL = 0.5
-GRACE = 30.0
+INTERVAL_S = 0.5
+SHUTDOWN_TIMEOUT_S = 30.0
 
 
-def run_watched(work: Callable[[], T], look: Callable[[], None]) -> T:
-    """Do the work in a thread, and look twice a second how it goes.
+def run_watched(work: Callable[[], T], check: Callable[[], None]) -> T:
+    """Run work in a daemon thread, and call a check every half second until it ends.
+
+    The check runs in the calling thread, because signals such as Ctrl-C are handled in the main thread only.
 
     Args:
-        work: what to do.
-        look: called meanwhile. What it raises ends the watch; the work then has half a minute to end by itself.
+        work: function to run.
+        check: function to call meanwhile. An exception of its own is raised here, after waiting up to
+            ``SHUTDOWN_TIMEOUT_S`` for the work to end.
 
     Returns:
-        What the work returned.
+        The result of the work.
 
     Raises:
-        BaseException: what the work or the look raised.
+        BaseException: whatever the work or the check raised.
     """
-    done: list[T] = []
+    results: list[T] = []
     errors: list[BaseException] = []
 
     def body() -> None:
         try:
-            done.append(work())
+            results.append(work())
         except BaseException as error:
             errors.append(error)
 
@@ -37,11 +40,11 @@ def run_watched(work: Callable[[], T], look: Callable[[], None]) -> T:
     thread.start()
     try:
         while thread.is_alive():
-            thread.join(INTERVAL)
-            look()
+            thread.join(INTERVAL_S)
+            check()
     except BaseException:
-        thread.join(GRACE)
+        thread.join(SHUTDOWN_TIMEOUT_S)
         raise
     if errors:
         raise errors[0]
-    return done[0]
+    return results[0]

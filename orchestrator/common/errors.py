@@ -1,4 +1,4 @@
-"""The two ways a command can end badly, each with its exit code."""
+"""The two kinds of errors that end a command, each with its exit code, and errors as one line of text."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: where it stands (key path, row, file) and what to write instead."""
+    """One thing that is wrong with an input.
+
+    Args:
+        where: a key path, a row or a file; may be empty.
+        message: what is wrong, and what to write instead.
+    """
 
     where: str
     message: str
 
 
 class InputError(Exception):
-    """What the user gave cannot be used. Printed one line per problem; exit code 2.
+    """An input of the user that cannot be used. Printed one line per problem; exit code 2.
 
     Args:
-        source: the file or command that the problems are in.
-        problems: everything that is wrong with it, found in one go.
-        hint: a last line that says how to go on, where the problems themselves do not.
+        source: the file, option or command that the problems are in.
+        problems: all problems of the source, so that one run shows them all.
+        hint: a last line with the next step, where the messages do not contain it.
     """
 
     def __init__(self, source: str, problems: Sequence[Problem], hint: str = "") -> None:
@@ -33,7 +38,7 @@ class InputError(Exception):
         self.hint = hint
 
     def lines(self) -> list[str]:
-        """The error as it is printed, without colour."""
+        """Return the lines that are printed: ``SOURCE: WHERE: MESSAGE`` for each problem, then the hint."""
         lines = [": ".join(part for part in (self.source, p.where, p.message) if part) for p in self.problems]
         return [*lines, self.hint] if self.hint else lines
 
@@ -47,19 +52,19 @@ def key_path(path: KeyPath) -> str:
 
 
 def first_line(error: BaseException, empty: str = "") -> str:
-    """What an error says, in one line.
+    """Return the first line of an error's message.
 
     Args:
-        error: whose message may have many lines, or none.
-        empty: what stands for no message; the error's type, if left out.
+        error: an error whose message may have any number of lines.
+        empty: the text for an empty message; the name of the error's type if left out.
     """
     return (str(error).strip() or empty or type(error).__name__).splitlines()[0]
 
 
 def describe_error(error: BaseException) -> str:
-    """An error's type and what it says, in one line; for errors that nobody foresaw."""
+    """Return an unexpected error as one line: ``TYPE: MESSAGE``."""
     return f"{type(error).__name__}: {first_line(error, 'no message')}"
 
 
 class SweepError(Exception):
-    """The input was fine and the work failed all the same. Exit code 1."""
+    """A failure of the work itself, with valid input. Exit code 1."""

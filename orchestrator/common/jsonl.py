@@ -1,4 +1,4 @@
-"""Lines of JSON in files that grow: what may stand in them, and what a writer that died leaves behind."""
+"""Append-only files of JSON lines: values that JSON can hold, and lines that a killed writer left incomplete."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 
 def cut_torn_line(path: Path) -> None:
-    """Cut a file at its last newline: what follows was being written when the writer died.
+    """Truncate a file after its last newline: a writer that was killed may have left part of a line.
 
-    A file that does not exist is left alone.
+    Args:
+        path: a file, which need not exist.
     """
     if not path.exists():
         return
@@ -23,7 +24,7 @@ def cut_torn_line(path: Path) -> None:
 
 
 def finite(value: Any) -> Any:
-    """A value as JSON can hold it: numbers that are not finite become null."""
+    """Return a value that JSON can hold: NaN and infinities become ``None``, at any depth."""
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

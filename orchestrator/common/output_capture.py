@@ -1,4 +1,4 @@
-"""Everything that libraries print goes to the sweep's log file; the terminal is the display's alone."""
+"""Redirect what libraries print to a sweep's log file, so that only the display writes to the terminal."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from typing import TextIO
 
 @contextmanager
 def output_to(log: Path) -> Iterator[None]:
-    """Send file descriptors 1 and 2 and all logging to a file.
+    """Redirect file descriptors 1 and 2, Python's streams, logging and warnings to a file.
 
-    A display that should still reach the terminal opens its own descriptor before; see :func:`terminal_stream`.
+    Descriptors are redirected because libraries in C++ and child processes write to them directly. A display opens its
+    own descriptor before, with :func:`terminal_stream`.
+
+    Args:
+        log: the file to append to.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    terminal = [os.dup(1), os.dup(2)]
+    saved_descriptors = [os.dup(1), os.dup(2)]
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    before = sys.stdout, sys.stderr
+    saved_streams = sys.stdout, sys.stderr
     with os.fdopen(os.dup(file), "a", buffering=1) as stream:
         for descriptor in (1, 2):
             os.dup2(file, descriptor)
@@ -39,26 +43,26 @@ def output_to(log: Path) -> Iterator[None]:
         finally:
             logging.captureWarnings(False)
             root.removeHandler(handler)
-            sys.stdout, sys.stderr = before
-            for descriptor, saved in zip((1, 2), terminal, strict=True):
+            sys.stdout, sys.stderr = saved_streams
+            for descriptor, saved in zip((1, 2), saved_descriptors, strict=True):
                 os.dup2(saved, descriptor)
                 os.close(saved)
 
 
 def terminal_stream() -> TextIO:
-    """A stream to where errors go now, which stays there when descriptors 1 and 2 are sent elsewhere."""
+    """Return a stream to the present standard error, which :func:`output_to` does not redirect."""
     return os.fdopen(os.dup(2), "w", buffering=1)
 
 
 @contextmanager
 def no_library_noise() -> Iterator[None]:
-    """Keep the warnings and progress bars of libraries off the terminal, for work too short for a log file."""
+    """Suppress warnings, log messages and progress bars of libraries, for commands without a log file."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    before = logging.root.manager.disable
+    disabled_level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(before)
+        logging.disable(disabled_level)

@@ -1,4 +1,4 @@
-"""What is installed here, as far as it has a say in what a trial comes to."""
+"""Versions of Python and of the packages that influence the result of a trial."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ PACKAGES = ("peft-sweep", "torch", "transformers", "peft", "bitsandbytes", "optu
 
 
 def versions() -> dict[str, str]:
-    """Version by name; packages that are not installed are missing."""
-    found = {"python": platform.python_version()}
+    """Return the installed versions by package name, without packages that are not installed."""
+    installed = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

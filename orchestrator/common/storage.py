@@ -1,4 +1,4 @@
-"""The one place that every node of a sweep reaches: a shared folder or an object store."""
+"""Storage that every node of a sweep can reach: a shared folder or an object store."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pyarrow import fs
 class Storage:
     """A folder behind a path or a pyarrow filesystem URI (``s3://bucket/folder``).
 
-    Files appear under their name at once and whole: a local file is written aside and renamed, an
-    object store shows an object when its upload is complete.
+    A file appears under its name only when it is complete: a local file is written beside its target and renamed, and
+    an object store shows an object when its upload has ended.
 
     Args:
         root: absolute path, or URI.
@@ -27,80 +27,101 @@ class Storage:
     root: str
 
     @classmethod
-    def at(cls, place: str) -> Storage:
-        """A storage at a path relative to the working directory, or at a URI."""
-        if place.startswith("file://"):
-            place = unquote(urlsplit(place).path)
-        return cls(place if "://" in place else str(Path(place).expanduser().resolve()))
+    def at(cls, location: str) -> Storage:
+        """Return the storage at a location.
+
+        Args:
+            location: a path, relative to the working directory or absolute, or a URI.
+        """
+        if location.startswith("file://"):
+            location = unquote(urlsplit(location).path)
+        return cls(location if "://" in location else str(Path(location).expanduser().resolve()))
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a folder of this machine's file system (which may be a network mount)."""
+        """Whether the root is a folder of this machine's file system, which may be a network mount."""
         return "://" not in self.root
 
     @cached_property
-    def _place(self) -> tuple[fs.FileSystem, str]:
+    def _filesystem(self) -> tuple[fs.FileSystem, str]:
         filesystem, path = fs.FileSystem.from_uri(self.root)
         return filesystem, path
 
     def sub(self, path: str) -> Storage:
-        """The storage of a folder inside."""
+        """Return the storage of a folder inside this one.
+
+        Args:
+            path: the folder, relative to the root. The query of a URI, such as ``endpoint_override``, stays at its end.
+        """
         root, separator, query = self.root.partition("?") if "://" in self.root else (self.root, "", "")
         return Storage(f"{root}/{path}{separator}{query}")
 
     def local(self, path: str) -> Path:
-        """A local storage's own file."""
+        """Return the absolute path of a file of a local storage."""
         return Path(self.root) / path
 
     def exists(self, path: str) -> bool:
-        """Whether a file or folder is there."""
+        """Return whether a file or folder exists."""
         if self.is_local:
             return self.local(path).exists()
-        filesystem, root = self._place
+        filesystem, root = self._filesystem
         return bool(filesystem.get_file_info(f"{root}/{path}").type != fs.FileType.NotFound)
 
     def upload(self, source: Path, path: str) -> None:
-        """Store a file, or a folder's files, under ``path``; what was there is replaced."""
+        """Copy a local file or folder into the storage, and replace what exists under that name.
+
+        Args:
+            source: local file or folder.
+            path: its name in the storage, relative to the root.
+        """
         if self.is_local:
-            _place(source, self.local(path))
+            _copy_atomically(source, self.local(path))
             return
-        filesystem, root = self._place
-        place = f"{root}/{path}"
-        if filesystem.get_file_info(place).type == fs.FileType.Directory:
-            filesystem.delete_dir(place)
-        # some filesystems open no file in a folder that is not there
-        filesystem.create_dir(place if source.is_dir() else place.rpartition("/")[0])
-        fs.copy_files(str(source), place, source_filesystem=fs.LocalFileSystem(), destination_filesystem=filesystem)
+        filesystem, root = self._filesystem
+        target = f"{root}/{path}"
+        if filesystem.get_file_info(target).type == fs.FileType.Directory:
+            filesystem.delete_dir(target)
+        # some filesystems cannot create a file in a folder that does not exist
+        filesystem.create_dir(target if source.is_dir() else target.rpartition("/")[0])
+        fs.copy_files(str(source), target, source_filesystem=fs.LocalFileSystem(), destination_filesystem=filesystem)
 
     def download(self, path: str, target: Path) -> None:
-        """Bring a file or folder to the local ``target``, whole or not at all; what was there is replaced."""
+        """Copy a file or folder out of the storage. The target is replaced once the copy is complete.
+
+        Args:
+            path: file or folder, relative to the root.
+            target: local path to write.
+        """
         if self.is_local:
-            _place(self.local(path), target)
+            _copy_atomically(self.local(path), target)
             return
-        filesystem, root = self._place
+        filesystem, root = self._filesystem
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".incoming-") as folder:
-            aside = Path(folder) / target.name
+            incoming = Path(folder) / target.name
             if filesystem.get_file_info(f"{root}/{path}").type == fs.FileType.Directory:
-                aside.mkdir()
+                incoming.mkdir()
             fs.copy_files(
-                f"{root}/{path}", str(aside), source_filesystem=filesystem, destination_filesystem=fs.LocalFileSystem()
+                f"{root}/{path}",
+                str(incoming),
+                source_filesystem=filesystem,
+                destination_filesystem=fs.LocalFileSystem(),
             )
-            _place(aside, target)
+            _copy_atomically(incoming, target)
 
 
-def _place(source: Path, target: Path) -> None:
-    """Copy aside, then rename; files on one file system are linked instead of copied."""
+def _copy_atomically(source: Path, target: Path) -> None:
+    """Copy to a temporary name beside the target, then rename. Within one file system files are hard-linked."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".incoming-") as folder:
-        aside = Path(folder) / target.name
+        incoming = Path(folder) / target.name
         if source.is_dir():
-            shutil.copytree(source, aside, copy_function=_link_or_copy)
+            shutil.copytree(source, incoming, copy_function=_link_or_copy)
             if target.exists():
                 shutil.rmtree(target)
         else:
-            _link_or_copy(source, aside)
-        os.replace(aside, target)
+            _link_or_copy(source, incoming)
+        os.replace(incoming, target)
 
 
 def _link_or_copy(source: str | Path, target: str | Path) -> None:

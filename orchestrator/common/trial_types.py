@@ -1,4 +1,4 @@
-"""The names that every part of a sweep agrees on: what a trial is, what a lane is asked, what it answers."""
+"""The plain types of a trial: its key, the jobs that lanes get, their answers, and its record in the search."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from typing import Any, Literal, Self
 
 @dataclass(frozen=True, order=True)
 class TrialKey:
-    """A trial's identity: its Optuna study (``task/method``) and its number there. Never Tune's trial id."""
+    """The identity of a trial. Tune's own trial ids are not used: they change when a sweep is resumed.
+
+    Args:
+        study: its Optuna study, ``task/method``.
+        number: its number in that study.
+    """
 
     study: str
     number: int
@@ -21,38 +26,38 @@ class TrialKey:
 
     @property
     def task(self) -> str:
-        """The task it trains."""
+        """Name of the task."""
         return self.study.rpartition("/")[0]
 
     @property
     def method(self) -> str:
-        """The method it applies."""
+        """Name of the method."""
         return self.study.rpartition("/")[2]
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The inverse of ``str``."""
+        """Return the key of a text such as ``mail/lora/12``, which ``str`` makes."""
         study, _, number = text.rpartition("/")
         return cls(study, int(number))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A piece of work that one lane does in one go.
+    """A unit of work for one lane: train a trial from one step to another, then score it.
 
     Args:
-        trial: whose work it is.
-        params: the method's parameters, JSON values.
-        seed: of everything random in the trial.
-        start: optimizer steps already done.
-        stop: train until this many are done.
-        total: steps of the full schedule.
-        checkpoint: folder to continue from, relative to the sweep's storage; ``None`` for a fresh trial.
-        split: what to score at the end; ``None`` for nothing.
-        retraining: which of a finalist's retrainings this is, counted from 0: it begins anew with a seed and a data
-            order of its own, and is scored on validation as well; ``None`` for the trial itself.
-        keep_every: after every so many steps its state is kept, and whoever does the job again goes on from there; 0
-            for never.
+        trial: the trial to train.
+        params: the method's hyperparameters, JSON values.
+        seed: seed of everything random in the trial.
+        start: optimizer steps that are done already.
+        stop: optimizer steps that are done at the end of the job.
+        total: optimizer steps of the full schedule.
+        checkpoint: folder to continue from, relative to the sweep's storage; ``None`` for a new trial.
+        split: split to score at the end; ``None`` for none.
+        retraining: index from 0 of a finalist's retraining, which starts anew with its own seed and data order, and is
+            scored on validation as well; ``None`` for the trial itself.
+        keep_every: optimizer steps between two saves of the job's state, from which the job continues if its lane dies;
+            0 for no saves.
     """
 
     trial: TrialKey
@@ -68,27 +73,27 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Whose state it goes on with: the trial's, or that of one of its retrainings."""
+        """Name of the state that the job continues: that of the trial or of one of its retrainings."""
         return str(self.trial) if self.retraining is None else f"{self.trial}/seed-{self.retraining}"
 
     @property
     def id(self) -> str:
-        """Unique within a sweep."""
+        """Identifier that is unique within a sweep."""
         return f"{self.name}:{self.start}-{self.stop}:{self.split}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a lane says of a job.
+    """A lane's result for a job.
 
     Args:
-        status: ``done``; ``failed`` by the trial's own fault; ``cancelled`` on request.
-        step: optimizer steps done.
-        metrics: the task's metrics on the split that was asked for.
-        validation: the task's metrics on validation, where a retraining was scored on test.
+        status: ``done``; ``failed`` because of the trial itself; ``cancelled`` on request.
+        step: optimizer steps that are done.
+        metrics: the task's metrics on the job's split, by name.
+        validation: the task's metrics on the validation split, for a retraining that was scored on the test split.
         checkpoint: folder that the trial continues from, relative to the sweep's storage.
-        measurements: trainable parameters, bytes, seconds, peak memory and the like.
-        reason: why it failed, one line.
+        measurements: trainable parameters, bytes, seconds, peak memory and the like, by name with unit.
+        reason: why the job failed, one line.
     """
 
     status: Literal["done", "failed", "cancelled"]
@@ -100,28 +105,28 @@ class Answer:
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
 
 Ending = Literal["complete", "pruned", "failed", "killed"]
-"""``pruned`` was stopped by a decision, ``killed`` by an interruption."""
+"""``pruned``: stopped by a decision of the search. ``killed``: stopped by an interruption."""
 
 State = Literal["running", "paused"] | Ending
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """What is known of a trial: a snapshot, never changed.
+    """An immutable snapshot of a trial.
 
     Args:
-        key: which trial.
-        params: the method's parameters, JSON values.
+        key: the trial's identity.
+        params: the method's hyperparameters, JSON values.
         state: ``running``, ``paused`` at a rung, or how it ended.
         reason: why it ended, one line.
-        values: the task's metric on validation, by optimizer step, in the order of the steps.
-        lane_seconds: lane time spent on it.
-        measurements: sizes and times as of its last report.
+        values: the task's metric on the validation split by optimizer step, in ascending order of steps.
+        lane_seconds: lane time that was spent on the trial, in seconds.
+        measurements: measurements of its last report, by name with unit.
     """
 
     key: TrialKey
@@ -134,44 +139,62 @@ class TrialRecord:
 
     @property
     def step(self) -> int:
-        """The last step with a value; 0 before the first."""
+        """Last optimizer step with a value; 0 before the first."""
         return max(self.values, default=0)
 
     @property
     def value(self) -> float:
-        """The last value; NaN before the first."""
+        """Value at the last step; NaN before the first."""
         return self.values.get(self.step, math.nan)
 
     def rank(self, *, higher_is_better: bool) -> tuple[int, float]:
-        """Sorts trials from worse to better: a later rung counts before a better value."""
+        """Return a sort key that orders trials from worse to better: first by rung, then by value.
+
+        A value that is not finite ranks below every other, since the trial diverged.
+
+        Args:
+            higher_is_better: whether a higher value is better.
+        """
         if not math.isfinite(self.value):
             return (0, -math.inf)
         return (self.step, self.value if higher_is_better else -self.value)
 
 
 def lane_seconds(measurements: Mapping[str, float]) -> float:
-    """Lane time that a trial has cost since it began: all of it, in whichever lanes."""
+    """Return the lane time of a trial since it started, in seconds: attaching, training and evaluating in all lanes."""
     return sum(measurements.get(f"{kind}_seconds", 0.0) for kind in ("attach", "train", "evaluation"))
 
 
 def trial_seed(seed: int, trial: TrialKey, retraining: int | None = None) -> int:
-    """A trial's own seed, or that of one of its retrainings; the same in every run of the same sweep."""
+    """Return the seed of a trial or of one of its retrainings; the same in every run of the same sweep.
+
+    Args:
+        seed: the configuration's seed.
+        trial: the trial's identity.
+        retraining: index of the retraining; ``None`` for the trial itself.
+    """
     name = str(trial) if retraining is None else f"{trial}/seed-{retraining}"
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
 
 
 def checkpoint_path(trial: TrialKey, step: int, retraining: int | None = None) -> str:
-    """Where a trial's state after so many steps is kept, relative to the sweep's folder.
+    """Return the folder of a checkpoint, relative to the sweep's folder.
 
-    What names of methods have in them and paths had better not is exchanged for what they do not have.
+    Characters of method names that are troublesome in paths and URIs (``:+=``) are replaced by characters that method
+    names never contain.
+
+    Args:
+        trial: the trial's identity.
+        step: optimizer steps that are done.
+        retraining: index of the retraining; ``None`` for the trial itself.
     """
     name = str(trial) if retraining is None else f"{trial}/seed-{retraining}"
     return _path(f"{name}/step-{step}")
 
 
 def partial_state_path(job: Job) -> str:
-    """Where a job's own state is kept while it is under way, relative to the sweep's folder."""
+    """Return the folder of a job's state between two rungs, relative to the sweep's folder."""
     return _path(f"{job.name}/under-way")
 
 

@@ -1,4 +1,4 @@
-"""Numbers as people read them: durations, bytes, counts, and the names of metrics."""
+"""Durations, bytes, counts and metric names as text for people, and back."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 
 
 def duration(seconds: float) -> str:
-    """Minutes and seconds, ``2:05``, or hours as well, ``1:02:05``."""
+    """Return a duration as ``MINUTES:SECONDS``, or ``HOURS:MINUTES:SECONDS`` from one hour on."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def size(count: float) -> str:
-    """Bytes as people read them."""
+    """Return a number of bytes with a decimal unit: ``512 B``, ``1.9 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if round(count) < 1000:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
@@ -27,7 +27,7 @@ def size(count: float) -> str:
 
 
 def number(count: float) -> str:
-    """A count of parameters: ``74k``, ``22.7M``."""
+    """Return a count with a decimal suffix: ``74.0k``, ``22.7M``."""
     for unit in ("", "k", "M", "B"):
         if round(count) < 1000:
             return f"{count:.0f}{unit}" if not unit or count >= 100 else f"{count:.1f}{unit}"
@@ -41,26 +41,26 @@ def metric_name(metric: str) -> str:
 
 
 def parse_bytes(text: str) -> float:
-    """Bytes of ``10MB``, ``12 GB`` or ``4096``; MB are a million, MiB 2^20.
+    """Return the bytes of a size such as ``10MB``, ``12 GB`` or ``4096``. 1 MB is 10^6 bytes, 1 MiB 2^20.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if the text is not a size.
     """
     match = _NUMBER.fullmatch(text.strip())
     unit = match.group(2).upper() if match else "?"
     if not match or unit not in _UNITS:
-        raise ValueError(f"{text!r} is no size; write it as in 10MB, 1.5GB or 500kB")
+        raise ValueError(f"{text!r} is not a size; write it as in 10MB, 1.5GB or 500kB")
     return float(match.group(1)) * _UNITS[unit]
 
 
 def parse_count(text: str) -> float:
-    """A count of parameters: ``74k``, ``1.5M``, ``1,000,000``.
+    """Return the number of a count such as ``74k``, ``1.5M`` or ``1,000,000``.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if the text is not a count.
     """
     match = _NUMBER.fullmatch(text.strip().replace(",", ""))
     unit = match.group(2).upper() if match else "?"
     if not match or unit not in _COUNTS:
-        raise ValueError(f"{text!r} is no count; write it as in 50k, 1.5M or 1000000")
+        raise ValueError(f"{text!r} is not a count; write it as in 50k, 1.5M or 1000000")
     return float(match.group(1)) * _COUNTS[unit]

@@ -1,4 +1,4 @@
-"""What a reference to a file or folder means: a path, a URI, or something inside an installed Python package."""
+"""References to files and folders: a path, a URI, or ``package:NAME/SUBPATH`` inside an installed Python package."""
 
 from __future__ import annotations
 
@@ -19,37 +19,39 @@ _SECRET_QUERY = re.compile(r"(?i)([?&][^=&]*(?:password|passwd|secret|token|key|
 
 
 def locate_package(reference: str) -> Path:
-    """The file or folder of ``package:NAME/SUBPATH``, found without importing the package.
+    """Return the file or folder of ``package:NAME/SUBPATH``, without importing the package.
 
     Raises:
         InputError: if the reference is malformed, the package is not installed, or has no such file.
     """
     name, _, subpath = reference.removeprefix(PACKAGE).partition("/")
     if not name.isidentifier() or ".." in Path(subpath).parts:
-        raise _no_place(reference, "write package:NAME/SUBPATH with an importable NAME and a path inside the package")
+        raise _bad_reference(
+            reference, "write package:NAME/SUBPATH with an importable NAME and a path inside the package"
+        )
     spec = PathFinder.find_spec(name, sys.path)
     if spec is None or not spec.submodule_search_locations:
-        raise _no_place(reference, f"the package is not installed; pip install {name.replace('_', '-')}")
+        raise _bad_reference(reference, f"the package is not installed; pip install {name.replace('_', '-')}")
     folder = Path(next(iter(spec.submodule_search_locations)))
-    if not (place := folder / subpath).exists():
-        raise _no_place(reference, f"the installed package {name} has no {subpath}")
-    return place
+    if not (path := folder / subpath).exists():
+        raise _bad_reference(reference, f"the installed package {name} has no {subpath}")
+    return path
 
 
 def is_uri(reference: str) -> bool:
-    """Whether it names a filesystem by a scheme, as in ``s3://bucket/rows.parquet``."""
+    """Return whether a reference has a scheme, as in ``s3://bucket/rows.parquet``."""
     return "://" in reference
 
 
 def local_path(reference: str, base: Path) -> Path | None:
-    """Where it lies on this machine, or ``None`` for a URI.
+    """Return the path of a reference on this machine, or ``None`` for a URI.
 
     Args:
         reference: a path, a URI, or ``package:NAME/SUBPATH``.
         base: the folder that relative paths start from.
 
     Raises:
-        InputError: if it names a package that is not there.
+        InputError: if the package is not installed or lacks the file.
     """
     if reference.startswith(PACKAGE):
         return locate_package(reference)
@@ -57,7 +59,7 @@ def local_path(reference: str, base: Path) -> Path | None:
 
 
 def open_location(reference: str, base: Path) -> tuple[fs.FileSystem, str]:
-    """The filesystem that it lies on, and its path there. Arguments and errors as in :func:`local_path`."""
+    """Return the filesystem of a reference, and the path in it. Arguments and errors as in :func:`local_path`."""
     from pyarrow import fs
 
     if (path := local_path(reference, base)) is not None:
@@ -65,16 +67,16 @@ def open_location(reference: str, base: Path) -> tuple[fs.FileSystem, str]:
     try:
         filesystem, inner = fs.FileSystem.from_uri(reference)
     except (OSError, ValueError) as error:
-        raise _no_place(
-            mask_secrets(reference), f"is no URI that can be opened ({mask_secrets(str(error))})"
+        raise _bad_reference(
+            mask_secrets(reference), f"is not a URI that can be opened ({mask_secrets(str(error))})"
         ) from error
     return filesystem, inner
 
 
 def mask_secrets(text: str) -> str:
-    """The text without the user, password and keys that URIs in it may carry."""
+    """Return a text with the users, passwords and keys of the URIs in it replaced by ``***``."""
     return _SECRET_QUERY.sub(r"\1***", _USERINFO.sub("***@", text))
 
 
-def _no_place(reference: str, message: str) -> InputError:
+def _bad_reference(reference: str, message: str) -> InputError:
     return InputError(reference, [Problem("", message)])

@@ -189,7 +189,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(exporter, "MlflowExporter", FakeExporter)
     monkeypatch.setattr(journals, "Journal", MortalJournal)
     monkeypatch.setattr("orchestrator.report.ending.report_at_end", lambda folder, tracking_uri: None)
-    monkeypatch.setattr("orchestrator.common.background.INTERVAL", 0.002)
+    monkeypatch.setattr("orchestrator.common.background.INTERVAL_S", 0.002)
     # A dead driver's file of Optuna is written no more; in this process the garbage collector would still do it.
     monkeypatch.setattr("orchestrator.search.core.open_storage", lambda path: OptunaFile(None))
     return made

@@ -1,4 +1,4 @@
-"""Names that every process of a sweep must agree on."""
+"""Keys, seeds, ids and paths of trials, which all processes of a sweep must compute alike."""
 
 import itertools
 import math
@@ -13,17 +13,17 @@ from orchestrator.common.trial_types import Answer, Job, TrialKey, TrialRecord, 
 KEY = TrialKey("mail/lora", 12)
 
 
-def test_a_key_says_its_task_and_method_and_reads_back() -> None:
+def test_trial_key_has_task_and_method_and_parses() -> None:
     assert (KEY.task, KEY.method, str(KEY)) == ("mail", "lora", "mail/lora/12")
     assert TrialKey.parse(str(KEY)) == KEY
     assert checkpoint_path(KEY, 40) == "checkpoints/mail/lora/12/step-40"
 
 
-def test_keys_sort_by_number_not_by_text() -> None:
+def test_trial_keys_sort_by_number_not_by_text() -> None:
     assert sorted([TrialKey("mail/lora", 10), TrialKey("mail/lora", 9)])[0].number == 9
 
 
-def test_a_seed_is_the_same_in_every_process() -> None:
+def test_trial_seed_is_the_same_in_every_process() -> None:
     code = "from orchestrator.common.trial_types import *; print(trial_seed(7, TrialKey('mail/lora', 12)))"
     for hashing in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": hashing}
@@ -31,14 +31,14 @@ def test_a_seed_is_the_same_in_every_process() -> None:
         assert int(shown.stdout) == trial_seed(7, KEY)
 
 
-def test_seeds_differ_by_sweep_seed_study_and_number() -> None:
+def test_trial_seeds_differ_by_sweep_seed_study_and_number() -> None:
     keys = [TrialKey(study, number) for study in ("mail/lora", "mail/ia3", "tweets/lora") for number in range(20)]
     seeds = [trial_seed(seed, key) for seed in range(3) for key in keys]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**32 for seed in seeds)
 
 
-def test_a_jobs_id_differs_where_the_work_does() -> None:
+def test_job_id_differs_exactly_where_the_work_does() -> None:
     choices = [(KEY, TrialKey("mail/lora", 1), TrialKey("mail/ia3", 12)), (0, 20), (40, 80), ("validation", "test")]
     jobs = [
         Job(trial=trial, params={}, seed=0, start=start, stop=stop, total=80, split=split)  # type: ignore[arg-type]
@@ -49,12 +49,12 @@ def test_a_jobs_id_differs_where_the_work_does() -> None:
     assert again.id == jobs[0].id
 
 
-def test_an_answer_becomes_plain_values() -> None:
+def test_answer_survives_conversion_to_plain_values() -> None:
     answer = Answer(status="done", step=3, metrics={"accuracy": 0.5}, measurements={"seconds": 1.0})
     assert Answer(**answer.to_dict()) == answer
 
 
-def test_a_record_knows_its_last_rung_whatever_the_order() -> None:
+def test_trial_record_returns_its_last_rung() -> None:
     record = TrialRecord(key=KEY, params={}, values={40: 0.6, 20: 0.5})
     assert (record.step, record.value) == (40, 0.6)
     fresh = TrialRecord(key=KEY, params={})
@@ -74,7 +74,7 @@ def test_a_record_knows_its_last_rung_whatever_the_order() -> None:
         ({}, {20: 0.0}, True),
     ],
 )
-def test_trials_stand_by_rung_and_then_by_value(
+def test_trial_rank_orders_by_rung_then_value(
     worse: dict[int, float], better: dict[int, float], higher_is_better: bool
 ) -> None:
     low, high = (TrialRecord(key=KEY, params={}, values=values) for values in (worse, better))

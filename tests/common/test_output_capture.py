@@ -1,4 +1,4 @@
-"""The terminal is the display's alone; what libraries print goes to the log."""
+"""What libraries print goes to the log; only the display writes to the terminal."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ import pytest
 from orchestrator.common.output_capture import no_library_noise, output_to, terminal_stream
 
 
-def test_everything_that_is_printed_goes_to_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_output_to_redirects_everything_printed_to_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "sweeps" / "sweep.log"
     print("before")
     with output_to(log):
@@ -29,7 +29,7 @@ def test_everything_that_is_printed_goes_to_the_log(tmp_path: Path, capfd: pytes
     assert capfd.readouterr() == ("before\nafter\n", "")
 
 
-def test_warnings_go_to_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_output_to_redirects_warnings(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         with output_to(tmp_path / "log"):
@@ -38,14 +38,14 @@ def test_warnings_go_to_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_log_grows(tmp_path: Path) -> None:
+def test_output_to_appends_to_the_log(tmp_path: Path) -> None:
     for text in ("first", "second"):
         with output_to(tmp_path / "log"):
             print(text)
     assert (tmp_path / "log").read_text() == "first\nsecond\n"
 
 
-def test_a_display_still_reaches_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_terminal_stream_is_not_redirected(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with terminal_stream() as stream, output_to(tmp_path / "log"):
         print("shown", file=stream)
         print("hidden")
@@ -53,7 +53,7 @@ def test_a_display_still_reaches_the_terminal(tmp_path: Path, capfd: pytest.Capt
     assert "shown" not in (tmp_path / "log").read_text()
 
 
-def test_an_exception_puts_everything_back(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_output_to_restores_everything_after_an_exception(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     streams, handlers = (sys.stdout, sys.stderr), list(logging.getLogger().handlers)
     shows, descriptors = warnings.showwarning, len(os.listdir("/proc/self/fd"))
     with pytest.raises(RuntimeError, match="broken"), output_to(tmp_path / "log"):
@@ -68,7 +68,7 @@ def test_an_exception_puts_everything_back(tmp_path: Path, capfd: pytest.Capture
     assert (tmp_path / "log").read_text() == ""
 
 
-def test_short_work_keeps_libraries_quiet_and_then_no_longer(
+def test_no_library_noise_silences_libraries_only_inside(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     library = logging.getLogger("library")

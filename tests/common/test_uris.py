@@ -4,7 +4,7 @@ from orchestrator.common.errors import InputError
 from orchestrator.common.uris import local_path, locate_package, mask_secrets, open_location
 
 
-def test_a_package_is_found_without_importing_it(tmp_path, monkeypatch):
+def test_package_reference_is_resolved_without_import(tmp_path, monkeypatch):
     package = tmp_path / "some_data"
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
@@ -25,25 +25,25 @@ def test_a_package_is_found_without_importing_it(tmp_path, monkeypatch):
         ("package:a.b/x", "write package:NAME/SUBPATH"),
     ],
 )
-def test_what_no_package_has(reference, message):
+def test_package_reference_refuses_what_no_package_has(reference, message):
     with pytest.raises(InputError, match=message):
         locate_package(reference)
 
 
-def test_relative_paths_start_from_the_base(tmp_path):
+def test_local_path_starts_from_the_base(tmp_path):
     assert local_path("a/b.csv", tmp_path) == tmp_path / "a/b.csv"
     assert local_path("/a/b.csv", tmp_path).as_posix() == "/a/b.csv"
     assert local_path("s3://bucket/b.csv", tmp_path) is None
 
 
-def test_a_uri_opens_its_own_filesystem(tmp_path):
+def test_open_location_opens_the_filesystem_of_a_uri(tmp_path):
     (tmp_path / "x").write_text("hello")
     filesystem, path = open_location(f"file://{tmp_path}/x", tmp_path)
     with filesystem.open_input_stream(path) as stream:
         assert stream.read() == b"hello"
 
 
-def test_an_unknown_scheme_is_one_line_without_its_secrets(tmp_path):
+def test_open_location_refuses_unknown_scheme_without_secrets(tmp_path):
     with pytest.raises(InputError) as raised:
         open_location("sftp://me:hunter2@host/x", tmp_path)
     assert len(raised.value.lines()) == 1
@@ -59,5 +59,5 @@ def test_an_unknown_scheme_is_one_line_without_its_secrets(tmp_path):
         ("mail me@home.org", "mail me@home.org"),
     ],
 )
-def test_masking(text, masked):
+def test_mask_secrets_hides_users_passwords_and_keys(text, masked):
     assert mask_secrets(text) == masked
