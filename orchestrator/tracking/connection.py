@@ -1,4 +1,4 @@
-"""How MLflow is reached: one client for a tracking and a registry URI, and what to make of its errors."""
+"""Connect to MLflow: a client for a tracking and a registry URI, checks of URIs, and kinds of errors."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ T = TypeVar("T")
 SQLITE = "sqlite:///"
 
 _SETTINGS = {
-    # A request whose answer was lost may have been carried out: creating is not repeated blindly by the client but
-    # looked up by tag first, by us.
+    # The client would repeat a request whose answer was lost, although the server may have carried it out: two runs or
+    # versions would be created. Callers look for the tag of a run or version before they repeat its creation.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -30,9 +30,13 @@ _SETTINGS = {
 
 
 def open_client(tracking_uri: str, registry_uri: str | None = None) -> MlflowClient:
-    """A client that fails at once where the server is away, so that its caller decides how long to try.
+    """Return a client that fails at once when the server cannot be reached; :func:`retry_while_away` repeats requests.
 
-    The first use of a new sqlite file takes seconds: MLflow builds its tables.
+    The first use of a new sqlite file takes seconds, in which MLflow creates its tables.
+
+    Args:
+        tracking_uri: URI of runs and experiments.
+        registry_uri: URI of registered models; the tracking URI if left out.
     """
     os.environ.update(_SETTINGS)
     from mlflow import MlflowClient
@@ -41,36 +45,40 @@ def open_client(tracking_uri: str, registry_uri: str | None = None) -> MlflowCli
 
 
 def check_uri(uri: str, where: str) -> None:
-    """Refuse what MLflow would refuse, before anything is trained.
+    """Check a tracking URI before anything is trained.
 
     Args:
-        uri: of a tracking server or a database.
-        where: the key or option that it stands in.
+        uri: URI of a tracking server or a database.
+        where: the configuration key or option that contains it.
 
     Raises:
-        InputError: if MLflow knows no such place, or a sqlite file has no folder.
+        InputError: if MLflow does not support the scheme, or the folder of a sqlite file is missing.
     """
     schemes = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks", "uc", "databricks-uc")
     if uri.partition(":")[0].partition("+")[0] not in schemes or ("://" not in uri and "databricks" not in uri):
-        message = "is no place that MLflow knows; write sqlite:///mlflow.db, or http://HOST:PORT of a server"
+        message = "is not a URI that MLflow supports; write sqlite:///mlflow.db, or http://HOST:PORT of a server"
         raise InputError(where, [Problem(mask_secrets(uri), message)])
     if (file := database_file(uri)) is not None and not file.parent.is_dir():
         raise InputError(where, [Problem(uri, f"there is no folder {file.parent}")])
 
 
 def database_file(uri: str) -> Path | None:
-    """The file of a sqlite URI, else ``None``."""
+    """Return the file of a sqlite URI; ``None`` for any other URI."""
     return Path(uri.removeprefix(SQLITE)).absolute() if uri.startswith(SQLITE) else None
 
 
 def artifact_location(tracking_uri: str, experiment: str) -> str | None:
-    """Where an experiment's artifacts go: beside a sqlite file, wherever we run; ``None`` where a server decides."""
+    """Return the artifact folder of an experiment: beside its sqlite file; ``None`` where a server decides.
+
+    MLflow's default is ``mlruns`` in the working directory, which would spread the artifacts of one database over the
+    folders from which commands were run.
+    """
     file = database_file(tracking_uri)
     return None if file is None else str(file.parent / "mlruns" / re.sub(r"[^\w.-]", "_", experiment))
 
 
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
-_LASTING = (
+_PERMANENT = (
     *_REFUSALS,
     "RESOURCE_DOES_NOT_EXIST",
     "NOT_FOUND",
@@ -82,35 +90,38 @@ _LASTING = (
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether the request is wrong in itself and would be refused again, whatever else happens meanwhile."""
+    """Return whether the request itself is invalid, so that repeating it cannot succeed."""
     return getattr(error, "error_code", "") in _REFUSALS
 
 
 def exists_already(error: Exception) -> bool:
-    """Whether something of that name had been created before."""
+    """Return whether a request failed because the name is taken."""
     return getattr(error, "error_code", "") == "RESOURCE_ALREADY_EXISTS"
 
 
 def is_missing(error: Exception) -> bool:
-    """Whether there is nothing of that name."""
+    """Return whether a request failed because the name does not exist."""
     return getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 
 
 def masked_first_line(error: Exception) -> str:
-    """An error as it is shown, without the secrets that URIs may carry."""
+    """Return the first line of an error's message without passwords and keys in URIs."""
     return mask_secrets(first_line(error))
 
 
 def retry_while_away(step: Callable[[], T], seconds: float = 300, pause: float = 2) -> T:
-    """Do something that is safe to repeat, again and again while the server is away.
+    """Call a function that is safe to repeat until the server can be reached.
 
     Args:
-        step: what to do.
-        seconds: how long to go on trying.
-        pause: seconds between two tries.
+        step: function to call.
+        seconds: time after which to give up, in seconds.
+        pause: time between two calls, in seconds.
+
+    Returns:
+        The result of the function.
 
     Raises:
-        SweepError: if it was refused, or failed for that long.
+        SweepError: if the server refused the request, or could not be reached in that time.
     """
     from mlflow.exceptions import MlflowException
 
@@ -119,6 +130,6 @@ def retry_while_away(step: Callable[[], T], seconds: float = 300, pause: float =
         try:
             return step()
         except (MlflowException, OSError) as error:
-            if getattr(error, "error_code", "") in _LASTING or time.monotonic() + pause > end:
+            if getattr(error, "error_code", "") in _PERMANENT or time.monotonic() + pause > end:
                 raise SweepError(f"MLflow: {masked_first_line(error)}") from error
         time.sleep(pause)

@@ -1,4 +1,4 @@
-"""A registered model's folder, brought here."""
+"""Download registered models."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from orchestrator.tracking.connection import masked_first_line
 
 @dataclass(frozen=True)
 class FetchedModel:
-    """A registered model, as files.
+    """A registered model that was downloaded.
 
     Args:
-        reference: as it was asked for.
-        name: of the model.
-        version: of it.
-        folder: its bundle's.
-        bundle: what that says.
-        plugins: files of the methods from outside that it needs; none of them has been run.
+        reference: the reference that the user gave.
+        name: name of the registered model.
+        version: number of its version.
+        folder: local folder of its bundle.
+        bundle: contents of ``bundle.json``.
+        plugins: files of the plugin methods that it needs; none of them has been run.
     """
 
     reference: str
@@ -35,36 +35,36 @@ class FetchedModel:
     plugins: tuple[Path, ...]
 
     def use_plugins(self) -> None:
-        """Run the code of its plugins, so that their methods are known here.
+        """Import the plugins and register their methods in this process.
 
         Raises:
-            InputError: if a method of that name is here already, and is another.
+            InputError: if a different method of that name is registered already.
         """
         method_with(self.bundle.method, self.plugins, self.reference)
 
 
-def fetch_model(reference: str, place: Path, tracking_uri: str) -> FetchedModel:
-    """Bring a registered model here.
+def fetch_model(reference: str, target: Path, tracking_uri: str) -> FetchedModel:
+    """Download a registered model.
 
     Args:
         reference: ``NAME@ALIAS``, ``NAME/VERSION``, or ``NAME`` for its champion.
-        place: empty folder.
-        tracking_uri: where models are.
+        target: empty folder to download into.
+        tracking_uri: MLflow's URI.
 
     Raises:
         InputError: if there is no such model.
-        SweepError: if it cannot be fetched.
+        SweepError: if the download fails.
     """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     _, version = find_version(reference, tracking_uri)
     try:
-        folder = Path(download_artifacts(version.source, dst_path=str(place), tracking_uri=tracking_uri))
+        folder = Path(download_artifacts(version.source, dst_path=str(target), tracking_uri=tracking_uri))
     except (MlflowException, OSError) as error:
-        raise SweepError(f"{reference} cannot be fetched: {masked_first_line(error)}") from error
-    inside = folder / "artifacts" / "bundle"
-    bundle = Bundle.read(inside)
+        raise SweepError(f"{reference} cannot be downloaded: {masked_first_line(error)}") from error
+    bundle_folder = folder / "artifacts" / "bundle"
+    bundle = Bundle.read(bundle_folder)
     needed = methods_of(bundle.method)
     plugins = tuple(file for file in sorted((folder / "code" / PLUGINS).glob("*.py")) if file.stem in needed)
-    return FetchedModel(reference, version.name, int(version.version), inside, bundle, plugins)
+    return FetchedModel(reference, version.name, int(version.version), bundle_folder, bundle, plugins)

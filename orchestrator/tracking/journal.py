@@ -1,7 +1,7 @@
-"""The sweep journal: everything that happened, one JSON object per line, in order.
+"""The journal of a sweep: all events in order, one JSON object per line.
 
-It is written before anything else learns of an event, so that MLflow, the report and a resumed sweep
-can be rebuilt from it. Only whole lines count: a line that was cut by a crash never happened.
+An event is written here before anything acts on it, so that MLflow, the report and a resumed sweep can be rebuilt from
+the journal. Only complete lines count: what a crash left of a line is ignored by readers and cut by the next writer.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from orchestrator.common.errors import SweepError
 from orchestrator.common.jsonl import cut_torn_line, finite
 from orchestrator.tracking.earlier_journals import in_todays_words
 
-# An event that is lost can be told from its neighbours, except these: they are on disk before work goes on.
+# These events are on disk before work goes on. If the machine dies, others may be lost: they follow from the events
+# around them, or their work is done again.
 _DURABLE = frozenset({"sweep", "resume", "end", "searched", "answer", "test", "selection", "registered", "close"})
 
 
 class Journal:
-    """Appends events to a file; one writer, any number of readers.
+    """Writer of a journal. A journal has one writer and any number of readers.
 
     Args:
-        path: the file; created with its folder. A torn last line is cut off.
-        clock: seconds since 1970, the ``time`` of each event.
+        path: the file; created with its folder. An incomplete last line is cut off.
+        clock: function that returns the ``time`` of an event, in seconds since 1970.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
@@ -39,11 +40,11 @@ class Journal:
         self._lock = threading.Lock()
 
     def append(self, event: str, **fields: Any) -> None:
-        """Write one event. From any thread; readers see it when this returns.
+        """Write one event. Safe to call from any thread; readers see the event when this returns.
 
         Args:
-            event: its name.
-            fields: JSON values. Numbers that are not finite become null, since JSON has none.
+            event: kind of the event.
+            fields: JSON values; numbers that are not finite become null.
         """
         with self._lock:
             line = json.dumps({"time": self._clock(), "event": event, **finite(fields)}, allow_nan=False)
@@ -55,7 +56,10 @@ class Journal:
 
     @staticmethod
     def read(path: Path) -> list[dict[str, Any]]:
-        """All events of a journal, without a torn last line.
+        """Return all events of a journal, in today's words.
+
+        Args:
+            path: the journal of any release; a missing file has no events.
 
         Raises:
             SweepError: if a line is not a JSON object.
@@ -64,14 +68,14 @@ class Journal:
 
 
 def read_from(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
-    """The events that were written since the last call, for readers that follow a running sweep.
+    """Return the events that were written since the last call, for readers that follow a running sweep.
 
     Args:
-        path: the journal; one that does not exist yet has no events.
-        offset: 0 at first, then what the last call returned.
+        path: the journal; a missing file has no events.
+        offset: position in bytes: 0 at first, then the offset that the last call returned.
 
     Returns:
-        The events from whole lines only, and the offset to go on from.
+        The events of all complete lines, and the offset of the next call.
 
     Raises:
         SweepError: if a line is not a JSON object.
@@ -80,17 +84,17 @@ def read_from(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
         return [], offset
     with path.open("rb") as file:
         file.seek(offset)
-        whole = file.read()
-    whole = whole[: whole.rfind(b"\n") + 1]
+        content = file.read()
+    content = content[: content.rfind(b"\n") + 1]
     events = []
-    for line in whole.splitlines(keepends=True):
+    for line in content.splitlines(keepends=True):
         events.append(_parse(line, path, offset))
         offset += len(line)
     return events, offset
 
 
 def ending(events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The ``close`` event that counts: the last, unless anything has happened since, as in a sweep that was resumed."""
+    """Return the ``close`` event of a sweep that ended; ``None`` while it runs, a resumed sweep included."""
     last = None
     for event in events:
         last = event if event["event"] == "close" else None

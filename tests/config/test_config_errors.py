@@ -82,12 +82,12 @@ CASES = [
     (mail(data={"train": "mail.csv", "test": "mail.csv"}), "tasks.mail.data.validation: is missing"),
     (mail(split={"train": 0.7}), "tasks.mail.split: the fractions add up to 1.1; they must add up to 1"),
     (mail(split={"train": 1.5}), "tasks.mail.split.train: is 1.5; it must be at most 1"),
-    (mail(where={"text": {}}), "tasks.mail.where.text: says nothing; give matches, at_least, at_most or equals"),
+    (mail(where={"text": {}}), "tasks.mail.where.text: is empty; give matches, at_least, at_most or equals"),
     (
         mail(where={"a.b": {"equals": 1}}),
         'tasks.mail.where.a.b: column "a.b" is not in mail.csv (columns: text, label, stars)',
     ),
-    (mail(encoding="utf-9000"), "tasks.mail.encoding: 'utf-9000' is no encoding that Python knows"),
+    (mail(encoding="utf-9000"), "tasks.mail.encoding: 'utf-9000' is not an encoding that Python knows"),
     (mail(metric="perplexity"), "tasks.mail.metric: 'perplexity' is not possible; choose from: macro_f1, accuracy"),
     (
         lm(prompt="{txt}"),
@@ -152,7 +152,7 @@ CASES = [
     ({"budget": {"trials": 0}}, "budget.trials: is 0; it must be at least 1"),
     (
         {"budget": {"wall_time": 90}},
-        "budget.wall_time: 90 is no duration; write it with its unit, as in 45s, 90m, 2h or 1h30m",
+        "budget.wall_time: 90 is not a duration; write it with its unit, as in 45s, 90m, 2h or 1h30m",
     ),
     ({"training": {"max_steps": "100"}}, "training.max_steps: is '100'; a whole number is wanted"),
     ({"training": {"clip_norm": 0}}, "training.clip_norm: is 0; it must be above 0"),
@@ -179,7 +179,7 @@ CASES = [
     ),
     (
         {"search": {"constraints": ["trainable <= many"]}},
-        "search.constraints[0]: 'many' is no count; write it as in 50k, 1.5M or 1000000",
+        "search.constraints[0]: 'many' is not a count; write it as in 50k, 1.5M or 1000000",
     ),
     (
         {"search": {"constraints": ["latency <= 1.2"]}},
