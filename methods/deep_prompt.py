@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from methods.base.architecture import blocks
 from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
 from methods.base.trainable import attached, train_head
-from methods.parts.attention import (
+from methods.parts.attention_extension import (
     EXTENSION,
     Pairs,
     extend_attention,

@@ -13,7 +13,7 @@ from torch import nn
 from methods.base.peft_adapter import ADAPTER
 from methods.base.spec import Attached, Category, Context, MethodSpec
 from methods.parts import low_rank
-from methods.parts.dora_update import FrozenDora
+from methods.parts.dora_layer import FrozenDora
 from methods.parts.low_rank import TargetedParams, updated_layers
 
 

@@ -21,8 +21,8 @@ from torch import nn
 from methods.base.adapter_folder import TENSORS, save_method
 from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec, TaskText
 from methods.parts.language_model import language_model
-from methods.parts.prompted import Prompted, PromptedClassifier, PromptedLanguageModel
-from methods.parts.template import NAMES, Words, check_template, check_verbalizers, classifying, continuing
+from methods.parts.prompted_model import Prompted, PromptedClassifier, PromptedLanguageModel
+from methods.parts.prompt_template import NAMES, Words, check_template, check_verbalizers, classifying, continuing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Literal
 from torch import nn
 
 from methods.base.spec import Attached, Category, Context, MethodSpec
-from methods.parts import low_rank, low_rank_start
+from methods.parts import low_rank, low_rank_init
 from methods.parts.low_rank import TargetedParams
 
 INITS = ("default", "pissa", "olora", "loftq")
@@ -42,8 +42,8 @@ def attach(view: nn.Module, params: LoraParams, context: Context) -> Attached:
     if params.init == "default":
         return fresh
     if params.init == "loftq":
-        return low_rank_start.begin_at_loss(fresh, params, context)
-    return low_rank_start.begin_in_weight(fresh, params.init, params, context)
+        return low_rank_init.begin_at_loss(fresh, params, context)
+    return low_rank_init.begin_in_weight(fresh, params.init, params, context)
 
 
 SPEC = MethodSpec(

@@ -22,8 +22,8 @@ from methods import get
 from methods.base.architecture import blocks
 from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
 from methods.families.compose_params import CompositionParams, params_type
-from methods.families.compose_parts import parse
-from methods.families.compose_together import Piece, together
+from methods.families.compose_names import parse
+from methods.families.compose_combine import Piece, together
 
 Specs = dict[str, MethodSpec[Any]]
 # of the methods that peft puts into linear layers, those that take what the layer gives, whatever is in it

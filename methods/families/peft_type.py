@@ -19,7 +19,7 @@ from torch import nn
 from methods.base import peft_adapter
 from methods.base.architecture import innermost, pattern, targets
 from methods.base.spec import Attached, Category, Context, MethodError, MethodSpec
-from methods.families.peft_type_fit import fitted, shape
+from methods.families.peft_type_sizes import fitted, shape
 from methods.families.peft_type_names import refused, trainable_types, types
 from methods.families.peft_type_params import PeftTypeParams, config_class, has_targets, params_type
 from methods.parts.low_rank import TARGETS

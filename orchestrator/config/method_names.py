@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from methods import names
-from methods.families.compose_parts import methods_of, parse
+from methods.families.compose_names import methods_of, parse
 from methods.families.peft_type_names import refused, trainable_types
 from methods.plugins.loader import plugin_problem
 from orchestrator.common.suggest import did_you_mean

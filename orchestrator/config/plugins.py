@@ -30,7 +30,7 @@ def check_plugins(config: SweepConfig) -> None:
     if not config.plugins:
         return
     from methods import MethodError
-    from methods.plugins.contract import check_plugin
+    from methods.plugins.check import check_plugin
 
     problems = []
     for index, plugin in enumerate(config.plugins):

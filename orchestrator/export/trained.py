@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from methods.base.spec import MethodSpec, TaskType
-from methods.families.compose_parts import methods_of
+from methods.families.compose_names import methods_of
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import TrialKey, checkpoint_path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from methods.families.compose_parts import methods_of
+from methods.families.compose_names import methods_of
 from methods.plugins.loader import PACKAGE as PLUGINS
 from orchestrator.common.errors import SweepError
 from orchestrator.config.plugins import method_with

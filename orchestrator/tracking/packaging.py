@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import methods
 import orchestrator
 import search_spaces
-from methods.families.compose_parts import methods_of
+from methods.families.compose_names import methods_of
 from methods.plugins.loader import PACKAGE as PLUGINS
 from methods.plugins.loader import source_of
 from orchestrator.common.uris import PACKAGE

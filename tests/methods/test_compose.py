@@ -12,7 +12,7 @@ import methods
 import search_spaces
 from methods.base.architecture import blocks
 from methods.base.spec import Attached, MethodError
-from methods.families.compose_parts import Part, methods_of, parse
+from methods.families.compose_names import Part, methods_of, parse
 from orchestrator.search.space import resolve
 
 pytestmark = pytest.mark.filterwarnings(

@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTo
 
 import methods
 from methods.base.spec import Context, MethodError, TaskText
-from methods.parts.template import classifying
+from methods.parts.prompt_template import classifying
 
 from .conftest import CLASSES, Case, case_of, tiny_config, tiny_tokenizer
 

@@ -13,7 +13,7 @@ from torch import nn
 
 import methods
 from methods.base.spec import Attached, MethodError
-from methods.parts import low_rank_start
+from methods.parts import low_rank_init
 from methods.parts.lora_layer import AddedLinear
 from methods.parts.low_rank import updated_layers
 from orchestrator.backbone.weights import FourBitWeight
@@ -164,7 +164,7 @@ def test_an_update_that_begins_in_the_weight_changes_nothing_at_first(init, pack
     bare = packed_case.logits(packed_case.view())
     torch.testing.assert_close(packed_case.logits(attached.module), bare, atol=1e-5, rtol=1e-5)
     names = set(attached.trainable())
-    assert not any(low_rank_start.START in name.split(".") for name in names)
+    assert not any(low_rank_init.START in name.split(".") for name in names)
     steps(attached, packed_case, 1, 2, 2)
     assert not torch.allclose(packed_case.logits(attached.module), bare, atol=1e-3)
     assert packed_case.shared.checksum() == checksum
@@ -217,7 +217,7 @@ def test_principal_factors_of_a_large_weight_are_those_of_the_exact_decompositio
     left, right = (torch.linalg.qr(torch.randn(120, 120, generator=generator)).Q for _ in range(2))
     weight = left * 0.9 ** torch.arange(120) @ right
     torch.manual_seed(0)
-    a, b = low_rank_start.principal(weight, 8, 2.0)
+    a, b = low_rank_init.principal(weight, 8, 2.0)
     u, s, v = torch.linalg.svd(weight.double())
     exact = (u[:, :8] * s[:8]) @ v[:8]
     assert a.shape == (8, 120)

@@ -18,7 +18,7 @@ from methods.base.architecture import pattern, targets
 from methods.base.lazy_weights import LazyWeight, lazy_weights
 from methods.base.spec import Hyperparameters, MethodError
 from methods.families import peft_type_names
-from methods.families.peft_type_fit import fitted
+from methods.families.peft_type_sizes import fitted
 from methods.families.peft_type_names import FIRST_CLASS, refused, trainable_types, types
 from methods.families.peft_type_params import config_class, has_targets, params_type
 from methods.parts.low_rank import TARGETS

@@ -13,7 +13,7 @@ import methods
 import search_spaces
 from methods.base.spec import MethodError
 from methods.plugins import loader
-from methods.plugins.contract import check_plugin
+from methods.plugins.check import check_plugin
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_method.py"
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers.modeling_outputs import CausalLMOutput, SequenceClassifierOutput
 
 from methods.base.spec import MethodError
-from methods.parts.template import Words
+from methods.parts.prompt_template import Words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -15,7 +15,7 @@ from torch import nn
 
 from methods import load_adapter
 from methods.base.spec import Attached, Hyperparameters, MethodError, MethodSpec
-from methods.base.tiny_model import TinyModel, tiny_models
+from methods.plugins.tiny_model import TinyModel, tiny_models
 from methods.plugins.loader import load
 
 
