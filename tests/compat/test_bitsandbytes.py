@@ -1,0 +1,29 @@
+"""How bitsandbytes is imported, and what of it we call."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from .reliance import parameters, relied_on
+
+
+@relied_on("=torch.compile", by="orchestrator/backbone/bitsandbytes.py")
+def test_bitsandbytes_is_imported_without_compiler() -> None:
+    lines = (
+        "import sys, warnings",
+        "warnings.simplefilter('ignore')",
+        "from orchestrator.backbone.bitsandbytes import functional",
+        "assert functional.quantize_4bit and functional.dequantize_4bit",
+        "assert 'torch._inductor' not in sys.modules, 'importing bitsandbytes starts the compiler of torch'",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_bitsandbytes_quantizes_by_functions() -> None:
+    from bitsandbytes import functional
+
+    assert parameters(functional.quantize_4bit).startswith("A, absmax, out, blocksize, compress_statistics, quant_type")
+    assert parameters(functional.dequantize_4bit).startswith("A, quant_state, absmax, out, blocksize, quant_type")
+    assert parameters(functional.QuantState.as_dict) == "self, packed"

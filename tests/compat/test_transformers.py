@@ -1,0 +1,61 @@
+"""What we use of transformers beyond its public interface."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from .reliance import relied_on
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries as they are imported
+
+SIZES = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 16}
+
+
+@pytest.fixture
+def bert() -> PreTrainedModel:
+    return BertForSequenceClassification(BertConfig(**SIZES))
+
+
+@relied_on("_init_weights", by=("orchestrator/backbone/shared.py", "methods/parts/source_stage.py"))
+def test_transformers_models_initialize_one_module(bert: PreTrainedModel) -> None:
+    layer = torch.nn.Linear(8, 2)
+    with torch.no_grad():
+        layer.bias.fill_(7)
+    bert._init_weights(layer)
+    assert not layer.bias.any()
+
+
+@relied_on("_keep_in_fp32_modules", by="orchestrator/backbone/checkpoint.py")
+def test_transformers_models_name_modules_kept_in_float32(bert: PreTrainedModel) -> None:
+    from transformers import T5ForConditionalGeneration
+
+    assert not bert._keep_in_fp32_modules
+    assert "wo" in T5ForConditionalGeneration._keep_in_fp32_modules
+
+
+@relied_on("_attn_implementation", by="methods/parts/attention.py")
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_transformers_attention_is_chosen_by_config(kind: str) -> None:
+    from transformers import AttentionInterface
+
+    config = BertConfig(**SIZES) if kind == "bert" else LlamaConfig(**SIZES, num_key_value_heads=1)
+    model = BertForSequenceClassification(config) if kind == "bert" else LlamaForCausalLM(config)
+    called: list[torch.nn.Module] = []
+
+    def attend(module: torch.nn.Module, query: torch.Tensor, *_: object, **__: object) -> tuple[torch.Tensor, None]:
+        called.append(module)
+        return query.transpose(1, 2), None
+
+    AttentionInterface.register("compatibility_test", attend)
+    for part in model.modules():
+        if hasattr(part, "config"):
+            part.config._attn_implementation = "compatibility_test"
+    model(input_ids=torch.ones(1, 3, dtype=torch.long))
+    (module,) = called
+    import sys
+
+    modeling = sys.modules[type(module).__module__]
+    assert callable(modeling.eager_attention_forward)
+    assert modeling.ALL_ATTENTION_FUNCTIONS.get_interface("compatibility_test", None) is attend
