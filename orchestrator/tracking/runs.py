@@ -275,7 +275,7 @@ def story(event: Event) -> str:
         lines[-1] += (
             f"\n| {one['method']} | {one['score']:.3f} | {low:.3f} to {high:.3f} | {len(one['scores'])} | {how or ''} |"
         )
-    seen = f"{event['rows']:,} test rows; differences of {event['smallest_difference']:.3f} could have been seen."
+    seen = f"{event['rows']:,} test rows; differences of {event['minimum_detectable_difference']:.3f} could have been seen."
     return "\n\n".join([*lines, seen, "The whole report is among the artifacts: `report.html`."])
 
 
