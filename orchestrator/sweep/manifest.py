@@ -1,4 +1,4 @@
-"""What the journal says of a sweep when it begins, and what a sweep that goes on must find as it was."""
+"""The first event of a journal: what is run on what, and the identity by which a resumed sweep checks its inputs."""
 
 from __future__ import annotations
 
@@ -24,26 +24,32 @@ if TYPE_CHECKING:
     from orchestrator.backbone.publish import PreparedBackbone
 
 Event = Mapping[str, Any]
-_WORDS = {
-    "data": "the rows are not those that the sweep began with",
-    "backbone": "the checkpoint is not the one that the sweep began with",
-    "plugins": "the plugin is not the one that the sweep began with",
-    "spaces": "it is searched otherwise than when the sweep began",
-    "rungs": "they are not those that the sweep began with",
+_CHANGES = {
+    "data": "the rows have changed since the sweep started",
+    "backbone": "the checkpoint has changed since the sweep started",
+    "plugins": "the plugin has changed since the sweep started",
+    "spaces": "the search space has changed since the sweep started",
+    "rungs": "the rungs have changed since the sweep started",
 }
 
 
 def driver(began: float) -> dict[str, Any]:
-    """Who drives a sweep, since when and with what; in the journal's ``sweep`` and ``resume`` events.
+    """Return the fields of a driver in the ``sweep`` and ``resume`` events: start, process, host and package versions.
 
     Args:
-        began: seconds since 1970.
+        began: the driver's start, in seconds since 1970.
     """
     return {"began": began, "pid": os.getpid(), "host": platform.node(), "versions": versions()}
 
 
 def describe(plan: SweepPlan, sweep: str, backbones: Mapping[str, PreparedBackbone]) -> dict[str, Any]:
-    """Everything that is needed to tell what was run: the journal's first event, with :func:`driver`."""
+    """Return the fields of the ``sweep`` event, which describe a sweep completely together with :func:`driver`.
+
+    Args:
+        plan: plan of the sweep.
+        sweep: the sweep's name.
+        backbones: published backbone by task.
+    """
     config = plan.config.resolved()
     return {
         "sweep": sweep,
@@ -64,11 +70,11 @@ def describe(plan: SweepPlan, sweep: str, backbones: Mapping[str, PreparedBackbo
         },
         "backbone": {
             **config["backbone"],
-            "digest": {name: one.quantized.digest for name, one in backbones.items()},
-            "checksum": {name: one.checksum for name, one in backbones.items()},
+            "digest": {name: backbone.quantized.digest for name, backbone in backbones.items()},
+            "checksum": {name: backbone.checksum for name, backbone in backbones.items()},
             "architecture": plan.architecture,
             "parameters": plan.parameters,
-            "bytes": max(one.quantized.size for one in backbones.values()),
+            "bytes": max(backbone.quantized.size for backbone in backbones.values()),
         },
         "left_out": {
             f"{name}/{method.method}": method.reason
@@ -80,7 +86,7 @@ def describe(plan: SweepPlan, sweep: str, backbones: Mapping[str, PreparedBackbo
 
 
 def identity(plan: SweepPlan) -> dict[str, dict[str, Any]]:
-    """What makes trials of one plan comparable with those of another: by kind, then by name."""
+    """Return digests of everything that must be equal for two plans' trials to be comparable: by kind, then by name."""
     settings = plan.config.backbone
     return {
         "data": {name: task.data.digest for name, task in plan.tasks.items()},
@@ -91,34 +97,39 @@ def identity(plan: SweepPlan) -> dict[str, dict[str, Any]]:
             for name, task in plan.tasks.items()
         },
         "plugins": {name: _digest(source) for name, source in plugin_sources(plan.config)},
-        "spaces": {one.study: _digest(_space(one.space)) for one in plan.studies},
+        "spaces": {study.study: _digest(_space(study.space)) for study in plan.studies},
         "rungs": {"steps": list(plan.rungs)},
     }
 
 
-def departures(then: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
-    """Where a plan is another than the one that a sweep began with, a line each.
+def departures(recorded: Mapping[str, Mapping[str, Any]], current: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
+    """Return a problem for each input that has changed since a sweep started.
 
     Args:
-        then: the identity of the plan in the journal.
-        now: the identity of a plan of the same configuration.
+        recorded: identity of the plan in the journal.
+        current: identity of a plan of the same configuration.
     """
     return [
-        Problem(f"{kind}.{name}", _WORDS[kind])
-        for kind, names in then.items()
-        for name in dict.fromkeys([*names, *now[kind]])
-        if names.get(name) != now[kind].get(name)
+        Problem(f"{kind}.{name}", _CHANGES[kind])
+        for kind, digests in recorded.items()
+        for name in dict.fromkeys([*digests, *current[kind]])
+        if digests.get(name) != current[kind].get(name)
     ]
 
 
-def changed_versions(then: Mapping[str, str]) -> dict[str, list[str | None]]:
-    """What is installed in another version than then: by package, then and now."""
-    now = versions()
-    return {name: [then.get(name), now.get(name)] for name in {**then, **now} if then.get(name) != now.get(name)}
+def changed_versions(recorded: Mapping[str, str]) -> dict[str, list[str | None]]:
+    """Return the recorded and the installed version of each package whose version has changed.
+
+    Args:
+        recorded: version by package.
+    """
+    installed = versions()
+    pairs = {name: [recorded.get(name), installed.get(name)] for name in {**recorded, **installed}}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _space(space: SearchSpace) -> str:
-    distributions = {name: distribution_to_json(one) for name, one in space.distributions.items()}
+    distributions = {name: distribution_to_json(distribution) for name, distribution in space.distributions.items()}
     return json.dumps([distributions, dict(space.default)], sort_keys=True)
 
 

@@ -1,4 +1,4 @@
-"""What must be there before the first trial: tokens in the object store, the backbone in the storage."""
+"""Prepare what lanes need before the first trial: tokens in the object store, the backbone in the storage."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ from orchestrator.planning.plan import SweepPlan, TaskPlan
 def prepare(
     plan: SweepPlan, storage: Storage, sweep: str, pack: int, *, remotely: bool
 ) -> tuple[LaneSetup, dict[str, PreparedBackbone]]:
-    """Tokenize and publish.
+    """Tokenize all tasks, and quantize and publish their backbones.
 
     Args:
-        plan: of the sweep.
-        storage: where backbones and the sweep's folder are.
-        sweep: the sweep's folder in it.
-        pack: how many trials a lane trains at once.
-        remotely: quantize on a worker node, since the head of a cluster may be small. On one machine this process,
-            which has imported everything already, is ready sooner than another.
+        plan: plan of the sweep.
+        storage: storage of backbones and sweeps.
+        sweep: the sweep's name, which is its folder in the storage.
+        pack: number of trials that a lane trains at once.
+        remotely: whether to quantize on a worker node, since the head of a cluster may be small. On one machine this
+            process is faster, because it has imported what that needs.
+
+    Returns:
+        What lanes are set up with, and the published backbone of each task.
     """
     config = plan.config
-    published = {name: _publishing(plan, task, storage, remotely=remotely) for name, task in plan.tasks.items()}
+    waits = {name: _start_publishing(plan, task, storage, remotely=remotely) for name, task in plan.tasks.items()}
     tokenizer = plan.tokenizer
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(Path(folder) / "tokenizer")
@@ -43,31 +46,36 @@ def prepare(
         }
         for name, task in plan.tasks.items()
     }
-    ready = {name: wait() for name, wait in published.items()}
+    backbones = {name: wait() for name, wait in waits.items()}
     tasks = {
         name: TaskSetup(
             config=task.data.config,
             splits=splits[name],
             labels=len(task.data.labels),
-            backbone=ready[name].quantized.digest,
-            original=ready[name].original_digest,
+            backbone=backbones[name].quantized.digest,
+            original=backbones[name].original_digest,
             pad=tokenizer.pad_token_id,
             names=task.data.labels,
         )
         for name, task in plan.tasks.items()
     }
-    return _lane_setup(config, storage, sweep, tasks, pack), ready
+    return _lane_setup(config, storage, sweep, tasks, pack), backbones
 
 
-def _publishing(plan: SweepPlan, task: TaskPlan, storage: Storage, *, remotely: bool) -> Callable[[], PreparedBackbone]:
-    """What gives the published backbone: on another node the work begins at once, here when it is asked for."""
+def _start_publishing(
+    plan: SweepPlan, task: TaskPlan, storage: Storage, *, remotely: bool
+) -> Callable[[], PreparedBackbone]:
+    """Return a function that waits for the published backbone. Here the work starts when that function is called.
+
+    On another node it starts at once, while this process tokenizes.
+    """
     labels = len(task.data.labels)
     settings = (plan.config.backbone, plan.config.base, task.type.auto_class, task.type.name, labels)
     if not remotely:
         return partial(publish_backbone, *settings, plan.needs_original, storage)
     remote = ray.remote(num_cpus=0.05, max_retries=1)(publish_backbone)
-    begun = remote.remote(*settings, plan.needs_original, storage)
-    return lambda: ray.get(begun)
+    reference = remote.remote(*settings, plan.needs_original, storage)
+    return lambda: ray.get(reference)
 
 
 def _lane_setup(config: SweepConfig, storage: Storage, sweep: str, tasks: dict[str, TaskSetup], pack: int) -> LaneSetup:

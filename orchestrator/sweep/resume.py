@@ -1,4 +1,4 @@
-"""How a sweep that was stopped, or whose driver died, is taken up again."""
+"""Open a sweep that was stopped or whose driver died, and make its plan again."""
 
 from __future__ import annotations
 
@@ -22,76 +22,86 @@ from orchestrator.warm_start import Prior
 
 @contextmanager
 def open_sweep(reference: str, storage: str) -> Iterator[SavedSweep]:
-    """Hold a sweep's folder, and read what happened there.
+    """Lock a sweep's folder, and read its journal.
 
     Args:
-        reference: the sweep's name, the beginning of one, or its folder.
-        storage: where sweeps are.
+        reference: the sweep's name, a unique beginning of it, or its folder.
+        storage: ``storage`` in its configuration.
 
     Raises:
-        InputError: if there is no such sweep, it is running, or it was stopped before anything began.
+        InputError: if there is no such sweep, it is running, or it was stopped before its first event.
     """
     folder = find_sweep(reference, storage)
     with lock_folder(folder):
         saved = SavedSweep.of(folder)
         if not saved.description:
-            message = "was stopped before its first trial, so that there is nothing to resume; run it again"
+            message = "was stopped before its first trial, so there is nothing to resume; run it again"
             raise InputError(saved.sweep, [Problem("", message)])
         yield saved
 
 
 def resumed_plan(saved: SavedSweep, file: Path | None = None) -> SweepPlan:
-    """The plan that a sweep began with, made again and compared with what the journal says of it.
+    """Make a sweep's plan again, and check that it is the plan that the sweep started with.
 
     Args:
-        saved: of the sweep.
-        file: its configuration, where that holds passwords: the journal keeps none.
+        saved: the sweep's recorded state.
+        file: its configuration file, needed if that contains passwords, which the journal does not record.
 
     Raises:
-        InputError: if data, checkpoint, plugins or search spaces are not what they were.
+        InputError: if data, checkpoint, plugins or search spaces have changed.
     """
-    config = _given(saved, file) if file else _recorded(saved)
+    config = _config_of_file(saved, file) if file else _recorded_config(saved)
     plan = make_plan(config, Prior.of_events(saved.events) or Prior())
     if problems := departures(saved.description["identity"], identity(plan)):
-        raise InputError(saved.sweep, problems, "what it found could not be compared with what it would find now")
+        raise InputError(
+            saved.sweep,
+            problems,
+            "new results could not be compared with the recorded ones; restore these inputs, or run a new sweep",
+        )
     return plan
 
 
-def _recorded(saved: SavedSweep) -> SweepConfig:
+def _recorded_config(saved: SavedSweep) -> SweepConfig:
     values = saved.description["config"]
-    if re.search(r"\*\*\*@|=\*\*\*", json.dumps(values)):  # as they are masked
-        message = "its configuration has passwords, which the journal does not keep; add --config SWEEP.yaml"
+    if re.search(r"\*\*\*@|=\*\*\*", json.dumps(values)):  # as mask_secrets writes them
+        message = "its configuration contains passwords, which the journal does not record; add --config SWEEP.yaml"
         raise InputError(saved.sweep, [Problem("", message)])
-    return _at_its_places(config_of(values, saved.folder, saved.sweep), saved)
+    return _with_absolute_places(config_of(values, saved.folder, saved.sweep), saved)
 
 
-def _given(saved: SavedSweep, file: Path) -> SweepConfig:
-    """The user's own file, if it says what the journal says."""
+def _config_of_file(saved: SavedSweep, file: Path) -> SweepConfig:
+    """Return the configuration of the user's file, if it equals the recorded one."""
     config = load_config(file)
-    then, now = saved.description["config"], config.resolved()
+    recorded, current = saved.description["config"], config.resolved()
     if "max_length" not in config.training.model_fields_set:
-        now["training"]["max_length"] = then["training"]["max_length"]  # a backbone with fewer positions had lowered it
-    if changed := [key for key in now if now[key] != then.get(key)]:
-        problems = [Problem(key, "is not what the sweep began with") for key in changed]
-        raise InputError(str(file), problems, "a sweep is resumed as it began; another one begins with peft-sweep run")
-    return _at_its_places(config, saved)
+        # the plan lowers the default for a backbone with fewer positions, and the journal records the lowered value
+        current["training"]["max_length"] = recorded["training"]["max_length"]
+    if changed := [key for key in current if current[key] != recorded.get(key)]:
+        problems = [Problem(key, "differs from the configuration that the sweep started with") for key in changed]
+        hint = "undo these changes to resume it, or start another sweep with peft-sweep run"
+        raise InputError(str(file), problems, hint)
+    return _with_absolute_places(config, saved)
 
 
-def _at_its_places(config: SweepConfig, saved: SavedSweep) -> SweepConfig:
-    """The configuration with places that were relative to the first driver's folder as they are from here."""
+def _with_absolute_places(config: SweepConfig, saved: SavedSweep) -> SweepConfig:
+    """Return the configuration whose paths no longer depend on the first driver's working directory."""
     changes: dict[str, Any] = {}
     storage = Storage.at(config.storage)
     if storage.is_local and Path(storage.root) != saved.folder.parent:
         changes["storage"] = str(saved.folder.parent)
     directory = Path(saved.description["directory"])
     if directory != Path.cwd():
-        uris = {key: _from(directory, uri) for key, uri in config.mlflow.model_dump().items() if key.endswith("_uri")}
+        uris = {
+            key: _absolute_uri(directory, uri)
+            for key, uri in config.mlflow.model_dump().items()
+            if key.endswith("_uri")
+        }
         changes["mlflow"] = config.mlflow.model_copy(update=uris)
     return config.model_copy(update=changes)
 
 
-def _from(directory: Path, uri: str | None) -> str | None:
-    """A sqlite file by its absolute path; other places as they are."""
+def _absolute_uri(directory: Path, uri: str | None) -> str | None:
+    """Return the URI of a sqlite file with its absolute path; other URIs unchanged."""
     if uri is None or not uri.startswith(SQLITE):
         return uri
     return f"{SQLITE}{directory / uri.removeprefix(SQLITE)}"

@@ -1,7 +1,7 @@
-"""The story of one sweep, from a plan to a registered champion.
+"""Run one sweep from a plan to registered models: prepare, search, final, registration.
 
-It may be told in several lives: a driver that was stopped or died is followed by another, which goes on from what the
-journal tells of the earlier ones (:mod:`orchestrator.sweep.saved_state`).
+A sweep may take several attempts: when a driver was stopped or died, the next one continues from what the journal
+records (:mod:`orchestrator.sweep.saved_state`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from orchestrator.lanes.cluster import Cluster
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.sweep.manifest import changed_versions, departures, describe, driver
 from orchestrator.sweep.saved_state import SavedSweep
-from orchestrator.sweep.status import Outcome, Snapshot, Watch
+from orchestrator.sweep.status import Outcome, Phase, Snapshot, Watch
 from orchestrator.tracking.sweeps import local_folder, lock_folder, make_folder, new_sweep_name
 from orchestrator.warm_start import EVENT as WARM_START
 
@@ -36,23 +36,23 @@ log = logging.getLogger(__name__)
 EXPORT_TIMEOUT_S = 120.0
 
 
-class Stopped(Exception):  # not an error: the user asked for it
-    """The sweep was asked to stop."""
+class StopRequested(Exception):  # not an error, and never seen by a caller
+    """Ends the current phase because the user stopped the sweep."""
 
 
 def run_sweep(plan: SweepPlan, *, sweep: str, cluster: Cluster, watch: Watch, stop: threading.Event) -> Outcome:
     """Run a sweep to its end.
 
     Args:
-        plan: what to do.
-        sweep: its name, from :func:`new_sweep_name`.
-        cluster: that was entered; it need not be connected yet.
-        watch: called twice a second with how it stands.
-        stop: set it to end early; what runs is stopped within a step, and can be resumed.
+        plan: plan of the sweep.
+        sweep: the sweep's name, from :func:`new_sweep_name`.
+        cluster: a cluster whose context is entered; it need not be connected yet.
+        watch: function that receives the status twice a second.
+        stop: event that stops the sweep when set: running trials stop after their current step, and can be resumed.
 
     Raises:
-        InputError: if the checkpoint cannot be used as the plan wants, or there is no cluster at the address.
-        SweepError: if no trial came to a result, or no lane can start.
+        InputError: if the checkpoint cannot be used as planned, or there is no cluster at the address.
+        SweepError: if no trial has a result, or no lane can start.
     """
     folder = local_folder(Storage.at(plan.config.storage), sweep)
     make_folder(folder)
@@ -63,28 +63,30 @@ def run_sweep(plan: SweepPlan, *, sweep: str, cluster: Cluster, watch: Watch, st
 def resume_sweep(
     plan: SweepPlan, saved: SavedSweep, *, cluster: Cluster, watch: Watch, stop: threading.Event
 ) -> Outcome:
-    """Go on with a sweep whose folder is held. Other arguments as for :func:`run_sweep`.
+    """Continue a sweep whose folder is locked.
 
     Args:
-        plan: what to do; the same as in the sweep's earlier lives.
-        saved: those.
-        cluster: as above.
-        watch: as above.
-        stop: as above.
+        plan: plan of the sweep, the same as in earlier attempts.
+        saved: state that earlier attempts recorded; empty for a new sweep.
+        cluster: as in :func:`run_sweep`.
+        watch: as in :func:`run_sweep`.
+        stop: as in :func:`run_sweep`.
 
     Raises:
-        InputError: as above, and if the backbone is not the one of the earlier lives.
-        SweepError: as above.
+        InputError: as in :func:`run_sweep`, and if the backbone is not that of earlier attempts.
+        SweepError: as in :func:`run_sweep`.
     """
     with output_to(saved.folder / "sweep.log"):
         try:
             cluster.connected()
             return _Sweep(plan, saved, watch, stop, in_cluster=bool(cluster.address)).run()
         finally:
-            cluster.leave()  # what its processes still print belongs into the log
+            cluster.leave()  # inside output_to: its processes print until they end
 
 
 class _Sweep:
+    """One attempt at a sweep."""
+
     def __init__(
         self, plan: SweepPlan, saved: SavedSweep, watch: Watch, stop: threading.Event, *, in_cluster: bool
     ) -> None:
@@ -96,7 +98,7 @@ class _Sweep:
         self.sweep, self.folder, self.storage = saved.sweep, saved.folder, Storage.at(plan.config.storage)
         self._watch, self._stop, self._in_cluster = watch, stop, in_cluster
         self._clock, self._began = time.monotonic(), time.time()
-        self._phase = "starting"
+        self._phase = Phase.PREPARING
         self.journal = Journal(self.folder / JOURNAL)
         self.exporter = MlflowExporter(
             self.journal.path,
@@ -104,29 +106,30 @@ class _Sweep:
             experiment=self.config.mlflow.experiment or self.config.name,
         )
         self._exporter_closed = False
-        self._told = not saved.description
+        # A resumed sweep that is refused before its "resume" event leaves the journal as it was.
+        self._close_is_due = not saved.description
         self.search: Search | None = None
 
     def run(self) -> Outcome:
-        """Lanes start while tokens and backbone are prepared; then search, final, registration."""
+        """Run all phases. Lanes start while the driver tokenizes and quantizes."""
         outcomes: dict[str, TaskOutcome] = {}
         with ExitStack() as stack:
-            stack.callback(self._report)
+            stack.callback(self._write_report)
             stack.callback(self._close_exporter)
             self.exporter.start()
             try:
-                with self._lanes(), self._open_trials_kept():
+                with self._lanes(), self._trials_left_open_on_error():
                     self._prepare()
                     reason = self._search()
-                    outcomes = self._final()
-                    self._phase = "registering"
-                    self._while_watching(lambda: self._register(outcomes))
-            except Stopped:
+                    outcomes = self._run_final()
+                    self._phase = Phase.REGISTERING
+                    self._run_watched(lambda: self._register(outcomes))
+            except StopRequested:
                 reason = "interrupted"
             except BaseException as error:
-                self._close("failed", str(error))
+                self._write_close("failed", str(error))
                 raise
-            self._close(reason)
+            self._write_close(reason)
             self._close_exporter()
         return Outcome(
             sweep=self.sweep,
@@ -141,56 +144,61 @@ class _Sweep:
 
     @contextmanager
     def _lanes(self) -> Iterator[None]:
-        """All lanes, from their start to the end of the last."""
+        """Start the lanes; at the end, shut them down."""
         from orchestrator.engine.pack_sizes import default_pack_size
         from orchestrator.lanes.pool import lane_pool
 
         config, defaults = self.config, (study.space.default for study in self.plan.studies)
-        offered = default_pack_size(defaults, config.training.max_length, config.budget.trials)
-        with lane_pool(config.lanes, self._own_folder, growing=self._in_cluster, default_pack=offered) as self.pool:
+        pack_size = default_pack_size(defaults, config.training.max_length, config.budget.trials)
+        with lane_pool(config.lanes, self._ray_folder, growing=self._in_cluster, default_pack=pack_size) as self.pool:
             try:
                 yield
             finally:
-                self._phase = "sending the lanes home"
-                self._show()
+                self._phase = Phase.SHUTTING_DOWN
+                self._show_status()
 
     @contextmanager
-    def _open_trials_kept(self) -> Iterator[None]:
-        """Whatever stops the sweep: what its trials hear of the lanes that go home is no end of theirs."""
+    def _trials_left_open_on_error(self) -> Iterator[None]:
+        """Close the search before the lanes shut down, so that trials without a lane are not recorded as failed."""
         try:
             yield
         except BaseException:
-            self._let_go()
+            self._cancel_work()
             raise
 
     def _prepare(self) -> None:
-        """Tokens and backbone; then it is told what begins, or what goes on."""
+        """Tokenize and quantize, write the ``sweep`` or ``resume`` event, and give lanes their setup."""
         from orchestrator.sweep.prepare import prepare
 
-        self._phase = "tokenizing and quantizing"
-        setup, self.backbones = self._while_watching(
+        setup, self.backbones = self._run_watched(
             lambda: prepare(self.plan, self.storage, self.sweep, self.pool.pack, remotely=self._in_cluster)
         )
         description = describe(self.plan, self.sweep, self.backbones)
         if self.saved.description:
-            self._require_same(description)
+            self._require_same_backbone(description)
             changed = changed_versions(self.saved.description["versions"])
             self.journal.append("resume", sweep=self.sweep, changed=changed, **driver(self._began))
-            self._told = True
+            self._close_is_due = True
         else:
             self.journal.append("sweep", **description, **driver(self._began))
             if self.plan.prior:
                 self.journal.append(WARM_START, **self.plan.prior.fields())
         self.pool.open(setup)
 
-    def _require_same(self, description: dict[str, Any]) -> None:
-        """Trials on another backbone cannot be compared with those that are there."""
-        then, now = self.saved.description["backbone"], description["backbone"]
-        if problems := departures({"backbone": then["checksum"]}, {"backbone": now["checksum"]}):
+    def _require_same_backbone(self, description: dict[str, Any]) -> None:
+        """Refuse a quantized backbone that differs from the recorded one: its trials could not be compared.
+
+        The plan's identity covers the checkpoint and the settings; the checksum covers the quantized tensors.
+
+        Raises:
+            InputError: if a checksum differs.
+        """
+        recorded, current = self.saved.description["backbone"], description["backbone"]
+        if problems := departures({"backbone": recorded["checksum"]}, {"backbone": current["checksum"]}):
             raise InputError(self.sweep, problems)
 
     def _search(self) -> str:
-        """Trials, until the budget is spent or nothing is left to try; returns which."""
+        """Run trials until the budget is spent or no configuration is left. Returns ``budget`` or ``finished``."""
         from orchestrator.sweep.search_phase import make_search, tune_search
 
         search = self.search = make_search(
@@ -198,29 +206,29 @@ class _Sweep:
         )
         reason = self.saved.search_ended
         if reason is None:
-            self._phase = "searching"
+            self._phase = Phase.SEARCHING
             if not search.exhausted:
-                self._while_watching(lambda: tune_search(search, self.plan, self.pool, self._own_folder))
+                self._run_watched(lambda: tune_search(search, self.plan, self.pool, self._ray_folder))
             reason = "budget" if search.closed or search.wall_time_over else "finished"
         search.close("budget")
         if self.saved.search_ended is None:
             self.journal.append("searched", reason=reason)
         return reason
 
-    def _final(self) -> dict[str, TaskOutcome]:
-        """Who is in contention is trained again, and scored on the test split; what was done before is not repeated."""
+    def _run_final(self) -> dict[str, TaskOutcome]:
+        """Retrain the finalists and score them on the test split, without jobs that earlier attempts have done."""
         from orchestrator.final.replay import CachedJobRunner, DedupingJournal
         from orchestrator.final.retrain import play_final
 
         assert self.search is not None
-        self._phase = "retraining who is in contention, and scoring on the test split"
-        records, own = self.search.trials(), self.storage.sub(self.sweep)
-        run = CachedJobRunner(self.pool.each, self.saved.answers, own, self.journal)
+        self._phase = Phase.FINAL
+        records, storage = self.search.trials(), self.storage.sub(self.sweep)
+        run = CachedJobRunner(self.pool.each, self.saved.answers, storage, self.journal)
         journal = DedupingJournal(self.journal, self.saved.events)
-        return self._while_watching(lambda: play_final(self.plan, records, run, own, journal))
+        return self._run_watched(lambda: play_final(self.plan, records, run, storage, journal))
 
     def _register(self, outcomes: dict[str, TaskOutcome]) -> None:
-        """Every task's recommendation and what is tied with it; a task that cannot be is no reason to lose others."""
+        """Register each task's recommended method and those tied with it. Tasks fail independently."""
         from orchestrator.final.register import Registrar
         from orchestrator.tracking.connection import masked_first_line
         from orchestrator.tracking.registry import Registered
@@ -230,7 +238,7 @@ class _Sweep:
                 outcome.registered = Registered(event["name"], event["version"], event["aliases"][0])
                 continue
             try:
-                made = Registrar(
+                registered = Registrar(
                     plan=self.plan,
                     sweep=self.sweep,
                     outcome=outcome,
@@ -239,69 +247,73 @@ class _Sweep:
                     storage=self.storage,
                     run_id=self.exporter.parent_run_id(name),
                 ).register_all()
-            except Exception as error:  # what was found is told all the same
+            except Exception as error:  # the sweep's result is still shown and reported
                 log.exception("task %s was not registered", name)
                 outcome.unregistered = masked_first_line(error)
                 continue
-            outcome.registered, *_ = made.values()
-            versions = {method: {"version": one.version, "alias": one.alias} for method, one in made.items()}
+            outcome.registered, *_ = registered.values()
+            versions = {
+                method: {"version": version.version, "alias": version.alias} for method, version in registered.items()
+            }
             first = outcome.registered
             self.journal.append(
                 "registered", task=name, name=first.name, version=first.version, aliases=[first.alias], methods=versions
             )
 
-    def _while_watching(self, work: Callable[[], T]) -> T:
-        """Do the work in a thread, show how it goes, and hear the wish to stop.
+    def _run_watched(self, work: Callable[[], T]) -> T:
+        """Run work in a thread, show the status meanwhile, and check whether to stop.
 
         Raises:
-            Stopped: if that was asked.
-            SweepError: if all lanes are gone for good.
+            StopRequested: if the user stopped the sweep.
+            SweepError: if no lane can start any more.
         """
-        return run_watched(work, self._look)
+        return run_watched(work, self._check)
 
-    def _look(self) -> None:
-        self._show()
+    def _check(self) -> None:
+        self._show_status()
         if fault := self.pool.fault():
-            self._let_go()
+            self._cancel_work()
             raise SweepError(f"{fault}; see {self.folder / 'sweep.log'}")
         if self._stop.is_set():
-            self._phase = "stopping: the lanes finish their step"
-            self._show()
-            self._let_go()
-            raise Stopped
-        if self._phase == "searching" and self.search and self.search.closed:
+            self._phase = Phase.STOPPING
+            self._show_status()
+            self._cancel_work()
+            raise StopRequested
+        if self._phase is Phase.SEARCHING and self.search and self.search.closed:
             self.pool.cancel()
 
-    def _let_go(self) -> None:
-        """Nothing starts any more, and what runs stops within a step; open trials stay open, for the next life."""
+    def _cancel_work(self) -> None:
+        """Start no more work, and stop jobs after their current step. Open trials stay open for the next attempt."""
         if self.search:
             self.search.close("interrupted" if self._stop.is_set() else "failed")
         self.pool.cancel()
 
-    def _close(self, reason: str, message: str = "") -> None:
-        """The journal's last event, unless the sweep was resumed in vain: then nothing has happened."""
-        if self._told:
+    def _write_close(self, reason: str, message: str = "") -> None:
+        """Write the journal's last event, unless this attempt has written no other."""
+        if self._close_is_due:
             self.journal.append("close", reason=reason, message=message)
 
     def _close_exporter(self) -> None:
-        """Once, however the sweep ends."""
+        """Close the exporter once, however the sweep ends."""
         if not self._exporter_closed:
             self._exporter_closed = True
             self.exporter.close(EXPORT_TIMEOUT_S)
 
-    def _report(self) -> None:
-        """However the sweep ended; MLflow gets it where it has taken everything else."""
+    def _write_report(self) -> None:
+        """Write the report, however the sweep ended. It is logged to MLflow unless that lacks events of the journal."""
         from orchestrator.report.ending import report_at_end
 
         report_at_end(self.folder, tracking_uri=None if self.exporter.pending else self.config.mlflow.tracking_uri)
 
-    def _show(self) -> None:
+    def _show_status(self) -> None:
+        lanes = self.pool.look()
+        waiting = self._phase is Phase.SEARCHING and not lanes
         self._watch(
             Snapshot(
-                phase=self._phase,
+                phase=Phase.WAITING_FOR_LANES if waiting else self._phase,
                 elapsed=self._elapsed,
                 trials=self.search.trials() if self.search else (),
-                lanes=self.pool.look(),
+                lanes=lanes,
                 expected_lanes=self.pool.count,
                 lane_seconds=self.search.lane_seconds if self.search else 0.0,
             )
@@ -309,10 +321,10 @@ class _Sweep:
 
     @property
     def _elapsed(self) -> float:
-        """Seconds of all lives together."""
+        """Wall time of all attempts, in seconds."""
         return self.saved.wall_seconds + time.monotonic() - self._clock
 
     @property
-    def _own_folder(self) -> str:
-        """What Ray Train and Ray Tune keep of this life; nothing in it is needed again."""
+    def _ray_folder(self) -> str:
+        """Folder for the state of Ray Train and Ray Tune in this attempt, which is not read again."""
         return self.storage.sub(f"{self.sweep}/ray/{self.saved.attempts}").root

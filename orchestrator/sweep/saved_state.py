@@ -1,4 +1,4 @@
-"""What a sweep's journal tells of its earlier lives: that is what a resumed sweep goes on from."""
+"""The state of a sweep as its journal records it, from which a resumed sweep continues."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ Event = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class SavedSweep:
-    """A sweep's earlier lives; a sweep that begins has none.
+    """What earlier drivers recorded of a sweep; nothing for a sweep that starts.
+
+    Each driver that worked on the sweep is an attempt: the first wrote the ``sweep`` event, each later one ``resume``.
 
     Args:
-        sweep: its name.
-        folder: where its journal is.
-        events: of its journal.
+        sweep: the sweep's name.
+        folder: folder of its journal.
+        events: all events of the journal.
     """
 
     sweep: str
@@ -32,22 +34,22 @@ class SavedSweep:
 
     @classmethod
     def of(cls, folder: Path) -> Self:
-        """From the journal in a sweep's folder."""
+        """Read the journal in a sweep's folder."""
         return cls(folder.name, folder, tuple(Journal.read(folder / JOURNAL)))
 
     @cached_property
     def description(self) -> Event:
-        """The ``sweep`` event; empty where no life came so far."""
+        """The ``sweep`` event; empty if no attempt has written it yet."""
         return next((event for event in self.events if event["event"] == "sweep"), {})
 
     @property
     def attempts(self) -> int:
-        """How often a driver took it up."""
+        """Number of drivers that have worked on the sweep."""
         return self._count("sweep") + self._count("resume")
 
     @cached_property
     def wall_seconds(self) -> float:
-        """How long drivers were at work on it, all lives together."""
+        """Wall time of all attempts, in seconds: each from its driver's start to its last event."""
         total, began, last = 0.0, math.inf, -math.inf
         for event in self.events:
             if event["event"] in ("sweep", "resume"):
@@ -58,29 +60,29 @@ class SavedSweep:
 
     @property
     def search_ended(self) -> str | None:
-        """Why the search ended, ``finished`` or ``budget``; ``None`` if it has not."""
+        """Why the search ended, ``finished`` or ``budget``; ``None`` if it has not ended."""
         return next((event["reason"] for event in self.events if event["event"] == "searched"), None)
 
     @property
     def trials_done(self) -> int:
-        """Trials that have ended."""
+        """Number of trials that have ended."""
         return self._count("end")
 
     @property
     def trials_left(self) -> int:
-        """Trials that were begun and have not ended."""
+        """Number of trials that were started and have not ended."""
         return self._count("trial") - self.trials_done
 
     @property
     def has_result(self) -> bool:
-        """Some trial came to a result, so that the final has somebody to compare."""
+        """Whether any trial reached a rung with a finite score, so that the final has a candidate."""
         return any(event["event"] == "rung" and event["value"] is not None for event in self.events)
 
     @cached_property
     def answers(self) -> dict[str, Answer]:
-        """What lanes answered in the final, by job, where it was done."""
-        found = {event["job"]: _answer(event["answer"]) for event in self.events if event["event"] == "answer"}
-        return {job: answer for job, answer in found.items() if answer.status == "done"}
+        """Answers of the final's jobs that are done, by job."""
+        answers = {event["job"]: _answer(event["answer"]) for event in self.events if event["event"] == "answer"}
+        return {job: answer for job, answer in answers.items() if answer.status == "done"}
 
     @property
     def registered(self) -> dict[str, Event]:
@@ -89,7 +91,7 @@ class SavedSweep:
 
     @property
     def finished(self) -> bool:
-        """Nothing is left to do."""
+        """Whether nothing is left to do: the sweep ended, and all its tasks are registered."""
         close = ending(self.events)
         ended = close is not None and close["reason"] in ("finished", "budget")
         return ended and set(self.registered) >= set(self.description.get("tasks", ()))
@@ -99,7 +101,7 @@ class SavedSweep:
 
 
 def _answer(fields: Mapping[str, Any]) -> Answer:
-    """Read back; what was not finite was written as null."""
+    """Return an answer from JSON, where numbers that were not finite are null."""
     numbers = {name: _numbers(fields[name].items()) for name in ("metrics", "validation", "measurements")}
     return Answer(**{**fields, **numbers})
 

@@ -1,7 +1,8 @@
-"""The search of a sweep: the core as the plan wants it, and Ray Tune that drives it over the lanes."""
+"""The search phase of a sweep: make the search for a plan, and let Ray Tune run it over the lanes."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import ray
@@ -24,14 +25,14 @@ OPTUNA_FILE = "optuna.log"
 
 
 def make_search(plan: SweepPlan, saved: SavedSweep, journal: EventLog, *, lanes: int, elapsed: float) -> Search:
-    """The core, where the sweep's earlier lives left it.
+    """Make a sweep's search in the state that its journal records.
 
     Args:
-        plan: of the sweep.
-        saved: its earlier lives.
-        journal: of the sweep.
-        lanes: that share the work.
-        elapsed: seconds of the wall time that are spent.
+        plan: plan of the sweep.
+        saved: its recorded state.
+        journal: its journal.
+        lanes: number of lanes.
+        elapsed: wall time that is spent already, in seconds.
     """
     budget, settings, selection = plan.config.budget, plan.config.search, plan.config.selection
     return Search(
@@ -58,19 +59,22 @@ def make_search(plan: SweepPlan, saved: SavedSweep, journal: EventLog, *, lanes:
 
 
 def tune_search(search: Search, plan: SweepPlan, pool: LanePool, folder: str) -> None:
-    """Run the search to its end; see :mod:`orchestrator.lanes.tune`.
+    """Run a search to its end with Ray Tune; see :mod:`orchestrator.lanes.tune`.
 
     Args:
-        search: the core, which decides everything.
-        plan: of the sweep.
-        pool: who trains.
-        folder: where Tune may keep its state; nothing in it is needed again.
+        search: the search, which makes all decisions.
+        plan: plan of the sweep.
+        pool: the lanes that train.
+        folder: folder for Tune's own state, which is not read again.
     """
     metrics = {name: task.data.config.metric for name, task in plan.tasks.items()}
     work = Work(pool.broker, plan.rungs, metrics)
     bridge = TuneBridge(search)
+    # Tune writes no metrics of trials here (TUNE_DISABLE_AUTO_CALLBACK_LOGGERS). When it ends it looks for them all the
+    # same, and would warn of each trial without any.
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     tune.Tuner(
-        tune.with_resources(tune.with_parameters(TrialProxy, work=work), _beside_the_driver()),
+        tune.with_resources(tune.with_parameters(TrialProxy, work=work), _proxy_resources()),
         tune_config=tune.TuneConfig(
             search_alg=CoreSearcher(search, bridge),
             scheduler=CoreScheduler(bridge),
@@ -88,7 +92,7 @@ def tune_search(search: Search, plan: SweepPlan, pool: LanePool, folder: str) ->
     ).fit()
 
 
-def _beside_the_driver() -> Any:
-    """Proxies take next to nothing, on the driver's own node."""
+def _proxy_resources() -> Any:
+    """Return the resources of a trial's proxy: a tiny fraction of the driver's node, since Tune refuses zero."""
     address = ray.util.get_node_ip_address()
     return tune.PlacementGroupFactory([{f"node:{address}": 0.0001}])

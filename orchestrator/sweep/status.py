@@ -1,9 +1,10 @@
-"""How a sweep stands while it runs, and how it ended."""
+"""The status of a running sweep, and the outcome of one that has ended."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,20 +15,32 @@ if TYPE_CHECKING:
     from orchestrator.lanes.broker import LaneStatus
 
 
+class Phase(StrEnum):
+    """What a sweep is doing, as the display shows it."""
+
+    PREPARING = "tokenizing and quantizing"
+    WAITING_FOR_LANES = "waiting for lanes"
+    SEARCHING = "searching"
+    FINAL = "retraining finalists and scoring them on the test split"
+    REGISTERING = "registering"
+    STOPPING = "stopping after the current step"
+    SHUTTING_DOWN = "shutting down lanes"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """How a sweep stands, for a display.
+    """The status of a sweep at one moment.
 
     Args:
-        phase: what it is doing, a few words.
-        elapsed: seconds that it has been running, in earlier lives too.
-        trials: every trial so far.
-        lanes: what each lane said last.
-        expected_lanes: how many there will be.
-        lane_seconds: spent so far.
+        phase: what the sweep is doing.
+        elapsed: wall time of all attempts so far, in seconds.
+        trials: records of all trials so far.
+        lanes: last status of each lane that has started, by lane.
+        expected_lanes: number of lanes that the sweep asked for.
+        lane_seconds: lane time of all trials so far, in seconds.
     """
 
-    phase: str
+    phase: Phase
     elapsed: float
     trials: tuple[TrialRecord, ...] = ()
     lanes: dict[int, LaneStatus] = field(default_factory=dict)
@@ -37,17 +50,17 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a sweep ended.
+    """The outcome of a sweep.
 
     Args:
-        sweep: its name.
-        folder: where its journal, checkpoints and log are.
+        sweep: the sweep's name.
+        folder: folder of its journal, checkpoints and log.
         reason: ``finished``, ``budget`` or ``interrupted``.
-        tasks: what was found, by task; empty after an interruption.
-        trials: every trial.
-        wall_seconds: that it ran, in earlier lives too.
-        unexported: events of the journal that MLflow has not taken.
-        lanes: what each lane said last.
+        tasks: outcome of the final and the registration, by task; empty after an interruption.
+        trials: records of all trials.
+        wall_seconds: wall time of all attempts, in seconds.
+        unexported: number of the journal's events that are not in MLflow.
+        lanes: last status of each lane, by lane.
     """
 
     sweep: str
@@ -61,3 +74,4 @@ class Outcome:
 
 
 Watch = Callable[[Snapshot], None]
+"""Function that receives a sweep's status twice a second."""

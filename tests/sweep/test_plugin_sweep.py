@@ -1,4 +1,4 @@
-"""A sweep over a method from outside and compositions with it: trained in lanes, registered, and loaded elsewhere."""
+"""A sweep over a plugin method and a composition with it: trained in lanes, registered, and loaded elsewhere."""
 
 import shutil
 import threading
@@ -18,7 +18,7 @@ from ..small_sweep import NOISE, ends, events, optuna_states, write_sweep
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_method.py"
 COMPOSITION = "compose:mine=my_method+adapter"
-pytestmark = [pytest.mark.ray, pytest.mark.slow, *(pytest.mark.filterwarnings(one) for one in NOISE)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, *(pytest.mark.filterwarnings(warning) for warning in NOISE)]
 
 
 @pytest.fixture(scope="module")
@@ -39,33 +39,33 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
         return folder, run_sweep(plan, sweep=sweep, cluster=cluster, watch=lambda _: None, stop=threading.Event())
 
 
-def test_lanes_know_the_plugin_and_every_trial_comes_to_a_result(swept: tuple[Path, Outcome]) -> None:
+def test_plugin_sweep_trains_the_plugin_in_lanes(swept: tuple[Path, Outcome]) -> None:
     folder, outcome = swept
-    found = events(outcome.folder / "journal.jsonl")
-    ended = ends(found)
+    journal = events(outcome.folder / "journal.jsonl")
+    ended = ends(journal)
     assert len(ended) == 5
     assert set(ended.values()) <= {"complete", "pruned"}
     assert {trial.split("/")[1] for trial in ended} == {"my_method", COMPOSITION}
     assert set(optuna_states(outcome.folder)) == set(ended)
-    configured = next(event["config"] for event in found if event["event"] == "sweep")
+    configured = next(event["config"] for event in journal if event["event"] == "sweep")
     assert configured["plugins"] == [str(folder / "my_method.py")]
 
 
-def test_checkpoints_lie_where_any_storage_can_keep_them(swept: tuple[Path, Outcome]) -> None:
+def test_plugin_sweep_checkpoints_have_portable_names(swept: tuple[Path, Outcome]) -> None:
     _, outcome = swept
-    kept = {path.name for path in (outcome.folder / "checkpoints" / "mail").iterdir()}
-    assert kept == {"my_method", "compose.mine~my_method-adapter"}
+    names = {path.name for path in (outcome.folder / "checkpoints" / "mail").iterdir()}
+    assert names == {"my_method", "compose.mine~my_method-adapter"}
 
 
-def test_what_was_registered_loads_in_a_fresh_process(swept: tuple[Path, Outcome]) -> None:
+def test_plugin_sweep_model_loads_in_a_fresh_process(swept: tuple[Path, Outcome]) -> None:
     folder, _ = swept
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    found = verify("mail@champion", uri)
-    assert found.ok
-    assert found.rows > 0
+    verification = verify("mail@champion", uri)
+    assert verification.ok
+    assert verification.rows > 0
 
 
-def test_the_model_carries_the_plugin_as_code(swept: tuple[Path, Outcome]) -> None:
+def test_plugin_sweep_model_carries_the_plugin_as_code(swept: tuple[Path, Outcome]) -> None:
     folder, _ = swept
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)

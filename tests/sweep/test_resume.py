@@ -1,4 +1,4 @@
-"""How a sweep is taken up again: found, held, planned as it was, or refused in one line."""
+"""Resuming a sweep: it is found, locked and planned as before, or refused in one line."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from ..small_sweep import write_sweep
 NAME = "tiny-20260101-120000"
 
 
-def begun(folder: Path, **changes: Any) -> SweepPlan:
-    """A sweep's folder with a journal whose sweep began there, and the plan that it began with."""
+def planned_sweep(folder: Path, **changes: Any) -> SweepPlan:
+    """Write the checkpoint, the rows and the journal of a sweep that started, and return its plan."""
     plan = make_plan(load_config(write_sweep(folder, **changes)))
-    tell(folder, plan)
+    write_journal(folder, plan)
     return plan
 
 
-def told(folder: Path, *events: dict[str, Any]) -> SweepPlan:
-    """The same without a checkpoint or rows, and with what happened then: enough for who only reads."""
+def recorded_sweep(folder: Path, *events: dict[str, Any]) -> SweepPlan:
+    """Write the journal alone, with more events, for tests that only read it, and return its plan."""
     plan = small_plan(["lora", "ia3"], storage=str(folder / "sweeps"))
-    tell(folder, plan, *events)
+    write_journal(folder, plan, *events)
     return plan
 
 
-def tell(folder: Path, plan: SweepPlan, *events: dict[str, Any]) -> None:
+def write_journal(folder: Path, plan: SweepPlan, *events: dict[str, Any]) -> None:
     digest = backbone_digest(plan.source, "AutoModelForSequenceClassification", "nf4", True)
     backbones = {"mail": PreparedBackbone(Published(digest, 1000, 1000, fresh=True), None, "checksum")}
     journal = Journal(folder / "sweeps" / NAME / "journal.jsonl")
@@ -60,28 +60,30 @@ def saved_of(folder: Path, reference: str = NAME) -> SavedSweep:
         return saved
 
 
-def lines(folder: Path, reference: str = NAME, file: Path | None = None) -> str:
-    """What is said by who refuses."""
+def refusal(folder: Path, reference: str = NAME, file: Path | None = None) -> str:
+    """Return the lines with which a sweep is not resumed."""
     with pytest.raises(InputError) as refused, open_sweep(reference, str(folder / "sweeps")) as saved:
         resumed_plan(saved, file)
     return "\n".join(refused.value.lines())
 
 
-def test_the_plan_is_made_again_from_the_journal_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = begun(tmp_path, methods=["lora", "linear_probe"], search_space={"lora": {"rank": {"choices": [2, 4]}}})
+def test_resumed_plan_needs_only_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = planned_sweep(
+        tmp_path, methods=["lora", "linear_probe"], search_space={"lora": {"rank": {"choices": [2, 4]}}}
+    )
     (tmp_path / "sweep.yaml").unlink()
     (elsewhere := tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(elsewhere)
     plan = resumed_plan(saved_of(tmp_path))
     assert plan.config.resolved() == before.config.resolved()
     assert plan.rungs == before.rungs
-    assert [one.study for one in plan.studies] == [one.study for one in before.studies]
+    assert [study.study for study in plan.studies] == [study.study for study in before.studies]
     assert plan.studies[0].space == before.studies[0].space
 
 
-def test_places_that_were_relative_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_plan_finds_relative_places_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    begun(tmp_path, storage="sweeps", mlflow={"tracking_uri": "sqlite:///mlflow.db"})
+    planned_sweep(tmp_path, storage="sweeps", mlflow={"tracking_uri": "sqlite:///mlflow.db"})
     here = resumed_plan(saved_of(tmp_path)).config
     assert (here.storage, here.mlflow.tracking_uri) == ("sweeps", "sqlite:///mlflow.db")
     (elsewhere := tmp_path / "elsewhere").mkdir()
@@ -91,66 +93,70 @@ def test_places_that_were_relative_are_found_from_any_folder(tmp_path: Path, mon
     assert (there.mlflow.tracking_uri, there.mlflow.registry_uri) == (f"sqlite:///{tmp_path / 'mlflow.db'}", None)
 
 
-def test_other_rows_are_refused(tmp_path: Path) -> None:
-    begun(tmp_path)
+def test_resume_refuses_changed_data(tmp_path: Path) -> None:
+    planned_sweep(tmp_path)
     rows = tmp_path / "rows.csv"
     rows.write_text(rows.read_text().replace("late", "soon"))
-    assert "data.mail: the rows are not those that the sweep began with" in lines(tmp_path)
+    assert "data.mail: the rows have changed since the sweep started" in refusal(tmp_path)
 
 
-def test_another_checkpoint_is_refused(tmp_path: Path) -> None:
-    begun(tmp_path)
+def test_resume_refuses_changed_checkpoint(tmp_path: Path) -> None:
+    planned_sweep(tmp_path)
     weights = tmp_path / "checkpoint" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    assert "backbone.mail: the checkpoint is not the one that the sweep began with" in lines(tmp_path)
+    assert "backbone.mail: the checkpoint has changed since the sweep started" in refusal(tmp_path)
 
 
-def test_what_would_be_searched_otherwise_is_told_apart() -> None:
+def test_departures_name_changed_spaces_and_rungs() -> None:
     plan = small_plan(["lora", "ia3"])
     assert departures(identity(plan), identity(plan)) == []
     narrower = small_plan(["lora", "ia3"], search_space={"lora": {"rank": {"choices": [2]}}})
     fewer = small_plan(["lora"])
     later = replace(plan, rungs=(10, 40))
-    found = [[one.where for one in departures(identity(plan), identity(other))] for other in (narrower, fewer, later)]
-    assert found == [["spaces.mail/lora"], ["spaces.mail/ia3"], ["rungs.steps"]]
+    changed = [
+        [problem.where for problem in departures(identity(plan), identity(other))] for other in (narrower, fewer, later)
+    ]
+    assert changed == [["spaces.mail/lora"], ["spaces.mail/ia3"], ["rungs.steps"]]
 
 
-def test_passwords_come_from_the_users_own_file(tmp_path: Path) -> None:
+def test_resume_takes_passwords_from_the_configuration_file(tmp_path: Path) -> None:
     uri = "postgresql://me:hunter2@host/db"
-    begun(tmp_path, mlflow={"tracking_uri": uri})
+    planned_sweep(tmp_path, mlflow={"tracking_uri": uri})
     assert "hunter2" not in (tmp_path / "sweeps" / NAME / "journal.jsonl").read_text()
-    assert "add --config SWEEP.yaml" in lines(tmp_path)
+    assert "add --config SWEEP.yaml" in refusal(tmp_path)
     plan = resumed_plan(saved_of(tmp_path), tmp_path / "sweep.yaml")
     assert plan.config.mlflow.tracking_uri == uri
     changed = write_sweep(tmp_path, budget={"trials": 7}, mlflow={"tracking_uri": uri})
-    assert lines(tmp_path, file=changed).startswith(f"{changed}: budget: is not what the sweep began with")
+    assert refusal(tmp_path, file=changed).startswith(
+        f"{changed}: budget: differs from the configuration that the sweep started with"
+    )
 
 
-def test_what_was_stopped_before_it_began_has_nothing_to_resume(tmp_path: Path) -> None:
+def test_resume_refuses_sweep_stopped_before_its_first_event(tmp_path: Path) -> None:
     Journal(tmp_path / "sweeps" / NAME / "journal.jsonl").append("close", reason="interrupted", message="")
-    assert "nothing to resume" in lines(tmp_path)
+    assert "nothing to resume" in refusal(tmp_path)
 
 
-def test_a_torn_last_line_never_happened(tmp_path: Path) -> None:
-    told(tmp_path, {"event": "trial", "trial": "mail/lora/0"})
+def test_open_sweep_ignores_a_torn_last_line(tmp_path: Path) -> None:
+    recorded_sweep(tmp_path, {"event": "trial", "trial": "mail/lora/0"})
     with (tmp_path / "sweeps" / NAME / "journal.jsonl").open("a") as file:
         file.write('{"event": "end", "tri')
     assert (saved_of(tmp_path).trials_left, saved_of(tmp_path).trials_done) == (1, 0)
 
 
-def test_the_beginning_of_a_name_is_enough_where_one_has_it(tmp_path: Path) -> None:
-    told(tmp_path)
+def test_open_sweep_accepts_a_unique_beginning_of_its_name(tmp_path: Path) -> None:
+    recorded_sweep(tmp_path)
     assert saved_of(tmp_path, "tiny").sweep == NAME
     Journal(tmp_path / "sweeps" / "tiny-2" / "journal.jsonl")
-    assert lines(tmp_path, "tiny") == f"tiny: several sweeps have names that begin so: tiny-2, {NAME}"
+    assert refusal(tmp_path, "tiny") == f"tiny: several sweeps have names that begin so: tiny-2, {NAME}"
     assert saved_of(tmp_path, "tiny-202").sweep == NAME
-    assert "there is no sweep of that name" in lines(tmp_path, "")
+    assert "there is no sweep of that name" in refusal(tmp_path, "")
 
 
-def test_a_sweep_is_held_by_one_driver_until_that_dies(tmp_path: Path) -> None:
-    told(tmp_path)
+def test_lock_folder_is_held_until_its_driver_dies(tmp_path: Path) -> None:
+    recorded_sweep(tmp_path)
     folder = tmp_path / "sweeps" / NAME
     code = (
         "import sys, pathlib; from orchestrator.tracking.sweeps import lock_folder\n"
@@ -160,17 +166,16 @@ def test_a_sweep_is_held_by_one_driver_until_that_dies(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", code, str(folder)], **pipes) as other:
         assert other.stdout
         assert other.stdout.readline() == b"held\n"
-        said = lines(tmp_path)
-        assert said.startswith(f"{NAME}: is still running (process ")
+        assert refusal(tmp_path).startswith(f"{NAME}: is still running (process ")
         other.kill()
     with lock_folder(folder):
         pass
     saved_of(tmp_path)
 
 
-def test_what_is_said_when_it_goes_on(tmp_path: Path) -> None:
+def test_resume_summary_counts_trials_done_and_left(tmp_path: Path) -> None:
     trial = {"event": "trial", "trial": "mail/lora/0"}
-    plan = told(tmp_path, trial, trial, trial, {"event": "end", "trial": "mail/lora/0"})
+    plan = recorded_sweep(tmp_path, trial, trial, trial, {"event": "end", "trial": "mail/lora/0"})
     assert summary(saved_of(tmp_path), plan) == "resumed: 1 of 10 trials were done, 2 go on from their checkpoints"
     assert changed_versions(saved_of(tmp_path).description["versions"]) == {}
     assert changed_versions({**saved_of(tmp_path).description["versions"], "peft": "0.0.1"})["peft"][0] == "0.0.1"
@@ -186,18 +191,18 @@ def test_what_is_said_when_it_goes_on(tmp_path: Path) -> None:
         ([{"event": "registered", "task": "mail"}, {"event": "close", "reason": "finished"}], False),
     ],
 )
-def test_the_line_that_resumes_is_shown_where_it_helps(
+def test_resume_command_is_shown_only_for_resumable_sweeps(
     tmp_path: Path, events: list[dict[str, Any]], resumable: bool
 ) -> None:
-    plan = told(tmp_path, *events)
+    plan = recorded_sweep(tmp_path, *events)
     folder = tmp_path / "sweeps" / NAME
     said = how_to_go_on(folder, plan.config)
     assert said.endswith(f" resume {folder}") == resumable
     assert bool(said) == resumable
 
 
-def test_a_finished_sweep_says_what_to_type_instead(tmp_path: Path) -> None:
-    told(tmp_path, {"event": "registered", "task": "mail"}, {"event": "close", "reason": "finished"})
+def test_resume_of_finished_sweep_names_other_commands(tmp_path: Path) -> None:
+    recorded_sweep(tmp_path, {"event": "registered", "task": "mail"}, {"event": "close", "reason": "finished"})
     before = (tmp_path / "sweeps" / NAME / "journal.jsonl").read_bytes()
     said = CliRunner().invoke(cli.app, ["resume", "tiny", "--storage", str(tmp_path / "sweeps")])
     assert said.exit_code == 0

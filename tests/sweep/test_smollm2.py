@@ -20,11 +20,11 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "smollm2.yaml"
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.exhaustive,
-    *(pytest.mark.filterwarnings(one) for one in NOISE),
+    *(pytest.mark.filterwarnings(warning) for warning in NOISE),
 ]
 
 
-def test_the_decoder_example_registers_a_model_that_reproduces_its_score(tmp_path: Path) -> None:
+def test_smollm2_example_registers_a_reproducible_model(tmp_path: Path) -> None:
     config = load_config(EXAMPLE)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     changes = {"storage": str(tmp_path / "sweeps"), "mlflow": config.mlflow.model_copy(update={"tracking_uri": uri})}
@@ -35,7 +35,7 @@ def test_the_decoder_example_registers_a_model_that_reproduces_its_score(tmp_pat
     assert set(ends(events(outcome.folder / "journal.jsonl")).values()) == {"complete"}
     task = outcome.tasks["sentiment"]
     assert {one.record.key.method for one in task.finalists} == {"lora", "ia3", "prompt"}
-    assert 1 <= task.champion.score < 2, "three words to choose from: an untrained decoder is far above"
+    assert 1 <= task.champion.score < 2, "three possible words: an untrained decoder is far above"
     assert task.champion.score == min(one.score for one in task.tied)
     assert all("forgetting" in one.measurements for one in task.finalists)
     assert verify("sentiment@champion", uri).ok

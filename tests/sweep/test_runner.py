@@ -1,4 +1,4 @@
-"""Whole sweeps in a real Ray on this machine: small ones, but nothing in them is replaced."""
+"""Whole sweeps in a real Ray on this machine: small, with no part replaced by a fake."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from orchestrator.sweep.runner import Outcome, Snapshot, new_sweep_name, run_swe
 
 from ..small_sweep import NOISE, ends, events, journal_of, mlflow_runs, optuna_states, write_sweep
 
-pytestmark = [pytest.mark.ray, *(pytest.mark.filterwarnings(one) for one in NOISE)]
+pytestmark = [pytest.mark.ray, *(pytest.mark.filterwarnings(warning) for warning in NOISE)]
 STATES = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "killed": "FAIL"}
 
 
 @dataclass
-class Story:
+class EndedSweep:
     """A sweep that has ended."""
 
     folder: Path
@@ -40,7 +40,7 @@ class Story:
         return f"sqlite:///{self.folder / 'mlflow.db'}"
 
 
-def tell(folder: Path, watch: Any = lambda snapshot: None, **changes: Any) -> Story:
+def run_small_sweep(folder: Path, watch: Any = lambda snapshot: None, **changes: Any) -> EndedSweep:
     plan = make_plan(load_config(write_sweep(folder, **changes)))
     snapshots: list[Snapshot] = []
 
@@ -51,12 +51,12 @@ def tell(folder: Path, watch: Any = lambda snapshot: None, **changes: Any) -> St
     name = new_sweep_name(plan.config.name)
     with Cluster() as cluster:
         outcome = run_sweep(plan, sweep=name, cluster=cluster, watch=see, stop=threading.Event())
-    return Story(folder, outcome, snapshots)
+    return EndedSweep(folder, outcome, snapshots)
 
 
 @pytest.fixture
 def lane_killer() -> Any:
-    """Kills the first lane that is seen training, once."""
+    """Kill the first lane that trains, once."""
     killed: list[tuple[int, int]] = []
 
     def watch(snapshot: Snapshot) -> None:
@@ -70,95 +70,99 @@ def lane_killer() -> Any:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Story:
-    """Nothing happens to it."""
-    return tell(tmp_path_factory.mktemp("whole"), methods=["lora", "linear_probe", "prefix"], budget={"trials": 12})
+def swept(tmp_path_factory: pytest.TempPathFactory) -> EndedSweep:
+    """A sweep that runs undisturbed."""
+    return run_small_sweep(
+        tmp_path_factory.mktemp("swept"), methods=["lora", "linear_probe", "prefix"], budget={"trials": 12}
+    )
 
 
-def test_every_trial_ends_once_and_as_in_optuna(whole: Story) -> None:
-    ended = ends(whole.events)
+def test_sweep_ends_every_trial_once_and_as_in_optuna(swept: EndedSweep) -> None:
+    ended = ends(swept.events)
     assert len(ended) == 12
-    assert optuna_states(whole.outcome.folder) == {trial: STATES[state] for trial, state in ended.items()}
+    assert optuna_states(swept.outcome.folder) == {trial: STATES[state] for trial, state in ended.items()}
     assert set(ended.values()) == {"complete", "pruned"}
-    assert {str(r.key): r.state for r in whole.outcome.trials} == ended
+    assert {str(r.key): r.state for r in swept.outcome.trials} == ended
 
 
-def test_the_journal_tells_the_story_in_order(whole: Story) -> None:
-    found = whole.events
-    kinds = [event["event"] for event in found]
+def test_sweep_writes_its_journal_in_order(swept: EndedSweep) -> None:
+    journal = swept.events
+    kinds = [event["event"] for event in journal]
     assert (kinds[0], kinds[-1], kinds.count("close")) == ("sweep", "close", 1)
-    assert found[-1]["reason"] == whole.outcome.reason == "finished"
+    assert journal[-1]["reason"] == swept.outcome.reason == "finished"
     assert kinds.index("test") > max(i for i, kind in enumerate(kinds) if kind == "end")
     assert kinds.index("registered") > kinds.index("test")
-    times = [event["time"] for event in found]
+    times = [event["time"] for event in journal]
     assert times == sorted(times)
 
 
-def test_rungs_are_on_the_ladder_and_full_trials_climb_it(whole: Story) -> None:
+def test_sweep_trials_report_every_rung_in_order(swept: EndedSweep) -> None:
     ladder = [1, 2, 4]
     steps: dict[str, list[int]] = {}
-    for event in whole.events:
+    for event in swept.events:
         if event["event"] == "rung":
             steps.setdefault(event["trial"], []).append(event["step"])
             assert event["value"] == event["metrics"]["accuracy"]
             assert event["measurements"]["trainable_parameters"] > 0
-    for trial, state in ends(whole.events).items():
+    for trial, state in ends(swept.events).items():
         assert steps[trial] == ladder[: len(steps[trial])]
         assert (steps[trial] == ladder) == (state == "complete")
 
 
-def test_mlflow_has_a_run_for_every_trial(whole: Story) -> None:
-    runs = {run.data.tags.get("trial_key", ""): run for run in mlflow_runs(whole.uri)}
-    ended = ends(whole.events)
+def test_sweep_has_an_mlflow_run_for_every_trial(swept: EndedSweep) -> None:
+    runs = {run.data.tags.get("trial_key", ""): run for run in mlflow_runs(swept.uri)}
+    ended = ends(swept.events)
     assert set(ended) <= set(runs), sorted(runs)
     for trial, state in ended.items():
         run = runs[trial]
         assert run.data.tags["method"] == trial.split("/")[1]
         assert run.data.tags["task"] == "mail"
-        assert run.data.tags["sweep"] == whole.outcome.sweep
+        assert run.data.tags["sweep"] == swept.outcome.sweep
         assert run.info.status == "FINISHED", state
         assert float(run.data.params["learning_rate"]) > 0
         assert run.data.metrics["validation_accuracy"] == run.data.metrics["value"] >= 0
 
 
-def test_the_champion_is_registered_and_listed(whole: Story) -> None:
+def test_sweep_registers_the_champion_and_tied_methods(swept: EndedSweep) -> None:
     from orchestrator.tracking.browse import list_models
 
-    *others, model = list_models(whole.uri)
-    outcome = whole.outcome.tasks["mail"]
+    *others, model = list_models(swept.uri)
+    outcome = swept.outcome.tasks["mail"]
     champion = outcome.champion
     assert (model["name"], model["version"], model["aliases"]) == ("mail", 1, ["champion"])
     assert model["tags"]["method"] == model["tags"]["recommended"] == champion.record.key.method
     assert sorted(other["tags"]["method"] for other in others) == sorted(outcome.selection.tied[1:])
     assert all(other["tags"]["role"] == "tied" for other in others)
-    own = [r for r in whole.outcome.trials if r.key.study == champion.record.key.study and r.state == "complete"]
-    assert champion.record.value == max(record.value for record in own)
+    completed = [r for r in swept.outcome.trials if r.key.study == champion.record.key.study and r.state == "complete"]
+    assert champion.record.value == max(record.value for record in completed)
     assert champion.interval[0] <= champion.score <= champion.interval[1]
 
 
-def test_lanes_live_through_the_whole_sweep(whole: Story) -> None:
-    pids = {(n, status.pid) for snapshot in whole.snapshots for n, status in snapshot.lanes.items()}
-    assert len(pids) == whole.snapshots[-1].expected_lanes
+def test_sweep_keeps_its_lanes_to_the_end(swept: EndedSweep) -> None:
+    pids = {(n, status.pid) for snapshot in swept.snapshots for n, status in snapshot.lanes.items()}
+    assert len(pids) == swept.snapshots[-1].expected_lanes
 
 
-def test_a_lane_that_is_killed_costs_no_trial_and_leaves_the_other_alone(tmp_path: Path, lane_killer: Any) -> None:
-    story = tell(tmp_path, watch=lane_killer, budget={"trials": 8}, training={"max_steps": 60, "max_length": 16})
+def test_sweep_loses_no_trial_when_a_lane_is_killed(tmp_path: Path, lane_killer: Any) -> None:
+    ended_sweep = run_small_sweep(
+        tmp_path, watch=lane_killer, budget={"trials": 8}, training={"max_steps": 60, "max_length": 16}
+    )
     ((lane, pid),) = lane_killer.killed
-    assert set(ends(story.events).values()) <= {"complete", "pruned"}
-    assert len(ends(story.events)) == 8
+    assert set(ends(ended_sweep.events).values()) <= {"complete", "pruned"}
+    assert len(ends(ended_sweep.events)) == 8
     pids: dict[int, list[int]] = {}
-    for snapshot in story.snapshots:
+    for snapshot in ended_sweep.snapshots:
         for number, status in snapshot.lanes.items():
             if status.pid not in pids.setdefault(number, []):
                 pids[number].append(status.pid)
     assert pids.pop(lane)[0] == pid
-    assert all(len(attempts) == 1 for attempts in pids.values()), "the others did not notice"
+    assert all(len(attempts) == 1 for attempts in pids.values()), "the other lane keeps its process"
 
 
 def assert_closed(folder: Path) -> None:
-    """Nothing is open: not in the journal, not in Optuna, not in MLflow."""
+    """Assert that no trial is open in the journal, in Optuna or in MLflow."""
     journal = journal_of(folder)
-    assert set(ends(events(journal)).values()) == {"pruned"}, "the budget is a decision, an interruption is none"
+    assert set(ends(events(journal)).values()) == {"pruned"}, "the budget ends trials by a decision"
     assert events(journal)[-1]["event"] == "close"
     assert not {"RUNNING", "WAITING"} & set(optuna_states(journal.parent).values())
     runs = mlflow_runs(f"sqlite:///{folder / 'mlflow.db'}")
@@ -166,7 +170,7 @@ def assert_closed(folder: Path) -> None:
     assert [run.data.tags for run in runs if run.info.status == "RUNNING"] == []
 
 
-def endless(wall_time: str, first_rung: int) -> dict[str, Any]:
+def endless_training(wall_time: str, first_rung: int) -> dict[str, Any]:
     return {
         "methods": ["linear_probe"],
         "budget": {"wall_time": wall_time},
@@ -175,7 +179,7 @@ def endless(wall_time: str, first_rung: int) -> dict[str, Any]:
     }
 
 
-def test_wall_time_cuts_trials_off_within_a_rung(tmp_path: Path) -> None:
+def test_sweep_wall_time_stops_trials_within_a_rung(tmp_path: Path) -> None:
     with pytest.raises(SweepError, match="no trial of task mail came to a result"):
-        tell(tmp_path, **endless("1s", first_rung=100_000))
+        run_small_sweep(tmp_path, **endless_training("1s", first_rung=100_000))
     assert_closed(tmp_path)

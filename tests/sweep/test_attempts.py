@@ -1,4 +1,4 @@
-"""A sweep whose driver dies at any of its events and is resumed: told without Ray, with lanes that answer at once."""
+"""Sweeps whose driver dies at any event and that are resumed, without Ray: fake lanes answer at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestrator.backbone.store import Published
 from orchestrator.common.errors import InputError, SweepError
 from orchestrator.common.trial_types import Answer, Job, checkpoint_path
 from orchestrator.final import register
-from orchestrator.lanes import pool as pool
+from orchestrator.lanes import pool
 from orchestrator.lanes.broker import LaneStatus
 from orchestrator.lanes.cluster import Cluster
 from orchestrator.planning.plan import SweepPlan
@@ -48,34 +48,34 @@ class KilledError(BaseException):
 
 
 class World:
-    """Everything around the story: what survives a driver, and what dies with it.
+    """Everything outside the driver: lanes and storage, which survive it, and when it dies or is stopped.
 
     Args:
-        folder: the sweep's.
+        folder: the sweep's folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.lanes = Lanes(folder, right=dict.fromkeys(METHODS, (8, 6)))
         self.registrations = 0
-        self.left = NEVER
+        self.events_left = NEVER
         self.checksum = "c"
         self.stop, self.cancelled = Event(), Event()
         self.stop_at = NEVER
 
     def event(self) -> None:
-        """An event is about to be written."""
-        self.left -= 1
+        """Count an event before it is written; die or stop when it is due."""
+        self.events_left -= 1
         self.stop_at -= 1
-        if self.left < 0:
+        if self.events_left < 0:
             raise KilledError
         if self.stop_at < 0:
             self.stop.set()
 
     def each(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Answer]]:
-        for job in jobs:  # one whose answer was lost is done again, in its place
-            place = f"{checkpoint_path(job.trial, job.stop, job.retraining)}-test"
-            shutil.rmtree(self.folder / place, ignore_errors=True)
+        for job in jobs:  # a job whose answer was lost is repeated, and writes the same folder
+            folder = f"{checkpoint_path(job.trial, job.stop, job.retraining)}-test"
+            shutil.rmtree(self.folder / folder, ignore_errors=True)
             (answer,) = self.lanes([job])
             yield job, answer
 
@@ -92,7 +92,7 @@ class FakePool:
     def open(self, setup: Any) -> None: ...
 
     def status(self) -> str:
-        """Of a job that was asked for now; lanes are slower than who asks them to stop."""
+        """Return the status of a job that is answered now: lanes answer after a request to stop has reached them."""
         if not self._world.stop.is_set():
             return "done"
         assert self._world.cancelled.wait(60)
@@ -129,7 +129,7 @@ def score(params: Any, number: int, step: int) -> float:
 
 
 def fake_tune(search: Search, plan: SweepPlan, pool: FakePool, folder: str) -> None:
-    """Two pieces at a time, each a rung further in its turn."""
+    """Run two trials at a time, and let each climb one rung in turn."""
     bridge, names, at_work = TuneBridge(search), iter(range(NEVER)), dict[str, tuple[Any, int]]()
     while True:
         while len(at_work) < 2:
@@ -143,7 +143,7 @@ def fake_tune(search: Search, plan: SweepPlan, pool: FakePool, folder: str) -> N
         for name, (proposal, start) in list(at_work.items()):
             step = next(rung for rung in plan.rungs if rung > start)
             value = score(proposal.params, proposal.key.number, step)
-            found = {
+            report = {
                 "status": pool.status(),
                 "step": step,
                 "value": value,
@@ -151,35 +151,35 @@ def fake_tune(search: Search, plan: SweepPlan, pool: FakePool, folder: str) -> N
                 "measurements": {"train_seconds": step},
             }
             at_work[name] = (proposal, step)
-            if bridge.deliver(name, found) is not Decision.CONTINUE:
+            if bridge.deliver(name, report) is not Decision.CONTINUE:
                 bridge.end(name, "complete")
                 del at_work[name]
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    made = World(tmp_path / "tiny-1")
-    made.folder.mkdir()
+    world = World(tmp_path / "tiny-1")
+    world.folder.mkdir()
 
     class MortalJournal(journals.Journal):
         def append(self, event: str, **fields: Any) -> None:
-            made.event()
+            world.event()
             super().append(event, **fields)
 
     def prepared(plan: SweepPlan, *args: Any, **settings: Any) -> Any:
-        backbone = PreparedBackbone(Published("d", 1, 1, fresh=False), None, made.checksum)
+        backbone = PreparedBackbone(Published("d", 1, 1, fresh=False), None, world.checksum)
         return None, dict.fromkeys(plan.tasks, backbone)
 
     class FakeRegistrar:
         def __init__(self, **fields: Any) -> None: ...
 
         def register_all(self) -> dict[str, Registered]:
-            made.registrations += 1
+            world.registrations += 1
             return {"lora": Registered("mail", 1, "champion")}
 
     @contextmanager
     def lane_pool(*args: Any, **kwargs: Any) -> Iterator[FakePool]:
-        yield FakePool(made)
+        yield FakePool(world)
 
     monkeypatch.setattr(sweep, "output_to", lambda log: nullcontext())
     monkeypatch.setattr(pool, "lane_pool", lane_pool)
@@ -190,9 +190,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(journals, "Journal", MortalJournal)
     monkeypatch.setattr("orchestrator.report.ending.report_at_end", lambda folder, tracking_uri: None)
     monkeypatch.setattr("orchestrator.common.background.INTERVAL_S", 0.002)
-    # A dead driver's file of Optuna is written no more; in this process the garbage collector would still do it.
+    # A killed driver writes nothing more to Optuna's file; here the garbage collector would flush it later.
     monkeypatch.setattr("orchestrator.search.core.open_storage", lambda path: OptunaFile(None))
-    return made
+    return world
 
 
 def plan_in(folder: Path, **changes: Any) -> SweepPlan:
@@ -201,26 +201,26 @@ def plan_in(folder: Path, **changes: Any) -> SweepPlan:
 
 
 class NoCluster(Cluster):
-    """Nothing here asks for one."""
+    """A cluster that is never connected."""
 
     def connected(self) -> None: ...
 
     def leave(self) -> None: ...
 
 
-def live(world: World, events: int = NEVER, **changes: Any) -> Outcome:
-    """One driver, which dies after so many events."""
-    world.left = events
+def attempt(world: World, events: int = NEVER, **changes: Any) -> Outcome:
+    """Run one driver, which dies after a number of events."""
+    world.events_left = events
     plan = plan_in(world.folder, **changes)
     return resume_sweep(plan, SavedSweep.of(world.folder), cluster=NoCluster(), watch=lambda _: None, stop=world.stop)
 
 
-def told(folder: Path) -> list[dict[str, Any]]:
+def events_of(folder: Path) -> list[dict[str, Any]]:
     return list(SavedSweep.of(folder).events)
 
 
-def without_lives(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What happened, without when and by whom."""
+def without_attempts(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the events that every attempt repeats alike, without times and processes."""
     changing = {"time": 0, "began": 0, "pid": 0}
     return [{**event, **changing} for event in events if event["event"] not in ("resume", "close")]
 
@@ -240,65 +240,62 @@ def assert_whole(events: list[dict[str, Any]]) -> None:
     assert (events[-1]["event"], events[-1]["reason"]) == ("close", "finished")
 
 
-def test_a_driver_that_dies_at_any_event_is_followed_by_one_that_comes_to_the_same_end(
-    world: World, tmp_path: Path
-) -> None:
-    whole = live(world)
-    assert whole.reason == "finished"
-    events = told(world.folder)
+def test_resume_after_death_at_any_event_gives_the_same_result(world: World, tmp_path: Path) -> None:
+    undisturbed = attempt(world)
+    assert undisturbed.reason == "finished"
+    events = events_of(world.folder)
     assert_whole(events)
     for killed in range(1, len(events), 3):
         world.folder = world.lanes.folder = tmp_path / f"killed-{killed}" / "tiny-1"
         world.folder.mkdir(parents=True)
         world.registrations = 0
         with pytest.raises(KilledError):
-            live(world, killed)
-        assert len(told(world.folder)) == killed
-        outcome = live(world)
-        found = told(world.folder)
-        assert_whole(found)
-        assert outcome.tasks["mail"].registered == whole.tasks["mail"].registered
+            attempt(world, killed)
+        assert len(events_of(world.folder)) == killed
+        outcome = attempt(world)
+        assert_whole(events_of(world.folder))
+        assert outcome.tasks["mail"].registered == undisturbed.tasks["mail"].registered
         assert world.registrations <= 1 + (events[killed]["event"] == "registered")
-        assert outcome.tasks["mail"].selection.recommended == whole.tasks["mail"].selection.recommended
+        assert outcome.tasks["mail"].selection.recommended == undisturbed.tasks["mail"].selection.recommended
 
 
-def test_a_driver_that_dies_again_and_again_comes_to_the_end(world: World) -> None:
+def test_resume_after_many_deaths_finishes_the_sweep(world: World) -> None:
     attempts = 0
     while not SavedSweep.of(world.folder).finished:
         attempts += 1
         try:
-            live(world, 6)
+            attempt(world, 6)
         except KilledError:
             continue
     assert attempts > 5
-    assert_whole(told(world.folder))
+    assert_whole(events_of(world.folder))
     assert SavedSweep.of(world.folder).attempts == attempts
 
 
-def test_an_interruption_leaves_trials_open_and_says_so_last(world: World) -> None:
+def test_interruption_leaves_trials_open_and_closes_the_journal(world: World) -> None:
     world.stop_at = 12  # in the middle of the search
-    assert live(world).reason == "interrupted"
-    events = told(world.folder)
+    assert attempt(world).reason == "interrupted"
+    events = events_of(world.folder)
     assert (events[-1]["event"], events[-1]["reason"]) == ("close", "interrupted")
     assert SavedSweep.of(world.folder).trials_left > 0
     assert "killed" not in {event.get("state") for event in events}
     world.stop.clear()
     world.stop_at = NEVER
-    assert live(world).reason == "finished"
-    assert_whole(told(world.folder))
+    assert attempt(world).reason == "finished"
+    assert_whole(events_of(world.folder))
 
 
-def test_another_backbone_is_refused_and_nothing_is_written(world: World) -> None:
+def test_resume_refuses_another_backbone_and_writes_nothing(world: World) -> None:
     with pytest.raises(KilledError):
-        live(world, 10)
-    before = told(world.folder)
+        attempt(world, 10)
+    before = events_of(world.folder)
     world.checksum = "another"
-    with pytest.raises(InputError, match=r"backbone\.mail: the checkpoint is not the one"):
-        live(world)
-    assert told(world.folder) == before
+    with pytest.raises(InputError, match=r"backbone\.mail: the checkpoint has changed"):
+        attempt(world)
+    assert events_of(world.folder) == before
 
 
-def test_a_failure_leaves_trials_open(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_sweep_leaves_trials_open(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(search: Search, *args: Any) -> None:
         search.ask()
         raise SweepError("every lane has ended")
@@ -306,25 +303,25 @@ def test_a_failure_leaves_trials_open(world: World, monkeypatch: pytest.MonkeyPa
     tune: Callable[..., None] = searching.tune_search
     monkeypatch.setattr(searching, "tune_search", fail)
     with pytest.raises(SweepError):
-        live(world)
-    assert told(world.folder)[-1]["message"] == "every lane has ended"
+        attempt(world)
+    assert events_of(world.folder)[-1]["message"] == "every lane has ended"
     assert SavedSweep.of(world.folder).trials_left == 1
     monkeypatch.setattr(searching, "tune_search", tune)
-    assert live(world).reason == "finished"
-    assert_whole(told(world.folder))
+    assert attempt(world).reason == "finished"
+    assert_whole(events_of(world.folder))
 
 
-def test_time_that_was_spent_counts(world: World) -> None:
+def test_resume_counts_time_of_earlier_attempts(world: World) -> None:
     plan = plan_in(world.folder)
     with pytest.raises(KilledError):
-        live(world, 10)
+        attempt(world, 10)
     saved = SavedSweep.of(world.folder)
     long = replace(
         saved, events=tuple({**event, "time": event["time"] + 1000 * (n > 0)} for n, event in enumerate(saved.events))
     )
     assert long.wall_seconds > 1000
     snapshots: list[Any] = []
-    world.left = NEVER
+    world.events_left = NEVER
     outcome = resume_sweep(plan, long, cluster=NoCluster(), watch=snapshots.append, stop=world.stop)
     assert outcome.wall_seconds > 1000
-    assert min(one.elapsed for one in snapshots) > 1000
+    assert min(snapshot.elapsed for snapshot in snapshots) > 1000

@@ -1,4 +1,4 @@
-"""What a journal tells of a sweep's earlier lives."""
+"""The state of a sweep as its journal records it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def event(kind: str, time: float = 110.0, **fields: Any) -> dict[str, Any]:
     return {"event": kind, "time": time, **fields}
 
 
-def test_a_sweep_that_begins_has_no_past() -> None:
-    found = saved()
-    assert (found.attempts, found.wall_seconds, found.description, found.finished) == (0, 0.0, {}, False)
+def test_saved_sweep_without_events_has_no_attempts() -> None:
+    sweep = saved()
+    assert (sweep.attempts, sweep.wall_seconds, sweep.description, sweep.finished) == (0, 0.0, {}, False)
 
 
-def test_time_between_two_lives_does_not_count() -> None:
+def test_saved_sweep_counts_no_time_between_attempts() -> None:
     first = [BEGIN, event("trial", 150.0)]
-    assert saved(*first).wall_seconds == 60.0, "from the driver's begin to the last that it wrote"
+    assert saved(*first).wall_seconds == 60.0, "from the driver's start to its last event"
     second = [event("resume", 1010.0, began=1000.0), event("end", 1040.0)]
     assert saved(*first, *second).wall_seconds == 100.0
     stopped = [event("close", 160.0, reason="interrupted")]
@@ -39,24 +39,25 @@ def test_time_between_two_lives_does_not_count() -> None:
     assert saved(*first, *stopped, *second, *third).attempts == 3
 
 
-def test_trials_are_done_or_left() -> None:
+def test_saved_sweep_counts_trials_done_and_left() -> None:
     trials = [event("trial"), event("trial"), event("trial"), event("rung", value=None), event("end")]
     assert (saved(BEGIN, *trials).trials_done, saved(BEGIN, *trials).trials_left) == (1, 2)
     assert not saved(BEGIN, *trials).has_result
     assert saved(BEGIN, *trials, event("rung", value=0.0)).has_result
 
 
-def test_only_answers_that_are_there_need_not_be_asked_for_again(tmp_path: Path) -> None:
+def test_saved_sweep_returns_only_answers_that_are_done(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     done = Answer(
         status="done", step=4, metrics={"perplexity": math.inf, "loss": 0.5}, checkpoint="x", measurements={"a": 1.0}
     )
     journal.append("answer", job="done", trial="t", answer=done.to_dict())
     journal.append("answer", job="failed", trial="t", answer=Answer(status="failed", reason="why").to_dict())
-    (found,) = (known := saved(*Journal.read(journal.path)).answers).values()
-    assert list(known) == ["done"]
-    assert math.isnan(found.metrics.pop("perplexity")), "JSON knows no infinity"
-    assert (found.metrics, found.measurements, found.checkpoint, found.step) == ({"loss": 0.5}, {"a": 1.0}, "x", 4)
+    answers = saved(*Journal.read(journal.path)).answers
+    assert list(answers) == ["done"]
+    answer = answers["done"]
+    assert math.isnan(answer.metrics.pop("perplexity")), "JSON has no infinity"
+    assert (answer.metrics, answer.measurements, answer.checkpoint, answer.step) == ({"loss": 0.5}, {"a": 1.0}, "x", 4)
 
 
 REGISTERED = [event("registered", task=task) for task in ("mail", "post")]
@@ -74,13 +75,11 @@ REGISTERED = [event("registered", task=task) for task in ("mail", "post")]
         ([*REGISTERED, event("close", reason="finished"), event("resume")], False),
     ],
 )
-def test_a_sweep_is_finished_when_it_said_so_and_everything_is_registered(
-    events: list[dict[str, Any]], finished: bool
-) -> None:
+def test_saved_sweep_is_finished_when_closed_and_all_registered(events: list[dict[str, Any]], finished: bool) -> None:
     assert saved(BEGIN, *events).finished == finished
 
 
-def test_the_last_close_counts_unless_the_sweep_went_on() -> None:
+def test_ending_is_the_last_close_without_later_events() -> None:
     stopped, done = event("close", reason="interrupted"), event("close", reason="finished")
     assert ending([]) is None
     assert ending([BEGIN, stopped]) is stopped
@@ -88,6 +87,6 @@ def test_the_last_close_counts_unless_the_sweep_went_on() -> None:
     assert ending([BEGIN, stopped, event("resume"), event("rung"), done]) is done
 
 
-def test_the_search_ends_once() -> None:
+def test_saved_sweep_knows_why_its_search_ended() -> None:
     assert saved(BEGIN).search_ended is None
     assert saved(BEGIN, event("searched", reason="budget")).search_ended == "budget"
