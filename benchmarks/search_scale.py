@@ -30,7 +30,7 @@ from orchestrator.search.allocation import Race
 from orchestrator.search.budget import Limits
 from orchestrator.search.core import Search
 from orchestrator.search.plans import Decision, Proposal
-from orchestrator.search.samplers import propose
+from orchestrator.search.propose import propose
 from orchestrator.simulation.fleet import Fleet
 from orchestrator.simulation.sweep import Clock, Simulation
 from orchestrator.simulation.synthetic import Synthetic

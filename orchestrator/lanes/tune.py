@@ -1,9 +1,9 @@
-"""Ray Tune's view of the Search core.
+"""Ray Tune's searcher, scheduler and stopper, over the search core.
 
-Tune decides nothing here. Its searcher asks the core for pieces of work, its scheduler hands results to the core, its
-stopper ends the run when the core is done. Tune's own ways to end a trial overlap and leave gaps (a stopper tells
-neither searcher nor scheduler; a result that says ``done`` skips the scheduler), so each way that exists leads to the
-same calls of :class:`orchestrator.search.tune_bridge.TuneBridge`, where only the first counts.
+Tune decides nothing here. Its searcher asks the core for pieces of work, its scheduler reports results to the core, and
+its stopper ends the run when the core has ended. Tune's own ways to end a trial overlap and leave gaps: a stopper
+informs neither searcher nor scheduler, and a result with ``done: true`` skips the scheduler. So every way to end leads
+to the same calls of :class:`orchestrator.search.tune_bridge.TuneBridge`, where only the first call counts.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
 
-_ERROR = "its Tune trial ended with an error"
-_REMOVED = "Tune removed it before it ran"
+_ERROR_REASON = "its Tune trial ended with an error"
+_REMOVED_REASON = "Tune removed it before it ran"
 
 
-class _Live:
-    """Bound to a live search. Tune copies and pickles what it is given; such a copy must not search on its own."""
+class _BoundToSearch:
+    """Cannot be copied or pickled with its search. Tune does both; a second search would start trials of its own."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return self
@@ -38,14 +38,14 @@ class _Live:
         return {}
 
 
-class CoreSearcher(_Live, Searcher):
+class CoreSearcher(_BoundToSearch, Searcher):
     """Asks the core for pieces of work.
 
-    A piece's Tune configuration is ``{"study", "number", "params", "seed", "start"}``.
+    The Tune configuration of a piece is ``{"study", "number", "params", "seed", "start"}``.
 
     Args:
-        search: the core; its own budget bounds the number of trials, so give Tune ``num_samples=-1``.
-        bridge: of the search; the scheduler's too.
+        search: The core. Its own budget bounds the number of trials, so Tune gets ``num_samples=-1``.
+        bridge: The bridge that the scheduler uses as well.
     """
 
     def __init__(self, search: Search, bridge: TuneBridge) -> None:
@@ -53,7 +53,7 @@ class CoreSearcher(_Live, Searcher):
         self._search, self._bridge = search, bridge
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # Searcher.FINISHED
-        """Begin a piece; called by Tune's controller whenever it has room."""
+        """Begin a piece; Tune's controller calls this whenever it has room for another trial."""
         proposal = self._bridge.begin(trial_id)
         if proposal is None:
             return Searcher.FINISHED if self._search.exhausted else None
@@ -61,33 +61,33 @@ class CoreSearcher(_Live, Searcher):
         return {**trial, "params": proposal.params, "seed": proposal.seed, "start": proposal.start}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """End the piece, if its last result has not."""
+        """End the piece, unless its last result has ended it."""
         if error:
-            self._bridge.end(trial_id, "failed", _ERROR)
+            self._bridge.end(trial_id, "failed", _ERROR_REASON)
         elif not result:
-            self._bridge.end(trial_id, "killed", _REMOVED)
+            self._bridge.end(trial_id, "killed", _REMOVED_REASON)
         else:
             if "step" in result:
                 self._bridge.deliver(trial_id, result)
             self._bridge.end(trial_id, "complete")
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the truth is the journal. Without this Tune warns."""
+        """Save nothing: the source of truth is the journal. Without this method Tune warns."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """A sweep is resumed by a new Tune run, never by Tune's own state.
+        """Refuse: a sweep is resumed by a new Tune run, never from Tune's own state.
 
         Raises:
-            NotImplementedError: always.
+            NotImplementedError: Always.
         """
         raise NotImplementedError("a sweep is resumed from its journal")
 
 
-class CoreScheduler(_Live, FIFOScheduler):
-    """Hands each result to the core and does what it says; pieces run in the order they came.
+class CoreScheduler(_BoundToSearch, FIFOScheduler):
+    """Reports each result to the core and follows its decision; pieces run in the order of their start.
 
     Args:
-        bridge: of the search; the searcher's too.
+        bridge: The bridge that the searcher uses as well.
     """
 
     def __init__(self, bridge: TuneBridge) -> None:
@@ -95,43 +95,43 @@ class CoreScheduler(_Live, FIFOScheduler):
         self._bridge = bridge
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
-        """Decide what becomes of the piece; a trial that pauses ends for Tune."""
+        """Return whether the piece continues; a trial that pauses ends for Tune."""
         decision = self._bridge.deliver(trial.trial_id, result)
         return TrialScheduler.CONTINUE if decision is Decision.CONTINUE else TrialScheduler.STOP
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
-        """Keep the error's last line, unless Tune is about to start the piece again."""
+        """End the piece with the error's last line, unless Tune is about to start it again."""
         if not trial.should_recover():
             self._bridge.end(trial.trial_id, "failed", _last_line(trial))
 
     def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
-        """End a piece that is stopped while it waits."""
-        self._bridge.end(trial.trial_id, "killed", _REMOVED)
+        """End a piece that is stopped before it ran."""
+        self._bridge.end(trial.trial_id, "killed", _REMOVED_REASON)
 
 
-class CoreStopper(_Live, Stopper):
-    """Ends the run as soon as the core is closed or its wall time is over, in the middle of a rung too.
+class CoreStopper(_BoundToSearch, Stopper):
+    """Ends the run as soon as the core is closed or its wall time is over, also between two rungs.
 
     Args:
-        search: the core; closed with reason ``budget`` when its wall time is over.
+        search: The core, which is closed with reason ``budget`` when its wall time is over.
     """
 
     def __init__(self, search: Search) -> None:
         self._search = search
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Single trials are the scheduler's."""
+        """Return ``False``: the scheduler ends single trials."""
         return False
 
     def stop_all(self) -> bool:
-        """Asked after every event."""
+        """Return whether the run ends; Tune calls this after every event."""
         if self._search.wall_time_over and not self._search.closed:
             self._search.close("budget")
         return self._search.closed
 
 
 def _last_line(trial: Trial) -> str:
-    """What the error said, from the trial's error file: its end names the exception."""
+    """Return the last line of a trial's error file, which names the exception."""
     path = Path(trial.error_file or "")
     lines = path.read_text(errors="replace").strip().splitlines() if path.is_file() else []
-    return lines[-1] if lines else _ERROR
+    return lines[-1] if lines else _ERROR_REASON

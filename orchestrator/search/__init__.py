@@ -1,1 +1,1 @@
-"""The Search core, free of Ray, and its thin Ray Tune adapters."""
+"""The search: which configuration of which method is tried next, and which trials continue. It knows no Ray."""

@@ -1,4 +1,4 @@
-"""What a sweep may cost, and what it has cost so far."""
+"""The limits of a sweep, and what it has spent so far."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from orchestrator.search.reserve import Final, Pace
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a sweep may cost; ``None`` is no limit.
+    """What a sweep may spend; ``None`` is no limit.
 
     Args:
-        trials: that are started, failed ones included.
-        wall_seconds: of all lives of the sweep together.
-        elapsed: those of earlier lives.
-        lane_seconds: seconds of all lanes together.
-        final: what the final will train; time is kept for it.
-        lanes: that share the work, also in the final.
+        trials: Number of trials that are started, failed ones included.
+        wall_seconds: Wall time of all attempts of the sweep together.
+        elapsed: Wall time in seconds of earlier attempts.
+        lane_seconds: Time in seconds of all lanes together.
+        final: What the final will train; time is reserved for it.
+        lanes: Number of lanes that share the work, also in the final.
     """
 
     trials: int | None = None
@@ -30,51 +30,54 @@ class Limits:
 
 
 class Budget:
-    """Keeps count.
+    """Counts what a sweep spends, and tells when its limits are reached.
 
     Args:
-        limits: what may be spent.
-        clock: seconds, monotonic.
+        limits: What may be spent.
+        clock: Monotonic seconds.
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
         self._limits = limits
         self._clock = clock
-        self._since = clock() - limits.elapsed
+        self._started_at = clock() - limits.elapsed
         self.trials = 0
         self.lane_seconds = 0.0
         self.paces: dict[str, Pace] = {}
 
     @property
     def trials_left(self) -> bool:
-        """Another trial may start, as far as their number goes."""
+        """Whether the number of trials allows another one."""
         return self._limits.trials is None or self.trials < self._limits.trials
 
     @property
     def wall_seconds(self) -> float:
-        """Wall time so far."""
-        return self._clock() - self._since
+        """Wall time so far, in seconds."""
+        return self._clock() - self._started_at
 
     @property
     def wall_spent(self) -> bool:
-        """The wall time is over, but for what the final needs: no less than its longest retraining."""
+        """Whether the wall time is over, less what the final needs: no lane count shortens its longest retraining."""
         limit = self._limits.wall_seconds
         if limit is None:
             return False
-        each = self._final()
-        return _over(limit, self.wall_seconds, max(sum(each) / self._limits.lanes, max(each, default=0.0)))
+        retrainings = self._retraining_seconds()
+        final = max(sum(retrainings) / self._limits.lanes, max(retrainings, default=0.0))
+        return _reaches(limit, self.wall_seconds, final)
 
     @property
     def spent(self) -> bool:
-        """Time is over, of either kind: nothing starts and nothing goes on."""
+        """Whether wall time or lane time is over, so that nothing starts and nothing continues."""
         limit = self._limits.lane_seconds
-        return self.wall_spent or (limit is not None and _over(limit, self.lane_seconds, sum(self._final())))
+        return self.wall_spent or (
+            limit is not None and _reaches(limit, self.lane_seconds, sum(self._retraining_seconds()))
+        )
 
-    def _final(self) -> list[float]:
-        """Lane time of each retraining in the final."""
+    def _retraining_seconds(self) -> list[float]:
+        """Return the lane time of each retraining in the final, in seconds."""
         return self._limits.final.lane_seconds(self.paces.values()) if self._limits.final else []
 
 
-def _over(limit: float, spent: float, final: float) -> bool:
-    """Whether a limit is reached. The final gets half of it at most: without a search it has nothing to compare."""
+def _reaches(limit: float, spent: float, final: float) -> bool:
+    """Return whether a limit is reached. The final gets at most half of it: it needs a search to have a choice."""
     return spent + min(final, limit / 2) >= limit

@@ -1,10 +1,10 @@
-"""The Search core: which trial starts next, which goes on, and what has become of each.
+"""The search core: which trial starts next, which trials continue, and how each ends.
 
-It holds the studies, the rungs, the allocation between methods and the budget, and it knows no Ray:
-Tune, a simulator and a test drive the same object through the same few calls.
+It holds the studies, the rungs, the allocation between methods and the budget, and it knows no Ray: Tune, a simulator
+and a test drive the same object through the same few calls.
 
-Whatever changes is an event that the journal gets first. So the journal's events, applied again, bring a search back
-to where it was: that is how a sweep is resumed.
+Every change is an event that is written to the journal before it takes effect. So applying the journal's events again
+restores a search: that is how a sweep is resumed.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.common.trial_types import Ending, TrialKey, TrialRecord
-from orchestrator.search.allocation import Allocation, Rank
+from orchestrator.search.allocation import Allocation, Arm, Elimination
 from orchestrator.search.allocation.turns import RoundRobin
 from orchestrator.search.budget import Budget, Limits
 from orchestrator.search.plans import Decision, EventLog, Proposal, StudyPlan
 from orchestrator.search.prior_gate import PriorGate
 from orchestrator.search.rungs import Halving
 from orchestrator.search.settings import TrainingSettings
-from orchestrator.search.state import CHANGES, SearchState
+from orchestrator.search.state import STATE_EVENTS, SearchState
 from orchestrator.search.studies import Study, open_storage
 
 _HALVING = Halving()
-_DECIDED = {"running": Decision.CONTINUE, "paused": Decision.PAUSE}
+_DECISIONS = {"running": Decision.CONTINUE, "paused": Decision.PAUSE}
 
 
 class Search:
-    """One sweep's search. Every call is safe from any thread, but none from a signal handler.
+    """One sweep's search. Every call is safe from any thread, but none from a signal handler, which could deadlock.
 
     Args:
-        plans: the studies; equals take their turns in this order.
-        rungs: optimizer steps at which trials report; a full trial ends at the last.
+        plans: The studies; ties between them are broken by this order.
+        rungs: Optimizer steps at which trials report; a full trial ends at the last.
         storage_path: Optuna's file; ``None`` for none.
-        journal: gets every event first.
-        halving: who goes on at a rung; ``None`` if all do.
-        allocation: which method gets the next piece of work.
-        sampler: of configurations, one of :data:`orchestrator.search.samplers.SAMPLERS`.
-        budget: what all trials together may cost.
-        clock: seconds, monotonic; wall time counts from here.
-        seed: of parameters and trials.
-        saved: the events of a journal, to go on from there.
+        journal: The journal, which gets every event first.
+        halving: Which trials continue at a rung; ``None`` if all do.
+        allocation: The rule that decides which method gets the next piece of work; without it methods take turns.
+        sampler: The sampler of configurations, one of :data:`orchestrator.search.samplers.SAMPLERS`.
+        budget: What all trials together may cost; without it there is no limit.
+        clock: Monotonic seconds; wall time counts from this call.
+        seed: Seed of parameters and trials.
+        saved: The events of a journal, to continue from there.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Search:
     ) -> None:
         self._storage = open_storage(storage_path)
         settings: dict[str, TrainingSettings] = defaultdict(TrainingSettings)
-        trust: dict[str, PriorGate] = defaultdict(PriorGate)
+        prior_gates: dict[str, PriorGate] = defaultdict(PriorGate)
         self._studies = {
             plan.study: Study(
                 plan.study,
@@ -78,8 +78,8 @@ class Search:
                 sampler=sampler,
                 prior=plan.prior,
                 constraints=plan.constraints,
-                settings=settings[TrialKey(plan.study, 0).task],
-                trust=trust[TrialKey(plan.study, 0).task],
+                settings=settings[plan.task],
+                prior_gate=prior_gates[plan.task],
             )
             for plan in plans
         }
@@ -89,22 +89,22 @@ class Search:
         self._budget = Budget(budget or Limits(), clock)
         self._state = SearchState(plans, rungs, halving, self._budget)
         self._seed = seed
-        self._dropped: dict[str, Rank] = {}
+        self._dropped: dict[str, Elimination] = {}
         self._closed = False
         self._lock = threading.Lock()
-        self._left = self._replay(saved)
+        self._interrupted = self._replay(saved)
 
     def ask(self) -> Proposal | None:
-        """Start a trial, or go on with one; what was under way when a resumed sweep died comes first.
+        """Start or continue a trial; the trials that were running when a resumed sweep was interrupted come first.
 
         Returns:
-            ``None`` if there is nothing to do now; :attr:`exhausted` tells whether there ever will be.
+            ``None`` if there is no work now; :attr:`exhausted` tells whether there will be any later.
         """
         with self._lock:
-            if self._over():
+            if self._is_over():
                 return None
-            if self._left:
-                return self._proposal(self._left.pop(0))
+            if self._interrupted:
+                return self._proposal(self._interrupted.pop(0))
             study = self._next_study()
             if study is None:
                 return None
@@ -120,24 +120,24 @@ class Search:
         metrics: Mapping[str, float] | None = None,
         measurements: Mapping[str, float] | None = None,
     ) -> Decision:
-        """Take a result and decide. A step that was reported before, and a trial that has ended, change nothing.
+        """Record a result and decide about its trial. A repeated step, or a trial that has ended, changes nothing.
 
         Args:
-            key: whose result.
-            step: optimizer steps done; one of the rungs.
-            value: the task's metric on validation.
-            lane_seconds: lane time spent since the trial's last report.
-            metrics: all metrics, for the journal.
-            measurements: sizes and times, for the journal.
+            key: The trial.
+            step: Optimizer steps done; one of the rungs.
+            value: The task's metric on validation.
+            lane_seconds: Lane time since the trial's last report, in seconds.
+            metrics: All metrics, for the journal.
+            measurements: Sizes and times, for the journal.
 
         Raises:
-            ValueError: if the step is not a rung.
-            KeyError: if there is no such trial.
+            ValueError: If the step is not a rung.
+            KeyError: If there is no such trial.
         """
         with self._lock:
             record = self._state.records[key]
             if step in record.values:
-                return _DECIDED.get(record.state, Decision.STOP)
+                return _DECISIONS.get(record.state, Decision.STOP)
             if record.state != "running":
                 return Decision.STOP
             if step not in self._rungs:
@@ -152,19 +152,19 @@ class Search:
                 lane_seconds=lane_seconds,
             )
             self._studies[key.study].report(key.number, self._rungs.index(step), value)
-            decision = self._verdict(key)
-            self._carry_out(key, decision)
+            decision = self._decide(key)
+            self._apply_decision(key, decision)
             return Decision.STOP if self._closed else decision
 
     def finish(self, key: TrialKey, state: Ending, reason: str = "", lane_seconds: float = 0.0) -> None:
-        """End a trial, unless it has ended, or waits at a rung.
+        """End a trial, unless it has ended or waits at a rung.
 
         Args:
-            key: which trial.
-            state: how it ended. One that claims to be complete without a result at the last rung is
-                pruned, or failed without any result.
-            reason: one line.
-            lane_seconds: lane time spent since the trial's last report.
+            key: The trial.
+            state: How it ended. A complete trial without a result at the last rung is recorded as pruned, and as failed
+                without any result.
+            reason: The reason, in one line.
+            lane_seconds: Lane time since the trial's last report, in seconds.
         """
         with self._lock:
             record = self._state.records[key]
@@ -175,62 +175,62 @@ class Search:
             self._end(key, state, reason, lane_seconds)
 
     def close(self, reason: str) -> tuple[TrialKey, ...]:
-        """Start none any more. Unless the sweep may be resumed, every open trial ends here.
+        """Start no more trials and, unless the sweep may be resumed, end every open trial.
 
         Args:
-            reason: ``interrupted`` and ``failed`` leave open what was; after anything else nothing goes on.
+            reason: Why the search ends; ``interrupted`` and ``failed`` leave trials open for a resume.
 
         Returns:
             The trials that were open.
         """
         with self._lock:
             self._closed = True
-            left = self._open()
+            open_trials = self._open()
             if reason not in ("interrupted", "failed"):
-                for record in [self._state.records[key] for key in left]:
-                    decided = reason == "budget" or record.state == "paused"
-                    self._end(record.key, "pruned" if decided else "killed", _why(record, reason))
+                for record in [self._state.records[key] for key in open_trials]:
+                    pruned = reason == "budget" or record.state == "paused"
+                    self._end(record.key, "pruned" if pruned else "killed", _end_reason(record, reason))
             self._storage.flush()
-            return left
+            return open_trials
 
     @property
     def exhausted(self) -> bool:
-        """Nothing will ever start or go on again."""
+        """Whether no trial will start or continue any more."""
         with self._lock:
-            return self._over() or not (self._state.running or self._left or self._next_study())
+            return self._is_over() or not (self._state.running or self._interrupted or self._next_study())
 
     @property
     def closed(self) -> bool:
-        """:meth:`close` was called."""
+        """Whether :meth:`close` was called."""
         return self._closed
 
     @property
     def wall_time_over(self) -> bool:
-        """The budget's wall time is spent. A result tells a trial so; who waits for none can ask here."""
+        """Whether the budget's wall time is over, for callers that cannot wait until the next result says so."""
         return self._budget.wall_spent
 
     @property
     def lane_seconds(self) -> float:
-        """Lane time that was reported so far."""
+        """Lane time that was reported so far, in seconds."""
         return self._budget.lane_seconds
 
     def trials(self) -> tuple[TrialRecord, ...]:
-        """Every trial, in the order they started."""
+        """Return every trial, in the order of their start."""
         with self._lock:
             return tuple(self._state.records.values())
 
     def open(self) -> tuple[TrialKey, ...]:
-        """The trials that have not ended, those that wait at a rung included."""
+        """Return the trials that have not ended, including those that wait at a rung."""
         with self._lock:
             return self._open()
 
-    def _over(self) -> bool:
+    def _is_over(self) -> bool:
         return self._closed or self._budget.spent
 
     def _can_start(self, study: str) -> bool:
         progress = self._state.progress[study]
-        tried = self._studies[study].exhausted_by(progress.starts)
-        return self._budget.trials_left and not (tried or progress.hopeless)
+        exhausted = self._studies[study].exhausted_by(progress.starts)
+        return self._budget.trials_left and not (exhausted or progress.hopeless)
 
     def _has_work(self, study: str) -> bool:
         can_start = self._can_start(study)
@@ -238,7 +238,10 @@ class Search:
 
     def _next_study(self) -> str | None:
         ready = [study for study in self._studies if self._has_work(study)]
-        return self._allocation.choose([one.arm() for one in self._state.progress.values()], ready)
+        return self._allocation.choose(self._arms(), ready)
+
+    def _arms(self) -> list[Arm]:
+        return [progress.arm() for progress in self._state.progress.values()]
 
     def _start(self, study: str) -> Proposal:
         number, params = self._studies[study].ask()
@@ -254,15 +257,15 @@ class Search:
         record = self._state.records[key]
         return Proposal(key, dict(record.params), self._seed, record.step)
 
-    def _verdict(self, key: TrialKey) -> Decision:
-        """What is to become of a trial that just came to a rung; it follows from the results that are there by then."""
+    def _decide(self, key: TrialKey) -> Decision:
+        """Return what happens to a trial that has just reported at a rung, given the results so far."""
         record = self._state.records[key]
         if not math.isfinite(record.value) or record.step == self._rungs[-1] or self._budget.spent:
             return Decision.STOP
-        goes_on = self._state.progress[key.study].goes_on(record, can_start=self._can_start(key.study))
-        return Decision.CONTINUE if goes_on else Decision.PAUSE
+        continues = self._state.progress[key.study].continues(record, can_start=self._can_start(key.study))
+        return Decision.CONTINUE if continues else Decision.PAUSE
 
-    def _carry_out(self, key: TrialKey, decision: Decision) -> None:
+    def _apply_decision(self, key: TrialKey, decision: Decision) -> None:
         record = self._state.records[key]
         if decision is Decision.PAUSE:
             self._log("pause", key, step=record.step)
@@ -270,64 +273,66 @@ class Search:
             self._stop(record)
 
     def _stop(self, record: TrialRecord) -> None:
-        """End a trial at its rung, and say why."""
+        """End a trial at its rung, with the reason."""
         if not math.isfinite(record.value):
             self._end(record.key, "pruned", f"the metric is {record.value} at step {record.step}")
         elif record.step < self._rungs[-1]:
             self._end(record.key, "pruned", "budget")
         else:
             self._end(record.key, "complete", "")
-            self._note_drops()
+            self._log_drops()
 
     def _end(self, key: TrialKey, state: Ending, reason: str, lane_seconds: float = 0.0) -> None:
         self._log("end", key, state=state, reason=reason, lane_seconds=lane_seconds)
         self._studies[key.study].tell(key.number, state, self._state.records[key].value, reason)
 
-    def _note_drops(self) -> None:
-        """Write down who is out of the race, and who is in again."""
-        now = self._allocation.dropped([one.arm() for one in self._state.progress.values()])
-        for study in [study for study in self._dropped if study not in now]:
+    def _log_drops(self) -> None:
+        """Log the studies that the allocation rule has dropped since the last call, and those it has readmitted."""
+        dropped = self._allocation.dropped(self._arms())
+        for study in [study for study in self._dropped if study not in dropped]:
             self._journal.append("readmit", study=study)
             del self._dropped[study]
-        for study, why in now.items():
+        for study, elimination in dropped.items():
             if study not in self._dropped:
-                self._journal.append("drop", study=study, **asdict(why))
-                self._dropped[study] = why
+                self._journal.append("drop", study=study, **asdict(elimination))
+                self._dropped[study] = elimination
 
     def _open(self) -> tuple[TrialKey, ...]:
         return tuple(key for key, record in self._state.records.items() if record.state in ("running", "paused"))
 
-    def _log(self, event: str, key: TrialKey, **what: Any) -> None:
-        self._journal.append(event, trial=str(key), **what)
-        self._state.apply(event, key, what)
+    def _log(self, event: str, key: TrialKey, **values: Any) -> None:
+        """Write an event to the journal, then apply it: the other order would lose what a crash interrupts."""
+        self._journal.append(event, trial=str(key), **values)
+        self._state.apply(event, key, values)
 
     def _replay(self, saved: Iterable[Mapping[str, Any]]) -> list[TrialKey]:
-        """Apply a journal's events, and what they had still to bring about.
+        """Apply a journal's events, and the decisions that were not written before the interruption.
 
-        Every rung is judged by what was known when it was reached, so that a trial whose pause or end was not written
-        any more gets it now, and one that went on goes on.
+        The decision about a result is made with the results that were there at the time, so that a trial whose pause or
+        end is missing from the journal gets it now, and a trial that continued still does.
 
         Returns:
-            The trials that were under way.
+            The trials that were running.
         """
         last: Mapping[str, Any] = {}
-        owed: dict[TrialKey, Decision] = {}
+        pending: dict[TrialKey, Decision] = {}
         for event in saved:
-            if event["event"] in CHANGES:
+            if event["event"] in STATE_EVENTS:
                 key, last = TrialKey.parse(event["trial"]), event
                 self._state.apply(event["event"], key, event)
-                owed.pop(key, None)
+                pending.pop(key, None)
                 if event["event"] == "rung":
-                    owed[key] = self._verdict(key)
+                    pending[key] = self._decide(key)
             elif event["event"] == "drop":
-                self._dropped[event["study"]] = Rank(**{name.name: event[name.name] for name in fields(Rank)})
+                numbers = {field.name: event[field.name] for field in fields(Elimination)}
+                self._dropped[event["study"]] = Elimination(**numbers)
             elif event["event"] == "readmit":
                 self._dropped.pop(event["study"], None)
         self._restore_studies()
         if last and self._state.records[TrialKey.parse(last["trial"])].state == "complete":
-            self._note_drops()
-        for key, decision in owed.items():
-            self._carry_out(key, decision)
+            self._log_drops()
+        for key, decision in pending.items():
+            self._apply_decision(key, decision)
         return list(self._state.running)
 
     def _restore_studies(self) -> None:
@@ -335,5 +340,5 @@ class Search:
             study.restore([record for key, record in self._state.records.items() if key.study == name], self._rungs)
 
 
-def _why(record: TrialRecord, reason: str) -> str:
+def _end_reason(record: TrialRecord, reason: str) -> str:
     return f"behind the others of its method at step {record.step}" if record.state == "paused" else reason

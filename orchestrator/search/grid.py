@@ -9,41 +9,47 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-LISTED = 64
-"""Up to this many points a space is drawn from its list, without repetition: a model of it has nothing to add."""
-MOST = 100_000
-"""A grid has so many points at most."""
+MAX_LISTED_POINTS = 64
+"""A space of at most so many points is drawn from its list without repetition: a model of it has nothing to add."""
+MAX_GRID_POINTS = 100_000
+"""The largest number of points of a grid."""
 
 
-def points(distributions: Mapping[str, BaseDistribution], most: int = LISTED) -> list[dict[str, Any]] | None:
-    """Every point of a space in a fixed order, or ``None`` if there are more than ``most``."""
-    axes = {name: _values(distribution, most) for name, distribution in sorted(distributions.items())}
-    listed = {name: values for name, values in axes.items() if values is not None}
-    if len(listed) < len(axes) or math.prod(map(len, listed.values())) > most:
+def points(
+    distributions: Mapping[str, BaseDistribution], limit: int = MAX_LISTED_POINTS
+) -> list[dict[str, Any]] | None:
+    """Return every point of a space in a fixed order, or ``None`` if there are more than ``limit``."""
+    values = {name: _values(distribution, limit) for name, distribution in sorted(distributions.items())}
+    listed = {name: options for name, options in values.items() if options is not None}
+    if len(listed) < len(values) or math.prod(map(len, listed.values())) > limit:
         return None
     return [dict(zip(listed, point, strict=True)) for point in itertools.product(*listed.values())]
 
 
-def unlistable(distributions: Mapping[str, BaseDistribution]) -> tuple[str, str] | None:
-    """What keeps a space from being a grid.
+def grid_problem(distributions: Mapping[str, BaseDistribution]) -> tuple[str, str] | None:
+    """Return why a space cannot be searched as a grid.
 
     Returns:
-        A parameter and why it is in the way, one line; ``None`` if nothing is.
+        The parameter that prevents it and a message of one line; ``None`` if nothing does.
     """
     sizes = {}
     for name, distribution in distributions.items():
-        values = _values(distribution, MOST)
+        values = _values(distribution, MAX_GRID_POINTS)
         if values is None:
             return name, "has no steps, and a grid tries every value; write choices: [...], or a step, or sampler: tpe"
         sizes[name] = len(values)
-    if (count := math.prod(sizes.values())) > MOST:
+    if (count := math.prod(sizes.values())) > MAX_GRID_POINTS:
         longest = max(sizes, key=lambda name: sizes[name])
-        return longest, f"is one of several that make {count:,} points; a grid has {MOST:,} at most, write fewer values"
+        message = (
+            f"is one of several parameters that make {count:,} points; a grid has at most {MAX_GRID_POINTS:,}, "
+            "write fewer values"
+        )
+        return longest, message
     return None
 
 
-def _values(distribution: BaseDistribution, most: int) -> list[Any] | None:
-    """The values of one parameter, or ``None`` if they are too many."""
+def _values(distribution: BaseDistribution, limit: int) -> list[Any] | None:
+    """Return the values of one parameter, or ``None`` if there are more than ``limit``."""
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     if not isinstance(distribution, (FloatDistribution, IntDistribution)):
@@ -52,7 +58,8 @@ def _values(distribution: BaseDistribution, most: int) -> list[Any] | None:
         return [distribution.low]
     if distribution.step is None:
         return None
+    # 1e-9: (0.3 - 0.0) / 0.1 is a little less than 3
     steps = math.floor((distribution.high - distribution.low) / distribution.step + 1e-9)
-    if steps >= most:
+    if steps >= limit:
         return None
     return [min(distribution.low + i * distribution.step, distribution.high) for i in range(steps + 1)]

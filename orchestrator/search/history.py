@@ -1,6 +1,6 @@
-"""What a sampler is shown of a study: at most so much that its answer takes as long as it always took.
+"""The trials of a study as a sampler sees them: a bounded number, so that a proposal never takes longer.
 
-Everything shown follows from the trials' parameters, values and states, in the order of their numbers, and from
+Which trials are shown follows from their parameters, values and states, in the order of their numbers, and from
 nothing else. So a study that was rebuilt from its records shows what it would have shown without the interruption.
 """
 
@@ -18,20 +18,20 @@ from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.common.trial_types import Ending
 
-_WHENEVER = datetime.fromtimestamp(0)
-_SHOWN = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+_NO_TIME = datetime.fromtimestamp(0)
+_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
 
 
 class History:
     """A study's trials as Optuna's samplers read them.
 
     Args:
-        distributions: of the parameters.
-        higher_is_better: the direction of the values.
-        learns_from_rungs: whether a trial that has a value at a rung is shown as if it had been stopped there. One
-            that waits at a rung, or is on its way to the next, would otherwise tell nothing for as long as it is open.
-        best: so many trials are shown for their values.
-        recent: so many more are shown for their numbers, and as many open ones.
+        distributions: The parameters' distributions.
+        higher_is_better: The direction of the values.
+        learns_from_rungs: Whether a trial with a value at a rung is shown as if it had been pruned there. Otherwise a
+            trial that waits at a rung, or trains on to the next, would be of no use for as long as it is open.
+        best: Number of trials that are shown for their values.
+        recent: Number of trials that are shown for being the latest, and of open trials that are shown.
     """
 
     def __init__(
@@ -49,82 +49,97 @@ class History:
         self._best, self._recent = best, recent
         self._trials: list[FrozenTrial] = []
         self._open: dict[int, None] = {}
-        self._known: list[int] = []
+        self._scored: list[int] = []
         self._ranked: list[tuple[float, float, int]] = []
 
     def __len__(self) -> int:
         return len(self._trials)
 
     def start(self, params: Mapping[str, Any], constraints: Mapping[str, float]) -> None:
-        """The next trial begins."""
+        """Add the next trial.
+
+        Args:
+            params: Its parameters.
+            constraints: By how much it exceeds each constraint; at most 0 where it does not.
+        """
         number = len(self._trials)
         self._open[number] = None
-        self._trials.append(made(number, params, self._distributions, constraints))
+        self._trials.append(running_trial(number, params, self._distributions, constraints))
 
     def report(self, number: int, rung: int, value: float) -> None:
-        """A trial has a value at a rung."""
+        """Record a trial's value at a rung, counted from 0."""
         trial = self._trials[number]
-        self._forget(trial)
+        self._remove_from_ranking(trial)
         trial.intermediate_values[rung] = value
         if self._learns_from_rungs:
-            self._learn(trial, TrialState.PRUNED)
+            self._add_to_ranking(trial, TrialState.PRUNED)
 
     def end(self, number: int, state: Ending, value: float) -> None:
-        """A trial ends. Failed and killed ones are shown no more: they say nothing of their parameters."""
+        """End a trial. Failed and killed ones are shown no more: their parameters were not the reason."""
         trial = self._trials[number]
-        self._forget(trial)
+        self._remove_from_ranking(trial)
         if state == "complete":
             trial.value = value
-        self._learn(trial, _SHOWN.get(state, TrialState.FAIL))
+        self._add_to_ranking(trial, _STATES.get(state, TrialState.FAIL))
 
     def first(self, count: int) -> Sequence[FrozenTrial]:
-        """The first trials, whatever has become of them."""
+        """Return the first trials of the study, whatever their state."""
         return self._trials[:count]
 
     def shown(self) -> list[FrozenTrial]:
-        """The best, the most recent, and those without a value, in the order of their numbers."""
+        """Return the best trials, the latest, and open ones without a value, in the order of their numbers."""
         if not self._recent:
             return []
-        numbers = {*self._known[-self._recent :], *itertools.islice(reversed(self._open), self._recent)}
-        if len(self._known) > self._recent:
+        numbers = {*self._scored[-self._recent :], *itertools.islice(reversed(self._open), self._recent)}
+        if len(self._scored) > self._recent:
             numbers |= {number for *_, number in self._ranked[: self._best]}
         return [self._trials[number] for number in sorted(numbers)]
 
-    def _learn(self, trial: FrozenTrial, state: TrialState) -> None:
+    def _add_to_ranking(self, trial: FrozenTrial, state: TrialState) -> None:
         number = trial.number - 1
         trial.state = state
         self._open.pop(number, None)
         if state != TrialState.FAIL:
-            bisect.insort(self._known, number)
-            bisect.insort(self._ranked, self._rank(trial))
+            bisect.insort(self._scored, number)
+            bisect.insort(self._ranked, self._sort_key(trial))
 
-    def _forget(self, trial: FrozenTrial) -> None:
-        """Before what is known of a trial changes."""
+    def _remove_from_ranking(self, trial: FrozenTrial) -> None:
+        """Take a trial out of the ranking; to be called before its value changes, since its key is looked up."""
         if trial.state != TrialState.RUNNING:
-            self._known.pop(bisect.bisect_left(self._known, trial.number - 1))
-            self._ranked.pop(bisect.bisect_left(self._ranked, self._rank(trial)))
+            self._scored.pop(bisect.bisect_left(self._scored, trial.number - 1))
+            self._ranked.pop(bisect.bisect_left(self._ranked, self._sort_key(trial)))
 
-    def _rank(self, trial: FrozenTrial) -> tuple[float, float, int]:
-        """Sorts as Optuna's TPE does: what is complete, then a later rung, then a better value."""
+    def _sort_key(self, trial: FrozenTrial) -> tuple[float, float, int]:
+        """Return a key that sorts as Optuna's TPE does: complete trials, then a later rung, then a better value."""
         rung = math.inf if trial.state == TrialState.COMPLETE else max(trial.intermediate_values, default=-1)
         value = trial.value if trial.state == TrialState.COMPLETE else trial.intermediate_values.get(int(rung))
         loss = math.inf if value is None or math.isnan(value) else -self._sign * value
         return (-rung, loss, trial.number - 1)
 
 
-def made(
+def running_trial(
     number: int,
     params: Mapping[str, Any],
     distributions: Mapping[str, BaseDistribution],
     constraints: Mapping[str, float],
 ) -> FrozenTrial:
-    """A running trial. Optuna's numbers are one higher here: 0 is that of the trial that a sampler is asked for."""
+    """Return a running trial for Optuna's samplers.
+
+    Optuna's number is one higher than the study's: in the storage that a sampler is shown, 0 is the trial that it is
+    asked for.
+
+    Args:
+        number: The trial's number in its study, from 0.
+        params: Its parameters.
+        distributions: The parameters' distributions.
+        constraints: By how much it exceeds each constraint.
+    """
     trial = FrozenTrial(
         number=number + 1,
         trial_id=number + 1,
         state=TrialState.RUNNING,
         value=None,
-        datetime_start=_WHENEVER,
+        datetime_start=_NO_TIME,
         datetime_complete=None,
         params=dict(params),
         distributions=dict(distributions),

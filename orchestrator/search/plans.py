@@ -1,4 +1,4 @@
-"""What the Search core is given, and what it gives back."""
+"""The search's interface: the studies that it is given, and the proposals and decisions that it returns."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from search_spaces._base import SearchSpace
 
 
 class EventLog(Protocol):
-    """Where events go before anything else learns of them: the sweep journal."""
+    """Stores every event before it takes effect: the sweep's journal."""
 
     def append(self, event: str, **fields: Any) -> None:
         """Write one event."""
 
 
 class Decision(StrEnum):
-    """What becomes of a trial after a result."""
+    """What happens to a trial after a result."""
 
     CONTINUE = "continue"
     PAUSE = "pause"
-    """Its lane is free; the trial is kept, and :meth:`orchestrator.search.core.Search.ask` may bring it back."""
+    """Its lane is free; the trial waits, and :meth:`orchestrator.search.core.Search.ask` may continue it."""
     STOP = "stop"
 
 
@@ -32,13 +32,13 @@ class StepCost:
     """Models the cost of an optimizer step, in passes of a row through the bare backbone.
 
     Args:
-        passes: what a row of the method costs.
+        passes: The cost of a row of the method, in such passes.
     """
 
     passes: float = 1.0
 
     def __call__(self, params: Mapping[str, Any]) -> float:
-        """The cost of a step of this configuration."""
+        """Return the cost of a step of this configuration."""
         return self.passes * float(params.get("batch_size", 1))
 
 
@@ -48,12 +48,13 @@ class StudyPlan:
 
     Args:
         study: ``task/method``.
-        space: where to look.
-        higher_is_better: the direction of the task's metric.
-        step_cost: what an optimizer step of a configuration costs, in any unit that all studies share. It is modelled
+        space: The search space.
+        higher_is_better: The direction of the task's metric.
+        step_cost: The cost of an optimizer step of a configuration, in any unit that all studies share. It is modelled
             and never measured, so that a sweep can be repeated.
-        prior: configurations that did well in earlier sweeps, tried after the default.
-        constraints: of a configuration, what is known before training; satisfied where every value is at most 0.
+        prior: Configurations that did well in earlier sweeps, tried after the default.
+        constraints: By how much a configuration exceeds each constraint, known before training; at most 0 where it
+            does not.
     """
 
     study: str
@@ -65,19 +66,19 @@ class StudyPlan:
 
     @property
     def task(self) -> str:
-        """The task."""
+        """The task's name."""
         return self.study.rpartition("/")[0]
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A trial to start, or one to go on with.
+    """A trial to start or to continue.
 
     Args:
-        key: which trial it is.
-        params: the method's parameters, JSON values.
-        seed: the same for all trials of a sweep, so that they see the same rows in the same order.
-        start: optimizer steps done; above 0 it goes on from its checkpoint there.
+        key: The trial.
+        params: The method's parameters, JSON values.
+        seed: The same for all trials of a sweep, so that they train on the same rows in the same order.
+        start: Optimizer steps done so far; above 0 the trial continues from its checkpoint there.
     """
 
     key: TrialKey

@@ -1,7 +1,7 @@
-"""Whether earlier sweeps are believed: what was borrowed from them has to beat the methods' defaults.
+"""The gate for configurations of earlier sweeps: while too many of them fall behind, no more are tried.
 
-A borrowed configuration and its method's default are compared at the first rung, which is early and costs little. All
-methods of a task are counted together, since what they borrow comes from the same earlier sweeps.
+A transferred configuration and its method's default are compared at the first rung, which is early and costs little.
+All methods of a task are counted together, since their transferred configurations come from the same earlier sweeps.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from optuna.trial import FrozenTrial
 
 from orchestrator.search.history import History
 
-JUDGED = 40
-"""So many of a study's trials are looked at; what is borrowed comes early."""
+EXAMINED_TRIALS = 40
+"""Number of a study's first trials that are examined; transferred configurations come early."""
 
-_FIRST_RUNG, _DEFAULT = 0, 1  # a history's numbers begin with 1
+_FIRST_RUNG = 0
+_DEFAULT_NUMBER = 1  # Optuna's numbers in a history begin with 1
 
 
 @dataclass(frozen=True)
@@ -29,43 +30,44 @@ class _Member:
 
 
 class PriorGate:
-    """The studies of one task, and what their borrowed trials came to."""
+    """Compares the transferred trials of one task's studies with their defaults."""
 
     def __init__(self) -> None:
         self._members: list[_Member] = []
 
     def join(self, history: History, transferred: Sequence[Mapping[str, Any]], *, higher_is_better: bool) -> None:
-        """Take a study in; one that borrows nothing tells nothing.
+        """Add a study; one without transferred configurations has no influence.
 
         Args:
-            history: its trials; the default is the first.
-            transferred: its configurations from earlier sweeps.
-            higher_is_better: the direction of the values.
+            history: Its trials; the first is the default.
+            transferred: Its configurations from earlier sweeps.
+            higher_is_better: The direction of the values.
         """
         if transferred:
             self._members.append(_Member(history, 1 if higher_is_better else -1, transferred))
 
     @property
     def use_prior(self) -> bool:
-        """Not too many of the borrowed trials are behind their default.
+        """Whether more transferred configurations may be tried.
 
-        One may be, and two more for each that is ahead: a good configuration may start slowly.
+        One of them may be behind its default, and two more for each that is ahead: a good configuration may start
+        slowly.
         """
-        judged = [ahead for member in self._members for ahead in _judged(member)]
-        ahead = sum(judged)
-        return len(judged) - ahead <= 1 + 2 * ahead
+        outcomes = [is_ahead for member in self._members for is_ahead in _outcomes(member)]
+        ahead = sum(outcomes)
+        return len(outcomes) - ahead <= 1 + 2 * ahead
 
 
-def _judged(member: _Member) -> list[bool]:
-    """Of each borrowed trial at the first rung, whether it is ahead of the default there."""
-    trials = [one for one in member.history.first(JUDGED) if _FIRST_RUNG in one.intermediate_values]
-    if not trials or trials[0].number != _DEFAULT:
+def _outcomes(member: _Member) -> list[bool]:
+    """Return for each transferred trial at the first rung whether it is ahead of the default there."""
+    trials = [trial for trial in member.history.first(EXAMINED_TRIALS) if _FIRST_RUNG in trial.intermediate_values]
+    if not trials or trials[0].number != _DEFAULT_NUMBER:
         return []
-    default = _worth(trials[0], member.sign)
-    return [_worth(one, member.sign) > default for one in trials[1:] if one.params in member.transferred]
+    default = _gain(trials[0], member.sign)
+    return [_gain(trial, member.sign) > default for trial in trials[1:] if trial.params in member.transferred]
 
 
-def _worth(trial: FrozenTrial, sign: int) -> float:
-    """At the first rung, turned so that higher is better."""
+def _gain(trial: FrozenTrial, sign: int) -> float:
+    """Return the value at the first rung with the sign that makes higher better."""
     value = trial.intermediate_values[_FIRST_RUNG]
     return sign * value if math.isfinite(value) else -math.inf

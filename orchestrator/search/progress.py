@@ -1,4 +1,4 @@
-"""How far one method has come on one task: who is at which rung, and what it has cost."""
+"""The progress of one method on one task: which trial is at which rung, and what the method has cost."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from orchestrator.search.allocation import Arm
 from orchestrator.search.plans import StudyPlan
 from orchestrator.search.rungs import Halving, Rung
 
-HOPELESS = 3
-NOISE = "validation_standard_error"
-"""The fact of a trial that tells how far its value would move on other validation rows."""
+MAX_FAILURES = 3
+"""After so many failures without any result a study starts no more trials."""
+NOISE_MEASUREMENT = "validation_standard_error"
+"""The measurement of a trial that is the standard error of its value over validation rows."""
 
 
 class Progress:
-    """Follows a study's trials; it decides who may go on, and starts nobody.
+    """Follows a study's trials and decides which may continue; it starts none.
 
     Args:
-        plan: the study.
-        rungs: optimizer steps at which trials report.
-        halving: who goes on at a rung; ``None`` if all do.
+        plan: The study.
+        rungs: Optimizer steps at which trials report.
+        halving: Which trials continue at a rung; ``None`` if all do.
     """
 
     def __init__(self, plan: StudyPlan, rungs: Sequence[int], halving: Halving | None) -> None:
@@ -30,9 +31,9 @@ class Progress:
         self._halving = halving
         self._sign = 1 if plan.higher_is_better else -1
         self._rungs = {step: Rung(self._sign) for step in self._steps}
-        self._coming = dict.fromkeys(self._steps, 0)
+        self._on_the_way_to = dict.fromkeys(self._steps, 0)
         self._charged: dict[int, float] = {}
-        self._failed = 0
+        self._failures = 0
         self._has_result = False
         self.starts = 0
         self.cost = 0.0
@@ -42,80 +43,83 @@ class Progress:
 
     @property
     def hopeless(self) -> bool:
-        """Several trials failed and none came to a result: the next would fail as well."""
-        return self._failed >= HOPELESS and not self._has_result
+        """Whether several trials failed and none had a result, so that the next would fail as well."""
+        return self._failures >= MAX_FAILURES and not self._has_result
 
     def started(self, record: TrialRecord) -> None:
-        """A trial begins."""
+        """Count a trial that starts."""
         self.starts += 1
-        self.went_on(record)
+        self.continued(record)
 
-    def went_on(self, record: TrialRecord) -> None:
-        """A trial is on its way to the next rung, whose cost counts from now on."""
-        ahead = self._next(record.step)
-        self._coming[ahead] += 1
-        self._charge(record, ahead)
+    def continued(self, record: TrialRecord) -> None:
+        """Count a trial that trains on to the next rung, and charge that rung's cost."""
+        next_rung = self._next(record.step)
+        self._on_the_way_to[next_rung] += 1
+        self._charge(record, next_rung)
 
     def reported(self, record: TrialRecord) -> None:
-        """A trial came to a rung, and is on its way to the next until anything else is said."""
-        finite = math.isfinite(record.value)
-        self._coming[record.step] -= 1
+        """Add a trial's result at a rung; the trial counts as training on until it pauses or ends."""
+        self._on_the_way_to[record.step] -= 1
         self._rungs[record.step].add(record.key.number, record.value)
         self._has_result = True
         if record.step < self._steps[-1]:
-            self.went_on(record)
-        elif finite:
-            self._noise = record.measurements.get(NOISE, self._noise)
+            self.continued(record)
+        elif math.isfinite(record.value):
+            self._noise = record.measurements.get(NOISE_MEASUREMENT, self._noise)
             self.bests.append(max([self._sign * record.value, *self.bests[-1:]]))
 
     def paused(self, record: TrialRecord) -> None:
-        """A trial waits at its rung."""
-        self._stays(record)
+        """Let a trial wait at its rung."""
+        self._stop_at_rung(record)
         self._rungs[record.step].wait(record.key.number, record.value)
 
     def promoted(self, record: TrialRecord) -> None:
-        """A trial that waited goes on."""
+        """Continue a trial that waited."""
         self._rungs[record.step].leave(record.key.number)
-        self.went_on(record)
+        self.continued(record)
 
     def ended(self, record: TrialRecord, *, paused: bool) -> None:
-        """A trial ends, on its way or while it was paused."""
-        self._failed += record.state == "failed"
+        """Count a trial that ends while it trains, or while it is paused."""
+        self._failures += record.state == "failed"
         if paused:
             self._rungs[record.step].leave(record.key.number)
         elif record.step < self._steps[-1]:
-            self._stays(record)
+            self._stop_at_rung(record)
 
-    def goes_on(self, record: TrialRecord, *, can_start: bool) -> bool:
-        """Whether a trial that just came to a rung is among those that go on from there."""
+    def continues(self, record: TrialRecord, *, can_start: bool) -> bool:
+        """Return whether a trial that has just reported at a rung is among those that continue."""
         if self._halving is None or record.key.number < self._halving.through:
             return True
         return self._rungs[record.step].rank(record.key.number, record.value) < self._quota(record.step, can_start)
 
     def promotable(self, *, can_start: bool) -> int | None:
-        """The number of a paused trial that may go on, the one nearest to the end first."""
+        """Return the number of a paused trial that may continue, one at the highest rung first."""
         for step in reversed(self._steps[:-1]):
-            number = self._rungs[step].first(self._quota(step, can_start))
+            number = self._rungs[step].best_waiting(self._quota(step, can_start))
             if number is not None:
                 return number
         return None
 
     def arm(self) -> Arm:
-        """What the allocation between methods looks at."""
+        """Return what an allocation rule sees of the study."""
         return Arm(self.plan.study, self.starts, self.cost, self._full_cost, self.bests, self._noise)
 
     def _quota(self, step: int, can_start: bool) -> int:
+        """Return how many of a rung's results continue."""
         if self._halving is None:
             return self._rungs[step].results
-        coming = any(count for at, count in self._coming.items() if at <= step)
-        return self._halving.quota(self._rungs[step].results, no_more=not (can_start or coming))
+        more_to_come = can_start or any(count for rung, count in self._on_the_way_to.items() if rung <= step)
+        return self._halving.quota(self._rungs[step].results, no_more=not more_to_come)
 
-    def _stays(self, record: TrialRecord) -> None:
-        self._coming[self._next(record.step)] -= 1
+    def _stop_at_rung(self, record: TrialRecord) -> None:
+        self._on_the_way_to[self._next(record.step)] -= 1
         self._charge(record, record.step)
 
     def _charge(self, record: TrialRecord, until: int) -> None:
-        """What a piece costs counts when it starts, so that a lane that asks meanwhile knows of it."""
+        """Set a trial's cost to that of its steps until a rung.
+
+        A piece of work is charged when it starts, so that a lane that asks in the meantime sees the cost.
+        """
         cost = until * self.plan.step_cost(record.params)
         self.cost += cost - self._charged.get(record.key.number, 0.0)
         self._charged[record.key.number] = cost

@@ -1,4 +1,4 @@
-"""How long the final will take, as far as the search has shown: that much of the budget is kept for it."""
+"""An estimate of the final's time from the trials so far; that much of the budget is reserved for it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Pace:
     """How fast a method trains on a task, and how far its best trial has come.
 
     Args:
-        task: its name.
-        steps: optimizer steps of all its trials.
-        lane_seconds: that they took.
-        best: step and value of its best trial, turned so that higher is better.
+        task: The task's name.
+        steps: Optimizer steps of all trials of the method.
+        lane_seconds: Lane time that these steps took, in seconds.
+        best: Step and value of the best trial; higher is better, whatever the metric.
     """
 
     task: str
@@ -29,9 +29,9 @@ class Final:
     """What the final will train.
 
     Args:
-        contenders: methods of a task that are retrained, at most.
-        seeds: how often each is.
-        steps: optimizer steps of a retraining.
+        contenders: Largest number of methods per task that are retrained.
+        seeds: Number of retrainings per method.
+        steps: Optimizer steps of a retraining.
     """
 
     contenders: int
@@ -39,23 +39,25 @@ class Final:
     steps: int
 
     def lane_seconds(self, paces: Collection[Pace]) -> list[float]:
-        """Of every retraining, if the final began now, each at its method's own pace.
+        """Return the seconds of every retraining if the final began now, each at its method's own pace.
 
-        One that has not come to a rung may be in the final too, and is thought to be as fast as the others on average.
+        A method without a result may be in the final too, and is assumed to have the average pace.
 
         Args:
-            paces: of all methods on all tasks.
+            paces: All methods on all tasks.
         """
         steps = sum(pace.steps for pace in paces)
         if not steps:
             return []
-        usual = sum(pace.lane_seconds for pace in paces) / steps
-        rates = [pace.lane_seconds / pace.steps if pace.steps else usual for pace in self._ahead(paces)]
-        return [rate * self.steps for rate in rates for _ in range(self.seeds)]
+        average = sum(pace.lane_seconds for pace in paces) / steps
+        seconds_per_step = [
+            pace.lane_seconds / pace.steps if pace.steps else average for pace in self._best_methods(paces)
+        ]
+        return [seconds * self.steps for seconds in seconds_per_step for _ in range(self.seeds)]
 
-    def _ahead(self, paces: Collection[Pace]) -> list[Pace]:
-        """The best methods of each task as it stands."""
+    def _best_methods(self, paces: Collection[Pace]) -> list[Pace]:
+        """Return the methods of each task that would be retrained now."""
         tasks: dict[str, list[Pace]] = {}
         for pace in sorted(paces, key=lambda pace: pace.best, reverse=True):
             tasks.setdefault(pace.task, []).append(pace)
-        return [pace for found in tasks.values() for pace in found[: self.contenders]]
+        return [pace for methods in tasks.values() for pace in methods[: self.contenders]]

@@ -1,11 +1,11 @@
 """The settings of training that a task's methods have in common, such as the learning rate and the batch size.
 
-A method has a handful of trials when it is compared with others, too few to tell how it wants to be trained; all
-methods together have many. So what was seen of these settings in any method's trials decides between candidates for
-them, as long as a study's sampler would draw at random. What only some methods have is left to their own studies.
+A method has a handful of trials when it is compared with others, too few to show how it is best trained; all methods
+together have many. So while a study's sampler would still draw at random, the results of all methods decide between
+candidates for the shared settings. Parameters that few methods have are left to their own studies.
 
-A value is looked at by its place in its own method's range: each method keeps its range of learning rates, and the
-upper end of one speaks for the upper end of another. Scores are compared within a method alone.
+A value is compared by its position in its own method's range: each method keeps its range of learning rates, and the
+upper end of one is evidence for the upper end of another. Scores are compared within a method only.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from orchestrator.search.axes import Axis, axis_of
 from orchestrator.search.history import History
 from search_spaces._base import SearchSpace
 
-FIRST = 20
-"""So many of a study's trials are looked at, for the time that takes; its sampler knows the later ones."""
+EXAMINED_TRIALS = 20
+"""Number of a study's first trials that are examined, which bounds the time; its sampler learns from later ones."""
 CANDIDATES = 32
-WIDTH = 0.4
-"""In shares of a range: how far what was seen at one place speaks for others."""
-NOISE = 0.5
-"""Of a standing's variance, what the settings do not explain: parameters of the method's own, and chance."""
+LENGTH_SCALE = 0.4
+"""Length scale of the Gaussian process, as a fraction of a range."""
+NOISE_VARIANCE = 0.5
+"""Share of a rank's variance that the settings do not explain: the method's other parameters, and chance."""
 
 Matrix = NDArray[np.float64]
 Setting = tuple[str, Hashable]
@@ -43,116 +43,146 @@ class _Member:
     """A study.
 
     Args:
-        history: its trials.
+        history: Its trials.
         sign: 1 if higher values are better, and -1 otherwise.
-        axes: of the parameters that have more than one value.
+        axes: Axes of the parameters that have more than one value.
     """
 
     history: History
     sign: int
     axes: Mapping[Setting, Axis]
 
-    def place(self, trial: FrozenTrial, setting: Setting) -> float:
-        """Where a trial is; NaN if the method has no such parameter."""
-        return self.axes[setting].place(trial.params[setting[0]]) if setting in self.axes else math.nan
+    def position(self, trial: FrozenTrial, setting: Setting) -> float:
+        """Return the position of a trial's value; NaN if the method has no such parameter."""
+        return self.axes[setting].position(trial.params[setting[0]]) if setting in self.axes else math.nan
 
 
 class TrainingSettings:
-    """What the studies of one task tell each other."""
+    """Proposes the shared settings of one task's studies from the results of all of them."""
 
     def __init__(self) -> None:
         self._members: dict[str, _Member] = {}
 
     def join(self, study: str, space: SearchSpace, history: History, *, higher_is_better: bool) -> None:
-        """Take a study in."""
-        many = {name: one for name, one in space.distributions.items() if not one.single()}
-        axes = {(name, _kind(one)): axis_of(one) for name, one in many.items()}
+        """Add a study.
+
+        Args:
+            study: Its name.
+            space: Its search space.
+            history: Its trials, which are read at each proposal.
+            higher_is_better: The direction of their values.
+        """
+        axes = {
+            (name, _kind(distribution)): axis_of(distribution)
+            for name, distribution in space.distributions.items()
+            if not distribution.single()
+        }
         self._members[study] = _Member(history, 1 if higher_is_better else -1, axes)
 
     def propose(self, study: str, seed: int) -> dict[str, Any]:
-        """Settings for a study's next trial.
+        """Return settings for a study's next trial.
 
-        Candidates are drawn all over the ranges, and of a function drawn from the posterior given the standings so far
-        the best is taken (Thompson sampling; 1933), so that what little is known of is tried as well.
+        Candidates are drawn uniformly over the ranges; a function is drawn from the posterior given the ranks so far,
+        and the candidate with its highest value is returned (Thompson sampling; 1933), so that regions with few results
+        are tried as well.
 
         Args:
-            study: one that joined.
-            seed: of what is drawn, 32 bits.
+            study: One of the studies that joined.
+            seed: Seed of 32 bits of the draws.
 
         Returns:
-            Nothing while there is nothing to learn from.
+            Values by parameter; empty while there are no results.
         """
-        axes = self._shared(study)
-        places, seen = self._seen(list(axes))
-        if not axes or not len(seen):
+        axes = self._shared_axes(study)
+        positions, observed = self._observations(list(axes))
+        if not axes or not len(observed):
             return {}
-        draw = np.random.default_rng(seed)
-        drawn = [[axis.value(draw.random()) for axis in axes.values()] for _ in range(CANDIDATES)]
-        at = np.array([[axis.place(value) for axis, value in zip(axes.values(), one, strict=True)] for one in drawn])
-        best = drawn[int(np.argmax(_posterior_draw(places, seen, at, draw)))]
+        rng = np.random.default_rng(seed)
+        candidates = [[axis.value(rng.random()) for axis in axes.values()] for _ in range(CANDIDATES)]
+        candidate_positions = np.array(
+            [
+                [axis.position(value) for axis, value in zip(axes.values(), candidate, strict=True)]
+                for candidate in candidates
+            ]
+        )
+        best = candidates[int(np.argmax(_posterior_sample(positions, observed, candidate_positions, rng)))]
         return {name: value for (name, _), value in zip(axes, best, strict=True)}
 
-    def _shared(self, study: str) -> dict[Setting, Axis]:
-        """Those of a study's parameters that more than half of the methods have, and not it alone."""
-        having = Counter(setting for one in self._members.values() for setting in one.axes)
-        enough = max(1, len(self._members) / 2)
-        return {setting: axis for setting, axis in self._members[study].axes.items() if having[setting] > enough}
+    def _shared_axes(self, study: str) -> dict[Setting, Axis]:
+        """Return those of a study's parameters that more than half of the methods have, and not this study alone."""
+        counts = Counter(setting for member in self._members.values() for setting in member.axes)
+        threshold = max(1, len(self._members) / 2)
+        return {setting: axis for setting, axis in self._members[study].axes.items() if counts[setting] > threshold}
 
-    def _seen(self, settings: Sequence[Setting]) -> tuple[Matrix, Matrix]:
-        """Where trials of all studies lay, and how they stand. Defaults are left out.
+    def _observations(self, settings: Sequence[Setting]) -> tuple[Matrix, Matrix]:
+        """Return positions, shape ``(trials, settings)``, and ranks, shape ``(trials,)``, of all studies' trials.
 
-        A default was tuned as a whole: that it does well says little of its settings.
+        Defaults are left out: a default was tuned as a whole, so that its rank says little about its settings.
         """
-        places, found = [], []
+        positions, observed = [], []
         for member in self._members.values():
-            trials = [one for one in member.history.first(FIRST) if one.intermediate_values]
+            trials = [trial for trial in member.history.first(EXAMINED_TRIALS) if trial.intermediate_values]
             for trial, rank in zip(trials, ranks(trials, member.sign), strict=True):
                 if trial.number - 1:
-                    places.append([member.place(trial, one) for one in settings])
-                    found.append(rank)
-        return np.array(places), np.array(found)
+                    positions.append([member.position(trial, setting) for setting in settings])
+                    observed.append(rank)
+        return np.array(positions), np.array(observed)
 
 
 def ranks(trials: Sequence[FrozenTrial], sign: int) -> list[float]:
-    """How trials stand among each other: of mean 0, and of variance 1 where they are many.
+    """Return the ranks of trials among each other, scaled to mean 0 and, for many trials, variance 1.
 
-    Two are compared at the last rung that both have come to. The share that a trial beats is drawn towards a half
-    where there are few (Laplace's rule of succession), so a lone trial stands in the middle.
+    Two trials are compared at the last rung that both have reached. The share of trials that a trial beats is shrunk
+    towards a half where there are few (Laplace's rule of succession), so a lone trial is in the middle.
 
     Args:
-        trials: of one method, with a value each.
+        trials: Trials of one method with a value each.
         sign: 1 if higher values are better, and -1 otherwise.
     """
     count = len(trials)
-    beaten = [math.fsum(_beats(one, other, sign) for other in trials if other is not one) for one in trials]
-    return [math.sqrt(12) * ((each + 1) / (count + 1) - 0.5) for each in beaten]
+    wins = [math.fsum(_wins(trial, rival, sign) for rival in trials if rival is not trial) for trial in trials]
+    # a uniform share has the variance 1 / 12
+    return [math.sqrt(12) * ((trial_wins + 1) / (count + 1) - 0.5) for trial_wins in wins]
 
 
-def _beats(one: FrozenTrial, other: FrozenTrial, sign: int) -> float:
-    rung = min(max(one.intermediate_values), max(other.intermediate_values))
-    ours, theirs = (_worth(trial.intermediate_values[rung], sign) for trial in (one, other))
-    return 0.5 if ours == theirs else float(ours > theirs)
+def _wins(trial: FrozenTrial, rival: FrozenTrial, sign: int) -> float:
+    """Return 1 if a trial beats its rival, 0.5 for a tie, and 0 otherwise."""
+    rung = min(max(trial.intermediate_values), max(rival.intermediate_values))
+    value, rival_value = (_gain(either.intermediate_values[rung], sign) for either in (trial, rival))
+    return 0.5 if value == rival_value else float(value > rival_value)
 
 
-def _worth(value: float, sign: int) -> float:
+def _gain(value: float, sign: int) -> float:
     return sign * value if math.isfinite(value) else -math.inf
 
 
 def _kind(distribution: BaseDistribution) -> Hashable:
-    """Numbers are like numbers, whatever their range; choices are only like the same choices."""
+    """Return what two parameters of one name must share: numbers of any range do, choices only with equal choices."""
     return frozenset(map(repr, distribution.choices)) if isinstance(distribution, CategoricalDistribution) else "number"
 
 
-def _posterior_draw(places: Matrix, seen: Matrix, at: Matrix, draw: np.random.Generator) -> Matrix:
-    """A function's values, drawn from the posterior of a Gaussian process (Rasmussen and Williams, 2006, 2.2)."""
-    across = _covariance(at, places)
-    solved = np.linalg.solve(_covariance(places, places) + NOISE * np.eye(len(seen)), np.c_[seen, across.T])
-    left = _covariance(at, at) - across @ solved[:, 1:]
-    root = np.linalg.cholesky((left + left.T) / 2 + 1e-6 * np.eye(len(at)))
-    return across @ solved[:, 0] + root @ draw.standard_normal(len(at))
+def _posterior_sample(positions: Matrix, observed: Matrix, candidates: Matrix, rng: np.random.Generator) -> Matrix:
+    """Draw a function from the posterior of a Gaussian process (Rasmussen and Williams, 2006, 2.2).
+
+    Args:
+        positions: Positions of the observations, shape ``(trials, settings)``; NaN where a method lacks a setting.
+        observed: Their ranks, shape ``(trials,)``.
+        candidates: Positions of the candidates, shape ``(candidates, settings)``.
+        rng: Source of the draw.
+
+    Returns:
+        The function's values at the candidates, shape ``(candidates,)``.
+    """
+    cross = _covariance(candidates, positions)
+    noisy = _covariance(positions, positions) + NOISE_VARIANCE * np.eye(len(observed))
+    solved = np.linalg.solve(noisy, np.c_[observed, cross.T])
+    posterior = _covariance(candidates, candidates) - cross @ solved[:, 1:]
+    # symmetric and with a small diagonal: rounding would make the decomposition fail otherwise
+    root = np.linalg.cholesky((posterior + posterior.T) / 2 + 1e-6 * np.eye(len(candidates)))
+    return cross @ solved[:, 0] + root @ rng.standard_normal(len(candidates))
 
 
-def _covariance(one: Matrix, other: Matrix) -> Matrix:
-    """The sum of a function of each setting: what a trial lacks tells nothing of it."""
-    near = np.exp(-0.5 * np.square((one[:, None] - other[None]) / WIDTH))
-    return np.asarray(np.nansum(near, axis=2) / max(1, one.shape[1]))
+def _covariance(rows: Matrix, columns: Matrix) -> Matrix:
+    """Return the covariance of a sum of one function per setting; a missing setting adds nothing."""
+    kernel = np.exp(-0.5 * np.square((rows[:, None] - columns[None]) / LENGTH_SCALE))
+    return np.asarray(np.nansum(kernel, axis=2) / max(1, rows.shape[1]))

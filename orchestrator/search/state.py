@@ -1,4 +1,4 @@
-"""What has become of a search so far: a state that only events change."""
+"""The state of a search, which events alone change."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from orchestrator.search.progress import Progress
 from orchestrator.search.reserve import Pace
 from orchestrator.search.rungs import Halving
 
-CHANGES = frozenset({"trial", "rung", "pause", "promote", "end"})
-"""The events of the journal that change it."""
+STATE_EVENTS = frozenset({"trial", "rung", "pause", "promote", "end"})
+"""The events of the journal that change the state."""
 
 
 class SearchState:
-    """Trials, rungs and costs, brought about by events alone, so that the same events bring about the same state.
+    """Trials, rungs and costs. Events alone change them, so that the same events always give the same state.
 
     Args:
-        plans: the studies.
-        rungs: optimizer steps at which trials report.
-        halving: who goes on at a rung; ``None`` if all do.
-        budget: counts trials and lane time.
+        plans: The studies.
+        rungs: Optimizer steps at which trials report.
+        halving: Which trials continue at a rung; ``None`` if all do.
+        budget: Counts trials and lane time.
     """
 
     def __init__(
@@ -37,22 +37,22 @@ class SearchState:
         self.budget = budget
         budget.paces = {plan.study: Pace(plan.task) for plan in plans}
 
-    def apply(self, event: str, key: TrialKey, what: Mapping[str, Any]) -> None:
-        """Take an event that the journal has.
+    def apply(self, event: str, key: TrialKey, fields: Mapping[str, Any]) -> None:
+        """Apply an event that the journal has.
 
         Args:
-            event: one of :data:`CHANGES`.
-            key: the trial that it is about.
-            what: its fields.
+            event: One of :data:`STATE_EVENTS`.
+            key: The trial that the event is about.
+            fields: The event's fields.
         """
         match event:
             case "trial":
-                self.records[key] = record = TrialRecord(key=key, params=what["params"])
+                self.records[key] = record = TrialRecord(key=key, params=fields["params"])
                 self.budget.trials += 1
                 self.running[key] = None
                 self.progress[key.study].started(record)
             case "rung":
-                self._arrive(key, what)
+                self._add_result(key, fields)
             case "pause":
                 self.records[key] = replace(self.records[key], state="paused")
                 del self.running[key]
@@ -62,33 +62,33 @@ class SearchState:
                 self.running[key] = None
                 self.progress[key.study].promoted(self.records[key])
             case "end":
-                self._leave(key, what)
+                self._end(key, fields)
 
-    def _arrive(self, key: TrialKey, what: Mapping[str, Any]) -> None:
-        record, step, spent = self.records[key], int(what["step"]), float(what["lane_seconds"])
-        value = math.nan if what["value"] is None else float(what["value"])  # JSON has no NaN
-        self.records[key] = arrived = replace(
+    def _add_result(self, key: TrialKey, fields: Mapping[str, Any]) -> None:
+        record, step, seconds = self.records[key], int(fields["step"]), float(fields["lane_seconds"])
+        value = math.nan if fields["value"] is None else float(fields["value"])  # JSON has no NaN
+        self.records[key] = reported = replace(
             record,
             values={**record.values, step: value},
-            lane_seconds=record.lane_seconds + spent,
-            measurements=dict(what["measurements"]),
+            lane_seconds=record.lane_seconds + seconds,
+            measurements=dict(fields["measurements"]),
         )
-        self.progress[key.study].reported(arrived)
-        self._spend(arrived, step - record.step, spent)
+        self.progress[key.study].reported(reported)
+        self._charge_budget(reported, step - record.step, seconds)
 
-    def _spend(self, record: TrialRecord, steps: int, seconds: float) -> None:
-        """Count what a result has cost, and how its method stands with it."""
+    def _charge_budget(self, record: TrialRecord, steps: int, seconds: float) -> None:
+        """Charge the budget for a result, and update the pace of its method."""
         self.budget.lane_seconds += seconds
         pace, plan = self.budget.paces[record.key.study], self.progress[record.key.study].plan
         pace.steps += steps
         pace.lane_seconds += seconds
         pace.best = max(pace.best, record.rank(higher_is_better=plan.higher_is_better))
 
-    def _leave(self, key: TrialKey, what: Mapping[str, Any]) -> None:
-        record, spent = self.records[key], float(what.get("lane_seconds", 0.0))
-        self.budget.lane_seconds += spent
+    def _end(self, key: TrialKey, fields: Mapping[str, Any]) -> None:
+        record, seconds = self.records[key], float(fields.get("lane_seconds", 0.0))
+        self.budget.lane_seconds += seconds
         self.records[key] = replace(
-            record, state=what["state"], reason=what["reason"], lane_seconds=record.lane_seconds + spent
+            record, state=fields["state"], reason=fields["reason"], lane_seconds=record.lane_seconds + seconds
         )
         self.running.pop(key, None)
         self.progress[key.study].ended(self.records[key], paused=record.state == "paused")

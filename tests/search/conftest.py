@@ -32,7 +32,7 @@ CONTINUOUS = SearchSpace(
 
 
 class Clock:
-    """A clock that stands still until it is told to go on."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -42,7 +42,7 @@ class Clock:
 
 
 class Sweep:
-    """A search in a folder of its own, with what it leaves there."""
+    """A search in its folder, and the files that it writes there."""
 
     def __init__(
         self,
@@ -78,18 +78,18 @@ class Sweep:
         return Journal.read(self.folder / "journal.jsonl")
 
     def ended(self) -> dict[str, str]:
-        """How each trial ended, after making sure that each that started ended once."""
+        """Return how each trial ended, after asserting that each trial that started ended once."""
         started = [event["trial"] for event in self.events("trial")]
         assert Counter(event["trial"] for event in self.events("end")) == Counter(started)
         return {event["trial"]: event["state"] for event in self.events("end")}
 
     def optuna(self, study: str) -> list[FrozenTrial]:
-        """What a fresh reader finds in Optuna's file."""
+        """Return the trials in Optuna's file, read anew."""
         storage = JournalStorage(JournalFileBackend(str(self.folder / "optuna.log")))
         return optuna.load_study(study_name=study, storage=storage).get_trials()
 
     def assert_optuna_agrees(self) -> None:
-        """Optuna holds the same trials, states and values; none of them is open."""
+        """Assert that Optuna's file has the same trials, states and values, and that none of them is open."""
         names = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "killed": "FAIL"}
         for study in {record.key.study for record in self.search.trials()}:
             records = [record for record in self.search.trials() if record.key.study == study]

@@ -36,7 +36,7 @@ def score(request: pytest.FixtureRequest) -> Callable[[dict[str, Any], int], flo
 
 
 def run(sweep: Any, score: Callable[[dict[str, Any], int], float], *, lanes: int, until: float = math.inf) -> None:
-    """Lanes that take turns in a random but fixed order; each rung takes ten seconds of the clock."""
+    """Run a search on lanes that take turns in a random but fixed order; each rung takes ten seconds."""
     order = random.Random(0)
     running: list[tuple[Proposal, list[int]]] = []
     while sweep.clock.now < until:
@@ -59,7 +59,7 @@ def start(search: Search, count: int = 1) -> list[TrialKey]:
     return [proposal.key for proposal in proposals if proposal]
 
 
-def test_hundreds_of_trials_end_once_each_and_optuna_agrees(make_sweep: Any, score: Any) -> None:
+def test_search_ends_each_of_many_trials_once(make_sweep: Any, score: Any) -> None:
     sweep = make_sweep(STUDIES, trials=160)
     run(sweep, score, lanes=5)
     sweep.search.close("finished")
@@ -69,15 +69,15 @@ def test_hundreds_of_trials_end_once_each_and_optuna_agrees(make_sweep: Any, sco
     assert states["pruned"] > states["complete"]  # halving twice leaves about a quarter
     sweep.assert_optuna_agrees()
     for study in STUDIES:
-        own = [record for record in sweep.search.trials() if record.key.study == study]
-        best = max(own, key=lambda record: record.rank(higher_is_better=True))
+        records = [record for record in sweep.search.trials() if record.key.study == study]
+        best = max(records, key=lambda record: record.rank(higher_is_better=True))
         assert abs(math.log10(best.params["learning_rate"]) + 3) < 0.3
         assert best.state == "complete"
-        distance = [abs(math.log10(record.params["learning_rate"]) + 3) for record in own]
-        assert statistics.median(distance[20:]) < 0.85  # of draws at random, it would be 1
+        distance = [abs(math.log10(record.params["learning_rate"]) + 3) for record in records]
+        assert statistics.median(distance[20:]) < 0.85  # random draws would have 1
 
 
-def test_each_round_goes_over_all_tasks_and_methods(make_sweep: Any, score: Any) -> None:
+def test_search_takes_turns_over_tasks_and_methods(make_sweep: Any, score: Any) -> None:
     sweep = make_sweep(STUDIES, trials=40)
     run(sweep, score, lanes=3)
     started = [event["trial"].rpartition("/")[0] for event in sweep.events("trial")]
@@ -86,14 +86,14 @@ def test_each_round_goes_over_all_tasks_and_methods(make_sweep: Any, score: Any)
     assert [name.partition("/")[0] for name in started[:4]] == ["mail", "news", "mail", "news"]
 
 
-def test_the_first_trial_of_a_study_is_its_default(make_sweep: Any) -> None:
+def test_search_tries_the_default_first(make_sweep: Any) -> None:
     sweep = make_sweep(STUDIES)
     for _ in STUDIES:
         assert sweep.search.ask().params == {"learning_rate": 1e-3, "dropout": 0.1}
     assert sweep.search.ask().params != {"learning_rate": 1e-3, "dropout": 0.1}
 
 
-def test_a_rung_with_fewer_than_four_results_decides_nothing(make_sweep: Any) -> None:
+def test_halving_waits_for_enough_results(make_sweep: Any) -> None:
     search = make_sweep().search
     keys = start(search, 5)
     decisions = [search.report(key, 25, 0.5 + 0.1 * i) for i, key in enumerate(keys)]
@@ -108,21 +108,21 @@ def test_a_rung_with_fewer_than_four_results_decides_nothing(make_sweep: Any) ->
     assert search.report(keys[3], 50, 0.9) is Decision.PAUSE
 
 
-def test_who_waits_goes_on_once_he_is_among_the_best(make_sweep: Any) -> None:
+def test_halving_promotes_paused_trial_among_the_best(make_sweep: Any) -> None:
     sweep = make_sweep()
     keys = start(sweep.search, 4)
     for key, value in zip(keys, [0.1, 0.8, 0.9, 0.2], strict=True):
         sweep.search.report(key, 25, value)
     again = [sweep.search.ask() for _ in range(3)]
-    assert [(one.key, one.start) for one in again[:2]] == [(keys[2], 25), (keys[1], 25)]
+    assert [(proposal.key, proposal.start) for proposal in again[:2]] == [(keys[2], 25), (keys[1], 25)]
     assert again[0].params == sweep.search.trials()[2].params
-    assert (again[2].key.number, again[2].start) == (4, 0)  # nobody else waits among the best
+    assert (again[2].key.number, again[2].start) == (4, 0)  # no other trial among the best waits
     assert [event["trial"] for event in sweep.events("promote")] == [str(keys[2]), str(keys[1])]
     assert sweep.search.report(keys[2], 50, 0.9) is Decision.PAUSE
-    assert sweep.search.report(keys[2], 50, 0.9) is Decision.PAUSE  # told twice
+    assert sweep.search.report(keys[2], 50, 0.9) is Decision.PAUSE  # reported twice
 
 
-def test_who_waits_ends_with_the_search_as_stopped(make_sweep: Any) -> None:
+def test_close_prunes_trials_that_wait(make_sweep: Any) -> None:
     sweep = make_sweep()
     for key in start(sweep.search, 2):
         sweep.search.report(key, 25, 0.5)
@@ -134,7 +134,7 @@ def test_who_waits_ends_with_the_search_as_stopped(make_sweep: Any) -> None:
     sweep.assert_optuna_agrees()
 
 
-def test_with_too_few_to_compare_all_go_on_once_no_more_can_come(make_sweep: Any) -> None:
+def test_halving_promotes_all_once_no_result_can_follow(make_sweep: Any) -> None:
     search = make_sweep(trials=3).search
     keys = start(search, 3)
     assert search.report(keys[1], 25, 0.5) is Decision.PAUSE
@@ -147,20 +147,20 @@ def test_with_too_few_to_compare_all_go_on_once_no_more_can_come(make_sweep: Any
     assert (again.key, again.start) == (keys[1], 25)
 
 
-def test_without_early_stopping_nobody_waits(make_sweep: Any) -> None:
+def test_search_without_halving_pauses_no_trial(make_sweep: Any) -> None:
     search = make_sweep(halving=None).search
     for i, key in enumerate(start(search, 6)):
         assert [search.report(key, step, -float(i)) for step in RUNGS] == [Decision.CONTINUE] * 2 + [Decision.STOP]
 
 
-def test_studies_are_compared_with_themselves_alone(make_sweep: Any) -> None:
+def test_halving_compares_within_a_study_only(make_sweep: Any) -> None:
     search = make_sweep(STUDIES).search
     for i, key in enumerate(start(search, 12)):
         expected = Decision.CONTINUE if key.number == 0 else Decision.PAUSE
         assert search.report(key, 25, -float(i)) is expected
 
 
-def test_a_metric_to_minimise_stops_the_large(make_sweep: Any) -> None:
+def test_halving_pauses_large_values_of_minimized_metric(make_sweep: Any) -> None:
     sweep = make_sweep(higher_is_better=False)
     keys = start(sweep.search, 5)
     decisions = [sweep.search.report(key, 25, value) for key, value in zip(keys, [5.0, 3.0, 2.0, 4.0, 1], strict=True)]
@@ -170,7 +170,7 @@ def test_a_metric_to_minimise_stops_the_large(make_sweep: Any) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("step", RUNGS)
-def test_a_diverged_trial_is_pruned_at_any_rung(make_sweep: Any, value: float, step: int) -> None:
+def test_diverged_trial_is_pruned_at_any_rung(make_sweep: Any, value: float, step: int) -> None:
     sweep = make_sweep()
     (key,) = start(sweep.search)
     for rung in RUNGS[: RUNGS.index(step)]:
@@ -179,10 +179,10 @@ def test_a_diverged_trial_is_pruned_at_any_rung(make_sweep: Any, value: float, s
     assert sweep.ended() == {"mail/lora/0": "pruned"}
     assert sweep.events("rung")[-1]["value"] is None
     sweep.assert_optuna_agrees()
-    assert start(sweep.search)  # the sampler lives with it
+    assert start(sweep.search)  # the sampler is not confused by it
 
 
-def test_a_rung_reaches_the_journal_with_everything_known_of_it(make_sweep: Any) -> None:
+def test_journal_gets_all_fields_of_a_rung(make_sweep: Any) -> None:
     sweep = make_sweep()
     (key,) = start(sweep.search)
     sweep.search.report(key, 25, 0.5, 3.0, {"macro_f1": 0.5, "loss": 1.0}, {"trainable": 64.0})
@@ -203,12 +203,12 @@ def test_a_rung_reaches_the_journal_with_everything_known_of_it(make_sweep: Any)
     ]
 
 
-def test_the_number_of_trials_is_a_limit(make_sweep: Any) -> None:
+def test_budget_limits_the_number_of_trials(make_sweep: Any) -> None:
     search = make_sweep(trials=2).search
     assert not search.exhausted
     keys = start(search, 2)
     assert search.ask() is None
-    assert not search.exhausted  # those that run may be worth more
+    assert not search.exhausted  # those that run may continue
     for key in keys:
         for step in RUNGS:
             search.report(key, step, 0.5)
@@ -216,7 +216,7 @@ def test_the_number_of_trials_is_a_limit(make_sweep: Any) -> None:
     assert search.exhausted
 
 
-def test_wall_time_ends_what_runs_at_its_next_result(make_sweep: Any, score: Any) -> None:
+def test_wall_time_ends_running_trials_at_their_next_result(make_sweep: Any, score: Any) -> None:
     sweep = make_sweep(STUDIES, wall_seconds=1000)
     run(sweep, score, lanes=6, until=3000)
     assert {record.state for record in sweep.search.trials()} <= {"complete", "pruned", "paused"}
@@ -240,7 +240,7 @@ def test_wall_time_is_over_at_its_last_second(make_sweep: Any) -> None:
     assert sweep.search.ask() is None
 
 
-def test_a_trial_at_its_end_is_complete_though_the_time_is_over(make_sweep: Any) -> None:
+def test_wall_time_leaves_trial_at_last_rung_complete(make_sweep: Any) -> None:
     sweep = make_sweep(wall_seconds=10)
     (key,) = start(sweep.search)
     sweep.search.report(key, 25, 0.5)
@@ -250,7 +250,7 @@ def test_a_trial_at_its_end_is_complete_though_the_time_is_over(make_sweep: Any)
     assert sweep.ended() == {"mail/lora/0": "complete"}
 
 
-def test_lane_time_counts_over_all_trials_and_failures(make_sweep: Any) -> None:
+def test_lane_time_includes_failed_trials(make_sweep: Any) -> None:
     sweep = make_sweep(lane_seconds=30)
     first, second, third = start(sweep.search, 3)
     assert sweep.search.report(first, 25, 0.5, lane_seconds=10) is Decision.CONTINUE
@@ -264,7 +264,7 @@ def test_lane_time_counts_over_all_trials_and_failures(make_sweep: Any) -> None:
 
 
 @pytest.mark.parametrize(("reason", "state"), [("finished", "killed"), ("budget", "pruned")])
-def test_close_in_the_middle_leaves_nothing_open(make_sweep: Any, score: Any, reason: str, state: str) -> None:
+def test_close_ends_every_open_trial(make_sweep: Any, score: Any, reason: str, state: str) -> None:
     sweep = make_sweep(STUDIES)
     run(sweep, score, lanes=6, until=2000)
     search = sweep.search
@@ -283,7 +283,7 @@ def test_close_in_the_middle_leaves_nothing_open(make_sweep: Any, score: Any, re
 
 
 @pytest.mark.parametrize("reason", ["interrupted", "failed"])
-def test_what_may_be_resumed_stays_open(make_sweep: Any, score: Any, reason: str) -> None:
+def test_close_of_interrupted_search_leaves_trials_open(make_sweep: Any, score: Any, reason: str) -> None:
     sweep = make_sweep(STUDIES)
     run(sweep, score, lanes=6, until=2000)
     before = sweep.search.trials()
@@ -295,7 +295,7 @@ def test_what_may_be_resumed_stays_open(make_sweep: Any, score: Any, reason: str
     assert sweep.search.exhausted
 
 
-def test_a_result_that_was_on_its_way_counts_though_the_search_was_interrupted(make_sweep: Any) -> None:
+def test_result_after_interruption_still_counts(make_sweep: Any) -> None:
     sweep = make_sweep()
     (key,) = start(sweep.search)
     sweep.search.close("interrupted")
@@ -304,7 +304,7 @@ def test_a_result_that_was_on_its_way_counts_though_the_search_was_interrupted(m
     assert sweep.search.open() == (key,)
 
 
-def test_a_result_after_the_end_changes_nothing(make_sweep: Any) -> None:
+def test_result_after_the_end_changes_nothing(make_sweep: Any) -> None:
     sweep = make_sweep()
     (key,) = start(sweep.search)
     sweep.search.report(key, 25, 0.5)
@@ -318,7 +318,7 @@ def test_a_result_after_the_end_changes_nothing(make_sweep: Any) -> None:
     assert sweep.optuna("mail/lora")[0].user_attrs == {"killed": "finished"}
 
 
-def test_a_step_that_is_reported_twice_counts_once(make_sweep: Any) -> None:
+def test_repeated_step_counts_once(make_sweep: Any) -> None:
     sweep = make_sweep()
     (key,) = start(sweep.search)
     for value in (0.5, 0.9):
@@ -327,14 +327,14 @@ def test_a_step_that_is_reported_twice_counts_once(make_sweep: Any) -> None:
     assert sweep.search.lane_seconds == 1
 
 
-def test_a_step_that_is_no_rung_is_refused(make_sweep: Any) -> None:
+def test_report_refuses_step_that_is_no_rung(make_sweep: Any) -> None:
     (key,) = start(search := make_sweep().search)
     with pytest.raises(ValueError, match=r"mail/lora/0 reported step 30; the rungs are 25, 50, 100"):
         search.report(key, 30, 0.5)
 
 
 @pytest.mark.parametrize(
-    ("steps", "asked_for", "state"),
+    ("steps", "reported_state", "state"),
     [
         ((), "failed", "failed"),
         ((25,), "killed", "killed"),
@@ -342,19 +342,21 @@ def test_a_step_that_is_no_rung_is_refused(make_sweep: Any) -> None:
         ((), "complete", "failed"),
     ],
 )
-def test_how_a_trial_can_be_finished(make_sweep: Any, steps: tuple[int, ...], asked_for: Any, state: str) -> None:
+def test_finish_records_how_a_trial_ended(
+    make_sweep: Any, steps: tuple[int, ...], reported_state: Any, state: str
+) -> None:
     sweep = make_sweep()
     (key,) = start(sweep.search)
     for step in steps:
         sweep.search.report(key, step, 0.5)
     for _ in range(2):
-        sweep.search.finish(key, asked_for, "a reason")
+        sweep.search.finish(key, reported_state, "a reason")
     assert sweep.ended() == {"mail/lora/0": state}
     assert sweep.events("end")[0]["reason"] == "a reason"
     sweep.assert_optuna_agrees()
 
 
-def test_pruned_trials_are_told_without_a_value_of_their_own(make_sweep: Any) -> None:
+def test_optuna_file_has_no_value_for_pruned_trials(make_sweep: Any) -> None:
     sweep = make_sweep()
     keys = start(sweep.search, 2)
     sweep.search.report(keys[0], 25, 0.5)
@@ -365,34 +367,34 @@ def test_pruned_trials_are_told_without_a_value_of_their_own(make_sweep: Any) ->
     assert silent.value is None
 
 
-def test_a_small_space_is_tried_once_over_from_its_default_on(make_sweep: Any) -> None:
+def test_search_tries_each_point_of_small_space_once(make_sweep: Any) -> None:
     sweep = make_sweep(("mail/small", "mail/other"), space=SMALL, trials=100)
-    seen: dict[str, list[tuple[int, int]]] = {}
+    points_by_study: dict[str, list[tuple[int, int]]] = {}
     while proposal := sweep.search.ask():
-        seen.setdefault(proposal.key.study, []).append((proposal.params["rank"], proposal.params["layers"]))
+        points_by_study.setdefault(proposal.key.study, []).append((proposal.params["rank"], proposal.params["layers"]))
         sweep.search.finish(proposal.key, "killed", "no matter")
     assert sweep.search.exhausted
-    for points in seen.values():
+    for points in points_by_study.values():
         assert points[0] == (8, 2)
         assert sorted(points) == [(rank, layers) for rank in (4, 8) for layers in (1, 2, 3)]
-    assert seen["mail/small"] != seen["mail/other"]
+    assert points_by_study["mail/small"] != points_by_study["mail/other"]
 
 
-def test_what_a_study_asks_follows_from_seed_study_and_number(make_sweep: Any, score: Any) -> None:
-    def asked(*studies: str, folder: str) -> list[dict[str, Any]]:
+def test_proposals_follow_from_seed_study_and_number(make_sweep: Any, score: Any) -> None:
+    def proposed(*studies: str, folder: str) -> list[dict[str, Any]]:
         sweep = make_sweep(studies, folder=folder)
         run(sweep, score, lanes=1, until=1000 + 500 * len(studies))
         return [record.params for record in sweep.search.trials() if record.key.study == "mail/lora"][:20]
 
-    alone, again = asked("mail/lora", folder="a"), asked("mail/lora", folder="b")
+    alone, again = proposed("mail/lora", folder="a"), proposed("mail/lora", folder="b")
     assert alone == again
-    assert asked("mail/lora", "news/ia3", folder="c") == alone  # others draw from other numbers
+    assert proposed("mail/lora", "news/ia3", folder="c") == alone  # others draw from other numbers
     other = make_sweep(("mail/ia3",), folder="d", trials=3)
     run(other, score, lanes=1)
     assert [r.params for r in other.search.trials()][1:] != alone[1:3]
 
 
-def test_threads_share_one_search(make_sweep: Any, score: Any) -> None:
+def test_search_is_safe_for_threads(make_sweep: Any, score: Any) -> None:
     sweep = make_sweep(STUDIES, trials=60)
 
     def lane() -> None:
@@ -412,7 +414,7 @@ def test_threads_share_one_search(make_sweep: Any, score: Any) -> None:
     sweep.assert_optuna_agrees()
 
 
-def test_a_method_whose_first_trials_all_fail_is_given_up(make_sweep: Any) -> None:
+def test_search_gives_up_method_whose_first_trials_fail(make_sweep: Any) -> None:
     """A failure costs no lane time: without this, a budget in lane-hours would never end."""
     sweep = make_sweep(("mail/lora", "mail/ia3"), lane_seconds=1e9)
     while len(failed := [r for r in sweep.search.trials() if r.state == "failed"]) < 3:
@@ -425,7 +427,7 @@ def test_a_method_whose_first_trials_all_fail_is_given_up(make_sweep: Any) -> No
     assert set(later) == {"ia3"}
 
 
-def test_a_sweep_in_which_nothing_works_ends(make_sweep: Any) -> None:
+def test_search_ends_if_every_method_fails(make_sweep: Any) -> None:
     sweep = make_sweep(("mail/lora",), lane_seconds=1e9)
     for _ in range(3):
         proposal = sweep.search.ask()

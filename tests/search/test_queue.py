@@ -1,4 +1,4 @@
-"""The default first, then at most a third from earlier sweeps, and each point of a list once."""
+"""The default first, then at most a third from earlier sweeps, and each point of a listed space once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from orchestrator.search.grid import MOST, unlistable
+from orchestrator.search.grid import MAX_GRID_POINTS, grid_problem
 from orchestrator.search.queue import Queue
 from search_spaces._base import SearchSpace
 
@@ -24,71 +24,71 @@ SMALL = SearchSpace(
 )
 
 
-def taken(queue: Queue, count: int) -> list[Any]:
+def configurations(queue: Queue, count: int) -> list[Any]:
     return [queue.at(number) for number in range(count)]
 
 
-def test_at_most_a_third_of_any_first_trials_comes_from_the_prior() -> None:
-    prior = [{"rate": 0.01 * place, "rank": 1} for place in range(20)]
-    asked = taken(Queue(WIDE, prior), 40)
-    assert asked[0] == WIDE.default
-    assert [params for params in asked[1:] if params] == prior[: sum(bool(params) for params in asked[1:])]
+def test_queue_takes_at_most_a_third_from_the_prior() -> None:
+    prior = [{"rate": 0.01 * index, "rank": 1} for index in range(20)]
+    tried = configurations(Queue(WIDE, prior), 40)
+    assert tried[0] == WIDE.default
+    assert [params for params in tried[1:] if params] == prior[: sum(bool(params) for params in tried[1:])]
     for count in range(1, 41):
-        from_prior = sum(params is not None for params in asked[1:count])
+        from_prior = sum(params is not None for params in tried[1:count])
         assert from_prior <= -(-count // 3)
         assert from_prior >= (count - 1) // 3
 
 
-def test_when_the_prior_is_over_the_sampler_has_every_turn() -> None:
-    assert [params is None for params in taken(Queue(WIDE, [{"rate": 0.1}, {"rate": 0.2}]), 9)] == [
+def test_queue_gives_sampler_every_turn_after_the_prior() -> None:
+    assert [params is None for params in configurations(Queue(WIDE, [{"rate": 0.1}, {"rate": 0.2}]), 9)] == [
         False, False, True, False, True, True, True, True, True,
     ]  # fmt: skip
 
 
-def test_a_prior_from_another_space_moves_to_the_edge_and_nothing_is_tried_twice() -> None:
+def test_queue_moves_prior_into_the_space_without_duplicates() -> None:
     prior: list[Mapping[str, Any]] = [
         {"rate": 9.0, "rank": 1000, "dropout": 0.1},
         {"rate": 1.0, "rank": 64},
         {"rate": 0.5},
         {"rank": 9},
     ]
-    asked = [params for params in taken(Queue(WIDE, prior), 30) if params]
-    assert asked == [WIDE.default, {"rate": 1.0, "rank": 64}, {"rate": 0.5, "rank": 9}]
+    tried = [params for params in configurations(Queue(WIDE, prior), 30) if params]
+    assert tried == [WIDE.default, {"rate": 1.0, "rank": 64}, {"rate": 0.5, "rank": 9}]
 
 
-def test_what_is_not_allowed_never_comes() -> None:
+def test_queue_leaves_out_configurations_that_are_not_allowed() -> None:
     def allowed(params: Mapping[str, Any]) -> bool:
         return params["rank"] <= 2
 
     queue = Queue(SMALL, [{"rank": 3}, {"rank": 1}], allowed=allowed)
     assert queue.length == 4
-    asked = taken(queue, 4)
-    assert asked[:2] == [SMALL.default, {"rank": 1, "where": "a"}]
-    assert all(params["rank"] <= 2 for params in asked)
+    tried = configurations(queue, 4)
+    assert tried[:2] == [SMALL.default, {"rank": 1, "where": "a"}]
+    assert all(params["rank"] <= 2 for params in tried)
 
 
-def test_a_list_has_every_point_once_in_an_order_of_its_seed() -> None:
+def test_queue_lists_every_point_once_shuffled_by_seed() -> None:
     orders = []
     for seed in (0, 0, 1):
         queue = Queue(SMALL, [{"rank": 4, "where": "b"}, {"rank": 1, "where": "b"}], seed=seed)
         assert queue.length == 8
-        asked = taken(queue, 8)
-        assert [asked[number] for number in (0, 1, 3)] == [
+        tried = configurations(queue, 8)
+        assert [tried[number] for number in (0, 1, 3)] == [
             SMALL.default,
             {"rank": 4, "where": "b"},
             {"rank": 1, "where": "b"},
         ]
-        assert len({tuple(params.values()) for params in asked}) == 8
-        orders.append(asked)
+        assert len({tuple(params.values()) for params in tried}) == 8
+        orders.append(tried)
     assert orders[0] == orders[1] != orders[2]
 
 
-def test_a_space_of_one_point_is_a_list() -> None:
+def test_queue_lists_space_of_one_point() -> None:
     queue = Queue(SearchSpace(distributions={}, default={}, sources={}))
     assert (queue.length, queue.at(0)) == (1, {})
 
 
-def test_a_grid_lists_what_a_model_would_search() -> None:
+def test_queue_lists_large_space_for_grid_sampler() -> None:
     space = SearchSpace(
         distributions={"a": IntDistribution(1, 40), "b": IntDistribution(1, 40)}, default={"a": 1, "b": 1}, sources={}
     )
@@ -101,19 +101,19 @@ def test_a_grid_lists_what_a_model_would_search() -> None:
     [
         ({"a": IntDistribution(1, 40), "b": FloatDistribution(0.0, 1.0)}, "b", "has no steps"),
         (
-            {"a": IntDistribution(1, 9), "b": IntDistribution(1, MOST)},
+            {"a": IntDistribution(1, 9), "b": IntDistribution(1, MAX_GRID_POINTS)},
             "b",
-            "is one of several that make 900,000 points",
+            "is one of several parameters that make 900,000 points",
         ),
-        ({"a": IntDistribution(1, MOST + 1)}, "a", "has no steps"),
+        ({"a": IntDistribution(1, MAX_GRID_POINTS + 1)}, "a", "has no steps"),
     ],
 )
-def test_what_is_no_grid_is_told(distributions: dict[str, Any], name: str, reason: str) -> None:
-    found = unlistable(distributions)
-    assert found is not None
-    assert found[0] == name
-    assert found[1].startswith(reason)
+def test_grid_problem_names_parameter_and_reason(distributions: dict[str, Any], name: str, reason: str) -> None:
+    problem = grid_problem(distributions)
+    assert problem is not None
+    assert problem[0] == name
+    assert problem[1].startswith(reason)
 
 
-def test_what_is_a_grid_is_none() -> None:
-    assert unlistable(SMALL.distributions) is None
+def test_grid_problem_is_none_for_listable_space() -> None:
+    assert grid_problem(SMALL.distributions) is None

@@ -22,7 +22,7 @@ from orchestrator.search.rungs import Halving, Rung, rung_steps
         (2, 0.01, 1.1, (1, 2)),
     ],
 )
-def test_rungs_grow_by_the_factor_and_end_at_the_end(
+def test_rungs_grow_by_the_factor_to_the_last_step(
     max_steps: int, first_rung: float, factor: float, expected: tuple[int, ...]
 ) -> None:
     assert rung_steps(max_steps, first_rung, factor) == expected
@@ -45,41 +45,41 @@ def test_rungs_out_of_range_are_refused(max_steps: int, first_rung: float, facto
         (6, 10, False, 1),  # the best always goes on
     ],
 )
-def test_how_many_go_on(results: int, factor: float, no_more: bool, quota: int) -> None:
+def test_halving_quota(results: int, factor: float, no_more: bool, quota: int) -> None:
     assert Halving(reduction_factor=factor, min_results=4).quota(results, no_more=no_more) == quota
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_those_who_wait_leave_in_the_order_of_their_values(sign: int) -> None:
+def test_rung_promotes_waiting_trials_best_first(sign: int) -> None:
     rung = Rung(sign)
     for number, value in enumerate([0.3, 0.9, 0.5, 0.7]):
         rung.add(number, sign * value)
         if number != 1:
             rung.wait(number, sign * value)
-    assert rung.first(1) is None  # the best of all is not among them
-    left = []
+    assert rung.best_waiting(1) is None  # the best of all is not among them
+    promoted = []
     for _ in range(3):
-        number = rung.first(4)
+        number = rung.best_waiting(4)
         assert number is not None
-        left.append(number)
+        promoted.append(number)
         rung.leave(number)
-    assert left == [3, 2, 0]
-    assert rung.first(4) is None
+    assert promoted == [3, 2, 0]
+    assert rung.best_waiting(4) is None
 
 
-def test_one_of_those_who_wait_may_leave_out_of_turn() -> None:
+def test_rung_lets_any_waiting_trial_leave() -> None:
     rung = Rung(1)
     for number, value in enumerate([0.3, 0.9, 0.5]):
         rung.add(number, value)
         rung.wait(number, value)
     rung.leave(2)
-    assert rung.first(3) == 1
+    assert rung.best_waiting(3) == 1
     rung.leave(1)
-    assert rung.first(3) == 0
+    assert rung.best_waiting(3) == 0
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_what_diverged_counts_and_is_better_than_nobody(sign: int) -> None:
+def test_rung_counts_diverged_trials_as_worst(sign: int) -> None:
     rung = Rung(sign)
     rung.add(0, math.nan)
     rung.add(1, math.inf)
@@ -89,12 +89,12 @@ def test_what_diverged_counts_and_is_better_than_nobody(sign: int) -> None:
     assert rung.rank(3, sign * 0.4) == 1
 
 
-def test_of_equal_results_the_earlier_trials_go_on() -> None:
+def test_rung_prefers_earlier_trial_of_equal_results() -> None:
     rung = Rung(1)
     for number in (3, 0, 2, 1):
         rung.add(number, 0.276)
     assert [rung.rank(number, 0.276) for number in range(4)] == [0, 1, 2, 3]
     rung.wait(3, 0.276)
     rung.wait(2, 0.276)
-    assert rung.first(2) is None
-    assert rung.first(3) == 2
+    assert rung.best_waiting(2) is None
+    assert rung.best_waiting(3) == 2

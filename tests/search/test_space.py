@@ -8,7 +8,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 import search_spaces
 from orchestrator.common.errors import InputError
-from orchestrator.search.grid import LISTED, points
+from orchestrator.search.grid import MAX_LISTED_POINTS, points
 from orchestrator.search.space import misfits, nearest, override_problems, resolve
 from search_spaces._base import SearchSpace
 
@@ -180,8 +180,8 @@ def test_nearest_refuses_unknown_distribution() -> None:
         ({"a": FloatDistribution(0.0, 0.3, step=0.1)}, 4),
         ({"a": FloatDistribution(0.5, 0.5)}, 1),
         ({"a": FloatDistribution(0.5, 0.6)}, None),
-        ({"a": IntDistribution(1, LISTED, log=True)}, LISTED),
-        ({"a": IntDistribution(1, LISTED + 1)}, None),
+        ({"a": IntDistribution(1, MAX_LISTED_POINTS, log=True)}, MAX_LISTED_POINTS),
+        ({"a": IntDistribution(1, MAX_LISTED_POINTS + 1)}, None),
         ({"a": IntDistribution(1, 9), "b": IntDistribution(1, 8)}, None),
         ({}, 1),
     ],

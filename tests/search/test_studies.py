@@ -53,7 +53,7 @@ def score(params: Mapping[str, Any]) -> float:
 
 
 class Driver:
-    """Tells a study results, and keeps records of them as the core does."""
+    """Reports results to a study, and keeps records of them as the core does."""
 
     def __init__(self, each: Study) -> None:
         self.study = each
@@ -81,8 +81,8 @@ class Driver:
     def _keep(self, number: int, **changes: Any) -> None:
         self.records[number] = TrialRecord(**{**vars(self.records[number]), **changes})
 
-    def through_many_fates(self, count: int) -> None:
-        """Trials that complete, are stopped, fail, wait, or run with and without a result, and not in their order.
+    def run_many_trials(self, count: int) -> None:
+        """Run trials that complete, are pruned, fail, wait, or run with and without a result, out of order.
 
         The first ten complete: samplers draw at random until then.
         """
@@ -91,10 +91,10 @@ class Driver:
             self.ask()
             if number % 7 == 3:  # ends later than its successors
                 continue
-            for late in (number - 2, number) if number % 7 == 5 else (number,):
-                self.fate(late)
+            for finished in (number - 2, number) if number % 7 == 5 else (number,):
+                self.run_trial(finished)
 
-    def fate(self, number: int) -> None:
+    def run_trial(self, number: int) -> None:
         if number % 11 == 10:
             self.tell(number, "failed")
             return
@@ -116,37 +116,39 @@ class Driver:
 
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS])
-def test_a_restored_study_asks_what_it_would_have_asked(sampler: str, tmp_path: Path) -> None:
-    space = {"grid": STEPPED, "gp": SPACE}.get(sampler, MIXED)  # in more dimensions a process takes seconds
+def test_restored_study_proposes_as_before(sampler: str, tmp_path: Path) -> None:
+    space = {"grid": STEPPED, "gp": SPACE}.get(sampler, MIXED)  # in more dimensions a Gaussian process takes seconds
     prior = [{"rank": 1, "x": 0.3}, {"rank": 2}, {"rank": 999}]
-    through = Driver(study(None, space=space, sampler=sampler, prior=prior))
-    asked = []
+    uninterrupted = Driver(study(None, space=space, sampler=sampler, prior=prior))
+    proposals = []
     for count in (13,) if sampler == "gp" else (30, 1, 1):
-        through.through_many_fates(count)
+        uninterrupted.run_many_trials(count)
         again = Driver(study(tmp_path / "optuna.log", space=space, sampler=sampler, prior=prior))
-        again.records = list(through.records)
-        again.study.restore(through.records, RUNGS)
-        open_ones = [r.key.number for r in through.records if r.state in ("running", "paused") and r.step == 50]
-        for each in (again, through):
-            for number in open_ones:
-                each.tell(number, "pruned")
-        asked.append((again.ask(), through.ask()))
-        assert again.records == through.records
-    for ours, theirs in asked:
-        assert ours == theirs
-    assert len({str(one) for one, _ in asked}) == len(asked)
+        again.records = list(uninterrupted.records)
+        again.study.restore(uninterrupted.records, RUNGS)
+        open_numbers = [
+            r.key.number for r in uninterrupted.records if r.state in ("running", "paused") and r.step == 50
+        ]
+        for driver in (again, uninterrupted):
+            for number in open_numbers:
+                driver.tell(number, "pruned")
+        proposals.append((again.ask(), uninterrupted.ask()))
+        assert again.records == uninterrupted.records
+    for resumed, expected in proposals:
+        assert resumed == expected
+    assert len({str(resumed) for resumed, _ in proposals}) == len(proposals)
 
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS])
-def test_another_seed_asks_otherwise(sampler: str) -> None:
+def test_study_proposes_otherwise_with_another_seed(sampler: str) -> None:
     space = STEPPED if sampler == "grid" else MIXED
-    one, other = (study(None, seed, space, sampler=sampler) for seed in (0, 1))
-    assert one.ask() == other.ask() == (0, dict(space.default))
-    assert [one.ask() for _ in range(3)] != [other.ask() for _ in range(3)]
+    first, second = (study(None, seed, space, sampler=sampler) for seed in (0, 1))
+    assert first.ask() == second.ask() == (0, dict(space.default))
+    assert [first.ask() for _ in range(3)] != [second.ask() for _ in range(3)]
 
 
 @pytest.mark.parametrize(("sampler", "count"), [("tpe", 40), ("cmaes", 40), ("gp", 14)])
-def test_the_sampler_goes_where_the_values_are_good(sampler: str, count: int) -> None:
+def test_sampler_converges_to_good_values(sampler: str, count: int) -> None:
     each = study(None, sampler=sampler)
     distances = []
     for number in range(count):
@@ -156,7 +158,7 @@ def test_the_sampler_goes_where_the_values_are_good(sampler: str, count: int) ->
     assert statistics.median(distances[-count // 4 :]) < statistics.median(distances[:10]) / 2
 
 
-def test_a_sampler_learns_from_those_that_wait_at_a_rung() -> None:
+def test_tpe_learns_from_trials_that_wait_at_a_rung() -> None:
     each = study(None)
     distances = []
     for number in range(40):
@@ -166,10 +168,10 @@ def test_a_sampler_learns_from_those_that_wait_at_a_rung() -> None:
     assert statistics.median(distances[20:]) < statistics.median(distances[:10]) / 2
 
 
-def test_optunas_file_says_what_happened(tmp_path: Path) -> None:
+def test_optuna_file_has_states_values_and_constraints(tmp_path: Path) -> None:
     path = tmp_path / "optuna.log"
     driver = Driver(study(path, space=MIXED, constraints=lambda params: (params["rank"] - 64.0,)))
-    driver.through_many_fates(20)
+    driver.run_many_trials(20)
     driver.tell(11, "killed")
     driver.study.restore([], RUNGS)  # writes
     names = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "killed": "FAIL"}
@@ -182,7 +184,7 @@ def test_optunas_file_says_what_happened(tmp_path: Path) -> None:
     assert read(path)[11].user_attrs == {"killed": "why"}
 
 
-def test_optunas_file_is_complete_whenever_no_trial_is_open(tmp_path: Path) -> None:
+def test_optuna_file_is_complete_whenever_no_trial_is_open(tmp_path: Path) -> None:
     path = tmp_path / "optuna.log"
     each = study(path)
     assert read(path) == []
@@ -192,7 +194,7 @@ def test_optunas_file_is_complete_whenever_no_trial_is_open(tmp_path: Path) -> N
         assert [trial.value for trial in read(path)] == [0.5] * (number + 1)
 
 
-def test_a_resumed_sweep_begins_optunas_file_anew(tmp_path: Path) -> None:
+def test_optuna_file_is_written_anew_by_a_resumed_sweep(tmp_path: Path) -> None:
     path = tmp_path / "optuna.log"
     driver = Driver(study(path))
     driver.ask()
@@ -208,22 +210,22 @@ def test_a_resumed_sweep_begins_optunas_file_anew(tmp_path: Path) -> None:
     assert [(trial.state.name, trial.value) for trial in read(path)] == [("PRUNED", None), ("COMPLETE", 0.5)]
 
 
-def test_a_killed_driver_leaves_what_optuna_can_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optuna_file_of_a_killed_driver_is_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "optuna.log"
     driver = Driver(study(path))
-    monkeypatch.setattr("orchestrator.search.optuna_file.INTERVAL", 0.0)
+    monkeypatch.setattr("orchestrator.search.optuna_file.BATCH_INTERVAL_S", 0.0)
     driver.ask()
     driver.ask()
     driver.report(1, 0)
-    left = path.read_bytes()
-    for torn in (left, left[:-3]):
+    content = path.read_bytes()
+    for torn in (content, content[:-3]):
         path.write_bytes(torn)
         assert [trial.state.name for trial in read(path)] == ["RUNNING", "RUNNING"]
 
 
-def test_what_is_shown_to_a_sampler_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_shows_a_bounded_number_of_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     each = study(None, sampler="tpe")
-    most = SAMPLERS["tpe"].best + 2 * SAMPLERS["tpe"].recent
+    limit = SAMPLERS["tpe"].best + 2 * SAMPLERS["tpe"].recent
     monkeypatch.setattr("orchestrator.search.studies.propose", lambda *_, **__: {"x": 0.1})
     best = set(range(30, 80))
     for number in range(1000):
@@ -232,7 +234,7 @@ def test_what_is_shown_to_a_sampler_does_not_grow(monkeypatch: pytest.MonkeyPatc
             each.report(number, 0, 1.0 if number in best else 0.0)
     shown = each._history.shown()
     numbers = [trial.number - 1 for trial in shown]
-    assert len(shown) == most
+    assert len(shown) == limit
     assert numbers == sorted(numbers)
     assert best <= set(numbers)
     assert set(range(600 - SAMPLERS["tpe"].recent, 600)) <= set(numbers)
@@ -249,42 +251,42 @@ SMALL_START = SearchSpace(
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes", "random"])
-def test_nothing_that_breaks_a_constraint_is_proposed(sampler: str) -> None:
+def test_constraints_hold_for_every_proposal(sampler: str) -> None:
     each = study(None, space=SMALL_START, sampler=sampler, constraints=small, prior=[{"rank": 64}, {"rank": 3}])
-    asked = []
+    proposals = []
     for number in range(40):
-        asked.append(each.ask()[1])
-        each.tell(number, "complete", score(asked[-1]), "")
-    assert all(max(small(params)) <= 0 for params in asked)
-    assert asked[1]["rank"] == 3
-    assert len({str(params) for params in asked}) > 30
+        proposals.append(each.ask()[1])
+        each.tell(number, "complete", score(proposals[-1]), "")
+    assert all(max(small(params)) <= 0 for params in proposals)
+    assert proposals[1]["rank"] == 3
+    assert len({str(params) for params in proposals}) > 30
 
 
-def test_where_hardly_anything_is_allowed_proposals_move_to_the_default() -> None:
+def test_constraints_move_refused_proposals_to_the_default() -> None:
     def narrow(params: Mapping[str, Any]) -> tuple[float, ...]:
         return (abs(params["rank"] - 2) - 0.5, abs(params["rate"] - 1e-3) - 1e-9)
 
     each = study(None, space=SMALL_START, sampler="random", constraints=narrow)
-    asked = [each.ask()[1] for _ in range(5)]
-    assert {(params["rank"], params["rate"]) for params in asked} == {(2, 1e-3)}
-    assert len({(params["layers"], params["where"]) for params in asked}) > 1
+    proposals = [each.ask()[1] for _ in range(5)]
+    assert {(params["rank"], params["rate"]) for params in proposals} == {(2, 1e-3)}
+    assert len({(params["layers"], params["where"]) for params in proposals}) > 1
 
 
-def test_a_sampler_is_shown_what_it_proposed_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[list[dict[str, float]]] = []
+def test_constraints_show_refused_proposals_to_the_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown_constraints: list[list[dict[str, float]]] = []
 
     def propose(sampler: Any, seed: int, space: SearchSpace, shown: list[FrozenTrial], **_: Any) -> dict[str, Any]:
-        seen.append([trial.constraints for trial in shown])
-        return {**space.default, "rank": 5 - len(seen)}
+        shown_constraints.append([trial.constraints for trial in shown])
+        return {**space.default, "rank": 5 - len(shown_constraints)}
 
     monkeypatch.setattr("orchestrator.search.studies.propose", propose)
     each = study(None, space=SMALL_START, constraints=small)
     each.ask()
     assert each.ask()[1]["rank"] == 3
-    assert [len(shown) for shown in seen] == [1, 2]
-    assert [max(trial.values()) > 0 for trial in seen[1]] == [False, True]
+    assert [len(shown) for shown in shown_constraints] == [1, 2]
+    assert [max(trial.values()) > 0 for trial in shown_constraints[1]] == [False, True]
 
 
-def test_a_default_that_breaks_a_constraint_is_refused() -> None:
-    with pytest.raises(ValueError, match="the default configuration of mail/lora breaks a constraint"):
+def test_constraints_refuse_default_that_exceeds_them() -> None:
+    with pytest.raises(ValueError, match="the default configuration of mail/lora exceeds a constraint"):
         study(None, space=MIXED, constraints=small)

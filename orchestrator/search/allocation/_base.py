@@ -1,4 +1,4 @@
-"""What is known of a method when lanes are given out, and what an allocation has to answer."""
+"""What an allocation rule sees of a method, and what it has to answer."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A method on a task.
+    """A method on a task, as an arm of a bandit.
 
     Args:
         study: ``task/method``.
-        starts: trials that were started.
-        cost: of all pieces of its trials, those under way included; modelled.
-        full_cost: of one trial from start to end, at the default configuration.
-        bests: its best value at the last rung after each result there, turned so that higher is better.
-        noise: standard error of those values; ``None`` where nobody knows.
+        starts: Number of its trials that were started.
+        cost: Modelled cost of all pieces of its trials, including those that run.
+        full_cost: Modelled cost of one trial from start to end at the default configuration.
+        bests: Its best value at the last rung after each result there; higher is better, whatever the metric.
+        noise: Standard error of those values; ``None`` if the trials did not measure it.
     """
 
     study: str
@@ -35,21 +36,23 @@ class Arm:
 
     @property
     def task(self) -> str:
-        """The task."""
+        """The task's name."""
         return self.study.rpartition("/")[0]
 
 
 @dataclass(frozen=True)
-class Rank:
-    """Why a method is out of the race, in numbers that can be checked; of the task's metric, higher is better.
+class Elimination:
+    """The numbers that justify dropping a method, in units of the task's metric with higher being better.
+
+    The fields are those of the journal's event ``drop``.
 
     Args:
-        bound: the best value that it can still be hoped to reach.
-        best: its best value at the last rung.
-        leader: the study that is ahead.
-        leader_best: the leader's best value.
-        margin: by how much the bound may lie below that before the method is dropped.
-        pulls: what was spent on it, in full trials.
+        bound: An optimistic bound on the value that the method can still reach.
+        best: The method's best value at the last rung.
+        leader: The study with the best value of the task.
+        leader_best: The leader's best value.
+        margin: By how much the bound may lie below the leader's value before the method is dropped.
+        pulls: The cost of the method so far, in full trials.
     """
 
     bound: float
@@ -61,20 +64,23 @@ class Rank:
 
 
 class Allocation(ABC):
-    """Decides between methods. It has no memory: the same arms get the same answer."""
+    """A rule that decides between methods. It has no memory: equal arms get equal answers, also after a resume."""
+
+    name: ClassVar[str] = ""
+    """The rule's name in a configuration."""
 
     @abstractmethod
     def choose(self, arms: Sequence[Arm], ready: Collection[str]) -> str | None:
-        """Which study gets the next piece of work.
+        """Return the study that gets the next piece of work.
 
         Args:
-            arms: all studies, in the order of the plan.
-            ready: those that have work.
+            arms: All studies, in the order of the plan.
+            ready: The studies that have work to do.
 
         Returns:
             One of ``ready``, or ``None`` if it is empty.
         """
 
-    def dropped(self, arms: Sequence[Arm]) -> Mapping[str, Rank]:
-        """The studies that are out of the race, for now or for good, and why."""
+    def dropped(self, arms: Sequence[Arm]) -> Mapping[str, Elimination]:
+        """Return the studies that get no work for now, each with its reason; by default none."""
         return {}

@@ -1,4 +1,4 @@
-"""The race: what looks best gets more, and what can no longer be hoped to win is dropped.
+"""The race: methods with better scores get more trials, and methods that can no longer win are dropped.
 
 An upper-confidence rule for maxima (MaxUCB; Balef et al., 2025, arXiv:2505.05226) over modelled cost instead of
 counts, with methods dropped by an optimistic bound on what they may still reach (after Rising Bandits; Li et al., 2020,
@@ -13,21 +13,24 @@ import statistics
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from orchestrator.search.allocation._base import Allocation, Arm, Rank
+from orchestrator.search.allocation._base import Allocation, Arm, Elimination
 
 
 @dataclass(frozen=True)
 class Race(Allocation):
-    """The constants of the rule.
+    """The rule with its constants.
 
     Args:
-        exploration: weight of what is not known yet.
-        warm_up: results at the last rung that every method gets first.
-        patience: full trials' worth of cost before a method may be dropped.
-        window: results at the last rung whose gain is thought to go on.
-        noise: standard error of a value, where the trials tell none.
+        exploration: Weight of uncertainty in a method's index.
+        warm_up: Number of results at the last rung that every method gets first.
+        patience: Cost in full trials before a method may be dropped.
+        window: Number of latest results at the last rung whose gain is expected to continue.
+        noise: Standard error of a value, where the trials did not measure it.
     """
+
+    name: ClassVar[str] = "race"
 
     exploration: float = 4.0
     warm_up: int = 1
@@ -36,63 +39,68 @@ class Race(Allocation):
     noise: float = 0.02
 
     def choose(self, arms: Sequence[Arm], ready: Collection[str]) -> str | None:
-        """The task that has cost least, and in it the method with the highest index."""
-        able = [arm for arm in arms if arm.study in ready]
-        if not able:
+        """Return the method with the highest index in the task that has cost least."""
+        candidates = [arm for arm in arms if arm.study in ready]
+        if not candidates:
             return None
         cost: dict[str, float] = defaultdict(float)
         for arm in arms:
             cost[arm.task] += arm.cost
-        task = min((arm.task for arm in able), key=lambda name: cost[name])
-        field = [arm for arm in arms if arm.task == task]
-        return self._choose([arm for arm in able if arm.task == task], field).study
+        task = min((arm.task for arm in candidates), key=lambda name: cost[name])
+        rivals = [arm for arm in arms if arm.task == task]
+        return self._choose_within_task([arm for arm in candidates if arm.task == task], rivals).study
 
-    def dropped(self, arms: Sequence[Arm]) -> Mapping[str, Rank]:
-        """Per task, those whose bound lies below the leader by more than the margin."""
+    def dropped(self, arms: Sequence[Arm]) -> Mapping[str, Elimination]:
+        """Return, per task, the methods whose bound lies below the leader by more than the margin."""
         tasks: dict[str, list[Arm]] = defaultdict(list)
         for arm in arms:
             tasks[arm.task].append(arm)
-        return {study: why for field in tasks.values() for study, why in self._behind(field).items()}
+        return {study: reason for rivals in tasks.values() for study, reason in self._eliminations(rivals).items()}
 
-    def _choose(self, able: list[Arm], field: list[Arm]) -> Arm:
-        if new := [arm for arm in able if len(arm.bests) < self.warm_up and arm.starts <= self.warm_up]:
-            return min(new, key=lambda arm: arm.cost)
-        behind = self._behind(field)
-        unit = statistics.median(arm.full_cost for arm in field)
-        pulls = {arm.study: max(1.0, arm.cost / unit) for arm in field}
-        total, low, width = sum(pulls.values()), *self._scale(field)
+    def _choose_within_task(self, candidates: list[Arm], rivals: list[Arm]) -> Arm:
+        untried = [arm for arm in candidates if len(arm.bests) < self.warm_up and arm.starts <= self.warm_up]
+        if untried:
+            return min(untried, key=lambda arm: arm.cost)
+        eliminated = self._eliminations(rivals)
+        unit = statistics.median(arm.full_cost for arm in rivals)
+        pulls = {arm.study: max(1.0, arm.cost / unit) for arm in rivals}
+        total, low, width = sum(pulls.values()), *self._scale(rivals)
 
         def index(arm: Arm) -> float:
             value = (max(arm.best, low) - low) / width
             return value + (self.exploration * math.log(total) / pulls[arm.study]) ** 2
 
-        return max([arm for arm in able if arm.study not in behind] or able, key=index)
+        # a dropped method still gets work that no other method can do, rather than leave a lane idle
+        return max([arm for arm in candidates if arm.study not in eliminated] or candidates, key=index)
 
-    def _scale(self, field: list[Arm]) -> tuple[float, float]:
-        """From the middle of the methods' best values to the best of all, at least two standard errors."""
-        bests = [arm.best for arm in field if arm.bests]
+    def _scale(self, rivals: list[Arm]) -> tuple[float, float]:
+        """Return the median of the methods' best values, and how far the best of all lies above it.
+
+        The distance is at least two standard errors, so that noise is not stretched over the whole scale.
+        """
+        bests = [arm.best for arm in rivals if arm.bests]
         if not bests:
             return 0.0, 1.0
         low = statistics.median(bests)
-        return low, max(max(bests) - low, 2 * self._noise(field))
+        return low, max(max(bests) - low, 2 * self._noise(rivals))
 
-    def _behind(self, field: list[Arm]) -> dict[str, Rank]:
-        shown = [arm for arm in field if arm.bests]
-        if not shown:
+    def _eliminations(self, rivals: list[Arm]) -> dict[str, Elimination]:
+        scored = [arm for arm in rivals if arm.bests]
+        if not scored:
             return {}
-        leader = max(shown, key=lambda arm: arm.best)
-        unit = statistics.median(arm.full_cost for arm in field)
-        margin = 2 * self._noise(field)
-        found = {}
-        for arm in shown:
-            bound, pulls = arm.best + self._gain(arm), arm.cost / unit
+        leader = max(scored, key=lambda arm: arm.best)
+        unit = statistics.median(arm.full_cost for arm in rivals)
+        margin = 2 * self._noise(rivals)
+        eliminations = {}
+        for arm in scored:
+            bound, pulls = arm.best + self._recent_gain(arm), arm.cost / unit
             if arm is not leader and pulls >= self.patience and bound < leader.best - margin:
-                found[arm.study] = Rank(bound, arm.best, leader.study, leader.best, margin, pulls)
-        return found
+                eliminations[arm.study] = Elimination(bound, arm.best, leader.study, leader.best, margin, pulls)
+        return eliminations
 
-    def _gain(self, arm: Arm) -> float:
-        """What its best value has gained over the last results."""
+    def _recent_gain(self, arm: Arm) -> float:
+        """Return by how much the best value of a method rose over its latest results."""
         return arm.best - arm.bests[max(0, len(arm.bests) - 1 - self.window)]
 
-    def _noise(self, field: list[Arm]) -> float:
-        return statistics.median([arm.noise for arm in field if arm.noise is not None] or [self.noise])
+    def _noise(self, rivals: list[Arm]) -> float:
+        return statistics.median([arm.noise for arm in rivals if arm.noise is not None] or [self.noise])

@@ -1,4 +1,4 @@
-"""A journal's events bring a search back to where it was."""
+"""A journal's events restore the search that wrote them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ THREE_POINTS = SearchSpace(distributions={"rank": CategoricalDistribution([4, 8,
 
 
 def play(sweep: Any, *, until: int | None = None) -> list[tuple[str, int]]:
-    """Three lanes whose pieces end in an order that hangs on nothing but the pieces; some fail, some diverge."""
+    """Run three lanes whose pieces end in an order that depends on the pieces alone; some fail, some diverge."""
     lanes: list[tuple[float, str, Any, int]] = []
     visited = []
     clock = 0.0
@@ -37,11 +37,11 @@ def play(sweep: Any, *, until: int | None = None) -> list[tuple[str, int]]:
             break
         lanes.sort()
         clock, name, proposal, step = lanes.pop(0)
-        winners_bias = random.Random(name).random()
-        if winners_bias < 0.1:
+        luck = random.Random(name).random()
+        if luck < 0.1:
             sweep.search.finish(proposal.key, "failed", "bad luck", lane_seconds=1.0)
             continue
-        value = math.nan if winners_bias < 0.2 else curve(proposal.params, step)
+        value = math.nan if luck < 0.2 else curve(proposal.params, step)
         decision = sweep.search.report(proposal.key, step, value, lane_seconds=2.0)
         if decision is Decision.CONTINUE:
             ahead = next(other for other in RUNGS if other > step)
@@ -49,35 +49,35 @@ def play(sweep: Any, *, until: int | None = None) -> list[tuple[str, int]]:
     return visited
 
 
-def rank(sweep: Any) -> Any:
-    """Everything that decides what a search does next."""
+def snapshot(sweep: Any) -> Any:
+    """Return everything that decides what a search does next."""
     state = sweep.search._state
     return (
         repr(sweep.search.trials()),
-        {name: (one.starts, one.cost, one.hopeless, one.bests) for name, one in state.progress.items()},
-        {name: one.promotable(can_start=False) for name, one in state.progress.items()},
+        {name: (study.starts, study.cost, study.hopeless, study.bests) for name, study in state.progress.items()},
+        {name: study.promotable(can_start=False) for name, study in state.progress.items()},
         sweep.search.lane_seconds,
         sorted(map(str, state.running)),
     )
 
 
 @pytest.mark.parametrize("name", ALLOCATIONS)
-def test_a_search_that_is_brought_back_stands_where_it_stood(make_sweep: Any, name: str) -> None:
+def test_resume_restores_the_state_of_the_search(make_sweep: Any, name: str) -> None:
     allocation = ALLOCATIONS[name]()
     for lines in (1, 2, 7, 30, 81, 140):
         before = make_sweep(STUDIES, folder=f"{name}-{lines}", allocation=allocation, trials=40)
         play(before, until=lines)
         saved = Journal.read(before.folder / "journal.jsonl")
         after = make_sweep(STUDIES, folder=f"{name}-{lines}", allocation=allocation, trials=40, saved=saved)
-        assert rank(after) == rank(before)
-        given = [after.search.ask() for _ in before.search._state.running]
-        assert [str(one.key) for one in given] == list(map(str, before.search._state.running))
+        assert snapshot(after) == snapshot(before)
+        proposals = [after.search.ask() for _ in before.search._state.running]
+        assert [str(proposal.key) for proposal in proposals] == list(map(str, before.search._state.running))
         steps = {record.key: record.step for record in before.search.trials()}
-        assert all(one.start == steps[one.key] for one in given)
+        assert all(proposal.start == steps[proposal.key] for proposal in proposals)
 
 
-def late(sweep: Any) -> None:
-    """What runs comes to its next rung, while nobody asks any more."""
+def report_running(sweep: Any) -> None:
+    """Let every running trial report at its next rung, without asking for more work."""
     for record in [record for record in sweep.search.trials() if record.state == "running"]:
         step = next(step for step in RUNGS if step > record.step)
         value = math.nan if record.key.number % 5 == 4 else curve(dict(record.params), step)
@@ -85,64 +85,63 @@ def late(sweep: Any) -> None:
 
 
 @pytest.mark.parametrize("lines", [7, 30, 81, 120, 133])
-@pytest.mark.parametrize("written", [True, False], ids=["judged", "not judged any more"])
-def test_results_that_come_after_the_interruption_are_judged_as_if_there_had_been_none(
-    make_sweep: Any, lines: int, written: bool
-) -> None:
-    whole, cut = (make_sweep(STUDIES, folder=f"{name}-{lines}", trials=40) for name in ("whole", "cut"))
-    for sweep in (whole, cut):
+@pytest.mark.parametrize("written", [True, False], ids=["decisions written", "decisions lost"])
+def test_resume_decides_late_results_as_without_interruption(make_sweep: Any, lines: int, written: bool) -> None:
+    uninterrupted, cut = (make_sweep(STUDIES, folder=f"{name}-{lines}", trials=40) for name in ("whole", "cut"))
+    for sweep in (uninterrupted, cut):
         play(sweep, until=lines)
     cut.search.close("interrupted")
-    began = len(cut.journal())
-    for sweep in (whole, cut):
-        late(sweep)
-    late_events = cut.journal()[began:]
-    owed = [event for event in late_events if event["event"] in ("pause", "end")]
-    saved = cut.journal() if written else [event for event in cut.journal() if event not in owed]
-    for life in range(2):  # the second finds what the first has made up for
-        after = make_sweep(STUDIES, folder=f"{lines}-{life}", trials=40, saved=saved)
-        assert rank(after) == rank(whole)
-        made_up = after.journal()
-        assert [{**one, "time": 0} for one in made_up] == [{**one, "time": 0} for one in owed if not (written or life)]
-        saved = saved + made_up
+    length = len(cut.journal())
+    for sweep in (uninterrupted, cut):
+        report_running(sweep)
+    late_events = cut.journal()[length:]
+    decisions = [event for event in late_events if event["event"] in ("pause", "end")]
+    saved = cut.journal() if written else [event for event in cut.journal() if event not in decisions]
+    for attempt in range(2):  # the second finds the events that the first has added
+        after = make_sweep(STUDIES, folder=f"{lines}-{attempt}", trials=40, saved=saved)
+        assert snapshot(after) == snapshot(uninterrupted)
+        added = after.journal()
+        expected = [] if written or attempt else decisions
+        assert [{**event, "time": 0} for event in added] == [{**event, "time": 0} for event in expected]
+        saved = saved + added
 
 
 @pytest.mark.parametrize(
-    ("space", "going_on"),
+    ("space", "continuing"),
     [
         pytest.param(CONTINUOUS, {0, 3, 4, 5, 6}, id="the best so far"),
         pytest.param(THREE_POINTS, {0, 2}, id="no more to compare with"),
     ],
 )
-def test_who_went_on_is_not_judged_again_by_what_came_later(
-    make_sweep: Any, space: SearchSpace, going_on: set[int]
+def test_resume_does_not_repeat_decisions_with_later_results(
+    make_sweep: Any, space: SearchSpace, continuing: set[int]
 ) -> None:
     before = make_sweep(space=space, trials=7)
     keys = [proposal.key for _ in range(7) if (proposal := before.search.ask())]
     decisions = {key.number: before.search.report(key, 25, 0.1 * key.number) for key in keys}
-    assert {number for number, decision in decisions.items() if decision is Decision.CONTINUE} == going_on
+    assert {number for number, decision in decisions.items() if decision is Decision.CONTINUE} == continuing
     after = make_sweep(folder="after", space=space, trials=7, saved=before.journal())
-    assert rank(after) == rank(before)
+    assert snapshot(after) == snapshot(before)
     assert after.journal() == []
 
 
-def test_one_lane_visits_the_same_configurations_though_it_is_killed_at_any_line(make_sweep: Any) -> None:
-    whole = make_sweep(STUDIES, folder="whole", trials=12, allocation=ALLOCATIONS["race"]())
-    drive(whole)
-    lines = (whole.folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
+def test_resume_after_a_kill_at_any_line_repeats_the_search(make_sweep: Any) -> None:
+    uninterrupted = make_sweep(STUDIES, folder="whole", trials=12, allocation=ALLOCATIONS["race"]())
+    drive(uninterrupted)
+    lines = (uninterrupted.folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
     for cut in range(1, len(lines), 5):
-        folder = whole.folder.parent / f"cut-{cut}"
+        folder = uninterrupted.folder.parent / f"cut-{cut}"
         folder.mkdir()
         torn = lines[cut][: len(lines[cut]) // 2]
         (folder / "journal.jsonl").write_bytes(b"".join(lines[:cut]) + torn)
         saved = [json.loads(line) for line in lines[:cut]]
         again = make_sweep(STUDIES, folder=f"cut-{cut}", trials=12, allocation=ALLOCATIONS["race"](), saved=saved)
         drive(again)
-        assert state_events(folder) == state_events(whole.folder)
+        assert state_events(folder) == state_events(uninterrupted.folder)
 
 
 def drive(sweep: Any) -> None:
-    """One lane, to the end."""
+    """Run a search on one lane to its end."""
     while proposal := sweep.search.ask():
         for step in (step for step in RUNGS if step > proposal.start):
             if sweep.search.report(proposal.key, step, curve(proposal.params, step)) is not Decision.CONTINUE:

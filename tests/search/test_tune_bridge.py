@@ -1,4 +1,4 @@
-"""What Tune says of its trials, late, twice or not at all, and what becomes of the core's."""
+"""Late, repeated and missing reports of Tune, and what they do to the trials of the search."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ from orchestrator.search.tune_bridge import TuneBridge
 
 
 def result(step: int, value: float = 0.5, status: str = "done", train_seconds: float = 0.0) -> dict[str, Any]:
-    """As Tune hands it over: flattened."""
+    """A result as Tune passes it on: flattened."""
     flat = {"status": status, "reason": "out of luck" if status != "done" else "", "step": step, "value": value}
-    return {**flat, "metrics/accuracy": value, "facts/train_seconds": train_seconds, "facts/attach_seconds": 0.25}
+    return {
+        **flat,
+        "metrics/accuracy": value,
+        "measurements/train_seconds": train_seconds,
+        "measurements/attach_seconds": 0.25,
+    }
 
 
 @pytest.fixture
 def sweep(make_sweep: Any) -> Any:
-    """Trials pause at the first rung until two are there; one of two goes on."""
+    """Trials pause at the first rung until two have reported; one of two continues."""
     return make_sweep(trials=3, halving=Halving(min_results=2, through=0))
 
 
@@ -32,7 +37,7 @@ def states(sweep: Any) -> list[str]:
     return [record.state for record in sweep.search.trials()]
 
 
-def test_what_is_said_of_a_piece_that_is_over_does_not_touch_the_next(sweep: Any, bridge: TuneBridge) -> None:
+def test_bridge_ignores_late_reports_of_a_finished_piece(sweep: Any, bridge: TuneBridge) -> None:
     bridge.begin("a"), bridge.begin("b")
     assert bridge.deliver("a", result(25, 0.9)) is Decision.PAUSE
     assert bridge.deliver("b", result(25, 0.1)) is Decision.PAUSE
@@ -49,21 +54,21 @@ def test_what_is_said_of_a_piece_that_is_over_does_not_touch_the_next(sweep: Any
     assert states(sweep)[0] == "failed"
 
 
-def test_the_end_of_a_piece_that_paused_is_not_the_end_of_its_trial(sweep: Any, bridge: TuneBridge) -> None:
+def test_bridge_keeps_trial_of_a_paused_piece(sweep: Any, bridge: TuneBridge) -> None:
     bridge.begin("a")
     bridge.deliver("a", result(25))
     bridge.end("a", "complete")
     assert states(sweep) == ["paused"]
 
 
-def test_a_piece_that_ends_of_itself_ends_its_trial(sweep: Any, bridge: TuneBridge) -> None:
+def test_bridge_ends_trial_of_a_piece_without_result(sweep: Any, bridge: TuneBridge) -> None:
     bridge.begin("a")
     bridge.end("a", "failed", "an error")
     assert (states(sweep), sweep.events("end")[0]["reason"]) == (["failed"], "an error")
 
 
 @pytest.mark.parametrize(("status", "state"), [("failed", "failed"), ("cancelled", "killed")])
-def test_a_result_that_is_none_ends_the_trial_with_its_reason(
+def test_bridge_ends_trial_of_failed_or_cancelled_result(
     sweep: Any, bridge: TuneBridge, status: str, state: str
 ) -> None:
     bridge.begin("a")
@@ -72,7 +77,7 @@ def test_a_result_that_is_none_ends_the_trial_with_its_reason(
     assert (end["state"], end["reason"], end["lane_seconds"]) == (state, "out of luck", 2.25)
 
 
-def test_what_a_closed_search_left_open_stays_open(sweep: Any, bridge: TuneBridge) -> None:
+def test_bridge_leaves_trials_of_closed_search_open(sweep: Any, bridge: TuneBridge) -> None:
     bridge.begin("a"), bridge.begin("b"), bridge.begin("c")
     sweep.search.close("interrupted")
     bridge.deliver("a", result(0, status="cancelled"))
@@ -81,7 +86,7 @@ def test_what_a_closed_search_left_open_stays_open(sweep: Any, bridge: TuneBridg
     assert states(sweep) == ["running"] * 3
 
 
-def test_lane_time_is_what_was_spent_since_the_last_result(sweep: Any, bridge: TuneBridge) -> None:
+def test_bridge_reports_lane_time_since_last_result(sweep: Any, bridge: TuneBridge) -> None:
     bridge.begin("a")
     bridge.deliver("a", result(25, train_seconds=1.0))
     bridge.begin("b")
@@ -91,7 +96,7 @@ def test_lane_time_is_what_was_spent_since_the_last_result(sweep: Any, bridge: T
     assert [event["lane_seconds"] for event in sweep.events("rung")] == [1.25, 1.25, 2.0]
 
 
-def test_lane_time_of_an_earlier_life_is_not_counted_twice(sweep: Any, make_sweep: Any) -> None:
+def test_bridge_counts_lane_time_of_earlier_attempt_once(sweep: Any, make_sweep: Any) -> None:
     first = TuneBridge(sweep.search)
     for number, name in enumerate("ab"):
         first.begin(name)
@@ -105,7 +110,7 @@ def test_lane_time_of_an_earlier_life_is_not_counted_twice(sweep: Any, make_swee
     assert again.search.trials()[0].lane_seconds == 3.25
 
 
-def test_a_trial_whose_checkpoint_was_lost_counts_anew(sweep: Any, bridge: TuneBridge) -> None:
+def test_bridge_counts_lane_time_anew_after_lost_checkpoint(sweep: Any, bridge: TuneBridge) -> None:
     bridge.begin("a"), bridge.begin("b")
     bridge.deliver("a", result(25, 0.9, train_seconds=5.0))
     bridge.deliver("b", result(25, 0.1, train_seconds=5.0))

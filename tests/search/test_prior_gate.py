@@ -1,4 +1,4 @@
-"""Earlier sweeps are believed as long as what is borrowed from them is not behind the defaults."""
+"""Configurations of earlier sweeps are tried as long as they are not behind the defaults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PRIOR = [{"x": 0.1}, {"x": 0.2}, {"x": 0.3}]
 DEFAULT = 0.6
 
 
-def study(method: str, trust: PriorGate, sign: int = 1) -> Study:
+def study(method: str, gate: PriorGate, sign: int = 1) -> Study:
     return Study(
         f"mail/{method}",
         SPACE,
@@ -24,14 +24,14 @@ def study(method: str, trust: PriorGate, sign: int = 1) -> Study:
         storage=open_storage(None),
         seed=0,
         prior=PRIOR,
-        trust=trust,
+        prior_gate=gate,
     )
 
 
-def tried(trust: PriorGate, *values: float, sign: int = 1) -> None:
-    """A method's default and then a borrowed configuration, for each value that the latter comes to."""
-    for place, value in enumerate(values):
-        each = study(f"m{place}", trust, sign)
+def report_transferred(gate: PriorGate, *values: float, sign: int = 1) -> None:
+    """Report a default and a transferred configuration in one method per value, which is the latter's."""
+    for index, value in enumerate(values):
+        each = study(f"m{index}", gate, sign)
         assert each.ask()[1] == SPACE.default
         each.report(0, 0, sign * DEFAULT)
         _, params = each.ask()
@@ -41,7 +41,7 @@ def tried(trust: PriorGate, *values: float, sign: int = 1) -> None:
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(
-    ("values", "deserved"),
+    ("values", "use_prior"),
     [
         ((), True),
         ((0.5,), True),  # one may start slowly
@@ -52,41 +52,41 @@ def tried(trust: PriorGate, *values: float, sign: int = 1) -> None:
         ((0.7, 0.5, 0.5, 0.5, 0.5), False),
     ],
 )
-def test_borrowed_trials_have_to_be_ahead_of_the_defaults(
+def test_prior_gate_needs_transferred_trials_ahead_of_defaults(
     values: tuple[float, ...], use_prior: bool, sign: int
 ) -> None:
-    trust = PriorGate()
-    tried(trust, *values, sign=sign)
-    assert trust.use_prior == use_prior
+    gate = PriorGate()
+    report_transferred(gate, *values, sign=sign)
+    assert gate.use_prior == use_prior
 
 
-def test_a_prior_that_failed_in_other_methods_is_tried_no_more_in_this_one() -> None:
+def test_prior_gate_closes_for_all_methods_of_a_task() -> None:
     for values, use_prior in (((0.7, 0.7), True), ((0.5, 0.5), False)):
-        trust = PriorGate()
-        tried(trust, *values)
-        each = study("lora", trust)
-        asked = [each.ask()[1] for _ in range(7)]
-        assert asked[0] == SPACE.default
-        assert [params in PRIOR for params in asked[1:]] == [use_prior, False, use_prior, False, False, use_prior]
+        gate = PriorGate()
+        report_transferred(gate, *values)
+        each = study("lora", gate)
+        proposals = [each.ask()[1] for _ in range(7)]
+        assert proposals[0] == SPACE.default
+        assert [params in PRIOR for params in proposals[1:]] == [use_prior, False, use_prior, False, False, use_prior]
 
 
-def test_before_its_default_has_come_a_method_is_not_judged() -> None:
-    trust = PriorGate()
-    for place in range(3):
-        each = study(f"m{place}", trust)
+def test_prior_gate_waits_for_the_default() -> None:
+    gate = PriorGate()
+    for index in range(3):
+        each = study(f"m{index}", gate)
         for _ in range(4):
             each.ask()
         each.report(1, 0, 0.1)
         each.report(3, 0, 0.0)
-    assert trust.use_prior
+    assert gate.use_prior
 
 
-def test_what_the_sampler_proposed_is_not_held_against_the_prior() -> None:
-    trust = PriorGate()
-    for place in range(3):
-        each = study(f"m{place}", trust)
+def test_prior_gate_ignores_proposals_of_the_sampler() -> None:
+    gate = PriorGate()
+    for index in range(3):
+        each = study(f"m{index}", gate)
         for _ in range(3):
             each.ask()
         each.report(0, 0, DEFAULT)
         each.report(2, 0, 0.0)
-    assert trust.use_prior
+    assert gate.use_prior
