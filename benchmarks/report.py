@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from benchmarks._common import emit
-from benchmarks._written_sweep import WrittenSweep
+from orchestrator.simulation.written_sweep import WrittenSweep
 
 
 def main() -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks._written_sweep import WrittenSweep
 from orchestrator import cli
 from orchestrator.common.errors import InputError
 from orchestrator.report.ending import report_at_end
+from orchestrator.simulation.written_sweep import WrittenSweep
 
 NAME = "airline-20261121-220300"
 

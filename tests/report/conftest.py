@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks._written_sweep import WrittenSweep
+from orchestrator.simulation.written_sweep import WrittenSweep
 
 from .chromium import Browser, chromium
 

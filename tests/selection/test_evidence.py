@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import evidence as simulated
 from orchestrator.selection.evidence import Evidence, gather
 
 from .small_evidence import arm, evidence
@@ -101,19 +100,3 @@ def test_many_rows_get_fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_symmetric_evidence_is_what_it_says() -> None:
     assert math.sqrt(evidence([0.8, 0.7]).covariance[0, 0]) == pytest.approx(0.01)
-
-
-@pytest.mark.slow
-def test_statements_hold_on_sweeps_whose_truth_is_known() -> None:
-    """The benchmark in short; tolerances are three binomial standard errors of so few sweeps."""
-    sweeps = 150
-    found = simulated.different(sweeps)
-    intervals = sum(shape.methods for shape, _ in found)
-    slack = 3 * math.sqrt(0.05 * 0.95 / intervals * 2)  # intervals of one sweep share its rows: half as many count
-    assert 0.93 - slack <= simulated.coverage(found) <= 0.97 + slack
-    assert simulated.holds_best(found) >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / sweeps)
-    limit = 0.05 + 3 * math.sqrt(0.05 * 0.95 / sweeps)
-    assert simulated.false_winners(simulated.alike(sweeps)) <= limit
-    assert simulated.false_winners(simulated.alike(sweeps, seed=4, shuffled=True)) <= limit
-    laid = simulated.apart(60, 6, ladder=True)
-    assert simulated.tied_share(laid) < 0.5

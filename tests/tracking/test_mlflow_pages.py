@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks._written_sweep import WrittenSweep
 from orchestrator.report.publish import publish
 from orchestrator.report.write import read_history, write_report
+from orchestrator.simulation.written_sweep import WrittenSweep
 from orchestrator.tracking.connection import open_client
 from orchestrator.tracking.mlflow_exporter import MlflowExporter
 from orchestrator.tracking.registry import register

@@ -1,6 +1,7 @@
-"""A finished sweep's folder without any training: the journal and the Optuna studies that a sweep would leave.
+"""Write the folder of a sweep without training anything: its journal and its Optuna studies, for tests and benchmarks.
 
-Scores are drawn from curves that rise to a method's own ceiling, lower the further the learning rate is from its best.
+Scores are drawn from curves that rise to a ceiling of the method, which is lower the further the learning rate is from
+its best value.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ PARAMETERS = 22_713_216
 
 @dataclass(frozen=True)
 class Method:
-    """What a method would come to.
+    """Results that a method would have.
 
     Args:
-        ceiling: the score that it rises to.
-        trainable: parameters.
-        memory: bytes above the backbone.
-        seconds: of 100 steps.
-        latency: that it adds to a pass; ``None`` where it merges.
+        ceiling: highest score.
+        trainable: number of trainable parameters.
+        memory: peak memory above the backbone's, in bytes.
+        seconds: training time of 100 steps.
+        latency: share by which it lengthens a forward pass; ``None`` where it merges.
     """
 
     ceiling: float
@@ -54,13 +55,13 @@ METHODS: Mapping[str, Method] = {
 
 @dataclass
 class WrittenSweep:
-    """Writes one.
+    """Writer of a sweep's folder.
 
     Args:
-        folder: the sweep's.
-        trials: over all methods and tasks.
-        tasks: their names.
-        seed: of everything random.
+        folder: folder of the sweep; its name is the sweep's.
+        trials: number of trials over all methods and tasks.
+        tasks: names of the tasks.
+        seed: seed of everything random.
     """
 
     folder: Path
@@ -79,18 +80,18 @@ class WrittenSweep:
         return self.time
 
     def write(self, ending: str = "finished", *, compared: bool = True) -> Path:
-        """Everything.
+        """Write the whole sweep and return its folder.
 
         Args:
             ending: ``finished``, ``interrupted``, ``failed``, or empty for a sweep whose driver died.
-            compared: whether there is a final with a selection.
+            compared: whether a finished sweep has retrained and compared its methods.
         """
         self.describe()
         self.search()
         if ending == "finished" and compared:
-            found = [self.final(task) for task in self.tasks]
-            if len(found) > 1:
-                self.journal.append("selection_overall", **overall(found).to_dict())
+            selections = [self.final(task) for task in self.tasks]
+            if len(selections) > 1:
+                self.journal.append("selection_overall", **overall(selections).to_dict())
             for task in self.tasks:
                 self.journal.append("registered", task=task, name=task, version=1, aliases=["champion"])
         if ending:
@@ -98,7 +99,11 @@ class WrittenSweep:
         return self.folder
 
     def describe(self, **config: Any) -> None:
-        """The first event."""
+        """Write the first event.
+
+        Args:
+            config: keys of the configuration to add or replace.
+        """
         budget = {"trials": self.trials, "wall_time": None, "lane_hours": None}
         task = {"type": "classification", "data": "tweets.csv", "text": "text", "label": "sentiment"}
         self.journal.append(
@@ -142,25 +147,25 @@ class WrittenSweep:
         )
 
     def search(self) -> None:
-        """All trials in turn, a third of them stopped at each rung but the last."""
+        """Write all trials, method by method in turn; a quarter each stops at the two lower rungs."""
         studies = [(task, method) for task in self.tasks for method in METHODS]
-        found: dict[str, list[Any]] = {f"{task}/{method}": [] for task, method in studies}
+        trials: dict[str, list[Any]] = {f"{task}/{method}": [] for task, method in studies}
         sampler, spaces = _sampler(self.seed), _spaces()
         for number in range(self.trials):
             task, method = studies[number % len(studies)]
-            own, at = found[f"{task}/{method}"], number // len(studies)
             params = sampler(spaces[method])
-            own.append(self._trial(task, method, at, params, spaces[method]))
-        _store(self.folder / "optuna.log", found)
+            trial = self._trial(task, method, number // len(studies), params, spaces[method])
+            trials[f"{task}/{method}"].append(trial)
+        _write_studies(self.folder / "optuna.log", trials)
 
-    def _trial(self, task: str, method: str, at: int, params: Mapping[str, Any], space: Any) -> Any:
+    def _trial(self, task: str, method: str, number: int, params: Mapping[str, Any], space: Any) -> Any:
         from optuna.trial import TrialState, create_trial
 
-        name, truth = f"{task}/{method}/{at}", METHODS[method]
+        name, truth = f"{task}/{method}/{number}", METHODS[method]
         self.journal.append("trial", trial=name, params=dict(params), seed=self.seed)
-        off = abs(math.log10(params.get("learning_rate", 1e-3)) + 2.7) * 0.06
-        top, reached = truth.ceiling - off - abs(self.random.gauss(0, 0.015)), self.random.choice((25, 50, 100, 100))
-        steps = [step for step in RUNGS if step <= (100 if at == 0 else reached)]
+        loss = abs(math.log10(params.get("learning_rate", 1e-3)) + 2.7) * 0.06
+        top, reached = truth.ceiling - loss - abs(self.random.gauss(0, 0.015)), self.random.choice((25, 50, 100, 100))
+        steps = [step for step in RUNGS if step <= (100 if number == 0 else reached)]
         for index, step in enumerate(steps):
             value = top * (1 - 0.35 * math.exp(-step / 30)) + self.random.gauss(0, 0.004)
             self.values.setdefault(name, {})[step] = value
@@ -201,15 +206,15 @@ class WrittenSweep:
         }
 
     def final(self, task: str) -> Selection:
-        """Retrainings, and what is said of them."""
+        """Write a task's retrainings and their comparison."""
         entries = [entry for method in METHODS if (entry := self._entry(task, method))]
         front = pareto(entries, higher_is_better=True)
-        entries = [Entry(**{**one.__dict__, "pareto": one.method in front}) for one in entries]
-        entries.sort(key=lambda one: -one.score)
+        entries = [Entry(**{**entry.__dict__, "pareto": entry.method in front}) for entry in entries]
+        entries.sort(key=lambda entry: -entry.score)
         choice = choose(entries, "score", higher_is_better=True)
-        finalists = tuple(one for one in entries if not one.reason)
-        tied = tuple(one.method for one in entries if one.tied)
-        found = Selection(
+        finalists = tuple(entry for entry in entries if not entry.reason)
+        tied = tuple(entry.method for entry in entries if entry.tied)
+        selection = Selection(
             task=task,
             metric="macro_f1",
             higher_is_better=True,
@@ -217,31 +222,35 @@ class WrittenSweep:
             rows=2069,
             seeds=3,
             recommended=choice.method,
-            trial=next(one.trial for one in entries if one.method == choice.method),
+            trial=next(entry.trial for entry in entries if entry.method == choice.method),
             reason=choice.reason,
             alternative=choice.alternative,
             tied=(choice.method, *(name for name in tied if name != choice.method)),
             minimum_detectable_difference=0.024,
             finalists=finalists,
-            others=tuple(one for one in entries if one.reason),
+            others=tuple(entry for entry in entries if entry.reason),
             claims=(
                 Claim(claim="adapters train 1 to 5 % of the parameters", verdict="contradicted", evidence="0.67 %"),
                 Claim(claim="prompt tuning is the least stable over seeds", verdict="undecided", evidence="3 seeds"),
                 Claim(claim="it pays to train more than the head", verdict="confirmed", evidence="+0.25 [0.21, 0.29]"),
             ),
         )
-        self.journal.append("selection", **found.to_dict())
-        return found
+        self.journal.append("selection", **selection.to_dict())
+        return selection
 
     def _entry(self, task: str, method: str) -> Entry | None:
-        own = {name: by for name, by in self.values.items() if name.startswith(f"{task}/{method}/") and 100 in by}
-        if not own:
+        complete = {
+            name: values
+            for name, values in self.values.items()
+            if name.startswith(f"{task}/{method}/") and 100 in values
+        }
+        if not complete:
             return None
-        trial = max(own, key=lambda name: own[name][100])
-        truth, out = METHODS[method], METHODS[method].ceiling < 0.7
-        scores = tuple(truth.ceiling - 0.01 + self.random.gauss(0, 0.004) for _ in range(1 if out else 3))
+        trial = max(complete, key=lambda name: complete[name][100])
+        truth, eliminated = METHODS[method], METHODS[method].ceiling < 0.7
+        scores = tuple(truth.ceiling - 0.01 + self.random.gauss(0, 0.004) for _ in range(1 if eliminated else 3))
         for seed, score in enumerate(scores):
-            self._test(trial, method, None if out else seed, score, last=seed == len(scores) - 1)
+            self._test(trial, method, None if eliminated else seed, score, last=seed == len(scores) - 1)
         score = sum(scores) / len(scores)
         return Entry(
             method=method,
@@ -249,11 +258,11 @@ class WrittenSweep:
             score=score,
             interval=(score - 0.021, score + 0.020),
             scores=scores,
-            validation=own[trial][100],
+            validation=complete[trial][100],
             measurements=self._measurements(method),
             tied=truth.ceiling > 0.84,
-            gap=None if out or truth.ceiling > 0.84 else 0.82 - truth.ceiling,
-            reason="behind the leader on validation beyond doubt" if out else "",
+            gap=None if eliminated or truth.ceiling > 0.84 else 0.82 - truth.ceiling,
+            reason="behind the leader on validation beyond doubt" if eliminated else "",
         )
 
     def _test(self, trial: str, method: str, seed: int | None, score: float, *, last: bool) -> None:
@@ -289,11 +298,11 @@ def _sampler(seed: int) -> Any:
     return sample
 
 
-def _store(path: Path, found: Mapping[str, list[Any]]) -> None:
+def _write_studies(path: Path, studies: Mapping[str, list[Any]]) -> None:
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     storage = JournalStorage(JournalFileBackend(str(path)))
-    for name, trials in found.items():
+    for name, trials in studies.items():
         optuna.create_study(storage=storage, study_name=name, direction="maximize").add_trials(trials)

@@ -1,4 +1,4 @@
-"""Sweeps whose truth is known: finalists that are right or wrong on test rows as real models are.
+"""Draw sweeps whose truth is known: the answers of finalists on test rows, right and wrong as those of real models.
 
 Every row has a difficulty that all methods share, one for each method, and one for each retraining, all normal; a
 model is right where their weighted sum stays below a threshold that its true skill sets. So methods agree on most rows
@@ -28,15 +28,15 @@ CLASSES = len(SHARES)
 
 @dataclass(frozen=True)
 class Shape:
-    """What kind of sweep.
+    """The shape of a sweep.
 
     Args:
-        methods: finalists.
-        seeds: retrainings of each.
-        rows: of the test split.
+        methods: number of finalists.
+        seeds: number of retrainings of each.
+        rows: rows of the test split.
         metric: ``macro_f1`` over three unequal classes, or ``accuracy``.
-        seed_sd: of a retraining's skill, in accuracy.
-        skills: true accuracy of each method; all alike if left out.
+        seed_sd: standard deviation of a retraining's skill, in accuracy.
+        skills: true accuracy of each method; all equal if left out.
     """
 
     methods: int
@@ -47,69 +47,69 @@ class Shape:
     skills: tuple[float, ...] = ()
 
     def skill(self) -> NDArray[np.float64]:
-        """True accuracies, shape ``(methods,)``."""
+        """Return the true accuracies, of shape ``(methods,)``."""
         return np.asarray(self.skills or (0.8,) * self.methods)
 
     def spaced(self, gap: float, *, ladder: bool) -> Shape:
-        """The same with a best method, and the others ``gap`` below it, or each ``gap`` below the one before."""
+        """Return this shape with a best method, and the rest ``gap`` below it or, on a ladder, each below the last."""
         steps = np.arange(self.methods) if ladder else np.minimum(np.arange(self.methods), 1)
         return replace(self, skills=tuple(float(0.8 - gap * step) for step in steps))
 
 
 def truth(shape: Shape) -> NDArray[np.float64]:
-    """The score that each method would have over endless rows and seeds, shape ``(methods,)``."""
+    """Return the score of each method over infinitely many rows and seeds, of shape ``(methods,)``."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(41)
     skills = shape.skill()[:, None] + shape.seed_sd * nodes
-    scores = np.vectorize(partial(_endless, shape.metric))(skills)
+    scores = np.vectorize(partial(_score_of_skill, shape.metric))(skills)
     exact: NDArray[np.float64] = scores @ weights / weights.sum()
     return exact
 
 
-def _endless(metric: Metric, skill: float) -> float:
+def _score_of_skill(metric: Metric, skill: float) -> float:
     right = _by_class(np.array(skill))
     if metric == "accuracy":
         return float((SHARES * right).sum())
-    confusion = (SHARES * (1 - right))[:, None] * _mistaken()
+    confusion = (SHARES * (1 - right))[:, None] * _wrong_shares()
     confusion[np.diag_indices(CLASSES)] = SHARES * right
     return float(np.mean(2 * np.diag(confusion) / (confusion.sum(axis=0) + confusion.sum(axis=1))))
 
 
 def _by_class(skill: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Accuracy within each class, which average to the skill; shape ``(..., classes)``."""
+    """Return the accuracy within each class, whose weighted mean is the skill; shape ``(..., classes)``."""
     offsets = HARDER - (SHARES * HARDER).sum()
     return np.clip(skill[..., None] + offsets, 0.01, 0.99)
 
 
-def _mistaken() -> NDArray[np.float64]:
-    """What a class is taken for when it is not recognised, one line per true class."""
-    others = np.where(np.eye(CLASSES, dtype=bool), 0.0, SHARES)
-    return others / others.sum(axis=1, keepdims=True)
+def _wrong_shares() -> NDArray[np.float64]:
+    """Return the shares of wrong answers by class, one row per true class."""
+    wrong = np.where(np.eye(CLASSES, dtype=bool), 0.0, SHARES)
+    return wrong / wrong.sum(axis=1, keepdims=True)
 
 
 @dataclass(frozen=True)
 class Played:
-    """What one sweep's finalists answered: true classes ``(rows,)``, and answers ``(methods, seeds, rows)``."""
+    """The answers of a sweep's finalists: true classes ``(rows,)``, and answers ``(methods, seeds, rows)``."""
 
     metric: Metric
     true: NDArray[np.int64]
     answers: NDArray[np.int64]
 
     def arms(self) -> list[Arm]:
-        """As the selection takes them."""
-        every = np.arange(len(self.true))[None]
-        found = []
+        """Return the answers in the form that the selection takes."""
+        all_rows = np.arange(len(self.true))[None]
+        arms = []
         for method in self.answers:
-            statistics: list[Statistic] = [partial(_score, self.metric, self.true, own) for own in method]
-            found.append(Arm(tuple(float(one(every)[0]) for one in statistics), tuple(statistics)))
-        return found
+            statistics: list[Statistic] = [partial(_score, self.metric, self.true, answers) for answers in method]
+            arms.append(Arm(tuple(float(statistic(all_rows)[0]) for statistic in statistics), tuple(statistics)))
+        return arms
 
     def shuffled(self, random: np.random.Generator) -> Played:
-        """With the names of the methods dealt out anew on every row and retraining: nobody is better any more."""
+        """Return the sweep with the methods' names shuffled on every row and retraining, so that none is better."""
         return replace(self, answers=random.permuted(self.answers, axis=0))
 
 
 def play(shape: Shape, random: np.random.Generator) -> Played:
-    """Draw one sweep."""
+    """Draw a sweep."""
     size = (shape.methods, shape.seeds, shape.rows)
     true = random.choice(CLASSES, size=shape.rows, p=SHARES)
     effects = shape.seed_sd * random.standard_normal(size[:2])
@@ -121,7 +121,7 @@ def play(shape: Shape, random: np.random.Generator) -> Played:
     correct = hard < ndtri(right)[:, :, true]
     # Models take the same wrong turn more often than not.
     turn = np.where(random.random(size) < 0.7, random.random(shape.rows), random.random(size))
-    wrong = (turn[..., None] > _mistaken().cumsum(axis=1)[true]).sum(axis=-1)
+    wrong = (turn[..., None] > _wrong_shares().cumsum(axis=1)[true]).sum(axis=-1)
     return Played(shape.metric, true, np.where(correct, true, np.minimum(wrong, CLASSES - 1)))
 
 

@@ -1,0 +1,154 @@
+"""Let the selection judge sweeps whose truth is known, and measure how often its statements hold.
+
+*A standard error apart* refers to the difference between two methods, over rows and seeds: one standard deviation of
+that difference over many sweeps random_shape in the same way, measured for every shape of sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from orchestrator.selection.best import ranks
+from orchestrator.selection.evidence import gather
+from orchestrator.simulation.scored_sweeps import Played, Shape, play, truth
+
+REPEATS = 300
+METHODS, SEEDS, ROWS, SPREADS = (2, 3, 4, 6), (2, 3, 5), (300, 800, 2000), (0.0, 0.01, 0.03)
+METRICS = ("accuracy", "macro_f1")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The selection's statements about one sweep, beside the truth.
+
+    Args:
+        shape: shape of the sweep.
+        covered: for each method, whether its interval contains its true score.
+        tied: positions of the methods in the tied set.
+        best: positions of the truly best methods.
+    """
+
+    shape: Shape
+    covered: tuple[bool, ...]
+    tied: frozenset[int]
+    best: frozenset[int]
+
+
+def draw_shapes(random: np.random.Generator) -> Iterator[Shape]:
+    """Yield shapes without end, with every combination equally likely."""
+    while True:
+        yield Shape(
+            methods=int(random.choice(METHODS)),
+            seeds=int(random.choice(SEEDS)),
+            rows=int(random.choice(ROWS)),
+            metric=METRICS[random.integers(2)],
+            seed_sd=float(random.choice(SPREADS)),
+        )
+
+
+def judge(shape: Shape, sweep: Played, seed: int) -> Judgement:
+    """Return what the selection states about a sweep."""
+    evidence = gather(sweep.arms(), shape.rows, seed=seed, repeats=REPEATS)
+    true_scores = truth(shape)
+    intervals = [evidence.interval(method, bounds=(0.0, 1.0)) for method in range(shape.methods)]
+    method_ranks = ranks(evidence, higher_is_better=True, seed=seed)
+    return Judgement(
+        shape=shape,
+        covered=tuple(low <= score <= high for (low, high), score in zip(intervals, true_scores, strict=True)),
+        tied=frozenset(method for method, rank in enumerate(method_ranks) if rank.tied),
+        best=frozenset(np.flatnonzero(true_scores >= true_scores.max() - 1e-12).tolist()),
+    )
+
+
+def judge_different_methods(sweeps: int, seed: int = 1) -> list[Judgement]:
+    """Judge sweeps of methods that are up to ten points of accuracy apart."""
+    random = np.random.default_rng(seed)
+    judgements = []
+    for number, shape in zip(range(sweeps), draw_shapes(random), strict=False):
+        skills = tuple(0.85 - 0.1 * random.random(shape.methods) ** 2)
+        skilled = Shape(shape.methods, shape.seeds, shape.rows, shape.metric, shape.seed_sd, skills)
+        judgements.append(judge(skilled, play(skilled, random), number))
+    return judgements
+
+
+def judge_equal_methods(
+    sweeps: int, seed: int = 2, *, shuffled: bool = False, methods: int | None = None
+) -> list[Judgement]:
+    """Judge sweeps of methods that are equally good.
+
+    Args:
+        sweeps: number of sweeps.
+        seed: seed of everything random.
+        shuffled: make different methods equal by shuffling their names on every row.
+        methods: number of methods; random_shape for each sweep if left out.
+    """
+    random = np.random.default_rng(seed)
+    judgements = []
+    for number, random_shape in zip(range(sweeps), draw_shapes(random), strict=False):
+        shape = (
+            random_shape
+            if methods is None
+            else Shape(methods, random_shape.seeds, random_shape.rows, random_shape.metric, random_shape.seed_sd)
+        )
+        sweep = play(shape.spaced(0.02, ladder=True) if shuffled else shape, random)
+        judgements.append(judge(shape, sweep.shuffled(random) if shuffled else sweep, number))
+    return judgements
+
+
+def judge_spaced_methods(
+    sweeps: int, methods: int, seed: int = 3, *, ladder: bool, errors: float = 2.0
+) -> list[Judgement]:
+    """Judge sweeps of methods that are a given number of standard errors apart.
+
+    Args:
+        sweeps: number of sweeps.
+        methods: number of methods in each.
+        seed: seed of everything random.
+        ladder: place each method behind the one before it, instead of all others behind the best.
+        errors: distance in standard errors of a difference.
+    """
+    random = np.random.default_rng(seed)
+    judgements = []
+    for number, random_shape in zip(range(sweeps), draw_shapes(random), strict=False):
+        plain = Shape(methods, random_shape.seeds, random_shape.rows, random_shape.metric, random_shape.seed_sd)
+        shape = plain.spaced(errors * standard_error(plain), ladder=ladder)
+        judgements.append(judge(shape, play(shape, random), number))
+    return judgements
+
+
+@cache
+def standard_error(shape: Shape, sweeps: int = 400) -> float:
+    """Return the standard error of a difference, as the points of accuracy that two methods must differ by for it."""
+    random = np.random.default_rng(9)
+    pair = Shape(2, shape.seeds, shape.rows, shape.metric, shape.seed_sd)
+    scores = [[np.mean(arm.scores) for arm in play(pair, random).arms()] for _ in range(sweeps)]
+    slope = float(np.diff(truth(pair.spaced(0.01, ladder=True)))[0]) / -0.01
+    return float(np.std(np.diff(scores), ddof=1)) / slope
+
+
+def coverage(judgements: Sequence[Judgement]) -> float:
+    """Return the share of intervals that contain the true score."""
+    return _share([covered for judgement in judgements for covered in judgement.covered])
+
+
+def best_in_tied_set(judgements: Sequence[Judgement]) -> float:
+    """Return the share of sweeps whose tied set contains a truly best method."""
+    return _share([bool(judgement.best & judgement.tied) for judgement in judgements])
+
+
+def single_winners(judgements: Sequence[Judgement]) -> float:
+    """Return the share of sweeps in which the selection names a single winner."""
+    return _share([len(judgement.tied) == 1 for judgement in judgements])
+
+
+def tied_share(judgements: Sequence[Judgement]) -> float:
+    """Return the mean share of the methods that the tied set contains."""
+    return float(np.mean([len(judgement.tied) / judgement.shape.methods for judgement in judgements]))
+
+
+def _share(flags: Sequence[bool]) -> float:
+    return float(np.mean(flags))
