@@ -1,6 +1,7 @@
 """The documents that tests read: their text, code blocks, links and anchors."""
 
 import re
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -12,14 +13,22 @@ def name_of(document: Path) -> str:
     return document.relative_to(ROOT).as_posix()
 
 
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", flags=re.DOTALL | re.MULTILINE)
+
+
 def blocks(document: Path, language: str) -> list[str]:
     """Return the document's code blocks in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return blocks_of(document.read_text(), language)
+
+
+def blocks_of(text: str, language: str) -> list[str]:
+    """Return the code blocks of a text in a language, without the indentation of the list that they are in."""
+    return [textwrap.dedent(block) for _, name, block in FENCE.findall(text) if name == language]
 
 
 def prose(document: Path) -> str:
     """Return the document without its code blocks."""
-    return re.sub(r"^```.*?^```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return FENCE.sub("", document.read_text())
 
 
 def links(document: Path) -> list[str]:
