@@ -36,11 +36,12 @@ test-full: install
 	$(SIDE_BY_SIDE) -m "not ray"
 	$(BIN)/python -m pytest -m "ray"
 
+# Style, types and the layers of imports; prints nothing where all is well.
 check: install
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy --no-error-summary
+	@report=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$report"; exit 1; }
 
 clean:
 	rm -rf $(VENV)

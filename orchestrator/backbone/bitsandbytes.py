@@ -1,11 +1,12 @@
 """bitsandbytes, imported without torch's compiler.
 
-It compiles a few kernels as it is imported, which takes a second of every process. They stand in where a device has
-none of bitsandbytes' own, and compute the same as they are.
+On import, bitsandbytes compiles a few fallback kernels for devices without kernels of its own, which would take a
+second in every process. Uncompiled, they compute the same.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
@@ -13,9 +14,11 @@ from unittest.mock import patch
 import torch
 
 
-def _as_it_is(function: Callable[..., Any] | None = None, **_: Any) -> Callable[..., Any]:
-    return function or _as_it_is
+def _leave_uncompiled(function: Callable[..., Any] | None = None, **_: Any) -> Callable[..., Any]:
+    return function or _leave_uncompiled
 
 
-with patch.object(torch, "compile", _as_it_is):
+# It looks for an optional package of kernels, and warns at length in every process where that is not installed.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+with patch.object(torch, "compile", _leave_uncompiled):
     from bitsandbytes import functional as functional

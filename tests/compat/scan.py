@@ -148,6 +148,17 @@ def _called_name(node: ast.Call) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
+def logger_names() -> set[Use]:
+    """Return every logger of a library that our source sets the level of, as ``logger:name``."""
+    return {
+        Use(file, f"logger:{ast.literal_eval(node.args[0])}")
+        for file, tree in source_files()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and _called_name(node) == "getLogger"
+        if node.args and isinstance(node.args[0], ast.Constant)
+    }
+
+
 def environment_names() -> set[Use]:
     """Return every environment variable of a library that our source names in a string."""
     return {

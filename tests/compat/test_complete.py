@@ -10,6 +10,7 @@ from . import (
     test_bitsandbytes,
     test_environment,
     test_imports,
+    test_loggers,
     test_mlflow,
     test_optuna,
     test_peft,
@@ -18,7 +19,7 @@ from . import (
     test_transformers,
 )
 from .reliance import TABLE
-from .scan import Use, environment_names, overrides, patches, private_names, private_uses
+from .scan import Use, environment_names, logger_names, overrides, patches, private_names, private_uses
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries as they are imported
 
@@ -26,6 +27,7 @@ TESTS = (
     test_bitsandbytes,
     test_environment,
     test_imports,
+    test_loggers,
     test_mlflow,
     test_optuna,
     test_peft,
@@ -60,7 +62,7 @@ def test_scanner_finds_private_names(source: str, names: set[str]) -> None:
 
 
 def test_every_private_name_has_a_compatibility_test() -> None:
-    uses = private_uses() | overrides() | patches() | environment_names()
+    uses = private_uses() | overrides() | patches() | environment_names() | logger_names()
     untested = sorted(uses - TABLE)
     assert not untested, f"write a test with @relied_on(...) in tests/compat for:\n{_lines(untested)}"
     unused = sorted(TABLE - uses)

@@ -1,7 +1,9 @@
+"""What the policies and verdicts of ``benchmarks.selection`` do, on tables whose truth is known."""
+
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
 
 import pytest
 
@@ -14,11 +16,23 @@ from benchmarks._verdicts import Tied, Verdict, interval, judge, tied
 from orchestrator.common.errors import InputError
 from orchestrator.search.allocation import Arm
 from orchestrator.search.plans import Decision, Proposal
-from orchestrator.simulation.replay import Naming, Result, namings, replay
+from orchestrator.simulation.replay import Naming, replay
 from orchestrator.simulation.synthetic import METHODS, Synthetic
 from orchestrator.simulation.table import Table
 
 TABLE = Synthetic(METHODS[:4]).table("mail", 6)
+
+
+def write_table(scores: dict[str, list[list[float]]]) -> Table:
+    """Return a table with the scores of each method's configurations at four rungs, at a second per step."""
+    rows = [
+        {"task": "mail", "method": method, "config_id": number, "step": step, "seconds": step, "score": score}
+        | {"params": json.dumps({"learning_rate": 10.0 ** -(number + 1), "rank": 2**number})}
+        for method, curves in scores.items()
+        for number, curve in enumerate(curves)
+        for step, score in zip((10, 20, 40, 80), curve, strict=True)
+    ]
+    return Table.of("mail", rows)
 
 
 def arm(study: str, *bests: float, cost: float = 0.0, starts: int | None = None) -> Arm:
@@ -26,54 +40,42 @@ def arm(study: str, *bests: float, cost: float = 0.0, starts: int | None = None)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_every_policy_searches_within_the_budget_and_repeats_itself(policy: str) -> None:
+def test_policies_keep_the_budget_and_repeat_themselves(policy: str) -> None:
     budget = 0.3 * TABLE.cost
     results = replay(POLICIES[policy], TABLE, 5, budget, lanes=2)
     assert results == replay(POLICIES[policy], TABLE, 5, budget, lanes=2)
     assert 0.8 * budget < results[-1].cost <= budget
-    costs = [one.cost for one in results]
+    costs = [result.cost for result in results]
     assert costs == sorted(costs)
-    assert any(one.step == TABLE.rungs[-1] for one in results)
-    assert len({one.method for one in results}) == (1 if policy == "oracle" else 4)
+    assert any(result.step == TABLE.rungs[-1] for result in results)
+    assert len({result.method for result in results}) == (1 if policy == "oracle" else 4)
     assert results != replay(POLICIES[policy], TABLE, 6, budget, lanes=2)
 
 
-def test_all_is_paid_for_that_was_trained() -> None:
+def test_random_policy_pays_for_all_that_it_trains() -> None:
     results = replay(POLICIES["random"], TABLE, 0, TABLE.cost, lanes=1)
-    trained = [one for one in results if one.step == TABLE.rungs[-1]]
+    trained = [result for result in results if result.step == TABLE.rungs[-1]]
     mean = TABLE.cost / sum(map(len, TABLE.methods.values()))
     assert results[-1].cost == pytest.approx(len(trained) * mean, rel=0.3)
 
 
-def test_the_best_at_the_highest_rung_is_named() -> None:
-    told = [
-        Result(1, "a", 10, 0.9),
-        Result(2, "b", 20, 0.1),
-        Result(3, "a", 20, math.nan),
-        Result(4, "a", 10, 1.0),
-        Result(5, "c", 20, 0.2),
-        Result(6, "c", 20, 0.15),
-    ]
-    assert [(one.cost, one.method) for one in namings(told)] == [(1, "a"), (2, "b"), (5, "c")]
-
-
-def test_what_cannot_be_told_from_the_best_is_tied(make_table: Callable[..., Table]) -> None:
+def test_tied_set_holds_what_is_not_distinguishable_from_the_best() -> None:
     best = {"a": 0.80, "b": 0.77, "c": 0.76, "d": 0.60}
-    table = make_table({method: [[0.1, 0.1, 0.1, score]] for method, score in best.items()})
+    table = write_table({method: [[0.1, 0.1, 0.1, score]] for method, score in best.items()})
     assert tied(table) == Tied(("a", "b"), False)  # 1.645 sqrt(2 0.8 0.2 / 768) = 0.0336
     assert tied(table, 0.001) == Tied(("a",), False)
     assert tied(table, 0.02) == Tied(("a", "b"), True)
 
 
-def test_a_score_that_is_no_share_needs_its_error_said(make_table: Callable[..., Table]) -> None:
-    table = make_table({"a": [[1.0, 2.0, 3.0, 40.0]], "b": [[1.0, 2.0, 3.0, 20.0]]})
+def test_tied_set_needs_standard_error_of_unbounded_scores() -> None:
+    table = write_table({"a": [[1.0, 2.0, 3.0, 40.0]], "b": [[1.0, 2.0, 3.0, 20.0]]})
     with pytest.raises(InputError, match="--standard-error"):
         tied(table)
     assert tied(table, 1.0).methods == ("a",)
 
 
-def test_the_cost_counts_until_the_name_is_right_for_good(make_table: Callable[..., Table]) -> None:
-    table = make_table({"a": [[0.1, 0.1, 0.1, 0.9]], "b": [[0.1, 0.1, 0.1, 0.5]]})  # 160 seconds
+def test_verdict_counts_cost_until_the_name_stays_right() -> None:
+    table = write_table({"a": [[0.1, 0.1, 0.1, 0.9]], "b": [[0.1, 0.1, 0.1, 0.5]]})  # 160 seconds
     good = tied(table)
 
     def verdict(*named: tuple[float, str, float]) -> Verdict:
@@ -85,12 +87,12 @@ def test_the_cost_counts_until_the_name_is_right_for_good(make_table: Callable[.
     assert verdict() == Verdict(False, 0.8, 1.0)
 
 
-def test_a_rate_has_its_interval() -> None:
+def test_verdict_interval_of_a_rate() -> None:
     assert interval(90, 100) == pytest.approx((0.826, 0.945), abs=1e-3)
     assert interval(100, 100) == pytest.approx((0.963, 1.0), abs=1e-3)
 
 
-def test_costs_are_compared_without_the_task_kept_apart() -> None:
+def test_compared_costs_leave_out_the_held_out_task() -> None:
     costs = {("a", "race"): 0.1, ("a", "tpe_asha"): 0.4, ("negation", "race"): 0.3, ("negation", "tpe_asha"): 0.3}
     told = selection.compared(costs, ["a", "negation"])
     assert told["ratio"] == pytest.approx(0.25)
@@ -98,7 +100,7 @@ def test_costs_are_compared_without_the_task_kept_apart() -> None:
     assert selection.compared({("a", "race"): 0.1}, ["a"])["ratio"] is None
 
 
-def test_asha_stops_below_the_quantile_of_all_that_came_before() -> None:
+def test_asha_stops_below_quantile_of_earlier_results() -> None:
     asha = Asha((10, 20, 40, 80), 2)
     assert [asha.goes_on(10, value) for value in (0.5, 0.4, 0.6, 0.5, 0.45)] == [True, False, True, True, False]
     assert asha.goes_on(20, 0.0)
@@ -122,7 +124,7 @@ def test_hyperband_halves_its_brackets() -> None:
     assert [start for _, start in steps[15 : 15 + 6]] == [0] * 6
 
 
-def test_rising_bandits_drops_what_cannot_catch_up() -> None:
+def test_rising_bandits_drops_methods_that_cannot_catch_up() -> None:
     bandits = RisingBandits(budget=40.0)
     arms = [arm("a", 0.5, 0.6, 0.7, 0.8, cost=4), arm("b", 0.3, 0.3, 0.3, 0.3, cost=4, starts=1)]
     assert bandits.choose(arms, {"a", "b"}) == "a"  # b has stood still
@@ -131,7 +133,7 @@ def test_rising_bandits_drops_what_cannot_catch_up() -> None:
     assert RisingBandits(budget=9.0).choose(rising, {"a", "b"}) == "a"  # too little is left to get there
 
 
-def test_methods_are_halved_round_by_round() -> None:
+def test_sha_methods_halves_methods_round_by_round() -> None:
     halving = HalvingOverMethods(budget=30.0)
     arms = [arm(name, score, cost=1) for name, score in zip("abcd", (0.1, 0.4, 0.3, 0.2), strict=True)]
     assert halving.choose(arms, set("abcd")) == "a"
@@ -140,7 +142,7 @@ def test_methods_are_halved_round_by_round() -> None:
     assert halving.choose(later, {"a", "d"}) is None
 
 
-def test_cheap_improvements_are_drawn_more_often() -> None:
+def test_eci_draws_cheap_improvements_more_often() -> None:
     eci = EstimatedCostOfImprovement(0)
     eci.choose([arm("a", 0.5, cost=1), arm("b", 0.5, cost=1)], {"a", "b"})
     eci.choose([arm("a", 0.5, 0.6, cost=2), arm("b", 0.5, 0.55, cost=9)], {"a", "b"})
@@ -149,7 +151,7 @@ def test_cheap_improvements_are_drawn_more_often() -> None:
     assert 150 < drawn.count("a") < 200
 
 
-def test_a_decision_of_hyperband_frees_the_lane() -> None:
+def test_hyperband_frees_the_lane_by_its_decision() -> None:
     search = Hyperband(TABLE, 0)
     proposal: Proposal = search.ask()
     assert search.report(proposal.key, 10, math.nan) is Decision.PAUSE
