@@ -138,6 +138,13 @@ def test_sweep_registers_the_champion_and_tied_methods(swept: EndedSweep) -> Non
     assert champion.interval[0] <= champion.score <= champion.interval[1]
 
 
+def test_sweep_log_holds_no_warning_and_no_traceback(swept: EndedSweep) -> None:
+    lines = (swept.outcome.folder / "sweep.log").read_text().splitlines()
+    assert lines
+    marks = ("WARN", "Warning", "ERROR", "Traceback", "Failed")
+    assert [line for line in lines if any(mark in line for mark in marks)] == []
+
+
 def test_sweep_keeps_its_lanes_to_the_end(swept: EndedSweep) -> None:
     pids = {(n, status.pid) for snapshot in swept.snapshots for n, status in snapshot.lanes.items()}
     assert len(pids) == swept.snapshots[-1].expected_lanes
