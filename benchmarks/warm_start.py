@@ -40,7 +40,7 @@ from orchestrator.simulation.replay import Naming, Unwritten, namings, plans_of,
 from orchestrator.simulation.spaces import plain, space_of
 from orchestrator.simulation.table import Table
 from orchestrator.warm_start.choose import Source, choose
-from orchestrator.warm_start.earlier import Earlier, Tried
+from orchestrator.warm_start.earlier import EarlierTask, EarlierTrial
 from orchestrator.warm_start.task_metadata import TaskMetadata
 
 CURVES = Path(__file__).with_name("curves")
@@ -146,7 +146,7 @@ def _with_prior(plan: StudyPlan, configurations: Configurations) -> StudyPlan:
 def _source(table: Table, *, higher_is_better: bool) -> Source:
     """A table as an earlier sweep that trained everything to the end."""
     trials = [
-        Tried(
+        EarlierTrial(
             trial=f"{table.task}/{method}/{curve.config_id}",
             method=method,
             params={name: plain(value) for name, value in curve.params.items()},
@@ -158,7 +158,7 @@ def _source(table: Table, *, higher_is_better: bool) -> Source:
     ]
     name, task_metadata = table.task, TaskMetadata()
     return Source(
-        Earlier(
+        EarlierTask(
             sweep=name, task=name, task_metadata=task_metadata, higher_is_better=higher_is_better, read=lambda: trials
         ),
         1.0,

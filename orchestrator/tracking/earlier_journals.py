@@ -1,11 +1,13 @@
-"""Read the journals of earlier releases: the words that have changed, in the places where events had them.
+"""Reading of the journals of earlier releases: renamed keys, in the places where events had them.
 
-What is new gets its name in the code alone; what is renamed gets a line here, so that a sweep of any release can be
-resumed, reported and asked again.
+Code knows today's names alone; a renamed key gets a line here, so that a sweep of any release can be resumed, reported
+and asked again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 RENAMED = {
@@ -13,24 +15,35 @@ RENAMED = {
     "behind": "gap",
     "smallest_difference": "minimum_detectable_difference",
 }
-"""Today's keys by those of release 0.1."""
+"""Today's keys by those of release 0.1, in every event."""
+RENAMED_IN_RESULTS = {"score": "mean_score", "scores": "seed_scores"}
+"""The same in the results of a ``selection`` event, where the score was the mean over the seeds."""
+RENAMED_IN_TESTS = {"score": "checkpoint_score"}
+"""The same in a ``test`` event, where the score was that of one checkpoint."""
+RENAMED_IN_TRANSFERRED = {"standing": "rank"}
+"""The same in the configurations of a ``warm_start`` event."""
 
 
 def in_todays_words(event: dict[str, Any]) -> dict[str, Any]:
     """Return an event with today's keys; one that has them already comes back as it is.
 
     Args:
-        event: of a journal of any release. Free-form values, such as a configuration or a trial's parameters, are
-            left alone.
+        event: event of a journal of any release. Free-form values, such as a configuration or a trial's parameters,
+            are left alone.
     """
-    renamed = _renamed(event)
+    renamed = _renamed(event, RENAMED_IN_TESTS if event["event"] == "test" else MappingProxyType({}))
     if isinstance(answer := renamed.get("answer"), dict):
         renamed["answer"] = _renamed(answer)
+    if event["event"] == "warm_start":
+        renamed["configurations"] = {
+            study: [_renamed(transferred, RENAMED_IN_TRANSFERRED) for transferred in configurations]
+            for study, configurations in renamed["configurations"].items()
+        }
     for results in ("finalists", "others"):
         if isinstance(renamed.get(results), list):
-            renamed[results] = [_renamed(result) for result in renamed[results]]
+            renamed[results] = [_renamed(result, RENAMED_IN_RESULTS) for result in renamed[results]]
     return renamed
 
 
-def _renamed(fields: dict[str, Any]) -> dict[str, Any]:
-    return {RENAMED.get(key, key): value for key, value in fields.items()}
+def _renamed(fields: dict[str, Any], names: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+    return {names.get(key, RENAMED.get(key, key)): value for key, value in fields.items()}

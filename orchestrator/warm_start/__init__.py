@@ -1,8 +1,8 @@
-"""Begin where earlier sweeps ended: their best configurations are tried early.
+"""Start a sweep from earlier ones: their best configurations are tried early.
 
-Nothing else of them is used. Their scores are of other tasks and have another scale, so they never reach a sampler;
-what is borrowed is trained and judged like anything else, is a third of a study's trials at most, and is given up once
-too much of it falls behind the defaults at the first rung.
+Nothing else of earlier sweeps is used. Their scores belong to other tasks and have another scale, so they never reach a
+sampler. Transferred configurations are trained and compared like any others, are at most a third of a study's trials,
+and are given up once too many of them fall behind the defaults at the first rung.
 """
 
 from orchestrator.warm_start.find import prior_of

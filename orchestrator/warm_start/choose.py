@@ -1,4 +1,4 @@
-"""Which configurations of earlier sweeps a study tries."""
+"""Choose the configurations of earlier sweeps that a study tries."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.warm_start.earlier import Earlier, Tried, ranked
-from orchestrator.warm_start.fit import fitted, nearly_same
+from orchestrator.warm_start.earlier import EarlierTask, EarlierTrial, best_trials
+from orchestrator.warm_start.fit import fit_to_space, nearly_equal
 from orchestrator.warm_start.prior import Transferred
 from search_spaces._base import SearchSpace
 
-MOST = 3
-"""Configurations that a study takes from earlier sweeps."""
+MAX_CONFIGURATIONS = 3
+"""Largest number of configurations that a study takes from earlier sweeps."""
 
 
 @dataclass(frozen=True)
@@ -20,54 +20,59 @@ class Source:
     """An earlier sweep's task with its trials.
 
     Args:
-        earlier: which.
-        similarity: to the task at hand, in 0..1.
-        trials: all of its trials.
+        earlier: The earlier task.
+        similarity: Its similarity to the present task, in 0..1.
+        trials: All of its trials.
     """
 
-    earlier: Earlier
+    earlier: EarlierTask
     similarity: float
-    trials: Sequence[Tried]
+    trials: Sequence[EarlierTrial]
 
 
-def choose(space: SearchSpace, method: str, sources: Iterable[Source], most: int = MOST) -> tuple[Transferred, ...]:
-    """A method's best configurations of earlier sweeps, from different ones first.
+def choose(
+    space: SearchSpace, method: str, sources: Iterable[Source], limit: int = MAX_CONFIGURATIONS
+) -> tuple[Transferred, ...]:
+    """Return a method's best configurations of earlier sweeps, one of each sweep before a second of any.
 
-    They are sorted by similarity times standing. One that is nearly the default, which is tried anyway, or nearly one
-    that was chosen before, is passed over.
+    They are sorted by similarity times rank. A configuration that is nearly the default, which is tried anyway, or
+    nearly one that was chosen before, is skipped.
 
     Args:
-        space: where the method is searched now.
-        method: its name.
-        sources: earlier sweeps.
-        most: how many to take.
+        space: The method's present search space.
+        method: The method's name.
+        sources: The earlier tasks.
+        limit: The largest number of configurations.
     """
-    found = [one for source in sources for one in _candidates(space, method, source)]
-    chosen: list[Transferred] = []
-    taken: Counter[str] = Counter()
+    candidates = [candidate for source in sources for candidate in _candidates(space, method, source)]
+    selection: list[Transferred] = []
+    counts: Counter[str] = Counter()
     tried = [dict(space.default)]
-    while found and len(chosen) < most:
-        origin, one = min(found, key=lambda pair: (taken[pair[0]], -pair[1].worth, pair[1].sweep, pair[1].trial))
-        found.remove((origin, one))
-        if not any(nearly_same(space, one.params, other) for other in tried):
-            chosen.append(one)
-            tried.append(dict(one.params))
-            taken[origin] += 1
-    return tuple(chosen)
+    while candidates and len(selection) < limit:
+        name, best = min(
+            candidates, key=lambda pair: (counts[pair[0]], -pair[1].priority, pair[1].sweep, pair[1].trial)
+        )
+        candidates.remove((name, best))
+        if not any(nearly_equal(space, best.params, params) for params in tried):
+            selection.append(best)
+            tried.append(dict(best.params))
+            counts[name] += 1
+    return tuple(selection)
 
 
 def _candidates(space: SearchSpace, method: str, source: Source) -> list[tuple[str, Transferred]]:
+    """Return the configurations of one earlier task, each with the task's name."""
     earlier = source.earlier
     return [
         (
             earlier.name,
             Transferred(
-                params=fitted(space, one.trial.params),
+                params=fit_to_space(space, ranked.trial.params),
                 sweep=earlier.sweep,
-                trial=one.trial.trial,
+                trial=ranked.trial.trial,
                 similarity=source.similarity,
-                rank=one.rank,
+                rank=ranked.rank,
             ),
         )
-        for one in ranked(source.trials, method, higher_is_better=earlier.higher_is_better)
+        for ranked in best_trials(source.trials, method, higher_is_better=earlier.higher_is_better)
     ]

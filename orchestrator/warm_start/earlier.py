@@ -1,4 +1,4 @@
-"""An earlier sweep's task: what it was, and what came of its trials."""
+"""A task of an earlier sweep, and its trials."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 from orchestrator.warm_start.task_metadata import TaskMetadata
 
-ENDED = frozenset({"complete", "pruned", "failed"})
+ENDED_STATES = frozenset({"complete", "pruned", "failed"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tried:
+class EarlierTrial:
     """A trial of an earlier sweep.
 
     Args:
         trial: ``task/method/number``.
-        method: what it trained.
-        params: its parameters; from MLflow as texts.
-        state: how it ended.
-        value: its last score on validation.
+        method: The method's name.
+        params: The trial's parameters; texts if they come from MLflow.
+        state: How it ended.
+        value: Its last score on validation.
     """
 
     trial: str
@@ -32,22 +32,22 @@ class Tried:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Earlier:
-    """One task of an earlier sweep.
+class EarlierTask:
+    """A task of an earlier sweep.
 
     Args:
-        sweep: its name.
-        task: the task's.
-        task_metadata: what is known of both.
-        higher_is_better: the direction of its metric.
-        read: brings its trials; called only for those that are used.
+        sweep: The sweep's name.
+        task: The task's name.
+        task_metadata: Metadata of the task and its backbone.
+        higher_is_better: The direction of its metric.
+        read: Reads its trials; called only if they are used.
     """
 
     sweep: str
     task: str
     task_metadata: TaskMetadata
     higher_is_better: bool
-    read: Callable[[], Sequence[Tried]]
+    read: Callable[[], Sequence[EarlierTrial]]
 
     @property
     def name(self) -> str:
@@ -56,33 +56,33 @@ class Earlier:
 
 
 @dataclass(frozen=True)
-class Ranked:
-    """A trial and its standing among those of its method.
+class RankedTrial:
+    """A trial and its rank among those of its method.
 
     Args:
-        trial: which.
-        rank: the share of configurations that it is expected to beat, in 0..1.
+        trial: The trial.
+        rank: The expected share of configurations that it beats, in 0..1.
     """
 
-    trial: Tried
+    trial: EarlierTrial
     rank: float
 
 
-def ranked(trials: Sequence[Tried], method: str, *, higher_is_better: bool) -> list[Ranked]:
-    """A method's trials that came to their end and are among its better half, the best first.
+def best_trials(trials: Sequence[EarlierTrial], method: str, *, higher_is_better: bool) -> list[RankedTrial]:
+    """Return the complete trials of a method that are in its better half, the best first.
 
-    The best of ``n`` draws beats a share of ``n / (n + 1)`` of all others on average, the next ``(n - 1) / (n + 1)``
-    and so on. So the best of twelve says more than the best of two, and scores, which have another scale on every
-    task, are not needed. Those that were stopped on the way, or failed, count as beaten.
+    The best of ``n`` draws beats a share of ``n / (n + 1)`` of all configurations on average, the next
+    ``(n - 1) / (n + 1)`` and so on. So the best of twelve counts more than the best of two, and scores, which have
+    another scale on every task, are not needed. Trials that were pruned or failed count as beaten.
 
     Args:
-        trials: of one task, of any method.
-        method: whose.
-        higher_is_better: the direction of the metric.
+        trials: Trials of one task, of any method.
+        method: The method's name.
+        higher_is_better: The direction of the metric.
     """
-    own = [one for one in trials if one.method == method and one.state in ENDED]
-    done = [one for one in own if one.state == "complete" and math.isfinite(one.value)]
-    done.sort(key=lambda one: (-one.value if higher_is_better else one.value, one.trial))
-    count = len(own)
-    ranks = [Ranked(one, (count - place) / (count + 1)) for place, one in enumerate(done)]
-    return [one for one in ranks if one.rank >= 0.5]
+    ended = [trial for trial in trials if trial.method == method and trial.state in ENDED_STATES]
+    complete = [trial for trial in ended if trial.state == "complete" and math.isfinite(trial.value)]
+    complete.sort(key=lambda trial: (-trial.value if higher_is_better else trial.value, trial.trial))
+    count = len(ended)
+    ranked = [RankedTrial(trial, (count - index) / (count + 1)) for index, trial in enumerate(complete)]
+    return [entry for entry in ranked if entry.rank >= 0.5]

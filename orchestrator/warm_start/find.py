@@ -1,4 +1,4 @@
-"""Find the earlier sweeps that a sweep begins with, and what to take from them."""
+"""Find the earlier sweeps that a sweep starts from, and the configurations to take from them."""
 
 from __future__ import annotations
 
@@ -12,117 +12,126 @@ from orchestrator.common.uris import mask_secrets
 from orchestrator.search.plans import StudyPlan
 from orchestrator.tracking.sweeps import find_sweep
 from orchestrator.warm_start.choose import Source, choose
-from orchestrator.warm_start.earlier import Earlier
-from orchestrator.warm_start.journals import of_folder
+from orchestrator.warm_start.earlier import EarlierTask
+from orchestrator.warm_start.journals import tasks_of_folder
 from orchestrator.warm_start.prior import Origin, Prior
 from orchestrator.warm_start.runs import RecordedSweeps
 from orchestrator.warm_start.task_metadata import TaskMetadata
 
-SIMILAR = 0.5
-"""What ``auto`` asks of an earlier sweep, at least."""
-MOST_SWEEPS = 5
-"""So many earlier sweeps ``auto`` takes for a task."""
+MIN_SIMILARITY = 0.5
+"""Least similarity of an earlier sweep that ``auto`` uses, in 0..1."""
+MAX_SWEEPS = 5
+"""Largest number of earlier sweeps that ``auto`` uses for a task."""
 KEY = "search.warm_start"
 
-Wanted = Sequence[str] | Literal["auto"]
-Similar = tuple[float, Earlier]
+SweepNames = Sequence[str] | Literal["auto"]
+SimilarTask = tuple[float, EarlierTask]
 
 
 def prior_of(
-    wanted: Wanted,
+    names: SweepNames,
     studies: Sequence[StudyPlan],
     task_metadata: Mapping[str, TaskMetadata],
     *,
     tracking_uri: str,
     storage: str,
 ) -> Prior:
-    """The configurations of earlier sweeps that studies try early.
+    """Return the configurations of earlier sweeps that studies try early.
 
     Args:
-        wanted: the earlier sweeps, or ``auto`` for the most similar ones of the tracking server.
-        studies: what will be searched.
-        task_metadata: what is known of each task and its backbone.
-        tracking_uri: where runs are recorded.
-        storage: where journals are.
+        names: The earlier sweeps, or ``auto`` for the most similar ones of the tracking server.
+        studies: The studies of the present sweep.
+        task_metadata: Metadata of each task and its backbone.
+        tracking_uri: The tracking server.
+        storage: The folder or URI of the sweeps' journals.
 
     Raises:
-        InputError: if a sweep is not there; it says which are.
-        SweepError: if the server cannot be reached and is needed to find a sweep by its name.
+        InputError: If there is no sweep of a name; the message lists sweeps that there are.
+        SweepError: If the server cannot be reached and is needed to find a sweep by its name.
     """
     recorded = RecordedSweeps(tracking_uri)
     try:
-        earlier = recorded.recent() if wanted == "auto" else _named(wanted, recorded, tracking_uri, storage)
-        similar = {task: _similar(task_metadata, earlier, wanted) for task, task_metadata in task_metadata.items()}
-        return _prior(studies, similar, _nothing(task_metadata, earlier, similar))
+        earlier = recorded.recent() if names == "auto" else _tasks_by_name(names, recorded, tracking_uri, storage)
+        similar = {task: _most_similar(metadata, earlier, names) for task, metadata in task_metadata.items()}
+        return _prior(studies, similar, _notes(task_metadata, earlier, similar))
     except SweepError as error:
-        if wanted != "auto":
+        if names != "auto":
             raise
         return Prior(notes=(f"no earlier sweeps were looked for: {error}",))
 
 
-def _named(names: Sequence[str], recorded: RecordedSweeps, tracking_uri: str, storage: str) -> list[Earlier]:
-    found: list[Earlier] = []
+def _tasks_by_name(
+    names: Sequence[str], recorded: RecordedSweeps, tracking_uri: str, storage: str
+) -> list[EarlierTask]:
+    tasks: list[EarlierTask] = []
     problems = []
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         try:
-            found += of_folder(find_sweep(name, storage))
-        except InputError as missing:
-            if own := recorded.named(name):
-                found += own
+            tasks += tasks_of_folder(find_sweep(name, storage))
+        except InputError as error:
+            if recorded_tasks := recorded.named(name):
+                tasks += recorded_tasks
             else:
-                message = f"{missing.problems[0].message}; {_elsewhere(name, recorded, tracking_uri)}"
-                problems.append(Problem(f"{KEY}[{place}]", f"{name}: {message}"))
+                message = f"{error.problems[0].message}; {_server_hint(name, recorded, tracking_uri)}"
+                problems.append(Problem(f"{KEY}[{index}]", f"{name}: {message}"))
     if problems:
         raise InputError("", problems)
-    return found
+    return tasks
 
 
-def _elsewhere(name: str, recorded: RecordedSweeps, tracking_uri: str) -> str:
-    """What there is on the server instead of a sweep that nobody knows."""
-    known = list(dict.fromkeys(one.sweep for one in recorded.recent()))
-    hint = did_you_mean(name, known[:5], "there is")
+def _server_hint(name: str, recorded: RecordedSweeps, tracking_uri: str) -> str:
+    """Return the sweeps that the server has instead of an unknown one."""
+    sweeps = list(dict.fromkeys(task.sweep for task in recorded.recent()))
+    hint = did_you_mean(name, sweeps[:5], "there is")
     return f"nor at {mask_secrets(tracking_uri)}; {hint}"
 
 
-def _similar(task_metadata: TaskMetadata, earlier: Sequence[Earlier], wanted: Wanted) -> list[Similar]:
-    """The earlier sweeps to use for a task, the most similar first; those that were named are used as they are."""
-    found = [(task_metadata.similarity(one.task_metadata), one) for one in earlier]
-    found.sort(key=lambda pair: (-pair[0], pair[1].name))
-    if wanted != "auto":
-        return found
-    fit = [(s, one) for s, one in found if s >= SIMILAR and task_metadata.comparable(one.task_metadata)]
-    return fit[:MOST_SWEEPS]
+def _most_similar(metadata: TaskMetadata, earlier: Sequence[EarlierTask], names: SweepNames) -> list[SimilarTask]:
+    """Return the earlier tasks to use for a task, the most similar first; sweeps that were named are used anyway."""
+    similar = [(metadata.similarity(task.task_metadata), task) for task in earlier]
+    similar.sort(key=lambda pair: (-pair[0], pair[1].name))
+    if names != "auto":
+        return similar
+    usable = [
+        (similarity, task)
+        for similarity, task in similar
+        if similarity >= MIN_SIMILARITY and metadata.comparable(task.task_metadata)
+    ]
+    return usable[:MAX_SWEEPS]
 
 
-def _nothing(
-    task_metadata: Mapping[str, TaskMetadata], earlier: Sequence[Earlier], similar: Mapping[str, Sequence[Similar]]
+def _notes(
+    task_metadata: Mapping[str, TaskMetadata],
+    earlier: Sequence[EarlierTask],
+    similar: Mapping[str, Sequence[SimilarTask]],
 ) -> tuple[str, ...]:
-    """For each task without an earlier sweep: why."""
-    without = [task for task, found in similar.items() if not found]
-    return tuple(f"no earlier sweep is used for {task}: {_nearest(task_metadata[task], earlier)}" for task in without)
+    """Return a note for each task without an earlier sweep, with the reason."""
+    without = [task for task, tasks in similar.items() if not tasks]
+    return tuple(f"no earlier sweep is used for {task}: {_reason(task_metadata[task], earlier)}" for task in without)
 
 
-def _nearest(task_metadata: TaskMetadata, earlier: Sequence[Earlier]) -> str:
-    able = [one for one in earlier if task_metadata.comparable(one.task_metadata)]
-    if not able:
+def _reason(metadata: TaskMetadata, earlier: Sequence[EarlierTask]) -> str:
+    comparable = [task for task in earlier if metadata.comparable(task.task_metadata)]
+    if not comparable:
         return "none has this backbone or this type of task" if earlier else "there is none"
-    nearest = max(able, key=lambda one: (task_metadata.similarity(one.task_metadata), one.name))
-    return f"{nearest.name} is {task_metadata.similarity(nearest.task_metadata):.2f} similar, less than {SIMILAR}"
+    nearest = max(comparable, key=lambda task: (metadata.similarity(task.task_metadata), task.name))
+    similarity = metadata.similarity(nearest.task_metadata)
+    return f"the most similar is {nearest.name} with similarity {similarity:.2f}, less than {MIN_SIMILARITY} (of 1)"
 
 
-def _prior(studies: Sequence[StudyPlan], similar: Mapping[str, Sequence[Similar]], notes: tuple[str, ...]) -> Prior:
-    sources = {task: [Source(one, s, one.read()) for s, one in found] for task, found in similar.items()}
-    chosen = {
-        plan.study: choose(plan.space, key.method, sources.get(key.task, ()))
-        for plan in studies
-        for key in [TrialKey(plan.study, 0)]
+def _prior(studies: Sequence[StudyPlan], similar: Mapping[str, Sequence[SimilarTask]], notes: tuple[str, ...]) -> Prior:
+    sources = {
+        name: [Source(task, similarity, task.read()) for similarity, task in tasks] for name, tasks in similar.items()
+    }
+    configurations = {
+        plan.study: choose(plan.space, TrialKey(plan.study, 0).method, sources.get(plan.task, ())) for plan in studies
     }
     return Prior(
         origins=tuple(
-            Origin(task=task, sweep=one.sweep, earlier_task=one.task, similarity=s)
-            for task, found in similar.items()
-            for s, one in found
+            Origin(task=name, sweep=task.sweep, earlier_task=task.task, similarity=similarity)
+            for name, tasks in similar.items()
+            for similarity, task in tasks
         ),
-        configurations={study: found for study, found in chosen.items() if found},
+        configurations={study: transferred for study, transferred in configurations.items() if transferred},
         notes=notes,
     )

@@ -1,4 +1,4 @@
-"""Configurations of other sweeps, moved into a search space."""
+"""Move configurations of other sweeps into a search space, and compare them there."""
 
 from __future__ import annotations
 
@@ -13,53 +13,60 @@ from orchestrator.search.space import nearest
 from orchestrator.tracking.runs import as_text, clean
 from search_spaces._base import SearchSpace
 
-NEAR = 0.05
-"""Two numbers of less than this share of their range apart are nearly the same."""
-WIDE = 10.0
-"""A range over more than this factor is measured in orders of magnitude."""
+MAX_NEAR_DISTANCE = 0.05
+"""Two numbers whose distance is a smaller share of their range are nearly equal."""
+MAX_LINEAR_RATIO = 10.0
+"""A range of positive numbers over more than this factor is measured on a logarithmic scale."""
 
 
-def fitted(space: SearchSpace, params: Mapping[str, Any]) -> dict[str, Any]:
-    """The point of a space that is nearest to a configuration, which may be a run's: under MLflow's names, as texts.
+def fit_to_space(space: SearchSpace, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the point of a space that is nearest to a configuration.
 
-    What the space does not search is left out; what the configuration does not say is as in the default.
+    Args:
+        space: The search space. Its parameters that the configuration lacks get the default's value; what it does not
+            search is left out.
+        params: The configuration; a run's has MLflow's names, and texts as values.
     """
-    said = {clean(name): value for name, value in params.items()}
+    values = {clean(name): value for name, value in params.items()}
     return {
-        name: _fitted(distribution, said[clean(name)]) if clean(name) in said else space.default[name]
+        name: _fit(distribution, values[clean(name)]) if clean(name) in values else space.default[name]
         for name, distribution in space.distributions.items()
     }
 
 
-def nearly_same(space: SearchSpace, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether trying the other tells next to nothing that trying the one did not."""
-    return all(_distance(axis, one[name], other[name]) < NEAR for name, axis in space.distributions.items())
+def nearly_equal(space: SearchSpace, params: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two configurations are so near in every parameter that trying the second shows little new."""
+    return all(
+        _distance(distribution, params[name], other[name]) < MAX_NEAR_DISTANCE
+        for name, distribution in space.distributions.items()
+    )
 
 
-def _fitted(distribution: BaseDistribution, value: Any) -> Any:
+def _fit(distribution: BaseDistribution, value: Any) -> Any:
     if isinstance(distribution, CategoricalDistribution):
-        same = [choice for choice in distribution.choices if as_text(choice) == as_text(value)]
-        return same[0] if same else nearest(distribution, _parsed(value))
-    return nearest(distribution, _parsed(value))
+        equal = [choice for choice in distribution.choices if as_text(choice) == as_text(value)]
+        return equal[0] if equal else nearest(distribution, _parse_text(value))
+    return nearest(distribution, _parse_text(value))
 
 
-def _parsed(value: Any) -> Any:
-    """What a text of MLflow's stands for."""
+def _parse_text(value: Any) -> Any:
+    """Return the number or truth value that a text of MLflow's stands for, or the value itself."""
     if not isinstance(value, str):
         return value
     try:
-        found = json.loads(value)
+        parsed = json.loads(value)
     except ValueError:
         return value
-    return found if isinstance(found, bool) or (isinstance(found, int | float) and math.isfinite(found)) else value
+    return parsed if isinstance(parsed, bool) or (isinstance(parsed, int | float) and math.isfinite(parsed)) else value
 
 
-def _distance(axis: BaseDistribution, one: Any, other: Any) -> float:
-    """In shares of the axis; values that are no numbers are as far apart as can be."""
-    if one == other:
+def _distance(distribution: BaseDistribution, value: Any, other: Any) -> float:
+    """Return the distance of two values as a share of their range; 1 for different values that are not numbers."""
+    if value == other:
         return 0.0
-    if not isinstance(axis, (FloatDistribution, IntDistribution)):
+    if not isinstance(distribution, (FloatDistribution, IntDistribution)):
         return 1.0
-    logarithmic = axis.log or (axis.low > 0 and axis.high / axis.low > WIDE)
-    low, high, first, second = (math.log(v) if logarithmic else v for v in (axis.low, axis.high, one, other))
+    low, high = distribution.low, distribution.high
+    logarithmic = distribution.log or (low > 0 and high / low > MAX_LINEAR_RATIO)
+    low, high, first, second = (math.log(number) if logarithmic else number for number in (low, high, value, other))
     return float(abs(first - second) / (high - low))

@@ -1,4 +1,4 @@
-"""What a sweep takes from earlier ones: a few configurations per method, and where each is from."""
+"""What a sweep takes from earlier ones: a few configurations per method, and the origin of each."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Self
 from orchestrator.common.trial_types import TrialKey
 
 EVENT = "warm_start"
+"""The journal's event; its fields are those of the classes below."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,10 +17,10 @@ class Origin:
     """An earlier sweep that is used for a task.
 
     Args:
-        task: of this sweep.
-        sweep: the earlier one.
-        earlier_task: of that sweep.
-        similarity: how alike the two tasks and their backbones are, in 0..1.
+        task: The task of the present sweep.
+        sweep: The earlier sweep.
+        earlier_task: The task of the earlier sweep.
+        similarity: The similarity of the two tasks and their backbones, in 0..1.
     """
 
     task: str
@@ -33,11 +34,11 @@ class Transferred:
     """A configuration of an earlier sweep.
 
     Args:
-        params: fitted to this sweep's space.
-        sweep: where it is from.
-        trial: which trial it was there.
-        similarity: of the two tasks and their backbones, in 0..1.
-        rank: the share of its method's configurations that it was expected to beat there, in 0..1.
+        params: The configuration, moved into the present search space.
+        sweep: The earlier sweep.
+        trial: The earlier sweep's trial.
+        similarity: The similarity of the two tasks and their backbones, in 0..1.
+        rank: The expected share of its method's configurations that it beat there, in 0..1.
     """
 
     params: Mapping[str, Any]
@@ -48,12 +49,12 @@ class Transferred:
 
     @property
     def task(self) -> str:
-        """Of the earlier sweep."""
+        """The task of the earlier sweep."""
         return TrialKey.parse(self.trial).task
 
     @property
-    def worth(self) -> float:
-        """What configurations are sorted by."""
+    def priority(self) -> float:
+        """The number that configurations are sorted by."""
         return self.similarity * self.rank
 
 
@@ -62,9 +63,9 @@ class Prior:
     """The configurations that studies try early.
 
     Args:
-        origins: the earlier sweeps that were used, the most similar first.
-        configurations: by study, the best first.
-        notes: what could not be used and why, one line each.
+        origins: The earlier sweeps that are used, the most similar first.
+        configurations: Configurations by study, the best first.
+        notes: What could not be used and why, one line each.
     """
 
     origins: tuple[Origin, ...] = ()
@@ -72,47 +73,52 @@ class Prior:
     notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        """There is something to write down."""
+        """Return whether there is something to write to the journal."""
         return bool(self.origins or self.notes)
 
     def of(self, study: str) -> tuple[Mapping[str, Any], ...]:
-        """What a study tries after its default, in this order."""
-        return tuple(one.params for one in self.configurations.get(study, ()))
+        """Return the configurations that a study tries after its default, in this order."""
+        return tuple(transferred.params for transferred in self.configurations.get(study, ()))
 
-    def taken(self, origin: Origin) -> dict[str, int]:
-        """How many configurations each method takes from an earlier sweep."""
+    def counts(self, origin: Origin) -> dict[str, int]:
+        """Return how many configurations each method takes from an earlier sweep; only methods that take any."""
         keys = {study: TrialKey(study, 0) for study in self.configurations}
         counts = {
-            keys[study].method: sum(one.sweep == origin.sweep and one.task == origin.earlier_task for one in found)
-            for study, found in self.configurations.items()
+            keys[study].method: sum(
+                entry.sweep == origin.sweep and entry.task == origin.earlier_task for entry in transferred
+            )
+            for study, transferred in self.configurations.items()
             if keys[study].task == origin.task
         }
         return {method: count for method, count in counts.items() if count}
 
     def fields(self) -> dict[str, Any]:
-        """The journal's ``warm_start`` event, JSON values."""
+        """Return the fields of the journal's ``warm_start`` event, JSON values."""
         return {
-            "origins": [asdict(one) for one in self.origins],
-            "configurations": {study: [asdict(b) for b in found] for study, found in self.configurations.items()},
+            "origins": [asdict(origin) for origin in self.origins],
+            "configurations": {
+                study: [asdict(entry) for entry in transferred] for study, transferred in self.configurations.items()
+            },
             "notes": list(self.notes),
         }
 
     @classmethod
     def of_events(cls, events: Iterable[Mapping[str, Any]]) -> Self | None:
-        """What an interrupted sweep had found: a resumed one tries the same, whatever was recorded since.
+        """Return the prior of an interrupted sweep: resumed, it tries the same, whatever was recorded since.
 
         Returns:
-            ``None`` if it had not looked yet.
+            ``None`` if the sweep had not looked for earlier ones yet.
         """
         written = [event for event in events if event["event"] == EVENT]
-        return cls._read(written[-1]) if written else None
+        return cls._of_event(written[-1]) if written else None
 
     @classmethod
-    def _read(cls, event: Mapping[str, Any]) -> Self:
+    def _of_event(cls, event: Mapping[str, Any]) -> Self:
         return cls(
-            origins=tuple(Origin(**one) for one in event["origins"]),
+            origins=tuple(Origin(**fields) for fields in event["origins"]),
             configurations={
-                study: tuple(Transferred(**one) for one in found) for study, found in event["configurations"].items()
+                study: tuple(Transferred(**fields) for fields in transferred)
+                for study, transferred in event["configurations"].items()
             },
             notes=tuple(event["notes"]),
         )

@@ -1,4 +1,4 @@
-"""Earlier sweeps, read from the runs that they left in MLflow."""
+"""Read earlier sweeps from their runs in MLflow."""
 
 from __future__ import annotations
 
@@ -10,95 +10,97 @@ from orchestrator.tasks import TASK_TYPES
 from orchestrator.tracking.browse import reaching
 from orchestrator.tracking.connection import database_file, open_client
 from orchestrator.tracking.runs import clean
-from orchestrator.warm_start.earlier import Earlier, Tried
+from orchestrator.warm_start.earlier import EarlierTask, EarlierTrial
 from orchestrator.warm_start.task_metadata import TaskMetadata
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-RECENT = 500
-"""So many sweeps are looked at, the latest ones."""
-_PAGE = 500
+MAX_RUNS = 500
+"""Largest number of sweeps' runs that are read, the latest ones."""
+_PAGE_SIZE = 500
 _SWEEPS = "tags.kind = 'sweep'"
 
 
 class RecordedSweeps:
-    """The sweeps that a tracking server knows. Nothing is asked of it before it is needed.
+    """The sweeps that a tracking server has recorded. The server is asked only when they are needed.
 
     Args:
-        tracking_uri: where it is.
+        tracking_uri: The server.
     """
 
     def __init__(self, tracking_uri: str) -> None:
         self._uri = tracking_uri
-        self._opened: MlflowClient | None = None
+        self._open_client: MlflowClient | None = None
 
-    def recent(self) -> list[Earlier]:
-        """The latest sweeps' tasks.
+    def recent(self) -> list[EarlierTask]:
+        """Return the tasks of the latest sweeps.
 
         Raises:
-            SweepError: if the server cannot be reached.
+            SweepError: If the server cannot be reached.
         """
         return self._tasks(_SWEEPS)
 
-    def named(self, sweep: str) -> list[Earlier]:
-        """A sweep's tasks; none if there is no such sweep.
+    def named(self, sweep: str) -> list[EarlierTask]:
+        """Return a sweep's tasks; none if there is no such sweep.
 
         Raises:
-            SweepError: if the server cannot be reached.
+            SweepError: If the server cannot be reached.
         """
         return [] if "'" in sweep else self._tasks(f"{_SWEEPS} and tags.sweep = '{sweep}'")
 
-    def _tasks(self, wanted: str) -> list[Earlier]:
+    def _tasks(self, query: str) -> list[EarlierTask]:
         file = database_file(self._uri)
-        if file is not None and not file.exists():  # MLflow would make an empty one
+        if file is not None and not file.exists():  # MLflow would create an empty database
             return []
         with reaching(self._uri):
-            runs = self._runs(self._experiments(), wanted, RECENT)
-            return [found for run in runs if (found := self._earlier(run)) is not None]
+            runs = self._runs(self._experiments(), query, MAX_RUNS)
+            return [task for run in runs if (task := self._earlier_task(run)) is not None]
 
-    def _earlier(self, run: Run) -> Earlier | None:
-        """A parent run as a task of a sweep, or ``None`` if something else than a sweep wrote it."""
+    def _earlier_task(self, run: Run) -> EarlierTask | None:
+        """Return the task of a sweep that a parent run stands for, or ``None`` if no sweep wrote the run."""
         task_metadata, tags = _task_metadata(run), run.data.tags
         if task_metadata.type not in TASK_TYPES or "sweep" not in tags:
             return None
-        return Earlier(
+        return EarlierTask(
             sweep=tags["sweep"],
             task=tags["task"],
             task_metadata=task_metadata,
             higher_is_better=TASK_TYPES[task_metadata.type].metric(task_metadata.metric).higher_is_better,
-            read=self._reader(run),
+            read=self._trial_reader(run),
         )
 
-    def _reader(self, parent: Run) -> Callable[[], Sequence[Tried]]:
-        def read() -> list[Tried]:
-            wanted = f"tags.kind = 'trial' and tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    def _trial_reader(self, parent: Run) -> Callable[[], Sequence[EarlierTrial]]:
+        def read() -> list[EarlierTrial]:
+            query = f"tags.kind = 'trial' and tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
             with reaching(self._uri):
-                return [_tried(run) for run in self._runs([parent.info.experiment_id], wanted)]
+                return [_earlier_trial(run) for run in self._runs([parent.info.experiment_id], query)]
 
         return read
 
     @property
     def _client(self) -> MlflowClient:
-        self._opened = self._opened or open_client(self._uri)
-        return self._opened
+        self._open_client = self._open_client or open_client(self._uri)
+        return self._open_client
 
     def _experiments(self) -> list[str]:
-        found, token = [], None
+        experiments, token = [], None
         while True:
             page = self._client.search_experiments(page_token=token)
-            found += [one.experiment_id for one in page]
+            experiments += [experiment.experiment_id for experiment in page]
             if not (token := page.token):
-                return found
+                return experiments
 
-    def _runs(self, experiments: list[str], wanted: str, most: float = math.inf) -> Iterator[Run]:
-        """The latest first."""
-        token, seen, order = None, 0, ["attributes.start_time DESC"]
-        while seen < most:
-            page = self._client.search_runs(experiments, wanted, max_results=_PAGE, order_by=order, page_token=token)
+    def _runs(self, experiments: list[str], query: str, limit: float = math.inf) -> Iterator[Run]:
+        """Yield the runs that a query matches, the latest first, until a page reaches the limit."""
+        token, count, order = None, 0, ["attributes.start_time DESC"]
+        while count < limit:
+            page = self._client.search_runs(
+                experiments, query, max_results=_PAGE_SIZE, order_by=order, page_token=token
+            )
             yield from page
-            seen += len(page)
+            count += len(page)
             if not (token := page.token):
                 return
 
@@ -120,9 +122,9 @@ def _task_metadata(run: Run) -> TaskMetadata:
     )
 
 
-def _tried(run: Run) -> Tried:
+def _earlier_trial(run: Run) -> EarlierTrial:
     tags, data = run.data.tags, run.data
-    return Tried(
+    return EarlierTrial(
         trial=tags.get("trial_key", ""),
         method=tags.get("method", ""),
         params=data.params,

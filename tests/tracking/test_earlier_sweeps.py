@@ -13,7 +13,7 @@ from orchestrator.search.plans import StudyPlan
 from orchestrator.tracking.connection import open_client
 from orchestrator.tracking.runs import RunWriter
 from orchestrator.warm_start import EVENT, prior_of
-from orchestrator.warm_start.journals import of_events
+from orchestrator.warm_start.journals import tasks_of_events
 from orchestrator.warm_start.runs import RecordedSweeps
 from search_spaces._base import SearchSpace
 
@@ -57,7 +57,7 @@ def test_runs_say_of_a_sweep_what_its_journal_says(record: Record, uri: str) -> 
     open_client(uri).create_run("0", tags={"kind": "sweep"})  # of some other program
     open_client(uri).create_run("0", tags={"kind": "sweep", "sweep": "mine", "task": "t"})
     recorded = RecordedSweeps(uri)
-    (run,), (journal,) = recorded.recent(), of_events(PAST)
+    (run,), (journal,) = recorded.recent(), tasks_of_events(PAST)
     assert replace(run, read=list) == replace(journal, read=list)
     told = [sorted((one.trial, one.method, one.state, str(one.value)) for one in e.read()) for e in (run, journal)]
     assert told[0] == told[1]
@@ -68,7 +68,7 @@ def test_runs_say_of_a_sweep_what_its_journal_says(record: Record, uri: str) -> 
 
 def test_a_configuration_comes_back_as_it_was_tried_and_the_run_says_where_from(record: Record, uri: str) -> None:
     record(PAST)
-    (task_metadata,) = (one.task_metadata for one in of_events(PAST))
+    (task_metadata,) = (one.task_metadata for one in tasks_of_events(PAST))
     study = StudyPlan(study="mail/lora", space=SPACE, higher_is_better=True)
     prior = prior_of("auto", [study], {"mail": task_metadata}, tracking_uri=uri, storage="")
     (params,) = prior.of("mail/lora")

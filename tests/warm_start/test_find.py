@@ -1,4 +1,4 @@
-"""Which earlier sweeps are used, and what is said where they are not there. The tracking server is made up."""
+"""Which earlier sweeps are used, and the errors and notes if there are none. The tracking server is a fake."""
 
 import json
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from orchestrator.common.errors import InputError, SweepError
 from orchestrator.search.plans import StudyPlan
 from orchestrator.tracking.journal import Journal
 from orchestrator.warm_start import EVENT, Prior, TaskMetadata, prior_of
-from orchestrator.warm_start.earlier import Earlier
-from orchestrator.warm_start.find import MOST_SWEEPS, Wanted
-from orchestrator.warm_start.journals import of_events
+from orchestrator.warm_start.earlier import EarlierTask
+from orchestrator.warm_start.find import MAX_SWEEPS, SweepNames
+from orchestrator.warm_start.journals import tasks_of_events
 from orchestrator.warm_start.runs import RecordedSweeps
 from search_spaces._base import SearchSpace
 
@@ -27,7 +27,7 @@ SPACE = SearchSpace(
     sources={},
 )
 STUDIES = [StudyPlan(study=f"tweets/{m}", space=SPACE, higher_is_better=True) for m in ("lora", "linear_probe")]
-(TWEETS,) = (one.task_metadata for one in of_events(sweep_events("like this", {})))
+(TWEETS,) = (task.task_metadata for task in tasks_of_events(sweep_events("like this", {})))
 GOOD = {"learning_rate": 0.0123456789012345, "rank": 32}
 TRIALS = {
     "lora": [(GOOD, "complete", 0.8), ({**GOOD, "rank": 2}, "pruned", 0.9), ({**GOOD, "rank": 4}, "failed", None)],
@@ -38,36 +38,36 @@ Find = Callable[..., Prior]
 
 
 class Server:
-    """Stands for a tracking server."""
+    """A fake tracking server."""
 
     def __init__(self) -> None:
-        self.sweeps: list[Earlier] = []
+        self.sweeps: list[EarlierTask] = []
         self.away = False
 
     def record(self, events: Events) -> None:
-        self.sweeps += of_events(events)
+        self.sweeps += tasks_of_events(events)
 
-    def recent(self, recorded: RecordedSweeps) -> list[Earlier]:
+    def recent(self, recorded: RecordedSweeps) -> list[EarlierTask]:
         if self.away:
             raise SweepError("MLflow at http://here: is away")
         return self.sweeps
 
-    def named(self, recorded: RecordedSweeps, name: str) -> list[Earlier]:
-        return [one for one in self.recent(recorded) if one.sweep == name]
+    def named(self, recorded: RecordedSweeps, name: str) -> list[EarlierTask]:
+        return [task for task in self.recent(recorded) if task.sweep == name]
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
-    made = Server()
-    monkeypatch.setattr(RecordedSweeps, "recent", lambda recorded: made.recent(recorded))
-    monkeypatch.setattr(RecordedSweeps, "named", lambda recorded, name: made.named(recorded, name))
-    return made
+    server = Server()
+    monkeypatch.setattr(RecordedSweeps, "recent", lambda recorded: server.recent(recorded))
+    monkeypatch.setattr(RecordedSweeps, "named", lambda recorded, name: server.named(recorded, name))
+    return server
 
 
 @pytest.fixture
 def find(tmp_path: Path) -> Find:
-    def find(wanted: Wanted, task_metadata: TaskMetadata = TWEETS) -> Prior:
-        return prior_of(wanted, STUDIES, {"tweets": task_metadata}, tracking_uri="http://here", storage=str(tmp_path))
+    def find(names: SweepNames, task_metadata: TaskMetadata = TWEETS) -> Prior:
+        return prior_of(names, STUDIES, {"tweets": task_metadata}, tracking_uri="http://here", storage=str(tmp_path))
 
     return find
 
@@ -80,7 +80,7 @@ def write_journal(folder: Path, events: Events) -> Path:
     return place
 
 
-def test_the_best_configuration_of_a_similar_sweep_is_taken_with_where_it_is_from(server: Server, find: Find) -> None:
+def test_warm_start_takes_best_configuration_with_its_origin(server: Server, find: Find) -> None:
     server.record(sweep_events("past", TRIALS))
     prior = find("auto")
     assert prior.of("tweets/lora") == (GOOD,)
@@ -88,29 +88,25 @@ def test_the_best_configuration_of_a_similar_sweep_is_taken_with_where_it_is_fro
     (origin,) = prior.origins
     assert (origin.task, origin.sweep, origin.earlier_task) == ("tweets", "past", "mail")
     assert origin.similarity == pytest.approx(1.0)
-    assert (prior.taken(origin), prior.notes) == ({"lora": 1}, ())
+    assert (prior.counts(origin), prior.notes) == ({"lora": 1}, ())
     (transferred,) = prior.configurations["tweets/lora"]
     assert (transferred.sweep, transferred.trial, transferred.rank) == ("past", "mail/lora/0", 3 / 4)
 
 
-def test_a_sweep_in_the_storage_is_found_by_name_or_folder_and_no_server_is_asked(
-    server: Server, find: Find, tmp_path: Path
-) -> None:
+def test_warm_start_reads_local_sweep_without_the_server(server: Server, find: Find, tmp_path: Path) -> None:
     server.away = True
     folder = write_journal(tmp_path, sweep_events("past", TRIALS))
     assert find(["past"]).of("tweets/lora") == (GOOD,)
     assert find([str(folder)]).of("tweets/lora") == (GOOD,)
 
 
-def test_a_sweep_of_another_machine_is_found_by_name(server: Server, find: Find) -> None:
+def test_warm_start_finds_recorded_sweep_by_name(server: Server, find: Find) -> None:
     server.record(sweep_events("past", TRIALS))
     server.record(sweep_events("other", {"lora": [({**GOOD, "rank": 3}, "complete", 0.9)]}))
     assert find(["past"]).of("tweets/lora") == (GOOD,)
 
 
-def test_a_sweep_that_is_nowhere_is_one_line_that_says_what_there_is(
-    server: Server, find: Find, tmp_path: Path
-) -> None:
+def test_warm_start_error_lists_sweeps_that_there_are(server: Server, find: Find, tmp_path: Path) -> None:
     write_journal(tmp_path, sweep_events("mail-20261101", {}))
     server.record(sweep_events("past", {}))
     with pytest.raises(InputError) as caught:
@@ -123,37 +119,40 @@ def test_a_sweep_that_is_nowhere_is_one_line_that_says_what_there_is(
     assert other.startswith("search.warm_start[2]: it's: there is no sweep of that name in ")
 
 
-def test_a_dissimilar_sweep_is_used_if_it_is_named_and_not_of_itself(server: Server, find: Find) -> None:
+def test_warm_start_uses_dissimilar_sweep_only_if_named(server: Server, find: Find) -> None:
     decoder = {"type": "causal-lm", "metric": "perplexity", "labels": 0}
     server.record(sweep_events("past", TRIALS, model="large", digest="c", **decoder))
-    unasked = find("auto")
-    assert (unasked.of("tweets/lora"), unasked.origins) == ((), ())
-    assert unasked.notes == ("no earlier sweep is used for tweets: none has this backbone or this type of task",)
+    automatic = find("auto")
+    assert (automatic.of("tweets/lora"), automatic.origins) == ((), ())
+    assert automatic.notes == ("no earlier sweep is used for tweets: none has this backbone or this type of task",)
     assert find(["past"]).of("tweets/lora") == (GOOD,)
     far = replace(TWEETS, type="causal-lm", metric="exact_match", architecture="", parameters=0, characters=800)
-    assert find("auto", far).notes == ("no earlier sweep is used for tweets: past/mail is 0.34 similar, less than 0.5",)
+    reason = "the most similar is past/mail with similarity 0.34, less than 0.5 (of 1)"
+    assert find("auto", far).notes == (f"no earlier sweep is used for tweets: {reason}",)
+        "no earlier sweep is used for tweets: the most similar is past/mail with similarity 0.34, less than 0.5 (of 1)",
+    )
 
 
-def test_the_most_similar_sweeps_are_used_and_no_more_than_a_few(server: Server, find: Find) -> None:
-    for number in reversed(range(MOST_SWEEPS + 2)):
+def test_warm_start_auto_uses_a_few_most_similar_sweeps(server: Server, find: Find) -> None:
+    for number in reversed(range(MAX_SWEEPS + 2)):
         server.record(sweep_events(f"past-{number}", TRIALS, rows=6000 * (number + 1)))
-    assert [origin.sweep for origin in find("auto").origins] == [f"past-{number}" for number in range(MOST_SWEEPS)]
+    assert [origin.sweep for origin in find("auto").origins] == [f"past-{number}" for number in range(MAX_SWEEPS)]
 
 
-def test_a_server_that_is_away_costs_the_warm_start_and_nothing_else(server: Server, find: Find) -> None:
+def test_warm_start_auto_survives_unreachable_server(server: Server, find: Find) -> None:
     assert find("auto").notes == ("no earlier sweep is used for tweets: there is none",)
     server.away = True
     assert find("auto").notes == ("no earlier sweeps were looked for: MLflow at http://here: is away",)
-    with pytest.raises(SweepError, match="is away"):  # without it nobody knows whether there is such a sweep
+    with pytest.raises(SweepError, match="is away"):  # only the server could know such a sweep
         find(["past"])
 
 
-def test_a_journal_without_a_beginning_gives_nothing(find: Find, tmp_path: Path) -> None:
+def test_warm_start_ignores_journal_without_sweep_event(find: Find, tmp_path: Path) -> None:
     write_journal(tmp_path, [{"event": "close", "sweep": "past", "reason": "failed"}])
     assert find(["past"]).notes == ("no earlier sweep is used for tweets: there is none",)
 
 
-def test_a_resumed_sweep_reads_from_its_journal_what_it_had_taken(server: Server, find: Find, tmp_path: Path) -> None:
+def test_warm_start_of_resumed_sweep_comes_from_its_journal(server: Server, find: Find, tmp_path: Path) -> None:
     server.record(sweep_events("past", TRIALS))
     prior = find("auto")
     file = write_journal(tmp_path, sweep_events("now", {})) / "journal.jsonl"
@@ -161,3 +160,13 @@ def test_a_resumed_sweep_reads_from_its_journal_what_it_had_taken(server: Server
     Journal(file).append(EVENT, **prior.fields())
     assert Prior.of_events(Journal.read(file)) == prior
     assert json.loads(json.dumps(prior.fields())) == prior.fields()
+
+
+def test_warm_start_event_of_0_1_is_still_read(server: Server, find: Find, tmp_path: Path) -> None:
+    server.record(sweep_events("past", TRIALS))
+    prior = find("auto")
+    fields = json.loads(json.dumps(prior.fields()).replace('"rank": 0.75', '"standing": 0.75'))
+    assert fields != prior.fields()
+    file = write_journal(tmp_path, sweep_events("now", {})) / "journal.jsonl"
+    Journal(file).append(EVENT, **fields)
+    assert Prior.of_events(Journal.read(file)) == prior

@@ -79,7 +79,7 @@ def plan_json(plan: SweepPlan, forecast: SweepForecast = NO_FORECAST) -> dict[st
 def _print_prior(prior: Prior) -> None:
     """Which earlier sweeps the search begins with, how alike they are, and what is taken from each."""
     for one in prior.origins:
-        counts = prior.taken(one)
+        counts = prior.counts(one)
         taken = ", ".join(f"{count} of {method}" for method, count in counts.items()) or "nothing"
         print_wrapped(
             f"warm start of {one.task} from {one.sweep}/{one.earlier_task}, {one.similarity:.2f} similar: {taken}"

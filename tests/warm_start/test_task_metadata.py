@@ -1,4 +1,4 @@
-"""How alike two tasks and their backbones are."""
+"""The similarity of two tasks and their backbones."""
 
 from dataclasses import replace
 from typing import Any
@@ -20,7 +20,7 @@ TWEETS = TaskMetadata(
 )
 
 
-def test_a_task_is_like_itself_and_like_nothing_that_is_unknown() -> None:
+def test_similarity_is_1_to_itself_and_0_to_unknown() -> None:
     assert TWEETS.similarity(TWEETS) == pytest.approx(1.0)
     assert TWEETS.similarity(TaskMetadata()) == TaskMetadata().similarity(TaskMetadata()) == 0.0
     assert sum(WEIGHTS.values()) == pytest.approx(1.0)
@@ -43,17 +43,17 @@ def test_a_task_is_like_itself_and_like_nothing_that_is_unknown() -> None:
         ({"labels": None}, 0.9),
     ],
 )
-def test_each_difference_costs_what_is_documented(changes: dict[str, Any], similarity: float) -> None:
+def test_similarity_decreases_by_documented_weights(changes: dict[str, Any], similarity: float) -> None:
     other = replace(TWEETS, **changes)
     assert TWEETS.similarity(other) == pytest.approx(similarity)
     assert other.similarity(TWEETS) == pytest.approx(similarity)
 
 
-def test_a_task_without_classes_is_like_another_without() -> None:
+def test_similarity_counts_zero_labels_as_equal() -> None:
     assert replace(TWEETS, labels=0).similarity(replace(TWEETS, labels=0)) == pytest.approx(1.0)
 
 
-def test_unasked_for_only_the_same_backbone_or_the_same_type_of_task_tells_anything() -> None:
+def test_comparable_needs_same_backbone_or_task_type() -> None:
     other = replace(TWEETS, backbone="large", digest="other")
     assert TWEETS.comparable(other)
     assert TWEETS.comparable(replace(TWEETS, type="causal-lm"))

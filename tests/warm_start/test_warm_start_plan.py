@@ -1,4 +1,4 @@
-"""What a configuration may say of warm starts, and what a plan says of one."""
+"""Warm starts in a configuration and in the output of `plan`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,15 +28,15 @@ PRIOR = Prior(
 )
 
 
-@pytest.mark.parametrize("said", ["auto", [], [NAME], [NAME, "sweeps/other"]])
-def test_earlier_sweeps_are_named_or_left_to_be_found(said: Any) -> None:
-    config = small_plan(["lora"], search={"warm_start": said}).config
-    assert config.search.warm_start == said
-    assert config.resolved()["search"]["warm_start"] == said
+@pytest.mark.parametrize("names", ["auto", [], [NAME], [NAME, "sweeps/other"]])
+def test_warm_start_config_takes_names_or_auto(names: Any) -> None:
+    config = small_plan(["lora"], search={"warm_start": names}).config
+    assert config.search.warm_start == names
+    assert config.resolved()["search"]["warm_start"] == names
 
 
 @pytest.mark.parametrize(
-    ("said", "mend"),
+    ("value", "hint"),
     [
         (NAME, f"write auto, or a list of sweeps, as in [{NAME}]"),
         (True, "write auto, or a list of the names of sweeps"),
@@ -45,25 +45,25 @@ def test_earlier_sweeps_are_named_or_left_to_be_found(said: Any) -> None:
         ([NAME, NAME], f"{NAME} given more than once"),
     ],
 )
-def test_anything_else_is_one_problem_that_says_what_to_write(said: Any, mend: str) -> None:
+def test_warm_start_config_refuses_anything_else(value: Any, hint: str) -> None:
     with pytest.raises(ValidationError) as caught:
-        small_plan(["lora"], search={"warm_start": said})
+        small_plan(["lora"], search={"warm_start": value})
     (problem,) = caught.value.errors()
     assert problem["loc"] == ("search", "warm_start")
-    assert mend in problem["msg"]
+    assert hint in problem["msg"]
 
 
-def test_a_plan_shows_how_similar_a_sweep_is_and_what_it_gives(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_shows_similarity_and_counts_of_earlier_sweeps(capsys: pytest.CaptureFixture[str]) -> None:
     plan = replace(small_plan(["lora", "ia3"]), prior=PRIOR)
     print_plan(plan, Path("mail.yaml"))
-    said = " ".join(capsys.readouterr().out.split())
-    assert f"warm start of mail from {NAME}/post, 0.91 similar: 2 of lora" in said
-    assert "warm start of mail from other/mail, 0.50 similar: nothing" in said
-    assert "note: something else" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert f"warm start of mail from {NAME}/post, 0.91 similar: 2 of lora" in output
+    assert "warm start of mail from other/mail, 0.50 similar: nothing" in output
+    assert "note: something else" in output
     assert plan_json(plan)["warm_start"] == PRIOR.fields()
 
 
-def test_studies_get_their_own_configurations() -> None:
+def test_prior_gives_each_study_its_configurations() -> None:
     lora, ia3 = replace(small_plan(["lora", "ia3"]), prior=PRIOR).studies
     assert lora.prior == ({"rank": 4}, {"rank": 16})
     assert ia3.prior == ()
