@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.common.errors import InputError, Problem
-from orchestrator.simulation.replay import Naming
+from orchestrator.simulation.replay import Incumbent
 from orchestrator.simulation.table import Table
 
 Z90, Z95 = 1.645, 1.960
@@ -68,7 +68,7 @@ def tied(table: Table, standard_error: float | None = None) -> Tied:
     return Tied(tuple(near[:most]), len(near) > most)
 
 
-def judge(table: Table, named: Sequence[Naming], good: Tied) -> Verdict:
+def judge(table: Table, named: Sequence[Incumbent], good: Tied) -> Verdict:
     """Judge a replay by the methods that it would have named as time went on.
 
     Args:

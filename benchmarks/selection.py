@@ -33,7 +33,7 @@ from benchmarks._lines import emit
 from benchmarks._policies import POLICIES
 from benchmarks._verdicts import Tied, Verdict, interval, judge, tied
 from orchestrator.common.errors import InputError
-from orchestrator.simulation.replay import namings, replay
+from orchestrator.simulation.replay import incumbents, replay
 from orchestrator.simulation.table import COLUMNS, Table
 
 CURVES = Path(__file__).with_name("curves")
@@ -65,7 +65,7 @@ def main() -> None:
 
 def one(policy: str, table: Table, good: Tied, budgets: Sequence[float], lanes: int, seed: int) -> list[Verdict]:
     """The verdicts on one repeat, per budget."""
-    return [judge(table, namings(replay(POLICIES[policy], table, seed, share * table.cost, lanes=lanes)), good)
+    return [judge(table, incumbents(replay(POLICIES[policy], table, seed, share * table.cost, lanes=lanes)), good)
             for share in budgets]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from benchmarks._verdicts import Tied, Verdict, interval, judge, tied
 from orchestrator.common.errors import InputError
 from orchestrator.search.allocation import Arm
 from orchestrator.search.plans import Decision, Proposal
-from orchestrator.simulation.replay import Naming, replay
+from orchestrator.simulation.replay import Incumbent, replay
 from orchestrator.simulation.synthetic import METHODS, Synthetic
 from orchestrator.simulation.table import Table
 
@@ -79,7 +79,7 @@ def test_verdict_counts_cost_until_the_name_stays_right() -> None:
     good = tied(table)
 
     def verdict(*named: tuple[float, str, float]) -> Verdict:
-        return judge(table, [Naming(cost, method, 80, score) for cost, method, score in named], good)
+        return judge(table, [Incumbent(cost, method, 80, score) for cost, method, score in named], good)
 
     assert verdict((16, "a", 0.9)) == Verdict(True, 0.0, 0.1)
     assert verdict((16, "a", 0.4), (32, "b", 0.5), (80, "a", 0.9)) == Verdict(True, 0.0, 0.5)

@@ -36,7 +36,7 @@ from orchestrator.search.allocation import Race
 from orchestrator.search.budget import Limits
 from orchestrator.search.core import Search
 from orchestrator.search.plans import StudyPlan
-from orchestrator.simulation.replay import Naming, Unwritten, namings, plans_of, replay
+from orchestrator.simulation.replay import Incumbent, NullJournal, incumbents, plans_of, replay
 from orchestrator.simulation.spaces import plain, space_of
 from orchestrator.simulation.table import Table
 from orchestrator.warm_start.choose import Source, choose
@@ -84,7 +84,7 @@ def one(
 ) -> tuple[float, float]:
     """One repeat: the cost until the right method is named for good, and until its best is found."""
     policy = functools.partial(_search, configurations)
-    named = namings(replay(policy, table, seed, budget * table.cost, lanes=lanes))
+    named = incumbents(replay(policy, table, seed, budget * table.cost, lanes=lanes))
     return judge(table, named, good).cost, _cost_to_best(table, named)
 
 
@@ -116,7 +116,7 @@ def compared(costs: Costs) -> dict[str, Any]:
     return told
 
 
-def _cost_to_best(table: Table, named: Sequence[Naming]) -> float:
+def _cost_to_best(table: Table, named: Sequence[Incumbent]) -> float:
     wanted = max(table.best(method) for method in table.methods) - POINT
     found = (one.cost / table.cost for one in named if one.step == table.rungs[-1] and one.score >= wanted)
     return next(found, 1.0)
@@ -131,7 +131,7 @@ def _search(
         plans,
         table.rungs,
         storage_path=None,
-        journal=Unwritten(),
+        journal=NullJournal(),
         allocation=Race(),
         budget=Limits(lane_seconds=budget),
         clock=clock,

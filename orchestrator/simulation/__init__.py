@@ -1,1 +1,1 @@
-"""Sweeps without training: recorded or made-up learning curves in place of lanes, an event queue in place of time."""
+"""Sweeps without training: recorded or synthetic learning curves in place of lanes, an event queue in place of time."""

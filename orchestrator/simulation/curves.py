@@ -1,4 +1,4 @@
-"""Learning curves: what training a configuration would have shown, and taken."""
+"""Learning curves: the scores and the seconds that training a configuration would have had."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Curve:
     """One configuration's training, from the first step to the last.
 
     Args:
-        method: that is trained.
-        config_id: its number among the configurations of the method.
-        params: the method's parameters, JSON values.
-        seconds: since the beginning, of training and scoring, by optimizer step; they grow.
-        scores: by optimizer step; higher is better. NaN where training had diverged.
-        standard_errors: of the scores, where they are known.
+        method: The method's name.
+        config_id: The configuration's number among those of the method.
+        params: The method's parameters, JSON values.
+        seconds: Seconds of training and scoring since the beginning, by optimizer step; they grow.
+        scores: Scores by optimizer step; higher is better. NaN where training had diverged.
+        standard_errors: Standard errors of the scores by optimizer step, where they are known.
     """
 
     method: str
@@ -30,12 +30,12 @@ class Curve:
     standard_errors: Mapping[int, float] = field(default_factory=dict)
 
     def between(self, start: int, stop: int) -> float:
-        """Seconds from a step, or from the beginning, to a later one."""
+        """Return the seconds from a step, or from 0, to a later step."""
         return self.seconds[stop] - (self.seconds[start] if start else 0.0)
 
 
 class Curves(Protocol):
-    """Where a simulated lane learns what a trial would have shown."""
+    """The learning curves that simulated lanes report."""
 
     def of(self, key: TrialKey, params: Mapping[str, Any]) -> Curve:
-        """A trial's curve, the same one each time that the trial is asked for."""
+        """Return a trial's curve, the same each time."""

@@ -12,14 +12,14 @@ class Fleet:
     """Nodes with lanes.
 
     Args:
-        nodes: machines.
-        lanes_per_node: that are lost together.
-        straggling: share of the lanes that are slow.
-        slowness: by how much a slow lane takes longer.
-        seconds_between_losses: of one node, on average; drawn from an exponential distribution.
-        seconds_away: until a lost node's lanes are back.
-        patience: seconds of silence after which a lane counts as dead, if it is not back before.
-        seed: of what is drawn.
+        nodes: Number of machines.
+        lanes_per_node: Number of lanes of a machine, which are lost together.
+        straggling: Share of the lanes that are slow, in 0..1.
+        slowness: Factor by which a slow lane takes longer.
+        seconds_between_losses: Mean seconds between two losses of a node, drawn from an exponential distribution.
+        seconds_away: Seconds until a lost node's lanes are back.
+        patience: Seconds without a heartbeat after which a lane counts as dead, unless it is back before.
+        seed: Seed of the draws.
     """
 
     nodes: int = 1
@@ -33,27 +33,27 @@ class Fleet:
 
     @property
     def lanes(self) -> range:
-        """Their numbers."""
+        """The lanes' numbers."""
         return range(self.nodes * self.lanes_per_node)
 
     def lanes_of(self, node: int) -> range:
-        """The lanes of a node."""
+        """Return the lanes of a node."""
         return range(node * self.lanes_per_node, (node + 1) * self.lanes_per_node)
 
     def factor(self, lane: int) -> float:
-        """How many times as long as recorded a lane takes."""
+        """Return the factor by which a lane takes longer than recorded."""
         return self.slowness if self._draw("speed", lane).random() < self.straggling else 1.0
 
     def next_loss(self, node: int, count: int) -> float:
-        """Seconds from a node's start, or its last loss, to the next.
+        """Return the seconds from a node's start, or its last return, to its next loss.
 
         Args:
-            node: which.
-            count: losses so far.
+            node: The node's number.
+            count: Number of its losses so far.
         """
         if math.isinf(self.seconds_between_losses):
             return math.inf
         return self._draw("loss", node, count).expovariate(1 / self.seconds_between_losses)
 
-    def _draw(self, *what: object) -> random.Random:
-        return random.Random(f"{self.seed}:{what}")
+    def _draw(self, *parts: object) -> random.Random:
+        return random.Random(f"{self.seed}:{parts}")

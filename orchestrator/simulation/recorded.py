@@ -1,4 +1,4 @@
-"""A recorded table in place of training: what is proposed is answered by the nearest configuration that was trained."""
+"""A recorded table in place of training: a proposal gets the curve of the nearest configuration that was trained."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from orchestrator.simulation.table import Table
 
 
 class Recorded:
-    """Answers each trial with a curve of its method that no trial has had yet, as long as there is one.
+    """Gives each trial a curve of its method that no other trial has, as long as there is one.
 
     Args:
-        table: the curves.
+        table: The curves.
     """
 
     def __init__(self, table: Table) -> None:
         self._methods = {method: _Neighbours(curves) for method, curves in table.methods.items()}
-        self._given: dict[TrialKey, Curve] = {}
+        self._curves: dict[TrialKey, Curve] = {}
 
     def of(self, key: TrialKey, params: Mapping[str, Any]) -> Curve:
-        """The trial's curve; of several that are equally near, the one with the lowest number."""
-        if key not in self._given:
-            self._given[key] = self._methods[key.method].take(params)
-        return self._given[key]
+        """Return the trial's curve; of several that are equally near, that with the lowest number."""
+        if key not in self._curves:
+            self._curves[key] = self._methods[key.method].take(params)
+        return self._curves[key]
 
 
 class _Neighbours:
-    """One method's curves, by the distance of their parameters.
+    """One method's curves, by the Euclidean distance of their parameters.
 
-    A number counts by its share of the method's range, on a log scale where that range is wide; any other value is
-    equal or not. Distances are Euclidean.
+    Numbers are scaled to the method's range, on a log scale where that range is wide; other values have distance 0 if
+    they are equal and 1 otherwise.
     """
 
     def __init__(self, curves: Sequence[Curve]) -> None:
@@ -56,24 +56,24 @@ class _Neighbours:
 
 
 class _Axis:
-    """One parameter."""
+    """The values of one parameter in all curves."""
 
     def __init__(self, name: str, values: Sequence[Any]) -> None:
         self._name = name
         self._values = values
-        self._places: NDArray[np.float64] | None = None
+        self._positions: NDArray[np.float64] | None = None
         if all(is_number(value) for value in values):
             self._log = is_logarithmic(values)
-            places = np.array([self._place(value) for value in values])
-            self._range = max(float(np.ptp(places)), 1e-12)
-            self._places = places
+            positions = np.array([self._position(value) for value in values])
+            self._range = max(float(np.ptp(positions)), 1e-12)
+            self._positions = positions
 
     def squares(self, params: Mapping[str, Any]) -> NDArray[np.float64]:
-        """The squared distance of every curve's value to a configuration's."""
+        """Return the squared distance of every curve's value to a configuration's, shape ``(curves,)``."""
         value = plain(params.get(self._name))
-        if self._places is None or not is_number(value):
+        if self._positions is None or not is_number(value):
             return np.array([float(value != other) for other in self._values])
-        return np.square((self._places - self._place(value)) / self._range)
+        return np.square((self._positions - self._position(value)) / self._range)
 
-    def _place(self, value: float) -> float:
+    def _position(self, value: float) -> float:
         return math.log(max(value, 1e-300)) if self._log else float(value)

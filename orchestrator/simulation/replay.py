@@ -1,4 +1,4 @@
-"""One policy on one recorded table: who was named after which cost."""
+"""One search policy on one recorded table: which method was the best so far after which cost."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from orchestrator.simulation.table import Table
 _HALVING = Halving()
 
 Policy = Callable[[Table, int, float, Callable[[], float]], Searcher]
-"""Makes a search of a table, a seed, a budget in lane-seconds and a clock."""
+"""Makes a search from a table, a seed, a budget in lane-seconds and a clock."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a search was told.
+    """A result that was reported to a search.
 
     Args:
-        cost: lane-seconds until then, of all trials.
-        method: of the trial.
-        step: that it had come to.
-        score: there.
+        cost: Lane-seconds of all trials until then.
+        method: The trial's method.
+        step: The trial's optimizer steps.
+        score: The trial's score there.
     """
 
     cost: float
@@ -44,14 +44,14 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Naming:
-    """The method that would be named, from some cost on.
+class Incumbent:
+    """The best method so far, from some cost on.
 
     Args:
-        cost: lane-seconds.
-        method: of the best score at the highest rung that has any.
-        step: that rung.
-        score: that score.
+        cost: Lane-seconds of all trials.
+        method: The method of the best score at the highest rung with a score.
+        step: That rung, in optimizer steps.
+        score: That score.
     """
 
     cost: float
@@ -61,17 +61,17 @@ class Naming:
 
 
 def replay(policy: Policy, table: Table, seed: int, budget: float, *, lanes: int = 1) -> list[Result]:
-    """Let a policy search a table.
+    """Search a table with a policy.
 
     Args:
-        policy: makes the search.
-        table: answers it.
-        seed: of all that is random in the search.
-        budget: lane-seconds; what comes later is not there.
-        lanes: that work at once.
+        policy: The policy.
+        table: The recorded curves.
+        seed: Seed of everything that is random in the search.
+        budget: Lane-seconds; later results are not reported.
+        lanes: Number of lanes.
 
     Returns:
-        Everything that the search was told, in order.
+        All results that were reported to the search, in order.
     """
     clock = Clock()
     search = _Budgeted(policy(table, seed, budget, clock), budget)
@@ -79,21 +79,23 @@ def replay(policy: Policy, table: Table, seed: int, budget: float, *, lanes: int
     return search.results
 
 
-def namings(results: list[Result]) -> list[Naming]:
-    """How the method that would be named, or its score, changed."""
-    found: list[Naming] = []
-    for one in results:
-        if math.isfinite(one.score) and (not found or (one.step, one.score) > (found[-1].step, found[-1].score)):
-            found.append(Naming(one.cost, one.method, one.step, one.score))
-    return found
+def incumbents(results: list[Result]) -> list[Incumbent]:
+    """Return each change of the best method, or of its score."""
+    changes: list[Incumbent] = []
+    for result in results:
+        if math.isfinite(result.score) and (
+            not changes or (result.step, result.score) > (changes[-1].step, changes[-1].score)
+        ):
+            changes.append(Incumbent(result.cost, result.method, result.step, result.score))
+    return changes
 
 
 def core(allocation: Allocation | None = None, halving: Halving | None = _HALVING) -> Policy:
-    """The Search core as a policy; the order of the methods, which is nobody's choice, is drawn.
+    """Return the search core as a policy. The methods are shuffled, so that their order in a table has no influence.
 
     Args:
-        allocation: between the methods.
-        halving: who goes on at a rung; ``None`` if all do.
+        allocation: The rule that allocates work to methods.
+        halving: Which trials continue at a rung; ``None`` if all do.
     """
 
     def make(table: Table, seed: int, budget: float, clock: Callable[[], float]) -> Search:
@@ -103,7 +105,7 @@ def core(allocation: Allocation | None = None, halving: Halving | None = _HALVIN
             plans,
             table.rungs,
             storage_path=None,
-            journal=Unwritten(),
+            journal=NullJournal(),
             halving=halving,
             allocation=allocation,
             budget=Limits(lane_seconds=budget),
@@ -115,7 +117,7 @@ def core(allocation: Allocation | None = None, halving: Halving | None = _HALVIN
 
 
 def plans_of(table: Table) -> list[StudyPlan]:
-    """The studies of a table. A step costs what the method's steps take in the middle, which is known before."""
+    """Return the studies of a table. A step costs the method's median time of a step, as a sweep would model it."""
     return [
         StudyPlan(
             study=f"{table.task}/{method}",
@@ -127,11 +129,11 @@ def plans_of(table: Table) -> list[StudyPlan]:
     ]
 
 
-class Unwritten:
-    """A journal that nobody will read."""
+class NullJournal:
+    """A journal that stores nothing."""
 
     def append(self, event: str, **fields: Any) -> None:
-        """Forget the event."""
+        """Discard the event."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class _Constant:
 
 
 class _Budgeted:
-    """A search that hears nothing any more, and gets nothing, once the budget is spent."""
+    """A search whose results are no longer reported, and whose trials no longer start, once the budget is spent."""
 
     def __init__(self, search: Searcher, budget: float) -> None:
         self._search = search

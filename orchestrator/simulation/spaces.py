@@ -1,4 +1,4 @@
-"""Search spaces as a table shows them, so that tables with methods from elsewhere can be searched as well."""
+"""Search spaces that are read off a table, so that tables with methods of other systems can be searched as well."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from orchestrator.simulation.curves import Curve
 from search_spaces._base import SearchSpace
 
-LOG_SPAN = 10
-"""Positive numbers that span more than this factor are looked at on a log scale."""
+MAX_LINEAR_RATIO = 10
+"""Positive numbers that span more than this factor are searched on a log scale."""
 
 
 def space_of(curves: Sequence[Curve]) -> SearchSpace:
-    """The space of a method: per parameter the values that were seen, or their range where they hardly repeat.
+    """Return the space of a method: per parameter its values in the table, or their range if they hardly repeat.
 
     Args:
-        curves: of the method; the first one's configuration is the default.
+        curves: The method's curves; the configuration of the first is the default.
     """
     names = list(dict.fromkeys(name for curve in curves for name in curve.params))
-    seen = {name: [plain(curve.params.get(name)) for curve in curves] for name in names}
+    values = {name: [plain(curve.params.get(name)) for curve in curves] for name in names}
     return SearchSpace(
-        distributions={name: _distribution(values) for name, values in seen.items()},
-        default={name: values[0] for name, values in seen.items()},
+        distributions={name: _distribution(column) for name, column in values.items()},
+        default={name: column[0] for name, column in values.items()},
         sources=dict.fromkeys(names, "the table"),
     )
 
 
 def plain(value: Any) -> Any:
-    """A parameter's value as a distribution can hold it: lists and mappings as JSON text."""
+    """Return a parameter's value as a distribution can hold it: lists and mappings as JSON text."""
     return value if value is None or isinstance(value, (bool, int, float, str)) else json.dumps(value, sort_keys=True)
 
 
 def is_logarithmic(values: Sequence[float]) -> bool:
-    """Whether numbers are better looked at on a log scale."""
-    return min(values) > 0 and max(values) > LOG_SPAN * min(values)
+    """Return whether numbers are positive and span a wide range, so that a log scale suits them."""
+    return min(values) > 0 and max(values) > MAX_LINEAR_RATIO * min(values)
 
 
 def is_number(value: Any) -> bool:
-    """Truth values are no numbers."""
+    """Return whether a value is a number; truth values are not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

@@ -1,4 +1,4 @@
-"""Made-up learning curves, for sweeps of any size: they saturate, start slowly, wait on a plateau, or diverge."""
+"""Synthetic learning curves for sweeps of any size: they saturate, start slowly, rest on a plateau, or diverge."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ SPACE = SearchSpace(
     default={"learning_rate": 1e-3, "rank": 8, "dropout": 0.1},
     sources={},
 )
-FLOOR, NOISE = 0.3, 0.01
-"""A score without training, and the standard deviation of any score around its curve."""
+UNTRAINED_SCORE, NOISE = 0.3, 0.01
+"""The score without training, and the standard deviation of any score around its curve."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MadeUp:
-    """A method whose truth is known.
+class SyntheticMethod:
+    """A synthetic method, whose best score is known.
 
     Args:
-        name: of the method.
-        ceiling: its score with the best parameters after endless training.
-        shape: ``saturating`` rises at once and ever slower; a ``slow`` one shows nothing at first; a ``plateau`` is
-            left at a step that differs between trials.
-        pace: steps that it takes to come most of the way.
-        rate: its best learning rate; ten times that or more lets a trial diverge.
-        step_seconds: what a step takes.
+        name: The method's name.
+        ceiling: Its score with the best parameters after endless training.
+        shape: ``saturating`` rises at once and then ever slower; ``slow`` rises late; ``plateau`` rises after a step
+            that differs between trials.
+        pace: Optimizer steps until it has nearly reached its ceiling.
+        rate: Its best learning rate; at more than ten times that a trial may diverge.
+        step_seconds: Seconds of a step.
     """
 
     name: str
@@ -52,57 +52,62 @@ class MadeUp:
 
 
 METHODS = (
-    MadeUp(name="lora", ceiling=0.90, step_seconds=1.2),
-    MadeUp(name="adapter", ceiling=0.88, pace=15.0),
-    MadeUp(name="ia3", ceiling=0.84, rate=1e-2),
-    MadeUp(name="prefix", ceiling=0.89, shape="slow", pace=40.0, rate=1e-2),
-    MadeUp(name="prompt", ceiling=0.80, shape="slow", pace=60.0, rate=3e-2),
-    MadeUp(name="full", ceiling=0.87, shape="plateau", pace=10.0, rate=1e-4, step_seconds=3.0),
-    MadeUp(name="last_layers", ceiling=0.82, shape="plateau", rate=3e-4, step_seconds=2.0),
-    MadeUp(name="linear_probe", ceiling=0.75, pace=5.0, rate=1e-2, step_seconds=0.5),
+    SyntheticMethod(name="lora", ceiling=0.90, step_seconds=1.2),
+    SyntheticMethod(name="adapter", ceiling=0.88, pace=15.0),
+    SyntheticMethod(name="ia3", ceiling=0.84, rate=1e-2),
+    SyntheticMethod(name="prefix", ceiling=0.89, shape="slow", pace=40.0, rate=1e-2),
+    SyntheticMethod(name="prompt", ceiling=0.80, shape="slow", pace=60.0, rate=3e-2),
+    SyntheticMethod(name="full", ceiling=0.87, shape="plateau", pace=10.0, rate=1e-4, step_seconds=3.0),
+    SyntheticMethod(name="last_layers", ceiling=0.82, shape="plateau", rate=3e-4, step_seconds=2.0),
+    SyntheticMethod(name="linear_probe", ceiling=0.75, pace=5.0, rate=1e-2, step_seconds=0.5),
 )
 
 
 class Synthetic:
-    """A curve for every configuration; the same seed, trial and parameters have the same curve.
+    """A curve for every configuration; equal seed, trial and parameters have equal curves.
 
     Args:
-        methods: that there are.
-        rungs: optimizer steps with a score.
-        seed: of noise, plateaus and divergence.
+        methods: The methods.
+        rungs: Optimizer steps with a score.
+        seed: Seed of noise, plateaus and divergence.
     """
 
-    def __init__(self, methods: Sequence[MadeUp] = METHODS, rungs: Sequence[int] = (10, 20, 40, 80), seed: int = 0):
+    def __init__(
+        self, methods: Sequence[SyntheticMethod] = METHODS, rungs: Sequence[int] = (10, 20, 40, 80), seed: int = 0
+    ):
         self._methods = {method.name: method for method in methods}
         self._rungs = tuple(rungs)
         self._seed = seed
 
     def plans(self, task: str) -> list[StudyPlan]:
-        """A study for each method."""
+        """Return a study for each method."""
         return [StudyPlan(study=f"{task}/{name}", space=SPACE, higher_is_better=True) for name in self._methods]
 
     def of(self, key: TrialKey, params: Mapping[str, Any]) -> Curve:
-        """A trial's curve."""
+        """Return a trial's curve."""
         method, draw = self._methods[key.method], random.Random(f"{self._seed}:{key}")
         diverges = params["learning_rate"] > 10 * method.rate and draw.random() < 0.5
         end = draw.choice(self._rungs) if diverges else math.inf
         begin = draw.uniform(0, 0.4) * self._rungs[-1] if method.shape == "plateau" else 0.0
-        gain = max(_ceiling(method, params) - FLOOR, -FLOOR)
-        values = {step: FLOOR + gain * _risen(method, step - begin) + draw.gauss(0, NOISE) for step in self._rungs}
+        gain = max(_ceiling(method, params) - UNTRAINED_SCORE, -UNTRAINED_SCORE)
+        values = {
+            step: UNTRAINED_SCORE + gain * _progress(method, step - begin) + draw.gauss(0, NOISE)
+            for step in self._rungs
+        }
         scores = {step: value if step < end else math.nan for step, value in values.items()}
         pace = method.step_seconds * draw.uniform(0.9, 1.1)
         seconds = {step: step * pace for step in self._rungs}
         return Curve(method=method.name, config_id=key.number, params=params, seconds=seconds, scores=scores)
 
     def table(self, task: str, configurations: int) -> Table:
-        """An exhaustive table of as many configurations per method, the default first and the others drawn."""
+        """Return a table of so many configurations per method, the default first and the others drawn."""
         methods = {}
         for method in self._methods:
             keys = [TrialKey(f"{task}/{method}", number) for number in range(configurations)]
-            methods[method] = tuple(self.of(key, self._drawn(key)) for key in keys)
+            methods[method] = tuple(self.of(key, self._draw_params(key)) for key in keys)
         return Table(task, self._rungs, methods)
 
-    def _drawn(self, key: TrialKey) -> dict[str, Any]:
+    def _draw_params(self, key: TrialKey) -> dict[str, Any]:
         if key.number == 0:
             return dict(SPACE.default)
         draw = random.Random(f"{self._seed}:{key}:params")
@@ -113,14 +118,14 @@ class Synthetic:
         }
 
 
-def _ceiling(method: MadeUp, params: Mapping[str, Any]) -> float:
+def _ceiling(method: SyntheticMethod, params: Mapping[str, Any]) -> float:
     distance: float = math.log10(params["learning_rate"] / method.rate)
     size: float = math.log2(params["rank"] / 8)
     return method.ceiling - 0.08 * distance**2 - 0.05 * float(params["dropout"]) + 0.01 * size
 
 
-def _risen(method: MadeUp, steps: float) -> float:
-    """How far it has come after so many steps, from 0 to 1."""
+def _progress(method: SyntheticMethod, steps: float) -> float:
+    """Return how far a method has come after so many steps, in 0..1."""
     if steps <= 0:
         return 0.0
     if method.shape == "slow":

@@ -18,9 +18,9 @@ from orchestrator.common.errors import InputError, Problem
 from orchestrator.simulation.curves import Curve
 
 COLUMNS = ("task", "method", "config_id", "params", "step", "seconds", "score")
-RUNGS, FACTOR = 3, 2
+MAX_RUNGS, REDUCTION_FACTOR = 3, 2
 VALIDATION_ROWS = 768
-"""Behind every score of a table that has no column ``rows``."""
+"""Number of validation rows of every score, in a table without a column ``rows``."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Table:
     """An exhaustive search of one task.
 
     Args:
-        task: its name.
-        rungs: optimizer steps at which trials are judged.
-        methods: the curves of each method, in the order of their numbers.
-        rows: that were scored for each score.
-        error: standard error of a score, by resampling those rows; ``None`` where nobody has.
+        task: The task's name.
+        rungs: Optimizer steps at which trials are compared.
+        methods: The curves of each method, in the order of their numbers.
+        rows: Number of validation rows of each score.
+        error: Standard error of a score, from resampling those rows; ``None`` if it was not recorded.
     """
 
     task: str
@@ -43,14 +43,14 @@ class Table:
 
     @staticmethod
     def read(files: Iterable[Path]) -> list[Table]:
-        """The tables of some files, one per task, in the order in which the tasks appear.
+        """Read the tables of some files, one per task, in the order in which the tasks appear.
 
         Args:
-            files: parquet, or a JSON object per line, with the columns :data:`COLUMNS` and perhaps ``rows``, the number
-                of validation rows, and ``standard_error``, that of a score.
+            files: Files of parquet, or of one JSON object per line, with the columns :data:`COLUMNS` and optionally
+                ``rows``, the number of validation rows, and ``standard_error``, that of a score.
 
         Raises:
-            InputError: if a file cannot be read, lacks a column, or holds what is no curve.
+            InputError: If a file cannot be read, is empty, or lacks a column.
         """
         tasks: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for file in files:
@@ -60,43 +60,43 @@ class Table:
 
     @staticmethod
     def of(task: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-        """The table of one task's rows.
+        """Return the table of one task's rows.
 
-        Every second step or fewer are rungs, counted from the last, and three at most, as in a sweep by default: of a
-        curve with a score after each of 50 epochs, those after 12, 25 and 50. A curve that has no score at a rung has
-        its last one before it there, and none if it ended before.
+        Its rungs are at most three steps, of which each is at most half the next, counted from the last, as in a sweep
+        by default: for scores after each of 50 epochs, those after 12, 25 and 50. A curve without a score at a rung
+        gets the one before it, and none if it ended before the rung.
         """
-        rungs = _thinned({int(row["step"]) for row in rows})
+        rungs = _rungs({int(row["step"]) for row in rows})
         scored, error = int(rows[0].get("rows") or VALIDATION_ROWS), rows[0].get("standard_error")
         grouped: dict[tuple[str, int], list[Mapping[str, Any]]] = defaultdict(list)
         for row in rows:
             grouped[str(row["method"]), int(row["config_id"])].append(row)
         methods: dict[str, list[Curve]] = defaultdict(list)
-        for (method, number), own in sorted(grouped.items(), key=lambda one: one[0][1]):
-            methods[method].append(_curve(method, number, own, rungs, scored))
+        for (method, number), curve in sorted(grouped.items(), key=lambda item: item[0][1]):
+            methods[method].append(_curve(method, number, curve, rungs, scored))
         return Table(task, rungs, {method: tuple(methods[method]) for method in sorted(methods)}, scored, error)
 
     @property
     def cost(self) -> float:
-        """Lane-seconds of training everything to the end."""
+        """Lane-seconds of training every configuration to the end."""
         return sum(curve.seconds[self.rungs[-1]] for curves in self.methods.values() for curve in curves)
 
     def best(self, method: str) -> float:
-        """A method's best score at the last rung; minus infinity if it has none."""
+        """Return a method's best score at the last rung; minus infinity if it has none."""
         scores = [curve.scores[self.rungs[-1]] for curve in self.methods[method]]
         return max((score for score in scores if math.isfinite(score)), default=-math.inf)
 
     def standard_error(self, score: float) -> float | None:
-        """The recorded one, or that of a share of the validation rows; ``None`` if the score cannot be one."""
+        """Return the recorded standard error of a score, or that of a proportion; ``None`` if the score is neither."""
         return share_error(score, self.rows) if self.error is None else self.error
 
     def step_seconds(self, method: str) -> float:
-        """What a step of a method takes in the middle of its configurations: known before a sweep, as sizes are."""
+        """Return the median seconds of a step over a method's configurations."""
         return statistics.median(curve.seconds[self.rungs[-1]] for curve in self.methods[method]) / self.rungs[-1]
 
 
 def share_error(score: float, rows: int) -> float | None:
-    """The standard error of a share of so many rows; ``None`` for what is no share."""
+    """Return the standard error of a proportion of so many rows; ``None`` for a score outside 0..1."""
     return math.sqrt(score * (1 - score) / rows) if 0 <= score <= 1 else None
 
 
@@ -104,7 +104,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     try:
         if file.suffix == ".jsonl":
             lines = file.read_text(encoding="utf-8").splitlines()
-            rows = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be half written
+            rows = [json.loads(line) for line in lines if line.endswith("}")]  # the last line may be incomplete
         else:
             rows = parquet.read_table(file).to_pylist()
     except (OSError, ValueError) as error:
@@ -116,12 +116,12 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _thinned(steps: set[int]) -> tuple[int, ...]:
-    kept = [max(steps)]
+def _rungs(steps: set[int]) -> tuple[int, ...]:
+    rungs = [max(steps)]
     for step in sorted(steps, reverse=True):
-        if step > 0 and step * FACTOR <= kept[0] and len(kept) < RUNGS:
-            kept.insert(0, step)
-    return tuple(kept)
+        if step > 0 and step * REDUCTION_FACTOR <= rungs[0] and len(rungs) < MAX_RUNGS:
+            rungs.insert(0, step)
+    return tuple(rungs)
 
 
 def _curve(method: str, number: int, rows: Sequence[Mapping[str, Any]], rungs: Sequence[int], scored: int) -> Curve:
@@ -140,9 +140,9 @@ def _curve(method: str, number: int, rows: Sequence[Mapping[str, Any]], rungs: S
 
 
 def _seconds(ordered: Sequence[Mapping[str, Any]], rung: int) -> float:
-    """When a rung was reached: on the line between the two steps around it; what ended before took no longer."""
-    known = [(0, 0.0), *((int(row["step"]), float(row["seconds"])) for row in ordered)]
-    for (step, time), (later, end) in pairwise(known):
+    """Return when a curve reached a rung, interpolated between the steps around it; its end if it ended before."""
+    points = [(0, 0.0), *((int(row["step"]), float(row["seconds"])) for row in ordered)]
+    for (step, time), (later, end) in pairwise(points):
         if rung <= later:
             return time + (end - time) * (rung - step) / (later - step)
-    return known[-1][1]
+    return points[-1][1]

@@ -13,7 +13,7 @@ STEPS = (10, 20, 40, 80)
 
 
 def rows_of(scores: Scores, seconds: float = 1.0) -> list[dict[str, Any]]:
-    """Rows of a table: per method the scores of its configurations, a step taking as many seconds as is said."""
+    """Return rows of a table: per method the scores of its configurations, each step taking so many seconds."""
     return [
         {
             "task": "mail",

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.search.allocation import Race
 from orchestrator.search.budget import Limits
 from orchestrator.search.core import Search
-from orchestrator.search.state import CHANGES
+from orchestrator.search.state import STATE_EVENTS
 from orchestrator.simulation.fleet import Fleet
 from orchestrator.simulation.sweep import Clock, Simulation
 from orchestrator.simulation.synthetic import METHODS, Synthetic
@@ -23,46 +23,46 @@ class KilledError(BaseException):
     """The driver is gone."""
 
 
-class Mortal:
-    """A journal whose driver dies at some of its lines: before it, in the middle of it, or right after it."""
+class KillingJournal:
+    """A journal whose driver dies at some of its lines: before the line, in the middle of it, or right after it."""
 
-    def __init__(self, path: Path, clock: Clock, at: dict[int, str]) -> None:
-        self._journal, self._path, self._at = Journal(path, clock), path, at
+    def __init__(self, path: Path, clock: Clock, moments: dict[int, str]) -> None:
+        self._journal, self._path, self._moments = Journal(path, clock), path, moments
         self.lines = len(Journal.read(path))
-        self.deaths = 0
+        self.kills = 0
 
     def append(self, event: str, **fields: Any) -> None:
-        how = self._at.pop(self.lines, "")
-        if how != "before":
+        moment = self._moments.pop(self.lines, "")
+        if moment != "before":
             self._journal.append(event, **fields)
             self.lines += 1
-        if how == "torn":
-            whole = self._path.read_bytes()
-            start = whole.rfind(b"\n", 0, -1) + 1
-            self._path.write_bytes(whole[: start + (len(whole) - start) // 2])
-        if how:
+        if moment == "torn":
+            content = self._path.read_bytes()
+            start = content.rfind(b"\n", 0, -1) + 1
+            self._path.write_bytes(content[: start + (len(content) - start) // 2])
+        if moment:
             raise KilledError
 
 
 class Sweep:
     """A sweep on twelve simulated lanes, some slow, whose nodes are lost now and then, and whose driver is killed."""
 
-    def __init__(self, folder: Path, at: dict[int, str]) -> None:
+    def __init__(self, folder: Path, moments: dict[int, str]) -> None:
         self.path = folder / "journal.jsonl"
-        self._at = at
+        self._moments = moments
         self._clock = Clock()
         self.kills = 0
         self._curves = Synthetic(METHODS[:4], RUNGS)
         fleet = Fleet(nodes=4, lanes_per_node=3, straggling=0.3, seconds_between_losses=900.0, patience=30.0)
         self._simulation = Simulation(self._curves, RUNGS, fleet, self._clock)
-        self.search = self._lives()
+        self.search = self._run_to_end()
 
     @property
     def lost(self) -> int:
         return self._simulation.lost
 
-    def _lives(self) -> Search:
-        """The search to its end, through as many drivers as it takes."""
+    def _run_to_end(self) -> Search:
+        """Run the search to its end, with as many drivers as it takes."""
         while True:
             try:
                 search = self._search()
@@ -79,7 +79,7 @@ class Sweep:
             self._curves.plans("mail"),
             RUNGS,
             storage_path=None,
-            journal=Mortal(self.path, self._clock, self._at),
+            journal=KillingJournal(self.path, self._clock, self._moments),
             allocation=Race(),
             budget=Limits(trials=TRIALS),
             clock=self._clock,
@@ -92,29 +92,29 @@ class Sweep:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    return Sweep(tmp_path_factory.mktemp("whole"), {})
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    return Sweep(tmp_path_factory.mktemp("uninterrupted"), {})
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_twenty_kills_change_nothing(tmp_path: Path, whole: Sweep, seed: int) -> None:
+def test_simulation_of_twenty_kills_changes_no_result(tmp_path: Path, uninterrupted: Sweep, seed: int) -> None:
     draw = random.Random(seed)
-    lines = draw.sample(range(len(Journal.read(whole.path))), KILLS)
+    lines = draw.sample(range(len(Journal.read(uninterrupted.path))), KILLS)
     killed = Sweep(tmp_path, {line: draw.choice(("before", "torn", "after")) for line in lines})
     assert killed.kills == KILLS
-    assert killed.lost == whole.lost > 0
-    assert killed.search.trials() == whole.search.trials()
+    assert killed.lost == uninterrupted.lost > 0
+    assert killed.search.trials() == uninterrupted.search.trials()
     for name in ("trial", "end"):
         counted = Counter(event["trial"] for event in killed.events(name))
         assert len(counted) == TRIALS
         assert set(counted.values()) == {1}
     rungs = Counter((event["trial"], event["step"]) for event in killed.events("rung"))
     assert set(rungs.values()) == {1}
-    assert killed.events(*CHANGES) == whole.events(*CHANGES)
+    assert killed.events(*STATE_EVENTS) == uninterrupted.events(*STATE_EVENTS)
 
 
-def test_an_interrupted_sweep_goes_on_from_its_last_rungs(tmp_path: Path, whole: Sweep) -> None:
-    saved = Journal.read(whole.path)
+def test_resumed_simulation_continues_from_last_rungs(tmp_path: Path, uninterrupted: Sweep) -> None:
+    saved = Journal.read(uninterrupted.path)
     cut = saved[: len(saved) // 2]
     search = Search(
         Synthetic(METHODS[:4], RUNGS).plans("mail"), RUNGS, storage_path=None,
@@ -125,7 +125,7 @@ def test_an_interrupted_sweep_goes_on_from_its_last_rungs(tmp_path: Path, whole:
     steps = {event["trial"]: event["step"] for event in cut if event["event"] == "rung"}
     again = [search.ask() for _ in running]
     assert all(again)
-    assert {one.key: one.start for one in again if one} == {
+    assert {proposal.key: proposal.start for proposal in again if proposal} == {
         record.key: steps.get(str(record.key), 0) for record in running
     }
-    assert any(one and one.start for one in again)
+    assert any(proposal and proposal.start for proposal in again)

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from orchestrator.search.allocation import ALLOCATIONS
-from orchestrator.simulation.replay import Result, core, namings, replay
+from orchestrator.simulation.replay import Result, core, incumbents, replay
 from orchestrator.simulation.synthetic import METHODS, Synthetic
 
 TABLE = Synthetic(METHODS[:4]).table("mail", 6)
@@ -42,4 +42,4 @@ def test_replay_names_the_best_at_the_highest_rung() -> None:
         Result(5, "c", 20, 0.2),
         Result(6, "c", 20, 0.15),
     ]
-    assert [(naming.cost, naming.method) for naming in namings(results)] == [(1, "a"), (2, "b"), (5, "c")]
+    assert [(incumbent.cost, incumbent.method) for incumbent in incumbents(results)] == [(1, "a"), (2, "b"), (5, "c")]

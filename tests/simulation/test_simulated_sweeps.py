@@ -19,19 +19,19 @@ RUNGS = (10, 20)
 
 
 class Scripted:
-    """Starts so many trials, pauses each at its first rung where asked to, and writes down what it hears."""
+    """Starts so many trials, pauses each at its first rung where started to, and writes down what it hears."""
 
     def __init__(self, trials: int, clock: Clock, *, pauses: bool = False) -> None:
         self._trials, self._clock, self._pauses = trials, clock, pauses
         self._paused: list[TrialKey] = []
-        self.asked = 0
-        self.message: list[tuple[float, str, int, float]] = []
+        self.started = 0
+        self.reports: list[tuple[float, str, int, float]] = []
         self.finished: dict[str, tuple[str, str]] = {}
 
     def ask(self) -> Proposal | None:
-        if self.asked < self._trials:
-            self.asked += 1
-            return Proposal(TrialKey("mail/lora", self.asked - 1), {}, 0)
+        if self.started < self._trials:
+            self.started += 1
+            return Proposal(TrialKey("mail/lora", self.started - 1), {}, 0)
         return Proposal(self._paused.pop(0), {}, 0, RUNGS[0]) if self._paused else None
 
     def report(
@@ -43,7 +43,7 @@ class Scripted:
         metrics: Mapping[str, float] | None = None,
         measurements: Mapping[str, float] | None = None,
     ) -> Decision:
-        self.message.append((self._clock.now, str(key), step, lane_seconds))
+        self.reports.append((self._clock.now, str(key), step, lane_seconds))
         if step == RUNGS[-1]:
             return Decision.STOP
         if self._pauses:
@@ -55,7 +55,7 @@ class Scripted:
         self.finished[str(key)] = (state, reason)
 
 
-class Even:
+class ConstantPace:
     """Every trial takes a second per step."""
 
     def of(self, key: TrialKey, params: Mapping[str, Any]) -> Curve:
@@ -70,63 +70,63 @@ class Even:
 
 def run(fleet: Fleet, trials: int, *, pauses: bool = False) -> tuple[Scripted, Simulation]:
     clock = Clock()
-    search, simulation = Scripted(trials, clock, pauses=pauses), Simulation(Even(), RUNGS, fleet, clock)
+    search, simulation = Scripted(trials, clock, pauses=pauses), Simulation(ConstantPace(), RUNGS, fleet, clock)
     simulation.run(search)
     return search, simulation
 
 
 @pytest.mark.parametrize("pauses", [False, True])
-def test_lanes_share_the_work_and_a_pause_costs_nothing(pauses: bool) -> None:
+def test_simulated_lanes_share_work_and_pauses_cost_nothing(pauses: bool) -> None:
     search, simulation = run(Fleet(lanes_per_node=2), 6, pauses=pauses)
-    assert len(search.message) == 12
-    assert sum(seconds for *_, seconds in search.message) == 6 * 20
+    assert len(search.reports) == 12
+    assert sum(seconds for *_, seconds in search.reports) == 6 * 20
     assert simulation.now == 6 * 20 / 2
 
 
-def test_a_straggler_takes_longer_and_is_charged_for_it() -> None:
+def test_simulated_straggler_takes_longer_and_is_charged() -> None:
     search, _ = run(Fleet(straggling=1.0, slowness=4.0), 1)
-    assert [(now, step, seconds) for now, _, step, seconds in search.message] == [(40, 10, 40), (80, 20, 40)]
+    assert [(now, step, seconds) for now, _, step, seconds in search.reports] == [(40, 10, 40), (80, 20, 40)]
     slow = [Fleet(straggling=0.2, nodes=500).factor(lane) > 1 for lane in range(500)]
     assert 60 < sum(slow) < 140
 
 
-def test_what_a_lost_node_held_is_done_again_from_its_last_rung() -> None:
+def test_simulated_node_loss_repeats_work_from_last_rung() -> None:
     fleet = Fleet(nodes=2, lanes_per_node=2, seconds_between_losses=60.0, seconds_away=25.0, patience=10.0)
     search, simulation = run(fleet, 20)
     assert simulation.lost > 3
-    done = [(trial, step) for _, trial, step, _ in search.message]
+    done = [(trial, step) for _, trial, step, _ in search.reports]
     assert len(set(done)) == len(done)
     ended = {trial for trial, step in done if step == RUNGS[-1]} | set(search.finished)
     assert len(ended) == 20
-    assert all(seconds == 10 for *_, seconds in search.message)  # a piece is a rung long, however often it was begun
+    assert all(seconds == 10 for *_, seconds in search.reports)  # a piece is a rung long, however often it was begun
 
 
-def test_a_piece_whose_lanes_die_twice_fails() -> None:
+def test_simulated_job_whose_lanes_die_twice_fails() -> None:
     fleet = Fleet(seconds_between_losses=2.0, seconds_away=1.0, seed=1)
     search, _ = run(fleet, 3)
     failed = {trial for trial, (state, _) in search.finished.items() if state == "failed"}
     assert failed
     assert {reason for _, reason in search.finished.values()} == {"its lane died 2 times while it trained"}
-    assert failed | {trial for _, trial, step, _ in search.message if step == RUNGS[-1]} == {
+    assert failed | {trial for _, trial, step, _ in search.reports if step == RUNGS[-1]} == {
         f"mail/lora/{number}" for number in range(3)
     }
 
 
-def test_a_dead_lane_answers_nothing() -> None:
+def test_simulated_dead_lane_sends_no_answer() -> None:
     clock, fleet = Clock(), Fleet(seconds_between_losses=5.0, seconds_away=1000.0, patience=400.0)
     lost = fleet.next_loss(0, 0)
     assert lost < 10  # before the first rung
     search = Scripted(1, clock)
-    Simulation(Even(), RUNGS, fleet, clock).run(search)
-    assert all(now >= lost + 1000 for now, *_ in search.message)
+    Simulation(ConstantPace(), RUNGS, fleet, clock).run(search)
+    assert all(now >= lost + 1000 for now, *_ in search.reports)
 
 
-def test_the_same_fleet_has_the_same_fate() -> None:
+def test_simulation_of_same_fleet_is_reproducible() -> None:
     fleet = Fleet(nodes=3, lanes_per_node=2, straggling=0.5, seconds_between_losses=50.0, seconds_away=5.0)
-    assert run(fleet, 15)[0].message == run(fleet, 15)[0].message
+    assert run(fleet, 15)[0].reports == run(fleet, 15)[0].reports
 
 
-def test_the_nearest_unused_row_answers(make_table: Callable[..., Table]) -> None:
+def test_recorded_table_answers_with_nearest_unused_row(make_table: Callable[..., Table]) -> None:
     table = make_table({"lora": [[0.1] * 4, [0.2] * 4, [0.3] * 4, [0.4] * 4]})
     recorded = Recorded(table)  # rates 0.1, 0.01, 0.001, 0.0001 and ranks 1, 2, 4, 8
     near = {"learning_rate": 0.004}
@@ -135,7 +135,7 @@ def test_the_nearest_unused_row_answers(make_table: Callable[..., Table]) -> Non
     assert recorded.of(TrialKey("mail/lora", 1), near).config_id == 2
 
 
-def test_made_up_curves_are_of_their_kinds() -> None:
+def test_synthetic_curves_have_their_shapes() -> None:
     curves = Synthetic()
     params = {"rank": 8, "dropout": 0.0}
     shown = {}

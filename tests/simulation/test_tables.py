@@ -20,7 +20,7 @@ from .conftest import rows_of
 SCORES = {"lora": [[0.1, 0.2, 0.3, 0.9], [0.1, 0.2, 0.3, 0.4]], "ia3": [[0.5, 0.5, 0.5, 0.5]]}
 
 
-def test_parquet_and_lines_hold_the_same_table(tmp_path: Path) -> None:
+def test_table_reads_parquet_and_json_lines_alike(tmp_path: Path) -> None:
     rows = rows_of(SCORES)
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "mail.parquet")
     (tmp_path / "mail.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"task": "ma')
@@ -35,13 +35,13 @@ def test_parquet_and_lines_hold_the_same_table(tmp_path: Path) -> None:
     assert table.standard_error(17.0) is None
 
 
-def test_a_column_tells_how_many_rows_were_scored() -> None:
+def test_table_reads_number_of_rows_from_column() -> None:
     table = Table.of("mail", [{**row, "rows": 100} for row in rows_of(SCORES)])
     assert table.standard_error(0.5) == pytest.approx(0.05)
     assert table.methods["ia3"][0].standard_errors[80] == pytest.approx(0.05)
 
 
-def test_of_many_steps_those_that_double_are_rungs() -> None:
+def test_table_takes_doubling_steps_as_rungs() -> None:
     rows = [
         {"task": "a", "method": "m", "config_id": c, "params": "{}", "step": s, "seconds": 2.0 * s, "score": s / 100}
         for c, last in ((0, 50), (1, 30))
@@ -49,14 +49,14 @@ def test_of_many_steps_those_that_double_are_rungs() -> None:
     ]
     table = Table.of("a", rows)
     assert table.rungs == (12, 25, 50)
-    whole, short = table.methods["m"]
-    assert whole.scores == {12: 0.12, 25: 0.25, 50: 0.5}
+    full, short = table.methods["m"]
+    assert full.scores == {12: 0.12, 25: 0.25, 50: 0.5}
     assert math.isnan(short.scores[50])  # it ended early
     assert short.seconds[50] == 60.0
     assert table.best("m") == 0.5
 
 
-def test_between_two_steps_time_runs_evenly_and_the_score_is_the_last_one() -> None:
+def test_table_interpolates_time_and_keeps_last_score() -> None:
     rows = [
         {"task": "a", "method": m, "config_id": 0, "params": "{}", "step": s, "seconds": 1.0 * s, "score": s / 100}
         for m, steps in (("even", (20, 40)), ("odd", (10, 30, 40)))
@@ -77,16 +77,16 @@ def test_between_two_steps_time_runs_evenly_and_the_score_is_the_last_one() -> N
         ("missing.parquet", None, "cannot be read as a table of curves"),
     ],
 )
-def test_what_is_no_table_is_refused(tmp_path: Path, name: str, content: str | None, message: str) -> None:
+def test_table_refuses_files_that_are_no_tables(tmp_path: Path, name: str, content: str | None, message: str) -> None:
     if content is not None:
         (tmp_path / name).write_text(content)
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(InputError) as caught:
         Table.read([tmp_path / name])
-    assert message in str(refused.value)
-    assert name in str(refused.value)
+    assert message in str(caught.value)
+    assert name in str(caught.value)
 
 
-def test_a_table_shows_its_space() -> None:
+def test_search_space_is_read_off_a_table() -> None:
     def curve(number: int, params: dict[str, Any]) -> Curve:
         return Curve(method="m", config_id=number, params=params, seconds={}, scores={})
 

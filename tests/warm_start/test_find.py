@@ -129,8 +129,6 @@ def test_warm_start_uses_dissimilar_sweep_only_if_named(server: Server, find: Fi
     far = replace(TWEETS, type="causal-lm", metric="exact_match", architecture="", parameters=0, characters=800)
     reason = "the most similar is past/mail with similarity 0.34, less than 0.5 (of 1)"
     assert find("auto", far).notes == (f"no earlier sweep is used for tweets: {reason}",)
-        "no earlier sweep is used for tweets: the most similar is past/mail with similarity 0.34, less than 0.5 (of 1)",
-    )
 
 
 def test_warm_start_auto_uses_a_few_most_similar_sweeps(server: Server, find: Find) -> None:
