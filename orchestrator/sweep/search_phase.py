@@ -73,6 +73,8 @@ def tune_search(search: Search, plan: SweepPlan, pool: LanePool, folder: str) ->
     # Tune writes no metrics of trials here (TUNE_DISABLE_AUTO_CALLBACK_LOGGERS). When it ends it looks for them all the
     # same, and would warn of each trial without any.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
+    # It also warns of each of its own operations that takes half a second, as some do while lanes use all cores.
+    logging.getLogger("ray.tune.utils.util").setLevel(logging.ERROR)
     tune.Tuner(
         tune.with_resources(tune.with_parameters(TrialProxy, work=work), _proxy_resources()),
         tune_config=tune.TuneConfig(

@@ -10,11 +10,17 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries as they are im
 
 
 @relied_on("logger:ray", by="orchestrator/lanes/cluster.py")
-@relied_on("logger:ray.tune.analysis.experiment_analysis", by="orchestrator/sweep/search_phase.py")
+@relied_on(
+    "logger:ray.tune.analysis.experiment_analysis",
+    "logger:ray.tune.utils.util",
+    by="orchestrator/sweep/search_phase.py",
+)
 def test_ray_logger_names() -> None:
     from ray.tune.analysis import experiment_analysis
+    from ray.tune.utils import util
 
     assert experiment_analysis.logger.name == "ray.tune.analysis.experiment_analysis"
+    assert util.logger.name == "ray.tune.utils.util"
 
 
 @relied_on("logger:bitsandbytes", by=("orchestrator/backbone/bitsandbytes.py", "orchestrator/cli/app.py"))
