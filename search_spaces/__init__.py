@@ -1,6 +1,6 @@
-"""What to try: one file per method, with the same names and families as in ``methods``.
+"""Search spaces: one file per method, with the same names and families as in ``methods``.
 
-A plugin's search space is in the plugin. What it builds on can be imported from here.
+A plugin's search space is in the plugin; it can import ``SearchSpace`` and ``training`` from here.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ __all__ = ["SearchSpace", "get", "training"]
 
 
 def get(name: str) -> SearchSpace:
-    """The search space of the method of that name.
+    """Return the search space of a method.
+
+    Args:
+        name: A method, a plugin, ``peft:TYPE`` or ``compose:PART+PART``.
 
     Raises:
-        KeyError: if there is none.
+        KeyError: If the method has no search space.
     """
     family, colon, member = name.partition(":")
     if colon and family in FAMILIES:
@@ -37,13 +40,13 @@ def get(name: str) -> SearchSpace:
 
 
 PLUGINS = "method_plugins"
-"""The package of methods from outside: each module there has its search space beside its method."""
+"""The package that plugins are registered in; each module has its search space beside its method."""
 FAMILIES = {"compose": "search_spaces._compose", "peft": "search_spaces._peft_type"}
 
 
 def __getattr__(name: str) -> Any:
-    """What importing it would import Optuna for."""
-    places = {"SearchSpace": "search_spaces._base", "training": "search_spaces._training"}
-    if name not in places:
+    """Import on access what needs Optuna, so that ``import search_spaces`` stays fast."""
+    modules = {"SearchSpace": "search_spaces._base", "training": "search_spaces._training"}
+    if name not in modules:
         raise AttributeError(f"module 'search_spaces' has no attribute {name!r}")
-    return getattr(import_module(places[name]), name)
+    return getattr(import_module(modules[name]), name)

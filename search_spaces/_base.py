@@ -1,4 +1,4 @@
-"""What a search space is: distributions by name, and the configuration that is tried first."""
+"""The type of a search space: distributions by name, and the configuration that is tried first."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """Where to look for one method's hyperparameters.
+    """The search space of one method's hyperparameters.
 
     Args:
-        distributions: an Optuna distribution per parameter of the method.
-        default: the literature's configuration, the method's first trial; a value for each distribution.
-        sources: where each range comes from, by parameter.
-        switches: pattern of further parameters, which are true unless an override searches them.
-        texts: parameters of which an override may say any text, whatever their choices; the method says what it is.
+        distributions: An Optuna distribution for each searched parameter of the method.
+        default: The configuration of the method's first trial, from the literature; a value for each distribution.
+        sources: The source of each range, by parameter.
+        switches: Pattern of further parameters, which are true unless an override searches them.
+        texts: Parameters whose overrides may be any text, whatever their choices; the method checks the text.
     """
 
     distributions: Mapping[str, BaseDistribution]

@@ -1,4 +1,4 @@
-"""What the relatives of LoRA have in common."""
+"""The hyperparameters that LoRA and its relatives share."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The search space of ``peft:TYPE``, read off the configuration of the type in the installed `peft`.
 
-Nothing here imports `peft`: its source is parsed, which is fast enough for a configuration that is being checked, and
-knows the types of any version. What is searched are the sizes, found by their names in the field, over a quarter to
-four times the default; where a layer is too small for a size, the method takes the nearest below that fits.
+`peft` is not imported, since that takes seconds while a configuration is checked: its source is parsed, whatever its
+version. The sizes are searched, which are recognized by the names that the field gives them, over a quarter to four
+times the default; where a layer is too small for a size, the method takes the nearest smaller size that fits.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from search_spaces._training import DEFAULT, SOURCES, training
 _COUNT = re.compile(r"r|u|rank|\w+_rank|n_frequency|num_(vectors|subspaces|virtual_tokens)")
 _BLOCK = re.compile(r"(\w+_)?block_size|group_size|vector_length|\w+_d_length")
 _FRACTION = re.compile(r"spars\w+")
-# what peft wants to be told, and has no default for
+# required by peft, without a default there
 _REQUIRED = {"num_virtual_tokens": 20}
 
 
 def space(member: str) -> SearchSpace:
-    """The search space of a type.
+    """Return the search space of a type.
 
     Args:
-        member: the type's name in lower case, ``boft``.
+        member: The type's name in lower case, as in ``boft``.
 
     Raises:
-        KeyError: if the installed `peft` has no configuration for it.
+        KeyError: If the installed `peft` has no configuration for it.
     """
     if member not in _configurations():
         raise KeyError(f"peft:{member}")
-    sizes = {name: default for name, default in _numbers(member).items() if _searched(name, default)}
-    own: dict[str, BaseDistribution] = {name: _around(name, default) for name, default in sizes.items()}
+    sizes = {name: default for name, default in _numbers(member).items() if _is_size(name, default)}
+    distributions: dict[str, BaseDistribution] = {name: _around(name, default) for name, default in sizes.items()}
     targets = {} if _is_prompt(member) else {"targets": "all_linear"}
     if targets:
-        own["targets"] = CategoricalDistribution(["attention_qv", "attention", "feed_forward", "all_linear"])
+        distributions["targets"] = CategoricalDistribution(["attention_qv", "attention", "feed_forward", "all_linear"])
     return SearchSpace(
-        distributions={**training(1e-4, 1e-1), **own},
+        distributions={**training(1e-4, 1e-1), **distributions},
         default={**DEFAULT, "learning_rate": 2e-3, "weight_decay": 0.0, **sizes, **targets},
         sources={
             **SOURCES,
@@ -53,7 +53,7 @@ def space(member: str) -> SearchSpace:
     )
 
 
-def _searched(name: str, default: float) -> bool:
+def _is_size(name: str, default: float) -> bool:
     if 0 < default < 1:
         return _FRACTION.fullmatch(name) is not None
     return default >= 1 and bool(_COUNT.fullmatch(name) or _BLOCK.fullmatch(name))
@@ -61,8 +61,8 @@ def _searched(name: str, default: float) -> bool:
 
 def _around(name: str, default: float) -> BaseDistribution:
     if default < 1:  # the share of what trains or, above a half, of what does not
-        few = default if default < 0.5 else 1 - default
-        return _shares(few / 4, min(0.5, 4 * few), default)
+        trained = default if default < 0.5 else 1 - default
+        return _shares(trained / 4, min(0.5, 4 * trained), default)
     lowest = 2 if _BLOCK.fullmatch(name) else 1
     sizes = {max(lowest, int(default // 4)), max(lowest, int(default // 2)), default, 2 * default, 4 * default}
     return CategoricalDistribution(sorted(sizes))
@@ -74,17 +74,17 @@ def _shares(low: float, high: float, default: float) -> BaseDistribution:
 
 @cache
 def _configurations() -> dict[str, ast.ClassDef]:
-    """The configuration class of every type: the one that gives itself that type."""
-    found: dict[str, ast.ClassDef] = {}
+    """Return the configuration class of every type: the class that assigns that type to itself."""
+    classes: dict[str, ast.ClassDef] = {}
     for file in sorted(_tuners().glob("*/config.py")):
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef) and (declared := _declared(node)):
-                found[declared] = node
-    return found
+            if isinstance(node, ast.ClassDef) and (member := _declared_type(node)):
+                classes[member] = node
+    return classes
 
 
-def _declared(node: ast.ClassDef) -> str | None:
-    """The type that a class assigns to ``self.peft_type``."""
+def _declared_type(node: ast.ClassDef) -> str | None:
+    """Return the type that a class assigns to ``self.peft_type``."""
     for part in ast.walk(node):
         if isinstance(part, ast.Assign) and ast.unparse(part.targets[0]) == "self.peft_type":
             return ast.unparse(part.value).removeprefix("PeftType.").lower()
@@ -92,23 +92,23 @@ def _declared(node: ast.ClassDef) -> str | None:
 
 
 def _numbers(member: str) -> dict[str, float]:
-    """The fields of a type whose default is a number, in the order of its configuration."""
-    found: dict[str, float] = {}
+    """Return the fields of a type whose default is a number, in the order of its configuration."""
+    numbers: dict[str, float] = {}
     for part in _configurations()[member].body:
         if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name):
             default = _default(part.value)
             if isinstance(default, (int, float)) and not isinstance(default, bool):
-                found[part.target.id] = default
-    return found | (_REQUIRED if _is_prompt(member) else {})
+                numbers[part.target.id] = default
+    return numbers | (_REQUIRED if _is_prompt(member) else {})
 
 
 def _is_prompt(member: str) -> bool:
-    """Whether a type stands before the input, and not in layers that could be chosen."""
+    """Return whether a type is placed before the input, so that there are no layers to choose."""
     return any(ast.unparse(base) == "PromptLearningConfig" for base in _configurations()[member].bases)
 
 
 def _default(value: ast.expr | None) -> object:
-    """What a field starts with: a literal, or the ``default`` of a ``field(...)``."""
+    """Return a field's default: a literal, or the ``default`` of a ``field(...)``; ``None`` for anything else."""
     if isinstance(value, ast.Call):
         value = next((keyword.value for keyword in value.keywords if keyword.arg == "default"), None)
     try:
@@ -118,7 +118,7 @@ def _default(value: ast.expr | None) -> object:
 
 
 def _tuners() -> Path:
-    found = find_spec("peft")  # finds the package without importing it
-    if found is None or found.origin is None:
+    spec = find_spec("peft")  # without importing it
+    if spec is None or spec.origin is None:
         raise ModuleNotFoundError("peft is not installed")
-    return Path(found.origin).parent / "tuners"
+    return Path(spec.origin).parent / "tuners"

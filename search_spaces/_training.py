@@ -1,4 +1,4 @@
-"""The hyperparameters that every method has, whatever else it has."""
+"""The hyperparameters of training, which every method that trains has."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT = {"batch_size": 16, "warmup": 0.06}
 
 
 def training(low: float, high: float) -> dict[str, BaseDistribution]:
-    """Distributions for a learning rate from ``low`` to ``high`` and what goes with it."""
+    """Return distributions of the learning rate from ``low`` to ``high``, batch size, warm-up and weight decay."""
     return {
         "learning_rate": FloatDistribution(low, high, log=True),
         "batch_size": CategoricalDistribution([8, 16, 32]),

@@ -1,4 +1,4 @@
-"""Low-rank updates with a budget that moves."""
+"""AdaLoRA: low-rank updates whose ranks are reallocated during training."""
 
 from __future__ import annotations
 

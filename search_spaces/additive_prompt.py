@@ -1,4 +1,4 @@
-"""Vectors added to the input."""
+"""Additive prompt: vectors that are added to the input embeddings."""
 
 from __future__ import annotations
 

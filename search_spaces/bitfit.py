@@ -1,4 +1,4 @@
-"""Biases: few parameters, higher rates than for whole matrices."""
+"""BitFit: biases, few parameters with higher learning rates than whole matrices."""
 
 from __future__ import annotations
 

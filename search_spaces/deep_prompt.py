@@ -1,4 +1,4 @@
-"""Key-value pairs in every layer, learned as they are."""
+"""Deep prompt: key-value pairs in every layer, trained directly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Magnitudes and low-rank directions."""
+"""DoRA: magnitudes and low-rank directions."""
 
 from __future__ import annotations
 

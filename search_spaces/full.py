@@ -1,4 +1,4 @@
-"""Full fine-tuning: low rates, and lower ones for lower blocks."""
+"""Full fine-tuning: low learning rates, and lower ones for lower blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands around the text; nothing trains, so nothing of training is searched."""
+"""Hard prompt: the text around the input. Nothing is trained, so no hyperparameters of training are searched."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPACE = SearchSpace(
         "calibration": True,
     },
     sources={
-        "template": "a pattern that ends with the class, as in arXiv:2001.07676; the wording is our own",
+        "template": "a pattern that ends with the class, as in arXiv:2001.07676; the wording is new here",
         "verbalizers": "the classes' names; arXiv:2001.07676 chooses words by hand",
         "examples": "none, and the 1 to 8 of arXiv:2102.09690",
         "calibration": "with and without, as arXiv:2102.09690 compares them",

@@ -1,4 +1,4 @@
-"""Scaling vectors: few parameters, high rates."""
+"""IA3: scaling vectors, few parameters with high learning rates."""
 
 from __future__ import annotations
 

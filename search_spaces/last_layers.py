@@ -1,4 +1,4 @@
-"""Freezing the lower blocks."""
+"""Last layers: the upper blocks train, the lower ones are frozen."""
 
 from __future__ import annotations
 

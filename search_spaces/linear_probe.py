@@ -1,4 +1,4 @@
-"""The head alone: it starts from nothing and bears high rates."""
+"""Linear probe: the head alone, whose convex problem allows high learning rates."""
 
 from __future__ import annotations
 

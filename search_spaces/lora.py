@@ -1,4 +1,4 @@
-"""Low-rank updates."""
+"""LoRA: low-rank updates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts of two stages: as soft prompts, and how much of a trial is spent on other tasks."""
+"""Multitask prompt: soft prompts of two stages, the first on other tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Norms: few parameters, higher rates than for whole matrices."""
+"""Norm tuning: few parameters, higher learning rates than for whole matrices."""
 
 from __future__ import annotations
 

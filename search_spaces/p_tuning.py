@@ -1,4 +1,4 @@
-"""Soft prompts that a small network makes."""
+"""P-tuning: soft prompts from a small network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Key-value prefixes."""
+"""Prefix tuning: key-value pairs in every layer, optionally from a projection."""
 
 from __future__ import annotations
 

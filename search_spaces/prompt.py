@@ -1,4 +1,4 @@
-"""Soft prompts: tiny, and in need of very high rates."""
+"""Prompt tuning: soft prompts, few parameters with very high learning rates."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SPACE = SearchSpace(
         "learning_rate": "up to the 0.3 of arXiv:2104.08691",
         "tokens": "1 to 150 in arXiv:2104.08691, which gains little beyond 20",
         "init": "random, sampled vocabulary and the classes' names in arXiv:2104.08691",
-        "init_text": "the classes' names; for an instruction of your own set this and fix init to text",
+        "init_text": "the classes' names; to start from an instruction, set this and fix init to text",
     },
     texts=frozenset({"init_text"}),
 )

@@ -1,4 +1,4 @@
-"""Low-rank updates of every linear layer in 4 bits."""
+"""QLoRA: low-rank updates of every linear layer of a 4-bit backbone."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ CASES = [
     ),
     (
         {"search_space": {"lora": {"rank": {"low": 1, "high": "48"}}}},
-        "search_space.lora.rank.high: '48' is no number",
+        "search_space.lora.rank.high: '48' is not a number",
     ),
     (
         {"search_space": {"lora": {"rank": {"choices": [8, 8]}}}},

@@ -19,7 +19,7 @@ def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def test_every_searched_name_is_a_parameter_with_the_default_of_peft(kind):
+def test_peft_type_space_has_pefts_parameters_and_defaults(kind):
     space, spec = search_spaces.get(f"peft:{kind}"), methods.get(f"peft:{kind}")
     fields = {field.name: field.default for field in dataclasses.fields(spec.params_type)}
     assert set(space.distributions) <= set(fields)
@@ -29,11 +29,11 @@ def test_every_searched_name_is_a_parameter_with_the_default_of_peft(kind):
         assert type(space.default[name]) is type(fields[name])
 
 
-def test_layers_are_searched_where_they_can_be_chosen(kind):
+def test_peft_type_space_searches_targets_where_possible(kind):
     assert ("targets" in search_spaces.get(f"peft:{kind}").distributions) == has_targets(kind)
 
 
-def test_the_default_lies_inside_and_names_everything(kind):
+def test_peft_type_space_contains_its_default(kind):
     space = search_spaces.get(f"peft:{kind}")
     assert set(space.default) == set(space.distributions) == set(space.sources)
     for parameter, distribution in space.distributions.items():
@@ -41,11 +41,11 @@ def test_the_default_lies_inside_and_names_everything(kind):
     assert methods.get(f"peft:{kind}").params_type.from_dict(space.default)
 
 
-def test_the_size_that_a_field_is_known_by_is_searched(kind):
-    theirs = {field.name: field.default for field in dataclasses.fields(config_class(kind))}
-    for name in {"r", "n_frequency", "block_size", "oft_block_size", "boft_block_size", "vector_length"} & set(theirs):
+def test_peft_type_space_searches_the_usual_sizes(kind):
+    fields = {field.name: field.default for field in dataclasses.fields(config_class(kind))}
+    for name in {"r", "n_frequency", "block_size", "oft_block_size", "boft_block_size", "vector_length"} & set(fields):
         searched = name in search_spaces.get(f"peft:{kind}").distributions
-        assert searched == (isinstance(theirs[name], int) and theirs[name] > 0)
+        assert searched == (isinstance(fields[name], int) and fields[name] > 0)
 
 
 @pytest.mark.parametrize(
@@ -58,20 +58,20 @@ def test_the_size_that_a_field_is_known_by_is_searched(kind):
         ("frod", "sparse_rate", FloatDistribution(0.0025, 0.04, log=True)),
     ],
 )
-def test_sizes_go_from_a_quarter_to_four_times_the_default(kind, size, distribution):
+def test_peft_type_sizes_span_quarter_to_four_times_default(kind, size, distribution):
     assert search_spaces.get(f"peft:{kind}").distributions[size] == distribution
 
 
-def test_a_share_that_is_left_out_is_searched_by_what_it_leaves():
-    found = search_spaces.get("peft:supertuning").distributions["sparsity"]
-    assert isinstance(found, FloatDistribution)
-    assert (found.low, found.high) == pytest.approx((0.96, 0.9975))
+def test_peft_type_sparsity_is_searched_by_what_trains():
+    distribution = search_spaces.get("peft:supertuning").distributions["sparsity"]
+    assert isinstance(distribution, FloatDistribution)
+    assert (distribution.low, distribution.high) == pytest.approx((0.96, 0.9975))
 
 
-def test_types_are_found_by_what_their_configuration_says_of_itself():
+def test_peft_type_spaces_find_every_configuration():
     assert {kind for kind in trainable_types() if kind not in _peft_type._configurations()} == set()
 
 
-def test_an_unknown_type_is_a_key_error():
+def test_peft_type_space_of_unknown_type_is_key_error():
     with pytest.raises(KeyError, match="peft:boff"):
         search_spaces.get("peft:boff")

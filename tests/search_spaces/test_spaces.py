@@ -13,14 +13,14 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def test_every_searched_name_is_a_parameter_of_the_method(name):
+def test_space_searches_parameters_of_its_method(name):
     fields = {field.name for field in dataclasses.fields(methods.get(name).params_type)}
     assert set(search_spaces.get(name).distributions) <= fields
     if methods.get(name).trains:
         assert {"learning_rate", "batch_size"} <= set(search_spaces.get(name).distributions)
 
 
-def test_the_default_lies_inside_and_names_everything(name):
+def test_space_contains_its_default(name):
     space = search_spaces.get(name)
     assert set(space.default) == set(space.distributions)
     for parameter, distribution in space.distributions.items():
@@ -29,7 +29,7 @@ def test_the_default_lies_inside_and_names_everything(name):
         assert distribution.to_external_repr(distribution.to_internal_repr(value)) == value
 
 
-def test_the_default_builds_and_keeps_its_types(name):
+def test_space_default_builds_with_its_types(name):
     space, spec = search_spaces.get(name), methods.get(name)
     params = spec.params_type.from_dict(space.default)
     for parameter, value in space.default.items():
@@ -37,11 +37,11 @@ def test_the_default_builds_and_keeps_its_types(name):
         assert getattr(params, parameter) == value
 
 
-def test_every_range_has_a_source(name):
+def test_space_has_source_for_every_range(name):
     space = search_spaces.get(name)
     assert set(space.sources) == set(space.distributions)
 
 
-def test_an_unknown_name_is_a_key_error():
+def test_space_of_unknown_method_is_key_error():
     with pytest.raises(KeyError):
         search_spaces.get("lorra")
