@@ -22,10 +22,11 @@ from benchmarks._fixed_trials import BATCH, METHODS, ROWS, TASK, TOKENS, Compari
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Job, TrialKey
-from orchestrator.config import ClassificationTask, Training
+from orchestrator.config import Training
 from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.tasks.batches import training_batches
+from orchestrator.tasks.classification import ClassificationTask
 
 SEEDS = 5
 ERRORS = 3.0  # with two, one method of four would be apart by chance in a quarter of all calls

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks._lines import emit as emit
-from methods.base.spec import TaskType
 from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.source import resolve
@@ -37,7 +36,7 @@ def scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def published(model: str, task: TaskType, folder: Path, quantization: str = "nf4") -> Path:
+def published(model: str, task: str, folder: Path, quantization: str = "nf4") -> Path:
     """A backbone's file, quantized into ``folder``."""
     source = resolve(BackboneConfig(model=model), Path.cwd())
     auto_class = "AutoModelForSequenceClassification" if task == "classification" else "AutoModelForCausalLM"
@@ -46,7 +45,7 @@ def published(model: str, task: TaskType, folder: Path, quantization: str = "nf4
     return fetch(made.digest, storage)
 
 
-def attached_backbone(model: str, task: TaskType, folder: Path) -> SharedBackbone:
+def attached_backbone(model: str, task: str, folder: Path) -> SharedBackbone:
     """A backbone as a lane of this machine has it, with the unquantized weights at hand."""
     import torch
 

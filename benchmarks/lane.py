@@ -20,9 +20,10 @@ from benchmarks._common import MINILM, as_a_lane, attached_backbone, emit, scrat
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Job, TrialKey
-from orchestrator.config import ClassificationTask, Training
+from orchestrator.config import Training
 from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
+from orchestrator.tasks.classification import ClassificationTask
 
 ROWS, TOKENS, BATCH = 256, 32, 8
 

@@ -20,7 +20,7 @@ def methods(
         str, typer.Option(help="Hub id, folder, GGUF file or package:NAME/SUBFOLDER to try them on; no weights needed.")
     ] = "",
     quantization: Annotated[str, typer.Option(help="nf4, fp4, int8 or none.")] = "nf4",
-    task: Annotated[str, typer.Option(help="classification or causal-lm.")] = "classification",
+    task: Annotated[str, typer.Option(help="Type of task, as in a configuration.")] = "classification",
     method: Names = None,
     as_json: AsJson = False,
 ) -> None:

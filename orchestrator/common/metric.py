@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
+
+from orchestrator.common.units import metric_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +21,7 @@ Direction = Literal["maximize", "minimize"]
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One metric of a task type.
+    """One metric of a task type. Two are equal where name and direction are.
 
     Args:
         name: as in the configuration, in journals and in MLflow: ``macro_f1``.
@@ -28,13 +30,25 @@ class Metric:
         label: its name in text for people: ``macro-F1``.
         statistic: computes it on samples of rows; ``None`` where a metric was read back from a journal or a bundle,
             which record scores and no code.
+        needs_generation: whether it is computed on generated text, which takes many times longer than a forward pass.
     """
 
     name: str
     direction: Direction = "maximize"
-    bounds: tuple[float, float] = (0.0, 1.0)
-    label: str = ""
-    statistic: Statistic | None = None
+    bounds: tuple[float, float] = field(default=(0.0, 1.0), compare=False)
+    label: str = field(default="", compare=False)
+    statistic: Statistic | None = field(default=None, compare=False)
+    needs_generation: bool = field(default=False, compare=False)
+
+    @classmethod
+    def recorded(cls, name: str, *, higher_is_better: bool = True) -> Metric:
+        """Return the metric that a journal, a bundle or a version's tags record: name and direction alone."""
+        return cls(
+            name=name,
+            direction="maximize" if higher_is_better else "minimize",
+            bounds=(0.0, 1.0 if higher_is_better else float("inf")),
+            label=metric_name(name),
+        )
 
     @property
     def higher_is_better(self) -> bool:
@@ -45,3 +59,8 @@ class Metric:
     def sign(self) -> int:
         """1 where higher is better, -1 where lower is: ``sign * score`` is to be maximized."""
         return 1 if self.higher_is_better else -1
+
+    @property
+    def worse(self) -> str:
+        """``lower`` or ``higher``, whichever is worse, for sentences about differences."""
+        return "lower" if self.higher_is_better else "higher"

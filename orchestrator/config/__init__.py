@@ -11,23 +11,18 @@ from orchestrator.config.models import (
     Training,
 )
 from orchestrator.config.overrides import Choices, Fixed, Override, Range
-from orchestrator.config.tasks import CausalLMTask, ClassificationTask, Condition, DataFiles, Split, Task
+from orchestrator.config.tasks import Task
 
 __all__ = [
     "BackboneConfig",
     "Budget",
-    "CausalLMTask",
     "Choices",
-    "ClassificationTask",
-    "Condition",
-    "DataFiles",
     "Fixed",
     "Lanes",
     "MLflowConfig",
     "Override",
     "Range",
     "SearchConfig",
-    "Split",
     "SweepConfig",
     "Task",
     "Training",

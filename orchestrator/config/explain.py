@@ -8,8 +8,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, Tag
 from pydantic_core import ErrorDetails
 
+from orchestrator.common.errors import KeyPath
 from orchestrator.common.suggest import did_you_mean
-from orchestrator.config.yaml_file import KeyPath
+from orchestrator.config.tasks import RegisteredSection
 
 _KINDS = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false", "NoneType": "nothing"}
 _WANTED = {
@@ -106,9 +107,10 @@ def _is_unknown(holder: Any, loc: tuple[int | str, ...]) -> bool:
 
 
 def _plain(kind: Any) -> Any:
-    """The type without its metadata and without ``None``."""
+    """Return a type without its metadata and without ``None``; the sections of all task types for a task."""
     while get_origin(kind) is Annotated:
-        kind = get_args(kind)[0]
+        registered = [mark for mark in kind.__metadata__ if isinstance(mark, RegisteredSection)]
+        kind = registered[0].union if registered else get_args(kind)[0]
     members = [member for member in _members(kind) if member is not type(None)]
     return _plain(members[0]) if len(members) == 1 else kind
 

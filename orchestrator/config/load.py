@@ -12,11 +12,11 @@ from pydantic import ValidationError
 
 from methods import names
 from methods.families.peft_type_names import trainable_types
-from orchestrator.common.errors import InputError, Problem
+from orchestrator.common.errors import InputError, KeyPath, Problem, key_path
 from orchestrator.config.explain import explain
 from orchestrator.config.method_names import COMPOSITION, PLUGIN
 from orchestrator.config.models import SweepConfig
-from orchestrator.config.yaml_file import KeyPath, read_yaml
+from orchestrator.config.yaml_file import read_yaml
 
 
 def load_config(path: Path) -> SweepConfig:
@@ -53,7 +53,7 @@ def _checked(
 ) -> SweepConfig:
     config, problems = _check(values, base)
     if config is None or repeated:
-        listed = [Problem(_key_path(key), message) for key, message in (*repeated, *problems)]
+        listed = [Problem(key_path(key), message) for key, message in (*repeated, *problems)]
         raise InputError(source, listed)
     return config
 
@@ -134,8 +134,3 @@ def _order(values: Any, path: KeyPath) -> list[int]:
         order.append(keys.index(part) if part in keys else len(keys))
         values = values[part] if part in keys else None
     return order
-
-
-def _key_path(path: KeyPath) -> str:
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return text.removeprefix(".")

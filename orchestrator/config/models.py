@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -17,17 +17,25 @@ from pydantic import (
 
 from methods import names
 from orchestrator.common.errors import InputError
+from orchestrator.common.field_types import AutoCount, Count, Fraction, Seconds
+from orchestrator.common.section import NAME_PATTERN, Section, refusal
 from orchestrator.common.uris import PACKAGE, local_path, mask_secrets
 from orchestrator.config.constraints import Constraints
-from orchestrator.config.kinds import AutoCount, Count, Fraction, Seconds
 from orchestrator.config.method_names import has_plugin, method_problem, plugin_problems
-from orchestrator.config.overrides import Override, override_problems
-from orchestrator.config.section import NAME_PATTERN, Section, refusal
-from orchestrator.config.tasks import DataFiles, Task, source_problems
+from orchestrator.config.overrides import Override, search_space_problems
+from orchestrator.config.tasks import Task, source_problems
 from orchestrator.config.warm_start import EarlierSweeps
+from orchestrator.search.allocation import ALLOCATIONS
+from orchestrator.search.samplers import SAMPLERS
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+if TYPE_CHECKING:  # a type checker cannot evaluate a registry
+    SamplerName = str
+    AllocationName = str
+else:
+    SamplerName = Literal[tuple(SAMPLERS)]
+    AllocationName = Literal[tuple(ALLOCATIONS)]
 Preference = Literal["score", "size", "memory", "latency", "training_time"]
 
 
@@ -113,7 +121,7 @@ class Training(Section):
 class SearchConfig(Section):
     """Which methods get the time, and how trials are stopped early (successive halving, per method)."""
 
-    sampler: Literal["tpe", "gp", "cmaes", "random", "grid"] = "tpe"
+    sampler: SamplerName = "tpe"
     """What proposes configurations: tree-structured Parzen estimators, a Gaussian process, CMA-ES, chance, or every
     point of spaces without ranges. gp and cmaes learn from finished trials only: they need early_stopping: false."""
     constraints: Constraints = Field(default_factory=list)
@@ -121,7 +129,7 @@ class SearchConfig(Section):
     training takes. Nothing beyond is trained."""
     early_stopping: bool = True
     """Whether trials that are behind at a rung wait there, and the others go on."""
-    allocation: Literal["race", "round_robin", "equal"] = "race"
+    allocation: AllocationName = "race"
     """Which method gets the next trial: the one that may still win, dropping those that no longer can; each in turn;
     or the one that has cost least."""
     reduction_factor: Annotated[int, Field(ge=2)] = 2
@@ -136,7 +144,7 @@ class SearchConfig(Section):
 
     @model_validator(mode="after")
     def _sampler_fits(self) -> SearchConfig:
-        if self.early_stopping and self.sampler in ("gp", "cmaes"):
+        if self.early_stopping and SAMPLERS[self.sampler].needs_complete_trials:
             problem = (
                 f"is {self.sampler}, which learns only from trials that came to their end; "
                 "write search.early_stopping: false, or sampler: tpe"
@@ -275,7 +283,7 @@ class SweepConfig(Section):
     ) -> dict[str, dict[str, Override]]:
         plugins = _plugin_names(info)  # what they search is known once they run
         read = {name: space for name, space in search_space.items() if not has_plugin(name, plugins)}
-        if problems := override_problems(read):
+        if problems := search_space_problems(read):
             raise refusal(problems)
         return search_space
 
@@ -298,12 +306,11 @@ class SweepConfig(Section):
         """Everything spelled out as JSON values, local paths absolute, without the secrets that URIs may carry."""
         values = self.model_dump(mode="json")
         for name, task in self.tasks.items():
-            data = task.data
-            values["tasks"][name]["data"] = (
-                {split: self._absolute(file) for split, file in data.model_dump().items()}
-                if isinstance(data, DataFiles)
-                else self._absolute(data)
-            )
+            for path, file in task.files().items():
+                place = values["tasks"][name]
+                for part in path[:-1]:
+                    place = place[part]
+                place[path[-1]] = self._absolute(file)
         values["plugins"] = [self._absolute(plugin) for plugin in self.plugins]
         if (self.base / self.backbone.model).exists():
             values["backbone"]["model"] = self._absolute(self.backbone.model)

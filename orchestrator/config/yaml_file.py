@@ -9,9 +9,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator.common.errors import InputError, Problem
-
-KeyPath = tuple[str | int, ...]
+from orchestrator.common.errors import InputError, KeyPath, Problem
 
 
 class _Loader(yaml.SafeLoader):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from methods.base.spec import MethodSpec, TaskType
+from methods.base.spec import MethodSpec
 from methods.families.compose_names import methods_of
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.storage import Storage
@@ -46,7 +46,7 @@ class Trained:
     name: str
     origin: str
     method: str
-    type: TaskType
+    type: str
     labels: tuple[str, ...]
     backbone: BundleBackbone
     adapter: Path

@@ -62,7 +62,7 @@ def describe(plan: SweepPlan, sweep: str, backbones: Mapping[str, PreparedBackbo
                 "rows": {split: rows.num_rows for split, rows in task.data.splits.items()},
                 "labels": list(task.data.labels),
                 "majority": task.data.majority,
-                "characters": typical_characters(task.data),
+                "characters": typical_characters(task.data, task.type),
                 "metric": task.data.config.metric,
                 "higher_is_better": task.type.metric(task.data.config.metric).higher_is_better,
             }

@@ -1,31 +1,22 @@
-"""Rows in, tokens and a metric out."""
+"""Task types: rows in; tokens, a loss, scores and answers out.
 
-from __future__ import annotations
+Each type is one file beside this one, with its section of the configuration, its metrics and its class;
+``registry.py`` lists them. Importing this package loads neither torch nor transformers.
+"""
 
-from typing import TYPE_CHECKING
-
-from orchestrator.config import CausalLMTask, Task
 from orchestrator.tasks._base import Evaluation, TaskType
-from orchestrator.tasks.causal_lm import CausalLM
-from orchestrator.tasks.classification import Classification
 from orchestrator.tasks.data import TaskData, read_task
+from orchestrator.tasks.registry import TASK_TYPES, TaskTypeName, metric_label, task_type
+from orchestrator.tasks.section import TaskSection
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-__all__ = ["TASK_TYPES", "CausalLM", "Classification", "Evaluation", "TaskData", "TaskType", "read_task", "task_type"]
-
-TASK_TYPES: dict[str, TaskType] = {"classification": Classification(), "causal-lm": CausalLM()}
-"""Every type of task, by its name in the configuration."""
-
-
-def task_type(config: Task, tokenizer: PreTrainedTokenizerBase | None = None) -> TaskType:
-    """What a task of this configuration does with rows and models.
-
-    Args:
-        config: what the sweep says of the task.
-        tokenizer: needed only where text is generated.
-    """
-    if isinstance(config, CausalLMTask):
-        return CausalLM(config.metric == "exact_match", config.max_new_tokens, tokenizer)
-    return Classification()
+__all__ = [
+    "TASK_TYPES",
+    "Evaluation",
+    "TaskData",
+    "TaskSection",
+    "TaskType",
+    "TaskTypeName",
+    "metric_label",
+    "read_task",
+    "task_type",
+]

@@ -1,20 +1,28 @@
-"""What every type of task offers, whatever its model and its metric."""
+"""What every task type offers, so that nobody has to ask which type a task is of."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from orchestrator.tasks.section import MAX_NEW_TOKENS, TaskSection
+from orchestrator.tasks.tokens import IGNORED_LABEL, lengths
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
+    from methods.base.spec import TaskType as PeftTaskType
     from orchestrator.common.metric import Metric
+
+Batches = Sequence[NDArray[np.int64]]
+"""Row indices of each batch."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +30,8 @@ class Evaluation:
     """What a model makes of a split.
 
     Args:
-        metrics: score by metric.
-        predictions: one line per row in the split's order, with the row's number in ``row`` and whatever the
+        metrics: Score by metric.
+        predictions: One line per row in the split's order, with the row's number in ``row`` and the columns that the
             metrics are computed from.
     """
 
@@ -31,85 +39,221 @@ class Evaluation:
     predictions: pa.Table
 
 
-class TaskType(Protocol):
-    """Rows in, tokens, a loss and a score out.
+@dataclass(frozen=True)
+class TaskType(ABC):
+    """One type of task: how its rows are tokenized, trained on, scored and answered.
 
-    Split tables hold ``row`` (int64) and the type's own text columns. Tokenized tables hold ``row``, ``input_ids``
-    (list of int32) and the type's own integers; they travel between processes without being copied.
+    A type is one file: its section of the configuration, its metrics, and a subclass of this class, listed in
+    ``orchestrator/tasks/registry.py``.
+
+    Split tables hold ``row`` (int64) and the columns of :meth:`TaskSection.contents`. Tokenized tables hold ``row``,
+    ``input_ids`` (list of int32) and integers of the type's own; they travel between processes without being copied.
+
+    Args:
+        generates: Whether ``evaluate`` generates text, for the metrics that need it.
+        max_new_tokens: Most tokens to generate for a row.
+        tokenizer: Decodes what is generated; ``None`` where nothing is.
     """
 
-    @property
-    def name(self) -> Literal["classification", "causal-lm"]:
-        """As ``type`` in the configuration."""
-        ...
+    generates: bool = False
+    max_new_tokens: int = MAX_NEW_TOKENS
+    tokenizer: PreTrainedTokenizerBase | None = None
+
+    section: ClassVar[type[TaskSection]]
+    """Its section of the configuration."""
+    metrics: ClassVar[tuple[Metric, ...]]
+    """What it can be scored by, the default first."""
+    auto_class: ClassVar[str]
+    """The transformers class that loads its models."""
+    peft_task_type: ClassVar[PeftTaskType]
+    """The kind of model that methods attach to."""
+    text_columns: ClassVar[tuple[str, ...]]
+    """A split table's columns of texts, the model's input first. Rows with the same texts are duplicates."""
+    example_input: ClassVar[str]
+    """An input for MLflow and the model card."""
+    pads_left: ClassVar[bool] = False
+    """Whether decoders read a row at its last token, so that padding goes before the tokens."""
+    example_labels: ClassVar[int] = 0
+    """How many labels a task has where methods are tried without data; 0 for a type without labels."""
 
     @property
-    def auto_class(self) -> str:
-        """The transformers class that loads its models."""
-        ...
+    def name(self) -> str:
+        """Return the type's name: ``type`` in the configuration, in journals and in bundles."""
+        return self.section.type_name()
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """What it can be scored by."""
-        ...
+    def predicts_next_token(self) -> bool:
+        """Whether its models are causal language models."""
+        return self.peft_task_type == "CAUSAL_LM"
+
+    @property
+    def scores_tokens(self) -> bool:
+        """Whether its models give logits for each token, and not for a row as a whole."""
+        return self.peft_task_type != "SEQ_CLS"
 
     def metric(self, name: str) -> Metric:
         """Return the metric of that name.
 
         Raises:
-            KeyError: if the type has none.
+            ValueError: If the type has none.
         """
-        ...
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric
+        raise ValueError(f"unknown metric {name!r}; known: {', '.join(metric.name for metric in self.metrics)}")
 
+    def configured(self, metric: str, max_new_tokens: int, tokenizer: PreTrainedTokenizerBase | None) -> Self:
+        """Return the type, ready to score by a metric, which decides whether ``evaluate`` generates text."""
+        generates = self.metric(metric).needs_generation
+        return replace(self, generates=generates, max_new_tokens=max_new_tokens, tokenizer=tokenizer)
+
+    def baseline(self, splits: Mapping[str, pa.Table]) -> float | None:
+        """Return the accuracy of always answering the most frequent training label; ``None`` without labels."""
+        return None
+
+    @abstractmethod
     def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
-        """A tokenized table of a split, rows cut to ``max_length`` tokens."""
-        ...
+        """Return the tokenized table of a split, rows cut to ``max_length`` tokens."""
 
+    @abstractmethod
     def collate(
         self, rows: pa.Table, indices: NDArray[np.int64], pad_id: int, pad_left: bool = False
     ) -> dict[str, Tensor]:
-        """A batch of a tokenized table, padded to its own longest row.
+        """Return a batch of a tokenized table, padded to its own longest row.
 
         Args:
-            rows: tokenized.
-            indices: of the batch's rows.
-            pad_id: the padding token.
-            pad_left: pad before the tokens, as decoders that are read at their last token need it; for the types
-                of task where that can be.
+            rows: Tokenized table.
+            indices: Indices of the batch's rows.
+            pad_id: Id of the padding token.
+            pad_left: Whether padding goes before the tokens, where the type :attr:`pads_left`.
 
         Returns:
             ``input_ids`` and ``attention_mask`` of shape ``(rows, tokens)``, and the type's ``labels``; int64.
         """
-        ...
 
+    @abstractmethod
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """The scalar to minimise on a collated batch."""
-        ...
+        """Return the scalar to minimize on a collated batch."""
+
+    def loss_terms(self, batch: dict[str, Tensor]) -> int:
+        """Return how many terms the mean of :meth:`loss` has: the weight of a batch that is trained in parts."""
+        return int((batch["labels"] != IGNORED_LABEL).sum())
+
+    @abstractmethod
+    def predictions(
+        self, model: nn.Module, rows: pa.Table, batches: Batches, pad_id: int, pad_left: bool = False
+    ) -> pa.Table:
+        """Return the predictions that :class:`Evaluation` holds, of the rows of the batches in the table's order."""
 
     def evaluate(
+        self, model: nn.Module, rows: pa.Table, batches: Batches, pad_id: int, pad_left: bool = False
+    ) -> Evaluation:
+        """Score a model on the rows of the batches; its training mode is left unchanged.
+
+        Raises:
+            ValueError: If the type generates and has no tokenizer.
+        """
+        predictions = self.predictions(model, rows, batches, pad_id, pad_left)
+        metrics = [metric.name for metric in self.metrics if self.generates or not metric.needs_generation]
+        return Evaluation({name: self.score(name, predictions) for name in metrics}, predictions)
+
+    def score(self, metric: str, predictions: pa.Table) -> float:
+        """Return a metric of the predictions."""
+        return float(self.score_many(metric, predictions, np.arange(predictions.num_rows)[None])[0])
+
+    def score_many(self, metric: str, predictions: pa.Table, draws: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return a metric of many samples of the predictions.
+
+        Args:
+            metric: Name of the metric.
+            predictions: Predictions as :class:`Evaluation` holds them.
+            draws: Row indices of shape ``(samples, rows)``.
+
+        Returns:
+            Scores of shape ``(samples,)``.
+
+        Raises:
+            ValueError: If the type has no such metric, or the predictions do not hold what it is computed from.
+        """
+        statistic = self.metric(metric).statistic
+        if statistic is None:
+            raise ValueError(f"metric {metric!r} has no statistic to compute it by")
+        return statistic(predictions, draws)
+
+    def unanswered(self, texts: Sequence[str]) -> pa.Table:
+        """Return a split table of inputs whose answers are unknown.
+
+        Columns beside the input hold empty texts; a type with other columns overrides this.
+        """
+        columns = {name: pa.array([""] * len(texts), pa.string()) for name in self.text_columns}
+        columns[self.text_columns[0]] = pa.array(texts, pa.string())
+        return pa.table({"row": pa.array(range(len(texts)), pa.int64()), **columns})
+
+    @abstractmethod
+    def answer_columns(self, labels: Sequence[str]) -> dict[str, Literal["string", "double", "long"]]:
+        """Return the columns of an answer and their types, as MLflow's signature and pyarrow name them."""
+
+    @abstractmethod
+    def answer(
         self,
         model: nn.Module,
         rows: pa.Table,
-        batches: Sequence[NDArray[np.int64]],
+        batches: Batches,
         pad_id: int,
-        pad_left: bool = False,
-    ) -> Evaluation:
-        """Score a model on the rows of the batches; its training mode is left as it is."""
-        ...
-
-    def score(self, metric: str, predictions: pa.Table) -> float:
-        """A metric as a pure function of the predictions."""
-        ...
-
-    def score_many(self, metric: str, predictions: pa.Table, draws: NDArray[np.int64]) -> NDArray[np.float64]:
-        """A metric on many samples of the predictions at once.
+        pad_left: bool,
+        labels: Sequence[str],
+    ) -> pa.Table:
+        """Answer inputs whose answers are unknown.
 
         Args:
-            metric: which.
-            predictions: as :class:`Evaluation` holds them.
-            draws: indices of shape ``(samples, rows)``.
+            model: Backbone with its adapter.
+            rows: Tokenized table of :meth:`unanswered`; at least one row.
+            batches: Row indices of each batch; every row is in one.
+            pad_id: Id of the padding token.
+            pad_left: Whether padding goes before the tokens.
+            labels: Names of the labels in the order of their integers.
 
         Returns:
-            Shape ``(samples,)``.
+            The columns of :meth:`answer_columns`, in the table's order.
         """
-        ...
+
+    def answer_object(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Return one line of :meth:`answer` as the JSON object that ``peft-sweep predict`` prints."""
+        return answer
+
+    @abstractmethod
+    def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
+        """Return the numbers that must be the same when a model predicts again; shape ``(rows, numbers)``."""
+
+    def predict_again(
+        self, recorded: pa.Table, answer: Callable[[list[str]], pa.Table], evaluate: Callable[[pa.Table], Evaluation]
+    ) -> pa.Table:
+        """Return new predictions for recorded test rows, to compare with the recorded ones.
+
+        A type whose answers hold what its metrics are computed from overrides this, so that ``models verify`` checks
+        the served model as a whole.
+
+        Args:
+            recorded: Split table with the recorded predictions beside its own columns.
+            answer: Answers inputs through MLflow, as a client would ask for it.
+            evaluate: Scores a split table.
+        """
+        return evaluate(recorded).predictions
+
+    @abstractmethod
+    def purpose(self, labels: Sequence[str]) -> str:
+        """Return what a model does, for its card: ``Completes a prompt``."""
+
+    @abstractmethod
+    def dummy_labels(self, input_ids: Tensor, attention_mask: Tensor, labels: int) -> Tensor:
+        """Return labels for made-up tokens, with the shape and dtype of :meth:`collate`'s; also on the meta device.
+
+        Args:
+            input_ids: Tokens of shape ``(rows, tokens)``.
+            attention_mask: 0 where a token is padding, of the same shape.
+            labels: Size of the model's head; 0 for a language model.
+        """
+
+    def target_tokens(self, rows: pa.Table) -> NDArray[np.int64]:
+        """Return how many tokens of each row of a tokenized table can take part in the loss."""
+        return lengths(rows)

@@ -1,8 +1,8 @@
 """Which rows make up a batch. Pure numpy: the same numbers on every machine and in every lane.
 
-All trials see one stream of rows, whatever their batch size: the order of an epoch follows from hashes of
+All trials read one stream of rows, whatever their batch size: the order of an epoch follows from hashes of
 (seed, epoch, row id), so that trials are compared on common random numbers, a trial can continue at any step,
-and a row more or less leaves the order of the others alone.
+and the order of the other rows stays the same when a row is added or removed.
 """
 
 from __future__ import annotations
@@ -13,92 +13,92 @@ import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
-POOL = 64
-BUCKET = 32
+POOL_ROWS = 64
+BUCKET_ROWS = 32
 
 
 def training_batches(
     lengths: NDArray[np.integer], row_ids: NDArray[np.integer], seed: int, batch_size: int, start: int, stop: int
 ) -> Iterator[Indices]:
-    """The batches of optimizer steps ``start`` to ``stop - 1``; consecutive slices of one endless stream.
+    """Iterate over the batches of optimizer steps ``start`` to ``stop - 1``: consecutive slices of an endless stream.
 
     Args:
-        lengths: tokens of each row, shape ``(rows,)``.
-        row_ids: what identifies each row, shape ``(rows,)``.
-        seed: of the order.
-        batch_size: rows per step.
-        start: optimizer steps already done.
-        stop: the step to stop before.
+        lengths: Tokens of each row, shape ``(rows,)``.
+        row_ids: Number that identifies each row, shape ``(rows,)``.
+        seed: Seed of the order.
+        batch_size: Rows per step.
+        start: Optimizer steps already done.
+        stop: Step to stop before.
 
     Yields:
         Indices of ``batch_size`` rows.
     """
-    rows, order, present = len(lengths), np.empty(0, np.int64), -1
+    rows, order, ordered_epoch = len(lengths), np.empty(0, np.int64), -1
     for step in range(start, stop):
-        parts, position, end = [], step * batch_size, (step + 1) * batch_size
+        slices, position, end = [], step * batch_size, (step + 1) * batch_size
         while position < end:
-            if (epoch := position // rows) != present:
-                order, present = epoch_order(lengths, row_ids, seed, epoch), epoch
-            taken = order[position - epoch * rows : end - epoch * rows]
-            parts.append(taken)
-            position += len(taken)
-        yield np.concatenate(parts)
+            if (epoch := position // rows) != ordered_epoch:
+                order, ordered_epoch = epoch_order(lengths, row_ids, seed, epoch), epoch
+            indices = order[position - epoch * rows : end - epoch * rows]
+            slices.append(indices)
+            position += len(indices)
+        yield np.concatenate(slices)
 
 
 def epoch_order(lengths: NDArray[np.integer], row_ids: NDArray[np.integer], seed: int, epoch: int) -> Indices:
-    """The stream of one epoch: every row once, rows of like length together.
+    """Return the stream of one epoch: every row once, rows of similar length together.
 
     Rows are permuted, cut into pools, sorted by length within a pool, and cut into buckets, which are shuffled.
     """
     shuffled = np.argsort(hashes(row_ids, seed, epoch), kind="stable")
-    pools = np.arange(len(shuffled)) // POOL
+    pools = np.arange(len(shuffled)) // POOL_ROWS
     by_length = shuffled[np.lexsort((lengths[shuffled], pools))]
-    whole = len(by_length) // BUCKET
-    order = np.argsort(hashes(np.arange(whole), seed, ~epoch), kind="stable")
-    buckets = by_length[: whole * BUCKET].reshape(whole, BUCKET)[order]
-    # What does not fill a bucket comes last, so that batches which divide a bucket stay inside one.
-    return np.concatenate([buckets.ravel(), by_length[whole * BUCKET :]])
+    buckets = len(by_length) // BUCKET_ROWS
+    order = np.argsort(hashes(np.arange(buckets), seed, ~epoch), kind="stable")
+    in_buckets = by_length[: buckets * BUCKET_ROWS].reshape(buckets, BUCKET_ROWS)[order]
+    # The rows that do not fill a bucket come last, so that batches that divide a bucket stay inside one.
+    return np.concatenate([in_buckets.ravel(), by_length[buckets * BUCKET_ROWS :]])
 
 
 def evaluation_batches(lengths: NDArray[np.integer], batch_size: int) -> list[Indices]:
-    """Every row once, sorted by length so that little is padded.
+    """Return batches with every row once, sorted by length so that there is little padding.
 
     Args:
-        lengths: tokens of each row, shape ``(rows,)``.
-        batch_size: rows per batch, at most.
+        lengths: Tokens of each row, shape ``(rows,)``.
+        batch_size: Rows per batch, at most.
     """
     order = np.argsort(lengths, kind="stable")
     return [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
 
 
 def subset(row_ids: NDArray[np.integer], count: int, seed: int, labels: NDArray[np.integer] | None = None) -> Indices:
-    """A fixed part of the rows, in their order.
+    """Draw a fixed subset of the rows, in their order.
 
     Args:
-        row_ids: what identifies each row, shape ``(rows,)``.
-        count: how many to take; all if there are fewer.
-        seed: of the draw.
-        labels: class of each row; the classes keep their shares (to the nearest row).
+        row_ids: Number that identifies each row, shape ``(rows,)``.
+        count: Number of rows to draw; all rows if there are fewer.
+        seed: Seed of the draw.
+        labels: Class of each row; the classes keep their shares (to the nearest row).
     """
     if count >= len(row_ids):
         return np.arange(len(row_ids))
     keys = hashes(row_ids, seed, -1)
     if labels is None:
         return np.sort(np.argsort(keys, kind="stable")[:count])
-    # A row's place within its class, as a fraction of the class: taking the smallest keeps every class's share.
+    # A row's rank within its class, as a fraction of the class: the smallest ranks have every class's share.
     order = np.lexsort((keys, labels))
     sizes = np.unique(labels, return_counts=True)[1]
-    places = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes])
-    return np.sort(order[np.lexsort((keys[order], places))[:count]])
+    ranks = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes])
+    return np.sort(order[np.lexsort((keys[order], ranks))[:count]])
 
 
-def in_turn(row_ids: NDArray[np.integer], labels: NDArray[np.integer], seed: int) -> Indices:
-    """All rows in an order in which every class comes once before any comes twice, drawn with the seed.
+def class_by_class(row_ids: NDArray[np.integer], labels: NDArray[np.integer], seed: int) -> Indices:
+    """Return all rows in an order in which every class comes once before any class comes twice.
 
     Args:
-        row_ids: what identifies each row, shape ``(rows,)``.
-        labels: class of each row.
-        seed: of the draw.
+        row_ids: Number that identifies each row, shape ``(rows,)``.
+        labels: Class of each row.
+        seed: Seed of the order.
     """
     keys = hashes(row_ids, seed, -2)
     order = np.lexsort((keys, labels))
@@ -107,10 +107,16 @@ def in_turn(row_ids: NDArray[np.integer], labels: NDArray[np.integer], seed: int
 
 
 def hashes(values: NDArray[np.integer], seed: int, stream: int) -> NDArray[np.uint64]:
-    """A pseudo-random number per value (SplitMix64's finalizer, Steele et al. 2014), for every seed and stream anew."""
+    """Return a pseudo-random number per value (SplitMix64's finalizer, Steele et al. 2014).
+
+    Args:
+        values: Integers, each hashed by itself.
+        seed: Seed; every seed gives other numbers.
+        stream: Purpose of the numbers; every stream gives other numbers.
+    """
     start = np.array([seed, stream], np.int64).view(np.uint64)
-    mixed = _mix(start[:1]) ^ _mix(start[1:] + np.uint64(0x632BE59BD9B4E019))
-    return _mix(np.asarray(values, np.int64).view(np.uint64) + _mix(mixed))
+    key = _mix(_mix(start[:1]) ^ _mix(start[1:] + np.uint64(0x632BE59BD9B4E019)))
+    return _mix(np.asarray(values, np.int64).view(np.uint64) + key)
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

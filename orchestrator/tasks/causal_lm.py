@@ -1,59 +1,122 @@
-"""One completion per prompt: cross-entropy of the completion's tokens, perplexity and exact match."""
+"""One completion per prompt: cross-entropy of the completion's tokens; perplexity and exact match."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from orchestrator.common.field_types import Count, OneOf
 from orchestrator.common.metric import Metric
-from orchestrator.tasks._base import Evaluation
-from orchestrator.tasks.tokens import INPUTS, device_of, integers, pad, ragged, token_column
+from orchestrator.tasks._base import Batches, TaskType
+from orchestrator.tasks.columns import Column
+from orchestrator.tasks.file_headers import Key
+from orchestrator.tasks.section import MAX_NEW_TOKENS, TaskSection
+from orchestrator.tasks.templates import Template, render, template_columns
+from orchestrator.tasks.tokens import (
+    IGNORED_LABEL,
+    device_of,
+    in_table_order,
+    integers,
+    lengths,
+    next_token_losses,
+    pad,
+    sequences,
+    token_column,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100
-METRICS = {
-    "perplexity": Metric(name="perplexity", direction="minimize", bounds=(1.0, float("inf")), label="perplexity"),
-    "exact_match": Metric(name="exact_match", label="exact match"),
-}
+
+def perplexity(predictions: pa.Table, draws: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the perplexity per completion token over all rows of a sample."""
+    nll, tokens = (predictions[name].to_numpy() for name in ("nll", "tokens"))
+    scores: NDArray[np.float64] = np.exp(nll[draws].sum(axis=1) / tokens[draws].sum(axis=1))
+    return scores
 
 
-@dataclass(frozen=True)
-class CausalLM:
+def exact_match(predictions: pa.Table, draws: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the share of rows whose completion was generated exactly.
+
+    Raises:
+        ValueError: If nothing was generated.
+    """
+    if predictions["exact"].null_count:
+        raise ValueError("these predictions have no metric 'exact_match': no text was generated for them")
+    scores: NDArray[np.float64] = predictions["exact"].to_numpy()[draws].mean(axis=1)
+    return scores
+
+
+METRICS = (
+    Metric(
+        name="perplexity",
+        direction="minimize",
+        bounds=(1.0, float("inf")),
+        label="perplexity",
+        statistic=perplexity,
+    ),
+    Metric(name="exact_match", label="exact match", statistic=exact_match, needs_generation=True),
+)
+
+
+class CausalLMTask(TaskSection):
+    """One completion per prompt; the loss counts the completion only."""
+
+    type: Literal["causal-lm"]
+    """One completion per prompt."""
+    prompt: Template
+    """Column of the prompts, or a template with columns in braces: ``Review: {text} Rating:``."""
+    completion: Template
+    """Column of the completions, or a template with columns in braces."""
+    metric: Annotated[str, OneOf([metric.name for metric in METRICS])] = METRICS[0].name
+    """What the search minimizes (perplexity of the completions) or maximizes (exact match of generated text)."""
+    max_new_tokens: Count = MAX_NEW_TOKENS
+    """The most tokens to generate for a row, for ``exact_match``."""
+
+    @property
+    def input_column(self) -> str:
+        """``prompt``: a client sends whole prompts, not the columns of a template."""
+        return "prompt"
+
+    @property
+    def generated_tokens(self) -> int:
+        """The most tokens to generate for a row."""
+        return self.max_new_tokens
+
+    def content_columns(self) -> dict[Key, list[str]]:
+        """Return the columns that the templates name."""
+        return {(key,): template_columns(getattr(self, key)) for key in ("prompt", "completion")}
+
+    def contents(self, columns: Mapping[str, Column]) -> dict[str, pa.Array]:
+        """Return ``prompt`` and ``completion``."""
+        return {key: render(getattr(self, key), columns) for key in ("prompt", "completion")}
+
+
+class CausalLM(TaskType):
     """Any ``AutoModelForCausalLM``.
 
     Split tables hold ``prompt`` and ``completion``. Predictions hold ``nll`` (float64, of all the completion's tokens),
     ``tokens`` (int32, how many those are) and ``exact`` (whether greedy generation gave the completion; null where
     nothing was generated).
-
-    Args:
-        generates: whether ``evaluate`` generates, for ``exact_match``.
-        max_new_tokens: how much it generates at most.
-        tokenizer: what decodes it.
     """
 
-    generates: bool = False
-    max_new_tokens: int = 32
-    tokenizer: PreTrainedTokenizerBase | None = None
-    name: Literal["causal-lm"] = "causal-lm"
-    auto_class: str = "AutoModelForCausalLM"
-    metrics: tuple[str, ...] = ("perplexity", "exact_match")
-
-    def metric(self, name: str) -> Metric:
-        """Return the metric of that name."""
-        return METRICS[name]
+    section = CausalLMTask
+    metrics = METRICS
+    auto_class = "AutoModelForCausalLM"
+    peft_task_type = "CAUSAL_LM"
+    text_columns = ("prompt", "completion")
+    example_input = "Once upon a time"
 
     def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
-        """Columns ``row``, ``input_ids`` (prompt, completion, end of sequence) and ``prompt_length``.
+        """Return columns ``row``, ``input_ids`` (prompt, completion, end of sequence) and ``prompt_length``.
 
-        What is too long loses the beginning of its prompt; only a completion that alone is too long loses its end.
+        A row that is too long loses the beginning of its prompt; only a completion that alone is too long loses its
+        end.
         """
         opening, ids, prompt_lengths = _opening(tokenizer), [], []
         for batch in rows.select(["prompt", "completion"]).to_batches(max_chunksize=4096):
@@ -63,46 +126,42 @@ class CausalLM:
                 start = [*opening, *prompt[-(max_length - len(opening) - len(end)) :]]
                 ids.append([*start, *end])
                 prompt_lengths.append(len(start))
-        lengths = pa.array(prompt_lengths, pa.int32())
-        return pa.table({"row": rows["row"], "input_ids": token_column(ids), "prompt_length": lengths})
+        column = pa.array(prompt_lengths, pa.int32())
+        return pa.table({"row": rows["row"], "input_ids": token_column(ids), "prompt_length": column})
 
     def collate(
         self, rows: pa.Table, indices: NDArray[np.int64], pad_id: int, pad_left: bool = False
     ) -> dict[str, Tensor]:
-        """``input_ids``, ``attention_mask``, ``labels`` of shape ``(rows, tokens)``; -100 outside the completions.
+        """Return ``input_ids``, ``attention_mask``, ``labels`` of shape ``(rows, tokens)``; -100 outside completions.
 
-        Always padded on the right, whatever ``pad_left`` says: positions then count from the first token, and soft
-        prompts stand next to it, so that a row's likelihood does not depend on its batch. Generation pads by itself.
+        Padding goes after the tokens, whatever ``pad_left`` is: positions then count from the first token, and soft
+        prompts stand next to it, so that a row's likelihood does not depend on its batch. Only generation pads on the
+        left, by itself.
         """
         import torch
 
-        sequences, prompts = _sequences(rows, indices)
-        batch = pad(sequences, pad_id, left=False)
-        # Told by position and never by the padding token, which is the end-of-sequence token of many tokenizers.
+        batch = pad(sequences(rows, indices), pad_id, left=False)
+        # By position and never by the padding token, which is the end-of-sequence token of many tokenizers.
         position = batch["attention_mask"].cumsum(dim=1)
-        completion = (position > torch.tensor(prompts)[:, None]) & (batch["attention_mask"] == 1)
-        return {**batch, "labels": batch["input_ids"].where(completion, torch.tensor(IGNORED))}
+        prompt_lengths = torch.tensor(integers(rows, "prompt_length")[indices])
+        is_completion = (position > prompt_lengths[:, None]) & (batch["attention_mask"] == 1)
+        return {**batch, "labels": batch["input_ids"].where(is_completion, torch.tensor(IGNORED_LABEL))}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """Mean cross-entropy over all completion tokens of the batch."""
-        return self.token_losses(model, batch).mean()
+        """Return the mean cross-entropy over all completion tokens of the batch."""
+        return next_token_losses(model, batch)[0].mean()
 
-    def token_losses(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """Cross-entropy of every token that has a label, in nats; shape ``(tokens,)``."""
-        return _token_losses(model, batch)[0]
+    def loss_terms(self, batch: dict[str, Tensor]) -> int:
+        """Return how many tokens are predicted; nothing predicts a row's first token."""
+        return int((batch["labels"][:, 1:] != IGNORED_LABEL).sum())
 
-    def evaluate(
-        self,
-        model: nn.Module,
-        rows: pa.Table,
-        batches: Sequence[NDArray[np.int64]],
-        pad_id: int,
-        pad_left: bool = False,
-    ) -> Evaluation:
-        """Likelihood of the completions, and where asked for, whether generation gives them.
+    def predictions(
+        self, model: nn.Module, rows: pa.Table, batches: Batches, pad_id: int, pad_left: bool = False
+    ) -> pa.Table:
+        """Return the likelihood of each completion and, if the type generates, whether generation gives it.
 
         Raises:
-            ValueError: if it is to generate and has no tokenizer.
+            ValueError: If the type generates and has no tokenizer.
         """
         import torch
 
@@ -110,42 +169,33 @@ class CausalLM:
         exact: list[bool | None] = []
         with torch.no_grad():
             for indices in batches:
-                losses, counted = _token_losses(model, self.collate(rows, indices, pad_id, pad_left))
-                lines = counted.nonzero()[:, 0].cpu().numpy()
-                nll.append(np.bincount(lines, losses.double().cpu().numpy(), minlength=len(indices)))
-                tokens.append(np.bincount(lines, minlength=len(indices)))
+                losses, is_labelled = next_token_losses(model, self.collate(rows, indices, pad_id, pad_left))
+                row_of_loss = is_labelled.nonzero()[:, 0].cpu().numpy()
+                nll.append(np.bincount(row_of_loss, losses.double().cpu().numpy(), minlength=len(indices)))
+                tokens.append(np.bincount(row_of_loss, minlength=len(indices)))
                 exact += self._exact(model, rows, indices, pad_id) if self.generates else [None] * len(indices)
-        indices = np.concatenate(batches)
-        order = np.argsort(indices, kind="stable")
+        order, indices = in_table_order(batches)
         columns = {
-            "row": rows["row"].take(pa.array(indices[order])),
+            "row": rows["row"].take(pa.array(indices)),
             "nll": pa.array(np.concatenate(nll)[order]),
             "tokens": pa.array(np.concatenate(tokens)[order].astype(np.int32)),
-            "exact": pa.array([exact[i] for i in order], pa.bool_()),
+            "exact": pa.array([exact[index] for index in order], pa.bool_()),
         }
-        predictions, metrics = pa.table(columns), self.metrics if self.generates else ("perplexity",)
-        return Evaluation({metric: self.score(metric, predictions) for metric in metrics}, predictions)
-
-    def score(self, metric: str, predictions: pa.Table) -> float:
-        """``perplexity`` per completion token over all rows, or the share of rows with an ``exact_match``."""
-        return float(self.score_many(metric, predictions, np.arange(predictions.num_rows)[None])[0])
-
-    def score_many(self, metric: str, predictions: pa.Table, draws: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The metric of each sample in ``draws`` of shape ``(samples, rows)``."""
-        if metric == "perplexity":
-            nll, tokens = (predictions[name].to_numpy() for name in ("nll", "tokens"))
-            scores: NDArray[np.float64] = np.exp(nll[draws].sum(axis=1) / tokens[draws].sum(axis=1))
-            return scores
-        if metric == "exact_match" and not predictions["exact"].null_count:
-            exact: NDArray[np.float64] = predictions["exact"].to_numpy()[draws].mean(axis=1)
-            return exact
-        raise ValueError(f"these predictions have no metric {metric!r}; known: {', '.join(self.metrics)}")
+        return pa.table(columns)
 
     def generate(self, model: nn.Module, prompts: Sequence[NDArray[np.int32]], pad_id: int) -> list[str]:
-        """What the model writes after each prompt (token ids), greedily, without surrounding white space.
+        """Generate greedily after each prompt.
+
+        Args:
+            model: Backbone with its adapter.
+            prompts: Token ids of each prompt.
+            pad_id: Id of the padding token.
+
+        Returns:
+            The generated texts without surrounding white space.
 
         Raises:
-            ValueError: if there is no tokenizer.
+            ValueError: If there is no tokenizer.
         """
         if self.tokenizer is None:
             raise ValueError("a tokenizer is needed to generate")
@@ -156,35 +206,60 @@ class CausalLM:
         settings = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "num_beams": 1}
         ends = {"eos_token_id": self.tokenizer.eos_token_id, "pad_token_id": pad_id}
         with torch.no_grad():
-            written = model.generate(**batch, **settings, **ends, max_new_tokens=self.max_new_tokens)  # type: ignore[operator]
-        return [text.strip() for text in self.tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)]
+            ids = model.generate(**batch, **settings, **ends, max_new_tokens=self.max_new_tokens)  # type: ignore[operator]
+        return [text.strip() for text in self.tokenizer.batch_decode(ids[:, width:], skip_special_tokens=True)]
+
+    def answer_columns(self, labels: Sequence[str]) -> dict[str, Literal["string", "double", "long"]]:
+        """Return ``completion``."""
+        return {"completion": "string"}
+
+    def answer(
+        self,
+        model: nn.Module,
+        rows: pa.Table,
+        batches: Batches,
+        pad_id: int,
+        pad_left: bool,
+        labels: Sequence[str],
+    ) -> pa.Table:
+        """Return a completion of each prompt."""
+        completions: list[str] = []
+        for indices in batches:
+            completions += self.generate(model, _prompts(rows, indices), pad_id)
+        order, _ = in_table_order(batches)
+        return pa.table({"completion": pa.array([completions[index] for index in order], pa.string())})
+
+    def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
+        """Return the negative log-likelihood of each completion."""
+        nll: NDArray[np.float64] = predictions["nll"].to_numpy()
+        return nll[:, None]
+
+    def purpose(self, labels: Sequence[str]) -> str:
+        """Return that it completes prompts."""
+        return "Completes a prompt"
+
+    def dummy_labels(self, input_ids: Tensor, attention_mask: Tensor, labels: int) -> Tensor:
+        """Return every token that is not padding as a target, of shape ``(rows, tokens)``."""
+        return input_ids.masked_fill(attention_mask != 1, IGNORED_LABEL)
+
+    def target_tokens(self, rows: pa.Table) -> NDArray[np.int64]:
+        """Return how many tokens each completion has."""
+        return lengths(rows) - integers(rows, "prompt_length")
 
     def _exact(self, model: nn.Module, rows: pa.Table, indices: NDArray[np.int64], pad_id: int) -> list[bool]:
-        sequences, prompts = _sequences(rows, indices)
-        starts = [sequence[:length] for sequence, length in zip(sequences, prompts, strict=True)]
-        written = self.generate(model, starts, pad_id)
-        ends = [sequence[length:].tolist() for sequence, length in zip(sequences, prompts, strict=True)]
-        assert self.tokenizer is not None  # generate() has asked for it
-        wanted = self.tokenizer.batch_decode(ends, skip_special_tokens=True)
-        return [text == goal.strip() for text, goal in zip(written, wanted, strict=True)]
+        """Return whether the model generates the completion of each row, apart from white space around it."""
+        generated = self.generate(model, _prompts(rows, indices), pad_id)
+        prompt_lengths = integers(rows, "prompt_length")[indices]
+        pairs = zip(sequences(rows, indices), prompt_lengths, strict=True)
+        completions = [sequence[length:].tolist() for sequence, length in pairs]
+        assert self.tokenizer is not None  # generate() has raised without one
+        references = self.tokenizer.batch_decode(completions, skip_special_tokens=True)
+        return [text == reference.strip() for text, reference in zip(generated, references, strict=True)]
 
 
-def _sequences(rows: pa.Table, indices: NDArray[np.int64]) -> tuple[list[NDArray[np.int32]], NDArray[np.integer]]:
-    values, starts = ragged(rows)
-    return [values[starts[i] : starts[i + 1]] for i in indices], integers(rows, "prompt_length")[indices]
-
-
-def _token_losses(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The loss of every completion token, shape ``(tokens,)``, and where those are, shape ``(rows, tokens - 1)``."""
-    from torch.nn import functional as F
-
-    device = device_of(model)
-    inputs = {name: batch[name].to(device) for name in INPUTS if name in batch}
-    targets = batch["labels"][:, 1:].to(device)
-    counted = targets != IGNORED
-    # Soft prompts put logits of their own before those of the tokens; what precedes a target is what predicts it.
-    logits = model(**inputs).logits[:, -targets.shape[1] - 1 : -1][counted].float()
-    return F.cross_entropy(logits, targets[counted], reduction="none"), counted
+def _prompts(rows: pa.Table, indices: NDArray[np.int64]) -> list[NDArray[np.int32]]:
+    prompt_lengths = integers(rows, "prompt_length")[indices]
+    return [sequence[:length] for sequence, length in zip(sequences(rows, indices), prompt_lengths, strict=True)]
 
 
 def _plain_ids(tokenizer: PreTrainedTokenizerBase, texts: pa.Array) -> list[list[int]]:
@@ -194,6 +269,6 @@ def _plain_ids(tokenizer: PreTrainedTokenizerBase, texts: pa.Array) -> list[list
 
 
 def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The special tokens that the tokenizer itself puts before a text."""
+    """Return the beginning-of-sequence token, if the tokenizer puts it before a text itself."""
     special: list[int] = tokenizer("")["input_ids"]
     return [token for token in special if token == tokenizer.bos_token_id][:1]

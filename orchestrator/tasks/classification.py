@@ -1,48 +1,115 @@
-"""One label per text: cross-entropy on the head's logits, macro F1 and accuracy."""
+"""One label per text: cross-entropy on the head's logits; macro F1 and accuracy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from orchestrator.common.field_types import OneOf
 from orchestrator.common.metric import Metric
-from orchestrator.tasks._base import Evaluation
-from orchestrator.tasks.tokens import INPUTS, device_of, integers, pad, ragged, token_column
+from orchestrator.tasks._base import Batches, Evaluation, TaskType
+from orchestrator.tasks.classes import encode, majority_share
+from orchestrator.tasks.columns import Column
+from orchestrator.tasks.file_headers import Key
+from orchestrator.tasks.section import TaskSection
+from orchestrator.tasks.tokens import (
+    device_of,
+    in_table_order,
+    integers,
+    model_inputs,
+    pad,
+    sequences,
+    token_column,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
 
-METRICS = {
-    "macro_f1": Metric(name="macro_f1", label="macro-F1"),
-    "accuracy": Metric(name="accuracy", label="accuracy"),
-}
+def macro_f1(predictions: pa.Table, draws: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the mean over classes of 2 tp / (2 tp + fp + fn), 0 where a class is neither true nor predicted."""
+    labels, predicted = integers(predictions, "label").astype(np.int64), predicted_labels(predictions)
+    classes = predictions.schema.field("probabilities").type.list_size
+    cells = (labels * classes + predicted)[draws] + np.arange(len(draws))[:, None] * classes**2
+    confusion = np.bincount(cells.ravel(), minlength=len(draws) * classes**2).reshape(-1, classes, classes)
+    hits = np.diagonal(confusion, axis1=1, axis2=2)
+    occurrences = confusion.sum(axis=1) + confusion.sum(axis=2)
+    scores: NDArray[np.float64] = (2 * hits / np.maximum(occurrences, 1)).mean(axis=1)
+    return scores
 
 
-@dataclass(frozen=True)
-class Classification:
+def accuracy(predictions: pa.Table, draws: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the share of rows whose most probable label is the true one."""
+    is_right = integers(predictions, "label") == predicted_labels(predictions)
+    scores: NDArray[np.float64] = is_right[draws].mean(axis=1)
+    return scores
+
+
+METRICS = (
+    Metric(name="macro_f1", label="macro-F1", statistic=macro_f1),
+    Metric(name="accuracy", label="accuracy", statistic=accuracy),
+)
+
+
+class ClassificationTask(TaskSection):
+    """One label per text."""
+
+    type: Literal["classification"]
+    """One label per text."""
+    text: str
+    """Column of the texts."""
+    label: str
+    """Column of the labels: texts, whole numbers, or true and false."""
+    metric: Annotated[str, OneOf([metric.name for metric in METRICS])] = METRICS[0].name
+    """What the search maximizes."""
+
+    @property
+    def input_column(self) -> str:
+        """The column of the texts."""
+        return self.text
+
+    def content_columns(self) -> dict[Key, list[str]]:
+        """Return the columns of texts and labels."""
+        return {("text",): [self.text], ("label",): [self.label]}
+
+    def contents(self, columns: Mapping[str, Column]) -> dict[str, pa.Array]:
+        """Return ``text`` and ``label``, both as texts."""
+        return {"text": columns[self.text].texts, "label": columns[self.label].texts}
+
+    def encode(
+        self, tables: dict[str, pa.Table], files: Mapping[str, str], key: str
+    ) -> tuple[dict[str, pa.Table], tuple[str, ...]]:
+        """Replace labels by indices into the training rows' labels."""
+        return encode(tables, files, self.label, key, self.drop_invalid)
+
+
+class Classification(TaskType):
     """Any ``AutoModelForSequenceClassification``, encoder or decoder.
 
     Split tables hold ``text`` and ``label`` (int32, an index into the task's labels). Predictions hold ``label``, the
     true one, and ``probabilities`` (a fixed-size list of float64).
     """
 
-    name: Literal["classification"] = "classification"
-    auto_class: str = "AutoModelForSequenceClassification"
-    metrics: tuple[str, ...] = ("macro_f1", "accuracy")
+    section = ClassificationTask
+    metrics = METRICS
+    auto_class = "AutoModelForSequenceClassification"
+    peft_task_type = "SEQ_CLS"
+    text_columns = ("text",)
+    example_input = "Thank you for the quick help!"
+    pads_left = True
+    example_labels = 2
 
-    def metric(self, name: str) -> Metric:
-        """Return the metric of that name."""
-        return METRICS[name]
+    def baseline(self, splits: Mapping[str, pa.Table]) -> float:
+        """Return the accuracy of always answering the most frequent training label."""
+        return majority_share(splits)
 
     def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
-        """Columns ``row``, ``input_ids``, ``label``; what is too long loses its end."""
+        """Return columns ``row``, ``input_ids``, ``label``; a text that is too long loses its end."""
         ids: list[list[int]] = []
         for batch in rows.select(["text"]).to_batches(max_chunksize=4096):
             texts = batch["text"].to_pylist()
@@ -52,91 +119,104 @@ class Classification:
     def collate(
         self, rows: pa.Table, indices: NDArray[np.int64], pad_id: int, pad_left: bool = False
     ) -> dict[str, Tensor]:
-        """``input_ids``, ``attention_mask`` of shape ``(rows, tokens)`` and ``labels`` of shape ``(rows,)``.
+        """Return ``input_ids``, ``attention_mask`` of shape ``(rows, tokens)`` and ``labels`` of shape ``(rows,)``.
 
-        A decoder classifies by its last token: pad it on the left, or soft prompts read the padding.
+        A decoder classifies by its last token: padded on the right, soft prompts would read the padding.
         """
         import torch
 
-        values, starts = ragged(rows)
-        batch = pad([values[starts[i] : starts[i + 1]] for i in indices], pad_id, pad_left)
         labels = integers(rows, "label")[indices].astype(np.int64)
-        return {**batch, "labels": torch.from_numpy(labels)}
+        return {**pad(sequences(rows, indices), pad_id, pad_left), "labels": torch.from_numpy(labels)}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """Mean cross-entropy over the rows."""
+        """Return the mean cross-entropy over the rows."""
         from torch.nn import functional as F
 
-        return F.cross_entropy(_logits(model, batch).float(), batch["labels"].to(device_of(model)))
+        logits = model(**model_inputs(model, batch)).logits
+        return F.cross_entropy(logits.float(), batch["labels"].to(device_of(model)))
 
-    def evaluate(
+    def predictions(
+        self, model: nn.Module, rows: pa.Table, batches: Batches, pad_id: int, pad_left: bool = False
+    ) -> pa.Table:
+        """Return the labels and the probabilities (softmax in float64) of the batches' rows."""
+        import torch
+
+        probabilities_of_batches = []
+        with torch.no_grad():
+            for indices in batches:
+                batch = self.collate(rows, indices, pad_id, pad_left)
+                logits = model(**model_inputs(model, batch)).logits
+                probabilities_of_batches.append(logits.double().softmax(dim=-1).cpu().numpy())
+        order, indices = in_table_order(batches)
+        table = rows.select(["row", "label"]).take(indices)
+        return _with_probabilities(table, np.concatenate(probabilities_of_batches)[order])
+
+    def unanswered(self, texts: Sequence[str]) -> pa.Table:
+        """Return texts with label 0, which no answer depends on."""
+        labels = pa.array(np.zeros(len(texts), np.int32))
+        return super().unanswered(texts).append_column("label", labels)
+
+    def answer_columns(self, labels: Sequence[str]) -> dict[str, Literal["string", "double", "long"]]:
+        """Return ``label``, and ``probability_LABEL`` for each label."""
+        return {"label": "string", **{f"probability_{label}": "double" for label in labels}}
+
+    def answer(
         self,
         model: nn.Module,
         rows: pa.Table,
-        batches: Sequence[NDArray[np.int64]],
+        batches: Batches,
         pad_id: int,
-        pad_left: bool = False,
-    ) -> Evaluation:
-        """Probabilities (softmax in float64) of the batches' rows, and their metrics."""
+        pad_left: bool,
+        labels: Sequence[str],
+    ) -> pa.Table:
+        """Return the most probable label of each text, and the probability of each label."""
+        predictions = self.predictions(model, rows, batches, pad_id, pad_left)
+        answers = [labels[index] for index in predicted_labels(predictions)]
+        columns = [pa.array(answers, pa.string()), *map(pa.array, probabilities(predictions).T)]
+        return pa.table(columns, names=[*self.answer_columns(labels)])
+
+    def answer_object(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Return ``label``, and ``probabilities`` by label."""
+        label, *values = answer.values()
+        names = [name.removeprefix("probability_") for name in answer][1:]
+        return {"label": label, "probabilities": dict(zip(names, values, strict=True))}
+
+    def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
+        """Return the probabilities."""
+        return probabilities(predictions)
+
+    def predict_again(
+        self, recorded: pa.Table, answer: Callable[[list[str]], pa.Table], evaluate: Callable[[pa.Table], Evaluation]
+    ) -> pa.Table:
+        """Return predictions with the probabilities that a client gets."""
+        _, *columns = answer(recorded["text"].to_pylist()).columns
+        values = np.stack([column.to_numpy() for column in columns], axis=1)
+        return _with_probabilities(recorded.select(["row", "label"]), values)
+
+    def purpose(self, labels: Sequence[str]) -> str:
+        """Return that it labels texts, and with what."""
+        return f"Assigns one of {len(labels)} labels ({', '.join(labels)}) to a text"
+
+    def dummy_labels(self, input_ids: Tensor, attention_mask: Tensor, labels: int) -> Tensor:
+        """Return the labels in turn, of shape ``(rows,)``."""
         import torch
 
-        found = []
-        with torch.no_grad():
-            for indices in batches:
-                logits = _logits(model, self.collate(rows, indices, pad_id, pad_left))
-                found.append(logits.double().softmax(dim=-1).cpu().numpy())
-        indices = np.concatenate(batches)
-        order = np.argsort(indices, kind="stable")
-        predictions = _predictions(rows.select(["row", "label"]).take(indices[order]), np.concatenate(found)[order])
-        return Evaluation({metric: self.score(metric, predictions) for metric in self.metrics}, predictions)
-
-    def score(self, metric: str, predictions: pa.Table) -> float:
-        """``macro_f1`` over all classes (an absent one counts 0), or ``accuracy``."""
-        return float(self.score_many(metric, predictions, np.arange(predictions.num_rows)[None])[0])
-
-    def score_many(self, metric: str, predictions: pa.Table, draws: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The metric of each sample in ``draws`` of shape ``(samples, rows)``."""
-        true, predicted = integers(predictions, "label").astype(np.int64), predicted_labels(predictions)
-        if metric == "accuracy":
-            accuracy: NDArray[np.float64] = (true == predicted)[draws].mean(axis=1)
-            return accuracy
-        if metric == "macro_f1":
-            return _macro_f1(true, predicted, draws, predictions.schema.field("probabilities").type.list_size)
-        raise ValueError(f"unknown metric {metric!r}; known: {', '.join(self.metrics)}")
+        return torch.arange(len(input_ids), device=input_ids.device) % max(labels, 1)
 
 
 def predicted_labels(predictions: pa.Table) -> NDArray[np.int64]:
-    """The most probable label of each row."""
+    """Return the most probable label of each row, as an index into the task's labels."""
     labels: NDArray[np.int64] = probabilities(predictions).argmax(axis=1)
     return labels
 
 
 def probabilities(predictions: pa.Table) -> NDArray[np.float64]:
-    """Shape ``(rows, classes)``."""
+    """Return the probabilities of shape ``(rows, classes)``."""
     classes = predictions.schema.field("probabilities").type.list_size
     flat: NDArray[np.float64] = predictions["probabilities"].combine_chunks().flatten().to_numpy()
     return flat.reshape(-1, classes)
 
 
-def _logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    device = device_of(model)
-    inputs = {name: batch[name].to(device) for name in INPUTS if name in batch}
-    logits: Tensor = model(**inputs).logits
-    return logits
-
-
-def _predictions(rows: pa.Table, probabilities: NDArray[np.float64]) -> pa.Table:
-    column = pa.FixedSizeListArray.from_arrays(pa.array(probabilities.ravel()), probabilities.shape[1])
+def _with_probabilities(rows: pa.Table, values: NDArray[np.float64]) -> pa.Table:
+    column = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
     return rows.append_column("probabilities", column)
-
-
-def _macro_f1(
-    true: NDArray[np.int64], predicted: NDArray[np.int64], draws: NDArray[np.int64], classes: int
-) -> NDArray[np.float64]:
-    """Mean over classes of 2 tp / (2 tp + fp + fn), 0 where a class is neither true nor predicted."""
-    cells = (true * classes + predicted)[draws] + np.arange(len(draws))[:, None] * classes**2
-    confusion = np.bincount(cells.ravel(), minlength=len(draws) * classes**2).reshape(-1, classes, classes)
-    hits = np.diagonal(confusion, axis1=1, axis2=2)
-    marked = confusion.sum(axis=1) + confusion.sum(axis=2)
-    scores: NDArray[np.float64] = (2 * hits / np.maximum(marked, 1)).mean(axis=1)
-    return scores

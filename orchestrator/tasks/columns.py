@@ -1,4 +1,4 @@
-"""Columns as texts and labels, with a mark on every value that is neither."""
+"""Columns as texts and labels, with a mark on every value that cannot be one."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Column:
     """A column's values as texts.
 
     Args:
-        name: the column's.
-        texts: one string per row; null where the file has none.
-        undecodable: rows whose bytes are no text in the file's encoding.
+        name: Name of the column.
+        texts: One string per row; null where the file has no value.
+        undecodable: Rows whose bytes cannot be decoded in the file's encoding.
     """
 
     name: str
@@ -35,32 +35,32 @@ class Column:
 
 
 def flags(values: pa.Array, null: bool) -> Mask:
-    """A boolean array as numpy, with something in place of null."""
+    """Return a boolean array as numpy, with ``null`` in place of null."""
     array: Mask = pc.fill_null(values, null).to_numpy(zero_copy_only=False).astype(bool)
     return array
 
 
 def as_texts(table: pa.Table, name: str, file: str) -> Column:
-    """A column's values as texts, whatever type the file gives them.
+    """Return a column's values as texts, whatever type the file gives them.
 
     Raises:
-        InputError: if they are no plain values (lists, mappings).
+        InputError: If the values are lists or mappings.
     """
     array = table[name].combine_chunks()
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
-    kind, none = array.type, np.zeros(len(array), bool)
-    if pa.types.is_nested(kind):
-        raise InputError(file, [Problem(f"column {name}", f"holds values of type {kind}; texts are wanted")])
-    if _is_textual(kind):
+    value_type, none = array.type, np.zeros(len(array), bool)
+    if pa.types.is_nested(value_type):
+        raise InputError(file, [Problem(f"column {name}", f"holds values of type {value_type}; write texts")])
+    if _is_textual(value_type):
         return Column(name, *_decoded(array.cast(pa.binary())))
-    if pa.types.is_floating(kind) and flags(pc.equal(pc.floor(array), array), null=True).all():
+    if pa.types.is_floating(value_type) and flags(pc.equal(pc.floor(array), array), null=True).all():
         array = array.cast(pa.int64())  # whole numbers with gaps, as pandas writes them
     return Column(name, array.cast(pa.string()), none)
 
 
 def ordered(labels: pa.ChunkedArray) -> tuple[str, ...]:
-    """The distinct labels: numbers by size, texts by alphabet."""
+    """Return the distinct labels: numbers by size, texts by alphabet."""
     distinct = pc.unique(labels).to_pylist()
     try:
         return tuple(sorted(distinct, key=int))
@@ -68,9 +68,9 @@ def ordered(labels: pa.ChunkedArray) -> tuple[str, ...]:
         return tuple(sorted(distinct))
 
 
-def _is_textual(kind: pa.DataType) -> bool:
+def _is_textual(value_type: pa.DataType) -> bool:
     tests = ("is_string", "is_large_string", "is_binary", "is_large_binary", "is_string_view", "is_binary_view")
-    return any(getattr(pa.types, test)(kind) for test in tests)
+    return any(getattr(pa.types, test)(value_type) for test in tests)
 
 
 def _decoded(array: pa.Array) -> tuple[pa.Array, Mask]:

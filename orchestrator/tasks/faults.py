@@ -10,55 +10,55 @@ from numpy.typing import NDArray
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.tasks.columns import Mask
 
-SHOWN = 10
+MAX_SHOWN = 10
 
 
 @dataclass
 class Faults:
-    """What is wrong with the rows of one file.
+    """The rows of one file that cannot be used, and why.
 
     Args:
-        file: its name.
-        numbers: the rows' numbers in the file.
-        found: what was found so far: row number, column (empty for the whole row), message.
+        file: Name of the file.
+        row_numbers: Numbers of the rows in the file.
+        entries: Row number, column (empty for the whole row) and message of each fault.
     """
 
     file: str
-    numbers: NDArray[np.int64]
-    found: list[tuple[int, str, str]] = field(default_factory=list)
+    row_numbers: NDArray[np.int64]
+    entries: list[tuple[int, str, str]] = field(default_factory=list)
 
-    def mark(self, where: Mask, column: str, message: str) -> None:
-        """Note that the rows of a mask have something wrong in a column."""
-        self.found += [(int(number), column, message) for number in self.numbers[where]]
+    def mark(self, mask: Mask, column: str, message: str) -> None:
+        """Record a fault in a column for every row of the mask."""
+        self.entries += [(int(number), column, message) for number in self.row_numbers[mask]]
 
     @property
     def usable(self) -> Mask:
-        """Rows without a fault."""
-        mask: Mask = ~np.isin(self.numbers, [row for row, _, _ in self.found])
+        """The rows without a fault."""
+        mask: Mask = ~np.isin(self.row_numbers, [row for row, _, _ in self.entries])
         return mask
 
     def count(self) -> int:
-        """How many rows have a fault."""
-        return len({row for row, _, _ in self.found})
+        """Return how many rows have a fault."""
+        return len({row for row, _, _ in self.entries})
 
-    def refuse(self, key: str) -> None:
-        """Stop where anything was found.
+    def raise_if_any(self, key: str) -> None:
+        """Raise an error if there is a fault.
 
         Args:
-            key: key path of the task, for the hint.
+            key: Key path of the task, for the hint.
 
         Raises:
-            InputError: with the first ten rows.
+            InputError: With the first ten faults.
         """
-        if self.found:
+        if self.entries:
             raise InputError(self.file, self.problems(), f"drop them with {key}.drop_invalid: true")
 
     def problems(self) -> list[Problem]:
-        """The first ten, in the file's order, and how many more rows there are."""
-        ordered = sorted(set(self.found))
+        """Return the first ten faults, in the file's order, and how many more rows have one."""
+        faults = sorted(set(self.entries))
         shown = [
             Problem(f"row {row:,}, column {column}" if column else f"row {row:,}", message)
-            for row, column, message in ordered[:SHOWN]
+            for row, column, message in faults[:MAX_SHOWN]
         ]
-        more = len({row for row, _, _ in ordered} - {row for row, _, _ in ordered[:SHOWN]})
+        more = len({row for row, _, _ in faults} - {row for row, _, _ in faults[:MAX_SHOWN]})
         return [*shown, Problem("", f"{more:,} more rows cannot be used")] if more else shown

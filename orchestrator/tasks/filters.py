@@ -10,28 +10,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.common.errors import InputError, Problem
-from orchestrator.config import Condition
 from orchestrator.tasks.columns import Mask, as_texts, flags
 from orchestrator.tasks.files import Rows
+from orchestrator.tasks.section import Condition
 
 
-def kept(rows: Rows, where: Mapping[str, Condition], key: str) -> Mask:
-    """The rows that meet every condition; an empty value meets none.
+def matching_rows(rows: Rows, where: Mapping[str, Condition], key: str) -> Mask:
+    """Return the rows that meet every condition; an empty value meets none.
 
     Args:
-        rows: of one file.
-        where: conditions by column.
-        key: key path of the task, for errors.
+        rows: Rows of one file.
+        where: Conditions by column.
+        key: Key path of the task, for errors.
 
     Raises:
-        InputError: if a column is of another kind than its condition, or no row is left.
+        InputError: If a column is of another type than its condition, or no row meets the conditions.
     """
     mask = np.ones(rows.table.num_rows, bool)
     for name, condition in where.items():
         try:
             mask &= _meets(rows, name, condition)
         except pa.ArrowInvalid as error:
-            message = f"column {name} holds values that are no numbers ({str(error).splitlines()[0]})"
+            message = f"column {name} holds values that are not numbers ({str(error).splitlines()[0]})"
             raise InputError(rows.file, [Problem(f"{key}.where.{name}", message)]) from error
     if where and not mask.any():
         raise InputError(rows.file, [Problem(f"{key}.where", f"none of {len(mask):,} rows meets the conditions")])
@@ -62,6 +62,6 @@ def _numbers(table: pa.Table, name: str) -> pa.Array:
 
 def _equals(rows: Rows, name: str, value: Any) -> Mask:
     if isinstance(value, str | bool):
-        wanted = value if isinstance(value, str) else str(value).lower()
-        return flags(pc.equal(as_texts(rows.table, name, rows.file).texts, wanted), null=False)
+        text = value if isinstance(value, str) else str(value).lower()
+        return flags(pc.equal(as_texts(rows.table, name, rows.file).texts, text), null=False)
     return flags(pc.equal(_numbers(rows.table, name), float(value)), null=False)

@@ -2,60 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from orchestrator.config import Split
+from orchestrator.tasks.section import Split
 
 Indices = NDArray[np.int64]
 NAMES = ("train", "validation", "test")
 
 
-def identities(table: pa.Table, columns: list[str]) -> pa.Array:
-    """What makes a row an exact duplicate of another: its texts, with their lengths since any character may occur."""
+def duplicate_keys(table: pa.Table, columns: Sequence[str]) -> pa.Array:
+    """Return a key per row that exact duplicates share: the row's texts.
+
+    The texts' lengths come first, since any character may occur in a text and none can separate two of them.
+    """
     texts = [table[name].combine_chunks() for name in columns]
     sizes = [pc.binary_length(text).cast(pa.string()) for text in texts]
     return pc.binary_join_element_wise(*sizes, *texts, ":")
 
 
 def first_of_each(keys: pa.Array) -> Indices:
-    """Indices of the first row of each key, in order."""
+    """Return the indices of the first row of each key, in order."""
     codes = keys.dictionary_encode().indices.to_numpy()
     return np.sort(np.unique(codes, return_index=True)[1]).astype(np.int64)
 
 
-def without_duplicates(splits: dict[str, pa.Table], columns: list[str]) -> tuple[dict[str, pa.Table], int]:
-    """Given splits with every row in one place only: test stays as it is, validation gives way to it, train to both.
+def without_duplicates(splits: dict[str, pa.Table], columns: Sequence[str]) -> tuple[dict[str, pa.Table], int]:
+    """Remove the rows of given splits that occur in another split or twice in one.
+
+    The test rows stay unchanged; validation loses the rows that are among them, and train those of both.
 
     Returns:
-        The splits, and how many rows went.
+        The splits, and how many rows were removed.
     """
-    keys = {name: identities(splits[name], columns) for name in NAMES}
-    taken, left = keys["test"], {"test": splits["test"]}
+    keys = {name: duplicate_keys(splits[name], columns) for name in NAMES}
+    seen, cleaned = keys["test"], {"test": splits["test"]}
     for name in ("validation", "train"):
-        first = np.zeros(len(keys[name]), bool)
-        first[first_of_each(keys[name])] = True
-        fresh = ~pc.is_in(keys[name], taken).to_numpy(zero_copy_only=False)
-        left[name] = splits[name].filter(pa.array(first & fresh))
-        taken = pa.concat_arrays([taken, keys[name]])
-    removed = sum(splits[name].num_rows - left[name].num_rows for name in NAMES)
-    return {name: left[name] for name in NAMES}, removed
+        is_first = np.zeros(len(keys[name]), bool)
+        is_first[first_of_each(keys[name])] = True
+        is_new = ~pc.is_in(keys[name], seen).to_numpy(zero_copy_only=False)
+        cleaned[name] = splits[name].filter(pa.array(is_first & is_new))
+        seen = pa.concat_arrays([seen, keys[name]])
+    removed = sum(splits[name].num_rows - cleaned[name].num_rows for name in NAMES)
+    return {name: cleaned[name] for name in NAMES}, removed
 
 
 def split_rows(count: int, fractions: Split, seed: int, labels: NDArray[np.int32] | None) -> dict[str, Indices]:
-    """Seeded splits; classes keep their shares where there are labels. Indices in each split ascend.
+    """Draw splits; classes keep their shares where there are labels. The indices of each split ascend.
 
     Raises:
-        ValueError: if a split would be empty, or without one of the classes.
+        ValueError: If a split would be empty, or lack one of the classes.
     """
     from sklearn.model_selection import train_test_split
 
     def cut(indices: Indices, fraction: float) -> tuple[Indices, Indices]:
         classes = None if labels is None else labels[indices]
-        kept, away = train_test_split(indices, test_size=fraction, random_state=seed, stratify=classes)
-        return np.sort(kept), np.sort(away)
+        rest, part = train_test_split(indices, test_size=fraction, random_state=seed, stratify=classes)
+        return np.sort(rest), np.sort(part)
 
     rest, test = cut(np.arange(count), fractions.test)
     train, validation = cut(rest, fractions.validation / (fractions.train + fractions.validation))

@@ -1,4 +1,4 @@
-"""Tokenized rows as Arrow holds them, and as a padded batch."""
+"""Tokenized rows as Arrow holds them, and as padded batches of tensors."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from orchestrator.tasks.batches import in_turn
+from orchestrator.tasks.batches import class_by_class
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
 INPUTS = ("input_ids", "attention_mask", "task_ids")
-"""What a model is called with, of a batch; task ids are there while a trial learns from other tasks."""
+"""The tensors of a batch that a model is called with; task ids are there while a trial trains on other tasks."""
+IGNORED_LABEL = -100
+"""The label of a token that takes no part in the loss."""
 
 
 def token_column(rows: Iterable[Sequence[int]]) -> pa.Array:
-    """One list of token ids per row, in one piece."""
+    """Return a column with one list of token ids per row, in one chunk."""
     lists = [np.asarray(row, np.int32) for row in rows]
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in lists])]).astype(np.int32)
     values = np.concatenate(lists) if lists else np.empty(0, np.int32)
@@ -28,50 +30,96 @@ def token_column(rows: Iterable[Sequence[int]]) -> pa.Array:
 
 
 def integers(rows: pa.Table, column: str) -> NDArray[np.integer]:
-    """A column's values; no copy where the column is in one piece."""
+    """Return a column's values; no copy where the column is one chunk."""
     chunks = rows[column].chunks
     array: NDArray[np.integer] = (chunks[0] if len(chunks) == 1 else rows[column].combine_chunks()).to_numpy()
     return array
 
 
-def shown(rows: pa.Table, count: int, seed: int) -> list[tuple[int, int]]:
-    """Rows to show a method as examples: up to so many, each as its position and its class (0 without classes).
+def example_rows(rows: pa.Table, count: int, seed: int) -> list[tuple[int, int]]:
+    """Draw rows to show a method as examples.
 
-    Drawn with the seed; every class comes once before any comes twice.
+    Every class comes once before any class comes twice.
+
+    Args:
+        rows: Split table, with the class of each row in ``label`` if there are classes.
+        count: Number of examples; there are fewer where the table has fewer rows.
+        seed: Seed of the draw.
+
+    Returns:
+        Position and class of each; class 0 where there are no classes.
     """
     classes = integers(rows, "label") if "label" in rows.column_names else np.zeros(rows.num_rows, np.int32)
-    chosen = in_turn(rows["row"].to_numpy(), classes, seed)[:count]
-    return [(int(position), int(classes[position])) for position in chosen]
+    positions = class_by_class(rows["row"].to_numpy(), classes, seed)[:count]
+    return [(int(position), int(classes[position])) for position in positions]
 
 
 def ragged(rows: pa.Table) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Token ids of all rows in one array, and where each row starts in it; row ``i`` is ``ids[starts[i]:starts[i+1]]``.
+    """Return the token ids of all rows in one array, and the offset of each row in it.
 
-    No copy where the column is in one piece.
+    Row ``i`` is ``ids[offsets[i]:offsets[i + 1]]``. No copy where the column is one chunk.
     """
     column = rows["input_ids"]
     chunk = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     return chunk.values.to_numpy(), chunk.offsets.to_numpy()
 
 
+def sequences(rows: pa.Table, indices: NDArray[np.int64]) -> list[NDArray[np.int32]]:
+    """Return the token ids of some rows."""
+    ids, offsets = ragged(rows)
+    return [ids[offsets[index] : offsets[index + 1]] for index in indices]
+
+
 def lengths(rows: pa.Table) -> NDArray[np.int64]:
-    """Tokens of each row."""
+    """Return the number of tokens of each row."""
     return np.diff(ragged(rows)[1]).astype(np.int64)
 
 
-def pad(sequences: Sequence[NDArray[np.int32]], pad_id: int, left: bool) -> dict[str, Tensor]:
-    """``input_ids`` and ``attention_mask`` of shape ``(rows, tokens)``, as long as the longest sequence."""
+def pad(token_ids: Sequence[NDArray[np.int32]], pad_id: int, left: bool) -> dict[str, Tensor]:
+    """Return ``input_ids`` and ``attention_mask`` of shape ``(rows, tokens)``, as long as the longest sequence."""
     import torch
 
-    width = max(len(sequence) for sequence in sequences)
-    ids = np.full((len(sequences), width), pad_id, np.int64)
+    width = max(len(sequence) for sequence in token_ids)
+    ids = np.full((len(token_ids), width), pad_id, np.int64)
     mask = np.zeros_like(ids)
-    for line, sequence in enumerate(sequences):
+    for row, sequence in enumerate(token_ids):
         place = slice(width - len(sequence), width) if left else slice(len(sequence))
-        ids[line, place], mask[line, place] = sequence, 1
+        ids[row, place], mask[row, place] = sequence, 1
     return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
 
 
+def model_inputs(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a batch that a model is called with, on the model's device."""
+    device = device_of(model)
+    return {name: batch[name].to(device) for name in INPUTS if name in batch}
+
+
+def next_token_losses(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy of every token that has a label.
+
+    Returns:
+        Losses in nats, of shape ``(labelled tokens,)``; and where those tokens are, of shape ``(rows, tokens - 1)``.
+    """
+    from torch.nn import functional as F
+
+    targets = batch["labels"][:, 1:].to(device_of(model))
+    is_labelled = targets != IGNORED_LABEL
+    # Soft prompts put logits of their own before those of the tokens; what precedes a target is what predicts it.
+    logits = model(**model_inputs(model, batch)).logits[:, -targets.shape[1] - 1 : -1][is_labelled].float()
+    return F.cross_entropy(logits, targets[is_labelled], reduction="none"), is_labelled
+
+
+def in_table_order(batches: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how to put results that were computed batch by batch into the table's order.
+
+    Returns:
+        The permutation of the results, and the table's indices of the permuted results.
+    """
+    indices = np.concatenate(batches)
+    order = np.argsort(indices, kind="stable")
+    return order, indices[order]
+
+
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model's parameters live."""
+    """Return the device of a model's parameters."""
     return next(model.parameters()).device

@@ -1,4 +1,4 @@
-"""A bundle as an MLflow model: code and requirements around it, written without loading anything."""
+"""A bundle as an MLflow model: the bundle with code and requirements, written without loading the model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import methods
 import orchestrator
@@ -16,6 +16,7 @@ from methods.families.compose_names import methods_of
 from methods.plugins.loader import PACKAGE as PLUGINS
 from methods.plugins.loader import source_of
 from orchestrator.common.uris import PACKAGE
+from orchestrator.tasks import TASK_TYPES
 from orchestrator.tracking.bundle import Bundle
 
 if TYPE_CHECKING:
@@ -45,90 +46,84 @@ REQUIRED = (
 def save_pyfunc(folder: Path, target: Path, *, run_id: str, model_id: str) -> None:
     """Write a bundle as an MLflow pyfunc model.
 
-    Our own packages travel with it, as they are now, so that it loads where only its requirements are installed.
+    This project's packages are copied into it, so that it loads where only its requirements are installed.
 
     Args:
-        folder: the bundle's.
-        target: folder to create.
-        run_id: the run that it belongs to.
-        model_id: the logged model that it becomes.
+        folder: The bundle's folder.
+        target: Folder to create.
+        run_id: Id of the MLflow run that the model belongs to.
+        model_id: Id of the logged model that it becomes.
     """
     import pandas as pd
     from mlflow import pyfunc
     from mlflow.models import Model
 
     bundle = Bundle.read(folder)
-    with code_of(bundle) as packages:
+    with copied_code(bundle) as packages:
         pyfunc.save_model(
             target,
             python_model=str(CODE),
             artifacts={"bundle": str(folder)},
             code_paths=packages,
             signature=signature(bundle),
-            input_example=pd.DataFrame({bundle.column: [_example(bundle)]}),
+            input_example=pd.DataFrame({bundle.column: [TASK_TYPES[bundle.type].example_input]}),
             pip_requirements=list(requirements(bundle)),
             metadata={"task": bundle.task, "method": bundle.method, "backbone": bundle.backbone.model},
             mlflow_model=Model(run_id=run_id),
         )
-    # Saving a model that has its id already would look the id up on the process's own tracking server.
+    # Given its id before it is saved, MLflow would look the id up on the tracking server of this process.
     saved = Model.load(target)
     saved.model_id = model_id
     saved.save(target / "MLmodel")
 
 
 @contextmanager
-def code_of(bundle: Bundle) -> Iterator[list[str]]:
-    """The folders of the packages that a bundle's method needs, a plugin's own among them.
+def copied_code(bundle: Bundle) -> Iterator[list[str]]:
+    """Provide the folders of the packages that a bundle's method needs, with one for its plugins.
 
-    A plugin travels as code, in a folder of the model that holds nothing else: nothing in an adapter's folder is
-    ever run.
+    Plugins are written into a folder of the model that holds nothing else: no file of an adapter's folder is ever run.
     """
-    sources = plugins_of(bundle)
+    sources = plugin_sources(bundle)
     packages = (orchestrator, methods, search_spaces) if sources else (orchestrator, methods)
     folders = [str(Path(package.__file__ or "").parent) for package in packages]
     if not sources:
         yield folders
         return
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / PLUGINS
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / PLUGINS
         folder.mkdir()
         for name, source in sources.items():
             (folder / f"{name}.py").write_text(source, encoding="utf-8")
         yield [*folders, str(folder)]
 
 
-def plugins_of(bundle: Bundle) -> dict[str, str]:
-    """Name and text of the plugins that a bundle's method needs."""
-    found = {name: source_of(name) for name in methods_of(bundle.method)}
-    return {name: source for name, source in found.items() if source is not None}
+def plugin_sources(bundle: Bundle) -> dict[str, str]:
+    """Return name and source text of the plugins that a bundle's method needs."""
+    sources = {name: source_of(name) for name in methods_of(bundle.method)}
+    return {name: source for name, source in sources.items() if source is not None}
 
 
 def signature(bundle: Bundle) -> ModelSignature:
-    """One text column in; a label with the probability of each, or a completion, out."""
+    """Return MLflow's signature: one column of texts in, the answer columns of the task's type out."""
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema, TensorSpec
+    from mlflow.types import ColSpec, Schema
 
-    outputs: list[ColSpec | TensorSpec] = [ColSpec("string", "completion")]
-    if bundle.type == "classification":
-        outputs = [ColSpec("string", "label"), *(ColSpec("double", f"probability_{name}") for name in bundle.labels)]
-    return ModelSignature(inputs=Schema([ColSpec("string", bundle.column)]), outputs=Schema(outputs))
+    columns = TASK_TYPES[bundle.type].answer_columns(bundle.labels)
+    outputs = Schema([ColSpec(type_, name) for name, type_ in columns.items()])
+    return ModelSignature(inputs=Schema([ColSpec("string", bundle.column)]), outputs=outputs)
 
 
 def requirements(bundle: Bundle) -> Iterator[str]:
-    """What must be installed to use it, pinned to what is installed here."""
+    """Yield the packages that the model needs, pinned to the versions that are installed here."""
     names = list(REQUIRED)
     model = bundle.backbone.model
-    if plugins_of(bundle):
-        names.append("optuna")  # a plugin's search space is in the same file
+    if plugin_sources(bundle):
+        names.append("optuna")  # a plugin's file defines its search space too
     if model.endswith(".gguf"):
         names.append("gguf")
     if model.startswith(PACKAGE):
         package = model.removeprefix(PACKAGE).partition("/")[0]
         names += metadata.packages_distributions().get(package, [])[:1]
     for name in names:
-        # The part after + names a build for one kind of hardware, which another machine cannot ask for.
+        # The part after + names a build for one kind of hardware, which pip cannot install on other machines.
         yield f"{name}=={metadata.version(name).partition('+')[0]}"
-
-
-def _example(bundle: Bundle) -> Any:
-    return "Thank you for the quick help!" if bundle.type == "classification" else "Once upon a time"

@@ -1,4 +1,4 @@
-"""A registered adapter at work: texts in, labels and probabilities (or completions) out."""
+"""A registered adapter on its backbone: inputs in, answers of its task type out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
@@ -16,14 +15,14 @@ from torch import nn
 
 from methods import load_adapter
 from orchestrator.common.storage import Storage
-from orchestrator.tasks import TASK_TYPES, CausalLM, Evaluation, TaskType
+from orchestrator.tasks import TASK_TYPES, Evaluation, TaskType
 from orchestrator.tasks.batches import evaluation_batches
-from orchestrator.tasks.classification import probabilities
-from orchestrator.tasks.tokens import lengths, ragged
+from orchestrator.tasks.tokens import lengths
 from orchestrator.tracking.backbone import attachable, backbone_file
 from orchestrator.tracking.bundle import ADAPTER, CARRIED, TOKENIZER, Bundle
 
 if TYPE_CHECKING:
+    import numpy as np
     from transformers import PreTrainedTokenizerBase
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -33,27 +32,27 @@ class Predictor:
     """An adapter on its backbone, computing as when it was scored: same dtype, threads and batches.
 
     Args:
-        bundle: what it is.
-        model: backbone and adapter, in evaluation mode.
-        tokenizer: its own.
-        decoder: pads on the left.
+        bundle: Bundle of the adapter.
+        model: Backbone with the adapter, in evaluation mode.
+        tokenizer: Tokenizer of the bundle.
+        decoder: Whether the backbone is a decoder, which may be padded on the left.
     """
 
     def __init__(self, bundle: Bundle, model: nn.Module, tokenizer: PreTrainedTokenizerBase, decoder: bool) -> None:
         self.bundle, self.model = bundle, model
         self._tokenizer, self._decoder = tokenizer, decoder
-        self._pad: int = tokenizer.pad_token_id
+        self._pad_id: int = tokenizer.pad_token_id
 
     @classmethod
     def load(cls, folder: Path, storage: Storage | None = None) -> Predictor:
         """Attach a bundle's adapter to its backbone.
 
         Args:
-            folder: the bundle's.
-            storage: where its quantized backbone may be found, before it is made again.
+            folder: The bundle's folder.
+            storage: Storage that may hold the quantized backbone; without it there, the backbone is quantized again.
 
         Raises:
-            SweepError: if the backbone cannot be had here, or is not the one that the adapter was trained on.
+            SweepError: If the backbone cannot be loaded, or is not the one that the adapter was trained on.
         """
         from transformers import AutoTokenizer
 
@@ -64,69 +63,53 @@ class Predictor:
         file = backbone_file(bundle.backbone, bundle.type, carried=folder / CARRIED, storage=storage)
         device = "cuda" if bundle.environment.device.startswith("cuda") and torch.cuda.is_available() else "cpu"
         dtype = DTYPES[bundle.backbone.compute_dtype]
-        shared = attachable(bundle.backbone, bundle.type, len(bundle.labels), file, dtype, device)
-        attached = load_adapter(shared.view(0), folder / ADAPTER, shared.context)
+        backbone = attachable(bundle.backbone, bundle.type, len(bundle.labels), file, dtype, device)
+        attached = load_adapter(backbone.view(0), folder / ADAPTER, backbone.context)
         attached.train(False)
-        return cls(bundle, attached.module.requires_grad_(False), tokenizer, shared.decoder)
+        return cls(bundle, attached.module.requires_grad_(False), tokenizer, backbone.decoder)
 
-    def predict(self, texts: Sequence[str]) -> tuple[list[str], NDArray[np.float64]]:
-        """Label texts, or complete prompts.
+    @cached_property
+    def type(self) -> TaskType:
+        """The type of the bundle's task, ready to score by its metric and to generate."""
+        return TASK_TYPES[self.bundle.type].configured(self.bundle.metric, self.bundle.max_new_tokens, self._tokenizer)
+
+    def predict(self, texts: Sequence[str]) -> pa.Table:
+        """Answer inputs.
 
         Returns:
-            The label or completion of each text, and the probabilities of shape ``(rows, labels)``; there are no
-            labels, and no columns, where text is generated.
+            One line per input in their order, with the task type's columns: ``label`` and ``probability_LABEL`` of each
+            label, or ``completion``.
 
         Raises:
-            ValueError: if one of them is no text.
+            ValueError: If an input is not a string.
         """
-        _check_texts(texts)
-        if self.bundle.type == "causal-lm":
-            return self._complete(texts), np.empty((len(texts), 0))
+        _require_strings(texts)
+        labels = self.bundle.labels
         if not texts:
-            return [], np.empty((0, len(self.bundle.labels)))
-        unknown = pa.array(np.zeros(len(texts), np.int32))
-        rows = pa.table({"row": pa.array(range(len(texts))), "text": pa.array(texts, pa.string()), "label": unknown})
-        found = probabilities(self.evaluate(rows).predictions)
-        return [self.bundle.labels[best] for best in found.argmax(axis=1)], found
+            columns = self.type.answer_columns(labels)
+            return pa.table({name: pa.array([], pa.type_for_alias(type_)) for name, type_ in columns.items()})
+        with self._recorded_threads():
+            tokens, batches = self._tokenized(self.type.unanswered(texts))
+            return self.type.answer(self.model, tokens, batches, self._pad_id, self._decoder, labels)
 
     def evaluate(self, rows: pa.Table) -> Evaluation:
         """Score rows as a sweep does.
 
         Args:
-            rows: with the columns of a split of the task's type.
+            rows: Table with the columns of a split of the task's type.
         """
-        with self._as_recorded():
-            tokens = self.type.tokenize(rows, self._tokenizer, self.bundle.max_length)
-            batches = evaluation_batches(lengths(tokens), self.bundle.evaluation_batch)
-            return self.type.evaluate(self.model, tokens, batches, self._pad, self._decoder)
+        with self._recorded_threads():
+            tokens, batches = self._tokenized(rows)
+            return self.type.evaluate(self.model, tokens, batches, self._pad_id, self._decoder)
 
-    @cached_property
-    def type(self) -> TaskType:
-        """What the task's type does with rows."""
-        if self.bundle.type == "causal-lm":
-            generates = self.bundle.metric == "exact_match"
-            return CausalLM(generates, self.bundle.max_new_tokens, self._tokenizer)
-        return TASK_TYPES[self.bundle.type]
-
-    def _complete(self, prompts: Sequence[str]) -> list[str]:
-        if not prompts:
-            return []
-        assert isinstance(self.type, CausalLM)
-        nothing = pa.array([""] * len(prompts))
-        rows = pa.table({"row": pa.array(range(len(prompts))), "prompt": pa.array(prompts), "completion": nothing})
-        written = [""] * len(prompts)
-        with self._as_recorded():
-            tokens = self.type.tokenize(rows, self._tokenizer, self.bundle.max_length)
-            starts = _prompts(tokens)
-            for batch in evaluation_batches(lengths(tokens), self.bundle.evaluation_batch):
-                completions = self.type.generate(self.model, [starts[i] for i in batch], self._pad)
-                for index, completion in zip(batch, completions, strict=True):
-                    written[index] = completion
-        return written
+    def _tokenized(self, rows: pa.Table) -> tuple[pa.Table, list[NDArray[np.int64]]]:
+        """Return the rows as tokens, and the batches that scoring makes of them."""
+        tokens = self.type.tokenize(rows, self._tokenizer, self.bundle.max_length)
+        return tokens, evaluation_batches(lengths(tokens), self.bundle.evaluation_batch)
 
     @contextmanager
-    def _as_recorded(self) -> Iterator[None]:
-        """As many threads as then: how a sum is split over them decides its last digits."""
+    def _recorded_threads(self) -> Iterator[None]:
+        """Use as many threads as in the recorded scoring: how a sum is split over threads changes its last digits."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.bundle.environment.threads)
         try:
@@ -135,13 +118,7 @@ class Predictor:
             torch.set_num_threads(before)
 
 
-def _check_texts(texts: Sequence[object]) -> None:
+def _require_strings(texts: Sequence[object]) -> None:
     for number, text in enumerate(texts, 1):
         if not isinstance(text, str):
-            raise ValueError(f"row {number} is {text!r}; a text is wanted")
-
-
-def _prompts(tokens: pa.Table) -> list[NDArray[np.int32]]:
-    ids, starts = ragged(tokens)
-    sizes = tokens["prompt_length"].to_numpy()
-    return [ids[start : start + size] for start, size in zip(starts[:-1], sizes, strict=True)]
+            raise ValueError(f"row {number} is {text!r}; it must be a string")

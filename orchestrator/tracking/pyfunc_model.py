@@ -1,6 +1,6 @@
-"""The code that MLflow loads a registered adapter with: a data frame of texts in, one of labels out.
+"""The code that MLflow loads a registered adapter with: a data frame of inputs in, a data frame of answers out.
 
-MLflow keeps this file with the model and runs it; no object is pickled.
+MLflow keeps this file with the model and runs it; nothing is pickled.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class AdapterModel(PythonModel):
 
     predictor: Predictor
     folder: Path
-    """The bundle's."""
+    """The bundle's folder."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Attach the adapter to its backbone; once per process."""
@@ -32,24 +32,19 @@ class AdapterModel(PythonModel):
     def predict(
         self, context: PythonModelContext | None, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Label texts, or complete prompts.
+        """Answer inputs.
 
         Args:
-            context: not needed any more.
-            model_input: one row per text, in the column that the signature names.
-            params: none are known.
+            context: Not used; ``load_context`` has read it.
+            model_input: One row per input, in the column that the signature names.
+            params: Not used; the model takes none.
 
         Returns:
-            One row per text: ``label`` and ``probability_LABEL`` for each label, or ``completion``.
+            One row per input, with the columns of the signature.
         """
-        bundle = self.predictor.bundle
-        answers, probabilities = self.predictor.predict(model_input[bundle.column].tolist())
-        if bundle.type == "causal-lm":
-            return pd.DataFrame({"completion": answers})
-        columns = [f"probability_{label}" for label in bundle.labels]
-        found = pd.DataFrame(probabilities, columns=columns)
-        found.insert(0, "label", answers)
-        return found
+        inputs = model_input[self.predictor.bundle.column].tolist()
+        answers: pd.DataFrame = self.predictor.predict(inputs).to_pandas()
+        return answers
 
 
 set_model(AdapterModel())

@@ -1,4 +1,4 @@
-"""Rows through a predictor: lines of JSON in, lines of JSON out, in order, a batch in memory at a time."""
+"""Rows through a predictor: lines of JSON in, lines of JSON out, in order, some batches in memory at a time."""
 
 from __future__ import annotations
 
@@ -14,48 +14,49 @@ from orchestrator.common.suggest import did_you_mean
 if TYPE_CHECKING:
     from orchestrator.tracking.predictor import Predictor
 
-MOST_PROBLEMS = 5
-BATCHES_AT_ONCE = 8
+MAX_PROBLEMS = 5
+CHUNK_BATCHES = 8
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Written:
-    """A batch of answers.
+class Chunk:
+    """Rows that were answered together.
 
     Args:
-        lines: one JSON object each, with its line end.
-        rows: answered so far, this batch included.
+        lines: One JSON object per row, each with its line end.
+        rows: Number of rows answered so far, with these.
     """
 
     lines: str
     rows: int
 
 
-def predict_lines(predictor: Predictor, lines: Iterable[bytes], source: str) -> Iterator[Written]:
+def predict_lines(predictor: Predictor, lines: Iterable[bytes], source: str) -> Iterator[Chunk]:
     """Answer row after row.
 
-    A batch is checked as a whole before any of it is predicted, so that what was written is always whole rows.
+    A chunk is checked as a whole before any of its rows is predicted, so that every chunk before an error is complete.
 
     Args:
-        predictor: the model.
-        lines: one JSON object each, UTF-8; empty ones are passed over.
-        source: where they are from, for errors.
+        predictor: The model.
+        lines: One JSON object each, in UTF-8; empty lines are skipped.
+        source: Name of where the lines come from, for errors.
 
     Raises:
-        InputError: if a row cannot be used; it tells the lines.
+        InputError: If a row cannot be used, with the numbers of such lines.
     """
-    bundle, done = predictor.bundle, 0
-    # Rows are sorted by length within what is read at once, so that a batch has little padding.
-    for numbered in _chunks(lines, bundle.evaluation_batch * BATCHES_AT_ONCE):
-        rows = _checked(numbered, bundle.column, source)
-        answers, probabilities = predictor.predict([row[bundle.column] for row in rows])
-        done += len(rows)
-        yield Written("".join(map(_line, rows, _answers(predictor, answers, probabilities))), done)
+    bundle, answered = predictor.bundle, 0
+    # Rows are sorted by length within a chunk, so that a chunk of several batches has little padding.
+    for numbered_lines in _chunks(lines, bundle.evaluation_batch * CHUNK_BATCHES):
+        rows = _parsed_rows(numbered_lines, bundle.column, source)
+        answers = predictor.predict([row[bundle.column] for row in rows]).to_pylist()
+        answered += len(rows)
+        objects = [predictor.type.answer_object(answer) for answer in answers]
+        yield Chunk("".join(map(_line, rows, objects)), answered)
 
 
 def _chunks(lines: Iterable[bytes], size: int) -> Iterator[list[tuple[int, bytes]]]:
-    """Numbered lines, without the empty ones."""
+    """Yield the lines in chunks, numbered, without the empty ones."""
     chunk: list[tuple[int, bytes]] = []
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -67,59 +68,52 @@ def _chunks(lines: Iterable[bytes], size: int) -> Iterator[list[tuple[int, bytes
         yield chunk
 
 
-def _checked(numbered: Sequence[tuple[int, bytes]], column: str, source: str) -> list[Row]:
+def _parsed_rows(numbered_lines: Sequence[tuple[int, bytes]], column: str, source: str) -> list[Row]:
     rows, problems = [], []
-    for number, line in numbered:
+    for number, line in numbered_lines:
         row = _parsed(line)
-        if problem := _problem(row, column):
+        if problem := _row_problem(row, column):
             problems.append(Problem(f"line {number:,}", problem))
         else:
             rows.append(row)
     if problems:
-        more = len(problems) - MOST_PROBLEMS
+        more = len(problems) - MAX_PROBLEMS
         example = f'a row is {{"{column}": "..."}}, in one line'
         hint = f"and {more:,} more lines; {example}" if more > 0 else example
-        raise InputError(source, problems[:MOST_PROBLEMS], hint)
+        raise InputError(source, problems[:MAX_PROBLEMS], hint)
     return rows
 
 
 def _parsed(line: bytes) -> Any:
+    """Return the value of a line, or the error that its parsing raises."""
     try:
-        return json.loads(line)  # which decodes it as well
+        return json.loads(line)  # decodes UTF-8 too
     except ValueError as error:
         return error
 
 
-def _problem(row: Any, column: str) -> str:
+def _row_problem(row: Any, column: str) -> str:
+    """Return what is wrong with a line's value; empty if nothing is."""
     if isinstance(row, UnicodeDecodeError):
         return "is not UTF-8"
     if isinstance(row, ValueError):
-        return "is no JSON"
+        return "is not JSON"
     if not isinstance(row, dict):
-        return f"is a JSON {_kind(row)}, not an object"
+        return f"is a JSON {_json_type(row)}, not an object"
     if column not in row:
         return f"has no {column}; {did_you_mean(column, list(row), 'it has')}"
     if not isinstance(row[column], str):
-        return f"{column} is {_kind(row[column])}, not a string"
+        return f"{column} is {_json_type(row[column])}, not a string"
     return "" if row[column].strip() else f"{column} is empty"
 
 
-def _kind(value: Any) -> str:
+def _json_type(value: Any) -> str:
     if value is None:
         return "null"
     return {bool: "boolean", int: "number", float: "number", str: "string", list: "array"}.get(type(value), "object")
 
 
-def _answers(predictor: Predictor, answers: Sequence[str], probabilities: Any) -> Iterator[Row]:
-    if predictor.bundle.type == "causal-lm":
-        yield from ({"completion": answer} for answer in answers)
-        return
-    labels = predictor.bundle.labels
-    for answer, row in zip(answers, probabilities.tolist(), strict=True):
-        yield {"label": answer, "probabilities": dict(zip(labels, row, strict=True))}
-
-
 def _line(row: Row, answer: Row) -> str:
-    """A row's own columns and the answer; what the row itself said under the answer's names stays as ``given_...``."""
-    own = {f"given_{name}" if name in answer else name: value for name, value in row.items()}
-    return json.dumps(finite({**own, **answer}), ensure_ascii=False) + "\n"
+    """Return a row with its answer; a column that has the name of one of the answer's is renamed to ``given_NAME``."""
+    columns = {f"given_{name}" if name in answer else name: value for name, value in row.items()}
+    return json.dumps(finite({**columns, **answer}), ensure_ascii=False) + "\n"

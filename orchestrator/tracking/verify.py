@@ -1,4 +1,4 @@
-"""Whether a registered model still does what was recorded: loaded in a fresh process, compared row by row."""
+"""Check that a registered model still predicts what was recorded: loaded in a new process, compared row by row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from orchestrator.common.errors import SweepError
 
@@ -27,16 +26,17 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What a fresh process found.
+    """The result of a check in a new process.
 
     Args:
-        reference: what was asked for.
-        version: what that was.
-        rows: test rows that were compared.
-        largest_difference: between a probability (or a completion's negative log-likelihood) then and now.
-        score_recorded: the task's metric then.
-        score_now: the task's metric now.
-        notes: what is different here from where it was recorded.
+        reference: Reference that the user gave.
+        version: Version of the registered model.
+        rows: Number of test rows that were compared.
+        largest_difference: Largest absolute difference from a recorded number: a probability, or a completion's
+            negative log-likelihood in nats.
+        score_recorded: Recorded test score in the task's metric.
+        score_now: Test score of the new predictions.
+        notes: Differences between this environment and that of the recording.
     """
 
     reference: str
@@ -49,31 +49,31 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether every row and the score are as recorded."""
+        """Whether every row and the score are as recorded, within :data:`TOLERANCE`."""
         return self.largest_difference <= TOLERANCE and abs(self.score_now - self.score_recorded) <= TOLERANCE
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return JSON values, with ``ok`` among them."""
         return {**asdict(self), "notes": list(self.notes), "ok": self.ok}
 
 
 def verify(reference: str, tracking_uri: str, registry_uri: str | None = None) -> Verification:
-    """Load a registered model in a fresh process and compare its predictions with the recorded ones.
+    """Load a registered model in a new process and compare its predictions with the recorded ones.
 
     Args:
         reference: ``NAME@ALIAS``, ``NAME/VERSION``, or ``NAME`` for its champion.
-        tracking_uri: as in the configuration.
-        registry_uri: as in the configuration.
+        tracking_uri: URI of the MLflow tracking server or database.
+        registry_uri: URI of the model registry; the tracking URI if left out.
 
     Raises:
-        InputError: if there is no such model.
-        SweepError: if it cannot be loaded here.
+        InputError: If there is no such model.
+        SweepError: If it cannot be loaded on this machine.
     """
     from orchestrator.tracking.browse import find_version
 
     _, version = find_version(reference, tracking_uri, registry_uri)
     uri = f"models:/{version.name}/{version.version}"
-    # -c rather than -m: a module that MLflow's loader imports again must not be __main__.
+    # With -m this module would be __main__, and MLflow's loader would import it a second time under its name.
     command = [sys.executable, "-c", "from orchestrator.tracking.verify import main; main()", uri]
     environment = {
         **os.environ,
@@ -82,34 +82,34 @@ def verify(reference: str, tracking_uri: str, registry_uri: str | None = None) -
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip() or "no message").splitlines()[-1]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if process.returncode:
+        reason = (process.stderr.strip() or "no message").splitlines()[-1]
         raise SweepError(f"{reference} cannot be loaded: {reason}")
-    return Verification(reference=reference, version=int(version.version), **_read(done.stdout))
+    return Verification(reference=reference, version=int(version.version), **_fields(process.stdout))
 
 
-def _read(answer: str) -> dict[str, Any]:
-    fields = json.loads(answer)
+def _fields(text: str) -> dict[str, Any]:
+    fields = json.loads(text)
     return {**fields, "notes": tuple(fields["notes"])}
 
 
 def main() -> None:
-    """In the fresh process: load, predict, compare; JSON on stdout and everything else on stderr."""
-    answer = os.dup(1)
-    os.dup2(2, 1)
+    """Load, predict and compare in the new process; print JSON on stdout and everything else on stderr."""
+    stdout = os.dup(1)
+    os.dup2(2, 1)  # what libraries print to stdout must not get between the JSON
     import mlflow
 
-    found = compare(mlflow.pyfunc.load_model(sys.argv[1]))
-    with os.fdopen(answer, "w") as stream:
-        json.dump(found, stream)
+    fields = compare(mlflow.pyfunc.load_model(sys.argv[1]))
+    with os.fdopen(stdout, "w") as stream:
+        json.dump(fields, stream)
 
 
 def compare(model: PyFuncModel) -> dict[str, Any]:
     """Predict every recorded test row again.
 
     Returns:
-        The fields of :class:`Verification` that do not say which model it is.
+        The fields of :class:`Verification`, without ``reference`` and ``version``.
     """
     from pyarrow import parquet
 
@@ -118,51 +118,45 @@ def compare(model: PyFuncModel) -> dict[str, Any]:
     adapter: Any = model.unwrap_python_model()
     predictor: Predictor = adapter.predictor
     recorded = parquet.read_table(Path(adapter.folder) / EVALUATION)
-    then, now, score = _predictions(model, predictor, recorded)
+    predictions = _predict_again(model, predictor, recorded)
+    recorded_numbers, numbers = (predictor.type.reproducible(table) for table in (recorded, predictions))
+    differences = np.abs(recorded_numbers - numbers) if recorded_numbers.shape == numbers.shape else np.array(np.inf)
     return {
         "rows": recorded.num_rows,
-        "largest_difference": float(np.abs(then - now).max()) if then.shape == now.shape else float("inf"),
-        "score_recorded": predictor.bundle.score,
-        "score_now": score,
-        "notes": differences(predictor.bundle),
+        "largest_difference": float(differences.max()),
+        "score_recorded": predictor.bundle.checkpoint_score,
+        "score_now": predictor.type.score(predictor.bundle.metric, predictions),
+        "notes": environment_differences(predictor.bundle),
     }
 
 
-def differences(bundle: Bundle) -> list[str]:
-    """What is different here, and may be why the numbers are."""
+def environment_differences(bundle: Bundle) -> list[str]:
+    """Return the differences between the recorded environment and this one that can change numbers."""
     import torch
 
     from orchestrator.backbone.frozen import compute_dtype
     from orchestrator.tracking.bundle import Environment
 
-    then, here = bundle.environment, Environment.here()
-    pairs = {"torch": (here.torch, then.torch), "processor": (here.cpu, then.cpu)}
+    recorded, current = bundle.environment, Environment.here()
+    pairs = {"torch": (current.torch, recorded.torch), "processor": (current.cpu, recorded.cpu)}
     notes = [f"{name}: {now} here, {before} when recorded" for name, (now, before) in pairs.items() if now != before]
-    if then.device.startswith("cuda") and not torch.cuda.is_available():
-        notes.append(f"device: cpu here, {then.device} when recorded")
-    own = str(compute_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
-    if then.device == "cpu" and own == "float32" and bundle.backbone.compute_dtype != own:
-        notes.append(f"{bundle.backbone.compute_dtype} as recorded, in which this processor is slow")
-    if (cores := os.cpu_count() or 1) < then.threads:
-        notes.append(f"threads: {then.threads} as recorded, on {cores} cores")
+    if recorded.device.startswith("cuda") and not torch.cuda.is_available():
+        notes.append(f"device: cpu here, {recorded.device} when recorded")
+    fast_dtype = str(compute_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
+    if recorded.device == "cpu" and fast_dtype == "float32" and bundle.backbone.compute_dtype != fast_dtype:
+        notes.append(f"computed in {bundle.backbone.compute_dtype} as recorded, in which this processor is slow")
+    if (cores := os.cpu_count() or 1) < recorded.threads:
+        notes.append(f"threads: {recorded.threads} as recorded, on {cores} cores")
     return notes
 
 
-def _predictions(
-    model: PyFuncModel, predictor: Predictor, recorded: pa.Table
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """What was predicted then and now, one line per row, and the score now."""
+def _predict_again(model: PyFuncModel, predictor: Predictor, recorded: pa.Table) -> pa.Table:
+    """Return new predictions of the recorded rows."""
     import pandas as pd
     import pyarrow as pa
 
-    bundle = predictor.bundle
-    if bundle.type == "causal-lm":
-        found = predictor.evaluate(recorded).predictions
-        score = predictor.type.score(bundle.metric, found)
-        return recorded["nll"].to_numpy(), found["nll"].to_numpy(), score
-    frame: Any = model.predict(pd.DataFrame({bundle.column: recorded["text"].to_pylist()}))
-    now: NDArray[np.float64] = frame[[f"probability_{label}" for label in bundle.labels]].to_numpy(np.float64)
-    then = np.array(recorded["probabilities"].to_pylist(), np.float64)
-    column = pa.FixedSizeListArray.from_arrays(pa.array(now.ravel()), len(bundle.labels))
-    predictions = recorded.select(["row", "label"]).append_column("probabilities", column)
-    return then, now, predictor.type.score(bundle.metric, predictions)
+    def answer(texts: list[str]) -> pa.Table:
+        frame: Any = model.predict(pd.DataFrame({predictor.bundle.column: texts}))
+        return pa.Table.from_pandas(frame, preserve_index=False)
+
+    return predictor.type.predict_again(recorded, answer, predictor.evaluate)

@@ -9,10 +9,10 @@ from jsonschema import Draft202012Validator
 
 import methods
 from orchestrator.common.errors import InputError
+from orchestrator.common.field_types import parse_duration
 from orchestrator.config import Choices, Fixed, Range, SweepConfig, json_schema, load_config
-from orchestrator.config.kinds import parse_duration
-from orchestrator.config.tasks import template_columns
 from orchestrator.config.yaml_file import read_yaml
+from orchestrator.tasks.templates import template_columns
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -109,7 +109,7 @@ def test_durations(text, seconds):
 
 @pytest.mark.parametrize("value", ["", "2", 2, "2d", "h", "30m1h", "0s", "-5m", None, True])
 def test_what_is_no_duration(value):
-    with pytest.raises(ValueError, match="is no duration"):
+    with pytest.raises(ValueError, match="is not a duration"):
         parse_duration(value)
 
 

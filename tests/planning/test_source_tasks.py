@@ -1,4 +1,4 @@
-"""What a sweep may say about the words of its tasks, and about other tasks to learn from first."""
+"""Source tasks, from which a trial learns first, and overrides of hard prompts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tasks(*sources: str) -> dict[str, Any]:
     return {"tasks": {"mail": {**TASK, "source_tasks": list(sources)}, "news": TASK, "notes": WRITING}}
 
 
-def test_a_task_names_others_to_learn_from(tmp_path: Path) -> None:
+def test_source_tasks_are_names_of_other_tasks(tmp_path: Path) -> None:
     config = load_config(written(tmp_path, **tasks("news")))
     assert config.tasks["mail"].source_tasks == ["news"]
     assert config.tasks["news"].source_tasks == []
@@ -41,37 +41,39 @@ def test_a_task_names_others_to_learn_from(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sources", "line"),
     [
-        (["mail"], "tasks.mail.source_tasks[0]: 'mail' is the task itself; name another one of this sweep"),
-        (["news", "newz"], "tasks.mail.source_tasks[1]: 'newz' is no task of this sweep; did you mean news?"),
+        (["mail"], "tasks.mail.source_tasks[0]: 'mail' is the task itself; name another task of this sweep"),
+        (["news", "newz"], "tasks.mail.source_tasks[1]: 'newz' is not a task of this sweep; did you mean news?"),
         (["news", "news"], "tasks.mail.source_tasks[1]: 'news' is given twice"),
         (
             ["notes"],
-            "tasks.mail.source_tasks[0]: 'notes' is a causal-lm task; a classification task is wanted",
+            "tasks.mail.source_tasks[0]: 'notes' is a causal-lm task; name a classification task",
         ),
     ],
 )
-def test_sources_that_cannot_be_are_one_line(tmp_path: Path, sources: list[str], line: str) -> None:
+def test_source_tasks_refuse_unusable_names_in_one_line(tmp_path: Path, sources: list[str], line: str) -> None:
     path = written(tmp_path, **tasks(*sources))
     with pytest.raises(InputError) as caught:
         load_config(path)
     assert caught.value.lines() == [f"{path}: {line}"]
 
 
-def test_the_only_task_has_no_others(tmp_path: Path) -> None:
+def test_source_tasks_of_the_only_task_are_refused(tmp_path: Path) -> None:
     path = written(tmp_path, tasks={"mail": {**TASK, "source_tasks": ["news"]}})
-    with pytest.raises(InputError, match="'news' is no task of this sweep; this sweep has no other one"):
+    with pytest.raises(InputError, match="'news' is not a task of this sweep; this sweep has no other task"):
         load_config(path)
 
 
-def test_a_prompt_may_say_anything(tmp_path: Path) -> None:
-    own = "Review: {text}\nStars: {label}"
-    space = {"hard_prompt": {"template": {"choices": ["label", own]}, "verbalizers": {"value": "a=good; b=bad"}}}
-    config = load_config(written(tmp_path, search_space=space))
+def test_hard_prompt_override_accepts_any_text(tmp_path: Path) -> None:
+    template = "Review: {text}\nStars: {label}"
+    overridden = {
+        "hard_prompt": {"template": {"choices": ["label", template]}, "verbalizers": {"value": "a=good; b=bad"}}
+    }
+    config = load_config(written(tmp_path, search_space=overridden))
     overrides = {name: override.model_dump() for name, override in config.search_space["hard_prompt"].items()}
-    found = resolve("hard_prompt", overrides)
-    assert found.distributions["template"].choices == ("label", own)  # type: ignore[attr-defined]
-    assert found.default["template"] == "label"
-    assert found.default["verbalizers"] == "a=good; b=bad"
+    space = resolve("hard_prompt", overrides)
+    assert space.distributions["template"].choices == ("label", template)  # type: ignore[attr-defined]
+    assert space.default["template"] == "label"
+    assert space.default["verbalizers"] == "a=good; b=bad"
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,6 @@ def test_a_prompt_may_say_anything(tmp_path: Path) -> None:
         ({"low": 1, "high": 2}, "cannot be a range"),
     ],
 )
-def test_what_is_no_text_is_refused(tmp_path: Path, override: dict[str, Any], message: str) -> None:
+def test_hard_prompt_override_refuses_what_is_not_text(tmp_path: Path, override: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_config(written(tmp_path, search_space={"hard_prompt": {"template": override}}))

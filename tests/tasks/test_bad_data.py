@@ -125,7 +125,7 @@ def test_data_that_makes_no_task(problems, lines, settings, message):
 
 def test_a_condition_on_numbers_needs_numbers(problems):
     (line,) = problems(GOOD, where={"label": {"at_least": 1}})
-    assert line.startswith("m.csv: tasks.mail.where.label: column label holds values that are no numbers (")
+    assert line.startswith("m.csv: tasks.mail.where.label: column label holds values that are not numbers (")
 
 
 def test_a_class_that_training_rows_lack(read, tmp_path):
@@ -161,7 +161,7 @@ def test_a_given_split_of_duplicates_alone(read, tmp_path):
         (
             "m.jsonl",
             b'{"text": "x"}\n{"text": 5}\n',
-            "m.jsonl: cannot be read as jsonl: row 2 has another kind of value in column text than row 1",
+            "m.jsonl: cannot be read as jsonl: row 2 has another type of value in column text than row 1",
         ),
         ("m.jsonl", b'{"text": ["x"], "label": "a"}\n', "m.jsonl: column text: holds values of type list"),
     ],

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from orchestrator.tasks.batches import BUCKET, POOL, epoch_order, evaluation_batches, hashes, subset, training_batches
+from orchestrator.tasks.batches import (
+    BUCKET_ROWS,
+    POOL_ROWS,
+    epoch_order,
+    evaluation_batches,
+    hashes,
+    subset,
+    training_batches,
+)
 
 
 @pytest.fixture
@@ -37,9 +45,9 @@ def test_a_batch_can_be_larger_than_the_data():
 
 
 def test_rows_meet_other_rows_in_every_epoch(rows):
-    first, second = (epoch_order(*rows, 0, epoch)[:1472].reshape(-1, BUCKET) for epoch in (0, 1))
+    first, second = (epoch_order(*rows, 0, epoch)[:1472].reshape(-1, BUCKET_ROWS) for epoch in (0, 1))
     overlap = [max(len(np.intersect1d(bucket, other)) for other in second) for bucket in first]
-    assert np.median(overlap) < BUCKET * 0.75
+    assert np.median(overlap) < BUCKET_ROWS * 0.75
 
 
 def test_seeds_differ(rows):
@@ -47,8 +55,8 @@ def test_seeds_differ(rows):
 
 
 def test_rows_of_like_length_are_together_and_lengths_come_in_any_order(rows):
-    buckets = rows[0][stream(rows, BUCKET, 1500 // BUCKET)].reshape(-1, BUCKET)
-    assert np.median(np.ptp(buckets, axis=1)) <= 128 * BUCKET / POOL * 2
+    buckets = rows[0][stream(rows, BUCKET_ROWS, 1500 // BUCKET_ROWS)].reshape(-1, BUCKET_ROWS)
+    assert np.median(np.ptp(buckets, axis=1)) <= 128 * BUCKET_ROWS / POOL_ROWS * 2
     means = buckets.mean(axis=1)
     assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.5
 
@@ -59,7 +67,7 @@ def test_one_row_less_leaves_the_order_of_the_others_alone(rows):
     after = ids[1:][epoch_order(lengths[1:], ids[1:], 0, 0)]
     position = {row: place for place, row in enumerate(before)}
     moved = [abs(position[row] - place) for place, row in enumerate(after)]
-    assert np.quantile(moved, 0.9) <= 2 * BUCKET
+    assert np.quantile(moved, 0.9) <= 2 * BUCKET_ROWS
     assert np.mean(np.array(moved) <= 2) > 0.5
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from orchestrator.tasks import CausalLM
 from orchestrator.tasks.batches import evaluation_batches
+from orchestrator.tasks.causal_lm import CausalLM
 from orchestrator.tasks.tokens import lengths
 
 PROMPTS = ["How are you?", "a", "one two", "xyz", "Say it:"]
@@ -160,7 +160,7 @@ def test_generation_needs_a_tokenizer(decoder, rows):
         CausalLM(generates=True).evaluate(decoder, rows, [np.arange(2)], EOS)
 
 
-@pytest.mark.parametrize("metric", TASK.metrics)
+@pytest.mark.parametrize("metric", [metric.name for metric in TASK.metrics])
 def test_many_samples_are_scored_as_each_alone(metric):
     random = np.random.default_rng(0)
     columns = {"nll": random.exponential(3, 50), "tokens": random.integers(1, 9, 50), "exact": random.random(50) < 0.3}
@@ -176,5 +176,5 @@ def test_what_was_not_generated_has_no_exact_match():
         TASK.score("exact_match", predictions)
 
 
-def test_less_perplexity_is_better():
-    assert [TASK.higher_is_better(metric) for metric in ("perplexity", "exact_match")] == [False, True]
+def test_causal_lm_minimizes_perplexity_and_maximizes_exact_match():
+    assert [metric.direction for metric in TASK.metrics] == ["minimize", "maximize"]

@@ -1,16 +1,23 @@
 """What holds for every type of task, and for the data of the examples."""
 
+import subprocess
 from pathlib import Path
 from typing import get_args
 
+import peft
+import pyarrow as pa
 import pytest
+import torch
 import transformers
 
-from methods.base.spec import TaskType as MethodTaskType
+from methods.base.spec import TaskType as PeftTaskType
 from orchestrator.config import load_config
-from orchestrator.tasks import read_task, task_type
+from orchestrator.tasks import TASK_TYPES, metric_label, read_task, task_type
+from orchestrator.tasks.section import TaskSection
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+TYPES = [*TASK_TYPES.values()]
 
 
 @pytest.fixture(params=EXAMPLES, ids=lambda path: path.stem)
@@ -18,23 +25,76 @@ def config(request):
     return load_config(request.param)
 
 
-def test_types_have_the_names_that_methods_know_and_models_that_transformers_has(config):
+@pytest.mark.parametrize("type_", TYPES, ids=lambda type_: type_.name)
+def test_task_types_name_classes_that_transformers_and_peft_have(type_):
+    assert TASK_TYPES[type_.name] is type_
+    assert hasattr(transformers, type_.auto_class)
+    assert type_.peft_task_type in get_args(PeftTaskType)
+
+
+def test_task_types_of_methods_are_those_of_peft():
+    assert {*get_args(PeftTaskType)} == {*peft.TaskType} - {"QUESTION_ANS"}
+
+
+@pytest.mark.parametrize("type_", TYPES, ids=lambda type_: type_.name)
+def test_metrics_have_labels_bounds_and_a_statistic(type_):
+    for metric in type_.metrics:
+        assert type_.metric(metric.name) is metric
+        assert metric_label(metric.name) == metric.label != ""
+        assert metric.bounds[0] < metric.bounds[1]
+        assert metric.statistic is not None
+
+
+@pytest.mark.parametrize("type_", TYPES, ids=lambda type_: type_.name)
+def test_metric_of_the_section_is_validated_from_the_metrics(type_):
+    section = type_.section.in_memory()
+    assert (section.type, section.metric) == (type_.name, type_.metrics[0].name)
+    names = type_.section.model_json_schema()["properties"]["metric"]["enum"]
+    assert names == [metric.name for metric in type_.metrics]
+
+
+@pytest.mark.parametrize("type_", TYPES, ids=lambda type_: type_.name)
+def test_unanswered_inputs_have_the_columns_of_a_split(type_):
+    rows = type_.unanswered(["a", "b"])
+    assert rows["row"].to_pylist() == [0, 1]
+    assert rows[type_.text_columns[0]].to_pylist() == ["a", "b"]
+    assert {*type_.text_columns} <= {*rows.column_names}
+
+
+@pytest.mark.parametrize("type_", TYPES, ids=lambda type_: type_.name)
+def test_dummy_labels_are_like_those_of_batches(type_, tokenizer):
+    rows = type_.tokenize(type_.unanswered(["ab", "cde"]), tokenizer, 16)
+    batch = type_.collate(rows, pa.array([0, 1]).to_numpy(), pad_id=0)
+    dummy = type_.dummy_labels(batch["input_ids"], batch["attention_mask"], 3)
+    assert (dummy.shape, dummy.dtype) == (batch["labels"].shape, batch["labels"].dtype)
+    on_meta = type_.dummy_labels(batch["input_ids"].to("meta"), batch["attention_mask"].to("meta"), 3)
+    assert (on_meta.device, on_meta.shape) == (torch.device("meta"), dummy.shape)
+
+
+def test_types_of_the_examples_tasks_score_by_their_metric(config):
     for task in config.tasks.values():
-        kind = task_type(task)
-        assert kind.name == task.type
-        assert kind.name in get_args(MethodTaskType)
-        assert task.metric in kind.metrics
-        assert hasattr(transformers, kind.auto_class)
+        assert isinstance(task, TaskSection)
+        type_ = task_type(task)
+        assert type_.name == task.type
+        assert type_.generates == type_.metric(task.metric).needs_generation
 
 
-def test_the_examples_data_can_be_read(config):
+def test_task_types_are_named_in_their_own_files():
+    pattern = r"ClassificationTask|CausalLMTask|\b(CausalLM|Classification)\b[,)]|\"(classification|causal-lm)\""
+    command = ["grep", "-rlE", "--include=*.py", pattern, "orchestrator", "methods"]
+    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    own_files = {f"orchestrator/tasks/{name.replace('-', '_')}.py" for name in TASK_TYPES}
+    assert {*files} - own_files <= {"orchestrator/cli/methods.py", "orchestrator/simulation/written_sweep.py"}
+
+
+def test_example_data_can_be_read(config):
     for name, task in config.tasks.items():
         data = read_task(name, task, config.base, config.seed)
         assert data.dropped == 0
         assert data.splits["train"].num_rows >= 300
 
 
-def test_airline_tweets_are_what_the_figures_are_about():
+def test_airline_tweets_are_those_of_the_published_figures():
     config = load_config(EXAMPLES[0])
     data = read_task("airline", config.tasks["airline"], config.base, config.seed)
     assert [split.num_rows for split in data.splits.values()] == [6206, 2069, 2069]

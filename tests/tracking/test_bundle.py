@@ -37,6 +37,11 @@ def recorded(made: Made, column: str) -> np.ndarray:
     return np.array(parquet.read_table(made.folder / EVALUATION)[column].to_pylist())
 
 
+def probabilities(answers: pa.Table) -> np.ndarray:
+    """Probabilities of shape ``(rows, labels)``."""
+    return np.stack([answers[f"probability_{label}"].to_numpy() for label in LABELS], axis=1)
+
+
 def carried(made: Made) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     with safe_open(made.folder / CARRIED, framework="pt") as opened:
         return opened.metadata(), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
@@ -69,14 +74,15 @@ def test_predictions_of_other_rows_are_refused() -> None:
         evaluation_table(rows, pa.table({"row": [2, 1], "label": [0, 1]}))
 
 
-def test_every_recorded_probability_comes_again(made: Made) -> None:
-    labels, probabilities = Predictor.load(made.folder).predict(made.texts)
-    np.testing.assert_allclose(probabilities, recorded(made, "probabilities"), rtol=0, atol=1e-9)
-    assert labels == [LABELS[best] for best in probabilities.argmax(axis=1)]
+def test_predictor_reproduces_recorded_probabilities(made: Made) -> None:
+    answers = Predictor.load(made.folder).predict(made.texts)
+    np.testing.assert_allclose(probabilities(answers), recorded(made, "probabilities"), rtol=0, atol=1e-9)
+    labels = answers["label"].to_pylist()
+    assert labels == [LABELS[best] for best in probabilities(answers).argmax(axis=1)]
     assert len(set(labels)) > 1
 
 
-def test_threads_are_left_as_they_were(made: Made) -> None:
+def test_predictor_restores_the_number_of_threads(made: Made) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     Predictor.load(made.folder).predict(made.texts)
@@ -84,35 +90,37 @@ def test_threads_are_left_as_they_were(made: Made) -> None:
     torch.set_num_threads(before)
 
 
-def test_no_texts_have_no_labels(made: Made) -> None:
-    labels, probabilities = Predictor.load(made.folder).predict([])
-    assert (labels, probabilities.shape) == ([], (0, 3))
+def test_predictor_answers_no_texts_with_the_same_columns(made: Made) -> None:
+    predictor = Predictor.load(made.folder)
+    assert predictor.predict([]).schema == predictor.predict(made.texts).schema
+    assert predictor.predict([]).num_rows == 0
 
 
 @pytest.mark.parametrize("place", [0, 2])
-def test_what_is_no_text_is_named(made: Made, place: int) -> None:
+def test_predictor_names_the_row_that_is_not_a_string(made: Made, place: int) -> None:
     texts: list[object] = ["good", "bad", "fine"]
     texts[place] = None
-    with pytest.raises(ValueError, match=rf"row {place + 1} is None; a text is wanted"):
+    with pytest.raises(ValueError, match=rf"row {place + 1} is None; it must be a string"):
         Predictor.load(made.folder).predict(texts)  # type: ignore[arg-type]
 
 
-def test_a_language_model_completes_prompts_in_their_order(make_bundle: MakeBundle) -> None:
+def test_predictor_completes_prompts_in_their_order(make_bundle: MakeBundle) -> None:
     made = make_bundle("decoder")
     predictor = Predictor.load(made.folder)
-    together, nothing = predictor.predict(made.texts)
-    assert nothing.shape == (len(made.texts), 0)
-    assert together[::7] == [predictor.predict([prompt])[0][0] for prompt in made.texts[::7]]
-    assert len(set(together)) > 1
-    assert predictor.predict([])[0] == []
+    answers = predictor.predict(made.texts)
+    assert answers.column_names == ["completion"]
+    completions = answers["completion"].to_pylist()
+    assert completions[::7] == [predictor.predict([prompt])["completion"][0].as_py() for prompt in made.texts[::7]]
+    assert len(set(completions)) > 1
+    assert predictor.predict([]).num_rows == 0
 
 
 def test_a_backbone_that_is_not_carried_is_made_again_once(make_bundle: MakeBundle, cache: Path) -> None:
     made = make_bundle(carry=False)
     file = cache_folder() / backbone_path(made.bundle.backbone.digest)
     file.unlink(missing_ok=True)
-    probabilities = Predictor.load(made.folder).predict(made.texts)[1]
-    np.testing.assert_allclose(probabilities, recorded(made, "probabilities"), rtol=0, atol=1e-9)
+    answers = Predictor.load(made.folder).predict(made.texts)
+    np.testing.assert_allclose(probabilities(answers), recorded(made, "probabilities"), rtol=0, atol=1e-9)
     assert file.exists()
     (made.checkpoint / "model.safetensors").unlink()
     Predictor.load(made.folder)
@@ -122,7 +130,7 @@ def test_a_backbone_is_taken_from_the_storage(make_bundle: MakeBundle, cache: Pa
     made = make_bundle(carry=False)
     (cache_folder() / backbone_path(made.bundle.backbone.digest)).unlink()
     (made.checkpoint / "model.safetensors").unlink()
-    with pytest.raises(SweepError, match="cannot be had here"):
+    with pytest.raises(SweepError, match="cannot be loaded here"):
         Predictor.load(made.folder)
     Predictor.load(made.folder, Storage(str(made.folder.parent / "storage")))
 
@@ -151,8 +159,8 @@ def test_what_the_checksum_is_not_of_changes_no_answer(make_bundle: MakeBundle) 
     scales = [tensor.mul_(2) for name, tensor in tensors.items() if name.endswith(f":{SCALES}")]
     assert scales
     save_file(tensors, made.folder / CARRIED, metadata=header)
-    found = Predictor.load(made.folder).predict(made.texts)[1]
-    np.testing.assert_allclose(found, recorded(made, "probabilities"), rtol=0, atol=1e-9)
+    answers = Predictor.load(made.folder).predict(made.texts)
+    np.testing.assert_allclose(probabilities(answers), recorded(made, "probabilities"), rtol=0, atol=1e-9)
 
 
 def test_the_card_says_what_it_is_how_good_and_how_to_use_it(made: Made) -> None:

@@ -6,69 +6,74 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 import pytest
 
 from orchestrator.common.errors import InputError
-from orchestrator.tracking.stream import BATCHES_AT_ONCE, predict_lines
+from orchestrator.tasks import TASK_TYPES
+from orchestrator.tracking.stream import CHUNK_BATCHES, predict_lines
 
 
 class Echo:
-    """Answers with the text itself; remembers what it was given at once."""
+    """Answers with the text itself; records the texts of each call."""
 
-    def __init__(self, kind: str = "classification", column: str = "text") -> None:
-        self.bundle = SimpleNamespace(type=kind, column=column, labels=("no", "yes"), evaluation_batch=2)
-        self.given: list[list[str]] = []
+    def __init__(self, type_name: str = "classification", column: str = "text") -> None:
+        self.bundle = SimpleNamespace(column=column, labels=("no", "yes"), evaluation_batch=2)
+        self.type = TASK_TYPES[type_name]
+        self.calls: list[list[str]] = []
 
-    def predict(self, texts: list[str]) -> tuple[list[str], Any]:
-        self.given.append(texts)
-        return [text.upper() for text in texts], np.array([[0.25, 0.75]] * len(texts))
+    def predict(self, texts: list[str]) -> pa.Table:
+        self.calls.append(texts)
+        answers = pa.array([text.upper() for text in texts])
+        numbers = [pa.array([0.25] * len(texts)), pa.array([0.75] * len(texts))]
+        names = [*self.type.answer_columns(self.bundle.labels)]
+        return pa.table([answers, *numbers][: len(names)], names=names)
 
 
 def answered(echo: Echo, *lines: Any) -> list[Any]:
     encoded = [line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines]
-    written = "".join(one.lines for one in predict_lines(echo, encoded, "rows"))  # type: ignore[arg-type]
+    written = "".join(chunk.lines for chunk in predict_lines(echo, encoded, "rows"))  # type: ignore[arg-type]
     return [json.loads(line) for line in written.splitlines()]
 
 
-def test_rows_come_out_in_order_with_their_own_columns() -> None:
+def test_predict_keeps_rows_order_and_columns() -> None:
     rows = [{"id": number, "text": f"row {number}"} for number in range(40)]
     found = answered(Echo(), *rows)
     assert [(row["id"], row["label"]) for row in found] == [(n, f"ROW {n}") for n in range(40)]
     assert found[0] == {**rows[0], "label": "ROW 0", "probabilities": {"no": 0.25, "yes": 0.75}}
 
 
-def test_what_rows_say_under_the_names_of_the_answer_is_kept() -> None:
+def test_predict_renames_columns_called_like_the_answers() -> None:
     (row,) = answered(Echo(), {"text": "a", "label": "yes"})
     assert (row["given_label"], row["label"]) == ("yes", "A")
 
 
-def test_prompts_are_completed() -> None:
+def test_predict_completes_prompts() -> None:
     assert answered(Echo("causal-lm", "prompt"), {"prompt": "é"}) == [{"prompt": "é", "completion": "É"}]
 
 
-def test_only_a_part_is_read_before_it_is_answered() -> None:
-    echo, size = Echo(), 2 * BATCHES_AT_ONCE
+def test_predict_reads_one_chunk_before_answering_it() -> None:
+    echo, size = Echo(), 2 * CHUNK_BATCHES
     endless: Iterator[bytes] = (b'{"text": "x"}\n' for _ in itertools.count())
     stream = predict_lines(echo, endless, "rows")  # type: ignore[arg-type]
     assert [next(stream).rows for _ in range(3)] == [size, 2 * size, 3 * size]
-    assert [len(given) for given in echo.given] == [size] * 3
+    assert [len(texts) for texts in echo.calls] == [size] * 3
 
 
-def test_empty_lines_are_passed_over_and_counted() -> None:
+def test_predict_skips_and_counts_empty_lines() -> None:
     assert len(answered(Echo(), b"\n", {"text": "a"}, b"  \n", {"text": "b"})) == 2
-    with pytest.raises(InputError, match="line 3: is no JSON"):
+    with pytest.raises(InputError, match="line 3: is not JSON"):
         answered(Echo(), b"\n", {"text": "a"}, b"{\n")
 
 
-def test_no_rows_have_no_answers() -> None:
+def test_predict_answers_no_rows_with_nothing() -> None:
     assert answered(Echo()) == []
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b"{text: a}\n", "line 1: is no JSON"),
+        (b"{text: a}\n", "line 1: is not JSON"),
         (b'{"text": "\xff"}\n', "line 1: is not UTF-8"),
         (b'["a"]\n', "line 1: is a JSON array, not an object"),
         (b'{"txt": "a"}\n', "line 1: has no text; did you mean txt?"),
@@ -78,7 +83,7 @@ def test_no_rows_have_no_answers() -> None:
         (b'{"text": "  "}\n', "line 1: text is empty"),
     ],
 )
-def test_a_row_that_cannot_be_used_is_named(line: bytes, message: str) -> None:
+def test_predict_names_the_line_of_an_unusable_row(line: bytes, message: str) -> None:
     with pytest.raises(InputError) as error:
         answered(Echo(), line)
     first, hint = error.value.lines()
@@ -86,14 +91,14 @@ def test_a_row_that_cannot_be_used_is_named(line: bytes, message: str) -> None:
     assert hint == 'a row is {"text": "..."}, in one line'
 
 
-def test_nothing_of_a_part_with_a_bad_row_is_predicted_and_a_flood_is_cut() -> None:
-    echo, size = Echo(), 2 * BATCHES_AT_ONCE
+def test_predict_refuses_chunks_with_bad_rows_and_lists_five() -> None:
+    echo, size = Echo(), 2 * CHUNK_BATCHES
     lines = [b'{"text": "x"}\n'] * (size + 3) + [b"?\n"] * 9
     stream = predict_lines(echo, lines, "rows")  # type: ignore[arg-type]
     assert next(stream).rows == size
     with pytest.raises(InputError) as error:
         next(stream)
-    assert len(echo.given) == 1
+    assert len(echo.calls) == 1
     *_, last, hint = error.value.lines()
-    assert last == f"rows: line {size + 8}: is no JSON"
+    assert last == f"rows: line {size + 8}: is not JSON"
     assert hint.startswith("and 4 more lines; ")

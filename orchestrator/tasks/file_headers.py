@@ -1,4 +1,4 @@
-"""A first look at data files: are they there, and do they have the columns that a task names?"""
+"""The formats of data files, and a check of a file's beginning: does it exist, and has it the columns of a task?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Key = tuple[str, ...]
-SUFFIXES = {
+FORMATS = {
     ".parquet": "parquet",
     ".csv": "csv",
     ".jsonl": "jsonl",
@@ -23,47 +23,49 @@ SUFFIXES = {
     ".arrow": "arrow",
     ".feather": "arrow",
 }
+"""Formats by suffix."""
 
 
 def file_format(name: str) -> str | None:
-    """What a file holds, by its suffix: ``parquet``, ``csv``, ``jsonl``, ``arrow``, or ``None``."""
-    kind = SUFFIXES.get(Path(name.lower().removesuffix(".gz")).suffix)
-    return None if name.lower().endswith(".gz") and kind not in ("csv", "jsonl") else kind
+    """Return a file's format by its suffix: ``parquet``, ``csv``, ``jsonl``, ``arrow``, or ``None``."""
+    file_type = FORMATS.get(Path(name.lower().removesuffix(".gz")).suffix)
+    return None if name.lower().endswith(".gz") and file_type not in ("csv", "jsonl") else file_type
 
 
-def missing_column(column: str, present: Sequence[str], file: str) -> str:
-    """The message for a column that is not there."""
-    hint = did_you_mean(column, present, "columns")
-    listed = f" (columns: {', '.join(present)})" if hint.startswith("did") else f" ({hint})"
-    return f'column "{column}" is not in {file}' + (f"; {hint}" if hint.startswith("did") else "") + listed
+def missing_column(column: str, columns: Sequence[str], file: str) -> str:
+    """Return the message for a column that a file lacks."""
+    hint = did_you_mean(column, columns, "columns")
+    if hint.startswith("did"):
+        return f'column "{column}" is not in {file}; {hint} (columns: {", ".join(columns)})'
+    return f'column "{column}" is not in {file} ({hint})'
 
 
-def row_problems(
+def header_problems(
     files: Mapping[Key, str], columns: Mapping[Key, Sequence[str]], encoding: str, context: Mapping[str, Any] | None
 ) -> list[tuple[Key, str]]:
-    """What is wrong with a task's files, as far as a look at their beginning tells.
+    """Return what is wrong with a task's files, as far as their beginnings show it.
 
-    Files behind a URI are left for later: asking a network belongs to the sweep, not to its configuration.
+    Files behind a URI are not read: a configuration is checked without the network.
 
     Args:
-        files: references by key path.
-        columns: names of columns by key path.
-        encoding: of csv files.
-        context: ``base`` is the folder that relative paths start from; without it no file is looked at.
+        files: References by key path.
+        columns: Names of columns by key path.
+        encoding: Text encoding of csv files.
+        context: With the folder that relative paths start from as ``base``; without a context no file is read.
     """
-    problems: list[tuple[Key, str]] = (
-        [] if _known(encoding) else [(("encoding",), f"{encoding!r} is no encoding that Python knows")]
-    )
+    problems: list[tuple[Key, str]] = []
+    if not _is_encoding(encoding):
+        problems.append((("encoding",), f"{encoding!r} is not an encoding that Python knows"))
     for key, reference in files.items():
         if file_format(reference) is None:
-            problems.append((key, f"{reference!r} must end in {', '.join(SUFFIXES)} (or .csv.gz, .jsonl.gz)"))
+            problems.append((key, f"{reference!r} must end in {', '.join(FORMATS)} (or .csv.gz, .jsonl.gz)"))
     if context is not None and not problems:
         for key, reference in files.items():
-            problems += _look(key, reference, columns, encoding, context["base"])
+            problems += _file_problems(key, reference, columns, encoding, context["base"])
     return problems
 
 
-def _look(
+def _file_problems(
     key: Key, reference: str, columns: Mapping[Key, Sequence[str]], encoding: str, base: Path
 ) -> list[tuple[Key, str]]:
     try:
@@ -75,19 +77,19 @@ def _look(
     if not path.is_file():
         return [(key, f"there is no file {path}")]
     try:
-        present = column_names(path, encoding)
+        header = column_names(path, encoding)
     except (OSError, ValueError) as error:
         return [(key, f"{path.name} cannot be read as {file_format(reference)}: {str(error).splitlines()[0]}")]
-    wanted = [(where, column) for where, names in columns.items() for column in names]
-    return [(where, missing_column(name, present, path.name)) for where, name in wanted if name not in present]
+    named = [(column_key, name) for column_key, names in columns.items() for name in names]
+    return [(column_key, missing_column(name, header, path.name)) for column_key, name in named if name not in header]
 
 
 def column_names(path: Path, encoding: str = "utf-8") -> list[str]:
-    """The columns of a local file, from its schema or its first block.
+    """Return the columns of a local file, from its schema or its first block.
 
     Raises:
-        OSError: if it cannot be read.
-        ValueError: if it is not what its suffix says (pyarrow's errors are such).
+        OSError: If the file cannot be read.
+        ValueError: If it is not of the format that its suffix names; pyarrow's errors are subclasses.
     """
     return list(_schema(path, encoding).names)
 
@@ -95,20 +97,20 @@ def column_names(path: Path, encoding: str = "utf-8") -> list[str]:
 def _schema(path: Path, encoding: str) -> pa.Schema:
     import pyarrow as pa
 
-    kind = file_format(path.name)
-    if kind == "parquet":
+    file_type = file_format(path.name)
+    if file_type == "parquet":
         import pyarrow.parquet as pq
 
         return pq.read_schema(path)
     with pa.input_stream(str(path)) as stream:
-        if kind == "csv":
+        if file_type == "csv":
             from pyarrow import csv
 
-            # Everything is read as bytes: whether it can be decoded is for the reader of the rows to say.
+            # Rows that cannot be parsed are skipped: read_rows reports them, each with its number.
             read = csv.ReadOptions(encoding=encoding, use_threads=False)
             parse = csv.ParseOptions(newlines_in_values=True, invalid_row_handler=lambda _: "skip")
             return csv.open_csv(stream, read_options=read, parse_options=parse).schema
-        if kind == "jsonl":
+        if file_type == "jsonl":
             from pyarrow import json
 
             return json.open_json(stream).schema
@@ -117,7 +119,7 @@ def _schema(path: Path, encoding: str) -> pa.Schema:
 
 
 def open_arrow(file: Any) -> Any:
-    """A reader of an Arrow file in either form, the one for files or the one for streams."""
+    """Return a reader of an Arrow file in either of its two formats, for files or for streams."""
     import pyarrow as pa
 
     try:
@@ -127,9 +129,9 @@ def open_arrow(file: Any) -> Any:
         return pa.ipc.open_stream(file)
 
 
-def _known(encoding: str) -> bool:
+def _is_encoding(name: str) -> bool:
     try:
-        codecs.lookup(encoding)
+        codecs.lookup(name)
     except LookupError:
         return False
     return True

@@ -1,26 +1,29 @@
-"""The kinds of values that YAML has no type for."""
+"""Types of a configuration's fields that YAML has no type for: durations, counts, names from a list."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic_core import CoreSchema, core_schema
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 _UNITS = (3600.0, 60.0, 1.0)
 
 
 def parse_duration(value: Any) -> float:
-    """Seconds of a text such as ``2h``, ``90m``, ``1h30m`` or ``45s``.
+    """Return the seconds of a duration such as ``2h``, ``90m``, ``1h30m`` or ``45s``.
 
     Raises:
-        ValueError: if it is none, or no time at all.
+        ValueError: If the value is not a duration, or is 0.
     """
     match = _DURATION.fullmatch(value.replace(" ", "")) if isinstance(value, str) else None
     seconds = sum(float(part or 0) * unit for part, unit in zip(match.groups(), _UNITS, strict=True)) if match else 0.0
     if seconds <= 0:
-        raise ValueError(f"{value!r} is no duration; write it with its unit, as in 45s, 90m, 2h or 1h30m")
+        raise ValueError(f"{value!r} is not a duration; write it with its unit, as in 45s, 90m, 2h or 1h30m")
     return seconds
 
 
@@ -33,13 +36,27 @@ def _count(value: Any) -> int | str:
 def _number(value: Any) -> int | float:
     if type(value) in (int, float):
         return value  # type: ignore[no-any-return]
-    raise ValueError(f"{value!r} is no number")
+    raise ValueError(f"{value!r} is not a number")
 
 
 def _scalar(value: Any) -> str | int | float | bool:
     if type(value) in (str, int, float, bool):
         return value  # type: ignore[no-any-return]
     raise ValueError(f"{value!r} is not possible; write a text, a number, true or false")
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Annotate a ``str`` field that takes one of these names, which are also the ``enum`` of its JSON schema.
+
+    A ``Literal`` would do the same, but cannot be written from a list that is kept elsewhere.
+    """
+
+    names: Sequence[str]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return the schema that pydantic makes of a ``Literal`` of the names."""
+        return core_schema.literal_schema(list(self.names))
 
 
 Seconds = Annotated[

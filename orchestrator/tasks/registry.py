@@ -1,0 +1,51 @@
+"""The list of task types."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator
+
+from orchestrator.tasks.causal_lm import CausalLM
+from orchestrator.tasks.classification import Classification
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from orchestrator.tasks._base import TaskType
+    from orchestrator.tasks.section import TaskSection
+
+TASK_TYPES: dict[str, TaskType] = {
+    type_.name: type_
+    for type_ in (
+        Classification(),
+        CausalLM(),
+    )
+}
+"""Every task type by its name in the configuration, in the order in which messages list them."""
+
+
+def task_type(config: TaskSection, tokenizer: PreTrainedTokenizerBase | None = None) -> TaskType:
+    """Return the type of a configured task, ready to score by the task's metric.
+
+    Args:
+        config: The task's section of the configuration.
+        tokenizer: Decodes what is generated; needed only where text is generated.
+    """
+    return TASK_TYPES[config.type].configured(config.metric, config.generated_tokens, tokenizer)
+
+
+def metric_label(name: str) -> str:
+    """Return the label of a metric of any task type, for records that hold its name alone."""
+    metrics = [metric for type_ in TASK_TYPES.values() for metric in type_.metrics]
+    return next((metric.label for metric in metrics if metric.name == name), name)
+
+
+def _require_known(name: str) -> str:
+    if name not in TASK_TYPES:
+        raise ValueError(f"unknown task type {name!r}; known: {', '.join(TASK_TYPES)}")
+    return name
+
+
+TaskTypeName = Annotated[str, AfterValidator(_require_known)]
+"""The name of a task type, in a pydantic model."""
