@@ -104,6 +104,7 @@ def test_recipe_names_existing_files() -> None:
         assert (ROOT / path).exists() or path in written, path
 
 
+@pytest.mark.slow
 def test_method_recipe_gives_a_method_that_keeps_the_contract(project: Copy) -> None:
     project.follow("A method")
     for folder in ("methods", "search_spaces"):
@@ -118,6 +119,7 @@ def test_method_recipe_gives_a_method_that_keeps_the_contract(project: Copy) -> 
     assert int(passed[1]) > 20, printed
 
 
+@pytest.mark.slow
 def test_task_type_recipe_gives_a_type_that_is_planned_and_evaluated(project: Copy) -> None:
     project.follow("A task type")
     project.run("""
