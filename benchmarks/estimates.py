@@ -22,17 +22,18 @@ import torch
 import methods
 import search_spaces
 from benchmarks._common import SMOLLM2, attached_backbone, emit, scratch
-from methods.base.spec import TaskType
 from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.backbone.source import resolve
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Job, TrialKey
-from orchestrator.config import BackboneConfig, CausalLMTask, ClassificationTask, Training
+from orchestrator.config import BackboneConfig, Training
 from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.planning.estimates import Batch, StepModel
 from orchestrator.tasks import TASK_TYPES
+from orchestrator.tasks.causal_lm import CausalLMTask
+from orchestrator.tasks.classification import ClassificationTask
 
 METHODS = ("lora", "ia3", "adapter", "prefix", "prompt", "linear_probe", "last_layers", "full")
 SHAPES = ((4, 32), (4, 96), (8, 64), (16, 96))
@@ -52,7 +53,7 @@ def main() -> None:
     emit(benchmark="estimates", cases=len(ratios), ratio=max(max(ratio, 1 / ratio) for ratio in ratios))
 
 
-def compare(task: TaskType, names: list[str], folder: Path) -> Iterator[float]:
+def compare(task: str, names: list[str], folder: Path) -> Iterator[float]:
     """Estimate and measure every method at every shape. Yields the ratios of those that are large enough."""
     backbone, model = attached_backbone(SMOLLM2, task, folder), step_model(task)
     for name in (name for name in names if task in methods.get(name).tasks):
@@ -62,14 +63,14 @@ def compare(task: TaskType, names: list[str], folder: Path) -> Iterator[float]:
             measured = apart(name, params, backbone, random_rows(task, tokens, backbone, folder))
             if cost is None:
                 raise RuntimeError(f"there is no estimate for {name}")
-            ratio = cost.peak / measured
+            ratio = cost.peak_bytes / measured
             shape = {"task": task, "method": name, "rows": rows, "tokens": tokens}
-            emit(benchmark="estimates", **shape, estimated=cost.peak, measured=measured, ratio=ratio)
+            emit(benchmark="estimates", **shape, estimated=cost.peak_bytes, measured=measured, ratio=ratio)
             if measured > TOLD:
                 yield ratio
 
 
-def step_model(task: TaskType) -> StepModel:
+def step_model(task: str) -> StepModel:
     """The estimates for SmolLM2."""
     config = resolve(BackboneConfig(model=SMOLLM2), Path.cwd()).config()
     labels = LABELS if task == "classification" else 0
@@ -103,7 +104,7 @@ def train(answer: Connection, name: str, params: dict[str, Any], backbone: Share
     answer.send(run.measurements["peak_memory_bytes"])
 
 
-def random_rows(task: TaskType, tokens: int, backbone: SharedBackbone, folder: Path) -> TaskDataset:
+def random_rows(task: str, tokens: int, backbone: SharedBackbone, folder: Path) -> TaskDataset:
     """Rows of exactly so many tokens; of a language model's, the last few are to be learned."""
     random = np.random.default_rng(0)
     ids = random.integers(1000, 20000, (ROWS, tokens)).astype(np.int32).tolist()

@@ -1,1 +1,1 @@
-"""What a sweep would do: which methods work, and what they take."""
+"""Plan a sweep before anything is trained: which methods work on its backbone, and what they cost."""

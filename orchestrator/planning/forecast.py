@@ -1,4 +1,4 @@
-"""What a sweep would take: memory and time of every method's default configuration, on a machine like this one."""
+"""Forecast the memory and time of a sweep, from every method's default configuration on a machine like this one."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from orchestrator.engine.pack_sizes import default_pack_size
 from orchestrator.planning.capability.dummy_text import dummy_text
 from orchestrator.planning.estimates import Batch, DeviceThroughput, StepCost, StepModel, peak_bytes
 from orchestrator.planning.plan import MethodPlan, SweepPlan, TaskPlan
-from orchestrator.tasks.tokens import integers, lengths
+from orchestrator.tasks.tokens import lengths as row_lengths
 
-SAMPLE = 256
+SAMPLE_ROWS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodForecast:
-    """A trial of a method in its default configuration.
+    """The forecast of a trial with a method's default configuration.
 
     Args:
-        cost: of a step with the longest rows that were seen.
-        seconds_per_step: of an optimizer step, with rows of usual length.
-        seconds: of a trial that is not stopped, its evaluations included.
+        cost: cost of a step with the longest rows of the sample.
+        seconds_per_step: time of an optimizer step with rows of mean length, in seconds.
+        seconds: time of a trial that is not stopped early, evaluations included, in seconds.
     """
 
     cost: StepCost
@@ -35,23 +35,23 @@ class MethodForecast:
 
     @property
     def peak_bytes(self) -> float:
-        """The most memory while training alone, above the backbone."""
-        return self.cost.peak
+        """Peak memory of the trial when it trains alone, above the backbone, in bytes."""
+        return self.cost.peak_bytes
 
     def fields(self) -> dict[str, float]:
-        """For machines."""
+        """Return the fields of the JSON output of ``plan``."""
         return {"peak_memory_bytes": self.peak_bytes, "seconds_per_step": self.seconds_per_step}
 
 
 @dataclass(frozen=True)
 class SweepForecast:
-    """What is estimated of a sweep.
+    """The forecast of a sweep.
 
     Args:
-        tasks: by task and method; without methods of which nothing can be told.
-        lane_bytes: the most memory of a lane above the backbone, with as many trials at once as it may be offered.
-        lane_seconds: of all trials and retrainings together if none were stopped, in seconds of one lane; nothing
-            where the budget is no number of trials.
+        tasks: forecasts by task and method, without methods that cannot be estimated.
+        lane_bytes: peak memory of a lane above the backbone with its largest pack, in bytes.
+        lane_seconds: time of all trials and retrainings in one lane if no trial is stopped early, in seconds; ``None``
+            if the budget has no number of trials.
     """
 
     tasks: Mapping[str, Mapping[str, MethodForecast]] = field(default_factory=dict)
@@ -59,35 +59,35 @@ class SweepForecast:
     lane_seconds: float | None = None
 
     def fields(self, task: str, method: str) -> dict[str, float] | None:
-        """Of a method, for machines."""
-        found = self.tasks.get(task, {}).get(method)
-        return found.fields() if found else None
+        """Return a method's fields of the JSON output of ``plan``; ``None`` if it has no forecast."""
+        method_forecast = self.tasks.get(task, {}).get(method)
+        return method_forecast.fields() if method_forecast else None
 
 
 NO_FORECAST = SweepForecast()
 
 
 def forecast(plan: SweepPlan) -> SweepForecast:
-    """Estimate a sweep, at the speed of this machine."""
+    """Forecast a sweep with the measured throughput of this machine."""
     gpu = torch.cuda.is_available() and plan.config.lanes.gpus != 0
     device = torch.device("cuda" if gpu else "cpu")
     dtype = compute_dtype(plan.config.backbone.compute_dtype, device)
-    throughput = DeviceThroughput.measured(device, dtype)
-    tasks = {name: _task(plan, task, device, dtype, throughput) for name, task in plan.tasks.items()}
-    every = [one for found in tasks.values() for one in found.values()]
-    return SweepForecast(tasks, _lane_bytes(plan, every), _lane_seconds(plan, every))
+    throughput = DeviceThroughput.measure(device, dtype)
+    tasks = {name: _task_forecasts(plan, task, device, dtype, throughput) for name, task in plan.tasks.items()}
+    forecasts = [method_forecast for by_method in tasks.values() for method_forecast in by_method.values()]
+    return SweepForecast(tasks, _lane_bytes(plan, forecasts), _lane_seconds(plan, forecasts))
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """How long rows are: the longest, usually, and how much of them a language model learns."""
+class _RowLengths:
+    """Tokens per row: the maximum, the mean, and the mean of those that count in a language model's loss."""
 
     longest: int
-    usual: float
+    mean: float
     targets: int
 
 
-def _task(
+def _task_forecasts(
     plan: SweepPlan, task: TaskPlan, device: torch.device, dtype: torch.dtype, throughput: DeviceThroughput
 ) -> dict[str, MethodForecast]:
     config, labels = plan.source.config(), len(task.data.labels)
@@ -100,58 +100,73 @@ def _task(
         quantization=plan.config.backbone.quantization,
         dtype=dtype,
         text=dummy_text(config, labels, plan.config.training.max_length),
-        sources=tuple(one.data.name for one in sources),
-        source_labels=tuple(len(one.data.labels) for one in sources),
+        sources=tuple(source.data.name for source in sources),
+        source_labels=tuple(len(source.data.labels) for source in sources),
         cuda=device.type == "cuda",
     )
-    rows = _rows(plan, task)
-    found = {one.method: _method(plan, one, model, rows, throughput) for one in task.methods if one.available}
-    return {name: one for name, one in found.items() if one is not None}
+    lengths = _row_lengths(plan, task)
+    forecasts = {
+        method_plan.method: _method_forecast(plan, method_plan, model, lengths, throughput)
+        for method_plan in task.methods
+        if method_plan.available
+    }
+    return {method: method_forecast for method, method_forecast in forecasts.items() if method_forecast is not None}
 
 
-def _rows(plan: SweepPlan, task: TaskPlan) -> _Rows:
-    """Of the first training rows."""
+def _row_lengths(plan: SweepPlan, task: TaskPlan) -> _RowLengths:
+    """Return the lengths of the first training rows."""
     table = task.type.tokenize(
-        task.data.splits["train"].slice(0, SAMPLE), plan.tokenizer, plan.config.training.max_length
+        task.data.splits["train"].slice(0, SAMPLE_ROWS), plan.tokenizer, plan.config.training.max_length
     )
-    tokens = lengths(table)
-    prompts = integers(table, "prompt_length") if "prompt_length" in table.column_names else 0
-    return _Rows(int(tokens.max()), float(tokens.mean()), max(1, round(float((tokens - prompts).mean()))))
+    tokens = row_lengths(table)
+    return _RowLengths(
+        int(tokens.max()), float(tokens.mean()), max(1, round(float(task.type.target_tokens(table).mean())))
+    )
 
 
-def _method(
-    plan: SweepPlan, one: MethodPlan, model: StepModel, rows: _Rows, throughput: DeviceThroughput
+def _method_forecast(
+    plan: SweepPlan,
+    method_plan: MethodPlan,
+    model: StepModel,
+    lengths: _RowLengths,
+    throughput: DeviceThroughput,
 ) -> MethodForecast | None:
-    params: Mapping[str, Any] = one.space.default
-    batch = int(params["batch_size"])
-    cost = model.cost(one.method, params, Batch(rows=batch, tokens=rows.longest, targets=rows.targets))
+    """Return the forecast of a method; ``None`` where its step cannot be estimated."""
+    params: Mapping[str, Any] = method_plan.space.default
+    batch_size = int(params["batch_size"])
+    batch = Batch(rows=batch_size, tokens=lengths.longest, targets=lengths.targets)
+    cost = model.cost(method_plan.method, params, batch)
     if cost is None:
         return None
-    step = throughput.seconds(cost) * rows.usual / rows.longest
+    step_seconds = throughput.seconds(cost) * lengths.mean / lengths.longest
     training = plan.config.training
-    evaluation = step / batch / one.passes * training.validation_rows
-    seconds = step * training.max_steps + evaluation * len(plan.rungs)
-    return MethodForecast(cost=cost, seconds_per_step=step, seconds=seconds)
+    evaluation_seconds = step_seconds / batch_size / method_plan.passes * training.validation_rows
+    seconds = step_seconds * training.max_steps + evaluation_seconds * len(plan.rungs)
+    return MethodForecast(cost=cost, seconds_per_step=step_seconds, seconds=seconds)
 
 
-def _lane_bytes(plan: SweepPlan, found: Sequence[MethodForecast]) -> float | None:
-    """A lane may hold several trials of the method that needs most."""
-    if not found:
+def _lane_bytes(plan: SweepPlan, forecasts: Sequence[MethodForecast]) -> float | None:
+    """Return the peak memory of a lane whose pack consists of trials of the largest method, in bytes."""
+    if not forecasts:
         return None
-    defaults = (one.space.default for task in plan.tasks.values() for one in task.methods)
+    defaults = (method_plan.space.default for task in plan.tasks.values() for method_plan in task.methods)
     pack = plan.config.lanes.pack
     count = (
         default_pack_size(defaults, plan.config.training.max_length, plan.config.budget.trials)
         if pack == "auto"
         else pack
     )
-    return peak_bytes([max((one.cost for one in found), key=lambda cost: cost.peak)] * count)
+    largest = max((method_forecast.cost for method_forecast in forecasts), key=lambda cost: cost.peak_bytes)
+    return peak_bytes([largest] * count)
 
 
-def _lane_seconds(plan: SweepPlan, found: Sequence[MethodForecast]) -> float | None:
-    """Methods get equal parts of the trials here; which get more is decided by what they show."""
-    if plan.config.budget.trials is None or not found:
+def _lane_seconds(plan: SweepPlan, forecasts: Sequence[MethodForecast]) -> float | None:
+    """Return the time of all trainings in one lane, in seconds.
+
+    Each method is taken to get an equal number of trials; the allocation decides by scores, which are unknown here.
+    """
+    if plan.config.budget.trials is None or not forecasts:
         return None
     seeds = plan.config.selection.seeds
     trainings = plan.config.budget.trials + (plan.finalists * seeds if seeds > 1 else 0)
-    return trainings * statistics.mean(one.seconds for one in found)
+    return trainings * statistics.mean(method_forecast.seconds for method_forecast in forecasts)

@@ -1,4 +1,7 @@
-"""What a sweep would do, known before anything is trained or any worker started."""
+"""The plan of a sweep: its tasks, the methods that work on its backbone, and their search spaces.
+
+A plan is complete before any worker starts, so that ``peft-sweep plan`` can show it and mistakes cost no GPU time.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,12 @@ from orchestrator.config.constraints import Constraint
 from orchestrator.config.overrides import as_mappings
 from orchestrator.config.plugins import check_plugins
 from orchestrator.planning.capability import MethodConstraints, MethodPlan, Probe, apply_constraints, plan_method
-from orchestrator.search.grid import unlistable
+from orchestrator.search.grid import grid_problem
 from orchestrator.search.plans import StepCost, StudyPlan
 from orchestrator.search.rungs import rung_steps
 from orchestrator.search.space import resolve as resolve_space
 from orchestrator.tasks import TaskData, TaskType, read_task, task_type
-from orchestrator.tasks.tokens import shown
+from orchestrator.tasks.tokens import example_rows
 from orchestrator.tracking.connection import check_uri
 from orchestrator.warm_start import Prior, TaskMetadata, prior_of, task_metadata
 from search_spaces._base import SearchSpace
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MethodPlan", "SweepPlan", "TaskPlan", "make_plan"]
 
-Words = Callable[[TaskData, TaskType], TaskText]
+TaskTextFactory = Callable[[TaskData, TaskType], TaskText]
 
 
 @dataclass(frozen=True)
@@ -44,21 +47,32 @@ class TaskPlan:
     type: TaskType
     methods: tuple[MethodPlan, ...]
     limits: Mapping[str, MethodConstraints] = field(default_factory=dict)
-    """What no configuration of a method may exceed, by method; empty without constraints."""
+    """Limits on the configurations of each method, by method; empty if the sweep has no constraints."""
 
     @property
     def available(self) -> tuple[str, ...]:
-        """The methods that take part."""
+        """Names of the methods that can train the task."""
         return tuple(plan.method for plan in self.methods if plan.available)
 
     def plan_of(self, method: str) -> MethodPlan:
-        """The plan of the method of that name."""
+        """Return the plan of a method."""
         return next(plan for plan in self.methods if plan.method == method)
 
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """Everything that is decided before the first worker starts."""
+    """The plan of a sweep.
+
+    Args:
+        config: the configuration; its maximum length is lowered to what the backbone takes.
+        source: the backbone's checkpoint.
+        tasks: plans of the tasks, by name.
+        parameters: number of the backbone's parameters.
+        rungs: optimizer steps at which trials are compared, in ascending order; the last one is the full training.
+        tokenizer: the checkpoint's tokenizer.
+        architecture: the checkpoint's model type, such as ``bert``.
+        prior: trials of earlier sweeps with which the search starts.
+    """
 
     config: SweepConfig
     source: Source
@@ -71,7 +85,7 @@ class SweepPlan:
 
     @property
     def studies(self) -> list[StudyPlan]:
-        """One per task and method that can train it."""
+        """Plans of the Optuna studies: one for each task and each method that can train it."""
         return [
             StudyPlan(
                 study=f"{name}/{method}",
@@ -88,30 +102,30 @@ class SweepPlan:
 
     @property
     def task_metadata(self) -> dict[str, TaskMetadata]:
-        """What is known of each task and its backbone, to compare with those of other sweeps."""
-        known = self.config, self.source, self.architecture, self.parameters
-        return {name: task_metadata(task.data, task.type, *known) for name, task in self.tasks.items()}
+        """Metadata of each task and its backbone, by which it is compared with tasks of other sweeps."""
+        backbone = self.config, self.source, self.architecture, self.parameters
+        return {name: task_metadata(task.data, task.type, *backbone) for name, task in self.tasks.items()}
 
     @property
     def finalists(self) -> int:
-        """How many methods the final retrains at most, over all tasks."""
-        most = self.config.selection.contenders
-        return sum(min(most, len(task.available)) for task in self.tasks.values())
+        """Largest number of methods that the final retrains, all tasks together."""
+        limit = self.config.selection.contenders
+        return sum(min(limit, len(task.available)) for task in self.tasks.values())
 
     @property
     def needs_original(self) -> bool:
-        """Whether a method trains backbone weights themselves, or may start from them."""
+        """Whether any method trains copies of the original backbone weights, or may start from them."""
         return any(
-            _needs_original(methods.get(one.method), one.space)
+            _needs_original(methods.get(method_plan.method), method_plan.space)
             for task in self.tasks.values()
-            for one in task.methods
-            if one.available
+            for method_plan in task.methods
+            if method_plan.available
         )
 
 
 @dataclass(frozen=True)
-class _Planned:
-    """A task's plan, the backbone's parameters, and what cannot be of that which was asked for."""
+class _PlannedTask:
+    """A task's plan, the number of the backbone's parameters, and overrides that cannot work."""
 
     plan: TaskPlan
     parameters: int
@@ -120,21 +134,21 @@ class _Planned:
 
 def _needs_original(spec: MethodSpec[Any], space: SearchSpace) -> bool:
     searched = {
-        name: set(chosen.choices) if isinstance(chosen, CategoricalDistribution) else {space.default[name]}
-        for name, chosen in space.distributions.items()
+        name: set(distribution.choices) if isinstance(distribution, CategoricalDistribution) else {space.default[name]}
+        for name, distribution in space.distributions.items()
     }
     return spec.needs_original or any(searched.get(name, set()) & values for name, values in spec.original_for.items())
 
 
 def make_plan(config: SweepConfig, prior: Prior | None = None) -> SweepPlan:
-    """Read the data, find the checkpoint, probe every method, and look for earlier sweeps to begin with.
+    """Make the plan of a sweep: read the data, find the checkpoint, probe every method, and find earlier sweeps.
 
     Args:
-        config: what to do.
-        prior: what a sweep that is resumed took from earlier ones; it is not looked for again.
+        config: the configuration.
+        prior: prior of a sweep that is resumed, which is not computed again.
 
     Raises:
-        InputError: if data or checkpoint cannot be used, no method can train a task, or an earlier sweep is not there.
+        InputError: if data or checkpoint cannot be used, no method can train a task, or an earlier sweep is missing.
         SweepError: if the tracking server is needed to find an earlier sweep and cannot be reached.
     """
     check_uri(config.mlflow.tracking_uri, "mlflow.tracking_uri")
@@ -144,24 +158,25 @@ def make_plan(config: SweepConfig, prior: Prior | None = None) -> SweepPlan:
     }
     data = {name: read_task(name, task, config.base, config.seed) for name, task in config.tasks.items()}
     source = resolve(config.backbone, config.base)
-    architecture, tokenizer = _readable(source)
-    config = _fitting(config, getattr(architecture, "max_position_embeddings", None))
-    words = _words(config, tokenizer)
-    planned = {name: _plan_task(config, architecture, data, name, words, spaces) for name in data}
-    if problems := list(dict.fromkeys(problem for one in planned.values() for problem in one.problems)):
+    architecture, tokenizer = _read_checkpoint(source)
+    config = _fit_max_length(config, getattr(architecture, "max_position_embeddings", None))
+    task_text = _task_text_factory(config, tokenizer)
+    planned = {name: _plan_task(config, architecture, data, name, task_text, spaces) for name in data}
+    if problems := list(dict.fromkeys(problem for task in planned.values() for problem in task.problems)):
         raise InputError(config.name, problems)
-    for name, one in planned.items():
-        if not one.plan.available:
-            reasons = [Problem(f"methods.{left.method}", left.reason) for left in one.plan.methods]
-            raise InputError(f"tasks.{name}", reasons, "no method that was asked for can train this task")
-    tasks = {name: one.plan for name, one in planned.items()}
+    for name, task in planned.items():
+        if not task.plan.available:
+            reasons = [Problem(f"methods.{plan.method}", plan.reason) for plan in task.plan.methods]
+            raise InputError(f"tasks.{name}", reasons, "none of the methods can train this task; add one that can")
+    tasks = {name: task.plan for name, task in planned.items()}
     parameters = next(iter(reversed(planned.values()))).parameters
     rungs = rung_steps(config.training.max_steps, config.search.first_rung, config.search.reduction_factor)
     plan = SweepPlan(config, source, tasks, parameters, rungs, tokenizer, architecture.model_type)
-    return replace(plan, prior=_prior(plan) if prior is None else prior)
+    return replace(plan, prior=_find_prior(plan) if prior is None else prior)
 
 
-def _prior(plan: SweepPlan) -> Prior:
+def _find_prior(plan: SweepPlan) -> Prior:
+    """Return the prior of earlier sweeps, if the configuration wants a warm start."""
     config = plan.config
     if not config.search.warm_start:
         return Prior()
@@ -174,11 +189,11 @@ def _prior(plan: SweepPlan) -> Prior:
     )
 
 
-def _readable(source: Source) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
-    """The architecture and the tokenizer of a checkpoint.
+def _read_checkpoint(source: Source) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
+    """Return the architecture and the tokenizer of a checkpoint.
 
     Raises:
-        InputError: if transformers knows no such architecture, or there is no tokenizer.
+        InputError: if transformers does not support the architecture, or there is no tokenizer.
     """
     try:
         return source.config(), source.tokenizer()
@@ -186,11 +201,11 @@ def _readable(source: Source) -> tuple[PretrainedConfig, PreTrainedTokenizerBase
         raise InputError("backbone.model", [Problem(source.name, f"cannot be used: {first_line(error)}")]) from error
 
 
-def _fitting(config: SweepConfig, positions: int | None) -> SweepConfig:
-    """The configuration with rows no longer than the backbone takes; only a default is changed, never a wish.
+def _fit_max_length(config: SweepConfig, positions: int | None) -> SweepConfig:
+    """Lower the default of ``training.max_length`` to the number of positions of the backbone.
 
     Raises:
-        InputError: if longer rows were asked for.
+        InputError: if the configuration itself sets a larger value.
     """
     training = config.training
     if positions is None or training.max_length <= positions:
@@ -206,54 +221,55 @@ def _plan_task(
     architecture: PretrainedConfig,
     data: Mapping[str, TaskData],
     name: str,
-    words: Words,
+    task_text: TaskTextFactory,
     spaces: Mapping[str, SearchSpace],
-) -> _Planned:
-    one = data[name]
-    kind, sources = task_type(one.config), tuple(one.config.source_tasks)
+) -> _PlannedTask:
+    task = data[name]
+    kind, sources = task_type(task.config), tuple(task.config.source_tasks)
     try:
         probe = Probe(
             architecture,
             kind,
             name=config.backbone.model,
-            labels=len(one.labels),
+            labels=len(task.labels),
             quantization=config.backbone.quantization,
-            text=words(one, kind),
+            text=task_text(task, kind),
             sources=sources,
-            source_labels=tuple(len(data[other].labels) for other in sources),
+            source_labels=tuple(len(data[source].labels) for source in sources),
         )
     except MethodError as error:
         raise InputError(f"tasks.{name}", [Problem("type", f"is {kind.name}; {error}")]) from error
-    tried = [
+    results = [
         plan_method(probe, method, space, config.search_space.get(method, {})) for method, space in spaces.items()
     ]
-    problems = [problem for _, found in tried for problem in found]
+    problems = [problem for _, method_problems in results for problem in method_problems]
     constraints = [Constraint.parse(text) for text in config.search.constraints]
     limits = {method: MethodConstraints(probe, method, constraints) for method in config.methods} if constraints else {}
-    plans = tuple(apply_constraints(found, limits[found.method]) if limits else found for found, _ in tried)
+    plans = tuple(apply_constraints(plan, limits[plan.method]) if limits else plan for plan, _ in results)
     problems += _grid_problems(config, plans) if config.search.sampler == "grid" else []
-    return _Planned(TaskPlan(one, kind, plans, limits), probe.parameters, problems)
+    return _PlannedTask(TaskPlan(task, kind, plans, limits), probe.parameters, problems)
 
 
 def _grid_problems(config: SweepConfig, plans: Iterable[MethodPlan]) -> Iterator[Problem]:
-    """Why spaces have no list of points."""
+    """Return a problem for each search space that the grid sampler cannot enumerate."""
     for plan in plans:
-        if plan.available and (found := unlistable(plan.space.distributions)):
-            yield Problem(f"search_space.{plan.method}.{found[0]}", found[1])
+        if plan.available and (problem := grid_problem(plan.space.distributions)):
+            parameter, message = problem
+            yield Problem(f"search_space.{plan.method}.{parameter}", message)
 
 
-def _words(config: SweepConfig, tokenizer: PreTrainedTokenizerBase) -> Words:
-    """Gives the words of a task as lanes will."""
+def _task_text_factory(config: SweepConfig, tokenizer: PreTrainedTokenizerBase) -> TaskTextFactory:
+    """Return a function that makes a task's text for methods that read it, equal to what lanes make."""
 
-    def words(data: TaskData, kind: TaskType) -> TaskText:
+    def task_text(data: TaskData, kind: TaskType) -> TaskText:
         def examples(count: int) -> list[tuple[list[int], int]]:
             rows = data.splits["train"]
-            chosen = shown(rows, count, config.seed)
-            taken = rows.take(pa.array([position for position, _ in chosen], pa.int64()))
-            ids = kind.tokenize(taken, tokenizer, config.training.max_length)["input_ids"].to_pylist()
-            return [(row, label) for row, (_, label) in zip(ids, chosen, strict=True)]
+            labelled = example_rows(rows, count, config.seed)
+            selected = rows.take(pa.array([position for position, _ in labelled], pa.int64()))
+            ids = kind.tokenize(selected, tokenizer, config.training.max_length)["input_ids"].to_pylist()
+            return [(row, label) for row, (_, label) in zip(ids, labelled, strict=True)]
 
         length = config.training.max_length
         return TaskText(tokenizer=tokenizer, labels=data.labels, max_length=length, examples=examples)
 
-    return words
+    return task_text

@@ -1,4 +1,4 @@
-"""What is known of methods on an architecture before anything is loaded: by table where it is pure, in miniature."""
+"""Capabilities of methods: restricted spaces, dry runs on tiny models, probes, and the ``methods`` command."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ from orchestrator.planning.capability import Probe, list_methods, try_method
 from orchestrator.planning.capability import probe as _probe
 from orchestrator.planning.capability.dry_run import attach, dry_run, reads_ahead
 from orchestrator.planning.capability.dummy_text import dummy_text, special_ids
-from orchestrator.planning.capability.restrict_space import fit
+from orchestrator.planning.capability.restrict_space import restrict_space
 from orchestrator.tasks import TASK_TYPES
 from search_spaces._base import SearchSpace
 
@@ -57,7 +57,7 @@ SPACE = SearchSpace(
 
 
 def refusing(**possible: Callable[[Any], bool]) -> Callable[[Mapping[str, Any], bool], str]:
-    """Says which parameter is out of what is possible."""
+    """Return a refusal that names the parameters outside the possible values."""
 
     def refusal(params: Mapping[str, Any], thoroughly: bool) -> str:
         wrong = [f"{name} is {params[name]}" for name, fits in possible.items() if not fits(params[name])]
@@ -66,15 +66,15 @@ def refusing(**possible: Callable[[Any], bool]) -> Callable[[Mapping[str, Any], 
     return refusal
 
 
-def fitted(refusal: Callable[..., str], asked: set[str] | None = None, **changes: Any):
+def restricted(refusal: Callable[..., str], overridden: set[str] | None = None, **changes: Any):
     default = {**SPACE.default, **changes}
-    return fit(replace(SPACE, default=default), SPACE.default, asked or set(), refusal)
+    return restrict_space(replace(SPACE, default=default), SPACE.default, overridden or set(), refusal)
 
 
-def test_a_space_that_is_possible_stays_what_it_is() -> None:
-    found = fitted(refusing())
-    assert found.space == SPACE
-    assert (found.reason, found.notes, found.problems) == ("", (), ())
+def test_restrict_space_keeps_a_space_that_works() -> None:
+    result = restricted(refusing())
+    assert result.space == SPACE
+    assert (result.reason, result.notes, result.problems) == ("", (), ())
 
 
 @pytest.mark.parametrize(
@@ -102,50 +102,50 @@ def test_a_space_that_is_possible_stays_what_it_is() -> None:
         ),
     ],
 )
-def test_what_is_impossible_is_cut_off_with_a_note(possible: Any, name: str, expected: Any, note: str) -> None:
-    found = fitted(refusing(**possible))
-    assert found.space.distributions[name] == expected
-    assert {**found.space.distributions, name: SPACE.distributions[name]} == SPACE.distributions
-    (line,) = found.notes
+def test_restrict_space_cuts_off_what_fails_with_a_note(possible: Any, name: str, expected: Any, note: str) -> None:
+    result = restricted(refusing(**possible))
+    assert result.space.distributions[name] == expected
+    assert {**result.space.distributions, name: SPACE.distributions[name]} == SPACE.distributions
+    (line,) = result.notes
     assert line.startswith(f"{note}: {name} is ")
 
 
-def test_a_range_of_fractions_ends_just_below_what_is_impossible() -> None:
-    high = fitted(refusing(rate=lambda x: x < 0.8)).space.distributions["rate"].high  # type: ignore[attr-defined]
+def test_restrict_space_bisects_the_end_of_a_range() -> None:
+    high = restricted(refusing(rate=lambda x: x < 0.8)).space.distributions["rate"].high  # type: ignore[attr-defined]
     assert high == pytest.approx(0.8, abs=1e-3)
     assert high < 0.8
 
 
-def test_what_was_asked_for_is_never_changed() -> None:
+def test_restrict_space_never_changes_overrides() -> None:
     def refusal(params: Mapping[str, Any], thoroughly: bool) -> str:
         return "size is 256" if params["size"] > 99 else "no such place" if params["place"] == "nowhere" else ""
 
-    found = fitted(refusal, {"size", "place"})
-    assert found.space.distributions == SPACE.distributions
-    assert found.problems == (("size", "size is 256"), ("place", "nowhere is not possible here: no such place"))
-    assert found.notes == ()
+    result = restricted(refusal, {"size", "place"})
+    assert result.space.distributions == SPACE.distributions
+    assert result.problems == (("size", "size is 256"), ("place", "nowhere is not possible here: no such place"))
+    assert result.notes == ()
 
 
-def test_a_default_that_is_impossible_moves_as_little_as_it_must() -> None:
-    found = fitted(refusing(size=lambda x: x <= 20))
-    assert found.space.default == {**SPACE.default, "size": 20}
-    assert found.space.distributions["size"] == IntDistribution(4, 20, log=True)
+def test_restrict_space_changes_the_default_least() -> None:
+    result = restricted(refusing(size=lambda x: x <= 20))
+    assert result.space.default == {**SPACE.default, "size": 20}
+    assert result.space.distributions["size"] == IntDistribution(4, 20, log=True)
 
 
-def test_a_default_that_was_asked_for_is_a_problem() -> None:
-    found = fitted(refusing(size=lambda x: x <= 99), {"size"}, size=100)
-    assert found.reason == "size is 100"
-    assert found.problems == (("size", "size is 100"),)
+def test_restrict_space_reports_an_overridden_default() -> None:
+    result = restricted(refusing(size=lambda x: x <= 99), {"size"}, size=100)
+    assert result.reason == "size is 100"
+    assert result.problems == (("size", "size is 100"),)
 
 
-def test_nothing_is_left_where_no_parameter_helps() -> None:
-    found = fitted(lambda params, thoroughly: "no such module")
-    assert (found.reason, found.notes, found.problems) == ("no such module", (), ())
+def test_restrict_space_gives_the_reason_when_nothing_works() -> None:
+    result = restricted(lambda params, thoroughly: "no such module")
+    assert (result.reason, result.notes, result.problems) == ("no such module", (), ())
 
 
-def test_words_are_tried_thoroughly_and_numbers_are_not() -> None:
+def test_restrict_space_runs_dry_for_texts_not_numbers() -> None:
     tried = []
-    fitted(lambda params, thoroughly: tried.append((params, thoroughly)) or "")
+    restricted(lambda params, thoroughly: tried.append((params, thoroughly)) or "")
     assert {params["place"] for params, thoroughly in tried if thoroughly} == {"here", "there", "nowhere"}
     assert {params["size"] for params, thoroughly in tried if not thoroughly} == {4, 64, 256}
 
@@ -155,14 +155,14 @@ def tiny() -> PreTrainedConfig:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_architecture_can_be_made_small_with_all_its_modules(name: str) -> None:
-    made = tiny_model(config_of(name), AUTO, "classification", name, 3, "nf4")
-    assert made is not None
-    logits = made.model(input_ids=torch.tensor([[5, 6, 7, special_ids(made.model.config)["eos_token"]]])).logits
+def test_tiny_model_has_all_modules_of_its_architecture(name: str) -> None:
+    model = tiny_model(config_of(name), AUTO, "classification", name, 3, "nf4")
+    assert model is not None
+    logits = model.model(input_ids=torch.tensor([[5, 6, 7, special_ids(model.model.config)["eos_token"]]])).logits
     assert logits.shape == (1, 3)
 
 
-def test_a_large_architecture_becomes_small_in_every_direction() -> None:
+def test_shrunk_config_is_small_in_every_dimension() -> None:
     before = LARGE.to_dict()
     small = next(shrunk(LARGE))
     assert LARGE.to_dict() == before
@@ -173,7 +173,7 @@ def test_a_large_architecture_becomes_small_in_every_direction() -> None:
     assert max(small.bos_token_id, *small.eos_token_id) < 512
 
 
-def test_few_layers_keep_their_widths_and_one_of_every_kind() -> None:
+def test_shallow_config_keeps_widths_and_layer_types() -> None:
     config = config_of("gemma3")
     kinds = ["sliding_attention"] * 5 + ["full_attention"]
     config.update({"num_hidden_layers": 6, "layer_types": kinds})
@@ -182,7 +182,7 @@ def test_few_layers_keep_their_widths_and_one_of_every_kind() -> None:
     assert few.hidden_size == config.hidden_size
 
 
-def test_a_skeleton_holds_no_weights_and_a_miniature_is_quantized() -> None:
+def test_skeleton_has_no_weights_and_tiny_model_is_quantized() -> None:
     bare = skeleton(LARGE, AUTO, "classification", "x", 2, "nf4")
     assert {tensor.device.type for tensor in bare.model.parameters()} == {"meta"}
     assert bare.parameters() == 7_504_924_672
@@ -194,9 +194,9 @@ def test_a_skeleton_holds_no_weights_and_a_miniature_is_quantized() -> None:
 
 @pytest.fixture(scope="module")
 def small() -> SharedBackbone:
-    made = tiny_model(tiny(), AUTO, "classification", "x", 3, "nf4")
-    assert made is not None
-    return made
+    model = tiny_model(tiny(), AUTO, "classification", "x", 3, "nf4")
+    assert model is not None
+    return model
 
 
 def probe_head(small: SharedBackbone) -> Attached:
@@ -225,12 +225,12 @@ def misread(attached: Attached) -> None:
         (lambda a, b: replace(a, save=lambda folder: None), "is not an adapter"),
         (
             lambda a, b: replace(a, save=lambda folder: (misread(a), a.save(folder))),
-            "what is saved and loaded gives other results",
+            "it gives other results after saving and loading",
         ),
     ],
     ids=["raises", "diverges", "infinite", "writes", "saves-nothing", "saves-other"],
 )
-def test_a_rehearsal_finds_what_goes_wrong(small: SharedBackbone, spoil: Any, reason: str) -> None:
+def test_dry_run_finds_failures_of_every_step(small: SharedBackbone, spoil: Any, reason: str) -> None:
     spec, attached = methods.get("linear_probe"), probe_head(small)
     dry_run(spec, attached, small, CLASSIFICATION)
     spoiled = spoil(probe_head(small), small)
@@ -238,14 +238,14 @@ def test_a_rehearsal_finds_what_goes_wrong(small: SharedBackbone, spoil: Any, re
         dry_run(spec, spoiled, small, CLASSIFICATION)
 
 
-def test_a_rehearsal_finds_what_does_not_train(small: SharedBackbone) -> None:
+def test_dry_run_finds_parameters_without_gradient(small: SharedBackbone) -> None:
     spec, attached = methods.get("linear_probe"), probe_head(small)
     attached.module.register_parameter("idle", torch.nn.Parameter(torch.ones(1)))
     with pytest.raises(MethodError, match=r"^1 of \d+ parameters get no gradient, \['idle'\] among them$"):
         dry_run(spec, attached, small, CLASSIFICATION)
 
 
-def test_a_rehearsal_finds_a_merge_that_is_none(small: SharedBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dry_run_finds_a_wrong_merge(small: SharedBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = methods.get("linear_probe")
     load = methods.load_adapter
 
@@ -254,28 +254,28 @@ def test_a_rehearsal_finds_a_merge_that_is_none(small: SharedBackbone, monkeypat
         return replace(back, merge=lambda: small.view(5))
 
     monkeypatch.setattr(methods, "load_adapter", spoiled)
-    with pytest.raises(MethodError, match="merged, it gives other results"):
+    with pytest.raises(MethodError, match="it gives other results after merging"):
         dry_run(spec, probe_head(small), small, CLASSIFICATION)
 
 
-def test_a_rehearsal_leaves_random_numbers_alone(small: SharedBackbone) -> None:
+def test_dry_run_keeps_the_random_state(small: SharedBackbone) -> None:
     before = torch.get_rng_state()
     dry_run(methods.get("linear_probe"), probe_head(small), small, CLASSIFICATION)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_an_encoder_reads_ahead_and_a_decoder_does_not() -> None:
+def test_reads_ahead_tells_encoders_from_decoders() -> None:
     for name, expected in (("bert", True), ("llama", False), ("bart", False)):
-        made = tiny_model(config_of(name), "AutoModelForCausalLM", "causal-lm", name, 0, "none")
-        assert made is not None
-        assert reads_ahead(made) is expected, name
+        model = tiny_model(config_of(name), "AutoModelForCausalLM", "causal-lm", name, 0, "none")
+        assert model is not None
+        assert reads_ahead(model, TASK_TYPES["causal-lm"]) is expected, name
 
 
 @pytest.mark.parametrize("method", ["lora", "adapter", "ia3", "prompt"])
-def test_few_layers_tell_what_all_would_train(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_extrapolates_counts_from_few_layers(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     counted = []
-    for seconds in (_probe.SECONDS, 0.0):
-        monkeypatch.setattr(_probe, "SECONDS", seconds)
+    for seconds in (_probe.MAX_ATTACH_SECONDS, 0.0):
+        monkeypatch.setattr(_probe, "MAX_ATTACH_SECONDS", seconds)
         probe = Probe(tiny(), CLASSIFICATION, name="x", labels=3, quantization="nf4")
         counted.append(try_method(probe, method)[0].trainable)
     assert counted[0] == counted[1] > 0
@@ -293,45 +293,45 @@ def test_few_layers_tell_what_all_would_train(method: str, monkeypatch: pytest.M
         ("full", {}, (2.9, 3.0)),
     ],
 )
-def test_a_step_costs_what_passes_through_the_backbone(
+def test_probe_passes_follow_the_trained_depth(
     method: str, params: dict[str, Any], expected: tuple[float, float]
 ) -> None:
     config = BertConfig(hidden_size=64, num_hidden_layers=4, num_attention_heads=4, intermediate_size=128)
     probe = Probe(config, CLASSIFICATION, name="small", labels=3, quantization="nf4")
-    found = probe.capability(method, {**search_spaces.get(method).default, **params})
-    assert expected[0] <= found.passes <= expected[1]
+    result = probe.capability(method, {**search_spaces.get(method).default, **params})
+    assert expected[0] <= result.passes <= expected[1]
 
 
-def test_every_method_is_counted_without_numbers_as_with_them() -> None:
-    config = config_of("bert")  # as small as its miniature
+def test_probe_counts_equal_attachment_with_weights() -> None:
+    config = config_of("bert")  # as small as its tiny model
     config.vocab_size = 512
     probe = Probe(config, CLASSIFICATION, name="x", labels=3, quantization="nf4")
     small = tiny_model(config, AUTO, "classification", "x", 3, "nf4")
     assert small is not None
     small.context = replace(small.context, text=dummy_text(config, 3, 20), sources=("source",))
     for name in list_methods()[0]:
-        found, params = try_method(probe, name)
-        if found.available:
+        result, params = try_method(probe, name)
+        if result.available:
             real = attach(methods.get(name), params, small)
             count = sum(parameter.numel() for parameter in real.trainable().values())
-            assert (found.trainable, found.mergeable) == (count, real.merge is not None), name
+            assert (result.trainable, result.mergeable) == (count, real.merge is not None), name
 
 
-def test_what_is_too_large_for_the_miniature_alone_is_not_refused() -> None:
+def test_probe_accepts_what_only_the_tiny_model_refuses() -> None:
     probe = Probe(LARGE, CLASSIFICATION, name="x", labels=2, quantization="nf4")
     default = search_spaces.get("lora").default
-    found = probe.capability("lora", {**default, "rank": 256, "targets": "attention_qv"})
-    assert (found.available, found.reason) == (True, "")
-    assert found.trainable == 32 * 256 * (2 * 4096 + 4096 + 1024) + 2 * 4096
+    result = probe.capability("lora", {**default, "rank": 256, "targets": "attention_qv"})
+    assert (result.available, result.reason) == (True, "")
+    assert result.trainable == 32 * 256 * (2 * 4096 + 4096 + 1024) + 2 * 4096
 
 
-def test_a_method_that_computes_with_weights_is_not_counted_where_they_are_large() -> None:
+def test_probe_leaves_counts_open_where_weights_are_needed() -> None:
     probe = Probe(LARGE, CLASSIFICATION, name="x", labels=2, quantization="nf4")
-    found, _ = try_method(probe, "peft:frod")
-    assert (found.available, found.trainable, found.percent) == (True, None, None)
+    result, _ = try_method(probe, "peft:frod")
+    assert (result.available, result.trainable, result.percent) == (True, None, None)
 
 
-def test_made_up_words_keep_to_the_vocabulary() -> None:
+def test_dummy_text_stays_within_the_vocabulary() -> None:
     config = config_of("roberta")
     words = dummy_text(config, 3, 20)
     assert (words.labels, words.max_length) == (("a", "b", "c"), 20)
@@ -342,11 +342,11 @@ def test_made_up_words_keep_to_the_vocabulary() -> None:
     assert [label for _, label in words.examples(4)] == [0, 1, 2, 0]
 
 
-def test_the_matrix_needs_a_configuration_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_methods_command_needs_only_a_configuration_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny().save_pretrained(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
-    found = view.capabilities(str(tmp_path), "nf4", "classification", ["lora", "compose:lora+prefix", "peft:xlora"])
-    rows = {row["name"]: row for row in map(view.method_row, found)}
+    result = view.capabilities(str(tmp_path), "nf4", "classification", ["lora", "compose:lora+prefix", "peft:xlora"])
+    rows = {row["name"]: row for row in map(view.method_row, result)}
     assert {name: row["available"] for name, row in rows.items()} == {
         "lora": True,
         "compose:lora+prefix": True,
@@ -358,15 +358,15 @@ def test_the_matrix_needs_a_configuration_and_nothing_else(tmp_path: Path, capsy
     json.dumps(rows)
 
 
-def test_the_matrix_fits_a_terminal_of_eighty_columns(
+def test_methods_command_fits_eighty_columns(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny().save_pretrained(tmp_path)
     names = ["lora", "linear_probe", "adapter", "peft:xlora", "peft:poly", "compose:houlsby=adapter+parallel=adapter"]
     for backbone in ("", str(tmp_path)):
-        found = view.capabilities(backbone, "nf4", "classification", names)
+        result = view.capabilities(backbone, "nf4", "classification", names)
         monkeypatch.setattr(view.console, "_width", 80)
-        view.print_methods(found, bool(backbone))
+        view.print_methods(result, bool(backbone))
         lines = capsys.readouterr().out.splitlines()
         assert max(len(line) for line in lines if "--backbone" not in line) <= 80  # that one is to be typed
         for name in names:
@@ -382,13 +382,13 @@ def test_the_matrix_fits_a_terminal_of_eighty_columns(
         (["peft:bofd"], ["--method: peft:bofd: unknown method; did you mean peft:boft?"]),
     ],
 )
-def test_unknown_methods_are_one_line_each(names: list[str], lines: list[str]) -> None:
+def test_methods_command_refuses_unknown_methods_one_line_each(names: list[str], lines: list[str]) -> None:
     with pytest.raises(InputError) as raised:
         view.capabilities("", "nf4", "classification", names)
     assert raised.value.lines() == lines
 
 
-def test_an_unknown_architecture_or_an_empty_folder_is_one_line(tmp_path: Path) -> None:
+def test_architecture_refuses_unusable_folders_in_one_line(tmp_path: Path) -> None:
     odd, empty = tmp_path / "odd", tmp_path / "empty"
     odd.mkdir()
     empty.mkdir()
@@ -400,9 +400,9 @@ def test_an_unknown_architecture_or_an_empty_folder_is_one_line(tmp_path: Path) 
         assert reason in line
 
 
-def test_the_catalogue_names_every_method_and_every_type_that_is_none() -> None:
-    there, refused = list_methods()
-    assert set(methods.names()) <= set(there)
-    assert len(there) >= 40
-    assert not set(there) & set(refused)
+def test_list_methods_names_methods_and_refused_types() -> None:
+    names, refused = list_methods()
+    assert set(methods.names()) <= set(names)
+    assert len(names) >= 40
+    assert not set(names) & set(refused)
     assert all(reason and "\n" not in reason for reason in refused.values())

@@ -1,3 +1,5 @@
+"""Peak memory of packs, and time of steps, from given costs."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -6,17 +8,27 @@ import pytest
 
 from orchestrator.planning.estimates import DeviceThroughput, StepCost, peak_bytes
 
-COST = StepCost(adapter=10, optimizer=20, activations=100, transient_bytes=50, flops=4e9, bytes_moved=1e9, calls=1000)
+COST = StepCost(
+    adapter_bytes=10,
+    optimizer_bytes=20,
+    activation_bytes=100,
+    transient_bytes=50,
+    flops=4e9,
+    bytes_moved=1e9,
+    calls=1000,
+)
 
 
-def test_a_trial_alone_needs_all_its_parts() -> None:
-    assert COST.peak == peak_bytes([COST]) == 180
+def test_peak_bytes_of_one_trial_is_its_sum() -> None:
+    assert COST.peak_bytes == peak_bytes([COST]) == 180
     assert peak_bytes([]) == 0
 
 
-def test_what_passes_is_there_for_one_trial_of_a_pack_at_a_time() -> None:
+def test_peak_bytes_of_a_pack_counts_transient_bytes_once() -> None:
     assert peak_bytes([COST, replace(COST, transient_bytes=70), COST]) == 3 * 130 + 70
 
 
-def test_seconds_are_products_and_what_lies_between() -> None:
-    assert DeviceThroughput(flops=2e9, bytes=1e10, calls=1e4).seconds(COST) == pytest.approx(2 + 0.1 + 0.1)
+def test_throughput_adds_time_of_products_bytes_and_calls() -> None:
+    assert DeviceThroughput(flops_per_second=2e9, bytes_per_second=1e10, calls_per_second=1e4).seconds(
+        COST
+    ) == pytest.approx(2 + 0.1 + 0.1)

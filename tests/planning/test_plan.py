@@ -1,4 +1,4 @@
-"""What a plan says of a checkpoint is what a lane will find there."""
+"""Plans of sweeps: what a plan says about methods equals what lanes do."""
 
 import re
 import shutil
@@ -69,7 +69,7 @@ def planned(folder: Path) -> Planner:
     ("model", "task", "labels"),
     [("encoder", CLASSIFICATION, 3), ("decoder", CLASSIFICATION, 3), ("decoder", CAUSAL, 0)],
 )
-def test_counts_equal_what_a_real_attachment_trains(
+def test_plan_counts_equal_a_real_attachment(
     planned: Planner, tmp_path: Path, model: str, task: dict[str, Any], labels: int
 ) -> None:
     plan = planned(model, task, training={"max_length": 48})
@@ -89,21 +89,24 @@ def test_counts_equal_what_a_real_attachment_trains(
         tokenizer=plan.tokenizer, labels=CLASSES[:labels], max_length=48, examples=lambda count: [([5, 6], 0)] * count
     )
     context = replace(shared.context, text=words)
-    for one in plan.tasks["mail"].methods:
-        spec = methods.get(one.method)
-        params = spec.params_type.from_dict(one.space.default)
-        if not one.available:
-            with pytest.raises(MethodError, match=re.escape(one.reason) if kind.name in spec.tasks else None):
+    for method_plan in plan.tasks["mail"].methods:
+        spec = methods.get(method_plan.method)
+        params = spec.params_type.from_dict(method_plan.space.default)
+        if not method_plan.available:
+            with pytest.raises(MethodError, match=re.escape(method_plan.reason) if kind.peft_task_type in spec.tasks else None):
                 spec.attach(shared.view(0), params, context)
             continue
         attached = spec.attach(shared.view(0), params, context)
         count = sum(parameter.numel() for parameter in attached.trainable().values())
-        assert (one.trainable, one.percent) == (count, pytest.approx(100 * count / shared.parameters())), one.method
-        assert one.mergeable == (attached.merge is not None)
-    assert {one.method for one in plan.tasks["mail"].methods} == set(methods.names())
+        assert (method_plan.trainable, method_plan.percent) == (
+            count,
+            pytest.approx(100 * count / shared.parameters()),
+        ), method_plan.method
+        assert method_plan.mergeable == (attached.merge is not None)
+    assert {method_plan.method for method_plan in plan.tasks["mail"].methods} == set(methods.names())
 
 
-def test_a_plan_reads_no_weights(planned: Planner, folder: Path) -> None:
+def test_plan_reads_no_weights(planned: Planner, folder: Path) -> None:
     checkpoint = folder / "torso"
     shutil.copytree(folder / "encoder", checkpoint)
     (checkpoint / "model.safetensors").write_bytes(b"none")
@@ -111,7 +114,7 @@ def test_a_plan_reads_no_weights(planned: Planner, folder: Path) -> None:
     assert plan.parameters == BertModel.from_pretrained(folder / "encoder").num_parameters()
 
 
-def test_a_method_that_cannot_train_the_task_is_left_out_with_its_reason(planned: Planner) -> None:
+def test_plan_leaves_out_unsuited_method_with_a_reason(planned: Planner) -> None:
     plan = planned("decoder", CAUSAL, methods=["linear_probe", "lora"])
     probe, lora = plan.tasks["mail"].methods
     assert (probe.available, probe.reason, probe.trainable) == (False, "cannot train causal-lm tasks", 0)
@@ -120,16 +123,16 @@ def test_a_method_that_cannot_train_the_task_is_left_out_with_its_reason(planned
     assert [study.study for study in plan.studies] == ["mail/lora"]
 
 
-def test_no_method_left_is_an_input_error_with_every_reason(planned: Planner) -> None:
+def test_plan_without_any_method_is_an_input_error(planned: Planner) -> None:
     with pytest.raises(InputError) as raised:
         planned("decoder", CAUSAL, methods=["linear_probe"])
     assert raised.value.lines() == [
         "tasks.mail: methods.linear_probe: cannot train causal-lm tasks",
-        "no method that was asked for can train this task",
+        "none of the methods can train this task; add one that can",
     ]
 
 
-def test_what_was_asked_for_and_cannot_be_is_one_line_each(planned: Planner) -> None:
+def test_plan_refuses_impossible_overrides_one_line_each(planned: Planner) -> None:
     space = {
         "adapter": {"batch_size": {"value": 0}},
         "prompt": {"tokens": {"low": 4, "high": 90}},
@@ -149,7 +152,7 @@ def test_what_was_asked_for_and_cannot_be_is_one_line_each(planned: Planner) -> 
     assert prompt.startswith("sweep: search_space.prompt.tokens: tokens is 90; beside rows of up to 32 tokens")
 
 
-def test_what_nobody_asked_for_and_cannot_be_is_cut_off_and_noted(planned: Planner) -> None:
+def test_plan_restricts_impossible_default_ranges_with_a_note(planned: Planner) -> None:
     plan = planned("encoder", CLASSIFICATION, methods=["prompt"], training={"max_length": 32})
     (prompt,) = plan.tasks["mail"].methods
     (study,) = plan.studies
@@ -158,7 +161,7 @@ def test_what_nobody_asked_for_and_cannot_be_is_cut_off_and_noted(planned: Plann
     assert note.startswith("tokens is searched in 4..64 of 4..100: tokens is 100;")
 
 
-def test_overrides_reach_the_studies_and_the_probe(planned: Planner) -> None:
+def test_plan_passes_overrides_to_studies_and_probe(planned: Planner) -> None:
     ranks = [planned("encoder", CLASSIFICATION, methods=["lora"], search_space=_rank(rank)) for rank in (2, 4)]
     for plan, rank in zip(ranks, (2, 4), strict=True):
         (study,) = plan.studies
@@ -174,21 +177,21 @@ def _rank(rank: int) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_studies_take_turns_by_method_and_know_their_direction(planned: Planner) -> None:
+def test_plan_studies_are_ordered_by_method_with_directions(planned: Planner) -> None:
     tasks = {"mail": CLASSIFICATION, "talk": CAUSAL, "exact": {**CAUSAL, "metric": "exact_match"}}
     plan = planned("decoder", {}, tasks=tasks, methods=["lora", "linear_probe"])
-    found = [(study.study, study.higher_is_better) for study in plan.studies]
+    directions = [(study.study, study.higher_is_better) for study in plan.studies]
     lora = [("mail/lora", True), ("talk/lora", False), ("exact/lora", True)]
-    assert found == [*lora, ("mail/linear_probe", True)]
+    assert directions == [*lora, ("mail/linear_probe", True)]
 
 
 @pytest.mark.slow
-def test_original_weights_are_needed_only_by_methods_that_take_part(planned: Planner) -> None:
+def test_plan_needs_original_weights_only_for_methods_that_train_them(planned: Planner) -> None:
     assert not planned("encoder", CLASSIFICATION, methods=["lora", "linear_probe"]).needs_original
     assert planned("encoder", CLASSIFICATION, methods=["lora", "full"]).needs_original
 
 
-def test_rungs_follow_the_configuration(planned: Planner) -> None:
+def test_plan_rungs_follow_the_configuration(planned: Planner) -> None:
     plan = planned(
         "encoder",
         CLASSIFICATION,
@@ -199,43 +202,47 @@ def test_rungs_follow_the_configuration(planned: Planner) -> None:
     assert plan.rungs == (9, 27, 90)  # 81 is too near the end
 
 
-def test_the_plan_for_machines_is_json_with_what_was_decided(planned: Planner) -> None:
+def test_plan_json_contains_methods_and_rows(planned: Planner) -> None:
     plan = planned("decoder", CAUSAL, methods=["lora", "linear_probe"])
-    told = plan_json(plan)
-    assert told["backbone"]["parameters"] == plan.parameters
-    assert [(row["name"], row["available"]) for row in told["tasks"]["mail"]["methods"]] == [
+    values = plan_json(plan)
+    assert values["backbone"]["parameters"] == plan.parameters
+    assert [(row["name"], row["available"]) for row in values["tasks"]["mail"]["methods"]] == [
         ("lora", True),
         ("linear_probe", False),
     ]
-    assert sum(told["tasks"]["mail"]["rows"].values()) == 60
+    assert sum(values["tasks"]["mail"]["rows"].values()) == 60
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "kind"), [(CLASSIFICATION, "classification"), (CAUSAL, "causal-lm")])
-def test_the_list_of_methods_counts_as_a_plan_does(
-    planned: Planner, folder: Path, task: dict[str, Any], kind: str
-) -> None:
+def test_methods_command_counts_as_a_plan_does(planned: Planner, folder: Path, task: dict[str, Any], kind: str) -> None:
     names = ["lora", "linear_probe", "prompt", "hard_prompt", "multitask_prompt", "bitfit"]
     few = {**task, "where": {"label": {"matches": "bad|good"}}}
     plan = planned("decoder", few, methods=names, training={"max_length": 48})
     rows = {row["name"]: row for row in map(method_row, capabilities(str(folder / "decoder"), "nf4", kind, names))}
-    for one in plan.tasks["mail"].methods:
-        row = rows[one.method]
-        if one.reason.endswith("name them in the task's source_tasks"):  # the list knows of no task that names none
+    for method_plan in plan.tasks["mail"].methods:
+        row = rows[method_plan.method]
+        if method_plan.reason.endswith(
+            "name them in the task's source_tasks"
+        ):  # the list tries a method with a source task, which this task lacks
             assert row["available"]
             continue
-        assert (row["available"], row["trainable"], row["reason"]) == (one.available, one.trainable, one.reason)
+        assert (row["available"], row["trainable"], row["reason"]) == (
+            method_plan.available,
+            method_plan.trainable,
+            method_plan.reason,
+        )
 
 
 @pytest.mark.slow
-def test_rows_longer_than_the_backbone_takes_are_refused(planned: Planner) -> None:
+def test_plan_refuses_rows_longer_than_the_backbone(planned: Planner) -> None:
     with pytest.raises(InputError, match=r"training\.max_length: is 97; the backbone takes 96 tokens at most"):
         planned("encoder", CLASSIFICATION, training={"max_length": 97})
     plan = planned("encoder", CLASSIFICATION, training={"max_steps": 10})
-    assert plan.config.training.max_length == 96, "a default gives way"
+    assert plan.config.training.max_length == 96, "the default is lowered"
 
 
-def test_a_checkpoint_without_a_tokenizer_or_of_an_unknown_kind_is_one_line(planned: Planner, folder: Path) -> None:
+def test_plan_refuses_unusable_checkpoint_in_one_line(planned: Planner, folder: Path) -> None:
     bare, odd = folder / "bare", folder / "odd"
     for place in (bare, odd):
         shutil.copytree(folder / "encoder", place, ignore=shutil.ignore_patterns("tokenizer*", "special*"))

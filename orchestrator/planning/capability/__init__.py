@@ -1,4 +1,4 @@
-"""Which methods work on which architecture: tried without weights, and then in miniature."""
+"""Find out which methods work on an architecture: on the meta device, then by a dry run on a tiny model."""
 
 from orchestrator.planning.capability.constraints import MethodConstraints, apply_constraints
 from orchestrator.planning.capability.method_plan import MethodPlan, plan_method, try_method

@@ -1,4 +1,4 @@
-"""Keep a method within what a sweep allows: its default at the start, and every proposal later."""
+"""Constraints of a sweep on the configurations of a method: its first one, and each that the search proposes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.common.errors import first_line
 from orchestrator.config.constraints import Constraint
 from orchestrator.planning.capability.method_plan import MethodPlan
 from orchestrator.planning.capability.probe import Probe
-from orchestrator.planning.capability.restrict_space import corners, repaired
+from orchestrator.planning.capability.restrict_space import extremes, nearest_working
 from search_spaces._base import SearchSpace
 
 Params = Mapping[str, Any]
@@ -20,90 +20,100 @@ Params = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class MethodConstraints:
-    """The constraints of a sweep on one method's configurations, as the search asks for them.
+    """The constraints on one method's configurations. The search calls it to get violations.
 
     Args:
-        probe: of the backbone and the type of task.
-        method: its name.
-        constraints: what no configuration may exceed.
+        probe: probe of the backbone and the task type.
+        method: the method's name.
+        constraints: upper limits on what a configuration requires.
     """
 
     probe: Probe
     method: str
     constraints: Sequence[Constraint]
 
-    def needs(self, params: Params) -> Mapping[str, float]:
-        """What a configuration needs; the adapter's bytes to the byte where they are bound and within the limit.
+    def requirements(self, params: Params) -> Mapping[str, float]:
+        """Return what a configuration requires; the adapter's bytes are exact if they are limited and within the limit.
 
         Raises:
-            MethodError: if that cannot be told without the backbone's weights.
+            MethodError: if that is unknown without the backbone's weights.
         """
-        most = next((one.most for one in self.constraints if one.quantity == "adapter"), -1.0)
-        return self.probe.needs(self.method, params, most)
+        limit = next((limit.most for limit in self.constraints if limit.quantity == "adapter"), -1.0)
+        return self.probe.requirements(self.method, params, limit)
 
     def __call__(self, params: Params) -> tuple[float, ...]:
-        """By how much of itself each limit is exceeded; at most 0 where it is kept."""
+        """Return by which fraction of itself each limit is exceeded; at most 0 where it is satisfied."""
         try:
-            needs = self.needs(params)
+            requirements = self.requirements(params)
         except MethodError:
             return tuple(math.inf for _ in self.constraints)
-        return tuple(needs[one.quantity] / one.most - 1 if one.most else math.inf for one in self.constraints)
+        return tuple(
+            requirements[limit.quantity] / limit.most - 1 if limit.most else math.inf for limit in self.constraints
+        )
 
     def allows(self, params: Params) -> bool:
-        """Whether every limit is kept."""
+        """Return whether a configuration satisfies all limits."""
         return all(excess <= 0 for excess in self(params))
 
     def refusal(self, params: Params, thoroughly: bool = False) -> str:
-        """Which limit a configuration exceeds and by what it would take, one line; empty where it keeps all."""
+        """Return why a configuration cannot be used, one line; empty if it satisfies the limits and works.
+
+        Args:
+            params: the configuration.
+            thoroughly: whether to include a dry run.
+        """
         try:
-            needs = self.needs(params)
+            requirements = self.requirements(params)
         except MethodError as error:
-            return f"what it needs cannot be told beforehand: {first_line(error, 'no reason given')}"
-        over = [one for one in self.constraints if needs[one.quantity] > one.most]
-        told = [f"{one.quantity} is {one.told(needs[one.quantity])}, more than {one.told(one.most)}" for one in over]
-        return " and ".join(told) or self.probe.refusal(self.method, params, thoroughly)
+            return f"its requirements are unknown before training: {first_line(error, 'no reason given')}"
+        exceeded = [limit for limit in self.constraints if requirements[limit.quantity] > limit.most]
+        reasons = [
+            f"{limit.quantity} is {limit.told(requirements[limit.quantity])}, more than {limit.told(limit.most)}"
+            for limit in exceeded
+        ]
+        return " and ".join(reasons) or self.probe.refusal(self.method, params, thoroughly)
 
 
-def apply_constraints(plan: MethodPlan, limited: MethodConstraints) -> MethodPlan:
-    """The plan of a method whose default keeps the limits.
+def apply_constraints(plan: MethodPlan, constraints: MethodConstraints) -> MethodPlan:
+    """Return a method's plan with a default configuration that satisfies the constraints.
 
     Args:
-        plan: of a method that works here.
-        limited: the limits.
+        plan: plan of a method that works on the backbone.
+        constraints: the constraints on its configurations.
 
     Returns:
-        The same plan; or one that starts from a smaller configuration, with a note on each value that changed; or that
-        of a method that is left out, since not even its smallest configuration will do.
+        The same plan if its default satisfies them; else one that starts from a smaller configuration, with a note on
+        each changed value; else, if even the smallest configuration does not, the plan of a method that is left out.
     """
-    if not plan.available or limited.allows(plan.space.default):
+    if not plan.available or constraints.allows(plan.space.default):
         return plan
     default = plan.space.default
-    start = repaired(plan.space, default, (), limited.refusal) or _small(plan.space, limited)
+    start = nearest_working(plan.space, default, (), constraints.refusal) or _reduced_default(plan.space, constraints)
     if start is None:
-        return replace(plan, available=False, reason=limited.refusal(_smallest(plan.space, limited)))
-    why = limited.refusal(default)
+        return replace(plan, available=False, reason=constraints.refusal(_smallest(plan.space, constraints)))
+    reason = constraints.refusal(default)
     changed = [name for name in start if start[name] != default[name]]
-    notes = tuple(f"{name} starts at {start[name]} instead of {default[name]}: {why}" for name in changed)
+    notes = tuple(f"{name} starts at {start[name]} instead of {default[name]}: {reason}" for name in changed)
     space = replace(plan.space, default=start)
-    found = asdict(limited.probe.capability(plan.method, start))
-    return replace(plan, **found, space=space, notes=(*plan.notes, *notes))
+    capability = asdict(constraints.probe.capability(plan.method, start))
+    return replace(plan, **capability, space=space, notes=(*plan.notes, *notes))
 
 
-def _small(space: SearchSpace, limited: MethodConstraints) -> dict[str, Any] | None:
-    """The smallest configuration, with as many of the default's values as the limits allow."""
-    params = _smallest(space, limited)
-    if limited.refusal(params, True):
+def _reduced_default(space: SearchSpace, constraints: MethodConstraints) -> dict[str, Any] | None:
+    """Return the smallest configuration with as many of the default's values as the limits allow, if any works."""
+    params = _smallest(space, constraints)
+    if constraints.refusal(params, True):
         return None
     for name, value in space.default.items():
-        if not limited.refusal({**params, name: value}, False):
+        if not constraints.refusal({**params, name: value}, False):
             params[name] = value
     return params
 
 
-def _smallest(space: SearchSpace, limited: MethodConstraints) -> dict[str, Any]:
-    """Each parameter in turn at the end or choice that exceeds the limits least."""
+def _smallest(space: SearchSpace, constraints: MethodConstraints) -> dict[str, Any]:
+    """Return the configuration in which each parameter in turn has the end or choice that exceeds the limits least."""
     params = dict(space.default)
     for name, distribution in space.distributions.items():
-        options = [{**params, name: value} for value in corners(distribution)]
-        params = min([params, *options], key=lambda option: max(limited(option)))
+        options = [{**params, name: value} for value in extremes(distribution)]
+        params = min([params, *options], key=lambda option: max(constraints(option)))
     return params

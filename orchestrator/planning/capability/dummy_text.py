@@ -1,4 +1,4 @@
-"""Words for the methods that read them, where no tokenizer is at hand: any vocabulary will do to try a method."""
+"""Task text for methods that read it, made without a tokenizer: any vocabulary is good enough to try a method."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SPECIAL = ("pad_token", "eos_token", "bos_token", "unk_token")
 
 
 def dummy_text(config: PretrainedConfig, labels: int, max_length: int) -> TaskText:
-    """Words of one letter each, in the place of a task's own.
+    """Make a task text whose words are single letters.
 
     Args:
-        config: whose vocabulary and special tokens are used.
-        labels: classes of the task; 0 for a language model.
-        max_length: tokens of a row, at most.
+        config: an architecture, whose vocabulary size and special tokens are used.
+        labels: number of classes of the task; 0 for a language model.
+        max_length: maximum number of tokens in a row.
     """
     names = tuple(string.ascii_lowercase[:labels]) if labels <= 26 else tuple(map(str, range(labels)))
     tokenizer = _tokenizer(config)
@@ -33,15 +33,15 @@ def dummy_text(config: PretrainedConfig, labels: int, max_length: int) -> TaskTe
 
 
 def special_ids(config: PretrainedConfig) -> dict[str, int]:
-    """Ids of padding, end, beginning and unknown, each its own where the architecture names none."""
+    """Return ids of the padding, end, beginning and unknown token; distinct ids if the architecture has none."""
     size = config.get_text_config().vocab_size
-    found: dict[str, int] = {}
+    ids: dict[str, int] = {}
     for name in _SPECIAL:
-        known = getattr(config, f"{name}_id", None)
-        known = known[0] if isinstance(known, list) else known
-        free = next(i for i in range(size) if i not in found.values())
-        found[name] = known if isinstance(known, int) and 0 <= known < size else free
-    return found
+        token_id = getattr(config, f"{name}_id", None)
+        token_id = token_id[0] if isinstance(token_id, list) else token_id
+        unused = next(number for number in range(size) if number not in ids.values())
+        ids[name] = token_id if isinstance(token_id, int) and 0 <= token_id < size else unused
+    return ids
 
 
 def _tokenizer(config: PretrainedConfig) -> PreTrainedTokenizerBase:
@@ -50,16 +50,16 @@ def _tokenizer(config: PretrainedConfig) -> PreTrainedTokenizerBase:
 
     specials = special_ids(config)
     names = {number: f"<{name}>" for name, number in reversed(specials.items())}
-    free = (i for i in range(config.get_text_config().vocab_size) if i not in names)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet(), key=lambda letter: (letter not in _USUAL, letter))
+    unused = (number for number in range(config.get_text_config().vocab_size) if number not in names)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet(), key=lambda letter: (letter not in _COMMON_LETTERS, letter))
     vocabulary = {name: number for number, name in names.items()}
-    vocabulary |= dict(zip(alphabet, free, strict=False))  # a vocabulary may be shorter than the alphabet
+    vocabulary |= dict(zip(alphabet, unused, strict=False))  # a vocabulary may be shorter than the alphabet
     unknown = names[specials["unk_token"]]
-    made = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=unknown))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    named = {name: names[number] for name, number in specials.items()}
-    return PreTrainedTokenizerFast(tokenizer_object=made, **named)
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=unknown))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special_tokens = {name: names[number] for name, number in specials.items()}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special_tokens)
 
 
-_USUAL = string.ascii_letters + string.digits + string.punctuation + "Ġ"
+_COMMON_LETTERS = string.ascii_letters + string.digits + string.punctuation + "Ġ"

@@ -1,4 +1,4 @@
-"""One method on one task: whether it takes part, and where it is searched."""
+"""The plan of one method for one task: whether it can train the task, and its search space there."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import methods
 import search_spaces
 from orchestrator.common.errors import Problem
 from orchestrator.planning.capability.probe import Capability, Probe
-from orchestrator.planning.capability.restrict_space import Fit, fit, repaired
+from orchestrator.planning.capability.restrict_space import RestrictedSpace, nearest_working, restrict_space
 from search_spaces._base import SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodPlan(Capability):
-    """A method's part in a sweep.
+    """The plan of a method in a sweep.
 
     Args:
         space: where it is searched on this backbone: what that allows of the method's space with the configuration's
@@ -29,17 +29,19 @@ class MethodPlan(Capability):
 
 
 def try_method(probe: Probe, method: str) -> tuple[Capability, Mapping[str, Any]]:
-    """Try a method in its default configuration, or in the nearest that works where that one is too large.
+    """Try a method in its default configuration, or in the nearest one that works if the default is too large.
 
     Returns:
-        What was found, and the configuration.
+        The capability, and the configuration that was tried.
     """
     space = search_spaces.get(method)
-    found = probe.capability(method, space.default)
-    if found.available or probe.task not in methods.get(method).tasks:
-        return found, space.default
-    nearest = repaired(space, space.default, (), lambda params, thorough: probe.refusal(method, params, thorough))
-    return (found, space.default) if nearest is None else (probe.capability(method, nearest), nearest)
+    capability = probe.capability(method, space.default)
+    if capability.available or probe.kind.peft_task_type not in methods.get(method).tasks:
+        return capability, space.default
+    nearest = nearest_working(
+        space, space.default, (), lambda params, thorough: probe.refusal(method, params, thorough)
+    )
+    return (capability, space.default) if nearest is None else (probe.capability(method, nearest), nearest)
 
 
 def plan_method(
@@ -48,27 +50,27 @@ def plan_method(
     """Try a method at every end of its search space.
 
     Args:
-        probe: of the backbone and the type of task.
-        method: its name.
+        probe: probe of the backbone and the task type.
+        method: the method's name.
         space: its search space with the configuration's overrides.
-        overridden: the parameters that the configuration overrides.
+        overridden: parameters that the configuration overrides.
 
     Returns:
-        The plan, and what was asked for that cannot be.
+        The plan, and a problem for each override that does not work.
     """
-    usual = search_spaces.get(method).default
-    known = Capability.of(methods.get(method), probe.task)
-    if not known.available:
-        return MethodPlan(**asdict(known), space=space), []
+    original_default = search_spaces.get(method).default
+    capability = Capability.of(methods.get(method), probe.kind)
+    if not capability.available:
+        return MethodPlan(**asdict(capability), space=space), []
 
     def refusal(params: Mapping[str, Any], thoroughly: bool) -> str:
         return probe.refusal(method, params, thoroughly)
 
-    fitted = fit(space, usual, frozenset(overridden), refusal)
-    problems = [Problem(f"search_space.{method}.{name}", line) for name, line in fitted.problems]
-    return _plan(probe, known, fitted), problems
+    restricted = restrict_space(space, original_default, frozenset(overridden), refusal)
+    problems = [Problem(f"search_space.{method}.{name}", line) for name, line in restricted.problems]
+    return _plan_of_space(probe, method, restricted), problems
 
 
-def _plan(probe: Probe, known: Capability, fitted: Fit) -> MethodPlan:
-    found = probe.capability(known.method, fitted.space.default)
-    return MethodPlan(**asdict(found), space=fitted.space, notes=fitted.notes)
+def _plan_of_space(probe: Probe, method: str, restricted: RestrictedSpace) -> MethodPlan:
+    capability = probe.capability(method, restricted.space.default)
+    return MethodPlan(**asdict(capability), space=restricted.space, notes=restricted.notes)

@@ -1,4 +1,4 @@
-"""What a configuration needs, known without training it: parameters, bytes on disk, and the least of memory."""
+"""Requirements of a configuration that are known before training: parameters, bytes on disk, and minimum memory."""
 
 from __future__ import annotations
 
@@ -13,69 +13,78 @@ from torch import nn
 from methods.base.spec import Attached, MethodSpec
 from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.backbone.shared import SharedBackbone
-from orchestrator.planning.capability.dry_run import attach, attach_with_numbers
+from orchestrator.planning.capability.dry_run import attach, attach_with_data
 
 MAX_WRITTEN_BYTES = 64 * 2**20
-"""So many bytes are written to be measured, at most."""
-_BYTES = {"nf4": 0.5, "fp4": 0.5, "int8": 1.0, "none": 2.0}
-_STREAM_BYTES = 2
+"""Largest adapter that is saved to a temporary folder to measure its size, in bytes."""
+_BYTES_PER_WEIGHT = {"nf4": 0.5, "fp4": 0.5, "int8": 1.0, "none": 2.0}
+_UNQUANTIZED_BYTES = 2
 
 
 def measure_requirements(
-    spec: MethodSpec[Any], params: Mapping[str, Any], backbone: SharedBackbone, *, written: float = MAX_WRITTEN_BYTES
+    spec: MethodSpec[Any],
+    params: Mapping[str, Any],
+    backbone: SharedBackbone,
+    *,
+    write_limit: float = MAX_WRITTEN_BYTES,
 ) -> Mapping[str, float]:
-    """What a configuration needs on an architecture.
+    """Return what a configuration requires on an architecture.
 
     Args:
-        spec: of the method.
+        spec: the method.
         params: the configuration.
-        backbone: the architecture's skeleton.
-        written: an adapter is saved to be measured if its trained tensors are no more bytes than this; of a larger one
-            the few kilobytes beside them are not counted.
+        backbone: the architecture on the meta device.
+        write_limit: size in bytes up to which trained tensors are saved to measure the adapter. The size of a larger
+            adapter is that of its trained tensors, without the few kilobytes of its other files.
 
     Returns:
-        ``trainable``, a count; ``adapter``, bytes of the folder that a lane would save; ``memory``, bytes that training
-        takes at least: the backbone, and what trains with gradients and the optimizer's state. Activations come on
-        top. Three types of `peft` (oft, osf, psoft) save less from a real backbone than from a skeleton.
+        ``trainable``: number of trained parameters. ``adapter``: bytes of the folder that a lane would save.
+        ``memory``: minimum bytes of training, which are the backbone, the trained parameters, their gradients and the
+        optimizer's state, without activations. Three types of `peft` (oft, osf, psoft) save less from a real backbone
+        than from one on the meta device.
 
     Raises:
-        MethodError: if the method does not fit, or computes with weights that a skeleton lacks.
+        MethodError: if the method cannot be attached, or needs the backbone's weights for that.
     """
     attached = attach(spec, params, backbone)
     trained = list(attached.trainable().values())
     size = sum(parameter.numel() * parameter.element_size() for parameter in trained)
-    copies = 2 if attached.optimizer == "paged_adamw_8bit" else 4  # with its gradient, and AdamW's two moments
-    is_written = size <= min(written, MAX_WRITTEN_BYTES)
+    # parameter and gradient; and AdamW's two moments, unless they are paged out of the GPU's memory
+    copies = 2 if attached.optimizer == "paged_adamw_8bit" else 4
+    is_saved = size <= min(write_limit, MAX_WRITTEN_BYTES)
     return {
         "trainable": float(sum(parameter.numel() for parameter in trained)),
-        "adapter": _saved(attach_with_numbers(spec, params, backbone), backbone) if is_written else float(size),
+        "adapter": _saved_bytes(attach_with_data(spec, params, backbone), backbone) if is_saved else float(size),
         "memory": frozen_bytes(backbone) + copies * size,
     }
 
 
 def frozen_bytes(backbone: SharedBackbone) -> float:
-    """What the backbone takes at least: packed layers without their scales, and the rest in 16 bits."""
+    """Return the minimum bytes of a backbone: quantized layers without their scales, and everything else in 16 bits."""
     layers = [module for module in backbone.model.modules() if isinstance(module, FrozenLinear)]
     packed = sum(layer.in_features * layer.out_features for layer in layers)
-    return packed * _BYTES[backbone.context.quantization] + (backbone.parameters() - packed) * _STREAM_BYTES
+    return (
+        packed * _BYTES_PER_WEIGHT[backbone.context.quantization]
+        + (backbone.parameters() - packed) * _UNQUANTIZED_BYTES
+    )
 
 
-def _saved(attached: Attached, backbone: SharedBackbone) -> float:
-    """Bytes of the adapter's folder, by saving it."""
+def _saved_bytes(attached: Attached, backbone: SharedBackbone) -> float:
+    """Save an adapter to a temporary folder, and return the bytes of its files."""
     shared = {id(tensor) for tensor in backbone.shared_tensors()}
     for module in attached.module.modules():
-        _fill(module, shared)
+        _materialize(module, shared)
     with tempfile.TemporaryDirectory() as folder:
         attached.save(Path(folder))
         return float(sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file()))
 
 
-def _fill(module: nn.Module, shared: set[int]) -> None:
-    """Give numbers to the tensors of a module that are its own and have none yet."""
+def _materialize(module: nn.Module, shared: set[int]) -> None:
+    """Replace a module's own tensors on the meta device by zeros on the CPU, which can be saved."""
     for name, parameter in list(module.named_parameters(recurse=False)):
         if parameter.is_meta and id(parameter) not in shared:
-            filled = torch.zeros(parameter.shape, dtype=parameter.dtype)
-            module.register_parameter(name, nn.Parameter(filled, requires_grad=parameter.requires_grad))
+            zeros = torch.zeros(parameter.shape, dtype=parameter.dtype)
+            module.register_parameter(name, nn.Parameter(zeros, requires_grad=parameter.requires_grad))
     for name, buffer in list(module.named_buffers(recurse=False)):
         if buffer.is_meta and id(buffer) not in shared:
             module.register_buffer(name, torch.zeros(buffer.shape, dtype=buffer.dtype))

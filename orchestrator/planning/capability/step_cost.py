@@ -1,4 +1,4 @@
-"""What a training step costs, from the architecture alone."""
+"""Model the cost of a training step in passes through the backbone, from the architecture alone."""
 
 from __future__ import annotations
 
@@ -8,29 +8,37 @@ from orchestrator.backbone.shared import SharedBackbone
 
 
 def passes(attached: Attached, backbone: SharedBackbone) -> float:
-    """What a row costs in a training step, in passes of that row through the bare backbone.
+    """Return the cost of a row in a training step, in forward passes of that row through the bare backbone.
 
-    One forward, a backward through the blocks above the first that trains, and the gradients of the weights that do.
-    It is a model of the arithmetic and not of any machine, so that the same sweep has the same costs everywhere.
+    It is the sum of one forward pass, a backward pass through the blocks above the first trained one, and the gradients
+    of trained weights. It models arithmetic, not a machine: with measured times, the search would decide differently on
+    each machine, and a sweep could not be repeated.
+
+    Args:
+        attached: a method that is attached to a view of ``backbone``.
+        backbone: the backbone.
     """
     trained = attached.trainable()
     count = sum(parameter.numel() for parameter in trained.values())
     if not count:
         return 1.0
-    return 1.0 + _share_above(list(trained), backbone) + min(1.0, count / backbone.parameters())
+    return 1.0 + _fraction_above(list(trained), backbone) + min(1.0, count / backbone.parameters())
 
 
-def _share_above(trained: list[str], backbone: SharedBackbone) -> float:
-    """Which part of the blocks a gradient has to pass; what sits in no block and not in the head feeds them all."""
+def _fraction_above(trained: list[str], backbone: SharedBackbone) -> float:
+    """Return the fraction of blocks that gradients pass through.
+
+    A trained parameter outside all blocks and outside the head stands before the first block, as embeddings do.
+    """
     try:
         names = [block.name for block in blocks(backbone.model)]
     except MethodError:
         return 1.0
     lowest = len(names)
     for parameter in trained:
-        inside = [at for at, name in enumerate(names) if f"{name}." in parameter]
-        if inside:
-            lowest = min(lowest, inside[0])
+        positions = [position for position, name in enumerate(names) if f"{name}." in parameter]
+        if positions:
+            lowest = min(lowest, positions[0])
         elif not any(head in parameter.split(".") for head in _last_parts(backbone.context.head)):
             return 1.0
     return (len(names) - lowest) / len(names)

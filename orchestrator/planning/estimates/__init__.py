@@ -1,4 +1,4 @@
-"""What trials will take, before any of them is trained: memory from the architecture alone, and seconds."""
+"""Estimate memory and time of trials before training, from the architecture and the speed of this machine."""
 
 from orchestrator.planning.estimates.memory import peak_bytes
 from orchestrator.planning.estimates.model import StepModel

@@ -1,4 +1,4 @@
-"""Counts what a computation allocates, computes and moves, whatever the computation is."""
+"""Count the bytes, FLOPs and operator calls of any computation in torch."""
 
 from __future__ import annotations
 
@@ -13,53 +13,61 @@ from torch.utils.flop_counter import flop_registry
 
 
 class CostCounter(TorchDispatchMode):
-    """Keeps account of every tensor that is made while it is active, until the tensor goes.
+    """Counts memory and work while it is active.
 
-    It works where tensors have sizes and no numbers, on the meta device, as well as anywhere else. Views are free.
+    It follows every tensor that an operator creates until the tensor's memory is freed. Views share memory, and are not
+    counted. It works on the meta device, where tensors have shapes and no data, and on any other device.
+
+    Attributes:
+        alive_bytes: bytes of the counted tensors that exist now.
+        peak_bytes: largest value of ``alive_bytes`` so far.
+        flops: floating-point operations of matrix products and attention.
+        bytes_moved: bytes that operators read and wrote.
+        calls: operators that were called.
 
     Args:
-        answers: what is called in the place of an operator.
+        overrides: functions to call in the place of operators.
     """
 
-    def __init__(self, answers: Mapping[Any, Callable[..., Any]]) -> None:
+    def __init__(self, overrides: Mapping[Any, Callable[..., Any]]) -> None:
         super().__init__()
-        self._answers = answers
-        self._known: dict[int, weakref.ref[Any]] = {}
-        self.alive, self.peak = 0, 0
+        self._overrides = overrides
+        self._storages: dict[int, weakref.ref[Any]] = {}
+        self.alive_bytes, self.peak_bytes = 0, 0
         self.flops, self.bytes_moved, self.calls = 0.0, 0.0, 0
 
-    def know(self, tensors: Iterable[Tensor]) -> int:
-        """These were there before, and are not counted as new. Returns their bytes."""
-        return sum(self._enter(tensor, counted=False) for tensor in tensors)
+    def exclude(self, tensors: Iterable[Tensor]) -> int:
+        """Do not count tensors that exist already. Returns the bytes of those that were not excluded before."""
+        return sum(self._follow(tensor, counted=False) for tensor in tensors)
 
-    def count(self, flops: float) -> None:
-        """So many floating-point operations more."""
+    def add_flops(self, flops: float) -> None:
+        """Add floating-point operations that torch's own registry of formulas does not cover."""
         self.flops += flops
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Every operator passes here, those of the backward pass too."""
+        """Run an operator and count it; torch calls this for each one, in the backward pass too."""
         kwargs = kwargs or {}
-        result = self._answers.get(func, func)(*args, **kwargs)
-        made = sum(self._enter(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+        result = self._overrides.get(func, func)(*args, **kwargs)
+        new_bytes = sum(self._follow(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
         self.calls += 1
-        if count := flop_registry.get(func.overloadpacket):
-            self.count(count(*args, **kwargs, out_val=result))
-        if made:  # it was read from somewhere, and written
-            self.bytes_moved += made + sum(leaf.nbytes for leaf in tree_leaves(args) if isinstance(leaf, Tensor))
+        if formula := flop_registry.get(func.overloadpacket):
+            self.add_flops(formula(*args, **kwargs, out_val=result))
+        if new_bytes:  # a view allocates nothing, and moves nothing
+            self.bytes_moved += new_bytes + sum(leaf.nbytes for leaf in tree_leaves(args) if isinstance(leaf, Tensor))
         return result
 
-    def _enter(self, tensor: Tensor, *, counted: bool = True) -> int:
-        """Follow a tensor's memory until it goes. Returns its bytes where it is new."""
+    def _follow(self, tensor: Tensor, *, counted: bool = True) -> int:
+        """Follow a tensor's memory until it is freed. Returns its bytes, or 0 if it is followed already."""
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if key in self._known:
+        if key in self._storages:
             return 0
 
-        def gone(_: Any) -> None:
-            del self._known[key]
-            self.alive -= size if counted else 0
+        def on_freed(_: Any) -> None:
+            del self._storages[key]
+            self.alive_bytes -= size if counted else 0
 
-        self._known[key] = weakref.ref(storage, gone)
-        self.alive += size if counted else 0
-        self.peak = max(self.peak, self.alive)
+        self._storages[key] = weakref.ref(storage, on_freed)
+        self.alive_bytes += size if counted else 0
+        self.peak_bytes = max(self.peak_bytes, self.alive_bytes)
         return size

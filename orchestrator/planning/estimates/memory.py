@@ -1,4 +1,4 @@
-"""The memory of trials that train together."""
+"""Memory of trials that train in one pack."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from orchestrator.planning.estimates.step import StepCost
 
 
 def peak_bytes(costs: Sequence[StepCost]) -> float:
-    """The most that trials need at once which train in one packed step, above their backbone.
+    """Return the peak memory of one packed step above the backbone, in bytes.
 
-    All activations are there when the forward pass ends; of what passes, it is one trial's at a time.
+    The activations of all trials exist together at the end of the forward pass; transient tensors exist for one trial
+    at a time.
 
     Args:
-        costs: of each trial; one for a trial that trains alone.
+        costs: cost of each trial in the pack; a single one for a trial that trains alone.
     """
-    kept = sum(cost.adapter + cost.optimizer + cost.activations for cost in costs)
-    return kept + max((cost.transient_bytes for cost in costs), default=0.0)
+    lasting_bytes = sum(cost.adapter_bytes + cost.optimizer_bytes + cost.activation_bytes for cost in costs)
+    return lasting_bytes + max((cost.transient_bytes for cost in costs), default=0.0)

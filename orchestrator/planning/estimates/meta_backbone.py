@@ -1,4 +1,4 @@
-"""A backbone as a lane attaches it, without a number in it: what unpacking takes included."""
+"""A backbone on the meta device, with the dtypes of a lane's backbone, including the cost of dequantizing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from methods.base.spec import Quantization, TaskType
+from methods.base.spec import Quantization
 from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.backbone.skeleton import skeleton
@@ -21,65 +21,77 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class FourBitShape:
-    """A weight in four bits of which the shape is known, and that it is unpacked anew whenever it is needed."""
+    """The shape of a 4-bit weight, which is dequantized anew at each use.
+
+    Args:
+        shape: rows and columns of the dequantized matrix.
+        quantization: ``nf4`` or ``fp4``.
+    """
 
     shape: tuple[int, int]
     quantization: Quantization
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
-        """A new matrix on the meta device."""
+        """Return a new matrix on the meta device."""
         return torch.empty(self.shape, dtype=dtype, device="meta")
 
     def tensors(self) -> dict[str, Tensor]:
-        """None that anyone allocates."""
+        """Return no tensors: the packed weight belongs to the backbone, which is not counted."""
         return {}
 
     def derived(self) -> dict[str, Tensor]:
-        """Nor any of these."""
+        """Return no tensors, for the same reason."""
         return {}
 
 
 def meta_backbone(
     config: PretrainedConfig,
     auto_class: str,
-    task: TaskType,
+    task: str,
     *,
     name: str,
     labels: int,
     quantization: Quantization,
     dtype: torch.dtype,
 ) -> SharedBackbone:
-    """The backbone on the meta device, in the precisions that lanes keep it and compute it in.
+    """Make a backbone on the meta device, with the dtypes in which lanes store and compute it.
 
     Args:
         config: the architecture.
-        auto_class: of the task's model.
-        task: its type.
-        name: of the backbone.
+        auto_class: name of transformers' auto class for the task.
+        task: the task type.
+        name: the backbone's name.
         labels: size of the classification head; 0 for a language model.
-        quantization: of its linear layers.
-        dtype: what those are computed in.
+        quantization: quantization of the linear layers.
+        dtype: dtype in which linear layers compute.
 
     Raises:
-        ValueError: if transformers has no ``auto_class`` of this architecture.
+        ValueError: if transformers has no ``auto_class`` for this architecture.
     """
-    made = skeleton(config, auto_class, task, name, labels, quantization)
-    stream = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
-    made.model.to(stream)  # type: ignore[arg-type]
-    weight = _weights(quantization, stream)
-    for module in made.model.modules():
+    bare = skeleton(config, auto_class, task, name, labels, quantization)
+    dtype_of_stream = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    bare.model.to(dtype_of_stream)  # type: ignore[arg-type]
+    make_weight = _weight_factory(quantization, dtype_of_stream)
+    for module in bare.model.modules():
         if isinstance(module, FrozenLinear):
-            module.frozen, module.compute_dtype = weight((module.out_features, module.in_features)), dtype
-    return SharedBackbone(made.model, made.context, made.fresh, made.decoder)
+            module.frozen, module.compute_dtype = make_weight((module.out_features, module.in_features)), dtype
+    return SharedBackbone(bare.model, bare.context, bare.fresh, bare.decoder)
 
 
-def _weights(quantization: Quantization, stream: torch.dtype) -> Callable[[tuple[int, int]], FrozenWeight]:
-    def weight(shape: tuple[int, int]) -> FrozenWeight:
+def _weight_factory(quantization: Quantization, dtype: torch.dtype) -> Callable[[tuple[int, int]], FrozenWeight]:
+    """Return a function that makes a frozen weight of a shape on the meta device.
+
+    Args:
+        quantization: quantization of the weight.
+        dtype: dtype of weights that are not quantized.
+    """
+
+    def make_weight(shape: tuple[int, int]) -> FrozenWeight:
         if quantization == "none":
-            return PlainWeight(torch.empty(shape, dtype=stream, device="meta"))
+            return PlainWeight(torch.empty(shape, dtype=dtype, device="meta"))
         if quantization == "int8":
             scale = torch.empty(shape[0], 1, device="meta")
             return EightBitWeight(torch.empty(shape, dtype=torch.int8, device="meta"), scale)
         return FourBitShape(shape, quantization)
 
-    return weight
+    return make_weight

@@ -11,16 +11,17 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 aten = torch.ops.aten
-FORWARD, BACKWARD = 2, 5
-"""Products of every query with every key: for weights and output; once more for the weights, and for four gradients."""
+FORWARD_PRODUCTS, BACKWARD_PRODUCTS = 2, 5
+"""Matrix products of the size queries x keys in attention. Forward: attention weights and output. Backward: the
+attention weights once more, and the gradients of weights, queries, keys and values."""
 
 
 class _FusedAttention(torch.autograd.Function):
-    """Attention as fused kernels keep it: its inputs, its output and a float32 per query, but no matrix of weights."""
+    """The memory of a fused attention kernel: it saves inputs, output and one float32 per query."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """Shapes ``(batch, heads, tokens, width)`` to the query's; in memory the output is ordered by token."""
+        """Return an output of the query's shape ``(batch, heads, tokens, width)``, ordered by token in memory."""
         batch, heads, tokens, _ = query.shape
         output = query.new_empty(batch, tokens, heads, value.shape[-1]).transpose(1, 2)
         sums = query.new_empty(batch, heads, tokens, dtype=torch.float32)
@@ -29,25 +30,27 @@ class _FusedAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        """One gradient per input."""
+        """Return a gradient for query, key and value."""
         query, key, value, *_ = ctx.saved_tensors
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
 
 
 class MetaKernels(TorchFunctionMode):
-    """Attention and dropout as a processor or a GPU does them; the meta device knows the plain formulas alone.
+    """Attention and dropout with the memory of the kernels of a CPU or a GPU.
+
+    On the meta device torch runs their plain formulas, which would allocate attention weights that real kernels do not.
 
     Args:
-        count: told how many operations attention takes, those of the backward pass included.
-        cuda: whether a GPU is to do them.
+        add_flops: function that receives the FLOPs of each attention, those of the backward pass included.
+        cuda: whether to model the kernels of a GPU.
     """
 
-    def __init__(self, count: Callable[[float], None], *, cuda: bool) -> None:
+    def __init__(self, add_flops: Callable[[float], None], *, cuda: bool) -> None:
         super().__init__()
-        self._count, self._cuda = count, cuda
+        self._add_flops, self._cuda = add_flops, cuda
 
     def __torch_function__(self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
-        """Every call of torch passes here."""
+        """Run a torch function, or its model; torch calls this for each function."""
         kwargs = kwargs or {}
         if function is F.scaled_dot_product_attention and (self._cuda or not kwargs.get("dropout_p")):
             return self._attention(*args, **kwargs)
@@ -59,49 +62,51 @@ class MetaKernels(TorchFunctionMode):
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *_: Any, **__: Any
     ) -> Tensor:
         product = 2.0 * query.numel() * key.shape[-2]
-        trains = any(one.requires_grad for one in (query, key, value))
-        self._count(FORWARD * product + (BACKWARD * product if trains else 0))
-        if attn_mask is not None and attn_mask.dtype == torch.bool:  # kernels add masks, each call its own
+        trains = any(tensor.requires_grad for tensor in (query, key, value))
+        self._add_flops(product * (FORWARD_PRODUCTS + (BACKWARD_PRODUCTS if trains else 0)))
+        if (
+            attn_mask is not None and attn_mask.dtype == torch.bool
+        ):  # kernels convert it to a mask that is added, in each call
             attn_mask = query.new_empty(attn_mask.shape)
         output: Tensor = _FusedAttention.apply(query, key, value, attn_mask)
         return output
 
 
 def _dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """On a processor, what is kept is a factor for each number, as wide as the number."""
+    """Drop out as a CPU does, which saves a factor of the input's dtype for each element."""
     if not training or not p:
         return x
     factors = torch.empty_like(x).bernoulli_(1 - p)
     return x.mul_(factors) if inplace else x * factors
 
 
-def meta_results(counted: int) -> Mapping[Any, Callable[..., Any]]:
-    """What to answer for the operators that cannot do without numbers.
+def meta_results(true_count: int) -> Mapping[Any, Callable[..., Any]]:
+    """Return replacements for the operators whose result shape depends on data, which the meta device lacks.
 
     Args:
-        counted: how many places of any mask are true.
+        true_count: number of true elements that any mask is taken to have.
     """
 
     def index(tensor: Tensor, indices: Sequence[Tensor | None]) -> Any:
-        return aten.index.Tensor(tensor, [place for one in indices for place in _places(one, counted)])
+        return aten.index.Tensor(tensor, [position for mask in indices for position in _positions(mask, true_count)])
 
     return {
-        aten.nonzero.default: lambda mask: mask.new_empty(counted, mask.dim(), dtype=torch.int64),
+        aten.nonzero.default: lambda mask: mask.new_empty(true_count, mask.dim(), dtype=torch.int64),
         aten.index.Tensor: index,
-        aten.index_put_.default: lambda tensor, *rest, **others: tensor,
-        aten._index_put_impl_.default: lambda tensor, *rest, **others: tensor,
-        aten.index_put.default: lambda tensor, *rest, **others: torch.empty_like(tensor),
-        aten._local_scalar_dense.default: _number,
+        aten.index_put_.default: lambda tensor, *_, **__: tensor,
+        aten._index_put_impl_.default: lambda tensor, *_, **__: tensor,
+        aten.index_put.default: lambda tensor, *_, **__: torch.empty_like(tensor),
+        aten._local_scalar_dense.default: _scalar,
     }
 
 
-def _places(index: Tensor | None, counted: int) -> list[Tensor | None]:
-    """Positions in the place of a mask, one tensor for each of its dimensions."""
+def _positions(index: Tensor | None, true_count: int) -> list[Tensor | None]:
+    """Return a mask's positions, one tensor for each of its dimensions; another index as it is."""
     if index is None or index.dtype != torch.bool:
         return [index]
-    return [index.new_empty(counted, dtype=torch.int64)] * index.dim()
+    return [index.new_empty(true_count, dtype=torch.int64)] * index.dim()
 
 
-def _number(tensor: Tensor) -> bool | int | float:
-    """A mask is not all true: some rows are padded."""
+def _scalar(tensor: Tensor) -> bool | int | float:
+    """Return a value for ``tensor.item()``: false for a mask, since models ask whether all tokens are unpadded."""
     return False if tensor.dtype == torch.bool else 1.0 if tensor.is_floating_point() else 1

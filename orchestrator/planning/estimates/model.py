@@ -1,4 +1,4 @@
-"""Estimates for one architecture and one type of task, whatever the method."""
+"""Estimate training steps on one architecture for one task type, for any method."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ log = logging.getLogger(__name__)
 
 
 class StepModel:
-    """Tells what training steps on a backbone take, from its architecture alone.
+    """Estimates the cost of training steps on a backbone, from its architecture alone.
 
     Args:
         config: the architecture.
-        kind: the type of task.
-        name: of the backbone.
-        labels: classes of a classification task; 0 for a language model.
-        quantization: of the backbone.
-        dtype: what its frozen layers are computed in.
-        text: the task's words, for the methods that read them.
-        sources: names of the tasks that a trial may learn from before its own.
-        source_labels: how many classes each of those has.
+        kind: the task type.
+        name: the backbone's name.
+        labels: number of classes of a classification task; 0 for a language model.
+        quantization: quantization of the backbone.
+        dtype: dtype in which frozen layers compute.
+        text: the task's text, for methods that read it.
+        sources: names of the source tasks, from which a trial may learn before its own task.
+        source_labels: number of classes of each source task.
         cuda: whether lanes have a GPU.
 
     Raises:
-        ValueError: if no model for this type of task can be made of the architecture.
+        ValueError: if transformers has no model of this architecture for the task type.
     """
 
     def __init__(
@@ -59,19 +59,19 @@ class StepModel:
         self._backbone = meta_backbone(
             config, kind.auto_class, kind.name, name=name, labels=labels, quantization=quantization, dtype=dtype
         )
-        told = {"text": text, "sources": sources, "source_labels": source_labels}
-        self._backbone.context = replace(self._backbone.context, **told)  # type: ignore[arg-type]
+        changes = {"text": text, "sources": sources, "source_labels": source_labels}
+        self._backbone.context = replace(self._backbone.context, **changes)  # type: ignore[arg-type]
 
     def cost(self, method: str, params: Mapping[str, Any], batch: Batch) -> StepCost | None:
-        """What a step of a configuration takes.
+        """Return the cost of one training step.
 
         Args:
-            method: its name.
-            params: its configuration; the batch is as ``batch`` says.
-            batch: its shape.
+            method: the method's name.
+            params: its hyperparameters; ``batch`` overrides their batch size.
+            batch: shape of the batch.
 
         Returns:
-            Nothing for a method that has nothing to train, and where only real numbers would tell.
+            ``None`` for a method that trains nothing, and for one that needs the backbone's weights to be attached.
         """
         spec = methods.get(method)
         if not spec.trains:
@@ -79,6 +79,6 @@ class StepModel:
         try:
             attached = attach(spec, params, self._backbone)
             return step_cost(attached, self._backbone, self._kind, batch, cuda=self._cuda)
-        except Exception as error:  # any method may ask for numbers anywhere, plugins too
+        except Exception as error:  # any method, plugins included, may need data that the meta device lacks
             log.debug("no estimate for %s: %s", method, error)
             return None

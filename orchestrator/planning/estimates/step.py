@@ -1,4 +1,4 @@
-"""What one training step takes, counted by taking it on tensors that have sizes and no numbers."""
+"""The cost of one training step, counted by running it on the meta device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from orchestrator.planning.estimates.cost_counter import CostCounter
 from orchestrator.planning.estimates.meta_kernels import MetaKernels, meta_results
 from orchestrator.tasks import TaskType
 
-BLOCK, SMALLEST_IN_8_BITS = 256, 4096  # of bitsandbytes' optimizers
+# of bitsandbytes' 8-bit optimizers: parameters per scale, and the smallest parameter whose moments have 8 bits
+BLOCK_SIZE, MIN_8_BIT_SIZE = 256, 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class Batch:
     Args:
         rows: of it, or of the part of it that is trained at once.
         tokens: of its longest row, to which the others are padded.
-        targets: tokens of a row that count in a language model's loss.
+        targets: tokens of a row that can take part in the loss.
     """
 
     rows: int
@@ -36,60 +37,64 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class StepCost:
-    """What a training step of one trial takes, above the backbone that it is attached to; memory in bytes.
+    """The cost of one trial's training step, without the backbone that it shares.
 
     Args:
-        adapter: what was attached: what trains, and what it needs that does not.
-        optimizer: its state, from the first step on.
-        activations: what the forward pass leaves for the backward pass, the loss and its logits included.
-        transient_bytes: what is there beyond these at the worst moment: gradients, the weight that is unpacked just now, and
-            results that nothing keeps.
-        flops: floating-point operations of its products.
-        bytes_moved: bytes that are read and written by what is computed.
+        adapter_bytes: bytes of the attached tensors, trained or not.
+        optimizer_bytes: bytes of the optimizer's state, from the first step on.
+        activation_bytes: bytes that the forward pass saves for the backward pass, with the loss and its logits.
+        transient_bytes: bytes beyond these at the peak: gradients, the weight that is being dequantized, and
+            results that nothing saves.
+        flops: floating-point operations of matrix products and attention.
+        bytes_moved: bytes that operators read and write.
         calls: operators that are called.
     """
 
-    adapter: float
-    optimizer: float
-    activations: float
+    adapter_bytes: float
+    optimizer_bytes: float
+    activation_bytes: float
     transient_bytes: float
     flops: float
     bytes_moved: float
     calls: int
 
     @property
-    def peak(self) -> float:
-        """The most that the trial needs at once, training alone."""
-        return self.adapter + self.optimizer + self.activations + self.transient_bytes
+    def peak_bytes(self) -> float:
+        """Peak memory of the trial when it trains alone, in bytes."""
+        return self.adapter_bytes + self.optimizer_bytes + self.activation_bytes + self.transient_bytes
 
 
 def step_cost(attached: Attached, backbone: SharedBackbone, kind: TaskType, batch: Batch, *, cuda: bool) -> StepCost:
-    """Pass a batch forward and backward, and keep account. The update itself is fused, and needs nothing for a moment.
+    """Run a forward and a backward pass on the meta device, and count them.
+
+    The optimizer's update is not run: it is fused, and allocates nothing.
 
     Args:
-        attached: a method on a view of ``backbone``.
-        backbone: without numbers.
-        kind: of the task.
-        batch: its shape.
-        cuda: whether a GPU is to take it.
+        attached: a method that is attached to a view of ``backbone``.
+        backbone: backbone on the meta device.
+        kind: the task type.
+        batch: shape of the batch.
+        cuda: whether to model the kernels of a GPU.
     """
-    attached.module.to("meta")  # what a method has computed when it was attached
+    attached.module.to("meta")  # some methods compute initial values when they are attached
     counter = CostCounter(meta_results(batch.rows * batch.targets))
-    counter.know(backbone.shared_tensors())
-    adapter = counter.know(_tensors(attached))
-    inputs = _inputs(batch, kind)
-    counter.know(inputs.values())
+    counter.exclude(backbone.shared_tensors())
+    adapter_bytes = counter.exclude(_tensors(attached))
+    inputs = _inputs(batch, kind, int(backbone.model.config.num_labels or 0))
+    counter.exclude(inputs.values())
     attached.train(True)
-    with _quietly(), MetaKernels(counter.count, cuda=cuda), counter:
+    with _on_meta_device(), MetaKernels(counter.add_flops, cuda=cuda), counter:
         loss = kind.loss(attached.module, inputs)
         loss = loss if attached.penalty is None else loss + attached.penalty()
-        activations = counter.alive
+        activation_bytes = counter.alive_bytes
         loss.backward()
     return StepCost(
-        adapter=adapter,
-        optimizer=sum(optimizer_bytes(one, attached.optimizer, cuda=cuda) for one in attached.trainable().values()),
-        activations=activations,
-        transient_bytes=counter.peak - activations,
+        adapter_bytes=adapter_bytes,
+        optimizer_bytes=sum(
+            optimizer_bytes(parameter, attached.optimizer, cuda=cuda) for parameter in attached.trainable().values()
+        ),
+        activation_bytes=activation_bytes,
+        transient_bytes=counter.peak_bytes - activation_bytes,
         flops=counter.flops,
         bytes_moved=counter.bytes_moved,
         calls=counter.calls,
@@ -97,12 +102,17 @@ def step_cost(attached: Attached, backbone: SharedBackbone, kind: TaskType, batc
 
 
 def optimizer_bytes(parameter: Tensor, optimizer: Optimizer, *, cuda: bool) -> float:
-    """What an optimizer keeps of a parameter: two moments, and a count of steps.
+    """Return the bytes of an optimizer's state of a parameter: two moments and a step count.
 
-    The paged one keeps moments in 8 bits, with a scale for each block, but those of small parameters as they are.
+    On a GPU, paged AdamW stores moments in 8 bits with a scale per block, but those of small parameters in 32 bits.
+
+    Args:
+        parameter: the parameter.
+        optimizer: the method's optimizer.
+        cuda: whether lanes have a GPU.
     """
     if optimizer == "paged_adamw_8bit" and cuda:
-        return 2 * parameter.numel() * (1 + 4 / BLOCK if parameter.numel() >= SMALLEST_IN_8_BITS else 4)
+        return 2 * parameter.numel() * (1 + 4 / BLOCK_SIZE if parameter.numel() >= MIN_8_BIT_SIZE else 4)
     return 2 * parameter.nbytes + 4
 
 
@@ -110,17 +120,16 @@ def _tensors(attached: Attached) -> Iterator[Tensor]:
     return itertools.chain(attached.module.parameters(), attached.module.buffers())
 
 
-def _inputs(batch: Batch, kind: TaskType) -> dict[str, Tensor]:
+def _inputs(batch: Batch, kind: TaskType, labels: int) -> dict[str, Tensor]:
     def whole(*shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.int64, device="meta")
 
-    labels = whole(batch.rows) if kind.name == "classification" else whole(batch.rows, batch.tokens)
     ids, mask = whole(batch.rows, batch.tokens), whole(batch.rows, batch.tokens)
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    return {"input_ids": ids, "attention_mask": mask, "labels": kind.dummy_labels(ids, mask, labels)}
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Leave the random numbers of whoever asks as they are, and make what is made without numbers too."""
+def _on_meta_device() -> Iterator[None]:
+    """Create new tensors on the meta device, and leave the caller's random state unchanged."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.enable_grad():
         yield

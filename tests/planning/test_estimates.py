@@ -1,4 +1,4 @@
-"""What a step takes without numbers, against the same step with numbers."""
+"""Estimated cost of a step on the meta device, against the same step on the CPU."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def cost(
         sources=("other",),
         source_labels=(labels,),
     )
-    found = model.cost(method, params_of(method), batch)
-    assert found is not None
-    return found
+    step_cost = model.cost(method, params_of(method), batch)
+    assert step_cost is not None
+    return step_cost
 
 
 def real(config: PreTrainedConfig, task: TaskType) -> SharedBackbone:
-    """The same architecture with random numbers on the processor."""
+    """Return the same architecture with random weights on the CPU."""
     labels, kind = (3 if task == "classification" else 0), TASK_TYPES[task]
     made = _shared(_model(config, kind.auto_class, labels, torch.float32), task, "tiny", labels, "none")
     return SharedBackbone(
@@ -73,7 +73,7 @@ def real(config: PreTrainedConfig, task: TaskType) -> SharedBackbone:
 
 
 def counted(attached: Attached, backbone: SharedBackbone, task: TaskType) -> tuple[int, int]:
-    """Bytes after the forward pass, and at the worst moment of both passes, of a real step with one padded row."""
+    """Return the bytes after the forward pass and at the peak of a real step with one padded row."""
     ids = torch.randint(3, 299, (BATCH.rows, BATCH.tokens))
     mask = torch.ones_like(ids)
     mask[0, -2:] = 0
@@ -81,77 +81,78 @@ def counted(attached: Attached, backbone: SharedBackbone, task: TaskType) -> tup
     labels[:, 2 : 2 + BATCH.targets] = 1
     inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels if task == "causal-lm" else torch.arange(3)}
     counter = CostCounter({})
-    counter.know(backbone.shared_tensors())
-    counter.know([*attached.module.parameters(), *attached.module.buffers(), *inputs.values()])
+    counter.exclude(backbone.shared_tensors())
+    counter.exclude([*attached.module.parameters(), *attached.module.buffers(), *inputs.values()])
     attached.train(True)
     with counter:
         loss = TASK_TYPES[task].loss(attached.module, inputs)
-        after_forward = counter.alive
+        after_forward = counter.alive_bytes
         loss.backward()  # type: ignore[no-untyped-call]
-    return after_forward, counter.peak
+    return after_forward, counter.peak_bytes
 
 
 @pytest.mark.parametrize(("config", "task"), CASES, ids=["llama", "bert"])
 @pytest.mark.parametrize("method", ["lora", "ia3", "adapter", "prefix", "prompt", "last_layers", "full"])
-def test_a_step_without_numbers_takes_what_a_real_one_takes(
-    config: PreTrainedConfig, task: TaskType, method: str
-) -> None:
+def test_step_cost_on_meta_device_equals_a_real_step(config: PreTrainedConfig, task: TaskType, method: str) -> None:
     backbone = real(config, task)
     attached = attach(methods.get(method), params_of(method), backbone)
     after_forward, peak = counted(attached, backbone, task)
-    found = cost(config, task, method)
-    assert found.activations == pytest.approx(after_forward, rel=0.01)
-    assert found.activations + found.transient_bytes == pytest.approx(peak, rel=0.02)
+    estimate = cost(config, task, method)
+    assert estimate.activation_bytes == pytest.approx(after_forward, rel=0.01)
+    assert estimate.activation_bytes + estimate.transient_bytes == pytest.approx(peak, rel=0.02)
 
 
 @pytest.mark.parametrize(("config", "task"), CASES, ids=["llama", "bert"])
-def test_every_method_that_trains_has_an_estimate(config: PreTrainedConfig, task: TaskType) -> None:
-    able = {name for name in methods.names() if methods.get(name).trains and task in methods.get(name).tasks}
-    names = able - ({"bitfit"} if config is LLAMA else set())  # it has no biases
+def test_step_cost_exists_for_every_method_that_trains(config: PreTrainedConfig, task: TaskType) -> None:
+    trainable = {name for name in methods.names() if methods.get(name).trains and task in methods.get(name).tasks}
+    names = trainable - ({"bitfit"} if config is LLAMA else set())  # it has no biases
     costs = {name: cost(config, task, name, quantization="nf4") for name in names}
-    assert all(one.flops > 0 and one.adapter > 0 and one.peak > one.activations > 0 for one in costs.values())
-    assert costs["full"].optimizer > 5 * costs["lora"].optimizer > 0
+    for step_cost in costs.values():
+        assert step_cost.flops > 0
+        assert step_cost.adapter_bytes > 0
+        assert step_cost.peak_bytes > step_cost.activation_bytes > 0
+    assert costs["full"].optimizer_bytes > 5 * costs["lora"].optimizer_bytes > 0
 
 
-def test_the_optimizer_keeps_two_numbers_for_each_that_trains() -> None:
-    found = cost(LLAMA, "causal-lm", "full")
+def test_step_cost_optimizer_bytes_are_two_moments_per_parameter() -> None:
+    full = cost(LLAMA, "causal-lm", "full")
     trained = LLAMA.vocab_size * 64 * 2 + 3 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 160 + 2 * 64) + 64
-    assert found.optimizer == pytest.approx(2 * 4 * trained, rel=0.001)
-    assert found.adapter >= 4 * trained
+    assert full.optimizer_bytes == pytest.approx(2 * 4 * trained, rel=0.001)
+    assert full.adapter_bytes >= 4 * trained
 
 
-def test_activations_grow_with_rows_and_the_adapter_does_not() -> None:
+def test_step_cost_activations_grow_with_rows() -> None:
     few, many = (cost(LLAMA, "causal-lm", "lora", replace(BATCH, rows=rows)) for rows in (4, 16))
-    assert many.activations == pytest.approx(4 * few.activations, rel=0.02)
-    assert many.adapter == few.adapter
-    assert many.optimizer == few.optimizer
+    assert many.activation_bytes == pytest.approx(4 * few.activation_bytes, rel=0.02)
+    assert many.adapter_bytes == few.adapter_bytes
+    assert many.optimizer_bytes == few.optimizer_bytes
 
 
-def test_a_matrix_of_attention_weights_is_kept_only_where_attention_is_not_fused() -> None:
+def test_step_cost_counts_attention_weights_only_without_fused_attention() -> None:
     tokens, layers, heads = 256, 3, 4
     eager = LlamaConfig(**LLAMA.to_diff_dict(), attn_implementation="eager")
     shape = replace(BATCH, rows=1, tokens=tokens)
-    fused, plain = (cost(one, "causal-lm", "lora", shape).activations for one in (LLAMA, eager))
+    fused, plain = (cost(config, "causal-lm", "lora", shape).activation_bytes for config in (LLAMA, eager))
     matrix, mask = 4 * heads * tokens**2, 4 * tokens**2
     assert plain - fused == pytest.approx(layers * (matrix - mask), rel=0.1)
 
 
-def test_dropout_keeps_its_factors() -> None:
+def test_step_cost_counts_factors_of_dropout() -> None:
     without, dropping = (
-        cost(BertConfig(**{**BERT.to_diff_dict(), "hidden_dropout_prob": p}), "classification", "full").activations
+        cost(BertConfig(**{**BERT.to_diff_dict(), "hidden_dropout_prob": p}), "classification", "full").activation_bytes
         for p in (0.0, 0.1)
     )
     places = 2 * 3 + 1  # after attention and feed-forward of each layer, and after the embeddings
     assert dropping - without == pytest.approx(places * 4 * BATCH.rows * BATCH.tokens * 64, rel=0.1)
 
 
-def test_a_packed_weight_is_unpacked_for_a_moment_only() -> None:
+def test_step_cost_counts_dequantized_weights_as_transient() -> None:
     plain, packed = (cost(LLAMA, "causal-lm", "lora", quantization=kind) for kind in ("none", "nf4"))
-    assert packed.activations == plain.activations
+    assert packed.activation_bytes == plain.activation_bytes
     assert plain.transient_bytes <= packed.transient_bytes <= plain.transient_bytes + 2 * 4 * 64 * 160
 
 
-def test_where_numbers_are_needed_there_is_no_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_cost_is_none_where_data_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     def peeks(layer: FrozenLinear, x: torch.Tensor) -> torch.Tensor:
         return x * float(x.numpy().max())
 
