@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks._common import emit
+from orchestrator.common.metric import Metric
 from orchestrator.selection.best import ranks
 from orchestrator.selection.evidence import Evidence
-from orchestrator.selection.selection import Entry, Selection
+from orchestrator.selection.results import MethodResult
+from orchestrator.selection.selection import Selection
 from orchestrator.tracking.journal import Journal
 
 TRIALS, STEPS, METHODS = 500, (20, 40, 80), ("lora", "adapter", "ia3", "prefix", "linear_probe")
@@ -70,17 +72,19 @@ def measurements(random: np.random.Generator) -> dict[str, float]:
 
 
 def selection(random: np.random.Generator) -> Selection:
-    """All methods finalists."""
+    """Return a selection in which all methods are finalists."""
     count = len(METHODS)
-    found = Evidence(0.8 - 0.01 * np.arange(count), np.eye(count) * 1e-4, 1e-4, np.full(count, 3), 2000, 2 * count)
-    rank = ranks(found, higher_is_better=True)
-    entries = tuple(
-        Entry(
+    metric = Metric(name="macro_f1", label="macro-F1")
+    evidence = Evidence(0.8 - 0.01 * np.arange(count), np.eye(count) * 1e-4, 1e-4, np.full(count, 3), 2000, 2 * count)
+    rank = ranks(evidence, metric)
+    results = tuple(
+        MethodResult(
             method=method,
             trial=f"mail/{method}/1",
-            score=float(found.means[number]),
-            interval=found.interval(number, bounds=(0, 1)),
-            scores=(float(found.means[number]),) * 3,
+            mean_score=float(evidence.means[number]),
+            checkpoint_score=float(evidence.means[number]),
+            interval=evidence.interval(number, bounds=metric.bounds),
+            seed_scores=(float(evidence.means[number]),) * 3,
             validation=0.8,
             measurements=measurements(random),
             tied=rank[number].tied,
@@ -89,8 +93,7 @@ def selection(random: np.random.Generator) -> Selection:
     )
     return Selection(
         task="mail",
-        metric="macro_f1",
-        higher_is_better=True,
+        metric=metric,
         prefer="score",
         rows=2000,
         seeds=3,
@@ -98,10 +101,10 @@ def selection(random: np.random.Generator) -> Selection:
         trial="mail/lora/1",
         reason="",
         alternative="",
-        tied=tuple(entry.method for entry in entries if entry.tied),
+        tied=tuple(result.method for result in results if result.tied),
         minimum_detectable_difference=rank[0].minimum_detectable_difference,
-        finalists=entries,
-        evidence=found.to_dict(),
+        finalists=results,
+        evidence=evidence.to_dict(),
     )
 
 

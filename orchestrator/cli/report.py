@@ -30,9 +30,9 @@ def report(
     It is made from the sweep's journal, so that it also tells of a sweep that runs, was interrupted, or failed.
     Every sweep writes one at its end.
     """
-    from orchestrator.cli.output.report import made_report, print_report
+    from orchestrator.cli.output.report import print_report, report_sweep
 
-    made = made_report(sweep, out, storage=storage, tracking_uri=tracking_uri, mlflow=mlflow)
-    print_json(made.to_dict()) if as_json else print_report(made)
+    report = report_sweep(sweep, out, storage=storage, tracking_uri=tracking_uri, mlflow=mlflow)
+    print_json(report.to_dict()) if as_json else print_report(report)
     if open_:
-        typer.launch(made.file.as_uri())
+        typer.launch(report.file.as_uri())

@@ -39,22 +39,22 @@ def select(
     limit to relax is named, and to what; the exit code is then 1.
     """
     from orchestrator.common.units import parse_bytes
-    from orchestrator.selection.limits import Limits, parse_share
+    from orchestrator.selection.limits import Limits, parse_fraction
 
     limits = Limits(
         max_size=_parsed("--max-size", max_size, parse_bytes),
         max_memory=_parsed("--max-memory", max_memory, parse_bytes),
-        max_latency_overhead=_parsed("--max-latency-overhead", max_latency_overhead, parse_share),
-        max_forgetting=_parsed("--max-forgetting", max_forgetting, parse_share),
+        max_latency_overhead=_parsed("--max-latency-overhead", max_latency_overhead, parse_fraction),
+        max_forgetting=_parsed("--max-forgetting", max_forgetting, parse_fraction),
         mergeable=mergeable,
     )
     if prefer and prefer not in PREFERENCES:
         raise InputError("--prefer", [Problem(prefer, f"is unknown; write {', '.join(PREFERENCES)}")])
-    from orchestrator.cli.output.select import asked, print_replies, replies_json
+    from orchestrator.cli.output.select import ask_sweep, print_replies, replies_json
 
-    found = asked(sweep, task, limits, prefer or None, storage)
-    print_json(replies_json(found)) if as_json else print_replies(found)
-    if any(reply.entry is None for reply in found.replies):
+    answer = ask_sweep(sweep, task, limits, prefer or None, storage)
+    print_json(replies_json(answer)) if as_json else print_replies(answer)
+    if any(reply.result is None for reply in answer.replies):
         raise typer.Exit(1)
 
 

@@ -1,4 +1,4 @@
-"""From what a sweep found for a task to versions in the model registry."""
+"""Registration of a task's methods in the model registry."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from orchestrator.backbone.checkpoint import Header
 from orchestrator.backbone.publish import PreparedBackbone
 from orchestrator.backbone.store import fetch
 from orchestrator.common.storage import Storage
-from orchestrator.final.bundle_fields import compared, describe
-from orchestrator.final.retrain import Finalist, TaskOutcome, read_predictions
+from orchestrator.final.bundle_fields import describe
+from orchestrator.final.results import TaskOutcome, read_predictions
 from orchestrator.lanes.broker import LaneStatus
 from orchestrator.planning.plan import SweepPlan
-from orchestrator.tracking.bundle import evaluation_table, write_bundle
+from orchestrator.selection.results import MethodResult
+from orchestrator.tracking.bundle import Bundle, evaluation_table, write_bundle
 from orchestrator.tracking.connection import masked_first_line
 from orchestrator.tracking.modelcard import model_card
 from orchestrator.tracking.registry import Registered, register
@@ -26,16 +27,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Registrar:
-    """Registers what a sweep found for one task.
+    """Registers the methods that a sweep found for one task.
 
     Args:
-        plan: of the sweep.
-        sweep: its name.
-        outcome: what it found.
-        backbone: that the adapters are attached to.
-        lane: one that scored them; all are alike.
-        storage: where backbones and the sweep's folder are.
-        run_id: the task's MLflow run.
+        plan: plan of the sweep.
+        sweep: name of the sweep.
+        outcome: outcome of the task.
+        backbone: backbone that the adapters are attached to.
+        lane: a lane that scored them; all are alike.
+        storage: storage of backbones and of the sweep's folder.
+        run_id: MLflow run of the task.
     """
 
     plan: SweepPlan
@@ -47,60 +48,69 @@ class Registrar:
     run_id: str
 
     def register_all(self) -> dict[str, Registered]:
-        """The recommended method, and the best of each that is tied with it, under the task's name.
+        """Register the recommended method, and each method that is tied with it, under the task's name.
 
         The recommended one comes first: versions of one sweep do not challenge each other. A tied one that cannot be
-        registered is noted in the outcome, and no reason to lose the others.
+        registered is noted in the outcome, and the others are registered all the same.
 
         Returns:
-            By method, the recommended first.
+            Versions by method, the recommended one first.
 
         Raises:
             SweepError: if the recommended one cannot be registered.
         """
-        champion = self.outcome.champion
-        made = {champion.record.key.method: self.register(champion)}
-        for one in self.outcome.tied:
-            if one is champion:
-                continue
-            method = one.record.key.method
+        champion, *tied = self.outcome.tied
+        versions = {champion.method: self.register(champion)}
+        for result in tied:
             try:
-                made[method] = self.register(one)
-            except Exception as error:  # whatever it is, the champion is there already
-                log.exception("%s, tied with the champion, was not registered", method)
-                self.outcome.notes.append(f"{method}, tied with it, was not registered: {masked_first_line(error)}")
-        return made
+                versions[result.method] = self.register(result)
+            except Exception as error:  # of any kind: the champion is registered already
+                log.exception("%s, tied with the champion, was not registered", result.method)
+                self.outcome.notes.append(f"{result.method} (tied) was not registered: {masked_first_line(error)}")
+        return versions
 
-    def register(self, one: Finalist) -> Registered:
-        """Put a finalist's bundle together, and register it.
+    def register(self, result: MethodResult) -> Registered:
+        """Write a method's bundle, and register it.
 
         Raises:
-            SweepError: if MLflow refuses, or is away for minutes.
+            SweepError: if MLflow refuses, or cannot be reached for minutes.
         """
         config = self.plan.config
-        with tempfile.TemporaryDirectory() as place:
+        with tempfile.TemporaryDirectory() as folder:
             return register(
-                self._bundle(one, Path(place)),
+                self._write_bundle(result, Path(folder)),
                 run_id=self.run_id,
                 tracking_uri=config.mlflow.tracking_uri,
                 registry_uri=config.mlflow.registry_uri,
             )
 
-    def _bundle(self, one: Finalist, place: Path) -> Path:
-        bundle = describe(self.plan, self.sweep, self.outcome, one, self.backbone, self.lane)
-        own = self.storage.sub(self.sweep)
+    def _write_bundle(self, result: MethodResult, folder: Path) -> Path:
+        assert result.checkpoint is not None
+        bundle = describe(self.plan, self.sweep, self.outcome, result, self.backbone, self.lane)
+        sweep_storage, checkpoint = self.storage.sub(self.sweep), result.checkpoint.checkpoint
         file = fetch(self.backbone.quantized.digest, self.storage)
         rows = self.outcome.plan.data.splits["test"]
-        own.download(f"{one.checkpoint}/adapter", place / "adapter")
-        own.download("tokenizer", place / "tokenizer")
+        sweep_storage.download(f"{checkpoint}/adapter", folder / "adapter")
+        sweep_storage.download("tokenizer", folder / "tokenizer")
         write_bundle(
-            place / "bundle",
+            folder / "bundle",
             bundle,
-            adapter=place / "adapter",
-            tokenizer=place / "tokenizer",
+            adapter=folder / "adapter",
+            tokenizer=folder / "tokenizer",
             config=Header.read(file).config,
-            evaluation=evaluation_table(rows, read_predictions(own, one.checkpoint)),
-            card=model_card(bundle, compared(self.outcome), peft=methods.get(bundle.method).peft),
+            evaluation=evaluation_table(rows, read_predictions(sweep_storage, checkpoint)),
+            card=self._card(bundle),
             backbone=None if self.plan.source.portable else file,
         )
-        return place / "bundle"
+        return folder / "bundle"
+
+    def _card(self, bundle: Bundle) -> str:
+        outcome = self.outcome
+        results = [result for role, result in outcome.results() if role != "default"]
+        return model_card(
+            bundle,
+            results,
+            trials={result.method: outcome.trials_of(result.method) for result in results},
+            untuned=outcome.untuned,
+            peft=methods.get(bundle.method).peft,
+        )

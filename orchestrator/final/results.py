@@ -1,110 +1,144 @@
-"""What a sweep found: who was scored on the test split, how often, and with what result."""
+"""The results of a sweep's final: from the answers of the lanes to the outcome of a task."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
-from orchestrator.common.trial_types import TrialRecord
+import pyarrow as pa
+from pyarrow import parquet
+
+from orchestrator.common.storage import Storage
+from orchestrator.common.trial_types import Answer, TrialRecord
 from orchestrator.planning.plan import TaskPlan
+from orchestrator.selection.intervals import Statistic, bootstrap_interval
+from orchestrator.selection.results import MethodResult, SeedResult
 from orchestrator.selection.selection import Selection
 from orchestrator.tracking.registry import Registered
 
 Role = Literal["champion", "best", "default"]
+"""Role of a configuration in the final: the recommended one, the best of another method, or the recommended method with
+its default parameters."""
+TEST_FILE = "test.parquet"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """One checkpoint's one look at the test split.
-
-    Args:
-        seed: which retraining, counted from 0; ``None`` for the trial's own checkpoint.
-        score: the task's metric.
-        interval: 95 %, bootstrap over rows; it knows nothing of other seeds.
-        validation: the same metric on validation.
-        metrics: all metrics on the test split.
-        measurements: trainable parameters, bytes, seconds and the like.
-        checkpoint: its folder, relative to the sweep's.
-        step: optimizer steps that it was trained for.
-    """
-
-    seed: int | None
-    score: float
-    interval: tuple[float, float]
-    validation: float
-    metrics: dict[str, float]
-    measurements: dict[str, float]
-    checkpoint: str
-    step: int = 0
-
-
-@dataclass(frozen=True)
-class Finalist:
-    """A method's best configuration on the test split.
-
-    The method's score is the mean over its retrainings. What is kept of it, registered and reproduced, is one
-    checkpoint: that of the retraining with the best score on *validation*, so that choosing it does not flatter the
-    score on test.
+class AnswerReader:
+    """Builds the results of one task from the answers of the lanes and the predictions that they left.
 
     Args:
-        record: the trial.
-        role: ``champion``, who is recommended; ``best`` of its method; ``default``, the champion's method untuned.
-        score: mean over the seeds.
-        interval: 95 %, over rows and seeds; over rows alone where there is one score.
-        metrics: of the kept checkpoint on the test split.
-        measurements: medians over the seeds, and ``seed_spread``, the standard deviation of their scores.
-        checkpoint: the kept one's folder, relative to the sweep's.
-        step: optimizer steps that it was trained for.
-        own_score: the kept checkpoint's alone.
-        scored: every checkpoint that was scored, in the order of the seeds.
-        tied: it may be the best.
+        task: plan of the task.
+        storage: storage of the sweep's folder, which holds the predictions.
+        seed: seed of the bootstrap resamples.
     """
 
-    record: TrialRecord
-    role: Role
-    score: float
-    interval: tuple[float, float]
-    metrics: dict[str, float]
-    measurements: dict[str, float]
-    checkpoint: str
-    step: int = 0
-    own_score: float = 0.0
-    scored: tuple[Scored, ...] = ()
-    tied: bool = False
+    def __init__(self, task: TaskPlan, storage: Storage, *, seed: int) -> None:
+        self._task, self._storage, self._seed = task, storage, seed
+        self._predictions: dict[str, pa.Table] = {}
+        self.metric = task.type.metric(task.data.config.metric)
+
+    def method_result(
+        self, record: TrialRecord, answers: Mapping[int | None, Answer], *, reason: str = "", note: str = ""
+    ) -> MethodResult | None:
+        """Return the result of a configuration; ``None`` where no answer holds a score.
+
+        Args:
+            record: trial with the configuration.
+            answers: answers by retraining, ``None`` for the trial's own checkpoint.
+            reason: why the method did not pass the screening.
+            note: what went wrong with it.
+        """
+        seeds = [
+            self._seed_result(seed, answer, answer.checkpoint, record)
+            for seed, answer in answers.items()
+            if answer.status == "done" and answer.checkpoint
+        ]
+        return MethodResult.of_seeds(record, seeds, self.metric, reason=reason, note=note) if seeds else None
+
+    def statistic(self, checkpoint: str) -> Statistic:
+        """Return the function that scores resamples of a checkpoint's predictions."""
+        return partial(self._task.type.score_many, self.metric.name, self.predictions(checkpoint))
+
+    def predictions(self, checkpoint: str) -> pa.Table:
+        """Return what a checkpoint predicted for every test row; read once."""
+        if checkpoint not in self._predictions:
+            self._predictions[checkpoint] = read_predictions(self._storage, checkpoint)
+        return self._predictions[checkpoint]
+
+    def _seed_result(self, seed: int | None, answer: Answer, checkpoint: str, record: TrialRecord) -> SeedResult:
+        rows = self.predictions(checkpoint).num_rows
+        own_value = record.value if seed is None else answer.validation.get(self.metric.name, float("nan"))
+        return SeedResult(
+            seed=seed,
+            checkpoint_score=answer.metrics[self.metric.name],
+            interval=bootstrap_interval(self.statistic(checkpoint), rows, seed=self._seed),
+            validation=own_value,
+            metrics=answer.metrics,
+            measurements=answer.measurements,
+            checkpoint=checkpoint,
+            step=answer.step,
+        )
+
+
+def read_predictions(storage: Storage, checkpoint: str) -> pa.Table:
+    """Return what a checkpoint predicted for every test row.
+
+    Args:
+        storage: storage of the sweep's folder.
+        checkpoint: folder of the checkpoint, relative to the sweep's folder.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        storage.download(f"{checkpoint}/{TEST_FILE}", Path(folder) / TEST_FILE)
+        return parquet.read_table(Path(folder) / TEST_FILE)
 
 
 @dataclass
 class TaskOutcome:
-    """What a sweep found for one task.
+    """The outcome of a sweep for one task.
 
     Args:
-        plan: the task.
-        finalists: the champion first, then the best of the other methods by their scores on test.
-        records: all the task's trials.
-        selection: which method, how sure, and why.
-        registered: name, version and alias in the registry, once the champion is there.
-        unregistered: why it is not.
+        plan: plan of the task.
+        selection: the chosen method with its evidence.
+        records: all trials of the task.
+        untuned: result of the recommended method with its default parameters; ``None`` where it was not scored.
+        registered: name, version and alias in the registry, once the champion is registered.
+        unregistered: why it is not registered.
         notes: what else went wrong after the selection, a line each.
     """
 
     plan: TaskPlan
-    finalists: list[Finalist]
-    records: tuple[TrialRecord, ...]
     selection: Selection
+    records: tuple[TrialRecord, ...]
+    untuned: MethodResult | None = None
     registered: Registered | None = None
     unregistered: str = ""
     notes: list[str] = field(default_factory=list)
 
     @property
-    def champion(self) -> Finalist:
-        """Who is recommended."""
-        return self.finalists[0]
+    def champion(self) -> MethodResult:
+        """Result of the recommended method."""
+        return self.selection.winner
 
     @property
-    def tied(self) -> list[Finalist]:
-        """Who may be the best, the champion first."""
-        return [one for one in self.finalists if one.tied and one.role != "default"]
+    def tied(self) -> list[MethodResult]:
+        """Results of the methods that may be the best, the champion first."""
+        return [self.selection.result(method) for method in self.selection.tied]
+
+    def results(self) -> list[tuple[Role, MethodResult]]:
+        """Return all results with their roles: the champion, the other methods best first, the champion untuned."""
+        sign, champion = self.selection.metric.sign, self.champion
+        others = [result for result in self.selection.scored if result is not champion]
+        others.sort(key=lambda result: -sign * result.mean_score)
+        scored: list[tuple[Role, MethodResult]] = [("champion", champion), *(("best", result) for result in others)]
+        return [*scored, ("default", self.untuned)] if self.untuned else scored
+
+    def record(self, result: MethodResult) -> TrialRecord:
+        """Return the trial with a result's configuration."""
+        return next(record for record in self.records if record.key == result.key)
 
     def trials_of(self, method: str) -> int:
-        """How many trials a method had."""
+        """Return how many trials a method had."""
         return sum(record.key.method == method for record in self.records)

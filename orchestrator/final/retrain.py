@@ -1,210 +1,216 @@
-"""The final: methods in contention are retrained with fresh seeds, and everything is scored once on the test split.
+"""The final: the methods that passed the screening are retrained with fresh seeds, and scored once on the test split.
 
-Who is in contention is decided on validation alone. Their best configurations are trained anew at full length, each
-seed with a start, dropout and data order of its own; the best of the other methods is scored as it is, so that its
-place can be seen. All of that runs at once over all lanes.
+The screening uses validation alone. The best configuration of each finalist is retrained at full length, each seed
+with an initialization, dropout and data order of its own; the best trial of each eliminated method is scored as it is,
+so that its position can be shown. All of that runs at once over all lanes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import methods
 from orchestrator.common.errors import SweepError
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Answer, Job, TrialRecord, checkpoint_path, trial_seed
-from orchestrator.final.candidates import TEST_FILE, Candidate, read_predictions
-from orchestrator.final.decide import Judge
-from orchestrator.final.results import Finalist, Role, Scored, TaskOutcome
+from orchestrator.final.decide import decide
+from orchestrator.final.results import AnswerReader, TaskOutcome
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.search.plans import EventLog
-from orchestrator.selection.choose import Finalists, finalists
+from orchestrator.selection.choose import BestTrials, best_trials
 from orchestrator.selection.overall import overall
 from orchestrator.selection.screening import Screening, screen
+from orchestrator.selection.selection import Selection
 
-__all__ = ["TEST_FILE", "Finalist", "Role", "Scored", "TaskOutcome", "play_final", "read_predictions"]
+__all__ = ["TaskOutcome", "play_final"]
 
-Run = Callable[[list[Job]], list[Answer]]
-ENOUGH_SEEDS = 2
-PARTS = 4
-"""What is cut off in the final loses one of so many parts of its steps at most."""
+RunJobs = Callable[[list[Job]], list[Answer]]
+MIN_SEEDS = 2
+"""Retrainings that are needed for a mean with an interval over seeds."""
+STATE_PARTS = 4
+"""An interrupted job of the final loses at most this fraction (one part of so many) of its steps."""
 
 
 def play_final(
-    plan: SweepPlan, records: tuple[TrialRecord, ...], run: Run, storage: Storage, journal: EventLog
+    plan: SweepPlan, records: tuple[TrialRecord, ...], run: RunJobs, storage: Storage, journal: EventLog
 ) -> dict[str, TaskOutcome]:
-    """Train and score every task's finalists, on all lanes at once, and name the winners.
+    """Train and score every task's finalists, on all lanes at once, and choose the methods.
 
     Args:
-        plan: of the sweep.
-        records: all trials; who is in the final is decided on validation alone.
-        run: does jobs, as many at once as there are lanes, and answers in their order.
-        storage: the sweep's folder.
-        journal: gets a ``test`` event for each checkpoint, a ``selection`` for each task, and, where there are several
-            tasks, a ``selection_overall``.
+        plan: plan of the sweep.
+        records: all trials; the screening decides by their validation scores alone.
+        run: function that runs jobs, as many at once as there are lanes, and returns the answers in their order.
+        storage: storage of the sweep's folder.
+        journal: receives a ``test`` event for each checkpoint, a ``selection`` for each task, and, where there are
+            several tasks, a ``selection_overall``.
 
     Raises:
-        SweepError: if a task has no trial that came to a result, or none of its finalists can be scored.
+        SweepError: if no trial of a task has a result, or no finalist of a task can be scored.
     """
-    directions = {name: task.type.metric(task.data.config.metric).higher_is_better for name, task in plan.tasks.items()}
-    chosen = finalists(records, higher_is_better=directions)
-    if missing := [name for name in plan.tasks if name not in chosen]:
+    metrics = {name: task.type.metric(task.data.config.metric) for name, task in plan.tasks.items()}
+    best = best_trials(records, metrics)
+    if missing := [name for name in plan.tasks if name not in best]:
         raise SweepError(f"no trial of task {missing[0]} came to a result{_first_reason(records, missing[0])}")
-    finals = [_Final(plan, name, chosen[name], records) for name in plan.tasks]
-    _do(run, finals, [job for one in finals for job in one.first_jobs()])
-    _do(run, finals, [job for one in finals for job in one.second_jobs()])
-    judges = [Judge(plan, one.task, one.candidates(), storage) for one in finals]
-    _do(run, finals, [job for one, judge in zip(finals, judges, strict=True) for job in one.default_jobs(judge.winner)])
-    outcomes = {one.task: one.outcome(judge) for one, judge in zip(finals, judges, strict=True)}
+    finals = [_TaskFinal(plan, name, best[name], records, storage) for name in plan.tasks]
+    _run_jobs(run, finals, [job for final in finals for job in final.first_jobs()])
+    _run_jobs(run, finals, [job for final in finals for job in final.second_jobs()])
+    selections = [final.select() for final in finals]
+    late = [final.default_jobs(selection.trial) for final, selection in zip(finals, selections, strict=True)]
+    _run_jobs(run, finals, [job for jobs in late for job in jobs])
+    outcomes = {final.task: final.outcome(selection) for final, selection in zip(finals, selections, strict=True)}
     for outcome in outcomes.values():
-        _note(journal, outcome)
+        _record(journal, outcome)
     if len(outcomes) > 1:
-        journal.append("selection_overall", **overall([one.selection for one in outcomes.values()]).to_dict())
+        journal.append("selection_overall", **overall(selections).to_dict())
     return outcomes
 
 
-def _do(run: Run, finals: Iterable[_Final], jobs: list[Job]) -> None:
-    """Have jobs done, if there are any."""
+def _run_jobs(run: RunJobs, finals: Iterable[_TaskFinal], jobs: list[Job]) -> None:
+    """Run jobs, if there are any, and hand the answers to all finals."""
     answers = dict(zip((job.id for job in jobs), run(jobs), strict=True)) if jobs else {}
     for final in finals:
         final.answers.update(answers)
 
 
 @dataclass
-class _Final:
-    """One task's final: what has to be done, and what came back."""
+class _TaskFinal:
+    """The final of one task: its jobs, their answers, and what follows from them."""
 
     plan: SweepPlan
     task: str
-    found: Finalists
+    best: BestTrials
     all_records: tuple[TrialRecord, ...]
+    storage: Storage
     answers: dict[str, Answer] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        task, seed = self.plan.tasks[self.task], self.plan.config.seed
         self.records = tuple(r for r in self.all_records if r.key.task == self.task)
-        self.split = self._screen()
+        self.reader = AnswerReader(task, self.storage, seed=seed)
+        self.screening = self._screen()
 
     def _screen(self) -> Screening:
-        task = self.plan.tasks[self.task]
-        rows = min(task.data.splits["validation"].num_rows, self.plan.config.training.validation_rows)
-        return screen(
-            self.found,
-            self.records,
-            higher_is_better=task.type.metric(task.data.config.metric).higher_is_better,
-            rows=rows,
-            most=self.plan.config.selection.contenders,
-        )
+        validation = self.plan.tasks[self.task].data.splits["validation"]
+        rows = min(validation.num_rows, self.plan.config.training.validation_rows)
+        limit = self.plan.config.selection.contenders
+        return screen(self.best, self.records, self.reader.metric, rows=rows, max_finalists=limit)
 
     def first_jobs(self) -> list[Job]:
-        """Retrainings of who is in contention, the others' own trials, and the leader's method untuned."""
-        jobs = [job for record in self.split.contenders for job in self._jobs_of(record)]
-        jobs += [self._own(self.found.by_method[method]) for method in self.split.reasons]
-        return jobs + self.default_jobs(self.found.champion)
+        """Return retrainings of the finalists, the eliminated methods' trials, and the leader's method untuned."""
+        jobs = [job for record in self.screening.finalists for job in self._jobs_of(record)]
+        jobs += [self._trial_job(self.best.by_method[method]) for method in self.screening.reasons]
+        return jobs + self.default_jobs(str(self.best.leader.key))
 
     def second_jobs(self) -> list[Job]:
-        """The own trials of those whose retrainings failed."""
-        return [self._own(r) for r in self.split.contenders if self._retrained(r) and not self._enough(r)]
+        """Return the trials of the finalists whose retrainings failed."""
+        failed = (r for r in self.screening.finalists if self._is_retrained(r) and not self._has_enough_seeds(r))
+        return [self._trial_job(record) for record in failed]
 
-    def default_jobs(self, winner: TrialRecord) -> list[Job]:
-        """The default configuration of the winner's method, where it was not scored yet."""
+    def default_jobs(self, winner: str) -> list[Job]:
+        """Return the job that scores the default configuration of a trial's method, unless it was scored already."""
         default = self._default(winner)
-        job = self._own(default) if default else None
+        job = self._trial_job(default) if default else None
         return [job] if job and job.id not in self.answers else []
 
-    def candidates(self) -> list[Candidate]:
-        """Who was scored, with all answers.
+    def select(self) -> Selection:
+        """Choose the task's method.
 
         Raises:
-            SweepError: if no method in contention was.
+            SweepError: if no finalist was scored.
         """
-        found = [self._candidate(record, "") for record in self.split.contenders]
-        if not any(one.scored for one in found):
-            raise SweepError(f"the champion of task {self.task} failed in the final: {found[0].failure}")
-        return found + [self._candidate(self.found.by_method[m], why) for m, why in self.split.reasons.items()]
+        results, failed = [], dict[str, str]()
+        eliminated = [(self.best.by_method[method], reason) for method, reason in self.screening.reasons.items()]
+        for record, reason in [*((record, "") for record in self.screening.finalists), *eliminated]:
+            answers, note = self._answers_of(record, reason)
+            result = self.reader.method_result(record, answers, reason=reason, note=note)
+            if result:
+                results.append(result)
+            else:
+                reasons = (answer.reason for answer in answers.values() if answer.reason)
+                failed[record.key.method] = next(reasons, note or "it was cancelled")
+        if all(result.reason for result in results):
+            first = self.screening.finalists[0].key.method
+            raise SweepError(f"the champion of task {self.task} failed in the final: {failed[first]}")
+        return decide(self.plan, self.task, self.reader, results, failed)
 
-    def outcome(self, judge: Judge) -> TaskOutcome:
-        """What was found."""
-        default = self._default(judge.winner)
-        answer = self.answers.get(self._own(default).id) if default else None
-        return judge.outcome(self.records, (default, answer) if default and answer else None)
+    def outcome(self, selection: Selection) -> TaskOutcome:
+        """Return the outcome, once the default configuration was scored as well."""
+        default = self._default(selection.trial)
+        answer = self.answers.get(self._trial_job(default).id) if default else None
+        untuned = self.reader.method_result(default, {None: answer}) if default and answer else None
+        return TaskOutcome(self.plan.tasks[self.task], selection, self.records, untuned)
 
     def _jobs_of(self, record: TrialRecord) -> list[Job]:
-        if not self._retrained(record):
-            return [self._own(record)]
+        if not self._is_retrained(record):
+            return [self._trial_job(record)]
         return [self._retraining(record, number) for number in range(self.plan.config.selection.seeds)]
 
-    def _candidate(self, record: TrialRecord, reason: str) -> Candidate:
-        own = self.answers.get(self._own(record).id)
-        answers: Mapping[int | None, Answer] = {None: own} if own else {}
-        note = ""
-        if not reason and self._retrained(record):
-            done = {n: self.answers[self._retraining(record, n).id] for n in range(self.plan.config.selection.seeds)}
-            failed = next((one.reason for one in done.values() if one.status != "done"), "")
-            answers = {n: one for n, one in done.items() if one.status == "done"} if self._enough(record) else answers
-            note = f"{sum(a.status != 'done' for a in done.values())} retrainings failed: {failed}" if failed else ""
-        return Candidate(record, answers, reason, note)
+    def _answers_of(self, record: TrialRecord, reason: str) -> tuple[Mapping[int | None, Answer], str]:
+        """Return the answers that count for a configuration, by retraining, and a note on what failed."""
+        trial_answer = self.answers.get(self._trial_job(record).id)
+        answers: Mapping[int | None, Answer] = {None: trial_answer} if trial_answer else {}
+        if reason or not self._is_retrained(record):
+            return answers, ""
+        seeds = self.plan.config.selection.seeds
+        retrainings = {number: self.answers[self._retraining(record, number).id] for number in range(seeds)}
+        failed = [answer for answer in retrainings.values() if answer.status != "done"]
+        note = f"{len(failed)} of {seeds} retrainings failed: {failed[0].reason}" if failed else ""
+        if self._has_enough_seeds(record):
+            answers = {number: answer for number, answer in retrainings.items() if answer.status == "done"}
+        return answers, note
 
-    def _retrained(self, record: TrialRecord) -> bool:
-        return self.plan.config.selection.seeds >= ENOUGH_SEEDS and methods.get(record.key.method).trains
+    def _is_retrained(self, record: TrialRecord) -> bool:
+        return self.plan.config.selection.seeds >= MIN_SEEDS and methods.get(record.key.method).trains
 
-    def _enough(self, record: TrialRecord) -> bool:
+    def _has_enough_seeds(self, record: TrialRecord) -> bool:
         numbers = range(self.plan.config.selection.seeds)
         done = sum(self.answers[self._retraining(record, number).id].status == "done" for number in numbers)
-        return done >= ENOUGH_SEEDS
+        return done >= MIN_SEEDS
 
-    def _default(self, winner: TrialRecord) -> TrialRecord | None:
-        """The first trial of the winner's method, unless it says nothing new."""
-        default = next((r for r in self.records if r.key.study == winner.key.study and r.key.number == 0), None)
-        return default if default and default.key != winner.key and math.isfinite(default.value) else None
+    def _default(self, winner: str) -> TrialRecord | None:
+        """Return the first trial of a trial's method, unless it is the same trial or has no result."""
+        study = winner.rpartition("/")[0]
+        default = next((r for r in self.records if r.key.study == study and r.key.number == 0), None)
+        return default if default and str(default.key) != winner and math.isfinite(default.value) else None
 
     def _retraining(self, record: TrialRecord, number: int) -> Job:
-        return Job(
-            trial=record.key,
-            params=dict(record.params),
-            seed=trial_seed(self.plan.config.seed, record.key, number),
-            start=0,
-            stop=self.plan.rungs[-1],
-            total=self.plan.rungs[-1],
-            split="test",
-            retraining=number,
-            keep_every=self._keep_every,
-        )
+        job = self._trial_job(record)
+        seed = trial_seed(self.plan.config.seed, record.key, number)
+        return replace(job, seed=seed, start=0, checkpoint=None, retraining=number)
 
-    def _own(self, record: TrialRecord) -> Job:
+    def _trial_job(self, record: TrialRecord) -> Job:
+        """Return the job that completes a trial from its last rung, and scores it on the test split."""
+        steps = self.plan.rungs[-1]
         return Job(
             trial=record.key,
             params=dict(record.params),
             seed=trial_seed(self.plan.config.seed, record.key),
             start=record.step,
-            stop=self.plan.rungs[-1],
-            total=self.plan.rungs[-1],
+            stop=steps,
+            total=steps,
             checkpoint=checkpoint_path(record.key, record.step),
             split="test",
-            keep_every=self._keep_every,
+            keep_every=math.ceil(steps / STATE_PARTS),
         )
 
-    @property
-    def _keep_every(self) -> int:
-        return math.ceil(self.plan.rungs[-1] / PARTS)
 
-
-def _note(journal: EventLog, outcome: TaskOutcome) -> None:
-    """Every look at the test split, the kept checkpoint of a method last; then the selection."""
-    for one in outcome.finalists:
-        for scored in sorted(one.scored, key=lambda s: s.checkpoint == one.checkpoint):
+def _record(journal: EventLog, outcome: TaskOutcome) -> None:
+    """Write every score on the test split, the kept checkpoint of a method last; then the selection."""
+    for role, result in outcome.results():
+        for seed in sorted(result.seeds, key=lambda seed: seed is result.checkpoint):
             journal.append(
                 "test",
-                trial=str(one.record.key),
-                role=one.role if scored.checkpoint == one.checkpoint else "seed",
-                seed=scored.seed,
-                step=scored.step,
-                score=scored.score,
-                interval=list(scored.interval),
-                validation=scored.validation,
-                metrics=scored.metrics,
-                measurements=scored.measurements,
+                trial=result.trial,
+                role=role if seed is result.checkpoint else "seed",
+                seed=seed.seed,
+                step=seed.step,
+                checkpoint_score=seed.checkpoint_score,
+                interval=list(seed.interval),
+                validation=seed.validation,
+                metrics=seed.metrics,
+                measurements=seed.measurements,
             )
     journal.append("selection", **outcome.selection.to_dict())
 

@@ -1,4 +1,4 @@
-"""Who was left out, stopped, dropped or failed: when, how many, and by what numbers."""
+"""Trials and methods that did not reach the end: stopped, failed, dropped, eliminated or left out, and why."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from types import MappingProxyType
 from typing import Any
 
 from orchestrator.common.trial_types import TrialRecord
-from orchestrator.report.lines import MethodLine
+from orchestrator.report.method_rows import MethodRow
 
-VERBS = {
+STATE_TEXT = {
     "pruned": "stopped early",
     "failed": "failed",
     "killed": "interrupted",
-    "running": "never ended",
-    "paused": "never ended",
+    "running": "did not end",
+    "paused": "did not end",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Departure:
-    """Trials of a method that went for the same reason at the same time, or the method as a whole.
+    """Trials of a method that ended for the same reason at the same step, or the method as a whole.
 
     Args:
-        method: its name.
+        method: name of the method.
         what: ``3 trials stopped early``, ``left out``.
-        when: the step, or the stage.
-        why: the reason.
-        numbers: what stood against what.
+        when: step or phase.
+        why: reason.
+        numbers: scores that the decision compared.
     """
 
     method: str
@@ -40,61 +40,61 @@ class Departure:
 
 
 def departures(
-    lines: Iterable[MethodLine], steps: int, drops: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    rows: Iterable[MethodRow], steps: int, drops: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 ) -> list[Departure]:
-    """Of all methods, in their order.
+    """Return the departures of all methods, in their order.
 
     Args:
-        lines: the methods.
-        steps: of a trial that is not stopped.
-        drops: by method, why the race let it go.
+        rows: rows of the methods.
+        steps: optimizer steps of a trial that is not stopped.
+        drops: by method, the event of its drop from the race.
     """
-    return [one for line in lines for one in _of(line, steps, drops.get(line.method))]
+    return [departure for row in rows for departure in _of_method(row, steps, drops.get(row.method))]
 
 
-def _of(line: MethodLine, steps: int, drop: Mapping[str, Any] | None) -> Iterator[Departure]:
+def _of_method(row: MethodRow, steps: int, drop: Mapping[str, Any] | None) -> Iterator[Departure]:
     groups: dict[tuple[str, int, str], list[TrialRecord]] = {}
-    for record in line.records:
+    for record in row.records:
         if record.state != "complete":
             groups.setdefault((record.state, record.step, record.reason), []).append(record)
-    for (state, step, reason), own in sorted(groups.items(), key=lambda item: item[0][1]):
-        trials = f"{len(own)} trial{'s' if len(own) > 1 else ''} {VERBS[state]}"
+    for (state, step, reason), records in sorted(groups.items(), key=lambda item: item[0][1]):
+        trials = f"{len(records)} trial{'s' if len(records) > 1 else ''} {STATE_TEXT[state]}"
         when = f"step {step:,} of {steps:,}" if step else "before a result"
-        why, numbers = reason.removesuffix(f" at step {step}"), _numbers(own, line.records, step)
-        yield Departure(method=line.method, what=trials, when=when, why=why, numbers=numbers)
+        why, numbers = reason.removesuffix(f" at step {step}"), _values_at_step(records, row.records, step)
+        yield Departure(method=row.method, what=trials, when=when, why=why, numbers=numbers)
     if drop:
         leader = str(drop["leader"]).rpartition("/")[2]
         bound, best = abs(drop["bound"]), abs(drop["leader_best"])  # a loss is kept with its sign turned
         yield Departure(
-            method=line.method,
+            method=row.method,
             what="dropped from the race",
-            when=f"after {drop['pulls']:.1f} full trials' cost",
-            why=f"no longer hoped to reach {leader}",
-            numbers=f"{bound:.3f} at best, {leader} has {best:.3f}, margin {drop['margin']:.3f}",
+            when=f"after the cost of {drop['pulls']:.1f} full trials",
+            why=f"not expected to reach {leader}",
+            numbers=f"upper bound {bound:.3f}, {leader} has {best:.3f}, margin {drop['margin']:.3f}",
         )
-    if line.status in ("out", "behind", "failed"):
-        when = "after the search" if line.status == "out" else "in the final"
-        what = {"out": "not in contention", "behind": "behind the best", "failed": "not scored"}[line.status]
-        numbers = _scores(line)
-        yield Departure(method=line.method, what=what, when=when, why=line.why, numbers=numbers)
-    if line.status == "left out":
-        yield Departure(method=line.method, what="left out", when="before the start", why=line.why)
+    if row.status in ("eliminated", "worse", "failed"):
+        when = "after the search" if row.status == "eliminated" else "in the final"
+        outcomes = {"eliminated": "eliminated on validation", "worse": "worse than the best", "failed": "not scored"}
+        what, numbers = outcomes[row.status], _test_score(row)
+        yield Departure(method=row.method, what=what, when=when, why=row.why, numbers=numbers)
+    if row.status == "left out":
+        yield Departure(method=row.method, what="left out", when="before the start", why=row.why)
 
 
-def _numbers(own: Sequence[TrialRecord], all_of_method: Sequence[TrialRecord], step: int) -> str:
-    """Their values at the step, and those of who went on."""
-    values = [record.values[step] for record in own if math.isfinite(record.values.get(step, math.nan))]
-    went_on = [r.values[step] for r in all_of_method if r.step > step and math.isfinite(r.values.get(step, math.nan))]
+def _values_at_step(stopped: Sequence[TrialRecord], all_of_method: Sequence[TrialRecord], step: int) -> str:
+    """Return the values of stopped trials at a step, and those of the trials that continued."""
+    values = [record.values[step] for record in stopped if math.isfinite(record.values.get(step, math.nan))]
+    continued = [r.values[step] for r in all_of_method if r.step > step and math.isfinite(r.values.get(step, math.nan))]
     if not values:
         return ""
-    return _range(values) + (f", who went on {_range(went_on)}" if went_on else "")
+    return _range(values) + (f", continued trials {_range(continued)}" if continued else "")
 
 
-def _scores(line: MethodLine) -> str:
-    if line.entry is None:
+def _test_score(row: MethodRow) -> str:
+    if row.result is None:
         return ""
-    low, high = line.entry.interval
-    return f"{line.entry.score:.3f} [{low:.3f}, {high:.3f}] on test"
+    low, high = row.result.interval
+    return f"{row.result.mean_score:.3f} [{low:.3f}, {high:.3f}] on test"
 
 
 def _range(values: Sequence[float]) -> str:

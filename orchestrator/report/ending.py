@@ -1,4 +1,4 @@
-"""The report that every sweep writes at its end."""
+"""Writing of the report at the end of a sweep."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ log = logging.getLogger(__name__)
 
 
 def report_at_end(folder: Path, *, tracking_uri: str | None) -> None:
-    """Write the report and log it; a sweep does not fail for it, since the command can do it later.
+    """Write the report and log it. A failure is logged alone, since ``peft-sweep report`` can write it later.
 
     Args:
-        folder: the sweep's.
-        tracking_uri: MLflow's, once it has taken the whole journal; ``None`` leaves it alone.
+        folder: folder of the sweep.
+        tracking_uri: MLflow's tracking URI; ``None`` to leave MLflow alone, as where it lacks a part of the journal.
     """
     try:
         file = write_report(folder)
@@ -24,4 +24,4 @@ def report_at_end(folder: Path, *, tracking_uri: str | None) -> None:
 
             publish(read_history(folder), file, tracking_uri=tracking_uri)
     except Exception:
-        log.exception("there is no whole report of %s; peft-sweep report writes one", folder.name)
+        log.exception("the report of %s was not written; peft-sweep report writes one", folder.name)

@@ -1,4 +1,4 @@
-"""A sweep's journal, put in order: what was planned, what each trial did, and what came of it."""
+"""The history of a sweep, read from its journal: the plan, every trial, the test scores, the selection."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from orchestrator.common.metric import Metric
 from orchestrator.common.trial_types import State, TrialKey, TrialRecord
 from orchestrator.selection.overall import Overall
 from orchestrator.selection.selection import Selection, selections
@@ -18,21 +19,21 @@ Event = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """Everything that the report tells.
+    """The events of a sweep, by kind.
 
     Args:
-        name: the sweep's.
+        name: name of the sweep.
         description: the ``sweep`` event; empty where the sweep failed before it was written.
-        trials: every trial, in the order they started.
-        tests: every look at the test split.
-        selections: by task; empty for a sweep that came to none.
-        overall: one method for all tasks, where there are several.
+        trials: every trial, in the order of their start.
+        tests: ``test`` events, one for each checkpoint that was scored on the test split.
+        selections: selections by task; empty where the sweep did not reach its end.
+        overall: choice of one method for all tasks, where there are several.
         registered: the ``registered`` events.
-        drops: by study, the ``drop`` event of a method that the race let go and did not take in again.
-        reason: how it ended; ``unfinished`` while it runs, or where its driver died.
+        drops: by study, the ``drop`` event of a method that the race dropped and did not readmit.
+        reason: how the sweep ended; ``unfinished`` while it runs, or where its driver died.
         message: why it failed.
-        begin: of the first event, seconds since 1970.
-        end: of the last.
+        begin: time of the first event, seconds since 1970.
+        end: time of the last event, seconds since 1970.
     """
 
     name: str
@@ -50,19 +51,19 @@ class History:
 
     @classmethod
     def of(cls, name: str, events: Sequence[Event]) -> History:
-        """From a journal's events, of which any may be missing."""
+        """Return the history that events describe; any of them may be missing."""
         by_kind: dict[str, list[Event]] = {}
         for event in events:
             by_kind.setdefault(event["event"], []).append(event)
-        described, close = _last(by_kind.get("sweep")), ending(events)
-        every = _last(by_kind.get("selection_overall"))
+        description, close = _last(by_kind.get("sweep")), ending(events)
+        overall = _last(by_kind.get("selection_overall"))
         return cls(
-            name=described.get("sweep", name),
-            description=described,
+            name=description.get("sweep", name),
+            description=description,
             trials=_trials(events),
             tests=tuple(by_kind.get("test", ())),
             selections=selections(events),
-            overall=Overall.from_dict(every) if every else None,
+            overall=Overall.from_dict(overall) if overall else None,
             registered=tuple(by_kind.get("registered", ())),
             drops=_drops(events),
             reason=close["reason"] if close else "unfinished",
@@ -73,15 +74,15 @@ class History:
 
     @property
     def config(self) -> Event:
-        """As it was read, defaults spelled out."""
-        found: Event = self.description.get("config", {})
-        return found
+        """The configuration with its defaults spelled out."""
+        config: Event = self.description.get("config", {})
+        return config
 
     @cached_property
     def tasks(self) -> Mapping[str, Event]:
-        """By name: metric, direction, rows, labels, digest."""
-        if found := self.description.get("tasks"):
-            return dict(found)
+        """Metric, direction, rows, labels and digest of each task."""
+        if tasks := self.description.get("tasks"):
+            return dict(tasks)
         return {record.key.task: {} for record in self.trials}
 
     @cached_property
@@ -90,24 +91,29 @@ class History:
         planned = self.config.get("training", {}).get("max_steps")
         return int(planned or max((record.step for record in self.trials), default=0))
 
+    def metric(self, task: str) -> Metric:
+        """Return the metric of a task."""
+        recorded = self.tasks[task]
+        return Metric.recorded(recorded.get("metric", "score"), higher_is_better=recorded.get("higher_is_better", True))
+
     def of_task(self, task: str) -> tuple[TrialRecord, ...]:
-        """Its trials."""
+        """Return the trials of a task."""
         return tuple(record for record in self.trials if record.key.task == task)
 
     def left_out(self, task: str) -> dict[str, str]:
-        """Methods that were not tried, and why."""
-        split = {TrialKey(study, 0): reason for study, reason in self.description.get("left_out", {}).items()}
-        return {key.method: reason for key, reason in split.items() if key.task == task}
+        """Return why a method was not tried, by method."""
+        reasons = {TrialKey(study, 0): reason for study, reason in self.description.get("left_out", {}).items()}
+        return {key.method: reason for key, reason in reasons.items() if key.task == task}
 
 
 def _drops(events: Iterable[Event]) -> dict[str, Event]:
-    found: dict[str, Event] = {}
+    drops: dict[str, Event] = {}
     for event in events:
         if event["event"] == "drop":
-            found[event["study"]] = event
+            drops[event["study"]] = event
         elif event["event"] == "readmit":
-            found.pop(event["study"], None)
-    return found
+            drops.pop(event["study"], None)
+    return drops
 
 
 def _last(events: list[Event] | None) -> Event:
@@ -138,10 +144,10 @@ def _with_rung(record: TrialRecord, event: Event) -> TrialRecord:
         record,
         values={**record.values, int(event["step"]): value},
         lane_seconds=record.lane_seconds + (event.get("lane_seconds") or 0.0),
-        measurements={**record.measurements, **known(event.get("measurements"))},
+        measurements={**record.measurements, **measured(event.get("measurements"))},
     )
 
 
-def known(measurements: Mapping[str, Any] | None) -> dict[str, float]:
-    """Facts without those that nobody could measure."""
+def measured(measurements: Mapping[str, Any] | None) -> dict[str, float]:
+    """Return measurements without those that could not be taken."""
     return {name: float(value) for name, value in (measurements or {}).items() if value is not None}

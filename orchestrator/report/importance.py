@@ -1,4 +1,4 @@
-"""Which hyperparameters mattered, method by method, as Optuna reckons it from its own studies (PED-ANOVA)."""
+"""Importance of the hyperparameters of each method, as Optuna computes it from its studies (PED-ANOVA)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 log = logging.getLogger(__name__)
-ENOUGH = 10
-"""Complete trials below which shares are chance: the best tenth would be a single trial."""
+MIN_TRIALS = 10
+"""Complete trials that are needed: PED-ANOVA compares the best tenth with all, and of fewer that is no whole trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Importance:
-    """What mattered in one study.
+    """Importance of the hyperparameters of one study.
 
     Args:
-        trials: complete ones, which alone count.
-        shares: by parameter, largest first; they add up to 1.
-        note: why there are none.
+        trials: number of complete trials; others do not count.
+        shares: share by parameter, largest first; they add up to 1.
+        note: why there are no shares.
     """
 
     trials: int
@@ -29,17 +29,14 @@ class Importance:
 
 
 def importances(storage: Path, studies: Iterable[str]) -> dict[str, Importance]:
-    """Of each study.
+    """Return the importance of the hyperparameters of each study; empty where there is no file.
 
     Args:
         storage: Optuna's file; it is only read, so that a sweep may still be writing it.
-        studies: their names, ``task/method``.
-
-    Returns:
-        By study; nothing where there is no file.
+        studies: names of the studies, ``task/method``.
     """
-    wanted = list(studies)
-    if not storage.is_file() or not wanted:
+    names = list(studies)
+    if not storage.is_file() or not names:
         return {}
     import optuna
     from optuna.storages import JournalStorage
@@ -48,25 +45,26 @@ def importances(storage: Path, studies: Iterable[str]) -> dict[str, Importance]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        opened = JournalStorage(JournalFileBackend(str(storage)))
-        known = set(optuna.get_all_study_names(opened))
-        return {name: _of(optuna.load_study(study_name=name, storage=opened)) for name in wanted if name in known}
+        reader = JournalStorage(JournalFileBackend(str(storage)))
+        existing = set(optuna.get_all_study_names(reader))
+        names = [name for name in names if name in existing]
+        return {name: _importance(optuna.load_study(study_name=name, storage=reader)) for name in names}
 
 
-def _of(study: object) -> Importance:
+def _importance(study: object) -> Importance:
     import optuna
     from optuna.importance import get_param_importances
 
     assert isinstance(study, optuna.Study)
     complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    if len(complete) < ENOUGH:
-        note = f"too few trials: {len(complete)} of {ENOUGH} complete ones"
+    if len(complete) < MIN_TRIALS:
+        note = f"too few trials: {len(complete)} of {MIN_TRIALS} complete ones"
         return Importance(trials=len(complete), shares={}, note=note)
     if len({trial.value for trial in complete}) == 1:
         return Importance(trials=len(complete), shares={}, note="all complete trials have the same score")
     try:
         shares = get_param_importances(study)
     except (ValueError, RuntimeError, ArithmeticError) as error:
-        log.warning("no importances of %s: %s", study.study_name, error)
-        return Importance(trials=len(complete), shares={}, note="Optuna can tell none")
+        log.warning("no importance of %s: %s", study.study_name, error)
+        return Importance(trials=len(complete), shares={}, note="Optuna cannot compute it")
     return Importance(trials=len(complete), shares=shares)

@@ -1,4 +1,4 @@
-"""The page: what a template needs, and the template filled in."""
+"""The page of a report: the values that the template shows, and its rendering."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from orchestrator.common.units import duration, metric_name, number, size
+from orchestrator.common.metric import Metric
+from orchestrator.common.units import duration, number, size
 from orchestrator.common.uris import mask_secrets
-from orchestrator.report.costs import Costs, costs
+from orchestrator.report.costs import costs
 from orchestrator.report.curves import panels
 from orchestrator.report.departures import Departure, departures
 from orchestrator.report.history import History
 from orchestrator.report.importance import Importance
-from orchestrator.report.lines import MethodLine, from_tests, method_lines
+from orchestrator.report.method_rows import MethodRow, from_tests, method_rows
 from orchestrator.report.scales import Scale
 from orchestrator.report.scatter import Point, decimals, scatter
 from orchestrator.report.svg import STYLE
-from orchestrator.selection.recommend import amount, cost
+from orchestrator.selection.recommend import cost, cost_text
 from orchestrator.selection.selection import Selection
 
 NONE = "\N{EN DASH}"
-HERE = Path(__file__).parent
-AGAINST = {
+FOLDER = Path(__file__).parent
+PLOTTED_COSTS = {
     "trainable_parameters": ("trainable parameters", number),
     "peak_memory_bytes": ("memory while training, above the backbone", size),
     "train_seconds": ("training time, minutes:seconds", duration),
@@ -46,12 +47,12 @@ ENDINGS = {
 
 @dataclass(frozen=True)
 class TaskPage:
-    """One task's part of the page.
+    """The part of the page about one task.
 
     Args:
-        history: of the sweep.
-        name: the task's.
-        importance: by study.
+        history: history of the sweep.
+        name: name of the task.
+        importance: importance of the hyperparameters by study.
     """
 
     history: History
@@ -59,19 +60,14 @@ class TaskPage:
     importance: Mapping[str, Importance]
 
     @property
-    def facts(self) -> Mapping[str, Any]:
-        """What the journal says of the task."""
+    def data(self) -> Mapping[str, Any]:
+        """The journal's description of the task: metric, rows, labels, majority, digest."""
         return self.history.tasks[self.name]
 
     @property
-    def metric(self) -> str:
-        """As people write it."""
-        return metric_name(self.facts.get("metric", "score"))
-
-    @property
-    def higher_is_better(self) -> bool:
-        """The metric's direction."""
-        return bool(self.facts.get("higher_is_better", True))
+    def metric(self) -> Metric:
+        """The metric of the task."""
+        return self.history.metric(self.name)
 
     @property
     def compared(self) -> bool:
@@ -80,119 +76,119 @@ class TaskPage:
 
     @cached_property
     def selection(self) -> Selection | None:
-        """What the sweep says, or what can be told from its scores on test."""
+        """The sweep's selection, or what follows from its test scores where it made none."""
         return self.history.selections.get(self.name) or from_tests(self.history, self.name)
 
     @cached_property
-    def lines(self) -> list[MethodLine]:
-        """Every method."""
-        return method_lines(self.history, self.name, self.selection)
+    def rows(self) -> list[MethodRow]:
+        """Rows of all methods."""
+        return method_rows(self.history, self.name, self.selection)
 
     @property
-    def scored(self) -> list[MethodLine]:
-        """Those with a score on test."""
-        return [line for line in self.lines if line.entry]
+    def scored(self) -> list[MethodRow]:
+        """Rows of the methods with a test score."""
+        return [row for row in self.rows if row.result]
 
     @property
-    def leader(self) -> MethodLine | None:
-        """The recommended method, or the furthest and best so far."""
-        return next((line for line in self.lines if line.best), None)
+    def leader(self) -> MethodRow | None:
+        """Row of the recommended method, or of the best so far at the latest rung."""
+        return next((row for row in self.rows if row.best), None)
 
     @property
     def params(self) -> Mapping[str, Any]:
-        """The recommended configuration."""
+        """Parameters of the recommended configuration."""
         best = self.leader.best if self.leader else None
-        wanted = self.selection.trial if self.selection else str(best.key) if best else ""
-        return next((record.params for record in self.history.trials if str(record.key) == wanted), {})
+        trial = self.selection.trial if self.selection else str(best.key) if best else ""
+        return next((record.params for record in self.history.trials if str(record.key) == trial), {})
 
     @cached_property
     def scale(self) -> Scale:
-        """From every interval's ends to percents."""
-        ends = [end for line in self.scored if line.entry for end in (*line.entry.interval, *line.entry.scores)]
+        """Scale from scores to percent of the width, over the ends of all intervals."""
+        ends = [end for row in self.scored if row.result for end in (*row.result.interval, *row.result.seed_scores)]
         return Scale.over(ends, 0.0, 100.0, margin=0.08)
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Places on that scale, and what stands there."""
+        """Positions of the ticks on that scale, with their text."""
         ticks = self.scale.ticks(4)
         return [(self.scale(value), f"{value:.{decimals(ticks)}f}") for value in ticks]
 
     @cached_property
     def charts(self) -> list[tuple[str, Markup]]:
-        """Score against each cost that was measured: the fact's name and the drawing."""
-        found = []
-        for fact, (words, told) in AGAINST.items():
-            points = [point for line in self.lines if (point := self._point(line, fact))]
+        """Plots of the score against each measured cost: name of the measurement, and drawing."""
+        charts = []
+        for name, (label, text) in PLOTTED_COSTS.items():
+            points = [point for row in self.rows if (point := self._point(row, name))]
             if points:
-                basis = self.metric if self.scored else f"{self.metric} on validation"
-                drawn = scatter(points, cost=words, score=basis, told=told, higher_is_better=self.higher_is_better)
-                found.append((fact, drawn))
-        return found
+                score = self.metric.label if self.scored else f"{self.metric.label} on validation"
+                charts.append((name, scatter(points, cost=label, score=score, cost_text=text, metric=self.metric)))
+        return charts
 
-    def _point(self, line: MethodLine, fact: str) -> Point | None:
-        value = line.measurements.get(fact, 0.0)
-        if value <= 0 or not math.isfinite(line.score) or bool(self.scored) != bool(line.entry):
+    def _point(self, row: MethodRow, measurement: str) -> Point | None:
+        value, score = row.measurements.get(measurement, 0.0), row.shown_score
+        if value <= 0 or not math.isfinite(score) or bool(self.scored) != bool(row.result):
             return None
-        kind = line.status if line.may_be_best else "other"
-        interval = line.entry.interval if line.entry else None
-        return Point(label=line.method, cost=value, score=line.score, interval=interval, kind=kind)
+        kind = row.status if row.may_be_best else "other"
+        interval = row.result.interval if row.result else None
+        return Point(label=row.method, cost=value, score=score, interval=interval, kind=kind)
 
     @cached_property
     def curves(self) -> dict[str, Markup]:
         """Learning curves, by method."""
-        own = self.history.of_task(self.name)
-        return panels(own, metric=self.metric, steps=self.history.steps, higher_is_better=self.higher_is_better)
+        return panels(self.history.of_task(self.name), metric=self.metric, steps=self.history.steps)
 
     @property
     def departures(self) -> list[Departure]:
-        """Who went, when and why."""
+        """Trials and methods that did not reach the end."""
         drops = {study.rpartition("/")[2]: drop for study, drop in self.history.drops.items()
                  if study.rpartition("/")[0] == self.name}  # fmt: skip
-        return departures(self.lines, self.history.steps, drops)
+        return departures(self.rows, self.history.steps, drops)
 
     @property
     def importances(self) -> list[tuple[str, Importance]]:
-        """By method, in the order of the methods."""
-        found = [(line.method, self.importance.get(f"{self.name}/{line.method}")) for line in self.lines]
-        return [(method, one) for method, one in found if one]
+        """Importance of the hyperparameters by method, in the order of the rows."""
+        pairs = [(row.method, self.importance.get(f"{self.name}/{row.method}")) for row in self.rows]
+        return [(method, importance) for method, importance in pairs if importance]
 
     @property
     def unknown_importances(self) -> list[str]:
-        """Of which methods none can be told, and why."""
-        return [f"{method} ({one.note})" for method, one in self.importances if one.note]
+        """Methods without an importance, and why."""
+        return [f"{method} ({importance.note})" for method, importance in self.importances if importance.note]
 
     @property
     def registered(self) -> list[Mapping[str, Any]]:
-        """Versions in the registry, the recommended one first."""
+        """``registered`` events of the task."""
         return [event for event in self.history.registered if event["task"] == self.name]
 
 
 def page(history: History, importance: Mapping[str, Importance]) -> str:
-    """The whole page.
+    """Return the whole page as HTML.
 
     Args:
-        history: what happened.
-        importance: of hyperparameters, by study.
+        history: history of the sweep.
+        importance: importance of the hyperparameters by study.
     """
     tasks = [TaskPage(history, name, importance) for name in history.tasks]
     environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
     )
     environment.filters.update(
-        number=number, size=size, duration=duration, metric=metric_name, score=_score, value=_value, latency=_latency,
-        masked=mask_secrets,
+        number=number, size=size, duration=duration, score=_score, value=_value, latency=_latency, masked=mask_secrets,
     )  # fmt: skip
-    spent: Costs = costs(history)
     return environment.get_template("page.html.j2").render(
         history=history,
         tasks=tasks,
-        costs=spent,
+        costs=costs(history),
         ending=ENDINGS.get(history.reason, history.reason),
         began=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(history.begin)),
         config=_yaml(history.config),
         versions=history.description.get("versions", {}),
         backbone=history.description.get("backbone", {}),
-        style=Markup((HERE / "page.css").read_text(encoding="utf-8") + STYLE.read_text(encoding="utf-8")),
+        style=Markup((FOLDER / "page.css").read_text(encoding="utf-8") + STYLE.read_text(encoding="utf-8")),
     )
 
 
@@ -203,21 +199,17 @@ def _yaml(config: Mapping[str, Any]) -> str:
 
 
 def _score(value: float) -> str:
-    """Three decimals, more digits than anyone can rely on."""
+    """Return a score with three decimals, which is more than intervals support."""
     return f"{value:.3f}" if math.isfinite(value) else NONE
 
 
 def _value(value: Any) -> str:
-    """A hyperparameter."""
+    """Return the value of a hyperparameter."""
     if isinstance(value, float):
         return f"{value:.3g}"
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _latency(facts: Mapping[str, float]) -> str:
-    if facts.get("mergeable"):
-        return "none"
-    added = cost(facts, "latency")
-    return (
-        amount("latency", added).removesuffix(" latency").replace("no added", "none") if math.isfinite(added) else NONE
-    )
+def _latency(measurements: Mapping[str, float]) -> str:
+    added = cost(measurements, "latency")
+    return cost_text("latency", added) if math.isfinite(added) else NONE

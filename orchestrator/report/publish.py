@@ -1,4 +1,4 @@
-"""The report on MLflow's pages: a table of methods, the drawings and the page itself, on each task's parent run."""
+"""The report in MLflow: a table of methods, the drawings and the page, as artifacts of each task's parent run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.report.history import History
-from orchestrator.report.lines import MethodLine
+from orchestrator.report.method_rows import MethodRow
 from orchestrator.report.page import TaskPage
 from orchestrator.report.svg import standalone
 from orchestrator.report.write import REPORT
@@ -23,44 +23,44 @@ if TYPE_CHECKING:
 
 TABLE = "leaderboard.json"
 COLUMNS = (
-    "rank", "method", "state", "score", "low", "high", "seeds", "validation", "trials", "stopped",
-    "trainable_parameters", "adapter_bytes", "peak_memory_bytes", "train_seconds", "latency_overhead_1", "mergeable",
-    "trial",
+    "rank", "method", "state", "mean_score", "low", "high", "seeds", "checkpoint_score", "validation", "trials",
+    "stopped", "trainable_parameters", "adapter_bytes", "peak_memory_bytes", "train_seconds", "latency_overhead_1",
+    "mergeable", "trial",
 )  # fmt: skip
-PATIENCE = 20.0
+RETRY_TIMEOUT_S = 20.0
 
 
-def publish(history: History, report: Path, *, tracking_uri: str, patience: float = PATIENCE) -> dict[str, str]:
-    """Put everything on the parent runs; doing it again writes the same files again.
+def publish(history: History, report: Path, *, tracking_uri: str, timeout: float = RETRY_TIMEOUT_S) -> dict[str, str]:
+    """Log all artifacts to the parent runs; logging them again overwrites them with the same content.
 
     Args:
-        history: of the sweep.
-        report: the page.
-        tracking_uri: where the runs are.
-        patience: seconds to go on trying while the server is away.
+        history: history of the sweep.
+        report: path of the page.
+        tracking_uri: MLflow's tracking URI.
+        timeout: seconds for which requests are retried while the server cannot be reached.
 
     Returns:
-        The run of each task; tasks without a run are missing, and nothing is there where there is no database.
+        Run of each task; tasks without a run are missing, and all are where there is no database.
 
     Raises:
-        SweepError: if MLflow refuses, or is away for longer.
+        SweepError: if MLflow refuses, or cannot be reached for longer.
     """
     file = database_file(tracking_uri)
     if file is not None and not file.exists():
         return {}
     client = open_client(tracking_uri)
-    runs = retry_while_away(lambda: _parents(client, history), patience)
+    runs = retry_while_away(lambda: _parents(client, history), timeout)
     for task, run in runs.items():
         files = artifacts(history, task) | {REPORT: report.read_text(encoding="utf-8")}
-        retry_while_away(partial(_log, client, run, files), patience)
+        retry_while_away(partial(_log, client, run, files), timeout)
     return runs
 
 
 def artifacts(history: History, task: str) -> dict[str, str]:
-    """A task's files by their names: the table twice, for MLflow and for spreadsheets, and the drawings."""
+    """Return a task's files by name: the table, once for MLflow and once for spreadsheets, and the drawings."""
     page = TaskPage(history, task, {})
     rows = leaderboard(page)
-    drawings = {f"plots/score-against-{fact.replace('_', '-')}.svg": drawn for fact, drawn in page.charts}
+    drawings = {f"plots/score-against-{name.replace('_', '-')}.svg": drawn for name, drawn in page.charts}
     drawings |= {f"plots/learning-curves/{_file(method)}.svg": drawn for method, drawn in page.curves.items()}
     return {
         TABLE: json.dumps({"columns": list(COLUMNS), "data": rows}),
@@ -70,27 +70,28 @@ def artifacts(history: History, task: str) -> dict[str, str]:
 
 
 def leaderboard(page: TaskPage) -> list[list[Any]]:
-    """The methods as rows under :data:`COLUMNS`, best first; those that were left out are not among them."""
-    tried = [line for line in page.lines if line.records]
-    return [[_cell(_row(line, rank).get(column)) for column in COLUMNS] for rank, line in enumerate(tried, 1)]
+    """Return the methods as rows under :data:`COLUMNS`, best first, without those that were left out."""
+    tried = [row for row in page.rows if row.records]
+    return [[_cell(_values(row, rank).get(column)) for column in COLUMNS] for rank, row in enumerate(tried, 1)]
 
 
-def _row(line: MethodLine, rank: int) -> Mapping[str, Any]:
-    entry, best = line.entry, line.best
-    found: dict[str, Any] = {
+def _values(row: MethodRow, rank: int) -> Mapping[str, Any]:
+    result, best = row.result, row.best
+    values: dict[str, Any] = {
         "rank": rank,
-        "method": line.method,
-        "state": line.words,
-        "trials": len(line.records),
-        **line.measurements,
+        "method": row.method,
+        "state": row.status_text,
+        "trials": len(row.records),
+        "stopped": row.states["pruned"],
+        **row.measurements,
     }
-    found["stopped"] = line.states["pruned"]
     if best:
-        found |= {"validation": best.value, "trial": str(best.key)}
-    if entry:
-        found |= {"score": entry.score, "low": entry.interval[0], "high": entry.interval[1]}
-        found |= {"seeds": len(entry.scores), "trial": entry.trial}
-    return found
+        values |= {"validation": best.value, "trial": str(best.key)}
+    if result:
+        values |= {"mean_score": result.mean_score, "low": result.interval[0], "high": result.interval[1]}
+        values |= {"seeds": len(result.seed_scores), "checkpoint_score": result.checkpoint_score}
+        values |= {"trial": result.trial}
+    return values
 
 
 def _cell(value: Any) -> Any:
@@ -112,19 +113,19 @@ def _file(method: str) -> str:
 
 
 def _parents(client: MlflowClient, history: History) -> dict[str, str]:
-    """The parent run of each task, the first where a sweep was mirrored twice."""
-    experiments = [one.experiment_id for one in client.search_experiments()]
-    found: dict[str, str] = {}
+    """Return the parent run of each task, the first where a sweep was exported twice."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    parents: dict[str, str] = {}
     for task in history.tasks:
-        asked = f"tags.sweep = '{history.name}' and tags.key = '{task}'"
-        runs = client.search_runs(experiments, asked, order_by=["attributes.start_time ASC"], max_results=1)
+        query = f"tags.sweep = '{history.name}' and tags.key = '{task}'"
+        runs = client.search_runs(experiments, query, order_by=["attributes.start_time ASC"], max_results=1)
         if runs:
-            found[task] = runs[0].info.run_id
-    return found
+            parents[task] = runs[0].info.run_id
+    return parents
 
 
 def _log(client: MlflowClient, run: str, files: Mapping[str, str]) -> None:
     for name, content in files.items():
         client.log_text(run, content, name)
-    # What makes MLflow's pages show it as a table.
+    # MLflow's pages show an artifact as a table only if this tag lists it.
     client.set_tag(run, "mlflow.loggedArtifacts", json.dumps([{"path": TABLE, "type": "table"}]))

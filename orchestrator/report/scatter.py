@@ -1,4 +1,4 @@
-"""Score against a cost: every method as a point with its interval, and the front that nothing beats in both."""
+"""Scatter plot of score against a cost: every method as a point with its interval, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
+from orchestrator.common.metric import Metric
 from orchestrator.report.scales import Scale
 from orchestrator.report.svg import drawing, element, line, path, text
 
@@ -20,13 +21,13 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A method.
+    """A method in the plot.
 
     Args:
-        label: its name.
-        cost: on the horizontal axis, above 0.
-        score: on the vertical one.
-        interval: of the score; ``None`` where there is none.
+        label: name of the method.
+        cost: position on the horizontal axis, above 0.
+        score: position on the vertical axis.
+        interval: interval of the score; ``None`` where there is none.
         kind: ``recommended``, ``tied`` or ``other``.
     """
 
@@ -38,62 +39,61 @@ class Point:
 
 
 def scatter(
-    points: Sequence[Point], *, cost: str, score: str, told: Callable[[float], str], higher_is_better: bool
+    points: Sequence[Point], *, cost: str, score: str, cost_text: Callable[[float], str], metric: Metric
 ) -> Markup:
-    """Draw it; the horizontal axis is logarithmic.
+    """Draw the plot; the horizontal axis is logarithmic.
 
     Args:
-        points: at least one.
+        points: points of the methods, at least one.
         cost: name of the horizontal axis.
-        score: name of the vertical one.
-        told: a cost as people read it.
-        higher_is_better: the score's direction.
+        score: name of the vertical axis.
+        cost_text: function from a cost to its text.
+        metric: metric of the scores.
     """
     across = Scale.over([p.cost for p in points], LEFT + 8, RIGHT - 8, log=True, margin=0.1)
     up = Scale.over([v for p in points for v in (p.score, *(p.interval or ()))], BOTTOM - 4, TOP + 4)
-    best = front(points, higher_is_better=higher_is_better)
+    best = front(points, metric)
     names = ", ".join(p.label for p in best)
-    label = f"{score} against {cost}, {len(points)} methods. Nothing beats in both: {names}."
+    label = f"{score} against {cost}, {len(points)} methods. Pareto front: {names}."
     placed = [(p, across(p.cost), up(p.score)) for p in points]
     steps = _steps(best, across, up)
     lines = [(x1, min(y1, y2) - 1, x2, max(y1, y2) + 1) for (x1, y1), (x2, y2) in pairwise(steps)]
     lines += [(x, up(p.interval[1]), x + 1, up(p.interval[0])) for p, x, _ in placed if p.interval]
-    inside = [*_axes(across, up, cost, score, told), path(steps, "front")]
+    inside = [*_axes(across, up, cost, cost_text), path(steps, "front")]
     inside += [_dot(p, x, y, up) for p, x, y in placed]
     inside += _labels(placed, lines)
     return drawing(WIDTH, HEIGHT, label, inside, kind="scatter")
 
 
-def front(points: Sequence[Point], *, higher_is_better: bool) -> list[Point]:
-    """The points that no other beats in cost and score, cheapest first."""
-    sign = 1 if higher_is_better else -1
-    found: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.cost, -sign * p.score)):
-        if not found or sign * point.score > sign * found[-1].score:
-            found.append(point)
-    return found
+def front(points: Sequence[Point], metric: Metric) -> list[Point]:
+    """Return the points that no other beats in cost and score, cheapest first."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.cost, -metric.sign * p.score)):
+        if not best or metric.sign * point.score > metric.sign * best[-1].score:
+            best.append(point)
+    return best
 
 
 def decimals(ticks: Sequence[float]) -> int:
-    """How many the values on an axis need to be told apart."""
+    """Return how many decimals make the values of an axis distinct."""
     step = min((abs(b - a) for a, b in pairwise(ticks)), default=1.0)
     return max(0, min(4, math.ceil(-math.log10(step) - 1e-9))) if step > 0 else 2
 
 
-def _axes(across: Scale, up: Scale, cost: str, score: str, told: Callable[[float], str]) -> Iterator[Markup]:
+def _axes(across: Scale, up: Scale, cost: str, cost_text: Callable[[float], str]) -> Iterator[Markup]:
     ticks = up.ticks(5)
     for value in ticks:
         yield line(LEFT, up(value), RIGHT, up(value), "grid")
         yield text(LEFT - 6, up(value) + 4, f"{value:.{decimals(ticks)}f}", anchor="end")
     for value in across.ticks(5):
         yield line(across(value), BOTTOM, across(value), BOTTOM + 4, "axis")
-        yield text(across(value), BOTTOM + 17, told(value).replace(".0", ""), anchor="middle")
+        yield text(across(value), BOTTOM + 17, cost_text(value).replace(".0", ""), anchor="middle")
     yield line(LEFT, BOTTOM, RIGHT, BOTTOM, "axis")
     yield text((LEFT + RIGHT) / 2, HEIGHT - 8, cost, anchor="middle", kind="name")
 
 
 def _steps(best: Sequence[Point], across: Scale, up: Scale) -> list[tuple[float, float]]:
-    """The front's corners: level until the next point is as cheap, then up to it."""
+    """Return the corners of the front: level up to the next point's cost, then up to its score."""
     places: list[tuple[float, float]] = []
     for point in best:
         if places:
@@ -103,15 +103,15 @@ def _steps(best: Sequence[Point], across: Scale, up: Scale) -> list[tuple[float,
 
 
 def _dot(point: Point, x: float, y: float, up: Scale) -> Markup:
-    told = element("title", f"{point.label} {point.score:.3f}")
+    title = element("title", f"{point.label} {point.score:.3f}")
     whisker = line(x, up(point.interval[0]), x, up(point.interval[1]), "whisker") if point.interval else Markup("")
-    return element("g", told, whisker, element("circle", cx=x, cy=y, r=5.0), class_=f"dot {point.kind}")
+    return element("g", title, whisker, element("circle", cx=x, cy=y, r=5.0), class_=f"dot {point.kind}")
 
 
 def _labels(placed: Sequence[tuple[Point, float, float]], lines: Sequence[Box]) -> Iterator[Markup]:
-    """Each where it hides least of what is there; the recommended one chooses first."""
+    """Place each label where it overlaps least; that of the recommended method first."""
     taken = [*lines, *((x - 6, y - 6, x + 6, y + 6) for _, x, y in placed)]
-    order = sorted(placed, key=lambda one: ("recommended", "tied", "other").index(one[0].kind))
+    order = sorted(placed, key=lambda item: ("recommended", "tied", "other").index(item[0].kind))
     for point, x, y in order:
         width = len(point.label) * LETTER
         boxes = [
@@ -124,13 +124,13 @@ def _labels(placed: Sequence[tuple[Point, float, float]], lines: Sequence[Box]) 
             (x - 8 - width, y - 19, x - 8, y - 7),
             (x - 8 - width, y + 5, x - 8, y + 17),
         ]
-        box = min(boxes, key=lambda box: _hidden(box, taken))
+        box = min(boxes, key=lambda box: _overlap(box, taken))
         taken.append(box)
         yield text(box[0], box[1] + 10, point.label, kind=f"label {point.kind}")
 
 
-def _hidden(box: Box, taken: Sequence[Box]) -> float:
-    """Area that lies on others, or outside."""
+def _overlap(box: Box, taken: Sequence[Box]) -> float:
+    """Return the area of a box on others, with a penalty for what lies outside the plot."""
     overlap = sum(
         max(0.0, min(box[2], x2) - max(box[0], x1)) * max(0.0, min(box[3], y2) - max(box[1], y1))
         for x1, y1, x2, y2 in taken

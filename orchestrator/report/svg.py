@@ -1,4 +1,4 @@
-"""Elements of a drawing: every attribute and every text is escaped on its way in."""
+"""SVG elements, with every attribute and every text escaped."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ STYLE = Path(__file__).with_name("charts.css")
 
 
 def element(name: str, *inside: str, **attributes: str | float | None) -> Markup:
-    """One element.
+    """Return one element.
 
     Args:
-        name: of the tag; the only thing that is not escaped.
-        inside: texts, or elements.
-        attributes: ``_`` stands for ``-``, and what ends with it is freed from Python's keywords.
+        name: tag of the element; the only argument that is not escaped.
+        inside: texts or elements.
+        attributes: attributes; ``_`` stands for ``-``, and one at the end is removed (``class_``).
     """
-    given = Markup("").join(
+    escaped = Markup("").join(
         Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), _short(value))
         for key, value in attributes.items()
         if value is not None
     )
     content = Markup("").join(inside)
-    return Markup(f"<{name}") + given + (Markup(">") + content + Markup(f"</{name}>") if inside else Markup("/>"))
+    return Markup(f"<{name}") + escaped + (Markup(">") + content + Markup(f"</{name}>") if inside else Markup("/>"))
 
 
 def drawing(width: float, height: float, label: str, inside: Iterable[str], *, kind: str) -> Markup:
-    """A drawing that scales, with the words that stand for it where it cannot be seen."""
+    """Return a scalable drawing, with a label for screen readers."""
     return element(
         "svg",
         element("title", label),
@@ -43,23 +43,23 @@ def drawing(width: float, height: float, label: str, inside: Iterable[str], *, k
     )
 
 
-def text(x: float, y: float, words: str, *, anchor: str = "start", kind: str | None = None) -> Markup:
-    """Words at a place."""
-    return element("text", words, x=x, y=y, text_anchor=anchor, class_=kind)
+def text(x: float, y: float, content: str, *, anchor: str = "start", kind: str | None = None) -> Markup:
+    """Return a text at a position."""
+    return element("text", content, x=x, y=y, text_anchor=anchor, class_=kind)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
-    """A straight line."""
+    """Return a straight line."""
     return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=kind)
 
 
 def path(points: Iterable[tuple[float, float]], kind: str) -> Markup:
-    """A line through points."""
+    """Return a line through points."""
     return element("polyline", points=" ".join(f"{_short(x)},{_short(y)}" for x, y in points), class_=kind)
 
 
 def standalone(drawn: str) -> str:
-    """The drawing as a file of its own, with its colours."""
+    """Return a drawing as the content of a separate file, with its style sheet."""
     style = element("style", Markup(STYLE.read_text(encoding="utf-8")))
     head, bracket, rest = drawn.partition(">")
     return f"{head}{bracket}{style}{rest}"

@@ -1,4 +1,4 @@
-"""From a sweep's folder to its report."""
+"""Reading of a sweep's folder, and writing of its report."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ REPORT, OPTUNA = "report.html", "optuna.log"
 
 
 def read_history(folder: Path) -> History:
-    """What a sweep's journal tells.
+    """Return the history of a sweep.
 
     Args:
-        folder: the sweep's, with its journal.
+        folder: folder of the sweep, with its journal.
 
     Raises:
         SweepError: if the journal is damaged.
@@ -28,32 +28,32 @@ def read_history(folder: Path) -> History:
 
 
 def render(folder: Path, history: History) -> str:
-    """The page of a sweep, from its journal and Optuna's file."""
+    """Return the page of a sweep, from its history and Optuna's file."""
     studies = dict.fromkeys(record.key.study for record in history.trials)
     return page(history, importances(folder / OPTUNA, studies))
 
 
 def write_report(folder: Path, out: Path | None = None) -> Path:
-    """Write the report; whoever reads an earlier one meanwhile sees the whole old page or the whole new one.
+    """Write the report, and return its path. An earlier one is replaced at once, so that readers never see half a page.
 
     Args:
-        folder: the sweep's, with its journal.
-        out: where to; ``report.html`` in the folder if left out.
+        folder: folder of the sweep, with its journal.
+        out: path of the report; ``report.html`` in the folder if left out.
 
     Raises:
         InputError: if the file cannot be written.
         SweepError: if the journal is damaged.
     """
     target = out or folder / REPORT
-    whole = render(folder, read_history(folder))
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    html = render(folder, read_history(folder))
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        beside.write_text(whole, encoding="utf-8")
-        beside.replace(target)
+        temporary.write_text(html, encoding="utf-8")
+        temporary.replace(target)
     except OSError as error:
         raise InputError(
             str(target), [Problem("", f"cannot be written ({error.strerror}); write --out FILE")]
         ) from error
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return target

@@ -1,77 +1,71 @@
-"""A finished sweep is asked again, under limits and preferences that it did not know. Nothing is trained.
+"""Choosing again from a finished sweep, under limits and preferences that it did not know. Nothing is trained.
 
 The answer is chosen among the methods that were scored on the test split. Those within the limits are compared with
-each other anew, from the covariance that the sweep recorded: without the best one, others may be tied.
+each other again, from the covariance that the sweep recorded: without the best method, others may be tied.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orchestrator.common.trial_types import TrialKey, TrialRecord
 from orchestrator.selection.best import ranks
 from orchestrator.selection.evidence import Evidence
-from orchestrator.selection.limits import Limit, Limits, option, told
+from orchestrator.selection.limits import Limit, Limits, limit_text, option
 from orchestrator.selection.recommend import choose
-from orchestrator.selection.selection import Entry, Preference, Selection
+from orchestrator.selection.results import MethodResult
+from orchestrator.selection.selection import Preference, Selection
 
 Event = Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unscored:
-    """A trial that was never scored on the test split, and looks better on validation than what was."""
-
-    trial: str
-    validation: float
+Exceeded = Mapping[str, Mapping[Limit, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What a sweep answers for one task.
+    """A sweep's answer for one task.
 
     Args:
-        selection: what it said when it ended.
-        limits: what was asked for.
-        entry: the method; ``None`` where nothing satisfies.
-        tied: methods within the limits that cannot be told apart from the best of them, the answer first.
-        reason: why this one, or why none; one sentence.
-        alternative: what would change it; where nothing satisfies, what to ask for instead.
-        broken: the limits that each scored method breaks, and what it has instead.
-        unscored: a trial within the limits that may be worth a look.
+        selection: the sweep's own selection.
+        limits: limits that were asked for.
+        result: result of the chosen method; ``None`` where no method satisfies the limits.
+        tied: methods within the limits that are tied with the best of them, the chosen one first.
+        reason: why this method, or why none; one clause.
+        alternative: what would change the choice; where no method satisfies the limits, which limit to relax.
+        exceeded: limits that each scored method exceeds, with its own values.
+        unscored: trial within the limits that has no test score and the best value on validation.
     """
 
     selection: Selection
     limits: Limits
-    entry: Entry | None
+    result: MethodResult | None
     tied: tuple[str, ...]
     reason: str
     alternative: str
-    broken: Mapping[str, Mapping[Limit, float]]
-    unscored: Unscored | None = None
+    exceeded: Exceeded
+    unscored: TrialRecord | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        entry = self.entry
+        """Return plain JSON values."""
+        result, trial = self.result, self.unscored
         return {
             "task": self.selection.task,
-            "method": entry.method if entry else None,
-            "trial": entry.trial if entry else None,
-            "metric": self.selection.metric,
-            "score": entry.score if entry else None,
-            "interval": list(entry.interval) if entry else None,
-            "seeds": len(entry.scores) if entry else None,
+            "method": result.method if result else None,
+            "trial": result.trial if result else None,
+            "metric": self.selection.metric.name,
+            "mean_score": result.mean_score if result else None,
+            "interval": list(result.interval) if result else None,
+            "seeds": len(result.seed_scores) if result else None,
+            "checkpoint_score": result.checkpoint_score if result and math.isfinite(result.checkpoint_score) else None,
             "tied": list(self.tied),
             "reason": self.reason,
             "alternative": self.alternative,
-            "pareto": [one.method for one in self.selection.scored if one.pareto],
-            "measurements": dict(entry.measurements) if entry else {},
-            "broken": {method: dict(limits) for method, limits in self.broken.items()},
-            "unscored": {"trial": self.unscored.trial, "validation": self.unscored.validation}
-            if self.unscored
-            else None,
+            "pareto": [scored.method for scored in self.selection.scored if scored.pareto],
+            "measurements": dict(result.measurements) if result else {},
+            "broken": {method: dict(limits) for method, limits in self.exceeded.items()},
+            "unscored": {"trial": str(trial.key), "validation": trial.value} if trial else None,
         }
 
 
@@ -81,112 +75,127 @@ def ask(
     """Choose again.
 
     Args:
-        selection: what the sweep said of the task.
-        limits: what the answer must keep.
+        selection: the sweep's own selection.
+        limits: limits that the answer must satisfy.
         prefer: what decides among the tied; the sweep's own preference if left out.
-        backbone: its bytes.
-        events: the journal, for trials that were not scored on test.
+        backbone: size of the backbone in memory, bytes.
+        events: events of the journal, for trials that were not scored on the test split.
     """
-    broken = {one.method: limits.broken(one.measurements, backbone) for one in selection.scored}
-    within = [number for number, one in enumerate(selection.scored) if not broken[one.method]]
-    unscored = _unscored(selection, limits, backbone, events, [selection.scored[n] for n in within])
+    exceeded = {result.method: limits.exceeded(result.measurements, backbone) for result in selection.scored}
+    within = [number for number, result in enumerate(selection.scored) if not exceeded[result.method]]
+    unscored = _unscored(selection, limits, backbone, events, [selection.scored[number] for number in within])
     if not within:
-        reason, alternative = _nothing(selection, limits, broken)
+        reason, alternative = _no_method(selection, limits, exceeded)
         return Reply(
-            selection=selection, limits=limits, entry=None, tied=(), reason=reason, alternative=alternative,
-            broken=broken, unscored=unscored,
+            selection=selection, limits=limits, result=None, tied=(), reason=reason, alternative=alternative,
+            exceeded=exceeded, unscored=unscored,
         )  # fmt: skip
-    entries = _compared(selection, within)
-    choice = choose(entries, prefer or selection.prefer, higher_is_better=selection.higher_is_better)
-    best = next(one for one in entries if one.method == choice.method)
+    results = _compared_again(selection, within)
+    choice = choose(results, prefer or selection.prefer, selection.metric)
+    best = next(result for result in results if result.method == choice.method)
     return Reply(
         selection=selection,
         limits=limits,
-        entry=best,
-        tied=(best.method, *(one.method for one in entries if one.tied and one is not best)),
+        result=best,
+        tied=(best.method, *(result.method for result in results if result.tied and result is not best)),
         reason=choice.reason,
-        alternative=_gain(selection, limits, broken, best) if limits.given() else choice.alternative,
-        broken=broken,
+        alternative=_limit_to_relax(selection, exceeded, best) if limits.values() else choice.alternative,
+        exceeded=exceeded,
         unscored=unscored,
     )
 
 
-def _gain(selection: Selection, limits: Limits, broken: Mapping[str, Mapping[Limit, float]], best: Entry) -> str:
-    """Which single limit stands before a better score, and where it would have to be."""
-    sign = 1 if selection.higher_is_better else -1
-    possible = [
-        (one, name, value)
-        for one in selection.scored
-        for name, value in broken[one.method].items()
-        if len(broken[one.method]) == 1 and math.isfinite(value) and sign * one.score > sign * best.score
+def _limit_to_relax(selection: Selection, exceeded: Exceeded, best: MethodResult) -> str:
+    """Return which single limit excludes a better score, and the value that would admit it."""
+    sign = selection.metric.sign
+    excluded = [
+        (result, name, value)
+        for result in selection.scored
+        for name, value in exceeded[result.method].items()
+        if len(exceeded[result.method]) == 1
+        and math.isfinite(value)
+        and sign * result.mean_score > sign * best.mean_score
     ]
-    if not possible:
-        return "No single limit stands before a better score."
-    one, name, value = max(possible, key=lambda found: sign * found[0].score)
-    instead = f"Without {option(name)}" if name == "mergeable" else f"With {option(name, value)}"
-    return f"{instead} it could be {one.method}, {one.score:.3f}."
+    if not excluded:
+        return "no single limit excludes a better score"
+    result, name, value = max(excluded, key=lambda candidate: sign * candidate[0].mean_score)
+    change = f"without {option(name)}" if name == "mergeable" else f"with {option(name, value)}"
+    return f"{change}: {result.method}, {result.mean_score:.3f}"
 
 
-def _compared(selection: Selection, within: Sequence[int]) -> list[Entry]:
-    """The methods within the limits, held against each other; as they stood where all of them are."""
-    entries = [selection.scored[number] for number in within]
+def _compared_again(selection: Selection, within: Sequence[int]) -> list[MethodResult]:
+    """Return the results within the limits, compared with each other alone where a finalist is missing."""
+    results = [selection.scored[number] for number in within]
     finalists = [number for number in within if number < len(selection.finalists)]
     if len(finalists) == len(selection.finalists):
-        return entries
-    # A finalist that is left is compared with its like; without any, the others are, each with its one score.
+        return results
+    # Finalists are compared with finalists; without any, the eliminated methods are, each with its single score.
     numbers = finalists or list(within)
     evidence = Evidence.from_dict(selection.evidence).of(numbers)
-    found = ranks(evidence, higher_is_better=selection.higher_is_better)
-    rank = dict(zip((selection.scored[number].method for number in numbers), found, strict=True))
+    methods = (selection.scored[number].method for number in numbers)
+    rank = dict(zip(methods, ranks(evidence, selection.metric), strict=True))
     return [
-        replace(one, tied=rank[one.method].tied, gap=rank[one.method].gap or None) if one.method in rank else one
-        for one in entries
+        replace(result, tied=rank[result.method].tied, gap=rank[result.method].gap or None)
+        if result.method in rank
+        else result
+        for result in results
     ]
 
 
-def _nothing(selection: Selection, limits: Limits, broken: Mapping[str, Mapping[Limit, float]]) -> tuple[str, str]:
-    """Why nothing satisfies, and the single limit that would have to give way."""
-    reason = f"Nothing that was scored satisfies {limits.words()}."
-    single = [(name, entry, broken[entry.method][name]) for entry in selection.scored
-              for name in broken[entry.method] if len(broken[entry.method]) == 1]  # fmt: skip
-    possible = [one for one in single if math.isfinite(one[2])]
-    if possible:
-        name, entry, value = min(possible, key=lambda one: _excess(one[0], one[2], limits))
-        instead = f"leave out {option(name)}" if name == "mergeable" else f"write {option(name, value)}"
-        return reason, f"Relax one limit: {instead}, and {entry.method} satisfies ({told(name, value)})."
-    closest = min(selection.scored, key=lambda one: (len(broken[one.method]), one.method))
-    has = ", ".join(f"{option(name)} ({told(name, value)})" for name, value in broken[closest.method].items())
-    return reason, f"No single limit is enough: {closest.method} comes closest and breaks {has}."
+def _no_method(selection: Selection, limits: Limits, exceeded: Exceeded) -> tuple[str, str]:
+    """Return that no method satisfies the limits, and the single limit to relax."""
+    reason = f"no scored method satisfies {limits.text()}"
+    single = [
+        (name, result.method, value)
+        for result in selection.scored
+        for name, value in exceeded[result.method].items()
+        if len(exceeded[result.method]) == 1 and math.isfinite(value)
+    ]
+    if single:
+        name, method, value = min(single, key=lambda candidate: _excess(candidate[0], candidate[2], limits))
+        change = f"leave out {option(name)}" if name == "mergeable" else f"write {option(name, value)}"
+        return reason, f"relax one limit: {change}, and {method} satisfies the rest ({limit_text(name, value)})"
+    closest = min(selection.scored, key=lambda result: (len(exceeded[result.method]), result.method))
+    values = ", ".join(
+        f"{option(name)} ({limit_text(name, value)})" for name, value in exceeded[closest.method].items()
+    )
+    return reason, f"relaxing one limit is not enough: {closest.method} comes closest and exceeds {values}"
 
 
 def _excess(name: Limit, value: float, limits: Limits) -> float:
-    """How far a value is beyond its limit, as a share of it; what cannot be had in parts comes last."""
-    limit = limits.given()[name]
+    """Return by which fraction a value exceeds its limit; infinity for a limit that is kept or not."""
+    limit = limits.values()[name]
     if name == "mergeable":
         return math.inf
     return (value - limit) / abs(limit) if limit else math.inf
 
 
 def _unscored(
-    selection: Selection, limits: Limits, backbone: float, events: Iterable[Event], within: Sequence[Entry]
-) -> Unscored | None:
-    """The best full trial within the limits, if validation puts it before everything scored that is within them."""
-    if not limits.given():
+    selection: Selection, limits: Limits, backbone: float, events: Sequence[Event], within: Sequence[MethodResult]
+) -> TrialRecord | None:
+    """Return the best full trial within the limits, if validation ranks it above every scored method within them."""
+    if not limits.values():
         return None
-    sign = 1 if selection.higher_is_better else -1
-    rungs = [one for one in events if one["event"] == "rung" and one["trial"].startswith(f"{selection.task}/")]
-    last = max((one["step"] for one in rungs), default=0)
-    scored = {one.trial for one in selection.scored}
-    fitting = [one for one in rungs if one["step"] == last and one["value"] is not None and one["trial"] not in scored
-               and not limits.broken(_pausing(one.get("measurements", {})), backbone)]  # fmt: skip
-    if not fitting:
+    sign = selection.metric.sign
+    rungs = [event for event in events if event["event"] == "rung" and event["trial"].startswith(f"{selection.task}/")]
+    last = max((rung["step"] for rung in rungs), default=0)
+    scored = {result.trial for result in selection.scored}
+    candidates = [rung for rung in rungs if rung["step"] == last and rung["value"] is not None
+                  and rung["trial"] not in scored and not limits.exceeded(_measured(rung), backbone)]  # fmt: skip
+    if not candidates:
         return None
-    best = max(fitting, key=lambda one: sign * one["value"])
-    if any(sign * one.validation >= sign * best["value"] for one in within):
+    best = max(candidates, key=lambda rung: sign * rung["value"])
+    if any(sign * result.validation >= sign * best["value"] for result in within):
         return None
-    return Unscored(trial=best["trial"], validation=best["value"])
+    started = (event for event in events if event["event"] == "trial" and event["trial"] == best["trial"])
+    return TrialRecord(
+        key=TrialKey.parse(best["trial"]),
+        params=next((event["params"] for event in started), {}),
+        values={best["step"]: best["value"]},
+        measurements=_measured(best),
+    )
 
 
-def _pausing(measurements: Mapping[str, Any]) -> dict[str, float]:
-    """Facts without those that JSON could not hold."""
-    return {name: value for name, value in measurements.items() if value is not None}
+def _measured(rung: Event) -> dict[str, float]:
+    """Return a rung's measurements without those that JSON could not represent."""
+    return {name: value for name, value in rung.get("measurements", {}).items() if value is not None}

@@ -1,4 +1,4 @@
-"""Who goes into the final: the best trial of each method, and the best of all, on validation."""
+"""The best trial of each method on validation, from which the final's methods are taken."""
 
 from __future__ import annotations
 
@@ -6,48 +6,49 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from orchestrator.common.metric import Metric
 from orchestrator.common.trial_types import TrialRecord
 
 
 @dataclass(frozen=True)
-class Finalists:
-    """A task's best trials.
+class BestTrials:
+    """The best trials of a task.
 
     Args:
-        by_method: each method's best trial, best method first; methods without any result are missing.
+        by_method: best trial of each method, best method first; methods without a result are missing.
     """
 
     by_method: Mapping[str, TrialRecord]
 
     @property
-    def champion(self) -> TrialRecord:
-        """The best of all."""
+    def leader(self) -> TrialRecord:
+        """The best trial of all methods."""
         return next(iter(self.by_method.values()))
 
 
-def finalists(records: Iterable[TrialRecord], *, higher_is_better: Mapping[str, bool]) -> dict[str, Finalists]:
-    """Each task's finalists.
+def best_trials(records: Iterable[TrialRecord], metrics: Mapping[str, Metric]) -> dict[str, BestTrials]:
+    """Return the best trials of each task.
 
     Trials are ordered by the rung they reached and then by their value there: a score half-way down a
-    learning-rate schedule is not a final score. Equal trials stand in the order they started.
+    learning-rate schedule is not a final score. Equal trials keep the order of their start.
 
     Args:
         records: all trials. Those that failed, were killed, or diverged cannot win.
-        higher_is_better: the metric's direction, by task.
+        metrics: metric of each task.
 
     Returns:
-        By task; a task without any result is missing.
+        Best trials by task; a task without a result is missing.
     """
-    tasks: dict[str, list[TrialRecord]] = {}
+    by_task: dict[str, list[TrialRecord]] = {}
     for record in records:
         if record.state in ("complete", "pruned") and math.isfinite(record.value):
-            tasks.setdefault(record.key.task, []).append(record)
-    return {task: _finalists(found, higher_is_better=higher_is_better[task]) for task, found in tasks.items()}
+            by_task.setdefault(record.key.task, []).append(record)
+    return {task: _best_by_method(trials, metrics[task]) for task, trials in by_task.items()}
 
 
-def _finalists(records: list[TrialRecord], *, higher_is_better: bool) -> Finalists:
-    ranked = sorted(records, key=lambda r: r.rank(higher_is_better=higher_is_better), reverse=True)
+def _best_by_method(trials: list[TrialRecord], metric: Metric) -> BestTrials:
+    ordered = sorted(trials, key=lambda trial: trial.rank(higher_is_better=metric.higher_is_better), reverse=True)
     by_method: dict[str, TrialRecord] = {}
-    for record in ranked:
-        by_method.setdefault(record.key.method, record)
-    return Finalists(by_method)
+    for trial in ordered:
+        by_method.setdefault(trial.key.method, trial)
+    return BestTrials(by_method)

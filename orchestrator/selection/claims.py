@@ -1,8 +1,8 @@
-"""What the literature says of the methods, held against one sweep: confirmed, contradicted or undecided.
+"""Claims of the literature about the methods, tested on one sweep: confirmed, contradicted or undecided.
 
-Each claim is asked only where its methods were scored. Sizes are facts; scores are compared with simultaneous
-intervals over rows and seeds, so that "undecided" means that this sweep cannot tell. Sources: the methods' papers and
-public comparisons, which mostly tell one seed without intervals.
+A claim is tested only where its methods were scored. Sizes are compared as measured; scores are compared with
+intervals over rows and seeds at the 95 % level, so that "undecided" means that this sweep cannot decide. Sources: the
+methods' papers and public comparisons, most of which report one seed without intervals.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.common.metric import Metric
 from orchestrator.common.units import number, size
 from orchestrator.selection.evidence import Evidence, t_quantile
-from orchestrator.selection.selection import Claim, Entry, Verdict
+from orchestrator.selection.results import MethodResult
+from orchestrator.selection.selection import Claim, Verdict
 
 CLOSE = 0.02
 SHARES = {  # of the backbone's parameters
@@ -25,41 +27,52 @@ HEAD_ALONE = ("linear_probe", "hard_prompt")
 
 @dataclass(frozen=True)
 class _Sweep:
-    """What the claims are held against."""
+    """The results that the claims are tested on.
 
-    entries: Mapping[str, Entry]
+    Args:
+        results: results by method, in the order of the evidence.
+        evidence: scores of the methods with their covariance.
+        metric: metric of the scores.
+        parameters: parameters of the backbone.
+    """
+
+    results: Mapping[str, MethodResult]
     evidence: Evidence
-    higher_is_better: bool
+    metric: Metric
     parameters: int
 
-    def lead(self, one: str, other: str) -> tuple[float, float, float]:
-        """How much better one method is than another, and the 95 % interval of that."""
-        names = list(self.entries)
-        first, second = names.index(one), names.index(other)
-        lead = float(self.evidence.means[first] - self.evidence.means[second]) * (1 if self.higher_is_better else -1)
+    def lead(self, method: str, rival: str) -> tuple[float, float, float]:
+        """Return by how much a method is better than a rival, and the 95 % interval of that difference."""
+        names = list(self.results)
+        first, second = names.index(method), names.index(rival)
+        lead = self.metric.sign * float(self.evidence.means[first] - self.evidence.means[second])
         error, freedom = self.evidence.contrast(first, second)
         half = t_quantile(0.975, freedom) * error
         return lead, lead - half, lead + half
 
-    def trained(self) -> dict[str, Entry]:
-        """The methods that train something beside the head."""
-        return {name: one for name, one in self.entries.items() if name not in HEAD_ALONE}
+    def difference(self, method: str, rival: str) -> str:
+        """Return the same as text."""
+        lead, low, high = self.lead(method, rival)
+        return f"{method} against {rival}: {lead:+.3f} {self.metric.label} [{low:+.3f}, {high:+.3f}]"
+
+    def trained(self) -> dict[str, MethodResult]:
+        """Return the results of the methods that train more than the head."""
+        return {name: result for name, result in self.results.items() if name not in HEAD_ALONE}
 
 
 def claims(
-    entries: Sequence[Entry], evidence: Evidence, *, metric: str, higher_is_better: bool, parameters: int
+    results: Sequence[MethodResult], evidence: Evidence, metric: Metric, *, parameters: int
 ) -> tuple[Claim, ...]:
-    """Hold every claim that concerns these methods against their scores and facts.
+    """Test every claim that concerns these methods.
 
     Args:
-        entries: everything that was scored, in the order of the evidence.
-        evidence: their scores.
-        metric: the score's name.
-        higher_is_better: the metric's direction.
-        parameters: of the backbone.
+        results: results of all scored methods, in the order of the evidence.
+        evidence: scores of the methods with their covariance.
+        metric: metric of the scores.
+        parameters: parameters of the backbone.
     """
-    sweep = _Sweep({one.method: one for one in entries}, evidence, higher_is_better, parameters)
-    asked: list[Callable[[_Sweep, str], Iterator[Claim]]] = [
+    sweep = _Sweep({result.method: result for result in results}, evidence, metric, parameters)
+    tests: list[Callable[[_Sweep], Iterator[Claim]]] = [
         _full_is_strong,
         _full_is_hungry,
         _prompt_is_smallest,
@@ -69,25 +82,26 @@ def claims(
         _ia3,
         _more_than_the_head,
     ]
-    return tuple(claim for ask in asked for claim in ask(sweep, metric))
+    return tuple(claim for test in tests for claim in test(sweep))
 
 
-def _full_is_strong(sweep: _Sweep, metric: str) -> Iterator[Claim]:
+def _full_is_strong(sweep: _Sweep) -> Iterator[Claim]:
     rivals = [name for name in sweep.trained() if name != "full"]
-    if "full" not in sweep.entries or not rivals:
+    if "full" not in sweep.results or not rivals:
         return
     best = max(rivals, key=lambda name: -sweep.lead("full", name)[0])
-    lead, low, high = sweep.lead("full", best)
-    verdict = _verdict(confirmed=low > -CLOSE if metric != "perplexity" else low > 0, contradicted=high < 0)
+    _, low, high = sweep.lead("full", best)
+    # A margin of two points has a meaning on a metric between 0 and 1 alone.
+    verdict = _verdict(confirmed=low > (-CLOSE if sweep.metric.higher_is_better else 0), contradicted=high < 0)
     yield Claim(
-        claim="full fine-tuning is the ceiling that no other method exceeds",
+        claim="no other method exceeds full fine-tuning",
         verdict=verdict,
-        evidence=f"full against {best}, the best of the others: {_difference(lead, low, high, metric)}",
+        evidence=f"{sweep.difference('full', best)}; {best} is the best of the others",
     )
 
 
-def _full_is_hungry(sweep: _Sweep, metric: str) -> Iterator[Claim]:
-    needs = {name: one.measurements.get("peak_memory_bytes", 0.0) for name, one in sweep.entries.items()}
+def _full_is_hungry(sweep: _Sweep) -> Iterator[Claim]:
+    needs = {name: result.measurements.get("peak_memory_bytes", 0.0) for name, result in sweep.results.items()}
     rivals = {name: needed for name, needed in needs.items() if name != "full" and needed > 0}
     if not needs.get("full") or not rivals:
         return
@@ -99,8 +113,8 @@ def _full_is_hungry(sweep: _Sweep, metric: str) -> Iterator[Claim]:
     )
 
 
-def _prompt_is_smallest(sweep: _Sweep, metric: str) -> Iterator[Claim]:
-    sizes = {name: one.measurements.get("trainable_parameters", 0.0) for name, one in sweep.trained().items()}
+def _prompt_is_smallest(sweep: _Sweep) -> Iterator[Claim]:
+    sizes = {name: result.measurements.get("trainable_parameters", 0.0) for name, result in sweep.trained().items()}
     sizes = {name: count for name, count in sizes.items() if count > 0}
     if "prompt" not in sizes or len(sizes) < 2:
         return
@@ -113,91 +127,89 @@ def _prompt_is_smallest(sweep: _Sweep, metric: str) -> Iterator[Claim]:
     )
 
 
-def _prompt_is_unstable(sweep: _Sweep, metric: str) -> Iterator[Claim]:
-    spreads = {name: (one.measurements["seed_spread"], len(one.scores)) for name, one in sweep.entries.items()
-               if "seed_spread" in one.measurements}  # fmt: skip
+def _prompt_is_unstable(sweep: _Sweep) -> Iterator[Claim]:
+    spreads = {name: (result.measurements["seed_spread"], len(result.seed_scores))
+               for name, result in sweep.results.items() if "seed_spread" in result.measurements}  # fmt: skip
     if "prompt" not in spreads or len(spreads) < 2:
         return
-    own, seeds = spreads.pop("prompt")
-    steadiest = max(spreads, key=lambda name: spreads[name][0])
-    other, their_seeds = spreads[steadiest]
-    wider, narrower = _wider(own, other, seeds, their_seeds), _wider(other, own, their_seeds, seeds)
+    spread, seeds = spreads.pop("prompt")
+    rival = max(spreads, key=lambda name: spreads[name][0])
+    rival_spread, rival_seeds = spreads[rival]
+    wider = _wider(spread, rival_spread, seeds, rival_seeds)
+    narrower = _wider(rival_spread, spread, rival_seeds, seeds)
     yield Claim(
         claim="prompt tuning is the least stable over seeds",
         verdict=_verdict(confirmed=wider, contradicted=narrower),
-        evidence=f"standard deviation over {seeds} seeds: prompt {own:.4f}, {steadiest} {other:.4f}",
+        evidence=f"standard deviation: prompt {spread:.4f} ({seeds} seeds), {rival} {rival_spread:.4f}"
+        f" ({rival_seeds} seeds)",
     )
 
 
-def _wider(one: float, other: float, seeds: int, their_seeds: int) -> bool:
-    """Whether one spread is the larger beyond doubt (F test, one-sided, 5 %)."""
+def _wider(spread: float, rival_spread: float, seeds: int, rival_seeds: int) -> bool:
+    """Return whether a spread is significantly larger than another (F test, one-sided, 5 %)."""
     from scipy.special import fdtri
 
-    return other > 0 and (one / other) ** 2 > float(fdtri(seeds - 1, their_seeds - 1, 0.95))
+    return rival_spread > 0 and (spread / rival_spread) ** 2 > float(fdtri(seeds - 1, rival_seeds - 1, 0.95))
 
 
-def _shares(sweep: _Sweep, metric: str) -> Iterator[Claim]:
+def _shares(sweep: _Sweep) -> Iterator[Claim]:
     for method, (low, high, words) in SHARES.items():
-        count = sweep.entries[method].measurements.get("trainable_parameters") if method in sweep.entries else None
+        result = sweep.results.get(method)
+        count = result.measurements.get("trainable_parameters") if result else None
         if count is None or sweep.parameters <= 0:
             continue
         share = count / sweep.parameters
         yield Claim(
             claim=words,
             verdict=_verdict(confirmed=low <= share <= high, contradicted=not low <= share <= high),
-            evidence=f"{method} at its best: {number(count)} of {number(sweep.parameters)}, {share:.2%}, head included",
+            evidence=f"{method}: {number(count)} of {number(sweep.parameters)} parameters, {share:.2%}, head included",
         )
 
 
-def _close(sweep: _Sweep, metric: str) -> Iterator[Claim]:
-    """Pairs that are said to be within two points of each other; of metrics that are shares of rows or like them."""
+def _close(sweep: _Sweep) -> Iterator[Claim]:
+    """Test the pairs that are said to be within 0.02 of each other, on metrics between 0 and 1."""
     pairs = {
         ("qlora", "lora"): "QLoRA is as good as LoRA",
         ("lora", "full"): "LoRA is as good as full fine-tuning",
         ("dora", "lora"): "tuned LoRA variants end within two points of each other",
     }
-    for (one, other), words in pairs.items():
-        if one not in sweep.entries or other not in sweep.entries or not sweep.higher_is_better:
+    for (method, rival), words in pairs.items():
+        if method not in sweep.results or rival not in sweep.results or not sweep.metric.higher_is_better:
             continue
-        lead, low, high = sweep.lead(one, other)
+        _, low, high = sweep.lead(method, rival)
         verdict = _verdict(confirmed=low > -CLOSE and high < CLOSE, contradicted=low > CLOSE or high < -CLOSE)
-        told = f"{one} against {other}: {_difference(lead, low, high, metric)}; as good means within {CLOSE}"
-        yield Claim(claim=words, verdict=verdict, evidence=told)
+        evidence = f"{sweep.difference(method, rival)}; equivalence margin {CLOSE}"
+        yield Claim(claim=words, verdict=verdict, evidence=evidence)
 
 
-def _ia3(sweep: _Sweep, metric: str) -> Iterator[Claim]:
-    tied = {name: one for name, one in sweep.trained().items() if one.tied}
-    if "ia3" not in sweep.entries or len(sweep.trained()) < 2:
+def _ia3(sweep: _Sweep) -> Iterator[Claim]:
+    tied = {name: result for name, result in sweep.trained().items() if result.tied}
+    if "ia3" not in sweep.results or len(sweep.trained()) < 2:
         return
+    claim = "IA3 is the smallest of the best methods"
     if "ia3" not in tied:
-        best = next((name for name, one in sweep.entries.items() if one.tied), "ia3")
-        lead, low, high = sweep.lead("ia3", best)
-        verdict = _verdict(confirmed=False, contradicted=high < 0)
-        told = f"ia3 against {best}: {_difference(lead, low, high, metric)}"
-        yield Claim(claim="IA3 is the smallest of the strong ones", verdict=verdict, evidence=told)
+        best = next((name for name, result in sweep.results.items() if result.tied), "ia3")
+        verdict = _verdict(confirmed=False, contradicted=sweep.lead("ia3", best)[2] < 0)
+        yield Claim(claim=claim, verdict=verdict, evidence=sweep.difference("ia3", best))
         return
-    sizes = {name: one.measurements.get("trainable_parameters", float("inf")) for name, one in tied.items()}
+    sizes = {name: result.measurements.get("trainable_parameters", float("inf")) for name, result in tied.items()}
     smallest = min(sizes, key=lambda name: sizes[name])
     verdict = _verdict(confirmed=smallest == "ia3" and len(tied) > 1, contradicted=smallest != "ia3")
-    told = ", ".join(f"{name} {number(count)}" for name, count in sizes.items())
-    yield Claim(claim="IA3 is the smallest of the strong ones", verdict=verdict, evidence=f"tied: {told}")
+    counts = ", ".join(f"{name} {number(count)}" for name, count in sizes.items())
+    yield Claim(claim=claim, verdict=verdict, evidence=f"trainable parameters of the tied methods: {counts}")
 
 
-def _more_than_the_head(sweep: _Sweep, metric: str) -> Iterator[Claim]:
-    best = next((name for name, one in sweep.trained().items() if one.tied), None)
-    if "linear_probe" not in sweep.entries or best is None:
+def _more_than_the_head(sweep: _Sweep) -> Iterator[Claim]:
+    best = next((name for name, result in sweep.trained().items() if result.tied), None)
+    if "linear_probe" not in sweep.results or best is None:
         return
-    lead, low, high = sweep.lead(best, "linear_probe")
+    _, low, high = sweep.lead(best, "linear_probe")
     yield Claim(
-        claim="it pays to train more than the head",
+        claim="training more than the head improves the score",
         verdict=_verdict(confirmed=low > 0, contradicted=high < 0),
-        evidence=f"{best} against linear_probe: {_difference(lead, low, high, metric)}",
+        evidence=sweep.difference(best, "linear_probe"),
     )
 
 
 def _verdict(*, confirmed: bool, contradicted: bool) -> Verdict:
     return "confirmed" if confirmed else "contradicted" if contradicted else "undecided"
-
-
-def _difference(lead: float, low: float, high: float, metric: str) -> str:
-    return f"{lead:+.3f} {metric} [{low:+.3f}, {high:+.3f}]"

@@ -1,4 +1,4 @@
-"""How sure a score is: intervals from the rows that it was measured on."""
+"""Bootstrap intervals and standard errors of a score, over the rows that it was measured on."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 Statistic = Callable[[NDArray[np.int64]], NDArray[np.float64]]
-"""The scores of many samples at once: from row indices of shape ``(samples, rows)``, which may repeat, to shape
-``(samples,)``."""
+"""Computes the scores of many samples at once: from row indices of shape ``(samples, rows)``, which may repeat, to
+shape ``(samples,)``."""
 CHUNK = 100
 
 
 def bootstrap(statistic: Statistic, rows: int, *, seed: int, repeats: int = 1000) -> NDArray[np.float64]:
-    """The score on ``repeats`` resamples of the rows, drawn with replacement; shape ``(repeats,)``.
+    """Return the score on ``repeats`` resamples of the rows, drawn with replacement; shape ``(repeats,)``.
 
-    Written out and not ``scipy.stats.bootstrap``, which resamples values of one array: here a row
-    is a label and a prediction (or several) together, and the score is of all rows at once (macro-F1
-    is no mean over rows).
+    ``scipy.stats.bootstrap`` is not used because it resamples the values of one array. Here a row is a label together
+    with one or several predictions, and the score is a function of all rows at once: macro-F1 is not a mean over rows.
 
     Args:
-        statistic: the score.
-        rows: how many there are.
-        seed: the same seed gives the same resamples.
-        repeats: a thousand settle the ends of a 95 % interval to about a tenth of its width.
+        statistic: function that computes the score.
+        rows: number of rows.
+        seed: seed of the resamples.
+        repeats: number of resamples; a thousand fix the ends of a 95 % interval to about a tenth of its width.
 
     Raises:
         ValueError: if there are no rows, or no repeats.
@@ -35,15 +34,15 @@ def bootstrap(statistic: Statistic, rows: int, *, seed: int, repeats: int = 1000
 def bootstrap_jointly(
     statistics: Sequence[Statistic], rows: int, *, seed: int, repeats: int = 1000
 ) -> NDArray[np.float64]:
-    """Several scores on the same resamples of the rows; shape ``(repeats, statistics)``.
+    """Return several scores on the same resamples of the rows; shape ``(repeats, statistics)``.
 
-    Resamples on which one of them is undefined (NaN) are left out.
+    Resamples on which any score is undefined (NaN) are left out.
 
     Raises:
         ValueError: if there are no rows, no repeats, or no resample has all scores.
     """
     scores = np.concatenate(
-        [np.stack([one(draws) for one in statistics], axis=1) for draws in _draws(rows, seed, repeats)]
+        [np.stack([statistic(draws) for statistic in statistics], axis=1) for draws in _draws(rows, seed, repeats)]
     )
     defined: NDArray[np.float64] = scores[~np.isnan(scores).any(axis=1)]
     if len(defined) < min(2, repeats):
@@ -52,7 +51,7 @@ def bootstrap_jointly(
 
 
 def _draws(rows: int, seed: int, repeats: int) -> Iterator[NDArray[np.int64]]:
-    """Indices with replacement, in pieces of shape ``(samples, rows)``."""
+    """Draw row indices with replacement, in chunks of shape ``(samples, rows)``."""
     if rows < 1 or repeats < 1:
         raise ValueError(f"cannot resample {rows} rows {repeats} times")
     random = np.random.default_rng(seed)
@@ -63,20 +62,17 @@ def _draws(rows: int, seed: int, repeats: int) -> Iterator[NDArray[np.int64]]:
 def bootstrap_interval(
     statistic: Statistic, rows: int, *, seed: int, repeats: int = 1000, level: float = 0.95
 ) -> tuple[float, float]:
-    """The percentile interval of a score (Efron, 1979).
+    """Return the lower and upper end of the percentile interval of a score (Efron, 1979).
 
-    Percentiles, and not the bias-corrected kind: that needs a jackknife of as many scores as there
-    are rows, and breaks on a score that does not change when a row is left out.
+    The bias-corrected interval is not used: it needs a jackknife of as many scores as there are rows, and fails on a
+    score that does not change when a row is left out. Resamples on which the score is undefined (NaN) are left out.
 
     Args:
-        statistic: the score.
-        rows: how many there are.
-        seed: of the resamples.
-        repeats: how many resamples.
-        level: how often such intervals hold the true score, in 0..1.
-
-    Returns:
-        Its lower and upper end. Resamples on which the score is undefined (NaN) are left out.
+        statistic: function that computes the score.
+        rows: number of rows.
+        seed: seed of the resamples.
+        repeats: number of resamples.
+        level: coverage of the interval, in 0..1.
 
     Raises:
         ValueError: if the level is out of range, there are no rows, or no resample has a score.
@@ -89,7 +85,7 @@ def bootstrap_interval(
 
 
 def standard_error(statistic: Statistic, rows: int, *, seed: int, repeats: int = 1000) -> float:
-    """The standard deviation of a score over resamples of its rows; 0 if only one has a score.
+    """Return the standard deviation of a score over resamples of its rows; 0 if only one has a score.
 
     Raises:
         ValueError: if there are no rows, or no resample has a score.

@@ -1,4 +1,4 @@
-"""What a user can ask for beside a good score, and which methods are within it."""
+"""Limits on size, memory, latency, forgetting and mergeability, and the methods that satisfy them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from orchestrator.common.units import size
 from orchestrator.selection.recommend import cost
 
 Limit = Literal["max_size", "max_memory", "max_latency_overhead", "max_forgetting", "mergeable"]
-_SHARE = re.compile(r"(-?\d+(?:\.\d+)?)\s*(%?)")
+_FRACTION = re.compile(r"(-?\d+(?:\.\d+)?)\s*(%?)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What an answer must keep; ``None`` is no limit.
+    """Limits that a method must satisfy; ``None`` is no limit.
 
     Args:
-        max_size: of the adapter on disk, bytes.
-        max_memory: while training, the backbone included, bytes.
-        max_latency_overhead: of a forward pass against the bare backbone, as a fraction; nothing for what merges.
-        max_forgetting: of neutral text, nats per token.
-        mergeable: whether it must fold into the backbone's weights.
+        max_size: size of the adapter on disk, bytes.
+        max_memory: peak memory while training, the backbone included, bytes.
+        max_latency_overhead: time that a forward pass takes longer than on the bare backbone, as a fraction; 0 for a
+            method that merges into the weights.
+        max_forgetting: loss increase on neutral text, nats per token.
+        mergeable: whether the method must merge into the backbone's weights.
     """
 
     max_size: float | None = None
@@ -33,34 +34,34 @@ class Limits:
     max_forgetting: float | None = None
     mergeable: bool = False
 
-    def given(self) -> dict[Limit, float]:
-        """The limits that there are; 1 for ``mergeable``."""
-        values: dict[Limit, float | None] = {
+    def values(self) -> dict[Limit, float]:
+        """Return the limits that are set, by name; 1 for ``mergeable``."""
+        limits: dict[Limit, float | None] = {
             "max_size": self.max_size,
             "max_memory": self.max_memory,
             "max_latency_overhead": self.max_latency_overhead,
             "max_forgetting": self.max_forgetting,
             "mergeable": 1.0 if self.mergeable else None,
         }
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in limits.items() if value is not None}
 
-    def broken(self, measurements: Mapping[str, float], backbone: float) -> dict[Limit, float]:
-        """The limits that a method breaks, and what it has instead; endless where nobody measured it.
+    def exceeded(self, measurements: Mapping[str, float], backbone: float) -> dict[Limit, float]:
+        """Return the limits that a method exceeds, with its own values; infinity where a value was not measured.
 
         Args:
-            measurements: of the method.
-            backbone: its bytes.
+            measurements: measurements of the method.
+            backbone: size of the backbone in memory, bytes.
         """
-        has = measured(measurements, backbone)
-        return {name: has[name] for name, limit in self.given().items() if not _within(name, has[name], limit)}
+        values = limited_values(measurements, backbone)
+        return {name: values[name] for name, limit in self.values().items() if not _within(name, values[name], limit)}
 
-    def words(self) -> str:
-        """As they were asked for."""
-        return ", ".join(_asked(self)) or "no limits"
+    def text(self) -> str:
+        """Return the limits as they stand in a sentence."""
+        return ", ".join(_phrases(self)) or "no limits"
 
 
-def measured(measurements: Mapping[str, float], backbone: float) -> dict[Limit, float]:
-    """What a method has of everything that can be limited."""
+def limited_values(measurements: Mapping[str, float], backbone: float) -> dict[Limit, float]:
+    """Return a method's values of everything that can be limited; infinity where a value was not measured."""
     return {
         "max_size": cost(measurements, "size"),
         "max_memory": backbone + cost(measurements, "memory"),
@@ -74,8 +75,8 @@ def _within(name: Limit, value: float, limit: float) -> bool:
     return value >= limit if name == "mergeable" else value <= limit
 
 
-def told(name: Limit, value: float) -> str:
-    """A measured value, or a limit, as it would be written on the command line."""
+def limit_text(name: Limit, value: float) -> str:
+    """Return a measured value, or a limit, with its unit."""
     if name == "mergeable":
         return "mergeable" if value else "not mergeable"
     if not math.isfinite(value):
@@ -86,7 +87,7 @@ def told(name: Limit, value: float) -> str:
 
 
 def option(name: Limit, value: float | None = None) -> str:
-    """How a limit is asked for; with a value, loosely enough that the value is within it."""
+    """Return the command-line option of a limit; with a value, rounded so that the value satisfies it."""
     flag = f"--{name.replace('_', '-')}"
     if value is None or name == "mergeable":
         return flag
@@ -104,19 +105,19 @@ def _rounded_up(count: float) -> str:
     raise AssertionError("unreachable")
 
 
-def _asked(limits: Limits) -> Iterator[str]:
-    for name, value in limits.given().items():
-        plain = name.removeprefix("max_").replace("_", " ")
-        yield plain if name == "mergeable" else f"{plain} up to {told(name, value)}"
+def _phrases(limits: Limits) -> Iterator[str]:
+    for name, value in limits.values().items():
+        noun = name.removeprefix("max_").replace("_", " ")
+        yield noun if name == "mergeable" else f"{noun} up to {limit_text(name, value)}"
 
 
-def parse_share(text: str) -> float:
-    """A fraction of ``5%`` or ``0.05``.
+def parse_fraction(text: str) -> float:
+    """Return the fraction that ``5%`` or ``0.05`` stands for.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if the text is no fraction.
     """
-    match = _SHARE.fullmatch(text.strip())
+    match = _FRACTION.fullmatch(text.strip())
     if not match:
-        raise ValueError(f"{text!r} is no share; write it as in 5% or 0.05")
+        raise ValueError(f"{text!r} is not a fraction; write it as in 5% or 0.05")
     return float(match.group(1)) / (100 if match.group(2) else 1)

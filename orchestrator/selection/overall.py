@@ -1,7 +1,7 @@
 """Several tasks in one sweep: a method for each of them, or one for all, and what that costs.
 
-Tasks have metrics of their own, so what a method loses on one is scaled: 0 where it is as good as the best method
-there, 1 where it is as bad as the worst. One method for all is the one that loses least on average.
+Tasks have different metrics, so a method's loss on a task is scaled: 0 for the score of the best method there, 1 for
+that of the worst. The method for all tasks is the one with the smallest mean loss.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from orchestrator.selection.selection import Selection
 
 @dataclass(frozen=True, kw_only=True)
 class Overall:
-    """What a sweep says of all its tasks together; the journal's ``selection_overall`` event.
+    """A sweep's choice of one method for all its tasks; the journal's ``selection_overall`` event.
 
     Args:
         per_task: the recommended method of each task.
-        matrix: score by method and task; a method that was not scored on a task has none there.
+        matrix: mean score by method and task; a method that was not scored on a task has none there.
         losses: scaled loss by method and task.
         recommended: one method for all tasks; empty where none was scored on all of them.
-        loss: its mean scaled loss.
-        costs: how much worse than the best method it is on each task, in units of the task's metric.
+        loss: mean scaled loss of the recommended method.
+        costs: by task, how much worse the recommended method is than the task's own, in units of the task's metric.
         tied_everywhere: methods that may be the best on every task.
-        reason: one sentence.
+        reason: why it was chosen, one clause.
     """
 
     per_task: Mapping[str, str]
@@ -38,35 +38,37 @@ class Overall:
     reason: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, the fields of the event."""
+        """Return plain JSON values: the fields of the event."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, event: Mapping[str, Any]) -> Self:
-        """From the event."""
-        known = {name: event[name] for name in cls.__dataclass_fields__}
-        return cls(**{**known, "tied_everywhere": tuple(event["tied_everywhere"])})
+        """Return the choice that an event records."""
+        values = {name: event[name] for name in cls.__dataclass_fields__}
+        return cls(**{**values, "tied_everywhere": tuple(event["tied_everywhere"])})
 
 
 def overall(selections: Sequence[Selection]) -> Overall:
-    """Put the tasks side by side.
+    """Choose one method for all tasks.
 
     Args:
-        selections: of each task, at least one.
+        selections: selections of the tasks, at least one.
     """
-    tasks = [one.task for one in selections]
-    scores = {one.task: {entry.method: entry.score for entry in one.scored} for one in selections}
-    methods = list(dict.fromkeys(method for own in scores.values() for method in own))
-    lost = {one.task: _losses(one) for one in selections}
+    tasks = [selection.task for selection in selections]
+    scores = {
+        selection.task: {result.method: result.mean_score for result in selection.scored} for selection in selections
+    }
+    methods = list(dict.fromkeys(method for by_method in scores.values() for method in by_method))
+    losses = {selection.task: _losses(selection) for selection in selections}
     everywhere = [method for method in methods if all(method in scores[task] for task in tasks)]
-    means = {method: sum(lost[task][method] for task in tasks) / len(tasks) for method in everywhere}
+    means = {method: sum(losses[task][method] for task in tasks) / len(tasks) for method in everywhere}
     best = min(everywhere, key=lambda method: means[method], default="")
-    costs = {one.task: _cost(one, best) for one in selections} if best else {}
-    tied = tuple(method for method in everywhere if all(method in one.tied for one in selections))
+    costs = {selection.task: _cost(selection, best) for selection in selections} if best else {}
+    tied = tuple(method for method in everywhere if all(method in selection.tied for selection in selections))
     return Overall(
-        per_task={one.task: one.recommended for one in selections},
+        per_task={selection.task: selection.recommended for selection in selections},
         matrix={method: {task: scores[task][method] for task in tasks if method in scores[task]} for method in methods},
-        losses={method: {task: lost[task][method] for task in tasks if method in lost[task]} for method in methods},
+        losses={method: {task: losses[task][method] for task in tasks if method in losses[task]} for method in methods},
         recommended=best,
         loss=means.get(best, 0.0),
         costs=costs,
@@ -76,27 +78,27 @@ def overall(selections: Sequence[Selection]) -> Overall:
 
 
 def _losses(selection: Selection) -> dict[str, float]:
-    """0 for the best score, 1 for the worst."""
-    sign = 1 if selection.higher_is_better else -1
-    signed = {entry.method: sign * entry.score for entry in selection.scored}
+    """Return each method's scaled loss: 0 for the best score, 1 for the worst."""
+    signed = {result.method: selection.metric.sign * result.mean_score for result in selection.scored}
     best, worst = max(signed.values()), min(signed.values())
     return {method: (best - value) / (best - worst) if best > worst else 0.0 for method, value in signed.items()}
 
 
 def _cost(selection: Selection, method: str) -> float:
-    """What the method loses against the recommended one, in units of the metric; below 0 it is the better."""
-    sign = 1 if selection.higher_is_better else -1
-    return sign * (selection.winner.score - selection.entry(method).score)
+    """Return how much worse a method is than the recommended one, in units of the metric; below 0 it is better."""
+    return selection.metric.sign * (selection.winner.mean_score - selection.result(method).mean_score)
 
 
 def _reason(best: str, costs: Mapping[str, float], tied: Sequence[str], selections: Sequence[Selection]) -> str:
     if not best:
-        return "No method was scored on every task."
-    if all(one.recommended == best for one in selections):
-        return f"{best} is recommended for every task, so that one method for all costs nothing."
-    told = ", ".join(
-        f"{costs[one.task]:.3f} {one.metric} on {one.task}" for one in selections if one.recommended != best
+        return "no method was scored on every task"
+    if all(selection.recommended == best for selection in selections):
+        return f"{best} is recommended for every task"
+    differences = ", ".join(
+        f"{costs[selection.task]:.3f} {selection.metric.label} on {selection.task}"
+        for selection in selections
+        if selection.recommended != best
     )
     if best in tied:
-        return f"{best} may be the best on every task; against the choice per task it measured {told} less."
-    return f"{best} loses least over all tasks: against the choice per task it costs {told}."
+        return f"{best} is tied with the best on every task; it is worse than the choice per task by {differences}"
+    return f"{best} has the smallest mean loss; it is worse than the choice per task by {differences}"

@@ -1,4 +1,4 @@
-"""Which of the methods that may be the best, why, and what would change it. Pure functions of what was measured."""
+"""The choice among the tied methods, its reason, and its alternative. Pure functions of results and measurements."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
+from orchestrator.common.metric import Metric
 from orchestrator.common.units import duration, size
-from orchestrator.selection.selection import Entry, Preference
+from orchestrator.selection.results import MethodResult
+from orchestrator.selection.selection import Preference
 
-COSTS: tuple[Preference, ...] = tuple(one for one in get_args(Preference) if one != "score")
-CHEAPEST = {"size": "smallest", "memory": "leanest", "latency": "fastest", "training_time": "quickest to train"}
-DECIMALS = 3
+COSTS: tuple[Preference, ...] = tuple(name for name in get_args(Preference) if name != "score")
+CHEAPEST = {
+    "size": "has the smallest adapter",
+    "memory": "needs the least memory",
+    "latency": "adds the least latency",
+    "training_time": "trains fastest",
+}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A method, and two sentences."""
+    """The chosen method, why, and what would be chosen otherwise; two clauses."""
 
     method: str
     reason: str
@@ -25,118 +31,129 @@ class Choice:
 
 
 def cost(measurements: Mapping[str, float], preference: Preference) -> float:
-    """What a method costs; endless where nobody measured it.
+    """Return what a method costs; infinity where it was not measured.
 
     ``size`` is in bytes on disk; ``memory`` in bytes above the backbone while training; ``latency`` the larger of what
-    it adds to a pass over 1 row and over 32, as a fraction, and nothing where it merges into the weights;
+    it adds to a forward pass over 1 row and over 32, as a fraction, and 0 where it merges into the weights;
     ``training_time`` in seconds.
     """
     if preference == "latency":
         added = (measurements.get("latency_overhead_1"), measurements.get("latency_overhead_32"))
-        known = [one for one in added if one is not None]
+        measured = [overhead for overhead in added if overhead is not None]
         if measurements.get("mergeable"):
             return 0.0
-        return max(0.0, *known) if known else math.inf  # no adapter makes a pass quicker: below 0 is noise
+        return max(0.0, *measured) if measured else math.inf  # no adapter speeds a pass up: below 0 is noise
     name = {"size": "adapter_bytes", "memory": "peak_memory_bytes", "training_time": "train_seconds"}[preference]
-    found = measurements.get(name)
-    return math.inf if found is None else found
+    value = measurements.get(name)
+    return math.inf if value is None else value
 
 
-def amount(preference: Preference, value: float) -> str:
-    """A cost as people read it."""
+def cost_text(preference: Preference, value: float) -> str:
+    """Return a cost with its unit, as it stands in a table."""
     if not math.isfinite(value):
         return "not measured"
     if preference == "latency":
-        return f"{value:+.0%} latency" if value > 0 else "no added latency"
+        return f"{value:+.0%}" if value > 0 else "none"
     return duration(value) if preference == "training_time" else size(value)
 
 
-def ranked(entries: Iterable[Entry], prefer: Preference, *, higher_is_better: bool) -> list[Entry]:
-    """The preferred first; equals by their score."""
-    sign = -1 if higher_is_better else 1
-    return sorted(entries, key=lambda e: (0.0 if prefer == "score" else cost(e.measurements, prefer), sign * e.score))
+def cost_phrase(preference: Preference, value: float) -> str:
+    """Return a cost with its unit, as it stands in a sentence."""
+    if preference != "latency" or not math.isfinite(value):
+        return cost_text(preference, value)
+    return f"{value:+.0%} latency" if value > 0 else "no added latency"
 
 
-def choose(entries: Sequence[Entry], prefer: Preference, *, higher_is_better: bool) -> Choice:
-    """The preferred one of the tied methods.
+def in_order(results: Iterable[MethodResult], prefer: Preference, metric: Metric) -> list[MethodResult]:
+    """Return the results in the order of a preference, equal ones by their score."""
+
+    def position(result: MethodResult) -> tuple[float, float]:
+        price = 0.0 if prefer == "score" else cost(result.measurements, prefer)
+        return price, -metric.sign * result.mean_score
+
+    return sorted(results, key=position)
+
+
+def choose(results: Sequence[MethodResult], prefer: Preference, metric: Metric) -> Choice:
+    """Choose among the tied methods.
 
     Args:
-        entries: everything that was scored; at least one is tied.
+        results: results of all scored methods; at least one is tied.
         prefer: what decides among the tied.
-        higher_is_better: the metric's direction.
+        metric: metric of the scores.
     """
-    tied = ranked((one for one in entries if one.tied), prefer, higher_is_better=higher_is_better)
+    tied = in_order((result for result in results if result.tied), prefer, metric)
     best, *rest = tied
-    reason = _among_tied(best, rest, prefer) if rest else _alone(best, entries)
-    others = [one for one in entries if one is not best]
-    change = _preferences(tied, prefer, higher_is_better=higher_is_better) if rest else ""
-    return Choice(best.method, reason, change or _cheaper(best, others, higher_is_better=higher_is_better))
+    others = [result for result in results if result is not best]
+    reason = _reason_among_tied(best, rest, prefer) if rest else _reason_alone(best, others, metric)
+    alternative = _alternative_preferences(tied, prefer, metric) if rest else ""
+    return Choice(best.method, reason, alternative or _smaller_alternative(best, others, metric))
 
 
-def _among_tied(best: Entry, rest: Sequence[Entry], prefer: Preference) -> str:
-    count = f"the {len(rest) + 1} methods that cannot be told apart"
+def _reason_among_tied(best: MethodResult, rest: Sequence[MethodResult], prefer: Preference) -> str:
+    count = f"of the {len(rest) + 1} tied methods"
     if prefer == "score":
-        return f"{best.method} has the best score of {count}."
-    own, next_ = (amount(prefer, cost(one.measurements, prefer)) for one in (best, rest[0]))
-    return f"{best.method} is the {CHEAPEST[prefer]} of {count}: {own} against {next_} of {rest[0].method}."
+        return f"{best.method} has the best score {count}"
+    costs = [cost_phrase(prefer, cost(result.measurements, prefer)) for result in (best, rest[0])]
+    return f"{best.method} {CHEAPEST[prefer]} {count}: {costs[0]}, {rest[0].method} {costs[1]}"
 
 
-def _alone(best: Entry, entries: Sequence[Entry]) -> str:
-    gap = [one for one in entries if one.gap is not None]
-    if not gap:
-        if any(one is not best for one in entries):
-            return f"{best.method} is alone: no other method was in contention."
-        return f"{best.method} is alone: there is nothing to compare it with."
-    nearest = min(gap, key=lambda one: one.gap or 0.0)
-    return (
-        f"{best.method} is better than every other method beyond doubt:"
-        f" {nearest.method}, the next, is at least {nearest.gap:.{DECIMALS}f} behind."
-    )
+def _reason_alone(best: MethodResult, others: Sequence[MethodResult], metric: Metric) -> str:
+    distant = [result for result in others if result.gap is not None]
+    if distant:
+        nearest = min(distant, key=lambda result: result.gap or 0.0)
+        return (
+            f"{best.method} is better than every other finalist (95 % level):"
+            f" {nearest.method}, the closest, is at least {nearest.gap:.3f} {metric.worse}"
+        )
+    if others:
+        return f"only {best.method} passed the validation screening"
+    return f"{best.method} is the only method that was scored"
 
 
-def _preferences(tied: Sequence[Entry], prefer: Preference, *, higher_is_better: bool) -> str:
-    """Which other preferences would choose another of the tied methods."""
+def _alternative_preferences(tied: Sequence[MethodResult], prefer: Preference, metric: Metric) -> str:
+    """Return which other preferences would choose another of the tied methods."""
     best, changes = tied[0], []
     for other in get_args(Preference):
-        first = ranked(tied, other, higher_is_better=higher_is_better)[0]
+        first = in_order(tied, other, metric)[0]
         if other == prefer or first is best:
             continue
         if other == "score":
-            changes.append(f"prefer: score would choose {first.method}")
-        elif (found := cost(first.measurements, other)) < cost(best.measurements, other):
-            against = f"({amount(other, found)} against {amount(other, cost(best.measurements, other))})"
-            changes.append(f"prefer: {other} would choose {first.method} {against}")
+            changes.append(f"prefer: score selects {first.method}")
+        elif (price := cost(first.measurements, other)) < (best_price := cost(best.measurements, other)):
+            instead = f"{cost_phrase(other, price)} instead of {cost_phrase(other, best_price)}"
+            changes.append(f"prefer: {other} selects {first.method}, {instead}")
     if not changes:
-        names = ", ".join(one.method for one in tied[1:])
-        return f"No preference would change it; only more test rows or seeds could part it from {names}."
-    return f"{'; '.join(changes)}."
+        names = ", ".join(result.method for result in tied[1:])
+        return f"every preference selects {best.method}; only more test rows or seeds can separate it from {names}"
+    return "; ".join(changes)
 
 
-def _cheaper(best: Entry, others: Iterable[Entry], *, higher_is_better: bool) -> str:
-    """What a limit on size would choose instead."""
-    own = cost(best.measurements, "size")
-    smaller = [one for one in others if cost(one.measurements, "size") < own]
+def _smaller_alternative(best: MethodResult, others: Iterable[MethodResult], metric: Metric) -> str:
+    """Return what a limit on size would choose instead."""
+    best_size = cost(best.measurements, "size")
+    smaller = [result for result in others if cost(result.measurements, "size") < best_size]
     if not smaller:
-        return "No limit on size would change it: nothing that was scored is smaller."
-    first = ranked(smaller, "score", higher_is_better=higher_is_better)[0]
-    sizes = f"({amount('size', cost(first.measurements, 'size'))} against {amount('size', own)})"
-    lost = f"{abs(best.score - first.score):.{DECIMALS}f} behind"
-    return f"A limit on size would: {first.method} is the best of the smaller ones {sizes}, {lost}."
+        return "none by size: no scored method is smaller"
+    first = in_order(smaller, "score", metric)[0]
+    sizes = f"{cost_text('size', cost(first.measurements, 'size'))} instead of {cost_text('size', best_size)}"
+    distance = metric.sign * (best.mean_score - first.mean_score)
+    how = metric.worse if distance >= 0 else {"lower": "higher", "higher": "lower"}[metric.worse]
+    return f"if size is limited: {first.method}, {sizes}, {abs(distance):.3f} {how}"
 
 
-def pareto(entries: Sequence[Entry], *, higher_is_better: bool) -> frozenset[str]:
-    """The methods that nothing else beats in one of score, size, memory and latency without losing in another."""
-    sign = -1 if higher_is_better else 1
+def pareto(results: Sequence[MethodResult], metric: Metric) -> frozenset[str]:
+    """Return the methods that no other beats in one of score, size, memory and latency without losing in another."""
 
-    def costs(one: Entry) -> tuple[float, ...]:
-        return (sign * one.score, *(cost(one.measurements, which) for which in ("size", "memory", "latency")))
+    def costs(result: MethodResult) -> tuple[float, ...]:
+        prices = (cost(result.measurements, name) for name in ("size", "memory", "latency"))
+        return (-metric.sign * result.mean_score, *prices)
 
-    points = {one.method: costs(one) for one in entries}
+    points = {result.method: costs(result) for result in results}
     return frozenset(
-        name
-        for name, own in points.items()
-        if not any(
-            other != own and all(theirs <= mine for theirs, mine in zip(other, own, strict=True))
-            for other in points.values()
-        )
+        method for method, point in points.items() if not any(_dominates(other, point) for other in points.values())
     )
+
+
+def _dominates(first: Sequence[float], second: Sequence[float]) -> bool:
+    return first != second and all(a <= b for a, b in zip(first, second, strict=True))

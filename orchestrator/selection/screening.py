@@ -1,8 +1,8 @@
-"""Who is still in contention when the search ends, told by validation alone.
+"""The validation screening: which methods are retrained in the final, decided when the search ends.
 
-The leader's score there is the best of many, so part of its lead is luck: of ``m`` equal trials the best seems about
-``1.5`` (m = 10) to ``2`` (m = 30) standard errors better than it is. A method is out only where it is behind by more
-than that and the noise of both scores together.
+The leader's score on validation is the best of many trials, so a part of its lead is winner's bias: of ``m`` equal
+trials the best seems about ``1.5`` (m = 10) to ``2`` (m = 30) standard errors better than it is. A method is eliminated
+only where its distance to the leader exceeds that bias and the noise of both scores together.
 """
 
 from __future__ import annotations
@@ -12,74 +12,84 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
+from orchestrator.common.metric import Metric
 from orchestrator.common.trial_types import TrialRecord
-from orchestrator.selection.choose import Finalists
+from orchestrator.selection.choose import BestTrials
 
 ERROR = "validation_standard_error"
-"""The fact that a full trial has: the standard error of its score on validation, over rows."""
+"""Measurement of a full trial: the standard error of its score on validation, over rows."""
 CONFIDENCE = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
 class Screening:
-    """Who is retrained, and why the others are not.
+    """The methods that go into the final, and those that do not.
 
     Args:
-        contenders: the best trial of each method in contention, the leader first.
-        reasons: why a method is not, by method.
+        finalists: best trial of each method that passed the screening, the leader first.
+        reasons: why a method was eliminated, by method.
     """
 
-    contenders: tuple[TrialRecord, ...]
+    finalists: tuple[TrialRecord, ...]
     reasons: Mapping[str, str]
 
 
 def screen(
-    found: Finalists, records: Iterable[TrialRecord], *, higher_is_better: bool, rows: int, most: int
+    best: BestTrials, records: Iterable[TrialRecord], metric: Metric, *, rows: int, max_finalists: int
 ) -> Screening:
-    """Part the methods.
+    """Decide which methods pass the screening.
 
     Args:
-        found: each method's best trial.
+        best: best trial of each method.
         records: all trials of the task.
-        higher_is_better: the metric's direction.
-        rows: of validation that were scored.
-        most: so many methods stay at most.
+        metric: metric of the trials' values.
+        rows: validation rows that trials were scored on.
+        max_finalists: upper limit of the number of finalists.
     """
-    leader, trials = found.champion, list(records)
-    tried = sum(r.key.method == leader.key.method and r.step == leader.step for r in trials)
-    contenders, reasons = [leader], {}
-    for method, record in list(found.by_method.items())[1:]:
-        reason = _out(record, leader, tried, higher_is_better=higher_is_better, rows=rows)
-        if not reason and len(contenders) >= most:
-            reason = f"{len(contenders)} methods are ahead of it on validation, and no more are retrained"
+    leader = best.leader
+    trials = sum(r.key.method == leader.key.method and r.step == leader.step for r in records)
+    finalists, reasons = [leader], {}
+    for method, record in list(best.by_method.items())[1:]:
+        reason = _elimination(record, leader, trials, metric, rows=rows)
+        if not reason and len(finalists) >= max_finalists:
+            reason = (
+                f"{len(finalists)} methods rank higher on validation, and selection.contenders retrains"
+                f" {max_finalists} at most"
+            )
         if reason:
             reasons[method] = reason
         else:
-            contenders.append(record)
-    return Screening(tuple(contenders), reasons)
+            finalists.append(record)
+    return Screening(tuple(finalists), reasons)
 
 
-def _out(record: TrialRecord, leader: TrialRecord, tried: int, *, higher_is_better: bool, rows: int) -> str:
-    """Why a method is out, or nothing."""
+def _elimination(record: TrialRecord, leader: TrialRecord, trials: int, metric: Metric, *, rows: int) -> str:
+    """Return why a method is eliminated; empty where it passes."""
     if record.step < leader.step:
-        return f"none of its trials came to step {leader.step}"
-    lead = (leader.value - record.value) * (1 if higher_is_better else -1)
-    mine, theirs = (standard_error(one, rows, higher_is_better=higher_is_better) for one in (record, leader))
-    allowed = CONFIDENCE * math.hypot(mine, theirs) + (winners_bias(tried) * theirs if tried > 1 else 0.0)
-    if lead <= allowed:
+        return f"none of its trials reached step {leader.step}"
+    distance = metric.sign * (leader.value - record.value)
+    error, leader_error = (standard_error(trial, rows, metric) for trial in (record, leader))
+    allowed = CONFIDENCE * math.hypot(error, leader_error) + (winners_bias(trials) * leader_error if trials > 1 else 0)
+    if distance <= allowed:
         return ""
-    return f"{lead:.3f} behind {leader.key.method} on validation, where up to {allowed:.3f} could be luck"
+    return (
+        f"{distance:.3f} {metric.worse} than {leader.key.method} on validation; noise (95 % level) and winner's bias"
+        f" explain {allowed:.3f} at most"
+    )
 
 
-def standard_error(record: TrialRecord, rows: int, *, higher_is_better: bool) -> float:
-    """Of a trial's score on validation; that of a share of rows where nobody measured it, endless for a loss."""
+def standard_error(record: TrialRecord, rows: int, metric: Metric) -> float:
+    """Return the standard error of a trial's score on validation.
+
+    Where it was not measured, that of a proportion of rows is taken, and infinity for a metric that is no proportion.
+    """
     if (measured := record.measurements.get(ERROR)) is not None and math.isfinite(measured):
         return measured
-    if not (higher_is_better and 0 <= record.value <= 1):
+    if not (metric.higher_is_better and 0 <= record.value <= 1):
         return math.inf
     return math.sqrt(max(record.value * (1 - record.value), 0.25 / max(1, rows)) / max(1, rows))
 
 
 def winners_bias(trials: int) -> float:
-    """How many standard errors the best of so many equal trials seems better than it is (Blom, 1958)."""
+    """Return by how many standard errors the best of so many equal trials seems too good (Blom, 1958)."""
     return max(0.0, NormalDist().inv_cdf((trials - 0.375) / (trials + 0.25))) if trials > 1 else 0.0

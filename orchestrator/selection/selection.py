@@ -1,57 +1,22 @@
-"""What a sweep says of one task: the journal's ``selection`` event, as an object."""
+"""A sweep's choice for one task: the journal's ``selection`` event, as an object."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self
+
+from orchestrator.common.metric import Metric
+from orchestrator.selection.results import MethodResult
 
 Preference = Literal["score", "size", "memory", "latency", "training_time"]
 Verdict = Literal["confirmed", "contradicted", "undecided"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A method that was scored on the test split.
-
-    Args:
-        method: its name.
-        trial: ``task/method/number`` of the configuration.
-        score: mean over the seeds.
-        interval: 95 %, over rows and seeds; over rows alone where there is one score.
-        scores: of each seed.
-        validation: of the trial, which brought it here.
-        measurements: sizes and times; medians over the seeds.
-        pareto: nothing scored is better in one of score, size, memory and latency, and as good in the others.
-        gap: how far behind the best it is at least; ``None`` where it may be the best, or was not in contention.
-        tied: it may be the best.
-        reason: why it was not in contention.
-        note: what went wrong with it.
-    """
-
-    method: str
-    trial: str
-    score: float
-    interval: tuple[float, float]
-    scores: tuple[float, ...]
-    validation: float
-    measurements: Mapping[str, float]
-    pareto: bool = False
-    gap: float | None = None
-    tied: bool = False
-    reason: str = ""
-    note: str = ""
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """From JSON values."""
-        low, high = values["interval"]
-        return cls(**{**values, "interval": (low, high), "scores": tuple(values["scores"])})
-
-
-@dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What the literature says, and what this sweep says to it."""
+    """A claim of the literature, with the verdict of one sweep on it."""
 
     claim: str
     verdict: Verdict
@@ -60,31 +25,30 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which method, how sure, and why.
+    """A sweep's choice of a method for one task, with its evidence.
 
     Args:
-        task: its name.
-        metric: the score's name.
-        higher_is_better: its direction.
-        prefer: what decided among the tied methods.
-        rows: of the test split.
-        seeds: retrainings that were asked for.
-        recommended: method.
+        task: name of the task.
+        metric: metric of the scores.
+        prefer: the preference that decided among the tied methods.
+        rows: rows of the test split.
+        seeds: retrainings per finalist that the configuration asks for.
+        recommended: the chosen method.
         trial: ``task/method/number`` of its configuration.
-        reason: one sentence.
-        alternative: what would change it, one sentence.
-        tied: methods that may be the best, the recommended first.
-        minimum_detectable_difference: what this test split and these seeds could have shown, in units of the metric.
-        finalists: the methods in contention, best first.
-        others: scored once with their own trial, best first.
-        failed: why a method that was to be scored was not.
-        claims: what is said of these methods.
+        reason: why it was chosen, one clause.
+        alternative: what would have been chosen under other conditions, one clause.
+        tied: methods that may be the best at the 95 % level, the recommended one first.
+        minimum_detectable_difference: the smallest difference to the nearest rival that this test split and these
+            seeds could have shown, in units of the metric.
+        finalists: results of the methods that passed the validation screening, best first.
+        others: results of the eliminated methods, each of its own trial scored once, best first.
+        failed: why a method has no result, by method.
+        claims: claims of the literature about these methods, held against the results.
         evidence: :meth:`orchestrator.selection.evidence.Evidence.to_dict` over finalists and others, in their order.
     """
 
     task: str
-    metric: str
-    higher_is_better: bool
+    metric: Metric
     prefer: Preference
     rows: int
     seeds: int
@@ -94,39 +58,77 @@ class Selection:
     alternative: str
     tied: tuple[str, ...]
     minimum_detectable_difference: float
-    finalists: tuple[Entry, ...]
-    others: tuple[Entry, ...] = ()
+    finalists: tuple[MethodResult, ...]
+    others: tuple[MethodResult, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def scored(self) -> tuple[Entry, ...]:
-        """Every method that was scored, finalists first."""
+    def scored(self) -> tuple[MethodResult, ...]:
+        """Results of all methods that were scored on the test split, finalists first."""
         return self.finalists + self.others
 
     @property
-    def winner(self) -> Entry:
-        """The recommended method."""
-        return self.entry(self.recommended)
+    def winner(self) -> MethodResult:
+        """Result of the recommended method."""
+        return self.result(self.recommended)
 
-    def entry(self, method: str) -> Entry:
-        """The method of that name."""
-        return next(one for one in self.scored if one.method == method)
+    def result(self, method: str) -> MethodResult:
+        """Return a method's result.
+
+        Raises:
+            KeyError: if the method was not scored.
+        """
+        return {result.method: result for result in self.scored}[method]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, the fields of the event."""
-        return asdict(self)
+        """Return plain JSON values: the fields of the journal's ``selection`` event."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        metric = {"metric": self.metric.name, "higher_is_better": self.metric.higher_is_better}
+        return {
+            **values,
+            **metric,
+            "finalists": [result.to_dict() for result in self.finalists],
+            "others": [result.to_dict() for result in self.others],
+            "failed": dict(self.failed),
+            "claims": [asdict(claim) for claim in self.claims],
+            "evidence": dict(self.evidence),
+        }
 
     @classmethod
     def from_dict(cls, event: Mapping[str, Any]) -> Self:
-        """From the event."""
-        known = {name: event[name] for name in cls.__dataclass_fields__ if name in event}
-        known |= {name: tuple(map(Entry.from_dict, event.get(name, ()))) for name in ("finalists", "others")}
-        known["claims"] = tuple(Claim(**one) for one in event.get("claims", ()))
-        return cls(**{**known, "tied": tuple(event["tied"])})
+        """Return the selection that a ``selection`` event records."""
+        values = {entry.name: event[entry.name] for entry in fields(cls) if entry.name in event}
+        values |= {name: tuple(map(MethodResult.from_dict, event.get(name, ()))) for name in ("finalists", "others")}
+        values["claims"] = tuple(Claim(**claim) for claim in event.get("claims", ()))
+        values["metric"] = Metric.recorded(event["metric"], higher_is_better=event["higher_is_better"])
+        return cls(**{**values, "tied": tuple(event["tied"])})
 
 
 def selections(events: Sequence[Mapping[str, Any]]) -> dict[str, Selection]:
-    """What a journal says of each task; the last word counts."""
-    return {event["task"]: Selection.from_dict(event) for event in events if event["event"] == "selection"}
+    """Return the selection of each task of a journal; the last one of a task counts.
+
+    The scores of the kept checkpoints are taken from the ``test`` events where the selection does not hold them, as
+    that of release 0.1 does not.
+    """
+    kept = {event["trial"]: event["checkpoint_score"] for event in events
+            if event["event"] == "test" and event["role"] != "seed"}  # fmt: skip
+    by_task = {event["task"]: Selection.from_dict(event) for event in events if event["event"] == "selection"}
+    return {task: _with_checkpoint_scores(selection, kept) for task, selection in by_task.items()}
+
+
+def _with_checkpoint_scores(selection: Selection, scores: Mapping[str, float | None]) -> Selection:
+    def completed(result: MethodResult) -> MethodResult:
+        score = scores.get(result.trial)
+        return (
+            replace(result, checkpoint_score=score)
+            if math.isnan(result.checkpoint_score) and score is not None
+            else result
+        )
+
+    return replace(
+        selection,
+        finalists=tuple(map(completed, selection.finalists)),
+        others=tuple(map(completed, selection.others)),
+    )

@@ -12,6 +12,7 @@ from functools import cache
 
 import numpy as np
 
+from orchestrator.common.metric import Metric
 from orchestrator.selection.best import ranks
 from orchestrator.selection.evidence import gather
 from orchestrator.simulation.scored_sweeps import Played, Shape, play, truth
@@ -55,7 +56,7 @@ def judge(shape: Shape, sweep: Played, seed: int) -> Judgement:
     evidence = gather(sweep.arms(), shape.rows, seed=seed, repeats=REPEATS)
     true_scores = truth(shape)
     intervals = [evidence.interval(method, bounds=(0.0, 1.0)) for method in range(shape.methods)]
-    method_ranks = ranks(evidence, higher_is_better=True, seed=seed)
+    method_ranks = ranks(evidence, Metric(name=shape.metric), seed=seed)
     return Judgement(
         shape=shape,
         covered=tuple(low <= score <= high for (low, high), score in zip(intervals, true_scores, strict=True)),

@@ -1,4 +1,4 @@
-"""Who is champion in the registry: what the gate says of all versions, set and read again until it holds."""
+"""The aliases of a model in the registry: set as the promotion policy decides, and read again until they agree."""
 
 from __future__ import annotations
 
@@ -7,86 +7,88 @@ from typing import TYPE_CHECKING
 
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.tracking.connection import is_missing, is_refusal
-from orchestrator.tracking.promotion_policy import Promotion, Titles, titles
-from orchestrator.tracking.versions import CHALLENGER, CHAMPION, aliases, candidates, promotion_tag
+from orchestrator.tracking.promotion_policy import AliasHolders, Promotion, alias_holders
+from orchestrator.tracking.versions import CHALLENGER, CHAMPION, aliases, promotion_tag, scored_versions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-PATIENCE = 20
+MAX_REFUSALS = 20
 ALIASES = (CHAMPION, CHALLENGER)
 
 
-def apply_promotion_policy(client: MlflowClient, name: str) -> Titles | None:
-    """Give the aliases to whom they belong.
+def apply_promotion_policy(client: MlflowClient, name: str) -> AliasHolders | None:
+    """Set the aliases of a model as the promotion policy decides.
 
-    There is no compare-and-swap for aliases. So everyone who registers or promotes sets what follows from all versions,
-    and reads again until nothing has changed meanwhile: whoever sets last has read everything after it.
+    MLflow has no compare-and-swap for aliases. Therefore every process that registers or promotes sets the aliases that
+    follow from all versions, and reads everything again until nothing has changed meanwhile: the process that sets last
+    has read all versions after that.
 
     Returns:
-        Who holds them; nothing where there are no versions.
+        The holders of the aliases; ``None`` where there are no versions.
     """
     refusals = 0
     while True:
-        found, held = titles(candidates(client, name)), aliases(client, name)
-        wanted = {CHAMPION: found.champion, CHALLENGER: found.challenger} if found else dict.fromkeys(ALIASES)
-        wrong = {alias: version for alias, version in wanted.items() if held.get(alias) != version}
+        holders, present = alias_holders(scored_versions(client, name)), aliases(client, name)
+        target = {CHAMPION: holders.champion, CHALLENGER: holders.challenger} if holders else dict.fromkeys(ALIASES)
+        wrong = {alias: version for alias, version in target.items() if present.get(alias) != version}
         if not wrong:
-            return found
-        refusals += not _set(client, name, wrong, last=refusals == PATIENCE)
+            return holders
+        refusals += not _set(client, name, wrong, last=refusals == MAX_REFUSALS)
 
 
-def promote(client: MlflowClient, name: str, version: int, *, back: bool = False) -> Titles:
-    """Make a version the champion, whatever the gate says; later versions must beat it then.
+def promote(client: MlflowClient, name: str, version: int, *, back: bool = False) -> AliasHolders:
+    """Make a version the champion, whatever its score; later versions must beat it.
 
-    It is recorded on the version, so that all who fold the gate come to it. Doing it again changes nothing.
+    The promotion is recorded on the version, so that every process that applies the policy gets the same champion.
+    Promoting the champion changes nothing.
 
     Args:
-        client: of the registry.
-        name: of the model.
-        version: that is promoted.
-        back: it is a return to who held the title before.
+        client: client of the registry.
+        name: name of the model.
+        version: version to promote.
+        back: whether it is a rollback to an earlier champion.
 
     Returns:
-        Who holds the titles now; another champion if someone was promoted at the same moment.
+        The holders of the aliases; with another champion if another version was promoted at the same moment.
     """
-    known = candidates(client, name)
-    now = titles(known)
-    if now is None or now.champion != version:
-        number = 1 + max((one.number for c in known for one in c.promotions), default=0)
-        newest = max((c.version for c in known), default=version)
+    versions = scored_versions(client, name)
+    before = alias_holders(versions)
+    if before is None or before.champion != version:
+        number = 1 + max((promotion.number for v in versions for promotion in v.promotions), default=0)
+        newest = max((v.version for v in versions), default=version)
         client.set_model_version_tag(name, str(version), *promotion_tag(Promotion(number, newest, back)))
-    found = apply_promotion_policy(client, name)
-    assert found is not None
-    return found
+    holders = apply_promotion_policy(client, name)
+    assert holders is not None
+    return holders
 
 
-def rollback(client: MlflowClient, name: str) -> tuple[int, Titles]:
-    """Give the title back to who held it before.
+def rollback(client: MlflowClient, name: str) -> tuple[int, AliasHolders]:
+    """Make the previous champion the champion again.
 
     Returns:
-        Who had it until now, and who holds the titles after.
+        The champion until now, and the holders of the aliases after.
 
     Raises:
-        InputError: if nobody held it before.
+        InputError: if there is no previous champion.
     """
-    now = titles(candidates(client, name))
-    if now is None or now.before is None:
-        mend = f"promote another version: peft-sweep models promote {name}/VERSION"
-        raise InputError(name, [Problem("", "no other version was champion before this one")], mend)
-    return now.champion, promote(client, name, now.before, back=True)
+    before = alias_holders(scored_versions(client, name))
+    if before is None or before.previous is None:
+        hint = f"promote another version: peft-sweep models promote {name}/VERSION"
+        raise InputError(name, [Problem("", "no other version was champion before this one")], hint)
+    return before.champion, promote(client, name, before.previous, back=True)
 
 
-def _set(client: MlflowClient, name: str, wanted: Mapping[str, int | None], *, last: bool) -> bool:
-    """Point aliases to versions, or to nothing; whether that was taken.
+def _set(client: MlflowClient, name: str, target: Mapping[str, int | None], *, last: bool) -> bool:
+    """Point aliases to versions, or delete them; return whether MLflow accepted it.
 
-    Two who set an alias for the first time in the same moment both find none and both insert it: the database refuses
-    the second, who has only to read again.
+    Two processes that set an alias for the first time at the same moment both see none and both insert it: the
+    database refuses the second, which only has to read again.
     """
     from mlflow.exceptions import MlflowException
 
     try:
-        for alias, version in wanted.items():
+        for alias, version in target.items():
             if version is None:
                 client.delete_registered_model_alias(name, alias)
             else:

@@ -1,4 +1,4 @@
-"""Looking into the registry: what is there, what one version is, and which of two is better."""
+"""Reading of the registry: lists of models, one version, and the comparison of two."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from orchestrator.common.errors import InputError, Problem, SweepError
 from orchestrator.common.suggest import did_you_mean
 from orchestrator.common.uris import mask_secrets
 from orchestrator.tracking.connection import check_uri, database_file, is_missing, masked_first_line, open_client
-from orchestrator.tracking.promotion_policy import Candidate, Lead
-from orchestrator.tracking.versions import CHAMPION, aliases, candidate, names, versions
+from orchestrator.tracking.promotion_policy import Lead, ScoredVersion
+from orchestrator.tracking.versions import CHAMPION, aliases, in_todays_tags, names, scored_version, versions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,29 +20,33 @@ if TYPE_CHECKING:
 
 
 def list_models(tracking_uri: str, registry_uri: str | None = None) -> list[dict[str, Any]]:
-    """Every version that a sweep has registered: ``name``, ``version``, ``aliases``, ``tags``; newest first."""
+    """Return every version that a sweep has registered: ``name``, ``version``, ``aliases``, ``tags``; newest first."""
     uri = registry_uri or tracking_uri
     if (client := _existing(uri)) is None:
         return []
-    found = []
+    models = []
     with reaching(uri):
         for name in names(client):
-            held = aliases(client, name)
+            holders = aliases(client, name)
             for version in sorted(versions(client, name), key=lambda v: -int(v.version)):
-                found.append(_summary(version, held))
-    return found
+                models.append(_summary(version, holders))
+    return models
 
 
 def show_model(reference: str, tracking_uri: str, registry_uri: str | None = None) -> dict[str, Any]:
-    """One version: ``name``, ``version``, ``aliases``, ``tags``, ``description``, ``run_id``, ``created``, ``uri``.
+    """Return one version with its card.
 
     Args:
         reference: ``NAME@ALIAS``, ``NAME/VERSION``, or ``NAME`` for its champion.
-        tracking_uri: as in the configuration.
-        registry_uri: as in the configuration.
+        tracking_uri: MLflow's tracking URI.
+        registry_uri: MLflow's registry URI; the tracking URI if left out.
+
+    Returns:
+        ``name``, ``version``, ``aliases``, ``tags``, ``description``, ``run_id``, ``created`` (seconds since 1970) and
+        ``uri``.
 
     Raises:
-        InputError: if there is no such model; it names those that there are.
+        InputError: if there is no such model; the message lists the known ones.
         SweepError: if MLflow cannot be reached.
     """
     client, version = find_version(reference, tracking_uri, registry_uri)
@@ -57,36 +61,37 @@ def show_model(reference: str, tracking_uri: str, registry_uri: str | None = Non
 
 
 def compare_models(first: str, second: str, tracking_uri: str, registry_uri: str | None = None) -> dict[str, Any]:
-    """Two versions side by side, by what is recorded of them.
+    """Compare two versions by their recorded scores.
 
     Returns:
         ``first`` and ``second`` as in :func:`list_models`; ``lead``, by how much the first is better, as
-        ``difference``, ``low`` and ``high`` in units of the metric, ``None`` where they cannot be compared; ``better``,
-        ``"first"``, ``"second"`` or ``None`` where nothing is beyond doubt; ``reason``, one sentence.
+        ``difference``, ``low`` and ``high`` (95 % bounds) in units of the metric, ``None`` where the two are not
+        comparable; ``better``, ``"first"``, ``"second"``, or ``None`` where the difference is not significant;
+        ``reason``, one sentence.
 
     Raises:
         InputError: if there is no such model.
         SweepError: if MLflow cannot be reached.
     """
     shown = [show_model(reference, tracking_uri, registry_uri) for reference in (first, second)]
-    one, other = (candidate(model["version"], model["tags"]) for model in shown)
-    lead = one.lead(other) if one.comparable(other) else None
+    left, right = (scored_version(model["version"], model["tags"]) for model in shown)
+    lead = left.lead(right) if left.is_comparable(right) else None
     better = None if lead is None else "first" if lead.low > 0 else "second" if lead.high < 0 else None
-    called = [f"{model['name']}/{model['version']}" for model in shown]
+    labels = [f"{model['name']}/{model['version']}" for model in shown]
     keys = ("name", "version", "aliases", "tags")
     return {
         "first": {key: shown[0][key] for key in keys},
         "second": {key: shown[1][key] for key in keys},
         "lead": lead and asdict(lead),
         "better": better,
-        "reason": _verdict(one, other, lead, called),
+        "reason": _verdict(left, right, lead, labels),
     }
 
 
 def find_version(
     reference: str, tracking_uri: str, registry_uri: str | None = None
 ) -> tuple[MlflowClient, ModelVersion]:
-    """The version that a reference names. Arguments and errors as in :func:`show_model`."""
+    """Return the version that a reference names. Arguments and errors as in :func:`show_model`."""
     from mlflow.exceptions import MlflowException
 
     uri = registry_uri or tracking_uri
@@ -108,14 +113,14 @@ def find_version(
 
 
 def find_model(name: str, tracking_uri: str, registry_uri: str | None = None) -> MlflowClient:
-    """A client of the registry that holds a model. Arguments and errors as in :func:`show_model`."""
+    """Return a client of the registry that holds a model. Arguments and errors as in :func:`show_model`."""
     client, _ = find_version(name, tracking_uri, registry_uri)
     return client
 
 
 @contextmanager
 def reaching(uri: str) -> Iterator[None]:
-    """Say which place could not be reached, in one line.
+    """Report failures of MLflow inside as one line with its URI.
 
     Raises:
         SweepError: if MLflow fails inside.
@@ -128,36 +133,37 @@ def reaching(uri: str) -> Iterator[None]:
         raise SweepError(f"MLflow at {mask_secrets(uri)}: {masked_first_line(error)}") from error
 
 
-def _verdict(one: Candidate, other: Candidate, lead: Lead | None, called: list[str]) -> str:
+def _verdict(left: ScoredVersion, right: ScoredVersion, lead: Lead | None, labels: list[str]) -> str:
     if lead is None:
-        if one.metric != other.metric:
-            return f"They cannot be compared: one was scored by {one.metric}, the other by {other.metric}."
-        return "They cannot be compared: they were trained and scored on different data."
-    first, second = called if lead.difference >= 0 else called[::-1]
+        if left.metric != right.metric:
+            return f"Not comparable: scored by different metrics, {left.metric.name} and {right.metric.name}."
+        return "Not comparable: trained and scored on different data."
+    first, second = labels if lead.difference >= 0 else labels[::-1]
     low, high = (lead.low, lead.high) if lead.difference >= 0 else (-lead.high, -lead.low)
-    by = f"{abs(lead.difference):.3f} [{low:.3f}, {high:.3f}] in {one.metric}"
+    difference = f"{abs(lead.difference):.3f} [{low:.3f}, {high:.3f}] in {left.metric.name} (95 % interval)"
     if low > 0:
-        return f"{first} is better than {second} beyond doubt, by {by}."
-    return f"They cannot be told apart: {first} is ahead of {second} by {by}."
+        return f"{first} is significantly better than {second}, by {difference}."
+    return f"The difference is not significant: {first} is better than {second} by {difference}."
 
 
 def _unknown(client: MlflowClient, reference: str, name: str) -> InputError:
-    known = names(client)
-    if name in known:
-        own = [f"{name}@{alias}" for alias in aliases(client, name)]
-        listed = ", ".join([*own, *(f"{name}/{v.version}" for v in versions(client, name))])
+    models = names(client)
+    if name in models:
+        with_alias = [f"{name}@{alias}" for alias in aliases(client, name)]
+        listed = ", ".join([*with_alias, *(f"{name}/{v.version}" for v in versions(client, name))])
         return InputError(reference, [Problem("", f"there is no such version; known: {listed}")])
-    return InputError(reference, [Problem("", f"there is no model of that name; {did_you_mean(name, known)}")])
+    return InputError(reference, [Problem("", f"there is no model of that name; {did_you_mean(name, models)}")])
 
 
 def _existing(uri: str) -> MlflowClient | None:
-    """A client, unless it would have to make an empty database first."""
+    """Return a client; ``None`` where opening it would create an empty database."""
     check_uri(uri, "--tracking-uri")
     file = database_file(uri)
     return None if file is not None and not file.exists() else open_client(uri)
 
 
-def _summary(version: ModelVersion, held: Mapping[str, int]) -> dict[str, Any]:
+def _summary(version: ModelVersion, holders: Mapping[str, int]) -> dict[str, Any]:
     number = int(version.version)
-    own = sorted(alias for alias, holder in held.items() if holder == number)
-    return {"name": version.name, "version": number, "aliases": own, "tags": dict(version.tags)}
+    names_of_version = sorted(alias for alias, holder in holders.items() if holder == number)
+    tags = in_todays_tags(version.tags)
+    return {"name": version.name, "version": number, "aliases": names_of_version, "tags": tags}

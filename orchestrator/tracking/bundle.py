@@ -1,12 +1,12 @@
-"""What is registered of a trained adapter: a folder that says everything needed to use it and to check it.
+"""The bundle of a registered adapter: a folder with everything that is needed to use it and to verify it.
 
 - ``bundle.json``: :class:`Bundle`;
-- ``adapter/``: what the method saved; `peft` loads it where the method is one of its own;
-- ``tokenizer/``: as transformers saves it;
-- ``config/config.json``: the backbone's architecture;
-- ``evaluation/test.parquet``: every test row with what was predicted for it;
+- ``adapter/``: files that the method saved; `peft` loads them where the method is one of its own;
+- ``tokenizer/``: tokenizer as transformers saves it;
+- ``config/config.json``: architecture of the backbone;
+- ``evaluation/test.parquet``: every test row with its prediction;
 - ``README.md``: the model card;
-- ``backbone.safetensors``: the quantized backbone, only where nobody else could get it by its name.
+- ``backbone.safetensors``: the quantized backbone, only where it cannot be downloaded by its name.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.common.errors import SweepError
 from orchestrator.common.trial_types import TrialKey
+from orchestrator.tasks import TaskTypeName
+from orchestrator.tracking.earlier_bundles import in_todays_format
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +37,7 @@ class _Part(BaseModel):
 
 
 class BundleBackbone(_Part):
-    """Which backbone the adapter belongs to."""
+    """The backbone that the adapter belongs to."""
 
     model: str
     """Hub id, folder, or ``package:NAME/SUBPATH``."""
@@ -44,25 +46,25 @@ class BundleBackbone(_Part):
     quantization: Literal["nf4", "fp4", "int8", "none"]
     double_quantization: bool
     compute_dtype: Literal["float32", "bfloat16"]
-    """What the frozen products were computed in; never ``auto``."""
+    """Data type of the frozen layers' matrix products; never ``auto``."""
     digest: str
-    """Name of the quantized file in any cache or storage."""
+    """Name of the quantized file in caches and storages."""
     checksum: str
-    """Of its tensors, mapped for float32."""
+    """Checksum of its tensors, mapped for float32."""
 
 
 class Environment(_Part):
-    """Where the recorded predictions were made; floating-point sums depend on it."""
+    """The environment of the recorded predictions, on which floating-point sums depend."""
 
     threads: int
     torch: str
     cpu: str
-    """The widest instructions that torch uses, ``AVX512`` for one."""
+    """The widest instruction set that torch uses, for example ``AVX512``."""
     device: str = "cpu"
 
     @classmethod
     def here(cls, threads: int | None = None, device: str = "cpu") -> Environment:
-        """This process's, or what it is with another number of threads."""
+        """Return the environment of this process, or that of the same process with another number of threads."""
         import torch
 
         threads = threads or torch.get_num_threads()
@@ -70,35 +72,31 @@ class Environment(_Part):
         return cls(threads=threads, torch=torch.__version__, cpu=capability, device=device)
 
 
-class Comparison(_Part):
-    """What its sweep says of it beside the other methods."""
+class BundleSelection(_Part):
+    """The choice of the sweep that trained the method."""
 
-    score: float
-    """The method's: the mean over its seeds. The bundle holds one of them."""
-    scores: tuple[float, ...]
-    """Of each seed."""
     recommended: str
-    """Method."""
+    """The recommended method."""
     reason: str
-    """Why that one; a sentence."""
+    """Why it was chosen, one clause."""
     tied: tuple[str, ...]
-    """Methods that may be the best, the recommended first."""
+    """Methods that may be the best at the 95 % level, the recommended one first."""
     runner_up: str = ""
-    """The best of the others."""
-    runner_up_lost: str = ""
-    """Why that one was not recommended."""
+    """The best of the other methods."""
+    runner_up_reason: str = ""
+    """Why that one was not recommended, one clause."""
 
 
 class Bundle(_Part):
-    """Everything that ``bundle.json`` says."""
+    """The content of ``bundle.json``, format 2."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     task: str
-    type: Literal["classification", "causal-lm"]
+    type: TaskTypeName
     labels: tuple[str, ...] = ()
-    """In the order of the probabilities; none for a language model."""
+    """Labels in the order of the probabilities; none for a language model."""
     column: str = "text"
-    """The input's name: of the texts, or of the prompts."""
+    """Name of the input column, which holds texts or prompts."""
     max_length: int
     evaluation_batch: int
     """Rows per batch; rows are sorted by length."""
@@ -106,51 +104,55 @@ class Bundle(_Part):
     backbone: BundleBackbone
     environment: Environment
     metric: str
+    """Name of the scores' metric."""
     higher_is_better: bool
-    score: float
-    """The metric of this checkpoint on the test split."""
+    mean_score: float
+    """Mean score of the method over its seeds, on the test split."""
+    checkpoint_score: float
+    """Score of the checkpoint in this bundle, on the test split."""
+    seed_scores: tuple[float, ...] = ()
+    """Score of each seed."""
     interval: tuple[float, float]
-    """Where :attr:`estimate` lies at 95 %."""
-    comparison: Comparison | None = None
-    """With the sweep's other methods."""
+    """95 % interval of the mean score."""
+    selection: BundleSelection | None = None
+    """Choice of the sweep; ``None`` for a method that was not compared."""
     metrics: dict[str, float] = {}
-    """All metrics on the test split."""
+    """All metrics of this checkpoint on the test split."""
     majority: float | None = None
-    """Accuracy of always naming the most frequent label."""
+    """Accuracy of predicting the most frequent label for every row."""
     rows: dict[str, int] = {}
     """Rows by split."""
     data_digest: str
     sweep: str
     trial: str
+    """``task/method/number`` of the configuration."""
     method: str
     params: dict[str, Any]
     measurements: dict[str, float] = {}
 
     @property
     def trial_key(self) -> TrialKey:
-        """The trial that trained it."""
+        """The trial with the configuration."""
         return TrialKey.parse(self.trial)
-
-    @property
-    def estimate(self) -> float:
-        """The score to judge it by: its method's over all seeds where there are several."""
-        return self.comparison.score if self.comparison else self.score
 
     @classmethod
     def read(cls, folder: Path) -> Bundle:
-        """From a bundle's folder.
+        """Read a bundle's folder, of this release or an earlier one.
 
         Raises:
-            SweepError: if the folder is not a bundle, or is one of another format.
+            SweepError: if the folder is not a bundle, or its format is unknown.
         """
         try:
-            return cls.model_validate_json((folder / BUNDLE).read_text(encoding="utf-8"))
+            values = json.loads((folder / BUNDLE).read_text(encoding="utf-8"))
+            return cls.model_validate(in_todays_format(values))
         except OSError as error:
             raise SweepError(f"{folder} is not a bundle: it has no {BUNDLE}") from error
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
             raise SweepError(f"{folder / BUNDLE} cannot be used: {place}: {first['msg']}") from error
+        except ValueError as error:
+            raise SweepError(f"{folder / BUNDLE} cannot be used: it is not JSON ({error})") from error
 
 
 def write_bundle(
@@ -164,17 +166,17 @@ def write_bundle(
     card: str,
     backbone: Path | None = None,
 ) -> None:
-    """Put a bundle together.
+    """Write a bundle.
 
     Args:
-        folder: where; created.
-        bundle: what it is.
+        folder: folder of the bundle; created.
+        bundle: content of ``bundle.json``.
         adapter: folder that the method saved.
         tokenizer: folder that the tokenizer saved.
-        config: the backbone's architecture.
-        evaluation: the test rows and what was predicted, from :func:`evaluation_table`.
+        config: architecture of the backbone.
+        evaluation: test rows with their predictions, from :func:`evaluation_table`.
         card: the model card, Markdown.
-        backbone: the quantized file, to be carried along.
+        backbone: the quantized backbone's file, where the bundle has to contain it.
     """
     from pyarrow import parquet
 
@@ -191,17 +193,17 @@ def write_bundle(
 
 
 def evaluation_table(rows: pa.Table, predictions: pa.Table) -> pa.Table:
-    """A split's own columns, and beside them what was predicted.
+    """Return the columns of a split with those of its predictions beside them.
 
     Args:
         rows: the split, with ``row`` and its texts.
-        predictions: of the same rows in the same order.
+        predictions: predictions for the same rows in the same order.
 
     Raises:
-        ValueError: if they are of different rows.
+        ValueError: if the rows differ.
     """
     if not rows["row"].equals(predictions["row"]):
-        raise ValueError("the predictions are not of these rows, in this order")
+        raise ValueError("the predictions are not those of these rows, in this order")
     for name in predictions.column_names:
         if name not in rows.column_names:
             rows = rows.append_column(name, predictions[name])

@@ -1,8 +1,8 @@
 """A thread that follows the sweep journal and writes MLflow runs; the sweep itself never waits for a server.
 
-The journal is the spool. An event counts as written when MLflow has taken it; until then it is tried again, so that a
-server that is away for minutes, or for the rest of the sweep, costs nothing but delay. A mirror that is started on the
-journal of an earlier process starts at its beginning and writes what is missing.
+The journal is the queue. An event counts as written when MLflow has accepted it; until then it is retried, so that a
+server that cannot be reached for minutes, or for the rest of the sweep, costs nothing but delay. An exporter that is
+started on the journal of an earlier process starts at its beginning and writes what is missing.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ log = logging.getLogger(__name__)
 
 
 class Writer(Protocol):
-    """What the mirror writes to; :class:`orchestrator.tracking.runs.RunWriter`."""
+    """The target of the exporter; :class:`orchestrator.tracking.runs.RunWriter`."""
 
     def write(self, event: dict[str, Any]) -> None:
         """Write one event, which may have been written before."""
 
     def recall(self) -> None:
-        """Find out what is there, after a failure."""
+        """Read the existing runs again, after a failure."""
 
     def run_id(self, key: str) -> str | None:
-        """The run of a task or a trial."""
+        """Return the run of a task or a trial."""
 
 
 class MlflowExporter:
-    """Mirrors one journal into MLflow.
+    """Exports one journal to MLflow.
 
     Args:
         journal: the sweep's journal; it need not exist yet.
-        tracking_uri: where runs go.
-        experiment: the experiment's name.
-        poll: seconds between two looks at the journal.
-        longest_pause: seconds between two tries, at most, while the server is away.
-        writer: makes what writes events; called in the thread, since importing MLflow takes seconds.
+        tracking_uri: MLflow's tracking URI.
+        experiment: name of the experiment.
+        poll: seconds between two reads of the journal.
+        longest_pause: maximum number of seconds between two attempts while the server cannot be reached.
+        writer: factory of the target; called in the thread, since importing MLflow takes seconds.
     """
 
     def __init__(
@@ -66,29 +66,26 @@ class MlflowExporter:
         self._stopped = False
         self._failures = 0
         self.last_error = ""
-        """Why the last write failed, one line; empty while all is well."""
+        """Why the last write failed, one line; empty after a success."""
         self.refused = 0
-        """Events that MLflow will never take; their errors are in the log."""
-        self._thread = threading.Thread(target=self._follow, name="mlflow-mirror", daemon=True)
+        """Events that MLflow refused for good; their errors are in the log."""
+        self._thread = threading.Thread(target=self._follow, name="mlflow-exporter", daemon=True)
 
     def start(self) -> None:
-        """Begin; returns at once."""
+        """Start the thread."""
         self._thread.start()
 
     @property
     def pending(self) -> int:
-        """Events in the journal that are not written yet."""
+        """Number of events in the journal that are not written yet."""
         with self._changed:
             return len(self._pending) + _whole_lines(self._journal, self._offset)
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all events so far are written.
+        """Wait until all events so far are written; return whether they are.
 
         Args:
-            timeout: seconds to wait, at most.
-
-        Returns:
-            Whether they are.
+            timeout: maximum number of seconds to wait.
         """
         target = self._journal.stat().st_size if self._journal.exists() else 0
         self._wake.set()
@@ -97,10 +94,12 @@ class MlflowExporter:
             return done and self._written(target)
 
     def close(self, timeout: float) -> bool:
-        """Write what is there and end the thread; what is not written by then stays in the journal.
+        """Write what is pending and end the thread; return whether everything was written.
 
-        Returns:
-            Whether everything was written.
+        What is not written in time stays in the journal.
+
+        Args:
+            timeout: maximum number of seconds to wait.
         """
         if not self._thread.ident:
             return self.pending == 0
@@ -112,19 +111,19 @@ class MlflowExporter:
         return written
 
     def parent_run_id(self, task: str, timeout: float = 300) -> str:
-        """The run that a task's trials hang from; waits until it is there.
+        """Wait for the parent run of a task's trials, and return it.
 
         Raises:
-            SweepError: if it is not there in time.
+            SweepError: if it does not exist in time.
         """
 
-        def known() -> str | None:
+        def run_id() -> str | None:
             return self._writer.run_id(task) if self._writer else None
 
         self._wake.set()
         with self._changed:
-            self._changed.wait_for(lambda: known() or not self._thread.is_alive(), timeout)
-            if run := known():
+            self._changed.wait_for(lambda: run_id() or not self._thread.is_alive(), timeout)
+            if run := run_id():
                 return run
         raise SweepError(f"MLflow has no run of {task}: {self.last_error or f'nothing was written in {timeout:g} s'}")
 
@@ -137,13 +136,13 @@ class MlflowExporter:
                 self._step()
         except SweepError as error:
             self.last_error = str(error)
-            log.exception("the journal cannot be mirrored")
+            log.exception("the journal cannot be exported")
         finally:
             with self._changed:
                 self._changed.notify_all()
 
     def _step(self) -> None:
-        """Write the next event, or wait for one."""
+        """Write the next event, or wait for the journal to grow."""
         if not self._pending:
             self._read()
         if not self._pending:
@@ -175,13 +174,13 @@ class MlflowExporter:
         except Exception as error:
             if not (is_refusal(error) or isinstance(error, KeyError | TypeError)):
                 raise
-            # Trying again cannot help, and all that follows would wait for it.
+            # A retry cannot succeed, and all later events would wait for it.
             self.refused += 1
             log.exception("MLflow refused the event %s", event)
 
     def _note(self, error: Exception) -> None:
         if not self._failures:
-            log.warning("MLflow is away; the journal keeps what it has not taken: %s", masked_first_line(error))
+            log.warning("MLflow cannot be reached; its events wait in the journal: %s", masked_first_line(error))
         self._failures += 1
         self.last_error = masked_first_line(error)
         self._rest(min(self._poll * 2 ** min(self._failures, 10), self._longest_pause))

@@ -1,53 +1,41 @@
-"""The model card: what a person who finds a model in the registry wants to know, as Markdown."""
+"""The model card of a registered method, as Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
+from orchestrator.selection.recommend import cost, cost_text
+from orchestrator.selection.results import MethodResult
+from orchestrator.selection.selection import Preference
+from orchestrator.tasks import TASK_TYPES
 from orchestrator.tracking.bundle import ADAPTER, Bundle
 
-COSTS = ("size", "memory", "latency")
+COSTS: tuple[Preference, ...] = ("size", "memory", "latency")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Compared:
-    """One line of the comparison: a method at its best.
-
-    Args:
-        method: its name.
-        trials: how many it had.
-        validation: its best score there.
-        test: its score on the test split, over its seeds; ``None`` where it was not looked at.
-        interval: of the test score, 95 %.
-        seeds: how many there were.
-        verdict: recommended, tied, or how far behind.
-        costs: size, memory and latency as people read them, by :data:`COSTS`.
-    """
-
-    method: str
-    trials: int
-    validation: float
-    test: float | None = None
-    interval: tuple[float, float] | None = None
-    seeds: int = 1
-    verdict: str = ""
-    costs: tuple[str, str, str] = ("", "", "")
-
-
-def model_card(bundle: Bundle, compared: Sequence[Compared] = (), *, peft: bool = False) -> str:
-    """Write the card.
+def model_card(
+    bundle: Bundle,
+    results: Sequence[MethodResult] = (),
+    *,
+    trials: Mapping[str, int] = MappingProxyType({}),
+    untuned: MethodResult | None = None,
+    peft: bool = False,
+) -> str:
+    """Return the card.
 
     Args:
-        bundle: the model.
-        compared: the methods that it was compared with, in the order to show.
+        bundle: bundle of the model.
+        results: results of all scored methods, in the order to show.
+        trials: number of trials of each method.
+        untuned: result of the recommended method with its default parameters.
         peft: whether `peft` loads the adapter.
     """
     parts = [
         _head(bundle),
         _score(bundle),
-        _why(bundle),
-        _comparison(bundle, compared),
+        _selection(bundle),
+        _comparison(bundle, results, trials, untuned),
         _use(bundle, peft),
         _origin(bundle),
     ]
@@ -55,11 +43,9 @@ def model_card(bundle: Bundle, compared: Sequence[Compared] = (), *, peft: bool 
 
 
 def _head(bundle: Bundle) -> str:
-    what = f"assigns one of {len(bundle.labels)} labels ({', '.join(bundle.labels)}) to a text"
-    if bundle.type == "causal-lm":
-        what = "completes a prompt"
+    purpose = TASK_TYPES[bundle.type].purpose(bundle.labels)
     return (
-        f"# {bundle.task}\n\nIt {what}: a `{bundle.method}` adapter on the frozen backbone `{bundle.backbone.model}`"
+        f"# {bundle.task}\n\n{purpose}: a `{bundle.method}` adapter on the frozen backbone `{bundle.backbone.model}`"
         f" ({_precision(bundle)})."
     )
 
@@ -67,58 +53,82 @@ def _head(bundle: Bundle) -> str:
 def _precision(bundle: Bundle) -> str:
     backbone = bundle.backbone
     double = " with double quantization" if backbone.double_quantization and "4" in backbone.quantization else ""
-    kept = "not quantized" if backbone.quantization == "none" else f"{backbone.quantization}{double}"
-    return f"{kept}, computed in {backbone.compute_dtype}"
+    quantization = "not quantized" if backbone.quantization == "none" else f"{backbone.quantization}{double}"
+    return f"{quantization}, computed in {backbone.compute_dtype}"
 
 
 def _score(bundle: Bundle) -> str:
-    rows = f" on {bundle.rows['test']:,} test rows" if "test" in bundle.rows else " on the test split"
-    seeds = len(bundle.comparison.scores) if bundle.comparison else 1
-    mean = f", the mean over {seeds} seeds" if seeds > 1 else ""
-    score = f"**{bundle.metric} {bundle.estimate:.3f}** {_interval(bundle.interval)}"
-    lines = [f"## Score\n\n{score}{rows}{mean}, looked at once."]
+    rows = f"{bundle.rows['test']:,} test rows" if "test" in bundle.rows else "the test split"
+    seeds = len(bundle.seed_scores)
+    score = f"**{bundle.metric} {bundle.mean_score:.3f}** {_interval(bundle.interval)}"
     if seeds > 1:
-        lines.append(
-            f"This adapter is the one with the best validation score; its own test score is {bundle.score:.3f}."
-        )
+        lines = [
+            f"{score}: mean over {seeds} seeds on {rows}, with the 95 % interval over rows and seeds.",
+            f"This checkpoint is that of the seed with the best validation score; its own test score is"
+            f" {bundle.checkpoint_score:.3f}.",
+        ]
+    else:
+        lines = [f"{score}: one seed on {rows}, with the 95 % bootstrap interval over rows; other seeds may differ."]
+    lines.append("The test rows were scored once, after the search. The interval does not cover other data.")
     others = [f"{name} {value:.3f}" for name, value in bundle.metrics.items() if name != bundle.metric]
     if others:
-        lines.append(f"Also: {', '.join(others)}.")
+        lines.append(f"Other metrics of this checkpoint: {', '.join(others)}.")
     if bundle.majority is not None:
-        lines.append(f"Always naming the most frequent label would have an accuracy of {bundle.majority:.3f}.")
-    lines.append(
-        "The interval is at 95 % and covers other test rows and other seeds; it knows nothing of other data."
-        if seeds > 1
-        else "The interval is a 95 % bootstrap over test rows; it knows nothing of other seeds or other data."
-    )
-    return "\n".join(lines)
+        lines.append(f"Predicting the most frequent label for every row has an accuracy of {bundle.majority:.3f}.")
+    return "## Score\n\n" + "\n".join(lines)
 
 
-def _why(bundle: Bundle) -> str:
-    if (found := bundle.comparison) is None:
+def _selection(bundle: Bundle) -> str:
+    if (selection := bundle.selection) is None:
         return ""
-    lines = ["## Why this one\n", found.reason]
-    if bundle.method != found.recommended:
-        lines.append(
-            f"So the sweep recommends `{found.recommended}`; `{bundle.method}` is as good as far as it can tell."
-        )
-    elif found.runner_up:
-        lines.append(f"The runner-up is `{found.runner_up}`: {found.runner_up_lost}")
-    return "\n".join(lines)
+    lines = [f"Recommended method: `{selection.recommended}`. Reason: {_sentence(selection.reason)}"]
+    if bundle.method != selection.recommended:
+        lines.append(f"`{bundle.method}` is tied with it: the difference is not significant at the 95 % level.")
+    elif selection.runner_up:
+        lines.append(f"Runner-up: `{selection.runner_up}`, {_sentence(selection.runner_up_reason)}")
+    return "## Selection\n\n" + "\n".join(lines)
 
 
-def _comparison(bundle: Bundle, compared: Sequence[Compared]) -> str:
-    if not compared:
+def _sentence(clause: str) -> str:
+    return f"{clause.removesuffix('.')}."
+
+
+def _comparison(
+    bundle: Bundle, results: Sequence[MethodResult], trials: Mapping[str, int], untuned: MethodResult | None
+) -> str:
+    if not results:
         return ""
+    rows = [(result.method, result, str(trials.get(result.method, "")), verdict(bundle, result)) for result in results]
+    if untuned:
+        rows.append((f"{untuned.method} (default parameters)", untuned, "1", ""))
     scores = _table(
-        ("method", "test", "seeds", ""),
-        [(one.method, _test(one), str(one.seeds), one.verdict) for one in compared],
+        ("method", "mean score on test [95 % interval]", "seeds", "result"),
+        [
+            (name, f"{result.mean_score:.3f} {_interval(result.interval)}", str(len(result.seed_scores)), text)
+            for name, result, _, text in rows
+        ],
     )
     costs = _table(
-        ("method", "trials", "best on validation", *COSTS),
-        [(one.method, str(one.trials), f"{one.validation:.3f}", *one.costs) for one in compared],
+        ("method", "trials", "best validation score", *COSTS),
+        [(name, count, f"{result.validation:.3f}", *_costs(result)) for name, result, count, _ in rows],
     )
-    return f"## Compared with ({bundle.metric})\n\n{scores}\n\nWhat each of them took:\n\n{costs}"
+    return (
+        f"## Comparison ({bundle.metric})\n\n{scores}\n\nTrials of the search and measurements (adapter size on disk,"
+        f" training memory above the backbone, added inference latency):\n\n{costs}"
+    )
+
+
+def verdict(bundle: Bundle, result: MethodResult) -> str:
+    """Return how a method came out of its sweep."""
+    if bundle.selection and result.method == bundle.selection.recommended:
+        return "recommended"
+    if result.tied:
+        return "tied"
+    return "eliminated on validation" if result.gap is None else f"at least {result.gap:.3f} worse"
+
+
+def _costs(result: MethodResult) -> tuple[str, ...]:
+    return tuple(cost_text(name, cost(result.measurements, name)) for name in COSTS)
 
 
 def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -126,14 +136,8 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _test(one: Compared) -> str:
-    if one.test is None:
-        return ""
-    return f"{one.test:.3f} {_interval(one.interval)}" if one.interval else f"{one.test:.3f}"
-
-
 def _use(bundle: Bundle, peft: bool) -> str:
-    text = "Thank you!" if bundle.type == "classification" else "Once upon a time"
+    text = TASK_TYPES[bundle.type].example_input
     lines = [
         "## Use\n",
         "```python",
@@ -144,8 +148,9 @@ def _use(bundle: Bundle, peft: bool) -> str:
         "```",
         "",
         f"On the command line: `peft-sweep predict {bundle.task}@champion < rows.jsonl`, with rows like"
-        f' `{{"{bundle.column}": "{text}"}}`; as a server: `mlflow models serve -m models:/{bundle.task}@champion`'
-        f" `--env-manager local`. Check it with `peft-sweep models verify {bundle.task}@champion`.",
+        f' `{{"{bundle.column}": "{text}"}}`. As a server: `mlflow models serve -m models:/{bundle.task}@champion'
+        f" --env-manager local`. To verify the recorded predictions:"
+        f" `peft-sweep models verify {bundle.task}@champion`.",
     ]
     if peft:
         lines += [
@@ -161,12 +166,12 @@ def _origin(bundle: Bundle) -> str:
     return f"""## Origin
 
 - sweep `{bundle.sweep}`, trial `{bundle.trial}`
-- data: {rows or "rows"}, digest `{bundle.data_digest}`
+- data: {rows or "unknown"} rows, digest `{bundle.data_digest}`
 - backbone: digest `{backbone.digest}`, checksum `{backbone.checksum}`, revision {backbone.revision or "none"}
-- scored in batches of {bundle.evaluation_batch} rows of up to {bundle.max_length} tokens
-- by {environment.threads} threads, torch {environment.torch}, {environment.device} ({environment.cpu})
+- evaluation: batches of {bundle.evaluation_batch} rows of up to {bundle.max_length} tokens
+- environment: {environment.threads} threads, torch {environment.torch}, {environment.device} ({environment.cpu})
 
-| parameter | value |
+| parameter or measurement | value |
 | --- | --- |
 {settings}"""
 

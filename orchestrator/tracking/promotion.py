@@ -1,4 +1,4 @@
-"""A person's word on who is champion, by the names that people type."""
+"""Promotion and rollback of registered models, by the references that users type."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from orchestrator.common.errors import InputError, Problem
 from orchestrator.tracking.aliases import promote, rollback
 from orchestrator.tracking.browse import find_model, find_version, reaching
 from orchestrator.tracking.connection import retry_while_away
-from orchestrator.tracking.promotion_policy import Titles
-from orchestrator.tracking.promotion_policy import titles as decide
-from orchestrator.tracking.versions import candidates
+from orchestrator.tracking.promotion_policy import AliasHolders, alias_holders
+from orchestrator.tracking.versions import scored_versions
 
-PATIENCE = 20.0
+RETRY_TIMEOUT_S = 20.0
 
 
 def promote_model(reference: str, tracking_uri: str) -> dict[str, Any]:
@@ -20,10 +19,11 @@ def promote_model(reference: str, tracking_uri: str) -> dict[str, Any]:
 
     Args:
         reference: ``NAME@ALIAS`` or ``NAME/VERSION``.
-        tracking_uri: where models are.
+        tracking_uri: MLflow's URI.
 
     Returns:
-        ``name``; ``was``, the champion until now; ``champion``, ``challenger`` and ``before``, versions or ``None``.
+        ``name``; ``was``, the champion until now; ``champion``, ``challenger`` and ``before``, the previous champion;
+        versions, or ``None``.
 
     Raises:
         InputError: if there is no such version.
@@ -32,29 +32,29 @@ def promote_model(reference: str, tracking_uri: str) -> dict[str, Any]:
     client, version = find_version(reference, tracking_uri)
     number = int(version.version)
     with reaching(tracking_uri):
-        was = decide(candidates(client, version.name))
-        if was is None or "trial_key" not in version.tags:
-            raise InputError(reference, [Problem("", "was registered by another program than a sweep")])
-        found = retry_while_away(lambda: promote(client, version.name, number), PATIENCE)
-    return _told(version.name, was.champion, found)
+        before = alias_holders(scored_versions(client, version.name))
+        if before is None or "trial_key" not in version.tags:
+            raise InputError(reference, [Problem("", "was not registered by a sweep")])
+        after = retry_while_away(lambda: promote(client, version.name, number), RETRY_TIMEOUT_S)
+    return _change(version.name, before.champion, after)
 
 
 def rollback_model(name: str, tracking_uri: str) -> dict[str, Any]:
-    """Give the title back to who held it before. Arguments, result and errors as in :func:`promote_model`."""
+    """Make the previous champion the champion again. Arguments, result and errors as in :func:`promote_model`."""
     if "@" in name or "/" in name:
         message = f"is a version; write the model's name alone: {name.replace('/', '@').partition('@')[0]}"
         raise InputError("models rollback", [Problem(name, message)])
     client = find_model(name, tracking_uri)
     with reaching(tracking_uri):
-        was, found = rollback(client, name)
-    return _told(name, was, found)
+        was, after = rollback(client, name)
+    return _change(name, was, after)
 
 
-def _told(name: str, was: int, now: Titles) -> dict[str, Any]:
+def _change(name: str, was: int, holders: AliasHolders) -> dict[str, Any]:
     return {
         "name": name,
         "was": was,
-        "champion": now.champion,
-        "challenger": now.challenger,
-        "before": now.before,
+        "champion": holders.champion,
+        "challenger": holders.challenger,
+        "before": holders.previous,
     }

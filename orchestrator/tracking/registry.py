@@ -1,4 +1,4 @@
-"""The model registry: a bundle becomes a version of its task's model, and gets the title that it has earned."""
+"""Registration of a bundle as a version of its task's model, with the alias that the promotion policy gives it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Registered:
-    """A version in the registry, and what the gate said: champion, or challenger.
+    """A version in the registry, as ``champion`` or ``challenger``.
 
-    The alias ``challenger`` itself is that of the newest recommended one.
+    MLflow's alias ``challenger`` points to the newest recommended version beside the champion, so a challenger does not
+    always hold it.
     """
 
     name: str
@@ -30,23 +31,23 @@ class Registered:
 
     @property
     def reference(self) -> str:
-        """What a user asks for: ``NAME@champion``, or ``NAME/VERSION`` of a challenger, whose alias moves on."""
+        """Reference for commands: ``NAME@champion``, or ``NAME/VERSION`` of a challenger, whose alias moves on."""
         return f"{self.name}@{self.alias}" if self.alias == CHAMPION else f"{self.name}/{self.version}"
 
 
 def register(folder: Path, *, run_id: str, tracking_uri: str, registry_uri: str | None = None) -> Registered:
-    """Register a bundle under its task's name, and let it challenge the champion.
+    """Register a bundle under its task's name, and apply the promotion policy.
 
-    Doing it again changes nothing: the version is found by its sweep and trial.
+    Registering it again changes nothing: the version is found by its sweep and trial.
 
     Args:
-        folder: the bundle's.
-        run_id: the run that the model belongs to.
-        tracking_uri: where the run is.
-        registry_uri: where models go; the tracking URI if left out.
+        folder: folder of the bundle.
+        run_id: MLflow run that the model belongs to.
+        tracking_uri: MLflow's tracking URI.
+        registry_uri: MLflow's registry URI; the tracking URI if left out.
 
     Raises:
-        SweepError: if MLflow refuses, or is away for minutes.
+        SweepError: if MLflow refuses, or cannot be reached for minutes.
     """
     bundle, client = Bundle.read(folder), open_client(tracking_uri, registry_uri)
     version = retry_while_away(lambda: _find_version(client, bundle))
@@ -54,29 +55,28 @@ def register(folder: Path, *, run_id: str, tracking_uri: str, registry_uri: str 
         model = retry_while_away(lambda: _upload(client, folder, bundle, run_id))
         card = (folder / CARD).read_text(encoding="utf-8")
         version = retry_while_away(lambda: _create_version(client, bundle, run_id, model, card))
-    held = retry_while_away(lambda: apply_promotion_policy(client, bundle.task))
-    return Registered(bundle.task, version, CHAMPION if held and held.champion == version else CHALLENGER)
+    holders = retry_while_away(lambda: apply_promotion_policy(client, bundle.task))
+    return Registered(bundle.task, version, CHAMPION if holders and holders.champion == version else CHALLENGER)
 
 
 def _find_version(client: MlflowClient, bundle: Bundle) -> int | None:
-    own = identity(bundle).items()
-    found = [int(v.version) for v in versions(client, bundle.task) if own <= v.tags.items()]
-    return min(found, default=None)
+    tags = identity(bundle).items()
+    return min((int(v.version) for v in versions(client, bundle.task) if tags <= v.tags.items()), default=None)
 
 
 def _upload(client: MlflowClient, folder: Path, bundle: Bundle, run_id: str) -> LoggedModel:
-    """The logged model of a bundle; one that an earlier try left behind is completed."""
+    """Upload a bundle as a logged model; one that an earlier attempt left incomplete is completed."""
     from mlflow.entities import LoggedModelOutput
     from mlflow.entities.logged_model_status import LoggedModelStatus
 
     from orchestrator.tracking.packaging import save_pyfunc
 
     experiment = client.get_run(run_id).info.experiment_id
-    asked = " and ".join(f"tags.{key} = '{value}'" for key, value in identity(bundle).items())
-    left = client.search_logged_models([experiment], asked)
-    logged = left[0] if left else client.create_logged_model(experiment, bundle.task, run_id, tags_of(bundle))
-    with tempfile.TemporaryDirectory() as place:
-        target = Path(place) / "model"
+    query = " and ".join(f"tags.{key} = '{value}'" for key, value in identity(bundle).items())
+    earlier = client.search_logged_models([experiment], query)
+    logged = earlier[0] if earlier else client.create_logged_model(experiment, bundle.task, run_id, tags_of(bundle))
+    with tempfile.TemporaryDirectory() as folder_of_model:
+        target = Path(folder_of_model) / "model"
         save_pyfunc(folder, target, run_id=run_id, model_id=logged.model_id)
         client.log_model_artifacts(logged.model_id, str(target))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
@@ -85,14 +85,14 @@ def _upload(client: MlflowClient, folder: Path, bundle: Bundle, run_id: str) -> 
 
 
 def _create_version(client: MlflowClient, bundle: Bundle, run_id: str, model: LoggedModel, card: str) -> int:
-    if (found := _find_version(client, bundle)) is not None:
-        return found
+    if (number := _find_version(client, bundle)) is not None:
+        return number
     _create_name(client, bundle)
-    # Given by its place: by its id it would be looked for on the process's own tracking server.
-    made = client.create_model_version(
+    # The source is given as a location: MLflow would look an id up on the process's default tracking server.
+    version = client.create_model_version(
         bundle.task, model.artifact_location, run_id, tags_of(bundle), description=card, model_id=model.model_id
     )
-    return int(made.version)
+    return int(version.version)
 
 
 def _create_name(client: MlflowClient, bundle: Bundle) -> None:

@@ -1,7 +1,7 @@
-"""The journal's events as MLflow runs: one parent per task, one child per trial.
+"""The journal's events as MLflow runs: one parent run per task, one child run per trial.
 
-Everything here may be done twice: runs are looked up by their tags before they are created, and MLflow keeps one copy
-of a metric whose time, step and value are the same. So a journal can be replayed from its start.
+Every write may be repeated: runs are looked up by their tags before they are created, and MLflow keeps one copy of a
+metric whose time, step and value are the same. So a journal can be exported again from its start.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 CLOSED = {"finished": "FINISHED", "budget": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 NOTE = "mlflow.note.content"
-LONGEST_VALUE, LONGEST_KEY = 6000, 250
-MOST_PARAMS, MOST_METRICS = 100, 1000
+MAX_VALUE_LENGTH, MAX_KEY_LENGTH = 6000, 250
+MAX_PARAMS, MAX_METRICS = 100, 1000
 
 Event = Mapping[str, Any]
 
 
 class RunWriter:
-    """Writes one sweep's events, in their order.
+    """Writes the events of one sweep, in their order.
 
     Args:
-        tracking_uri: where to.
-        experiment: its name; created where it is missing.
+        tracking_uri: MLflow's tracking URI.
+        experiment: name of the experiment; created where it is missing.
     """
 
     def __init__(self, tracking_uri: str, experiment: str) -> None:
@@ -44,20 +44,20 @@ class RunWriter:
         self._open: dict[str, None] = {}
 
     def run_id(self, key: str) -> str | None:
-        """The run of a trial or, given a task's name, the task's parent run; none before its event was written."""
+        """Return the run of a trial, or the parent run of a task; ``None`` before its event was written."""
         return self._runs.get(key)
 
     def recall(self) -> None:
-        """After a failure: take what is there from the server, since the failed request may have been carried out."""
+        """Read the existing runs again after a failure, since the failed request may have been carried out."""
         self._runs.clear()
         if self._experiment:
             self._find_runs()
 
     def write(self, event: Event) -> None:
-        """Write one event; unknown ones are none of MLflow's business.
+        """Write one event; kinds that are not exported are ignored.
 
         Raises:
-            MlflowException: if the server is away or refuses; write the event again after :meth:`recall`.
+            MlflowException: if the server is unreachable or refuses; write the event again after :meth:`recall`.
         """
         match event["event"]:
             case "sweep":
@@ -86,38 +86,40 @@ class RunWriter:
         self._sweep = event
         self._experiment = self._find_experiment()
         self._find_runs()
-        for task, facts in event["tasks"].items():
-            tags = {"task": task, "data_digest": facts["digest"], "kind": "sweep"}
-            self._log_config(self._run(task, f"{event['sweep']}/{task}", event, tags), task, facts)
+        for task, data in event["tasks"].items():
+            tags = {"task": task, "data_digest": data["digest"], "kind": "sweep"}
+            self._log_config(self._run(task, f"{event['sweep']}/{task}", event, tags), task, data)
 
-    def _log_config(self, run: str, task: str, facts: Event) -> None:
+    def _log_config(self, run: str, task: str, data: Event) -> None:
         import yaml
 
         config: dict[str, Any] = dict(self._sweep["config"])
-        known = self._client.get_run(run).data.params
+        logged = self._client.get_run(run).data.params
         params = flat({**config, "tasks": {task: config.get("tasks", {}).get(task)}})
-        # A resumed sweep may say otherwise, and a param that is set cannot be changed: config.yaml has the last word.
-        self._log(run, params={key: value for key, value in params.items() if clean(key) not in known})
+        # MLflow does not let a param change, and a resumed sweep may have another value: config.yaml is rewritten.
+        self._log(run, params={key: value for key, value in params.items() if clean(key) not in logged})
         backbone = self._sweep["backbone"]
-        sizes = {f"rows_{split}": rows for split, rows in facts["rows"].items()} | {"majority": facts.get("majority")}
+        sizes = {f"rows_{split}": rows for split, rows in data["rows"].items()} | {"majority": data.get("majority")}
         sizes |= {"backbone_parameters": backbone["parameters"], "backbone_bytes": backbone["bytes"]}
-        sizes |= {"labels": len(facts.get("labels", [])), "characters": facts.get("characters")}
+        sizes |= {"labels": len(data.get("labels", [])), "characters": data.get("characters")}
         self._log(run, metrics=sizes, time=self._sweep["time"])
         self._client.log_text(run, yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "config.yaml")
-        self._log_data(run, task, facts)
+        self._log_data(run, task, data)
 
-    def _log_data(self, run: str, task: str, facts: Event) -> None:
+    def _log_data(self, run: str, task: str, data: Event) -> None:
         from mlflow.entities import Dataset, DatasetInput
 
-        profile = json.dumps({"rows": facts["rows"], "labels": facts.get("labels", [])})
-        data = Dataset(task, facts["digest"][:36], "local", json.dumps({"digest": facts["digest"]}), profile=profile)
-        self._client.log_inputs(run, [DatasetInput(data)])
+        profile = json.dumps({"rows": data["rows"], "labels": data.get("labels", [])})
+        source = json.dumps({"digest": data["digest"]})
+        dataset = Dataset(task, data["digest"][:36], "local", source, profile=profile)
+        self._client.log_inputs(run, [DatasetInput(dataset)])
 
     def _warm_start(self, event: Event) -> None:
-        """Which earlier sweeps a task began with."""
+        """Tag each task with the earlier sweeps that it was warm-started from."""
         for task in self._sweep["tasks"]:
-            used = [f"{one['sweep']}/{one['earlier_task']}" for one in event["origins"] if one["task"] == task]
-            self._log(self._runs[task], tags={"warm_start": ", ".join(used) or None})
+            sources = [f"{origin['sweep']}/{origin['earlier_task']}" for origin in event["origins"]
+                       if origin["task"] == task]  # fmt: skip
+            self._log(self._runs[task], tags={"warm_start": ", ".join(sources) or None})
 
     def _trial(self, event: Event) -> None:
         key = TrialKey.parse(event["trial"])
@@ -143,35 +145,35 @@ class RunWriter:
     def _test(self, event: Event) -> None:
         low, high = event["interval"]
         metrics = {f"test_{name}": value for name, value in event["metrics"].items()}
-        metrics |= {"test_score": event["score"], "test_low": low, "test_high": high}
-        key, facts = TrialKey.parse(event["trial"]), event.get("measurements", {})
+        metrics |= {"checkpoint_score": event["checkpoint_score"], "checkpoint_low": low, "checkpoint_high": high}
+        key, measurements = TrialKey.parse(event["trial"]), event.get("measurements", {})
         if (seed := event.get("seed")) is not None:
-            self._log(self._runs[str(key)], {"seed_score": event["score"]}, time=event["time"], step=seed)
+            self._log(self._runs[str(key)], {"seed_score": event["checkpoint_score"]}, time=event["time"], step=seed)
         if event["role"] == "seed":
             return
         self._log(self._runs[str(key)], metrics, tags={"role": event["role"]}, time=event["time"])
-        # Under its last step: MLflow shows and filters by the value with the highest.
-        self._log(self._runs[str(key)], facts, time=event["time"], step=event.get("step", 0))
+        # At the trial's last step: MLflow shows and filters by the value with the highest step.
+        self._log(self._runs[str(key)], measurements, time=event["time"], step=event.get("step", 0))
         if event["role"] == "champion":
             tags = {"champion_trial": str(key), "champion_method": key.method}
-            self._log(self._runs[key.task], {**metrics, **facts}, tags=tags, time=event["time"])
+            self._log(self._runs[key.task], {**metrics, **measurements}, tags=tags, time=event["time"])
 
     def _selection(self, event: Event) -> None:
-        """What the comparison says of each method, on the run of its best trial; the whole story on the parent run."""
-        for one in (*event["finalists"], *event["others"]):
-            tags = {"tied": "true" if one["tied"] else "false", "out_because": one.get("reason") or None}
-            metrics = {"gap": one.get("gap"), "seeds": len(one["scores"]), **_score(one)}
-            self._log(self._runs[one["trial"]], metrics, tags=tags, time=event["time"])
-        best = next(one for one in event["finalists"] if one["method"] == event["recommended"])
-        tags = {"recommended": event["recommended"], "tied_methods": ", ".join(event["tied"]), NOTE: story(event)}
+        """Log each method's result on the run of its best trial, and the recommended one's on the parent run."""
+        for result in (*event["finalists"], *event["others"]):
+            tags = {"tied": "true" if result["tied"] else "false", "eliminated_because": result.get("reason") or None}
+            metrics = {"gap": result.get("gap"), "seeds": len(result["seed_scores"]), **_mean_score(result)}
+            self._log(self._runs[result["trial"]], metrics, tags=tags, time=event["time"])
+        best = next(result for result in event["finalists"] if result["method"] == event["recommended"])
+        tags = {"recommended": event["recommended"], "tied_methods": ", ".join(event["tied"]), NOTE: summary(event)}
         metrics = {
             "minimum_detectable_difference": event["minimum_detectable_difference"],
             "tied_count": len(event["tied"]),
         }
-        self._log(self._runs[event["task"]], {**metrics, **_score(best)}, tags=tags, time=event["time"])
+        self._log(self._runs[event["task"]], {**metrics, **_mean_score(best)}, tags=tags, time=event["time"])
 
     def _close(self, event: Event) -> None:
-        """The end, for now: trials that a resumed sweep may go on with are not running either."""
+        """End all runs; trials that a resumed sweep may continue are marked as open."""
         for trial in self._open:
             self._log(self._runs[trial], tags={"state": "open"})
             self._client.set_terminated(self._runs[trial], "KILLED", end_time=milliseconds(event))
@@ -185,7 +187,7 @@ class RunWriter:
             self._client.update_run(self._runs[key], status="RUNNING")
 
     def _run(self, key: str, name: str, event: Event, tags: Mapping[str, str]) -> str:
-        """The run of that key, created at the event's time where there is none yet, open in any case."""
+        """Return the run of a key, running; it is created at the event's time where there is none."""
         if key not in self._runs:
             tags = {**self._common_tags(key.partition("/")[0]), **tags, "key": key}
             run = self._client.create_run(self._experiment, milliseconds(event), tags, run_name=name)
@@ -221,86 +223,99 @@ class RunWriter:
         from mlflow.entities import Metric, Param, RunTag
 
         stamp = round(time * 1000)
-        found = [Metric(clean(k), float(v), stamp, step) for k, v in (metrics or {}).items() if v is not None]
-        given = [Param(clean(k), as_text(v)) for k, v in (params or {}).items()]
-        named = [RunTag(clean(k), as_text(v)) for k, v in (tags or {}).items() if v is not None]
-        for first in range(0, len(found), MOST_METRICS):
-            self._client.log_batch(run, metrics=found[first : first + MOST_METRICS])
-        for first in range(0, len(given), MOST_PARAMS):
-            self._client.log_batch(run, params=given[first : first + MOST_PARAMS])
-        if named:
-            self._client.log_batch(run, tags=named)
+        run_metrics = [Metric(clean(k), float(v), stamp, step) for k, v in (metrics or {}).items() if v is not None]
+        run_params = [Param(clean(k), as_text(v)) for k, v in (params or {}).items()]
+        run_tags = [RunTag(clean(k), as_text(v)) for k, v in (tags or {}).items() if v is not None]
+        for first in range(0, len(run_metrics), MAX_METRICS):
+            self._client.log_batch(run, metrics=run_metrics[first : first + MAX_METRICS])
+        for first in range(0, len(run_params), MAX_PARAMS):
+            self._client.log_batch(run, params=run_params[first : first + MAX_PARAMS])
+        if run_tags:
+            self._client.log_batch(run, tags=run_tags)
 
     def _find_experiment(self) -> str:
         from mlflow.exceptions import MlflowException
 
-        if (found := self._client.get_experiment_by_name(self._name)) is None:
+        if (experiment := self._client.get_experiment_by_name(self._name)) is None:
             try:
                 return self._client.create_experiment(self._name, artifact_location(self._uri, self._name))
             except MlflowException as error:
                 if not exists_already(error):
                     raise
-            found = self._client.get_experiment_by_name(self._name)
-        return str(found.experiment_id) if found else ""
+            experiment = self._client.get_experiment_by_name(self._name)
+        return str(experiment.experiment_id) if experiment else ""
 
     def _find_runs(self) -> None:
-        for run in self._written():
+        for run in self._existing_runs():
             self._runs.setdefault(run.data.tags.get("key", ""), run.info.run_id)
 
-    def _written(self) -> Iterator[Run]:
-        """All runs of this sweep, the oldest first."""
+    def _existing_runs(self) -> Iterator[Run]:
+        """Return all runs of this sweep, the oldest first."""
         token, order = None, ["attributes.start_time ASC"]
         while True:
-            asked = f"tags.sweep = '{self._sweep['sweep']}'"
-            page = self._client.search_runs([self._experiment], asked, order_by=order, page_token=token)
+            query = f"tags.sweep = '{self._sweep['sweep']}'"
+            page = self._client.search_runs([self._experiment], query, order_by=order, page_token=token)
             yield from page
             if not (token := page.token):
                 return
 
 
-def _score(entry: Mapping[str, Any]) -> dict[str, float]:
-    return {"test_score": entry["score"], "test_low": entry["interval"][0], "test_high": entry["interval"][1]}
+def _mean_score(result: Mapping[str, Any]) -> dict[str, float]:
+    low, high = result["interval"]
+    return {"mean_score": result["mean_score"], "mean_low": low, "mean_high": high}
 
 
-def story(event: Event) -> str:
-    """A selection as Markdown: MLflow shows it as the run's description."""
-    lines = [
-        f"Use **{event['recommended']}**. {event['reason']}",
-        f"What would change it: {event['alternative']}",
-        f"| method | {event['metric']} | 95 % interval | seeds | |\n| --- | ---: | --- | ---: | --- |",
+def summary(event: Event) -> str:
+    """Return a selection as Markdown, which MLflow shows as the run's description."""
+    parts = [
+        f"Recommended: **{event['recommended']}**. Reason: {event['reason'].removesuffix('.')}.",
+        f"Alternative: {event['alternative'].removesuffix('.')}.",
+        f"| method | mean {event['metric']} | 95 % interval | seeds | result |\n| --- | ---: | --- | ---: | --- |",
     ]
-    for one in (*event["finalists"], *event["others"]):
-        low, high = one["interval"]
-        how = "recommended" if one["method"] == event["recommended"] else "tied" if one["tied"] else one.get("reason")
-        lines[-1] += (
-            f"\n| {one['method']} | {one['score']:.3f} | {low:.3f} to {high:.3f} | {len(one['scores'])} | {how or ''} |"
-        )
-    seen = f"{event['rows']:,} test rows; differences of {event['minimum_detectable_difference']:.3f} could have been seen."
-    return "\n\n".join([*lines, seen, "The whole report is among the artifacts: `report.html`."])
+    for result in (*event["finalists"], *event["others"]):
+        low, high = result["interval"]
+        cells = (
+            result["method"], f"{result['mean_score']:.3f}", f"{low:.3f} to {high:.3f}",
+            str(len(result["seed_scores"])), _verdict(event, result),
+        )  # fmt: skip
+        parts[-1] += f"\n| {' | '.join(cells)} |"
+    difference = event["minimum_detectable_difference"]
+    resolution = f"{event['rows']:,} test rows; minimum detectable difference {difference:.3f} (95 % level)."
+    return "\n\n".join([*parts, resolution, "The whole report is among the artifacts: `report.html`."])
+
+
+def _verdict(event: Event, result: Mapping[str, Any]) -> str:
+    if result["method"] == event["recommended"]:
+        return "recommended"
+    if result["tied"]:
+        return "tied"
+    if result.get("gap"):
+        return f"at least {result['gap']:.3f} worse"
+    return result.get("reason") or ""
 
 
 def milliseconds(event: Event) -> int:
-    """When it happened, as MLflow counts."""
+    """Return an event's time in milliseconds since 1970."""
     return round(float(event["time"]) * 1000)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names; nothing for what is not set."""
-    found: dict[str, Any] = {}
+    """Return nested settings under dotted names, without those that are not set."""
+    settings: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
+            settings |= flat(value, f"{prefix}{key}.")
         elif value is not None:
-            found[f"{prefix}{key}"] = value
-    return found
+            settings[f"{prefix}{key}"] = value
+    return settings
 
 
 def clean(key: str) -> str:
-    """A name that every MLflow store takes."""
-    return re.sub(r"[^\w.\- ]", "_", key)[:LONGEST_KEY]
+    """Return a name that every MLflow store accepts."""
+    return re.sub(r"[^\w.\- ]", "_", key)[:MAX_KEY_LENGTH]
 
 
 def as_text(value: Any) -> str:
-    """A param or tag as MLflow keeps it; too long ones lose their end."""
+    """Return the value of a param or tag as text, cut at the length that MLflow accepts."""
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."
+    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[: MAX_VALUE_LENGTH - 3]}..."

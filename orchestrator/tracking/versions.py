@@ -1,4 +1,4 @@
-"""What the registry holds: names, versions and aliases as they are, and a version's tags as the gate reads them."""
+"""The content of the registry: names, versions, aliases, and the tags of a version."""
 
 from __future__ import annotations
 
@@ -8,26 +8,29 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from orchestrator.common.metric import Metric
 from orchestrator.tracking.bundle import Bundle
-from orchestrator.tracking.promotion_policy import Candidate, Promotion
+from orchestrator.tracking.promotion_policy import Promotion, ScoredVersion
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-LONGEST = 1000
-_PROMOTION = re.compile(r"title_(\d+)")
-_TOLD = re.compile(r"(promoted|returned) after version (\d+)")
+MAX_TAG_LENGTH = 1000
+EARLIER_TAGS = {"score": "mean_score", "scores": "seed_scores", "runner_up_lost": "runner_up_reason"}
+"""Today's tags by those of release 0.1."""
+_PROMOTION_TAG = re.compile(r"title_(\d+)")
+_PROMOTION_TEXT = re.compile(r"(promoted|returned) after version (\d+)")
 
 
 def identity(bundle: Bundle) -> dict[str, str]:
-    """By which a version is found again."""
+    """Return the tags that identify a version."""
     return {"sweep": bundle.sweep, "trial_key": bundle.trial}
 
 
 def tags_of(bundle: Bundle) -> dict[str, str]:
-    """Everything that is filtered by, shown in lists, or weighed by the gate."""
+    """Return all tags of a version: for filters, lists, and the promotion policy."""
     backbone = bundle.backbone
     return {
         **identity(bundle),
@@ -40,42 +43,52 @@ def tags_of(bundle: Bundle) -> dict[str, str]:
         "quantization": backbone.quantization,
         "metric": bundle.metric,
         "higher_is_better": "true" if bundle.higher_is_better else "false",
-        "score": repr(bundle.estimate),
+        "mean_score": repr(bundle.mean_score),
         "interval_low": repr(bundle.interval[0]),
         "interval_high": repr(bundle.interval[1]),
-        "checkpoint_score": repr(bundle.score),
+        "checkpoint_score": repr(bundle.checkpoint_score),
         "test_rows": str(bundle.rows.get("test", "")),
         "data_digest": bundle.data_digest,
-        **_comparison(bundle),
+        **_selection_tags(bundle),
         **{name: f"{value:.6g}" for name, value in bundle.measurements.items() if math.isfinite(value)},
     }
 
 
-def _comparison(bundle: Bundle) -> dict[str, str]:
-    """What the sweep says of it beside others; nothing for a bundle that stands alone."""
-    if (found := bundle.comparison) is None:
+def _selection_tags(bundle: Bundle) -> dict[str, str]:
+    """Return the tags of the sweep's selection; none for a bundle whose method was not compared."""
+    if (selection := bundle.selection) is None:
         return {}
     tags = {
-        "role": "recommended" if bundle.method == found.recommended else "tied",
-        "seeds": str(len(found.scores)),
-        "scores": json.dumps(found.scores),
-        "recommended": found.recommended,
-        "reason": found.reason,
-        "tied": ", ".join(found.tied),
-        "runner_up": found.runner_up,
-        "runner_up_lost": found.runner_up_lost,
+        "role": "recommended" if bundle.method == selection.recommended else "tied",
+        "seeds": str(len(bundle.seed_scores)),
+        "seed_scores": json.dumps(bundle.seed_scores),
+        "recommended": selection.recommended,
+        "reason": selection.reason,
+        "tied": ", ".join(selection.tied),
+        "runner_up": selection.runner_up,
+        "runner_up_reason": selection.runner_up_reason,
     }
-    return {name: value[:LONGEST] for name, value in tags.items() if value}
+    return {name: value[:MAX_TAG_LENGTH] for name, value in tags.items() if value}
 
 
-def candidate(version: int, tags: Mapping[str, str]) -> Candidate:
-    """A version as the gate sees it."""
-    return Candidate(
+def in_todays_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags of a version of any release under today's names."""
+    return {EARLIER_TAGS.get(name, name): value for name, value in tags.items()}
+
+
+def scored_version(version: int, tags: Mapping[str, str]) -> ScoredVersion:
+    """Return a version as the promotion policy reads it.
+
+    Args:
+        version: number of the version.
+        tags: its tags, of this release or an earlier one.
+    """
+    tags = in_todays_tags(tags)
+    return ScoredVersion(
         version=version,
-        score=float(tags["score"]),
+        mean_score=float(tags["mean_score"]),
         interval=(float(tags["interval_low"]), float(tags["interval_high"])),
-        metric=tags["metric"],
-        higher_is_better=tags["higher_is_better"] == "true",
+        metric=Metric.recorded(tags["metric"], higher_is_better=tags["higher_is_better"] == "true"),
         data_digest=tags["data_digest"],
         sweep=tags["sweep"],
         recommended=tags.get("role", "recommended") == "recommended",
@@ -84,25 +97,25 @@ def candidate(version: int, tags: Mapping[str, str]) -> Candidate:
 
 
 def promotion_tag(promotion: Promotion) -> tuple[str, str]:
-    """Name and value of the tag that records a promotion."""
-    word = "returned" if promotion.back else "promoted"
-    return f"title_{promotion.number:04d}", f"{word} after version {promotion.after}"
+    """Return name and value of the tag that records a promotion."""
+    verb = "returned" if promotion.back else "promoted"
+    return f"title_{promotion.number:04d}", f"{verb} after version {promotion.after}"
 
 
 def _promotions(tags: Mapping[str, str]) -> Iterator[Promotion]:
     for name, value in tags.items():
-        number, told = _PROMOTION.fullmatch(name), _TOLD.fullmatch(value)
-        if number and told:
-            yield Promotion(int(number[1]), int(told[2]), told[1] == "returned")
+        number, text = _PROMOTION_TAG.fullmatch(name), _PROMOTION_TEXT.fullmatch(value)
+        if number and text:
+            yield Promotion(int(number[1]), int(text[2]), text[1] == "returned")
 
 
-def candidates(client: MlflowClient, name: str) -> list[Candidate]:
-    """All versions that sweeps have registered under a name."""
-    return [candidate(int(version.version), version.tags) for version in versions(client, name)]
+def scored_versions(client: MlflowClient, name: str) -> list[ScoredVersion]:
+    """Return all versions that sweeps have registered under a name, as the promotion policy reads them."""
+    return [scored_version(int(version.version), version.tags) for version in versions(client, name)]
 
 
 def versions(client: MlflowClient, name: str) -> Iterator[ModelVersion]:
-    """The same as MLflow gives them; those of other programs are left out."""
+    """Return all versions that sweeps have registered under a name, as MLflow's objects."""
     token = None
     while True:
         page = client.search_model_versions(f"name = '{name}'", page_token=token)
@@ -112,15 +125,15 @@ def versions(client: MlflowClient, name: str) -> Iterator[ModelVersion]:
 
 
 def aliases(client: MlflowClient, name: str) -> dict[str, int]:
-    """A model's aliases, and the versions that they point to."""
+    """Return the aliases of a model with the versions that they point to."""
     return {alias: int(version) for alias, version in client.get_registered_model(name).aliases.items()}
 
 
 def names(client: MlflowClient) -> list[str]:
-    """All models that sweeps have registered."""
-    found, token = set(), None
+    """Return the names of all models that sweeps have registered."""
+    models, token = set(), None
     while True:
         page = client.search_registered_models(page_token=token)
-        found |= {model.name for model in page}
+        models |= {model.name for model in page}
         if not (token := page.token):
-            return sorted(name for name in found if any(versions(client, name)))
+            return sorted(name for name in models if any(versions(client, name)))

@@ -16,7 +16,7 @@ from orchestrator import cli
 from orchestrator.backbone.publish import PreparedBackbone
 from orchestrator.backbone.store import Published, backbone_digest
 from orchestrator.cli.output.resume import summary
-from orchestrator.cli.output.run import how_to_go_on
+from orchestrator.cli.output.run import resume_hint
 from orchestrator.common.errors import InputError
 from orchestrator.config import load_config
 from orchestrator.planning.plan import SweepPlan, make_plan
@@ -196,7 +196,7 @@ def test_resume_command_is_shown_only_for_resumable_sweeps(
 ) -> None:
     plan = recorded_sweep(tmp_path, *events)
     folder = tmp_path / "sweeps" / NAME
-    said = how_to_go_on(folder, plan.config)
+    said = resume_hint(folder, plan.config)
     assert said.endswith(f" resume {folder}") == resumable
     assert bool(said) == resumable
 

@@ -20,6 +20,11 @@ def table(*columns: str) -> Table:
     return made
 
 
+def print_field(name: str, value: str) -> None:
+    """Print an indented line with a name and a value; the values of all such lines are aligned."""
+    console.print(f"  {name:<11}  {value}")
+
+
 def program(name: str = "peft-sweep") -> str:
     """A program of this environment as it can be typed: its name, or its path where the shell would not find it."""
     if shutil.which(name):

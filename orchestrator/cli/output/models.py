@@ -1,4 +1,4 @@
-"""``peft-sweep models``: what is in the registry."""
+"""``peft-sweep models``: versions in the registry."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markdown import Markdown
 
-from orchestrator.cli.output.console import console, program, table
-from orchestrator.common.units import metric_name, number, size
+from orchestrator.cli.output.console import console, print_field, program, table
+from orchestrator.common.metric import Metric
+from orchestrator.common.units import number, size
 
 if TYPE_CHECKING:
     from orchestrator.tracking.verify import Verification
 
-COMPARED = {
+COMPARED_TAGS = {
     "aliases": "aliases",
     "method": "method",
     "role": "in its sweep",
-    "score": "score",
+    "mean_score": "mean score",
+    "checkpoint_score": "checkpoint",
     "seeds": "seeds",
     "test_rows": "test rows",
     "trainable_parameters": "trains",
@@ -27,77 +29,79 @@ COMPARED = {
     "quantization": "quantization",
     "sweep": "sweep",
 }
-SHORT = {"backbone": 32, "sweep": 32}
+MAX_LENGTHS = {"backbone": 32, "sweep": 32}
 
 
-def print_models(found: list[dict[str, Any]]) -> None:
-    """The registered models, and what to type next."""
-    if not found:
+def print_models(models: list[dict[str, Any]]) -> None:
+    """Print the registered models, and the next command."""
+    if not models:
         console.print(f"no models are registered here; {program()} demo registers one")
         return
-    shown = table("model", "version", "aliases", "method", "score", "size")
-    for model in found:
+    rows = table("model", "version", "aliases", "method", "mean score", "size")
+    for model in models:
         tags = model["tags"]
         row = (model["name"], str(model["version"]), ", ".join(model["aliases"]), tags.get("method", ""))
-        shown.add_row(*row, _score(tags), _shown("adapter_bytes", model))
-    console.print(shown)
-    console.print(f"next: {program()} models show {_reference(found[0])}")
+        rows.add_row(*row, _score(tags), _cell("adapter_bytes", model))
+    console.print(rows)
+    console.print(f"next: {program()} models show {_reference(models[0])}")
 
 
-def print_model(found: dict[str, Any]) -> None:
-    """One registered model, as its card tells it, and what to type next."""
-    aliases = ", ".join(found["aliases"]) or "none"
-    console.print(f"{found['name']} version {found['version']} · aliases: {aliases}\n")
-    console.print(Markdown(found["description"]), soft_wrap=False)
-    own = _reference(found)
-    console.print(f"\n  check    {program()} models verify {own}")
-    console.print(f"  fetch    {program()} models pull {own}")
-    console.print(f"  use      {program()} predict {own} < rows.jsonl")
+def print_model(model: dict[str, Any]) -> None:
+    """Print one registered model with its card, and the next commands."""
+    aliases = ", ".join(model["aliases"]) or "none"
+    console.print(f"{model['name']} version {model['version']} · aliases: {aliases}\n")
+    console.print(Markdown(model["description"]), soft_wrap=False)
+    reference = _reference(model)
+    console.print()
+    print_field("verify", f"{program()} models verify {reference}")
+    print_field("pull", f"{program()} models pull {reference}")
+    print_field("predict", f"{program()} predict {reference} < rows.jsonl")
 
 
-def print_comparison(found: dict[str, Any]) -> None:
-    """Two versions side by side, what follows, and what to type next."""
-    first, second = found["first"], found["second"]
-    shown = table("", *(f"{model['name']}/{model['version']}" for model in (first, second)))
-    for name, label in COMPARED.items():
-        cells = [_shown(name, model) for model in (first, second)]
+def print_comparison(comparison: dict[str, Any]) -> None:
+    """Print two versions side by side, which is better, and the next command."""
+    first, second = comparison["first"], comparison["second"]
+    rows = table("", *(f"{model['name']}/{model['version']}" for model in (first, second)))
+    for name, label in COMPARED_TAGS.items():
+        cells = [_cell(name, model) for model in (first, second)]
         if any(cells):
-            shown.add_row(label, *cells)
-    console.print(shown)
-    console.print(found["reason"])
-    better = second if found["better"] == "second" else first
-    if found["better"] and "champion" not in better["aliases"] and better["name"] == first["name"]:
+            rows.add_row(label, *cells)
+    console.print(rows)
+    console.print(comparison["reason"])
+    better = second if comparison["better"] == "second" else first
+    if comparison["better"] and "champion" not in better["aliases"] and better["name"] == first["name"]:
         console.print(f"next: {program()} models promote {better['name']}/{better['version']}")
     else:
         console.print(f"next: {program()} models show {_reference(better)}")
 
 
-def print_change(found: dict[str, Any]) -> None:
-    """Who is champion now, and what to type next."""
-    name, now, was = found["name"], found["champion"], found["was"]
+def print_change(change: dict[str, Any]) -> None:
+    """Print the champion after a promotion or rollback, and the next command."""
+    name, now, was = change["name"], change["champion"], change["was"]
     if now == was:
         console.print(f"{name}: version {now} is the champion already")
     else:
-        console.print(f"{name}: version {now} is the champion; until now it was version {was}")
-    if found["before"] is None:
+        console.print(f"{name}: version {now} is the champion (before: version {was})")
+    if change["before"] is None:
         console.print(f"next: {program()} models show {name}@champion")
     else:
-        console.print(f"to go back to version {found['before']}: {program()} models rollback {name}")
+        console.print(f"to return to version {change['before']}: {program()} models rollback {name}")
 
 
-def print_verification(found: Verification) -> None:
-    """Whether a registered model does what was recorded, and what to type next."""
-    verdict = "agrees" if found.ok else "does NOT agree"
+def print_verification(verification: Verification) -> None:
+    """Print whether a registered model reproduces its recorded predictions, and the next command."""
+    reference, difference = verification.reference, verification.largest_difference
+    verdict = "agrees" if verification.ok else "does NOT agree"
     console.print(
-        f"{found.reference} {verdict}: {found.rows:,} test rows, largest difference {found.largest_difference:.1e},"
-        f" score {found.score_now:.4f} (recorded {found.score_recorded:.4f})"
+        f"{reference} {verdict}: {verification.rows:,} test rows, largest difference {difference:.1e},"
+        f" checkpoint score {verification.score_now:.4f} (recorded {verification.score_recorded:.4f})"
     )
-    for note in found.notes:
+    for note in verification.notes:
         console.print(f"  {note}")
-    if found.ok:
-        console.print(f"next: {program()} predict {found.reference} < rows.jsonl")
+    if verification.ok:
+        console.print(f"next: {program()} predict {reference} < rows.jsonl")
     else:
-        console.print(f"next: {program()} models show {found.reference}, which says where it was recorded")
+        console.print(f"next: {program()} models show {reference}, which lists the recorded environment")
 
 
 def _reference(model: dict[str, Any]) -> str:
@@ -106,25 +110,27 @@ def _reference(model: dict[str, Any]) -> str:
 
 
 def _score(tags: dict[str, str]) -> str:
-    numbers = [float(tags[name]) for name in ("score", "interval_low", "interval_high") if name in tags]
+    numbers = [float(tags[name]) for name in ("mean_score", "interval_low", "interval_high") if name in tags]
     return "{:.3f} [{:.3f}, {:.3f}]".format(*numbers) if len(numbers) == 3 else ""
 
 
-def _shown(name: str, model: dict[str, Any]) -> str:
-    """A tag as people read it; empty where it was not recorded."""
+def _cell(name: str, model: dict[str, Any]) -> str:
+    """Return a tag with its unit; empty where it was not recorded."""
     tags = model["tags"]
     if name == "aliases":
         return ", ".join(model["aliases"])
-    if name == "score":
-        return f"{metric_name(tags['metric'])} {_score(tags)}"
+    if name == "mean_score":
+        return f"{Metric.recorded(tags['metric']).label} {_score(tags)}"
     value = str(tags.get(name, ""))
     if not value:
         return ""
+    if name == "checkpoint_score":
+        return f"{float(value):.3f}"
     if name.endswith("_bytes"):
         return size(float(value))
     if name == "trainable_parameters":
         return number(float(value))
     if name.startswith("latency"):
         return f"{float(value):+.0%}"
-    longest = SHORT.get(name, len(value))
+    longest = MAX_LENGTHS.get(name, len(value))
     return value if len(value) <= longest else f"…{value[-longest + 1 :]}"

@@ -1,4 +1,4 @@
-"""``peft-sweep predict``: from standard input to standard output, with progress on a terminal."""
+"""``peft-sweep predict``: predictions from standard input to standard output, with progress on a terminal."""
 
 from __future__ import annotations
 
@@ -24,39 +24,39 @@ SOURCE = "standard input"
 
 
 def predict_rows(reference: str, out: Path | None, tracking_uri: str) -> None:
-    """Answer every row of standard input.
+    """Predict every row of standard input.
 
     Args:
-        reference: the registered model.
-        out: file to write whole or not at all; standard output if left out.
-        tracking_uri: where models are.
+        reference: reference of the registered model.
+        out: output file, which appears only once it is complete; standard output if left out.
+        tracking_uri: MLflow's tracking URI.
 
     Raises:
-        InputError: if there is no such model, no rows are given, or one cannot be used.
-        SweepError: if the model cannot be had here.
+        InputError: if there is no such model, there are no rows, or a row is invalid.
+        SweepError: if the model cannot be downloaded.
     """
     if sys.stdin.isatty():
         usage = f"{program()} predict {reference} < rows.jsonl"
-        raise InputError(SOURCE, [Problem("", f"gives no rows; write {usage}")])
-    with tempfile.TemporaryDirectory() as place, _opened(out) as stream:
-        found = fetch_model(reference, Path(place), tracking_uri)
-        found.use_plugins()
-        predictor = Predictor.load(found.folder)
-        told = f"{found.name} version {found.version} ({found.bundle.method})"
-        _answer(predictor, stream, told, out)
+        raise InputError(SOURCE, [Problem("", f"has no rows; write {usage}")])
+    with tempfile.TemporaryDirectory() as folder, _opened(out) as stream:
+        model = fetch_model(reference, Path(folder), tracking_uri)
+        model.use_plugins()
+        predictor = Predictor.load(model.folder)
+        label = f"{model.name} version {model.version} ({model.bundle.method})"
+        _predict(predictor, stream, label, out)
 
 
-def _answer(predictor: Predictor, stream: TextIO, told: str, out: Path | None) -> None:
+def _predict(predictor: Predictor, stream: TextIO, label: str, out: Path | None) -> None:
     begin, rows = time.monotonic(), 0
     with _progress() as bar:
-        task = bar.add_task(told, total=None, speed="")
+        task = bar.add_task(label, total=None, speed="")
         for written in predict_lines(predictor, sys.stdin.buffer, SOURCE):
             if not _write(stream, written.lines):
                 return
             rows = written.rows
             bar.update(task, completed=rows, speed=_speed(rows, begin))
-    where = f"; they are in {out}" if out else ""
-    print(f"{told}: {rows:,} rows, {_speed(rows, begin)}{where}", file=sys.stderr)
+    place = f", written to {out}" if out else ""
+    print(f"{label}: {rows:,} rows, {_speed(rows, begin)}{place}", file=sys.stderr)
 
 
 def _speed(rows: int, begin: float) -> str:
@@ -64,19 +64,19 @@ def _speed(rows: int, begin: float) -> str:
 
 
 def _write(stream: TextIO, lines: str) -> bool:
-    """Whether somebody still reads them."""
+    """Write lines; return whether the reader is still there."""
     try:
         stream.write(lines)
         stream.flush()
     except BrokenPipeError:
-        # Nothing is left to say it to; the interpreter must not try again at its end.
+        # Standard output is closed; without this the interpreter would fail when it flushes it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return False
     return True
 
 
 def _progress() -> Progress:
-    """On a terminal alone, and never on standard output."""
+    """Return a progress bar on standard error, which is shown on a terminal alone."""
     console = Console(stderr=True)
     parts = ("{task.description}", "{task.completed:,} rows", "{task.fields[speed]}")
     return Progress(
@@ -91,19 +91,19 @@ def _progress() -> Progress:
 
 @contextmanager
 def _opened(out: Path | None) -> Iterator[TextIO]:
-    """Standard output, or a file that appears under its name only once it is whole."""
+    """Open standard output, or a temporary file that gets its name only once it is complete."""
     if out is None:
         sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
         yield sys.stdout
         return
     try:
-        handle, aside = tempfile.mkstemp(dir=out.absolute().parent, prefix=".predicting-")
+        handle, temporary = tempfile.mkstemp(dir=out.absolute().parent, prefix=".predicting-")
     except OSError as error:
         raise InputError("--out", [Problem(str(out), f"cannot be written ({error.strerror})")]) from error
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             yield stream
-        os.replace(aside, out)
+        os.replace(temporary, out)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise

@@ -1,52 +1,54 @@
-"""``peft-sweep run`` and ``peft-sweep demo``: a sweep under a person's eyes, and what came out of it."""
+"""``peft-sweep run`` and ``peft-sweep demo``: a sweep with its live display, and its outcome."""
 
 from __future__ import annotations
 
 import signal
+import statistics
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from orchestrator.cli.output.budget import spent_words
-from orchestrator.cli.output.console import console, program
+from orchestrator.cli.output.console import console, print_field, program
 from orchestrator.cli.output.progress import SweepDisplay
-from orchestrator.cli.output.select import evidence_words, print_overall, score_words
+from orchestrator.cli.output.select import print_overall, sample_text, score_text
 from orchestrator.common.output_capture import terminal_stream
 from orchestrator.common.storage import Storage
-from orchestrator.common.units import duration, metric_name, number, size
+from orchestrator.common.units import duration, number, size
 from orchestrator.common.uris import mask_secrets
 from orchestrator.config import SweepConfig
-from orchestrator.final.results import Finalist, TaskOutcome
+from orchestrator.final.results import Role, TaskOutcome
 from orchestrator.lanes.cluster import Cluster
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.selection.overall import overall
+from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Selection
 from orchestrator.sweep.runner import run_sweep
 from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.sweep.status import Outcome, Watch
-from orchestrator.tracking.sweeps import local_folder, new_sweep_name
+from orchestrator.tracking.sweeps import JOURNAL, local_folder, new_sweep_name
 
-Run = Callable[[Watch, threading.Event], Outcome]
+RunSweep = Callable[[Watch, threading.Event], Outcome]
 
 
 def watch_sweep(plan: SweepPlan, cluster: Cluster) -> Outcome:
-    """Run a sweep under the eyes of a person: live display, and Ctrl-C ends it in good order."""
+    """Run a sweep with a live display; Ctrl-C stops it so that it can be resumed."""
     name = new_sweep_name(plan.config.name)
     folder = local_folder(Storage.at(plan.config.storage), name)
     return watch(
-        name, plan, folder, lambda see, stop: run_sweep(plan, sweep=name, cluster=cluster, watch=see, stop=stop)
+        name, plan, folder, lambda show, stop: run_sweep(plan, sweep=name, cluster=cluster, watch=show, stop=stop)
     )
 
 
-def watch(name: str, plan: SweepPlan, folder: Path, run: Run) -> Outcome:
-    """Run, or go on with, a sweep under the eyes of a person.
+def watch(name: str, plan: SweepPlan, folder: Path, run: RunSweep) -> Outcome:
+    """Run or resume a sweep with a live display.
 
     Args:
-        name: of the sweep.
-        plan: what it does.
-        folder: where its journal is.
-        run: does it, given what to call with snapshots and what will be set by Ctrl-C.
+        name: name of the sweep.
+        plan: plan of the sweep.
+        folder: folder of its journal.
+        run: function that runs it, with a callback for snapshots and an event that Ctrl-C sets.
     """
     stop = threading.Event()
     handlers = {number: signal.signal(number, _stopper(stop)) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -54,7 +56,7 @@ def watch(name: str, plan: SweepPlan, folder: Path, run: Run) -> Outcome:
         with terminal_stream() as stream, SweepDisplay(name, plan, stream) as display:
             return run(display.show, stop)
     except Exception as error:
-        if hint := how_to_go_on(folder, plan.config):
+        if hint := resume_hint(folder, plan.config):
             error.add_note(hint)
         raise
     finally:
@@ -62,22 +64,22 @@ def watch(name: str, plan: SweepPlan, folder: Path, run: Run) -> Outcome:
             signal.signal(number_, handler)
 
 
-def how_to_go_on(folder: Path, config: SweepConfig) -> str:
-    """The line to type that resumes a sweep; empty where there is nothing to resume."""
+def resume_hint(folder: Path, config: SweepConfig) -> str:
+    """Return the command that resumes a sweep; empty where there is nothing to resume."""
     saved = SavedSweep.of(folder)
     if not saved.description or saved.finished or (saved.search_ended and not saved.has_result):
         return ""
-    return f"continue with: {program()} resume {place_of(folder, config)}"
+    return f"continue with: {program()} resume {sweep_reference(folder, config)}"
 
 
-def place_of(folder: Path, config: SweepConfig) -> str:
-    """What finds a sweep from here."""
+def sweep_reference(folder: Path, config: SweepConfig) -> str:
+    """Return what commands find a sweep by: its name, or its folder in another storage than the default."""
     return folder.name if config.storage == "sweeps" else str(folder)
 
 
 def _stopper(stop: threading.Event) -> Any:
     def handle(number: int, frame: Any) -> None:
-        """The first asks, the second does not."""
+        """Stop the sweep at the first signal, the process at the second."""
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
@@ -86,11 +88,11 @@ def _stopper(stop: threading.Event) -> Any:
 
 
 def print_outcome(outcome: Outcome, config: SweepConfig) -> None:
-    """What came out, and what to type next."""
+    """Print the outcome of a sweep, and the next commands."""
     if outcome.reason == "interrupted":
-        ended = SavedSweep.of(outcome.folder).trials_done
-        console.print(f"Stopped after {ended} trials. Nothing is running any more.")
-        console.print(how_to_go_on(outcome.folder, config) or "Nothing had begun; run it again.")
+        trials = SavedSweep.of(outcome.folder).trials_done
+        console.print(f"Stopped after {trials} trials; all lanes have ended.")
+        console.print(resume_hint(outcome.folder, config) or "The search had not started; run the sweep again.")
         return
     for name, task in outcome.tasks.items():
         _print_task(name, task)
@@ -100,57 +102,50 @@ def print_outcome(outcome: Outcome, config: SweepConfig) -> None:
 
 
 def _print_task(name: str, task: TaskOutcome) -> None:
-    selection = task.selection
-    best, score = selection.winner, metric_name(selection.metric)
-    console.print(
-        f"{name}: {best.method} {'wins' if len(selection.tied) == 1 else 'is recommended'} with {score}"
-        f" {score_words(best)} on {evidence_words(best, selection)}."
-    )
-    _print_tied(selection)
-    _print_behind(selection)
-    for one in task.finalists:
-        if one.role == "default":
-            console.print(f"  {best.method} untuned: {one.score:.3f} [{one.interval[0]:.3f}, {one.interval[1]:.3f}]")
-    if (accuracy := task.champion.metrics.get("accuracy")) is not None:
-        console.print(
-            f"  accuracy {accuracy:.3f}; always the commonest label would reach {task.plan.data.majority:.3f}"
-        )
-    measurements = task.champion.measurements
-    console.print(
-        f"  it trains {number(measurements['trainable_parameters'])} parameters"
-        f" and takes {size(measurements['adapter_bytes'])} on disk"
-    )
-    for method, reason in {**{e.method: e.note for e in selection.scored if e.note}, **selection.failed}.items():
-        console.print(f"  {method}: {reason}")
-    if made := task.registered:
-        console.print(f"registered: {made.name} version {made.version}, alias {made.alias}")
+    selection, champion = task.selection, task.champion
+    verb = "wins" if len(selection.tied) == 1 else "is recommended"
+    score = f"{selection.metric.label} {score_text(champion)}"
+    console.print(f"{name}  {champion.method} {verb}: {score} ({sample_text(champion, selection)})")
+    _print_selection(selection)
+    _print_champion(task)
+    notes = {result.method: result.note for result in selection.scored if result.note}
+    for method, note in {**notes, **selection.failed}.items():
+        print_field("failed", f"{method}: {note}")
+    if version := task.registered:
+        print_field("registered", f"{version.name} version {version.version}, alias {version.alias}")
     else:
-        console.print(f"NOT registered: {task.unregistered}")
+        print_field("registered", f"NO: {task.unregistered}")
     for note in task.notes:
-        console.print(f"  {note}")
+        print_field("note", note)
 
 
-def _print_tied(selection: Selection) -> None:
-    tied = [selection.entry(method) for method in selection.tied[1:]]
-    if tied:
-        named = ", ".join(f"{one.method} {score_words(one)}" for one in tied)
-        console.print(f"  tied with it: {named}")
-    console.print(f"  why: {selection.reason}")
-    console.print(f"  what would change it: {selection.alternative}")
-
-
-def _print_behind(selection: Selection) -> None:
-    """Who is behind for sure, and how small a difference could have been told."""
-    gap = [one for one in selection.finalists if not one.tied]
-    if gap:
-        told = ", ".join(f"{one.method} {one.score:.3f} (by {one.gap:.3f} at least)" for one in gap)
-        console.print(f"  clearly behind: {told}")
+def _print_selection(selection: Selection) -> None:
+    print_field("reason", selection.reason)
+    print_field("alternative", selection.alternative)
+    if tied := [selection.result(method) for method in selection.tied[1:]]:
+        print_field("tied", ", ".join(f"{result.method} {score_text(result)}" for result in tied))
+    if distant := [result for result in selection.finalists if result.gap is not None]:
+        worse = selection.metric.worse
+        gaps = (f"{result.method} {result.mean_score:.3f} (at least {result.gap:.3f} {worse})" for result in distant)
+        print_field(worse, ", ".join(gaps))
     if selection.others:
-        told = ", ".join(f"{one.method} {one.score:.3f}" for one in selection.others)
-        console.print(f"  out on validation already: {told}")
-    console.print(
-        f"  this split and these seeds could have shown differences of {selection.minimum_detectable_difference:.3f}"
-    )
+        scores = ", ".join(f"{result.method} {result.validation:.3f}" for result in selection.others)
+        print_field("eliminated", f"{scores} (validation)")
+    difference = selection.minimum_detectable_difference
+    print_field("resolution", f"differences below {difference:.3f} cannot be detected")
+
+
+def _print_champion(task: TaskOutcome) -> None:
+    champion = task.champion
+    # The mean over the seeds, as the score in the first line is.
+    accuracies = [result.metrics["accuracy"] for result in champion.seeds if "accuracy" in result.metrics]
+    if accuracies:
+        majority = f" (majority class {task.plan.data.majority:.3f})" if task.plan.data.majority is not None else ""
+        print_field("accuracy", f"{statistics.mean(accuracies):.3f}{majority}")
+    if untuned := task.untuned:
+        print_field("untuned", f"{score_text(untuned)} ({champion.method} with default parameters, 1 seed)")
+    parameters, file_size = (champion.measurements[name] for name in ("trainable_parameters", "adapter_bytes"))
+    print_field("size", f"{number(parameters)} trainable parameters, {size(file_size)} on disk")
 
 
 def _print_overall(outcome: Outcome) -> None:
@@ -159,80 +154,73 @@ def _print_overall(outcome: Outcome) -> None:
 
 
 def _print_next(outcome: Outcome, config: SweepConfig) -> None:
-    """What to type now."""
+    """Print the next commands."""
     uri = mask_secrets(config.mlflow.tracking_uri)
     browse = f"{program('mlflow')} ui --backend-store-uri {uri}" if "://" in uri and not uri.startswith("http") else uri
-    extra = "" if uri == "sqlite:///mlflow.db" else f" --tracking-uri {uri}"
-    place = place_of(outcome.folder, config)
-    if (report := outcome.folder / "report.html").exists():
-        console.print(f"  report   {report}")
-    else:
-        console.print(f"  report   {program()} report {place}")
-    console.print(f"  browse   {browse}")
-    if first := next((task.registered for task in outcome.tasks.values() if task.registered), None):
-        console.print(f"  use      {program()} predict {first.reference}{extra} < rows.jsonl")
-        console.print(f"  check    {program()} models verify {first.reference}{extra}")
-    console.print(f"  ask      {program()} select {place} --max-size 1MB")
+    option = "" if uri == "sqlite:///mlflow.db" else f" --tracking-uri {uri}"
+    reference, report = sweep_reference(outcome.folder, config), outcome.folder / "report.html"
+    print_field("report", str(report) if report.exists() else f"{program()} report {reference}")
+    print_field("browse", browse)
+    if model := next((task.registered for task in outcome.tasks.values() if task.registered), None):
+        print_field("predict", f"{program()} predict {model.reference}{option} < rows.jsonl")
+        print_field("verify", f"{program()} models verify {model.reference}{option}")
+    print_field("select", f"{program()} select {reference} --max-size 1MB")
     if any(task.registered is None for task in outcome.tasks.values()):
-        console.print(f"  register {program()} resume {place}")
-    console.print(f"  details  {outcome.folder}")
+        print_field("register", f"{program()} resume {reference}")
+    print_field("folder", str(outcome.folder))
     if outcome.unexported:
-        console.print(f"MLflow has not taken {outcome.unexported} events; they are in {outcome.folder}/journal.jsonl")
+        journal = outcome.folder / JOURNAL
+        console.print(f"{outcome.unexported} events were not written to MLflow; {journal} has them")
 
 
 def _print_cost(outcome: Outcome, config: SweepConfig) -> None:
     lanes = outcome.lanes.values()
     busy = sum(lane.busy for lane in lanes) / len(lanes) if lanes else 0.0
-    stopped = sum(r.state == "pruned" for r in outcome.trials)
+    stopped = sum(trial.state == "pruned" for trial in outcome.trials)
     console.print(
         f"{len(outcome.trials)} trials ({stopped} stopped early) in {duration(outcome.wall_seconds)}"
         f" on {len(outcome.lanes)} lanes, {busy:.0%} busy;"
-        f" the search took {spent_words(sum(r.lane_seconds for r in outcome.trials), config.budget)}"
+        f" the search took {spent_words(sum(trial.lane_seconds for trial in outcome.trials), config.budget)}"
     )
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
-    """What came out, for machines."""
+    """Return the outcome of a sweep as JSON values."""
     return {
         "sweep": outcome.sweep,
         "reason": outcome.reason,
-        "tasks": {
-            name: {
-                "champion": task.registered.reference if task.registered else None,
-                "version": task.registered.version if task.registered else None,
-                "method": task.champion.record.key.method,
-                "trial": str(task.champion.record.key),
-                "params": dict(task.champion.record.params),
-                "metric": task.plan.data.config.metric,
-                "score": task.champion.score,
-                "interval": list(task.champion.interval),
-                "metrics": task.champion.metrics,
-                "majority": task.plan.data.majority,
-                "finalists": [_finalist(one) for one in task.finalists],
-                "selection": task.selection.to_dict(),
-                "trials": len(task.records),
-                "lane_seconds": sum(record.lane_seconds for record in task.records),
-                "wall_seconds": outcome.wall_seconds,
-            }
-            for name, task in outcome.tasks.items()
-        },
+        "tasks": {name: _task_json(task, outcome.wall_seconds) for name, task in outcome.tasks.items()},
         "overall": overall([task.selection for task in outcome.tasks.values()]).to_dict()
         if len(outcome.tasks) > 1
         else None,
-        "trials": {str(r.key): r.state for r in outcome.trials},
+        "trials": {str(trial.key): trial.state for trial in outcome.trials},
         "lanes": {str(lane): status.busy for lane, status in outcome.lanes.items()},
         "folder": str(outcome.folder),
     }
 
 
-def _finalist(one: Finalist) -> dict[str, Any]:
+def _task_json(task: TaskOutcome, wall_seconds: float) -> dict[str, Any]:
+    champion = task.champion
     return {
-        "trial": str(one.record.key),
-        "role": one.role,
-        "validation": one.record.value,
-        "score": one.score,
-        "interval": list(one.interval),
-        "scores": [scored.score for scored in one.scored],
-        "tied": one.tied,
-        "measurements": one.measurements,
+        "champion": task.registered.reference if task.registered else None,
+        "version": task.registered.version if task.registered else None,
+        "method": champion.method,
+        "trial": champion.trial,
+        "params": dict(task.record(champion).params),
+        "metric": task.selection.metric.name,
+        "mean_score": champion.mean_score,
+        "checkpoint_score": champion.checkpoint_score,
+        "interval": list(champion.interval),
+        "metrics": champion.checkpoint.metrics if champion.checkpoint else {},
+        "majority": task.plan.data.majority,
+        "results": [_result_json(role, result) for role, result in task.results()],
+        "selection": task.selection.to_dict(),
+        "trials": len(task.records),
+        "lane_seconds": sum(record.lane_seconds for record in task.records),
+        "wall_seconds": wall_seconds,
     }
+
+
+def _result_json(role: Role, result: MethodResult) -> dict[str, Any]:
+    names = ("trial", "validation", "mean_score", "checkpoint_score", "interval", "seed_scores", "tied", "measurements")
+    return {"role": role, **{name: value for name, value in result.to_dict().items() if name in names}}

@@ -1,0 +1,153 @@
+"""How a method did on the test split: each checkpoint that was scored, and the method over all its seeds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+import numpy as np
+
+from orchestrator.common.metric import Metric
+from orchestrator.common.trial_types import TrialKey, TrialRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedResult:
+    """One checkpoint, scored once on the test split.
+
+    Args:
+        seed: number of the retraining, counted from 0; ``None`` for the trial's own checkpoint.
+        checkpoint_score: the task's metric on the test split.
+        interval: 95 % bootstrap interval over the test rows; it does not cover other seeds.
+        validation: the same metric on the validation split.
+        metrics: all metrics of the task on the test split.
+        measurements: trainable parameters, bytes, seconds and the like.
+        checkpoint: folder of the checkpoint, relative to the sweep's folder.
+        step: optimizer steps that it was trained for.
+    """
+
+    seed: int | None
+    checkpoint_score: float
+    interval: tuple[float, float]
+    validation: float
+    metrics: dict[str, float]
+    measurements: dict[str, float]
+    checkpoint: str
+    step: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodResult:
+    """A method's best configuration, scored on the test split.
+
+    The method is judged by its mean over the seeds. One checkpoint is kept, registered and reproduced: that of the
+    seed with the best score on *validation*. Choosing it by its test score would make that score too good.
+
+    Args:
+        method: name of the method.
+        trial: ``task/method/number`` of the configuration.
+        mean_score: mean of the task's metric over the seeds.
+        checkpoint_score: the kept checkpoint's own score; NaN where a journal did not record it.
+        interval: 95 % interval of the mean score, over test rows and seeds; over rows alone where there is one score.
+        seed_scores: score of each seed.
+        validation: score of the trial on the validation split, by which the search chose it.
+        measurements: medians over the seeds, and ``seed_spread``, the standard deviation of their scores.
+        pareto: whether no scored method is better in one of score, size, memory and latency, and as good in the others.
+        gap: lower bound of the distance to the best method, in units of the metric; ``None`` for a tied method, and
+            for one that did not pass the screening.
+        tied: whether it may be the best method, at the 95 % level.
+        reason: why it did not pass the validation screening; empty for a finalist.
+        note: what went wrong with it.
+        seeds: results of the seeds; empty where the result was read from a journal, which has them as events.
+        checkpoint: the kept one of ``seeds``; ``None`` where there are none.
+    """
+
+    method: str
+    trial: str
+    mean_score: float
+    interval: tuple[float, float]
+    seed_scores: tuple[float, ...]
+    validation: float
+    measurements: Mapping[str, float]
+    checkpoint_score: float = math.nan
+    pareto: bool = False
+    gap: float | None = None
+    tied: bool = False
+    reason: str = ""
+    note: str = ""
+    seeds: tuple[SeedResult, ...] = field(default=(), compare=False)
+    checkpoint: SeedResult | None = field(default=None, compare=False)
+
+    @classmethod
+    def of_seeds(
+        cls, record: TrialRecord, seeds: Sequence[SeedResult], metric: Metric, *, reason: str = "", note: str = ""
+    ) -> Self:
+        """Return the result of a configuration before it is compared with others.
+
+        Args:
+            record: trial with the configuration.
+            seeds: results of its checkpoints, at least one.
+            metric: the task's metric.
+            reason: why the method did not pass the screening.
+            note: what went wrong with it.
+        """
+        scores = tuple(result.checkpoint_score for result in seeds)
+        kept = max(seeds, key=lambda result: metric.sign * result.validation)
+        return cls(
+            method=record.key.method,
+            trial=str(record.key),
+            mean_score=statistics.mean(scores),
+            checkpoint_score=kept.checkpoint_score,
+            interval=kept.interval,
+            seed_scores=scores,
+            validation=record.value,
+            measurements=_median_measurements(seeds),
+            reason=reason,
+            note=note,
+            seeds=tuple(seeds),
+            checkpoint=kept,
+        )
+
+    @property
+    def key(self) -> TrialKey:
+        """The trial with the configuration."""
+        return TrialKey.parse(self.trial)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, without the results of the seeds."""
+        return {name: _plain(getattr(self, name)) for name in _RECORDED}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the result that JSON values describe."""
+        low, high = values["interval"]
+        score = values.get("checkpoint_score")
+        return cls(
+            **{
+                **values,
+                "interval": (low, high),
+                "seed_scores": tuple(values["seed_scores"]),
+                "checkpoint_score": math.nan if score is None else score,
+            }
+        )
+
+
+_RECORDED = tuple(entry.name for entry in fields(MethodResult) if entry.name not in ("seeds", "checkpoint"))
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _median_measurements(seeds: Sequence[SeedResult]) -> dict[str, float]:
+    names = dict.fromkeys(name for result in seeds for name in result.measurements)
+    medians = {
+        name: statistics.median(result.measurements[name] for result in seeds if name in result.measurements)
+        for name in names
+    }
+    if len(seeds) == 1:
+        return medians
+    return {**medians, "seed_spread": float(np.std([result.checkpoint_score for result in seeds], ddof=1))}
