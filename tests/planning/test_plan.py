@@ -21,6 +21,7 @@ from orchestrator.cli.output.plan import plan_json
 from orchestrator.common.errors import InputError
 from orchestrator.config import SweepConfig
 from orchestrator.planning.plan import SweepPlan, make_plan
+from orchestrator.search.space import resolve as resolve_space
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 SIZES |= {"vocab_size": 60, "max_position_embeddings": 96, "pad_token_id": 0}
@@ -93,7 +94,9 @@ def test_plan_counts_equal_a_real_attachment(
         spec = methods.get(method_plan.method)
         params = spec.params_type.from_dict(method_plan.space.default)
         if not method_plan.available:
-            with pytest.raises(MethodError, match=re.escape(method_plan.reason) if kind.peft_task_type in spec.tasks else None):
+            with pytest.raises(
+                MethodError, match=re.escape(method_plan.reason) if kind.peft_task_type in spec.tasks else None
+            ):
                 spec.attach(shared.view(0), params, context)
             continue
         attached = spec.attach(shared.view(0), params, context)
@@ -177,6 +180,20 @@ def _rank(rank: int) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+def test_plan_resolves_each_search_space_once(planned: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved: list[str] = []
+
+    def resolve(method: str, overrides: Any) -> Any:
+        resolved.append(method)
+        return resolve_space(method, overrides)
+
+    monkeypatch.setattr("orchestrator.planning.plan.resolve_space", resolve)
+    tasks = {"mail": CLASSIFICATION, "news": CLASSIFICATION}
+    plan = planned("encoder", CLASSIFICATION, tasks=tasks, methods=["lora", "linear_probe"])
+    assert len(plan.studies) == 4
+    assert resolved == ["lora", "linear_probe"]
+
+
 def test_plan_studies_are_ordered_by_method_with_directions(planned: Planner) -> None:
     tasks = {"mail": CLASSIFICATION, "talk": CAUSAL, "exact": {**CAUSAL, "metric": "exact_match"}}
     plan = planned("decoder", {}, tasks=tasks, methods=["lora", "linear_probe"])

@@ -1,4 +1,4 @@
-"""Both adapters under a real Tune, with a trainable that trains nothing."""
+"""Tune's searcher, scheduler and stopper under a real Tune, with a trainable that trains nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _ray() -> Iterator[None]:
 
 
 class Toy(tune.Trainable):
-    """Reports a curve. By its number a trial raises, says that it failed, says that it is done, or dies."""
+    """Reports a curve; by its number a trial raises, reports a failure, reports the end, or dies."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self.config = config
@@ -53,7 +53,7 @@ class Toy(tune.Trainable):
             return {"status": "failed", "reason": "out of memory", "step": 25}
         if step == 25 and number == 3:
             os._exit(1)
-        value = 1 / (1 + number) + step / 1000  # who came first is better, and comes back from where it paused
+        value = 1 / (1 + number) + step / 1000  # earlier trials are better, and continue where they paused
         return {
             "status": "done",
             "step": step,
@@ -87,7 +87,7 @@ def fit(sweep: Any, trainable: type[tune.Trainable], folder: Path, *callbacks: t
 
 
 class Steps(tune.Callback):
-    """Keeps each trial's last step, as Tune saw it."""
+    """Keeps the last step of each trial that Tune received."""
 
     def __init__(self) -> None:
         self.last: dict[int, int] = {}
@@ -97,18 +97,18 @@ class Steps(tune.Callback):
             self.last[trial.config["number"]] = result["step"]
 
 
-def test_every_trial_ends_and_tune_obeys_the_core(make_sweep: Any, tmp_path: Path) -> None:
+def test_tune_follows_the_core_and_every_trial_ends(make_sweep: Any, tmp_path: Path) -> None:
     sweep = make_sweep(("mail/lora",), trials=16)
-    seen = Steps()
-    bridge = fit(sweep, Toy, tmp_path, seen)
+    steps = Steps()
+    results = fit(sweep, Toy, tmp_path, steps)
     promoted = sweep.events("promote")
     assert sweep.events("pause")
-    assert len(bridge) == 16 + len(promoted)
-    left = sweep.search.close("finished")
-    assert left == tuple(record.key for record in sweep.search.trials() if record.reason.startswith("behind"))
+    assert len(results) == 16 + len(promoted)
+    open_trials = sweep.search.close("finished")
+    assert open_trials == tuple(record.key for record in sweep.search.trials() if record.reason.startswith("behind"))
     ended = sweep.ended()
     assert len(ended) == 16
-    assert ended["mail/lora/0"] == "complete"  # its last result said done, so that Tune showed it to nobody
+    assert ended["mail/lora/0"] == "complete"  # its last result had done: true, which Tune passes to no scheduler
     assert {key for key, state in ended.items() if state == "failed"} == {f"mail/lora/{n}" for n in (1, 2, 3)}
     assert Counter(ended.values())["pruned"] >= 3
     reasons = {record.key.number: record.reason for record in sweep.search.trials()}
@@ -120,7 +120,7 @@ def test_every_trial_ends_and_tune_obeys_the_core(make_sweep: Any, tmp_path: Pat
     assert (rung["measurements"], rung["lane_seconds"]) == ({"trainable": 64.0, "train_seconds": 1.0}, 1.0)
     for record in sweep.search.trials():
         if record.state in ("complete", "pruned"):  # no step was trained after the core said stop
-            assert seen.last[record.key.number] == record.step
+            assert steps.last[record.key.number] == record.step
     sweep.assert_optuna_agrees()
 
 
@@ -134,7 +134,7 @@ class Endless(Toy):
 
 
 class After(tune.Callback):
-    """Does something on the driver, once each of three trials has reported."""
+    """Runs an action on the driver after the third result."""
 
     def __init__(self, action: Callable[[], Any]) -> None:
         self._action = action
@@ -150,7 +150,7 @@ class After(tune.Callback):
 
 
 @pytest.mark.parametrize(("reason", "state"), [("budget", "pruned"), ("interrupted", "running")])
-def test_a_run_ends_in_the_middle_of_a_rung(make_sweep: Any, tmp_path: Path, reason: str, state: str) -> None:
+def test_tune_run_ends_between_two_rungs(make_sweep: Any, tmp_path: Path, reason: str, state: str) -> None:
     sweep = make_sweep(("mail/lora", "mail/ia3"), halving=None, wall_seconds=100)
 
     def time_goes_by() -> None:
@@ -165,7 +165,7 @@ def test_a_run_ends_in_the_middle_of_a_rung(make_sweep: Any, tmp_path: Path, rea
     assert all(list(record.values) == [25] for record in sweep.search.trials())
 
 
-def test_copies_of_the_adapters_do_not_search(make_sweep: Any) -> None:
+def test_tune_adapters_are_not_copied_with_their_search(make_sweep: Any) -> None:
     search = make_sweep().search
     bridge = TuneBridge(search)
     for adapter in (CoreSearcher(search, bridge), CoreScheduler(bridge), CoreStopper(search)):
