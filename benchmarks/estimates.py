@@ -98,7 +98,7 @@ def train(answer: Connection, name: str, params: dict[str, Any], backbone: Share
     run = TrialRun(job, backbone, rows, Training())
     for _ in range(STEPS):
         loss = run.forward()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         run.finish_step(loss.detach())
         del loss
     answer.send(run.measurements["peak_memory_bytes"])
@@ -111,10 +111,10 @@ def random_rows(task: str, tokens: int, backbone: SharedBackbone, folder: Path) 
     columns = {"row": pa.array(np.arange(ROWS)), "input_ids": pa.array(ids, pa.list_(pa.int32()))}
     if task == "classification":
         columns["label"] = pa.array(random.integers(0, LABELS, ROWS).astype(np.int32))
-        config: Any = ClassificationTask(type=task, data="rows.csv", text="text", label="label")
+        config: Any = ClassificationTask(type="classification", data="rows.csv", text="text", label="label")
     else:
         columns["prompt_length"] = pa.array(np.full(ROWS, tokens - TARGETS, np.int32))
-        config = CausalLMTask(type=task, data="rows.csv", prompt="{text}", completion="{label}")
+        config = CausalLMTask(type="causal-lm", data="rows.csv", prompt="{text}", completion="{label}")
     tables = dict.fromkeys(("train", "validation", "test"), pa.table(columns))
     return TaskDataset(config, tables, 0, backbone.decoder, Training(), 0, Storage.at(str(folder)))
 

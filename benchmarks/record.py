@@ -182,7 +182,7 @@ def _begun(
 def _train(run: TrialRun, until: int) -> None:
     while run.step < until:
         loss = run.forward()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         run.finish_step(loss)
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from benchmarks._common import emit
 
-COMMANDS = ("", "demo", "run", "plan", "schema", "select", "report", "predict", "export", "methods")
-COMMANDS += (
-    "models",
+COMMANDS = (
+    *("", "demo", "run", "plan", "schema", "select", "report", "predict", "export", "methods", "models"),
     *(f"models {name}" for name in ("list", "show", "compare", "pull", "promote", "rollback", "verify")),
 )
 BROKEN = """backbone: {model: no/such/folder/anywhere, quantisation: nf4}

@@ -60,7 +60,8 @@ def compare(method: str, backbone: SharedBackbone, trials: int, epochs: int, fol
     }
     difference = max(abs(a - b) / abs(a) for one, other in pairs for a, b in zip(one.losses, other.losses, strict=True))
     emit(benchmark="trunk", method=method, difference=difference, **parts)
-    return parts["ratio"]
+    ratio: float = parts["ratio"]
+    return ratio
 
 
 def _pair(
@@ -102,7 +103,7 @@ class _Timed:
         self.steps.append(seconds_of(lambda: stepped([self._run], 1)))
 
     def score(self) -> None:
-        self._run._scored.clear()
+        self._run._evaluations.clear()
         self.scores.append(seconds_of(lambda: self._run.evaluate("validation")))
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from orchestrator.common.metric import Metric
 from orchestrator.selection.best import ranks
 from orchestrator.selection.evidence import gather
-from orchestrator.simulation.scored_sweeps import Played, Shape, play, truth
+from orchestrator.simulation.scored_sweeps import MetricName, Played, Shape, play, truth
 
 REPEATS = 300
 METHODS, SEEDS, ROWS, SPREADS = (2, 3, 4, 6), (2, 3, 5), (300, 800, 2000), (0.0, 0.01, 0.03)
-METRICS = ("accuracy", "macro_f1")
+METRICS: tuple[MetricName, ...] = ("accuracy", "macro_f1")
 
 
 @dataclass(frozen=True)

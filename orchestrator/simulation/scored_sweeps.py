@@ -19,7 +19,7 @@ from scipy.special import ndtri
 from orchestrator.selection.evidence import Arm
 from orchestrator.selection.intervals import Statistic
 
-Metric = Literal["accuracy", "macro_f1"]
+MetricName = Literal["accuracy", "macro_f1"]
 SHARED, OWN = 0.7, 0.2
 HARDER = np.array([0.08, -0.05, -0.15])
 SHARES = np.array([0.6, 0.25, 0.15])
@@ -42,7 +42,7 @@ class Shape:
     methods: int
     seeds: int
     rows: int
-    metric: Metric
+    metric: MetricName
     seed_sd: float
     skills: tuple[float, ...] = ()
 
@@ -65,7 +65,7 @@ def truth(shape: Shape) -> NDArray[np.float64]:
     return exact
 
 
-def _score_of_skill(metric: Metric, skill: float) -> float:
+def _score_of_skill(metric: MetricName, skill: float) -> float:
     right = _by_class(np.array(skill))
     if metric == "accuracy":
         return float((SHARES * right).sum())
@@ -77,20 +77,22 @@ def _score_of_skill(metric: Metric, skill: float) -> float:
 def _by_class(skill: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the accuracy within each class, whose weighted mean is the skill; shape ``(..., classes)``."""
     offsets = HARDER - (SHARES * HARDER).sum()
-    return np.clip(skill[..., None] + offsets, 0.01, 0.99)
+    accuracies: NDArray[np.float64] = np.clip(skill[..., None] + offsets, 0.01, 0.99)
+    return accuracies
 
 
 def _wrong_shares() -> NDArray[np.float64]:
     """Return the shares of wrong answers by class, one row per true class."""
     wrong = np.where(np.eye(CLASSES, dtype=bool), 0.0, SHARES)
-    return wrong / wrong.sum(axis=1, keepdims=True)
+    shares: NDArray[np.float64] = wrong / wrong.sum(axis=1, keepdims=True)
+    return shares
 
 
 @dataclass(frozen=True)
 class Played:
     """The answers of a sweep's finalists: true classes ``(rows,)``, and answers ``(methods, seeds, rows)``."""
 
-    metric: Metric
+    metric: MetricName
     true: NDArray[np.int64]
     answers: NDArray[np.int64]
 
@@ -126,7 +128,7 @@ def play(shape: Shape, random: np.random.Generator) -> Played:
 
 
 def _score(
-    metric: Metric, true: NDArray[np.int64], answers: NDArray[np.int64], draws: NDArray[np.int64]
+    metric: MetricName, true: NDArray[np.int64], answers: NDArray[np.int64], draws: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     if metric == "accuracy":
         accuracy: NDArray[np.float64] = (true == answers)[draws].mean(axis=1)

@@ -40,6 +40,6 @@ def relied_on(*names: str, by: str | tuple[str, ...]) -> Callable[[Callable[P, N
 
 def parameters(function: Callable[..., Any]) -> str:
     """Return the names of a function's parameters, ``self, trial_id, *args``: what an override has to take."""
-    marks = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    marks: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
     signature = inspect.signature(function)
     return ", ".join(marks.get(parameter.kind, "") + name for name, parameter in signature.parameters.items())

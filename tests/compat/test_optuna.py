@@ -36,7 +36,7 @@ def test_optuna_journal_backend_signatures() -> None:
     assert parameters(BaseJournalBackend.read_logs) == "self, log_number_from"
 
 
-@relied_on("optuna.storages._in_memory.InMemoryStorage.get_all_trials", by="orchestrator/search/samplers.py")
+@relied_on("optuna.storages._in_memory.InMemoryStorage.get_all_trials", by="orchestrator/search/propose.py")
 def test_optuna_samplers_see_trials_through_get_all_trials() -> None:
     asked: list[bool] = []
 

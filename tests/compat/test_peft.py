@@ -46,7 +46,7 @@ def test_peft_lora_takes_layer_class_of_ours(model: nn.Module) -> None:
     assert layer.base_layer is layer.get_base_layer()
 
 
-@relied_on("peft.tuners.lora.variants.DoraLinearVariant.forward", by="methods/parts/dora_update.py")
+@relied_on("peft.tuners.lora.variants.DoraLinearVariant.forward", by="methods/parts/dora_layer.py")
 def test_peft_dora_is_a_variant_of_its_layer(model: nn.Module) -> None:
     from peft.tuners.lora.variants import DoraLinearVariant
 
@@ -82,7 +82,7 @@ def test_peft_marks_an_adapted_model(model: nn.Module) -> None:
 
 
 def test_peft_tuners_with_forward_of_their_own() -> None:
-    """``methods/families/compose_together.py`` tells by it whether a method adds to the loss."""
+    """``methods/families/compose_combine.py`` tells by it whether a method adds to the loss."""
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
     from peft.tuners.tuners_utils import BaseTuner
 

@@ -51,9 +51,9 @@ def test_ray_train_passes_scaling_policy_by_keyword() -> None:
     by=TRAINER,
 )
 def test_ray_train_scaling_policy_asks_autoscaler_in_three_methods() -> None:
-    from ray.train import ScalingConfig
     from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
     from ray.train.v2._internal.execution.scaling_policy.scaling_policy import ScalingPolicy
+    from ray.train.v2.api.config import ScalingConfig
 
     config = ScalingConfig(num_workers=2)
     assert FixedScalingPolicy(config).scaling_config is config
@@ -77,8 +77,8 @@ def test_ray_train_backend_has_replica_groups() -> None:
     from ray.train.v2._internal.execution.controller import controller
     from ray.train.v2._internal.execution.worker_group import worker_group
 
-    assert Backend.has_replica_groups is False
-    assert isinstance(BackendConfig.backend_cls, property)
+    assert not Backend.has_replica_groups
+    assert isinstance(vars(BackendConfig)["backend_cls"], property)
     for module in (controller, worker_group):  # the former replaces one worker alone, the latter makes no process group
         assert "backend_cls.has_replica_groups" in inspect.getsource(module)
 

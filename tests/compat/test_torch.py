@@ -26,8 +26,8 @@ STAGE = "methods/parts/source_stage.py"
         "methods/base/trainable.py",
         "methods/bitfit.py",
         "methods/norm_tuning.py",
-        "methods/parts/attention.py",
-        "methods/parts/low_rank_start.py",
+        "methods/parts/attention_extension.py",
+        "methods/parts/low_rank_init.py",
         "orchestrator/backbone/frozen.py",
     ),
 )
@@ -64,7 +64,7 @@ def test_torch_modules_keep_hooks_in_dicts() -> None:
 
 @relied_on(
     "=forward",
-    by=("methods/multitask_prompt.py", "methods/parts/attention.py", "orchestrator/engine/skip_prefix.py"),
+    by=("methods/multitask_prompt.py", "methods/parts/attention_extension.py", "orchestrator/engine/skip_prefix.py"),
 )
 def test_torch_modules_call_forward_of_instance() -> None:
     layer = nn.Linear(2, 3)
@@ -81,7 +81,7 @@ def test_torch_modules_take_properties_of_changed_class() -> None:
 
     layer = Plain(2, 3)
     del layer.weight
-    layer.__class__ = type("Lazy", (Plain,), {"weight": property(lambda module: torch.zeros(3, 2))})  # type: ignore[assignment]
+    layer.__class__ = type("Lazy", (Plain,), {"weight": property(lambda module: torch.zeros(3, 2))})
     assert layer.weight.shape == (3, 2)
 
 
@@ -102,7 +102,7 @@ def test_torch_wrapper_tensors_dispatch_to_their_class() -> None:
     assert (wrapper + 1).sum().item() == 12
 
 
-@relied_on("_version", by="methods/parts/dora_update.py")
+@relied_on("_version", by="methods/parts/dora_layer.py")
 def test_torch_tensors_count_writes() -> None:
     tensor = torch.zeros(1)
     before = tensor._version

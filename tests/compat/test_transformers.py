@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM, PreTrainedModel
@@ -10,12 +13,24 @@ from .reliance import relied_on
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries as they are imported
 
-SIZES = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 16}
+SIZES: dict[str, Any] = {
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+    "vocab_size": 16,
+}
 
 
 @pytest.fixture
 def bert() -> PreTrainedModel:
-    return BertForSequenceClassification(BertConfig(**SIZES))
+    return _model("bert")
+
+
+def _model(kind: str) -> PreTrainedModel:
+    if kind == "bert":
+        return BertForSequenceClassification(BertConfig(**SIZES))
+    return LlamaForCausalLM(LlamaConfig(**SIZES, num_key_value_heads=1))
 
 
 @relied_on("_init_weights", by=("orchestrator/backbone/shared.py", "methods/parts/source_stage.py"))
@@ -35,13 +50,12 @@ def test_transformers_models_name_modules_kept_in_float32(bert: PreTrainedModel)
     assert "wo" in T5ForConditionalGeneration._keep_in_fp32_modules
 
 
-@relied_on("_attn_implementation", by="methods/parts/attention.py")
+@relied_on("_attn_implementation", by="methods/parts/attention_extension.py")
 @pytest.mark.parametrize("kind", ["bert", "llama"])
 def test_transformers_attention_is_chosen_by_config(kind: str) -> None:
     from transformers import AttentionInterface
 
-    config = BertConfig(**SIZES) if kind == "bert" else LlamaConfig(**SIZES, num_key_value_heads=1)
-    model = BertForSequenceClassification(config) if kind == "bert" else LlamaForCausalLM(config)
+    model = _model(kind)
     called: list[torch.nn.Module] = []
 
     def attend(module: torch.nn.Module, query: torch.Tensor, *_: object, **__: object) -> tuple[torch.Tensor, None]:
@@ -49,13 +63,10 @@ def test_transformers_attention_is_chosen_by_config(kind: str) -> None:
         return query.transpose(1, 2), None
 
     AttentionInterface.register("compatibility_test", attend)
-    for part in model.modules():
-        if hasattr(part, "config"):
-            part.config._attn_implementation = "compatibility_test"
+    for config in {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}.values():
+        setattr(config, "_attn_implementation", "compatibility_test")  # noqa: B010
     model(input_ids=torch.ones(1, 3, dtype=torch.long))
     (module,) = called
-    import sys
-
     modeling = sys.modules[type(module).__module__]
     assert callable(modeling.eager_attention_forward)
     assert modeling.ALL_ATTENTION_FUNCTIONS.get_interface("compatibility_test", None) is attend
