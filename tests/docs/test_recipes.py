@@ -4,7 +4,6 @@ A block whose first line is a comment with a path is that file; a ``diff`` block
 names. What was added is then used by a process that sees nothing but the copy.
 """
 
-import json
 import os
 import re
 import shutil
@@ -52,10 +51,6 @@ class Copy:
     def run(self, script: str, **environment: str) -> str:
         """Run a script in a process that imports from the copy, and return what it prints."""
         return self.python("-c", textwrap.dedent(script), **environment)
-
-    def peft_sweep(self, *arguments: str) -> str:
-        """Run ``peft-sweep`` from the copy, and return what it prints."""
-        return self.python("-m", "orchestrator.cli", *arguments)
 
     def python(self, *arguments: str, **environment: str) -> str:
         """Run Python in the copy, and return what it prints."""
@@ -122,42 +117,37 @@ def test_method_recipe_gives_a_method_that_keeps_the_contract(project: Copy) -> 
 @pytest.mark.slow
 def test_task_type_recipe_gives_a_type_that_is_planned_and_evaluated(project: Copy) -> None:
     project.follow("A task type")
-    project.run("""
+    printed = project.run("""
+        from pathlib import Path
+
+        import numpy as np
         from tokenizers import Tokenizer, models
-        from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+        from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
         words = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1}, unk_token="[UNK]"))
         PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]").save_pretrained("model")
         shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
         BertModel(BertConfig(vocab_size=20, max_position_embeddings=64, **shape)).save_pretrained("model")
         rows = [f"text number {row},{1 + row % 4}" for row in range(40)]
-        open("reviews.csv", "w").write("\\n".join(["text,stars", *rows]))
-    """)
-    plan = json.loads(project.peft_sweep("plan", "reviews.yaml", "--json"))
-    methods = plan["tasks"]["reviews"]["methods"]
-    assert {method["name"]: method["available"] for method in methods} == {"lora": True, "linear_probe": True}
-    printed = project.run("""
-        from pathlib import Path
-
-        import numpy as np
-        import torch
-        from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+        Path("reviews.csv").write_text("\\n".join(["text,stars", *rows]))
 
         from orchestrator.config import load_config
-        from orchestrator.tasks import read_task, task_type
+        from orchestrator.planning.plan import make_plan
 
-        config = load_config(Path("reviews.yaml"))
-        data = read_task("reviews", config.tasks["reviews"], config.base, seed=0)
-        kind = task_type(data.config)
-        rows = kind.tokenize(data.splits["test"], AutoTokenizer.from_pretrained("model"), 16)
-        shape = BertConfig.from_pretrained("model", num_labels=len(data.labels))
-        model = BertForSequenceClassification(shape).eval()
-        batches = [np.arange(rows.num_rows)]
-        kind.loss(model, kind.collate(rows, batches[0], 0)).backward()
-        evaluation = kind.evaluate(model, rows, batches, 0)
-        print(kind.name, data.labels, sorted(evaluation.metrics), kind.metric("mean_absolute_error").higher_is_better)
+        plan = make_plan(load_config(Path("reviews.yaml")))
+        task = plan.tasks["reviews"]
+        print(task.type.name, task.data.labels, task.available)
+        rows = task.type.tokenize(task.data.splits["test"], plan.tokenizer, 16)
+        config = BertConfig.from_pretrained("model", num_labels=len(task.data.labels))
+        model, batches = BertForSequenceClassification(config).eval(), [np.arange(rows.num_rows)]
+        task.type.loss(model, task.type.collate(rows, batches[0], 0)).backward()
+        metrics = task.type.evaluate(model, rows, batches, 0).metrics
+        print(list(metrics), 0 <= metrics["mean_absolute_error"] <= 3, task.type.metrics[0].higher_is_better)
     """)
-    assert printed.strip() == "ordinal ('1', '2', '3', '4') ['mean_absolute_error'] False"
+    assert printed.splitlines() == [
+        "ordinal ('1', '2', '3', '4') ('lora', 'linear_probe')",
+        "['mean_absolute_error'] True False",
+    ]
 
 
 def test_metric_recipe_gives_a_metric_that_is_searched_by(project: Copy) -> None:
