@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.common.units import metric_name
-
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
@@ -39,16 +37,6 @@ class Metric:
     label: str = field(default="", compare=False)
     statistic: Statistic | None = field(default=None, compare=False)
     needs_generation: bool = field(default=False, compare=False)
-
-    @classmethod
-    def recorded(cls, name: str, *, higher_is_better: bool = True) -> Metric:
-        """Return the metric that a journal, a bundle or a version's tags record: name and direction alone."""
-        return cls(
-            name=name,
-            direction="maximize" if higher_is_better else "minimize",
-            bounds=(0.0, 1.0 if higher_is_better else float("inf")),
-            label=metric_name(name),
-        )
 
     @property
     def higher_is_better(self) -> bool:

@@ -35,11 +35,6 @@ def number(count: float) -> str:
     return f"{count:.1f}T"
 
 
-def metric_name(metric: str) -> str:
-    """As people write it."""
-    return {"macro_f1": "macro-F1", "exact_match": "exact match"}.get(metric, metric)
-
-
 def parse_bytes(text: str) -> float:
     """Return the bytes of a size such as ``10MB``, ``12 GB`` or ``4096``. 1 MB is 10^6 bytes, 1 MiB 2^20.
 

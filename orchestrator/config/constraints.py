@@ -1,4 +1,4 @@
-"""What no trial of a sweep may exceed, as a configuration says it: ``adapter <= 10 MB``."""
+"""Constraints on every trial of a sweep: ``adapter <= 10 MB``."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from orchestrator.common.suggest import did_you_mean
 from orchestrator.common.units import number, parse_bytes, parse_count, size
 
 _FORM = re.compile(r"([A-Za-z_]+)\s*(<=|>=|==|=|<|>|≤)\s*(.*)")
-_LATER = {"latency": "--max-latency-overhead", "forgetting": "--max-forgetting"}
+_KNOWN_AFTER_TRAINING = {"latency": "--max-latency-overhead", "forgetting": "--max-forgetting"}
 
 
 @dataclass(frozen=True)
 class _Quantity:
-    """How a quantity is read and told."""
+    """How a quantity is parsed and formatted."""
 
     parse: Callable[[str], float]
-    told: Callable[[float], str]
+    format: Callable[[float], str]
 
 
 QUANTITIES = {
@@ -29,17 +29,17 @@ QUANTITIES = {
     "trainable": _Quantity(parse_count, number),
     "memory": _Quantity(parse_bytes, size),
 }
-"""What is known of a configuration before it is trained: the adapter's bytes on disk, its trainable parameters, and
-the least memory that training takes: the backbone, and what trains with its gradients and optimizer state."""
+"""The quantities that are known before training: the adapter's bytes on disk, its trainable parameters, and the least
+memory in bytes that training takes: backbone, trainable parameters, their gradients and the optimizer's state."""
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """The most that a quantity may be.
+    """An upper bound of a quantity.
 
     Args:
-        quantity: one of :data:`QUANTITIES`.
-        most: in bytes, or a count.
+        quantity: Name in :data:`QUANTITIES`.
+        most: Largest value, in bytes or as a count.
     """
 
     quantity: str
@@ -47,39 +47,40 @@ class Constraint:
 
     @classmethod
     def parse(cls, text: str) -> Constraint:
-        """Read a constraint.
+        """Parse a constraint such as ``adapter <= 10 MB``.
 
         Raises:
-            ValueError: if it is none, with what to write instead.
+            ValueError: If the text is not a constraint, with what to write instead.
         """
         match = _FORM.fullmatch(text.strip())
         if not match:
-            raise ValueError(f"{text!r} is no constraint; write it as in adapter <= 10 MB or trainable <= 1M")
+            raise ValueError(f"{text!r} is not a constraint; write it as in adapter <= 10 MB or trainable <= 1M")
         name, sign, most = match.groups()
-        if name in _LATER:
-            ask = f"peft-sweep select {_LATER[name]}"
-            raise ValueError(f"{name} is known only once a trial was trained; ask the finished sweep: {ask}")
+        if name in _KNOWN_AFTER_TRAINING:
+            command = f"peft-sweep select {_KNOWN_AFTER_TRAINING[name]}"
+            raise ValueError(f"{name} is known only after training; once the sweep has finished, use {command}")
         if name not in QUANTITIES:
-            raise ValueError(f"{name} is nothing that is known before training; {did_you_mean(name, [*QUANTITIES])}")
+            hint = did_you_mean(name, [*QUANTITIES])
+            raise ValueError(f"{name} is not a quantity that is known before training; {hint}")
         if sign not in ("<=", "≤"):
-            raise ValueError(f"{text!r} cannot be asked for; write {name} <= {most}")
+            raise ValueError(f"{text!r} is not an upper bound; write {name} <= {most}")
         return cls(name, QUANTITIES[name].parse(most))
 
-    def told(self, value: float) -> str:
-        """A value of the quantity, as people read it."""
-        return QUANTITIES[self.quantity].told(value)
+    def format(self, value: float) -> str:
+        """Return a value of the quantity as text: ``1.2 MB``."""
+        return QUANTITIES[self.quantity].format(value)
 
 
-def _readable(text: str) -> str:
+def _require_constraint(text: str) -> str:
     Constraint.parse(text)
     return text
 
 
-def _distinct(texts: list[str]) -> list[str]:
+def _require_distinct(texts: list[str]) -> list[str]:
     names = [Constraint.parse(text).quantity for text in texts]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"{', '.join(twice)} given more than once")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{', '.join(repeated)} given more than once")
     return texts
 
 
-Constraints = Annotated[list[Annotated[str, AfterValidator(_readable)]], AfterValidator(_distinct)]
+Constraints = Annotated[list[Annotated[str, AfterValidator(_require_constraint)]], AfterValidator(_require_distinct)]

@@ -1,4 +1,4 @@
-"""What pydantic found wrong, in the words of whoever wrote the file."""
+"""Pydantic's errors as messages for the person who wrote the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.common.suggest import did_you_mean
 from orchestrator.config.tasks import RegisteredSection
 
 _KINDS = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false", "NoneType": "nothing"}
-_WANTED = {
+_EXPECTED = {
     "string_type": "a text",
     "int_type": "a whole number",
     "float_type": "a number",
@@ -32,21 +32,21 @@ _BOUNDS = {
 
 
 def explain(model: type[BaseModel], error: ErrorDetails) -> Iterator[tuple[KeyPath, str]]:
-    """The problems that one of pydantic's errors stands for.
+    """Translate one of pydantic's errors.
 
     Args:
-        model: what was validated.
-        error: one of ``ValidationError.errors()``.
+        model: The model that was validated.
+        error: One of ``ValidationError.errors()``.
 
     Yields:
-        Pairs of a key path and what is wrong there.
+        Pairs of a key path and a message.
     """
     path, kind = _walk(model, error["loc"])
     if error["type"] == "refused":
         yield from ((path + tuple(key), message) for key, message in error["ctx"]["problems"])
     elif error["type"] == "extra_forbidden":
-        known = [*kind.model_fields] if isinstance(kind, type) and issubclass(kind, BaseModel) else []
-        yield path, f"unknown key; {did_you_mean(str(path[-1]), known)}"
+        keys = [*kind.model_fields] if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+        yield path, f"unknown key; {did_you_mean(str(path[-1]), keys)}"
     elif error["type"] in ("union_tag_not_found", "union_tag_invalid"):
         yield (*path, "type"), _choice(error["ctx"].get("tag"), _type_names(kind))
     else:
@@ -59,8 +59,8 @@ def _message(error: ErrorDetails) -> str:
         return "is missing"
     if error["type"] == "literal_error":
         return _choice(value, [part.strip(" '") for part in context["expected"].replace(" or ", ",").split(",")])
-    if wanted := _WANTED.get(error["type"]):
-        return f"is {_shown(value)}; {wanted} is wanted"
+    if expected := _EXPECTED.get(error["type"]):
+        return f"is {_shown(value)}; write {expected}"
     if bound := _BOUNDS.get(error["type"]):
         return f"is {value}; it must be {bound[1]} {context[bound[0]]:g}"
     if error["type"] == "string_pattern_mismatch":
@@ -70,10 +70,10 @@ def _message(error: ErrorDetails) -> str:
     return str(context["error"]) if error["type"] == "value_error" else error["msg"]
 
 
-def _choice(value: Any, known: list[str]) -> str:
+def _choice(value: Any, choices: list[str]) -> str:
     if value is None:
-        return f"is missing; choose from {', '.join(known)}"
-    return f"{_shown(value)} is not possible; {did_you_mean(str(value), known, 'choose from')}"
+        return f"is missing; choose from {', '.join(choices)}"
+    return f"{_shown(value)} is not possible; {did_you_mean(str(value), choices, 'choose from')}"
 
 
 def _shown(value: Any) -> str:
@@ -86,13 +86,13 @@ def _shown(value: Any) -> str:
 
 
 def _walk(model: Any, loc: tuple[int | str, ...]) -> tuple[KeyPath, Any]:
-    """The key path of an error, without the marks that pydantic adds for unions, and the type that was last entered."""
+    """Return the key path of an error, without the tags that pydantic adds for unions, and the type at its end."""
     path: list[str | int] = []
     kind: Any = model
     holder: Any = model
     for part in loc:
         kind = _plain(kind)
-        if part == "[key]":  # the name itself is wrong, and stands in the path already
+        if part == "[key]":  # the error is in the name itself, which is in the path already
             continue
         if (member := _member(kind, part)) is not None:
             kind = holder = member
@@ -122,7 +122,7 @@ def _members(kind: Any) -> tuple[Any, ...]:
 
 
 def _member(kind: Any, tag: Any) -> Any:
-    """The member of a union that carries a tag."""
+    """Return the member of a union that has a tag."""
     for member in _members(kind):
         tags = [mark.tag for mark in getattr(member, "__metadata__", ()) if isinstance(mark, Tag)]
         if tag in tags or tag in _type_names(member):
@@ -131,7 +131,7 @@ def _member(kind: Any, tag: Any) -> Any:
 
 
 def _type_names(kind: Any) -> list[str]:
-    """What ``type: ...`` may be in a section, or in a union of sections."""
+    """Return what ``type: ...`` may be in a section, or in a union of sections."""
     if members := _members(_plain(kind)):
         return [name for member in members for name in _type_names(member)]
     field = getattr(_plain(kind), "model_fields", {}).get("type")

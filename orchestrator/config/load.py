@@ -1,4 +1,4 @@
-"""From a file to a validated configuration, or to everything that is wrong with it at once."""
+"""From a file to a validated configuration, or to an error with all of its problems."""
 
 from __future__ import annotations
 
@@ -20,85 +20,87 @@ from orchestrator.config.yaml_file import read_yaml
 
 
 def load_config(path: Path) -> SweepConfig:
-    """Read and check a sweep's configuration.
+    """Read and validate a sweep's configuration.
 
     Raises:
-        InputError: with every problem of the file.
+        InputError: With every problem of the file.
     """
     values, repeated = read_yaml(path)
     if not isinstance(values, dict):
-        raise InputError(
-            str(path), [Problem("", "holds no configuration; it must be a mapping with backbone, tasks, budget")]
-        )
+        message = "is not a configuration; it must be a mapping with backbone, tasks, budget"
+        raise InputError(str(path), [Problem("", message)])
     values.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+|^[^A-Za-z0-9]+", "-", path.stem).lstrip("-._") or "sweep")
-    return _checked(values, path.resolve().parent, str(path), repeated)
+    return _validated(values, path.resolve().parent, str(path), repeated)
 
 
 def config_of(values: Mapping[str, Any], base: Path, source: str) -> SweepConfig:
-    """A configuration from what :meth:`SweepConfig.resolved` made of one.
+    """Return the configuration that :meth:`SweepConfig.resolved` was made from.
 
     Args:
-        values: that.
-        base: the folder that relative paths start from.
-        source: where the values are from, for errors.
+        values: What :meth:`SweepConfig.resolved` returned.
+        base: The folder that relative paths start from.
+        source: Where the values come from, for errors.
 
     Raises:
-        InputError: with every problem; an older program may have allowed other keys, and files may be gone.
+        InputError: With every problem: an earlier release may have had other keys, and files may be gone.
     """
-    return _checked(dict(values), base, source)
-
-
-def _checked(
-    values: dict[Any, Any], base: Path, source: str, repeated: Sequence[tuple[KeyPath, str]] = ()
-) -> SweepConfig:
-    config, problems = _check(values, base)
-    if config is None or repeated:
-        listed = [Problem(key_path(key), message) for key, message in (*repeated, *problems)]
-        raise InputError(source, listed)
-    return config
+    return _validated(dict(values), base, source)
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of a configuration, for editors that complete and check while one types."""
+    """Return the JSON schema of a configuration, by which editors complete and check."""
     schema = SweepConfig.model_json_schema()
-    listed = {"enum": [*names(), *(f"peft:{kind}" for kind in trainable_types())]}
-    known = [listed, {"pattern": COMPOSITION}]
+    listed = {"enum": [*names(), *(f"peft:{member}" for member in trainable_types())]}
+    without_plugins = [listed, {"pattern": COMPOSITION}]
     schema["if"] = {"required": ["plugins"]}
-    schema["then"] = _named({"anyOf": [*known, {"pattern": PLUGIN}]})
-    schema["else"] = _named({"anyOf": known})
+    schema["then"] = _method_names({"anyOf": [*without_plugins, {"pattern": PLUGIN}]})
+    schema["else"] = _method_names({"anyOf": without_plugins})
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _named(methods: dict[str, Any]) -> dict[str, Any]:
-    """Where names of methods stand, and what they can be."""
-    return {"properties": {"methods": {"items": methods}, "search_space": {"propertyNames": methods}}}
+def _method_names(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema that applies another one wherever a method is named."""
+    return {"properties": {"methods": {"items": schema}, "search_space": {"propertyNames": schema}}}
 
 
-def _check(values: dict[Any, Any], base: Path) -> tuple[SweepConfig | None, list[tuple[KeyPath, str]]]:
-    """Validate; where that fails, strike what is wrong and look again, since one error can hide others."""
+def _validated(
+    values: dict[Any, Any], base: Path, source: str, repeated: Sequence[tuple[KeyPath, str]] = ()
+) -> SweepConfig:
+    config, problems = _validate(values, base)
+    if config is None or repeated:
+        lines = [Problem(key_path(key), message) for key, message in (*repeated, *problems)]
+        raise InputError(source, lines)
+    return config
+
+
+def _validate(values: dict[Any, Any], base: Path) -> tuple[SweepConfig | None, list[tuple[KeyPath, str]]]:
+    """Validate; while there are errors, remove the values that have one and validate again.
+
+    One pass is not enough: pydantic does not call a section's own validators while one of its fields has an error.
+    """
     problems: dict[KeyPath, str] = {}
-    struck: set[KeyPath] = set()
-    left = copy.deepcopy(values)
-    listed = values.get("plugins") if isinstance(values.get("plugins"), list) else []
+    removed: set[KeyPath] = set()
+    remaining = copy.deepcopy(values)
+    plugins = values.get("plugins") if isinstance(values.get("plugins"), list) else []
     while True:
         try:
-            config = SweepConfig.model_validate(left, context={"base": base, "plugins": listed})
-            return None if problems else config, _in_order(values, problems)
+            config = SweepConfig.model_validate(remaining, context={"base": base, "plugins": plugins})
+            return None if problems else config, _in_file_order(values, problems)
         except ValidationError as error:
-            found = [problem for details in error.errors() for problem in explain(SweepConfig, details)]
-        before = frozenset(struck)
-        for path, message in found:
-            if any(path == cut[: len(path)] for cut in before):  # it came of the striking itself
-                path = path if _holds(left, path) else path[:-1]
+            errors = [problem for details in error.errors() for problem in explain(SweepConfig, details)]
+        removed_before = frozenset(removed)
+        for path, message in errors:
+            if any(path == cut[: len(path)] for cut in removed_before):  # an error that the removal has caused
+                path = path if _contains(remaining, path) else path[:-1]
             else:
                 problems.setdefault(path, message)
-            struck.add(path)
-        if not sum(_strike(left, path) for path in struck):
-            return None, _in_order(values, problems)
+            removed.add(path)
+        if not sum(_remove(remaining, path) for path in removed):
+            return None, _in_file_order(values, problems)
 
 
-def _holds(values: Any, path: KeyPath) -> bool:
-    """Whether anything stands at a path."""
+def _contains(values: Any, path: KeyPath) -> bool:
+    """Return whether there is a value at a path."""
     for part in path:
         if not isinstance(values, dict) or part not in values:
             return False
@@ -106,8 +108,8 @@ def _holds(values: Any, path: KeyPath) -> bool:
     return True
 
 
-def _strike(values: Any, path: KeyPath) -> bool:
-    """Remove what stands at a path, if anything does; the whole list where it is an item of one."""
+def _remove(values: Any, path: KeyPath) -> bool:
+    """Remove the value at a path, with its whole list where it is an item of one; return whether there was one."""
     if not path:
         return False
     for part in path[:-1]:
@@ -117,20 +119,21 @@ def _strike(values: Any, path: KeyPath) -> bool:
             del values[part]
             return True
         values = values[part]
-    return isinstance(values, dict) and values.pop(path[-1], _strike) is not _strike
+    missing = object()
+    return isinstance(values, dict) and values.pop(path[-1], missing) is not missing
 
 
-def _in_order(values: Any, problems: dict[KeyPath, str]) -> list[tuple[KeyPath, str]]:
-    return sorted(problems.items(), key=lambda problem: _order(values, problem[0]))
+def _in_file_order(values: Any, problems: dict[KeyPath, str]) -> list[tuple[KeyPath, str]]:
+    return sorted(problems.items(), key=lambda problem: _positions(values, problem[0]))
 
 
-def _order(values: Any, path: KeyPath) -> list[int]:
-    """Where a path stands in the file; what is missing comes last in its section."""
-    order = []
+def _positions(values: Any, path: KeyPath) -> list[int]:
+    """Return the position of each part of a path among its neighbours in the file; a missing key comes last."""
+    positions = []
     for part in path:
         keys = (
             list(values) if isinstance(values, dict) else list(range(len(values))) if isinstance(values, list) else []
         )
-        order.append(keys.index(part) if part in keys else len(keys))
+        positions.append(keys.index(part) if part in keys else len(keys))
         values = values[part] if part in keys else None
-    return order
+    return positions

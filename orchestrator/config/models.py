@@ -1,4 +1,4 @@
-"""Everything that a sweep.yaml may say."""
+"""The sections of a sweep.yaml."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ class BackboneConfig(Section):
     double_quantization: bool = True
     """Whether the 4-bit formats' own scales are quantized too, which saves about 0.4 bit per weight."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What frozen layers multiply in; auto takes bfloat16 where the hardware is fast at it."""
+    """The dtype of the frozen layers' matrix products; auto takes bfloat16 where the hardware is fast at it."""
     trust_remote_code: bool = False
-    """Whether the checkpoint's own Python code may run. Only for checkpoints that you trust as you trust a program."""
+    """Whether Python code from the checkpoint may run. Only for checkpoints that you trust as you trust a program."""
 
     @model_validator(mode="after")
-    def _there(self, info: ValidationInfo) -> BackboneConfig:
-        if info.context is not None and (problem := self._problem(info.context["base"])):
+    def _has_a_model(self, info: ValidationInfo) -> BackboneConfig:
+        if info.context is not None and (problem := self._model_problem(info.context["base"])):
             raise refusal([(("model",), problem)])
         return self
 
-    def _problem(self, base: Path) -> str:
+    def _model_problem(self, base: Path) -> str:
         try:
             path = local_path(self.model, base)
         except InputError as error:
@@ -73,30 +73,30 @@ class BackboneConfig(Section):
 
 
 class Budget(Section):
-    """When to stop; the first limit that is reached counts."""
+    """When to stop: at the first limit that is reached."""
 
     trials: Count | None = None
     """How many trials to start, over all methods and tasks."""
     wall_time: Seconds | None = None
-    """How long the sweep may take, as in 45s, 90m, 2h or 1h30m. In seconds once read."""
+    """How long the sweep may take: 45s, 90m, 2h or 1h30m."""
     lane_hours: Annotated[float, Field(gt=0)] | None = None
-    """How many hours of work all lanes together may do."""
+    """How many hours all lanes together may work."""
     money: Annotated[float, Field(gt=0)] | None = None
-    """What all lanes together may cost, at cost_per_lane_hour."""
+    """What all lanes together may cost, at cost_per_lane_hour, in the same currency."""
     cost_per_lane_hour: Annotated[float, Field(ge=0)] | None = None
-    """What an hour of one lane costs, in any currency, no limit; the report then tells what the sweep has cost."""
+    """What an hour of one lane costs, in any currency. It is no limit; with it, the report has the sweep's cost."""
 
     @model_validator(mode="after")
-    def _limited(self) -> Budget:
+    def _has_a_limit(self) -> Budget:
         if self.money is not None and not self.cost_per_lane_hour:
-            raise refusal([(("money",), "needs to know what a lane costs; write cost_per_lane_hour beside it")])
+            raise refusal([(("money",), "needs the cost of a lane; write cost_per_lane_hour beside it")])
         if all(limit is None for limit in (self.trials, self.wall_time, self.lane_hours, self.money)):
-            raise ValueError("sets no limit; give trials, wall_time, lane_hours or money")
+            raise ValueError("has no limit; give trials, wall_time, lane_hours or money")
         return self
 
     @property
     def lane_seconds(self) -> float | None:
-        """What lane-hours and money allow, the less of the two, in seconds of all lanes together."""
+        """The lower of the limits lane_hours and money, in seconds of all lanes together."""
         hours = [self.lane_hours] if self.lane_hours else []
         if self.money and self.cost_per_lane_hour:
             hours.append(self.money / self.cost_per_lane_hour)
@@ -111,42 +111,42 @@ class Training(Section):
     max_length: Annotated[int, Field(ge=4)] = 128
     """Tokens of a row, at most; longer ones are cut."""
     evaluation_batch: Count = 64
-    """Rows that are scored at once."""
+    """Rows of a batch that is scored."""
     validation_rows: Count = 2048
-    """Validation rows that are scored at a rung, at most; always the same ones."""
+    """The most validation rows that are scored at a rung; the same rows for all trials."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Largest norm of a step's gradient; what is longer is scaled down to it."""
+    """Largest norm of a step's gradient; a larger gradient is scaled down to it."""
 
 
 class SearchConfig(Section):
-    """Which methods get the time, and how trials are stopped early (successive halving, per method)."""
+    """How configurations are proposed, which methods get trials, and when trials stop early (successive halving)."""
 
     sampler: SamplerName = "tpe"
-    """What proposes configurations: tree-structured Parzen estimators, a Gaussian process, CMA-ES, chance, or every
-    point of spaces without ranges. gp and cmaes learn from finished trials only: they need early_stopping: false."""
+    """What proposes configurations: tree-structured Parzen estimators, a Gaussian process, CMA-ES, random draws, or
+    all points of spaces without ranges. gp and cmaes learn from finished trials only and need early_stopping: false."""
     constraints: Constraints = Field(default_factory=list)
-    """What no trial may exceed, as in [adapter <= 10 MB, trainable <= 1M, memory <= 2 GB]; memory is the least that
-    training takes. Nothing beyond is trained."""
+    """Upper bounds for every trial, as in [adapter <= 10 MB, trainable <= 1M, memory <= 2 GB]; memory is the least that
+    training takes. Configurations beyond them are not trained."""
     early_stopping: bool = True
-    """Whether trials that are behind at a rung wait there, and the others go on."""
+    """Whether only the better trials continue at a rung, while the others wait there."""
     allocation: AllocationName = "race"
-    """Which method gets the next trial: the one that may still win, dropping those that no longer can; each in turn;
-    or the one that has cost least."""
+    """Which method gets the next trial: race drops methods that can no longer win, round_robin takes each in turn, and
+    equal takes the one that has used the least lane time."""
     reduction_factor: Annotated[int, Field(ge=2)] = 2
-    """One in so many trials goes on at a rung."""
+    """Of so many trials at a rung, one continues."""
     first_rung: Fraction = 0.25
-    """Where the first rung stands, as a fraction of ``max_steps``."""
+    """Steps of the first rung, as a fraction of ``max_steps``."""
     min_results: Count = 2
-    """No trial is stopped before its rung has so many results."""
+    """The fewest results of a rung at which a trial may be stopped."""
     warm_start: EarlierSweeps = Field(default_factory=list)
-    """Earlier sweeps whose best configurations are tried early: their names, or auto for the most similar ones that
-    the tracking server knows. At most a third of a method's trials are theirs."""
+    """Earlier sweeps whose best configurations are tried early: their names, or auto for the most similar ones on the
+    tracking server. At most a third of a method's trials come from them."""
 
     @model_validator(mode="after")
     def _sampler_fits(self) -> SearchConfig:
         if self.early_stopping and SAMPLERS[self.sampler].needs_complete_trials:
             problem = (
-                f"is {self.sampler}, which learns only from trials that came to their end; "
+                f"is {self.sampler}, which learns only from finished trials; "
                 "write search.early_stopping: false, or sampler: tpe"
             )
             raise refusal([(("sampler",), problem)])
@@ -154,36 +154,36 @@ class SearchConfig(Section):
 
 
 class SelectionConfig(Section):
-    """How the winner is named, once the search has ended."""
+    """How the winner is chosen after the search."""
 
     seeds: Annotated[int, Field(ge=1, le=50)] = 3
-    """Retrainings of each method in contention, each with a seed of its own; with 1 its trial is scored as it is."""
+    """Seeds that each method in the final is retrained with; with 1, its best trial is scored without retraining."""
     contenders: Count = 4
-    """So many methods are retrained at most; the others are scored as they are."""
+    """The most methods that are retrained; the best trials of the others are scored without retraining."""
     prefer: Preference = "score"
-    """What decides among methods that cannot be told apart by their score: the best score all the same, or the
-    smallest adapter, the least memory while training, the least added latency, or the shortest training."""
+    """What decides between methods whose scores do not differ significantly: the score all the same, or the smallest
+    adapter, the least memory in training, the least added latency, or the shortest training."""
 
 
 class Lanes(Section):
     """The workers that train trials: one per GPU, or per CPU core where there is no GPU."""
 
     min: Count = 1
-    """Start as soon as so many are there."""
+    """The number of lanes at which the search starts."""
     max: AutoCount = "auto"
-    """At most so many; auto takes what the cluster has."""
+    """The most lanes; auto takes what the cluster has."""
     workers: Count = 1
-    """Processes of one lane, which share the rows of each trial's batches; scores are those of one worker, except for
-    chance in dropout."""
+    """Processes of one lane, which share the rows of each batch. Scores are those of one worker, except for the random
+    masks of dropout."""
     pack: AutoCount = "auto"
-    """Trials that a lane trains at once."""
+    """Trials that a lane trains in one forward and backward pass."""
     cpus: Annotated[float, Field(gt=0)] | None = None
-    """CPU cores of a worker."""
+    """CPU cores per worker."""
     gpus: Annotated[float, Field(ge=0)] | None = None
-    """GPUs of a worker; 0 keeps to the CPU."""
+    """GPUs per worker; 0 trains on the CPU."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> Lanes:
+    def _has_valid_limits(self) -> Lanes:
         if isinstance(self.max, int) and self.max < self.min:
             raise refusal([(("max",), f"is {self.max}; it must be at least min, which is {self.min}")])
         if self.workers > 1 and self.gpus and self.gpus % 1:
@@ -203,24 +203,24 @@ class MLflowConfig(Section):
     """The experiment's name; the sweep's name if left out."""
 
 
-def _known_method(name: str, info: ValidationInfo) -> str:
+def _require_method(name: str, info: ValidationInfo) -> str:
     if problem := method_problem(name, _plugin_names(info)):
         raise ValueError(problem)
     return name
 
 
 def _plugin_names(info: ValidationInfo) -> list[str]:
-    """Of the plugins that are listed, whether they can be used or not: each mistake is told once."""
-    listed = (info.context or {}).get("plugins", ()) or info.data.get("plugins", ())
-    return [Path(plugin).stem for plugin in listed if isinstance(plugin, str)]
+    """Return the names of all listed plugins, unusable ones too, so that a mistake in one is reported once."""
+    plugins = (info.context or {}).get("plugins", ()) or info.data.get("plugins", ())
+    return [Path(plugin).stem for plugin in plugins if isinstance(plugin, str)]
 
 
-Method = Annotated[str, AfterValidator(_known_method)]
+Method = Annotated[str, AfterValidator(_require_method)]
 
 
-def _distinct(methods: list[str]) -> list[str]:
-    if twice := sorted({name for name in methods if methods.count(name) > 1}):
-        raise ValueError(f"{', '.join(twice)} given more than once")
+def _require_distinct(methods: list[str]) -> list[str]:
+    if repeated := sorted({name for name in methods if methods.count(name) > 1}):
+        raise ValueError(f"{', '.join(repeated)} given more than once")
     return methods
 
 
@@ -232,14 +232,14 @@ class SweepConfig(Section):
     backbone: BackboneConfig
     """The frozen model that every trial shares."""
     tasks: Annotated[dict[Name, Task], Field(min_length=1)]
-    """What to train for, by name."""
+    """The tasks to train for, by name."""
     plugins: list[str] = Field(default_factory=list)
-    """Python files, each with a method and its search space; a file's name is its method's."""
-    methods: Annotated[list[Method], Field(min_length=1), AfterValidator(_distinct)] = Field(
+    """Python files, each with a method of the file's name and its search space."""
+    methods: Annotated[list[Method], Field(min_length=1), AfterValidator(_require_distinct)] = Field(
         default_factory=lambda: list(names())
     )
-    """Fine-tuning methods to compare: names of files in methods/ (all of those if left out), of plugins, ``peft:TYPE``
-    for any other type of `peft`, and ``compose:PART+PART`` for several on one backbone."""
+    """Fine-tuning methods to compare: names of files in methods/ (all of them if left out), of plugins, ``peft:TYPE``
+    for any other type of `peft`, and ``compose:PART+PART`` for several methods on one backbone."""
     search_space: dict[Method, dict[str, Override]] = Field(default_factory=dict)
     """Overrides of the methods' search spaces: by method, then by hyperparameter, either ``{choices: [...]}``,
     ``{low: ..., high: ..., log: ..., step: ...}`` or ``{value: ...}``."""
@@ -248,47 +248,47 @@ class SweepConfig(Section):
     training: Training = Training()
     """Limits of one trial."""
     search: SearchConfig = SearchConfig()
-    """Where the search looks next, and which trials go on."""
+    """How configurations are proposed, which methods get trials, and when trials stop early."""
     selection: SelectionConfig = SelectionConfig()
-    """How the winner is named."""
+    """How the winner is chosen."""
     lanes: Lanes = Lanes()
     """The workers that train trials."""
     mlflow: MLflowConfig = MLflowConfig()
     """Where runs and models are recorded."""
     storage: str = "sweeps"
-    """Folder (relative to the working directory) or URI that all nodes reach; every sweep has a folder there."""
+    """Folder (relative to the working directory) or URI that all nodes can access; every sweep has a folder there."""
     seed: Seed = 0
-    """What every random choice derives from."""
+    """Seed of every random choice."""
 
     _base: Path = PrivateAttr(default_factory=Path.cwd)
 
     @field_validator("tasks")
     @classmethod
-    def _sources_there(cls, tasks: dict[str, Task]) -> dict[str, Task]:
+    def _require_source_tasks(cls, tasks: dict[str, Task]) -> dict[str, Task]:
         if problems := source_problems(tasks):
             raise refusal(problems)
         return tasks
 
     @field_validator("plugins")
     @classmethod
-    def _readable(cls, plugins: list[str], info: ValidationInfo) -> list[str]:
+    def _require_plugins(cls, plugins: list[str], info: ValidationInfo) -> list[str]:
         if problems := plugin_problems(plugins, (info.context or {}).get("base", Path())):
             raise refusal(problems)
         return plugins
 
     @field_validator("search_space")
     @classmethod
-    def _fits(
+    def _require_valid_overrides(
         cls, search_space: dict[str, dict[str, Override]], info: ValidationInfo
     ) -> dict[str, dict[str, Override]]:
-        plugins = _plugin_names(info)  # what they search is known once they run
+        plugins = _plugin_names(info)  # their search spaces are known only after their code has run
         read = {name: space for name, space in search_space.items() if not has_plugin(name, plugins)}
         if problems := search_space_problems(read):
             raise refusal(problems)
         return search_space
 
     def model_post_init(self, context: Any, /) -> None:
-        """Remember where relative paths start from."""
+        """Keep the folder that relative paths start from."""
         if context is not None:
             self._base = context["base"]
 
@@ -299,11 +299,11 @@ class SweepConfig(Section):
 
     @property
     def plugin_names(self) -> tuple[str, ...]:
-        """The methods that the plugins define."""
+        """The names of the plugins' methods."""
         return tuple(Path(plugin).stem for plugin in self.plugins)
 
     def resolved(self) -> dict[str, Any]:
-        """Everything spelled out as JSON values, local paths absolute, without the secrets that URIs may carry."""
+        """Return all values with their defaults as JSON, local paths absolute, without the secrets in URIs."""
         values = self.model_dump(mode="json")
         for name, task in self.tasks.items():
             for path, file in task.files().items():

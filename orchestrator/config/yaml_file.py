@@ -1,4 +1,4 @@
-"""YAML as its 1.2 specification means it: ``no`` is a text, ``1e-4`` a number, and a key stands once."""
+"""YAML by its 1.2 specification: ``no`` is a text, ``1e-4`` a number, and a key may occur once."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
 def read_yaml(path: Path) -> tuple[Any, list[tuple[KeyPath, str]]]:
-    """The values of a file, and the keys that it gives twice.
+    """Return the values of a file, and the keys that occur twice with a message.
 
     Raises:
-        InputError: if the file is not there or is not YAML.
+        InputError: If the file does not exist or is not YAML.
     """
     try:
         loader = _Loader(path.read_bytes())
@@ -58,24 +58,24 @@ def read_yaml(path: Path) -> tuple[Any, list[tuple[KeyPath, str]]]:
         raise InputError(str(path), [_syntax(error)]) from error
 
 
-def _repeated(node: yaml.Node, path: KeyPath, seen: set[int]) -> Iterator[tuple[KeyPath, str]]:
-    if id(node) in seen:  # an anchor that is used again
+def _repeated(node: yaml.Node, path: KeyPath, visited: set[int]) -> Iterator[tuple[KeyPath, str]]:
+    if id(node) in visited:  # an anchor that is used again
         return
-    seen.add(id(node))
+    visited.add(id(node))
     if isinstance(node, yaml.SequenceNode):
-        for place, item in enumerate(node.value):
-            yield from _repeated(item, (*path, place), seen)
+        for index, item in enumerate(node.value):
+            yield from _repeated(item, (*path, index), visited)
     elif isinstance(node, yaml.MappingNode):
         lines: dict[Any, int] = {}
         for key, value in node.value:
             line, inner = key.start_mark.line + 1, (*path, str(key.value))
             if (first := lines.setdefault((key.tag, str(key.value)), line)) != line or _shared_line(node, key):
                 yield inner, f"given twice, in lines {first} and {line}; keep one"
-            yield from _repeated(value, inner, seen)
+            yield from _repeated(value, inner, visited)
 
 
 def _shared_line(node: yaml.MappingNode, key: yaml.Node) -> bool:
-    """Whether an earlier key of the same name stands in the same line, as in ``{a: 1, a: 2}``."""
+    """Return whether an earlier key of the same name is in the same line, as in ``{a: 1, a: 2}``."""
     same = [
         k for k, _ in node.value if (k.tag, k.value, k.start_mark.line) == (key.tag, key.value, key.start_mark.line)
     ]

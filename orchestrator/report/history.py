@@ -12,6 +12,7 @@ from orchestrator.common.metric import Metric
 from orchestrator.common.trial_types import State, TrialKey, TrialRecord
 from orchestrator.selection.overall import Overall
 from orchestrator.selection.selection import Selection, selections
+from orchestrator.tasks import recorded_metric
 from orchestrator.tracking.journal import ending
 
 Event = Mapping[str, Any]
@@ -94,7 +95,7 @@ class History:
     def metric(self, task: str) -> Metric:
         """Return the metric of a task."""
         recorded = self.tasks[task]
-        return Metric.recorded(recorded.get("metric", "score"), higher_is_better=recorded.get("higher_is_better", True))
+        return recorded_metric(recorded.get("metric", "score"), higher_is_better=recorded.get("higher_is_better", True))
 
     def of_task(self, task: str) -> tuple[TrialRecord, ...]:
         """Return the trials of a task."""

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from orchestrator.common.metric import Metric
 from orchestrator.selection.results import MethodResult
+from orchestrator.tasks import recorded_metric
 
 Preference = Literal["score", "size", "memory", "latency", "training_time"]
 Verdict = Literal["confirmed", "contradicted", "undecided"]
@@ -102,7 +103,7 @@ class Selection:
         values = {entry.name: event[entry.name] for entry in fields(cls) if entry.name in event}
         values |= {name: tuple(map(MethodResult.from_dict, event.get(name, ()))) for name in ("finalists", "others")}
         values["claims"] = tuple(Claim(**claim) for claim in event.get("claims", ()))
-        values["metric"] = Metric.recorded(event["metric"], higher_is_better=event["higher_is_better"])
+        values["metric"] = recorded_metric(event["metric"], higher_is_better=event["higher_is_better"])
         return cls(**{**values, "tied": tuple(event["tied"])})
 
 

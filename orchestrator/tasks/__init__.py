@@ -6,7 +6,7 @@ Each type is one file beside this one, with its section of the configuration, it
 
 from orchestrator.tasks._base import Evaluation, TaskType
 from orchestrator.tasks.data import TaskData, read_task
-from orchestrator.tasks.registry import TASK_TYPES, TaskTypeName, metric_label, task_type
+from orchestrator.tasks.registry import TASK_TYPES, TaskTypeName, recorded_metric, task_type
 from orchestrator.tasks.section import TaskSection
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "TaskSection",
     "TaskType",
     "TaskTypeName",
-    "metric_label",
     "read_task",
+    "recorded_metric",
     "task_type",
 ]

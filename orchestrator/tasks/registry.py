@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator
 
+from orchestrator.common.metric import Direction, Metric
 from orchestrator.tasks.causal_lm import CausalLM
 from orchestrator.tasks.classification import Classification
 
@@ -35,10 +36,16 @@ def task_type(config: TaskSection, tokenizer: PreTrainedTokenizerBase | None = N
     return TASK_TYPES[config.type].configured(config.metric, config.generated_tokens, tokenizer)
 
 
-def metric_label(name: str) -> str:
-    """Return the label of a metric of any task type, for records that hold its name alone."""
-    metrics = [metric for type_ in TASK_TYPES.values() for metric in type_.metrics]
-    return next((metric.label for metric in metrics if metric.name == name), name)
+def recorded_metric(name: str, *, higher_is_better: bool) -> Metric:
+    """Return the metric that a journal, a bundle or a version's tags record by its name and direction.
+
+    Records of other releases may hold a metric that no task type has; its label is its name, and it has no statistic.
+    """
+    bounds = (0.0, 1.0 if higher_is_better else float("inf"))
+    direction: Direction = "maximize" if higher_is_better else "minimize"
+    recorded = Metric(name=name, direction=direction, bounds=bounds, label=name)
+    metrics = (metric for type_ in TASK_TYPES.values() for metric in type_.metrics)
+    return next((metric for metric in metrics if metric == recorded), recorded)
 
 
 def _require_known(name: str) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from orchestrator.common.metric import Metric
+from orchestrator.tasks import recorded_metric
 from orchestrator.tracking.bundle import Bundle
 from orchestrator.tracking.promotion_policy import Promotion, ScoredVersion
 
@@ -88,7 +88,7 @@ def scored_version(version: int, tags: Mapping[str, str]) -> ScoredVersion:
         version=version,
         mean_score=float(tags["mean_score"]),
         interval=(float(tags["interval_low"]), float(tags["interval_high"])),
-        metric=Metric.recorded(tags["metric"], higher_is_better=tags["higher_is_better"] == "true"),
+        metric=recorded_metric(tags["metric"], higher_is_better=tags["higher_is_better"] == "true"),
         data_digest=tags["data_digest"],
         sweep=tags["sweep"],
         recommended=tags.get("role", "recommended") == "recommended",

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from orchestrator.cli.output import progress as module
 from orchestrator.cli.output.progress import SweepDisplay, fraction_spent
-from orchestrator.common.units import duration, metric_name, number, size
+from orchestrator.common.units import duration, number, size
 from orchestrator.config import Budget
 from orchestrator.lanes.broker import LaneStatus
 from orchestrator.planning.plan import SweepPlan
@@ -91,10 +91,6 @@ def test_number(count: float, text: str) -> None:
 @pytest.mark.parametrize(("show", "text"), [(size, "1.0 MB"), (number, "1.0M")])
 def test_rounding_moves_on_to_the_next_unit(show: Any, text: str) -> None:
     assert show(999_950) == text
-
-
-def test_metrics_are_named_as_people_write_them() -> None:
-    assert [metric_name(name) for name in ("macro_f1", "accuracy")] == ["macro-F1", "accuracy"]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def written(folder, text, name="sweep.yaml"):
     return path
 
 
-def test_everything_but_backbone_tasks_and_budget_has_a_default(folder):
+def test_config_defaults_all_but_backbone_tasks_and_budget(folder):
     config = load_config(written(folder, SMALL))
     assert config.methods == list(methods.names())
     assert config.backbone.quantization == "nf4"
@@ -50,18 +50,18 @@ def test_everything_but_backbone_tasks_and_budget_has_a_default(folder):
 @pytest.mark.parametrize(
     ("stem", "name"), [("airline", "airline"), ("my sweep!", "my-sweep-"), ("_x", "x"), ("!", "sweep")]
 )
-def test_a_sweep_is_called_like_its_file(folder, stem, name):
+def test_sweep_name_defaults_to_the_file_name(folder, stem, name):
     assert load_config(written(folder, SMALL, f"{stem}.yaml")).name == name
 
 
-def test_a_config_can_be_pickled_with_its_folder(folder):
+def test_config_can_be_pickled_with_its_folder(folder):
     config = load_config(written(folder, SMALL))
     again = pickle.loads(pickle.dumps(config))
     assert again == config
     assert again.base == folder
 
 
-def test_resolved_config_gives_the_same_config_from_any_folder(folder, monkeypatch):
+def test_resolved_config_does_not_depend_on_the_folder(folder, monkeypatch):
     config = load_config(written(folder, SMALL + "lanes: {max: 3}\nsearch_space: {}\n"))
     resolved = json.loads(json.dumps(config.resolved()))
     assert resolved["tasks"]["mail"]["data"] == str(folder / "mail.csv")
@@ -70,7 +70,7 @@ def test_resolved_config_gives_the_same_config_from_any_folder(folder, monkeypat
     assert again.resolved() == resolved
 
 
-def test_durations_survive_resolving(folder):
+def test_resolved_config_keeps_durations(folder):
     config = load_config(written(folder, SMALL.replace("trials: 2", "wall_time: 1h30m")))
     assert config.budget.wall_time == 5400
     assert SweepConfig.model_validate(config.resolved()).budget.wall_time == 5400
@@ -88,7 +88,7 @@ def test_resolved_config_holds_no_secret(folder):
     assert resolved["storage"] == "s3://***@bucket/sweeps?region=eu"
 
 
-def test_overrides_are_told_apart_by_their_keys(folder):
+def test_overrides_are_recognized_by_their_keys(folder):
     text = SMALL + (
         "search_space:\n  lora:\n    rank: {choices: [4, 8]}\n"
         "    learning_rate: {low: 1e-4, high: 1e-2, log: true}\n    batch_size: {value: 16}\n"
@@ -103,12 +103,12 @@ def test_overrides_are_told_apart_by_their_keys(folder):
     ("text", "seconds"),
     [("45s", 45), ("90m", 5400), ("2h", 7200), ("1h30m", 5400), ("1h 5m 2s", 3902), ("0.5h", 1800)],
 )
-def test_durations(text, seconds):
+def test_duration_is_parsed_to_seconds(text, seconds):
     assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("value", ["", "2", 2, "2d", "h", "30m1h", "0s", "-5m", None, True])
-def test_what_is_no_duration(value):
+def test_invalid_duration_is_refused(value):
     with pytest.raises(ValueError, match="is not a duration"):
         parse_duration(value)
 
@@ -117,12 +117,12 @@ def test_what_is_no_duration(value):
     ("template", "columns"),
     [("text", ["text"]), ("Q: {q} A:", ["q"]), ("{a}{b}", ["a", "b"]), ("{{x}} {a}", ["a"])],
 )
-def test_columns_of_a_template(template, columns):
+def test_template_columns_are_those_in_braces(template, columns):
     assert template_columns(template) == columns
 
 
 @pytest.mark.parametrize("template", ["{}", "{a!r}", "{a:>5}", "{{a}}", "{a", "a}"])
-def test_what_is_no_template(template):
+def test_invalid_template_is_refused(template):
     with pytest.raises(ValueError, match=r"."):
         template_columns(template)
 
@@ -134,7 +134,7 @@ def test_what_is_no_template(template):
         ("on", "on"), ("true", True), ("~", None), ("null", None), ("2024-01-01", "2024-01-01"), ("'1'", "1"),
     ],
 )  # fmt: skip
-def test_scalars_mean_what_yaml_1_2_says(tmp_path, scalar, value):
+def test_yaml_scalars_follow_yaml_1_2(tmp_path, scalar, value):
     found = read_yaml(written(tmp_path, f"key: {scalar}"))[0]["key"]
     assert (found, type(found)) == (value, type(value))
 
@@ -144,7 +144,7 @@ def test_yaml_cannot_build_python_objects(tmp_path):
         read_yaml(written(tmp_path, "key: !!python/object/apply:os.getcwd []"))
 
 
-def test_reading_a_config_loads_no_machine_learning_library():
+def test_load_config_imports_no_machine_learning_library():
     program = (
         "import sys, pathlib; from orchestrator.config import load_config, json_schema;"
         f"load_config(pathlib.Path({str(EXAMPLES / 'airline.yaml')!r})); json_schema();"
@@ -155,12 +155,12 @@ def test_reading_a_config_loads_no_machine_learning_library():
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_examples_are_valid_for_us_and_for_editors(path):
+def test_examples_are_valid_configs_and_match_the_schema(path):
     load_config(path)
     assert list(Draft202012Validator(json_schema()).iter_errors(read_yaml(path)[0])) == []
 
 
-def test_schema_refuses_what_we_refuse():
+def test_schema_refuses_what_load_config_refuses():
     config = read_yaml(EXAMPLES / "airline.yaml")[0]
     config["backbone"]["quantisation"] = "nf4"
     config["methods"] = ["lorra"]

@@ -52,7 +52,7 @@ CASES = [
         "backbone.quantization: 'nf5' is not possible; did you mean nf4?",
     ),
     ({"backbone": {}}, "backbone.model: is missing"),
-    ({"backbone": None}, "backbone: is empty; a mapping is wanted"),
+    ({"backbone": None}, "backbone: is empty; write a mapping"),
     ({"backbone": {"model": "./nowhere"}}, "backbone.model: there is no {folder}/nowhere"),
     ({"backbone": {"model": "model.gguf"}}, "backbone.model: there is no {folder}/model.gguf"),
     (
@@ -97,7 +97,7 @@ CASES = [
     (lm(max_new_tokens=0), "tasks.mail.max_new_tokens: is 0; it must be at least 1"),
     ({"methods": ["lora", "ia3", "lorra"]}, 'methods[2]: unknown method "lorra"; did you mean lora?'),
     ({"methods": ["lora", "lora"]}, "methods: lora given more than once"),
-    ({"methods": "lora"}, "methods: is 'lora'; a list is wanted"),
+    ({"methods": "lora"}, "methods: is 'lora'; write a list"),
     ({"methods": []}, "methods: is empty; give at least 1"),
     ({"search_space": {"lorra": {}}}, 'search_space.lorra: unknown method "lorra"; did you mean lora?'),
     (
@@ -147,35 +147,36 @@ CASES = [
         {"search_space": {"lora": {"learning_rate": {"low": 2, "high": 1}}}},
         "search_space.lora.learning_rate.high: is 1; it must be above low, which is 2",
     ),
-    ({"budget": {}}, "budget: sets no limit; give trials, wall_time, lane_hours or money"),
-    ({"budget": {"trials": True}}, "budget.trials: is true; a whole number is wanted"),
+    ({"budget": {}}, "budget: has no limit; give trials, wall_time, lane_hours or money"),
+    ({"budget": {"trials": True}}, "budget.trials: is true; write a whole number"),
     ({"budget": {"trials": 0}}, "budget.trials: is 0; it must be at least 1"),
     (
         {"budget": {"wall_time": 90}},
         "budget.wall_time: 90 is not a duration; write it with its unit, as in 45s, 90m, 2h or 1h30m",
     ),
-    ({"training": {"max_steps": "100"}}, "training.max_steps: is '100'; a whole number is wanted"),
+    ({"training": {"max_steps": "100"}}, "training.max_steps: is '100'; write a whole number"),
     ({"training": {"clip_norm": 0}}, "training.clip_norm: is 0; it must be above 0"),
     (
         {"budget": {"money": 20}},
-        "budget.money: needs to know what a lane costs; write cost_per_lane_hour beside it",
+        "budget.money: needs the cost of a lane; write cost_per_lane_hour beside it",
     ),
     (
         {"search": {"sampler": "gp"}},
-        "search.sampler: is gp, which learns only from trials that came to their end; "
+        "search.sampler: is gp, which learns only from finished trials; "
         "write search.early_stopping: false, or sampler: tpe",
     ),
     (
         {"search": {"constraints": ["adapter 10 MB"]}},
-        "search.constraints[0]: 'adapter 10 MB' is no constraint; write it as in adapter <= 10 MB or trainable <= 1M",
+        "search.constraints[0]: 'adapter 10 MB' is not a constraint; "
+        "write it as in adapter <= 10 MB or trainable <= 1M",
     ),
     (
         {"search": {"constraints": ["adaptor <= 10 MB"]}},
-        "search.constraints[0]: adaptor is nothing that is known before training; did you mean adapter?",
+        "search.constraints[0]: adaptor is not a quantity that is known before training; did you mean adapter?",
     ),
     (
         {"search": {"constraints": ["adapter >= 10 MB"]}},
-        "search.constraints[0]: 'adapter >= 10 MB' cannot be asked for; write adapter <= 10 MB",
+        "search.constraints[0]: 'adapter >= 10 MB' is not an upper bound; write adapter <= 10 MB",
     ),
     (
         {"search": {"constraints": ["trainable <= many"]}},
@@ -183,8 +184,8 @@ CASES = [
     ),
     (
         {"search": {"constraints": ["latency <= 1.2"]}},
-        "search.constraints[0]: latency is known only once a trial was trained; "
-        "ask the finished sweep: peft-sweep select --max-latency-overhead",
+        "search.constraints[0]: latency is known only after training; "
+        "once the sweep has finished, use peft-sweep select --max-latency-overhead",
     ),
     (
         {"search": {"constraints": ["adapter <= 1MB", "adapter <= 2MB"]}},
@@ -203,13 +204,13 @@ CASES = [
 
 
 @pytest.mark.parametrize(("changes", "line"), CASES, ids=[line.split(":")[0] for _, line in CASES])
-def test_one_mistake_is_one_line(problems, tmp_path, changes, line):
+def test_config_error_is_one_line_per_mistake(problems, tmp_path, changes, line):
     if "{folder}" in line or "{{" in line:
         line = line.format(folder=tmp_path)
     assert problems(**changes) == [line]
 
 
-def test_all_mistakes_are_found_at_once_in_the_order_of_the_file(problems):
+def test_config_errors_are_listed_together_in_file_order(problems):
     text = """
 backbone: {model: org/name, quantisation: nf4}
 tasks:
@@ -235,32 +236,32 @@ training: {max_steps: 0}
 
 
 @pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3\n", "{a: 1, b: 2, a: 3}"])
-def test_a_key_that_stands_twice(problems, text):
+def test_repeated_key_is_refused(problems, text):
     assert any(line.startswith("a: given twice, in lines 1 and ") for line in problems(text))
 
 
-def test_broken_yaml_names_the_line(problems):
+def test_broken_yaml_is_named_by_line(problems):
     (line,) = problems("backbone: {model: x\ntasks: [")
     assert line.startswith("line 2, column 6: while parsing a flow mapping, expected ',' or '}'")
 
 
 @pytest.mark.parametrize("text", ["", "- a\n", "word"])
-def test_a_file_without_a_mapping(problems, text):
-    assert problems(text) == ["holds no configuration; it must be a mapping with backbone, tasks, budget"]
+def test_config_file_without_a_mapping_is_refused(problems, text):
+    assert problems(text) == ["is not a configuration; it must be a mapping with backbone, tasks, budget"]
 
 
-def test_two_documents_are_refused(problems):
+def test_config_file_with_two_documents_is_refused(problems):
     assert "expected a single document" in problems("a: 1\n---\nb: 2\n")[0]
 
 
-def test_bytes_that_are_no_text(tmp_path):
+def test_config_file_that_is_not_utf_8_is_refused(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_bytes(b"name: \xff\xfe\xff")
     with pytest.raises(InputError, match="is not YAML: "):
         load_config(path)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_missing_config_file_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.yaml: No such file or directory"):
         load_config(tmp_path / "nowhere.yaml")
 
@@ -268,7 +269,7 @@ def test_a_file_that_is_not_there(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content"), [("x.parquet", b"PAR1 no"), ("x.arrow", b"no"), ("x.csv", b""), ("x.jsonl", b"{")]
 )
-def test_a_broken_data_file(problems, tmp_path, name, content):
+def test_broken_data_file_is_named_by_key(problems, tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     (line,) = problems(**mail(data=name))
     assert line.startswith(f"tasks.mail.data: {name} cannot be read as {name[2:]}: ")

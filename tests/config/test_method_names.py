@@ -38,7 +38,7 @@ def lines(folder: Path, **changes: Any) -> list[str]:
     return [line.partition(": ")[2] for line in raised.value.lines()]
 
 
-def test_files_families_and_plugins_are_methods(tmp_path: Path) -> None:
+def test_methods_are_files_family_members_and_plugins(tmp_path: Path) -> None:
     names = ["lora", "peft:boft", "compose:prefix+adapter", "compose:a=adapter+b=adapter+peft:oft"]
     names += ["my_method", "compose:my_method+ia3"]
     config = load_config(write(tmp_path, plugins=["my_method.py"], methods=names))
@@ -47,7 +47,7 @@ def test_files_families_and_plugins_are_methods(tmp_path: Path) -> None:
     assert config.resolved()["plugins"] == [str(tmp_path / "my_method.py")]
 
 
-def test_without_a_list_all_files_take_part(tmp_path: Path) -> None:
+def test_methods_default_to_all_files(tmp_path: Path) -> None:
     assert load_config(write(tmp_path)).methods == list(methods.names())
 
 
@@ -57,23 +57,23 @@ def test_without_a_list_all_files_take_part(tmp_path: Path) -> None:
         ("my_methd", 'unknown method "my_methd"; did you mean my_method?'),
         ("peft:bofd", 'unknown method "peft:bofd"; did you mean peft:boft?'),
         ("boft", 'unknown method "boft"; did you mean peft:boft?'),
-        ("peft:lora", "peft:lora is here as lora; write lora"),
+        ("peft:lora", "peft:lora is the method lora; write lora"),
         ("peft:xlora", "peft:xlora mixes LoRA adapters that were trained before"),
         ("compose:prefix+adaptr", 'compose:prefix+adaptr: unknown method "adaptr"; did you mean adapter?'),
         ("compose:lora+full", "compose:lora+full: full cannot be part of a composition: it trains every weight"),
         ("compose:lora+lora", "compose:lora+lora: two parts are called lora; name them, as in first=lora+second=lora"),
-        ("compose:", "compose:: '' is no part; write METHOD or NAME=METHOD"),
+        ("compose:", "compose:: '' is not a part; write METHOD or NAME=METHOD"),
         ("_compose", 'unknown method "_compose"; '),
         ("other:lora", 'unknown method "other:lora"; known: adalora, '),
         ("zzzzzzzz", 'unknown method "zzzzzzzz"; known: adalora, adapter, '),
     ],
 )
-def test_an_unknown_name_is_one_line_with_the_nearest(name: str, message: str, tmp_path: Path) -> None:
+def test_unknown_method_is_one_line_with_a_suggestion(name: str, message: str, tmp_path: Path) -> None:
     (line,) = lines(tmp_path, plugins=["my_method.py"], methods=["lora", name])
     assert line.startswith(f"methods[1]: {message}")
 
 
-def test_a_mistake_in_a_plugin_is_told_once(tmp_path: Path) -> None:
+def test_plugin_mistake_is_reported_once(tmp_path: Path) -> None:
     (tmp_path / "empty.py").write_text("")
     (tmp_path / "lora.py").write_text("SPEC = SPACE = 1")
     found = lines(tmp_path, plugins=["gone.py", "empty.py", "lora.py"], methods=["gone", "empty", "lora"])
@@ -84,7 +84,7 @@ def test_a_mistake_in_a_plugin_is_told_once(tmp_path: Path) -> None:
     ]
 
 
-def test_two_plugins_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_plugins_of_the_same_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "my_method.py").write_text(EXAMPLE.read_text())
     (line,) = lines(tmp_path, plugins=["my_method.py", "sub/my_method.py"])
@@ -105,18 +105,18 @@ def test_two_plugins_of_one_name_are_refused(tmp_path: Path) -> None:
         ("peft:hra", {"rr": {"value": 8}}, "rr: unknown hyperparameter; "),
     ],
 )
-def test_a_search_space_that_a_family_lacks_is_one_line(method, space, message, tmp_path: Path) -> None:
+def test_override_of_a_family_member_is_checked(method, space, message, tmp_path: Path) -> None:
     (line,) = lines(tmp_path, methods=[method], search_space={method: space})
     assert line.startswith(f"search_space.{method}.{message}")
 
 
-def test_switches_can_be_searched(tmp_path: Path) -> None:
+def test_composition_switches_can_be_searched(tmp_path: Path) -> None:
     switch = {"choices": [True, False]}
     space = {"compose:prefix+adapter": {"layer_11": switch, "prefix.on": switch, "adapter.layer_0": {"value": False}}}
     assert load_config(write(tmp_path, search_space=space)).search_space
 
 
-def test_what_a_plugin_searches_is_checked_once_it_runs(tmp_path: Path) -> None:
+def test_plugin_overrides_are_checked_after_it_runs(tmp_path: Path) -> None:
     space = {"my_method": {"frist": {"value": 0.5}}, "compose:my_method+ia3": {"my_method.first": {"value": "half"}}}
     config = load_config(write(tmp_path, plugins=["my_method.py"], search_space=space))
     with pytest.raises(InputError) as raised:
@@ -126,7 +126,7 @@ def test_what_a_plugin_searches_is_checked_once_it_runs(tmp_path: Path) -> None:
     assert second.startswith("search_space.compose:my_method+ia3.my_method.first.value: 'half' is not possible")
 
 
-def test_a_plugin_that_breaks_the_contract_is_one_line(tmp_path: Path) -> None:
+def test_plugin_that_breaks_the_contract_is_one_line(tmp_path: Path) -> None:
     file = write(tmp_path, plugins=["my_method.py"], methods=["my_method"])
     broken = EXAMPLE.read_text().replace("torch.ones", "torch.zeros")
     (tmp_path / "my_method.py").write_text(broken)
@@ -136,13 +136,13 @@ def test_a_plugin_that_breaks_the_contract_is_one_line(tmp_path: Path) -> None:
     assert "plugins[0]: my_method.py: SPEC declares starts_as_identity, and a fresh attachment changes" in line
 
 
-def test_the_text_of_plugins_goes_to_lanes(tmp_path: Path) -> None:
+def test_plugin_sources_are_sent_to_lanes(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, plugins=["my_method.py"], methods=["my_method"]))
     check_plugins(config)
     assert plugin_sources(config) == (("my_method", EXAMPLE.read_text()),)
 
 
-def test_no_name_needs_torch(tmp_path: Path) -> None:
+def test_method_names_are_checked_without_torch(tmp_path: Path) -> None:
     names = ["my_method", "compose:serial=adapter+peft:boft", "peft:oft"]
     space = {names[1]: {"boft.learning_rate": {"low": 1e-4, "high": 1e-3}}, "my_method": {"first": {"value": 0.1}}}
     file = write(tmp_path, plugins=["my_method.py"], methods=names, search_space=space)
@@ -156,18 +156,18 @@ def test_no_name_needs_torch(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
 
 
-def test_editors_know_the_same_names() -> None:
-    def faults(**changes: Any) -> set[str]:
+def test_schema_accepts_the_same_method_names() -> None:
+    def invalid_paths(**changes: Any) -> set[str]:
         return {error.json_path for error in Draft202012Validator(json_schema()).iter_errors({**VALID, **changes})}
 
-    assert faults(methods=["lora", "peft:boft", "compose:prefix+adapter"]) == set()
-    assert faults(methods=["my_method"]) == {"$.methods[0]"}
-    assert faults(plugins=["my_method.py"], methods=["my_method"], search_space={"my_method": {}}) == set()
-    assert faults(search_space={"lorra": {}}) == {"$.search_space"}
-    assert faults(plugins="my_method.py") == {"$.plugins"}
+    assert invalid_paths(methods=["lora", "peft:boft", "compose:prefix+adapter"]) == set()
+    assert invalid_paths(methods=["my_method"]) == {"$.methods[0]"}
+    assert invalid_paths(plugins=["my_method.py"], methods=["my_method"], search_space={"my_method": {}}) == set()
+    assert invalid_paths(search_space={"lorra": {}}) == {"$.search_space"}
+    assert invalid_paths(plugins="my_method.py") == {"$.plugins"}
 
 
-def test_paths_have_nothing_in_them_that_paths_had_better_not() -> None:
+def test_checkpoint_paths_escape_equals_plus_and_colon() -> None:
     trial = TrialKey("mail/compose:serial=adapter+prefix", 3)
     assert TrialKey.parse(str(trial)) == trial
     assert (trial.task, trial.method) == ("mail", "compose:serial=adapter+prefix")

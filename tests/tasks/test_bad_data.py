@@ -35,14 +35,14 @@ def problems(read, tmp_path):
         ("x,y,z", "row 3: has 3 fields where the header has 2"),
     ],
 )
-def test_a_row_that_cannot_be_used_is_named_or_dropped(problems, read, line, message):
+def test_invalid_row_is_named_or_dropped(problems, read, line, message):
     assert problems([*GOOD[:2], line, *GOOD[2:]]) == [f"m.csv: {message}", DROP]
     data = read("m.csv", drop_invalid=True)
     assert data.dropped == 1
     assert sorted(row for split in data.splits.values() for row in split["row"].to_pylist()) == [1, 2, *range(4, 22)]
 
 
-def test_missing_values_of_other_formats(read, tmp_path):
+def test_invalid_rows_include_nulls_in_parquet(read, tmp_path):
     rows = [{"text": f"t{i}", "label": i % 2} for i in range(20)] + [
         {"text": None, "label": 1},
         {"text": "x", "label": None},
@@ -57,16 +57,16 @@ def test_missing_values_of_other_formats(read, tmp_path):
     ]
 
 
-def test_a_row_is_counted_by_rows_and_not_by_lines(problems):
+def test_row_numbers_count_rows_not_lines(problems):
     assert problems(['"two\nlines",a', ",b", *GOOD])[0] == "m.csv: row 2, column text: is empty"
 
 
-def test_lines_inside_values_of_a_large_file(problems):
+def test_row_numbers_count_multiline_values_in_large_files(problems):
     lines = problems([f'"two\nlines {i} {"x" * 40}",{"ab"[i % 2]}' for i in range(30_000)] + [",a"])
     assert lines == ["m.csv: row 30,001, column text: is empty", DROP]
 
 
-def test_rows_are_shown_in_the_files_order(problems):
+def test_invalid_rows_are_listed_in_file_order(problems):
     assert problems([*GOOD, "x,", ",a", "y"]) == [
         "m.csv: row 21, column label: is empty",
         "m.csv: row 22, column text: is empty",
@@ -75,13 +75,13 @@ def test_rows_are_shown_in_the_files_order(problems):
     ]
 
 
-def test_ten_rows_are_shown(problems):
+def test_invalid_rows_beyond_ten_are_counted(problems):
     lines = problems([*GOOD, *[",a"] * 1500])
     assert lines[:10] == [f"m.csv: row {row}, column text: is empty" for row in range(21, 31)]
     assert lines[10:] == ["m.csv: 1,490 more rows cannot be used", DROP]
 
 
-def test_nothing_is_left(problems):
+def test_drop_invalid_refuses_a_file_without_usable_rows(problems):
     assert problems([",a", "x,"], drop_invalid=True) == [
         "m.csv: row 1, column text: is empty",
         "m.csv: row 2, column label: is empty",
@@ -119,16 +119,16 @@ def test_nothing_is_left(problems):
         ),
     ],
 )
-def test_data_that_makes_no_task(problems, lines, settings, message):
+def test_read_task_refuses_unusable_data(problems, lines, settings, message):
     assert problems(lines, **settings) == [message]
 
 
-def test_a_condition_on_numbers_needs_numbers(problems):
+def test_where_refuses_number_conditions_on_texts(problems):
     (line,) = problems(GOOD, where={"label": {"at_least": 1}})
     assert line.startswith("m.csv: tasks.mail.where.label: column label holds values that are not numbers (")
 
 
-def test_a_class_that_training_rows_lack(read, tmp_path):
+def test_labels_missing_from_train_are_named_or_dropped(read, tmp_path):
     header = "text,label"
     (tmp_path / "train.csv").write_text("\n".join([header, *GOOD[:10], ""]))
     (tmp_path / "validation.csv").write_text("\n".join([header, *GOOD[10:15], ""]))
@@ -143,7 +143,7 @@ def test_a_class_that_training_rows_lack(read, tmp_path):
     assert read(files, drop_invalid=True).dropped == 1
 
 
-def test_a_given_split_of_duplicates_alone(read, tmp_path):
+def test_given_split_of_duplicates_alone_is_refused(read, tmp_path):
     for name, lines in {"train": GOOD[:5], "validation": GOOD[5:9], "test": GOOD[:9]}.items():
         (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", *lines, ""]))
     with pytest.raises(InputError, match=r"tasks\.mail\.data\.train: no row is left"):
@@ -166,7 +166,7 @@ def test_a_given_split_of_duplicates_alone(read, tmp_path):
         ("m.jsonl", b'{"text": ["x"], "label": "a"}\n', "m.jsonl: column text: holds values of type list"),
     ],
 )
-def test_a_broken_file(read, tmp_path, name, content, message):
+def test_broken_file_is_one_line(read, tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError) as raised:
         read(name)
@@ -174,7 +174,7 @@ def test_a_broken_file(read, tmp_path, name, content, message):
     assert line.startswith(message)
 
 
-def test_a_truncated_parquet_file(read, tmp_path):
+def test_truncated_parquet_file_is_one_line(read, tmp_path):
     pq.write_table(
         pa.table({"text": [f"t{i}" for i in range(999)], "label": [i % 2 for i in range(999)]}), tmp_path / "x.parquet"
     )
@@ -185,11 +185,11 @@ def test_a_truncated_parquet_file(read, tmp_path):
         read("m.parquet")
 
 
-def test_a_file_that_is_not_there(read):
+def test_missing_file_is_one_line(read):
     with pytest.raises(InputError, match=r"nowhere\.csv: there is no such file"):
         read("nowhere.csv")
 
 
-def test_bytes_that_the_encoding_lacks(problems):
+def test_encoding_that_lacks_the_bytes_is_one_line(problems):
     (line,) = problems(["x\x81,a", *GOOD], encoding="cp1252")
     assert line.startswith("m.csv: cannot be decoded as cp1252 (")

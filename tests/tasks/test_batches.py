@@ -22,11 +22,11 @@ def stream(rows, batch_size, steps, seed=0, start=0):
     return np.concatenate(list(training_batches(*rows, seed, batch_size, start, steps)))
 
 
-def test_the_stream_does_not_depend_on_the_batch_size(rows):
+def test_training_order_does_not_depend_on_batch_size(rows):
     np.testing.assert_array_equal(stream(rows, 8, 500), stream(rows, 32, 125))
 
 
-def test_every_epoch_has_every_row_once(rows):
+def test_epoch_has_every_row_once(rows):
     seen = stream(rows, 100, 30)
     for epoch in (seen[:1500], seen[1500:]):
         np.testing.assert_array_equal(np.sort(epoch), np.arange(1500))
@@ -34,44 +34,44 @@ def test_every_epoch_has_every_row_once(rows):
 
 
 @pytest.mark.parametrize("start", [0, 1, 92, 93, 94, 150])
-def test_a_trial_can_continue_at_any_step(rows, start):
+def test_training_batches_continue_at_any_step(rows, start):
     through = list(training_batches(*rows, 3, 16, 0, 200))
     np.testing.assert_array_equal(list(training_batches(*rows, 3, 16, start, 200)), through[start:])
 
 
-def test_a_batch_can_be_larger_than_the_data():
+def test_training_batch_may_be_larger_than_the_data():
     (batch,) = training_batches(np.array([5, 6, 7]), np.array([1, 2, 3]), 0, 8, 0, 1)
     assert sorted(np.bincount(batch)) == [2, 3, 3]
 
 
-def test_rows_meet_other_rows_in_every_epoch(rows):
+def test_epochs_group_rows_differently(rows):
     first, second = (epoch_order(*rows, 0, epoch)[:1472].reshape(-1, BUCKET_ROWS) for epoch in (0, 1))
     overlap = [max(len(np.intersect1d(bucket, other)) for other in second) for bucket in first]
     assert np.median(overlap) < BUCKET_ROWS * 0.75
 
 
-def test_seeds_differ(rows):
+def test_epoch_order_differs_between_seeds(rows):
     assert not np.array_equal(stream(rows, 10, 10, seed=0), stream(rows, 10, 10, seed=1))
 
 
-def test_rows_of_like_length_are_together_and_lengths_come_in_any_order(rows):
+def test_epoch_groups_similar_lengths_in_shuffled_buckets(rows):
     buckets = rows[0][stream(rows, BUCKET_ROWS, 1500 // BUCKET_ROWS)].reshape(-1, BUCKET_ROWS)
     assert np.median(np.ptp(buckets, axis=1)) <= 128 * BUCKET_ROWS / POOL_ROWS * 2
     means = buckets.mean(axis=1)
     assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.5
 
 
-def test_one_row_less_leaves_the_order_of_the_others_alone(rows):
+def test_epoch_order_survives_removal_of_a_row(rows):
     lengths, ids = rows
     before = ids[epoch_order(lengths, ids, 0, 0)]
     after = ids[1:][epoch_order(lengths[1:], ids[1:], 0, 0)]
-    position = {row: place for place, row in enumerate(before)}
-    moved = [abs(position[row] - place) for place, row in enumerate(after)]
-    assert np.quantile(moved, 0.9) <= 2 * BUCKET_ROWS
-    assert np.mean(np.array(moved) <= 2) > 0.5
+    position = {row: index for index, row in enumerate(before)}
+    distances = [abs(position[row] - index) for index, row in enumerate(after)]
+    assert np.quantile(distances, 0.9) <= 2 * BUCKET_ROWS
+    assert np.mean(np.array(distances) <= 2) > 0.5
 
 
-def test_rows_are_known_by_their_id_and_not_by_their_place(rows):
+def test_epoch_order_depends_on_row_ids_not_positions(rows):
     lengths, ids = rows
     again = np.random.default_rng(1).permutation(1500)
     # Rows of one length may change places within a bucket's length class, the set of each bucket's ids may not.
@@ -80,26 +80,26 @@ def test_rows_are_known_by_their_id_and_not_by_their_place(rows):
     np.testing.assert_array_equal(first, second)
 
 
-def test_hashes_look_random():
+def test_hashes_are_uniform_and_uncorrelated():
     values = hashes(np.arange(4096), 0, 0)
     bits = (values[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
     assert np.abs(bits.mean(axis=0) - 0.5).max() < 0.05
     assert len({int(hashes(np.array([1]), seed, epoch)[0]) for seed in range(50) for epoch in range(-25, 25)}) == 2500
 
 
-def test_evaluation_batches_are_sorted_by_length_and_stable():
+def test_evaluation_batches_are_stably_sorted_by_length():
     lengths = np.array([3, 1, 2, 1, 3])
     assert [batch.tolist() for batch in evaluation_batches(lengths, 2)] == [[1, 3], [2, 0], [4]]
 
 
-def test_a_subset_keeps_the_shares_of_the_classes():
+def test_subset_keeps_the_shares_of_the_classes():
     labels = np.repeat([0, 1, 2], [700, 200, 100])
-    taken = subset(np.arange(1000), 100, 0, labels)
-    np.testing.assert_array_equal(np.bincount(labels[taken]), [70, 20, 10])
-    assert np.all(np.diff(taken) > 0)
+    indices = subset(np.arange(1000), 100, 0, labels)
+    np.testing.assert_array_equal(np.bincount(labels[indices]), [70, 20, 10])
+    assert np.all(np.diff(indices) > 0)
 
 
-def test_a_subset_is_a_fixed_draw():
+def test_subset_is_a_fixed_draw():
     ids = np.arange(1000)
     np.testing.assert_array_equal(subset(ids, 50, 0), subset(ids, 50, 0))
     assert not np.array_equal(subset(ids, 50, 0), subset(ids, 50, 1))

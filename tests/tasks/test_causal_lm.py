@@ -42,7 +42,7 @@ def longhand(model, rows, index):
     return total
 
 
-def test_a_row_is_prompt_completion_and_end(rows, tokenizer):
+def test_causal_lm_row_is_prompt_completion_and_end(rows, tokenizer):
     for index in range(5):
         prompt, completion = parts(rows, index)
         assert tokenizer.decode(prompt) == PROMPTS[index]
@@ -60,7 +60,7 @@ def test_a_row_is_prompt_completion_and_end(rows, tokenizer):
         (2, "?", " "),
     ],
 )
-def test_the_beginning_of_a_prompt_gives_way(tokenizer, longest, prompt, completion):
+def test_causal_lm_truncates_the_beginning_of_the_prompt(tokenizer, longest, prompt, completion):
     row = TASK.tokenize(table(PROMPTS[:1], COMPLETIONS[:1]), tokenizer, longest)
     start, end = parts(row, 0)
     assert len(start) + len(end) <= longest
@@ -69,7 +69,7 @@ def test_the_beginning_of_a_prompt_gives_way(tokenizer, longest, prompt, complet
     assert len(start) == min(longest - len(end), 12)
 
 
-def test_a_tokenizers_own_opening_stays_before_a_cut_prompt(tokenizer):
+def test_causal_lm_keeps_bos_before_a_truncated_prompt(tokenizer):
     from tokenizers import processors
 
     opening = PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer, bos_token="<unk>", eos_token="</s>")
@@ -84,7 +84,7 @@ def test_a_tokenizers_own_opening_stays_before_a_cut_prompt(tokenizer):
 
 
 @pytest.mark.parametrize("left", [False, True])
-def test_labels_are_the_completion_though_padding_looks_like_its_end(rows, left):
+def test_causal_lm_labels_include_eos_but_no_padding(rows, left):
     batch = TASK.collate(rows, np.array([0, 1]), pad_id=EOS, pad_left=left)
     for line, index in enumerate([0, 1]):
         labels = batch["labels"][line]
@@ -96,7 +96,7 @@ def test_labels_are_the_completion_though_padding_looks_like_its_end(rows, left)
 
 
 @pytest.mark.parametrize("left", [False, True])
-def test_the_loss_is_the_mean_over_completion_tokens(decoder, rows, left):
+def test_causal_lm_loss_is_the_mean_over_completion_tokens(decoder, rows, left):
     expected = sum(longhand(decoder, rows, i) for i in range(5)) / sum(len(parts(rows, i)[1]) for i in range(5))
     loss = TASK.loss(decoder, TASK.collate(rows, np.arange(5), pad_id=EOS, pad_left=left))
     assert loss.item() == pytest.approx(expected, rel=1e-5)
@@ -104,17 +104,17 @@ def test_the_loss_is_the_mean_over_completion_tokens(decoder, rows, left):
 
 
 @pytest.mark.parametrize(("size", "left"), [(1, False), (2, True), (5, False), (5, True)])
-def test_likelihoods_do_not_depend_on_the_batches(decoder, rows, size, left):
-    found = TASK.evaluate(decoder, rows, evaluation_batches(lengths(rows), size), EOS, left)
-    assert found.predictions["row"].to_pylist() == [1, 2, 3, 4, 5]
-    np.testing.assert_allclose(found.predictions["nll"], [longhand(decoder, rows, i) for i in range(5)], rtol=1e-5)
-    assert found.predictions["tokens"].to_pylist() == [len(text) + 1 for text in COMPLETIONS]
-    assert found.predictions["exact"].null_count == 5
-    nll, tokens = found.predictions["nll"].to_numpy().sum(), found.predictions["tokens"].to_numpy().sum()
-    assert found.metrics == {"perplexity": pytest.approx(np.exp(nll / tokens))}
+def test_causal_lm_likelihoods_do_not_depend_on_batches(decoder, rows, size, left):
+    evaluation = TASK.evaluate(decoder, rows, evaluation_batches(lengths(rows), size), EOS, left)
+    assert evaluation.predictions["row"].to_pylist() == [1, 2, 3, 4, 5]
+    np.testing.assert_allclose(evaluation.predictions["nll"], [longhand(decoder, rows, i) for i in range(5)], rtol=1e-5)
+    assert evaluation.predictions["tokens"].to_pylist() == [len(text) + 1 for text in COMPLETIONS]
+    assert evaluation.predictions["exact"].null_count == 5
+    nll, tokens = evaluation.predictions["nll"].to_numpy().sum(), evaluation.predictions["tokens"].to_numpy().sum()
+    assert evaluation.metrics == {"perplexity": pytest.approx(np.exp(nll / tokens))}
 
 
-def test_logits_of_soft_prompts_are_passed_over(decoder, rows):
+def test_causal_lm_loss_skips_logits_of_soft_prompts(decoder, rows):
     class Prompted(nn.Module):
         def __init__(self):
             super().__init__()
@@ -128,7 +128,7 @@ def test_logits_of_soft_prompts_are_passed_over(decoder, rows):
     torch.testing.assert_close(TASK.loss(Prompted(), batch), TASK.loss(decoder, batch))
 
 
-def test_generation_in_a_batch_is_generation_one_by_one(decoder, rows, tokenizer):
+def test_batched_generation_equals_generation_row_by_row(decoder, rows, tokenizer):
     task = CausalLM(generates=True, max_new_tokens=6, tokenizer=tokenizer)
     prompts = [np.array(parts(rows, i)[0], np.int32) for i in range(5)]
     written = task.generate(decoder, prompts, EOS)
@@ -142,26 +142,26 @@ def test_generation_in_a_batch_is_generation_one_by_one(decoder, rows, tokenizer
         assert text == tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True).strip()
 
 
-def test_exact_match_counts_the_rows_whose_completion_is_generated(decoder, tokenizer):
+def test_exact_match_is_the_share_of_generated_completions(decoder, tokenizer):
     task = CausalLM(generates=True, max_new_tokens=4, tokenizer=tokenizer)
     prompts = [tokenizer(text)["input_ids"] for text in PROMPTS]
     texts = task.generate(decoder, [np.array(ids, np.int32) for ids in prompts], EOS)
     assert all(texts)
     goals = [f" {text} " if place % 2 else f"{text}~" for place, text in enumerate(texts)]  # white space does not count
     rows = task.tokenize(table(completions=goals), tokenizer, 64)
-    found = task.evaluate(decoder, rows, evaluation_batches(lengths(rows), 2), EOS)
-    assert found.predictions["exact"].to_pylist() == [False, True, False, True, False]
-    assert found.metrics["exact_match"] == 0.4
-    assert set(found.metrics) == {"perplexity", "exact_match"}
+    evaluation = task.evaluate(decoder, rows, evaluation_batches(lengths(rows), 2), EOS)
+    assert evaluation.predictions["exact"].to_pylist() == [False, True, False, True, False]
+    assert evaluation.metrics["exact_match"] == 0.4
+    assert set(evaluation.metrics) == {"perplexity", "exact_match"}
 
 
-def test_generation_needs_a_tokenizer(decoder, rows):
+def test_generation_without_tokenizer_is_refused(decoder, rows):
     with pytest.raises(ValueError, match="a tokenizer is needed"):
         CausalLM(generates=True).evaluate(decoder, rows, [np.arange(2)], EOS)
 
 
 @pytest.mark.parametrize("metric", [metric.name for metric in TASK.metrics])
-def test_many_samples_are_scored_as_each_alone(metric):
+def test_causal_lm_score_many_equals_scores_one_by_one(metric):
     random = np.random.default_rng(0)
     columns = {"nll": random.exponential(3, 50), "tokens": random.integers(1, 9, 50), "exact": random.random(50) < 0.3}
     predictions = pa.table({"row": range(50), **columns})
@@ -170,7 +170,7 @@ def test_many_samples_are_scored_as_each_alone(metric):
     np.testing.assert_allclose(TASK.score_many(metric, predictions, draws), one_by_one, rtol=1e-12)
 
 
-def test_what_was_not_generated_has_no_exact_match():
+def test_exact_match_without_generation_is_refused():
     predictions = pa.table({"row": [1], "nll": [1.0], "tokens": [2], "exact": pa.array([None], pa.bool_())})
     with pytest.raises(ValueError, match="no metric 'exact_match'"):
         TASK.score("exact_match", predictions)

@@ -28,27 +28,27 @@ def alone(model, rows, index):
         return model(torch.tensor([rows["input_ids"][index].as_py()])).logits[0].double()
 
 
-def test_rows_are_cut_to_the_longest_allowed(rows):
+def test_classification_truncates_rows_to_max_length(rows):
     assert rows.schema.field("input_ids").type == pa.list_(pa.int32())
     assert lengths(rows).tolist() == [5, 1, 12, 2, 11, 3]
     assert (rows["row"].to_pylist(), rows["label"].to_pylist()) == ([10, 11, 12, 13, 14, 15], LABELS)
 
 
-def test_tokens_are_read_where_arrow_keeps_them(rows):
+def test_ragged_tokens_are_not_copied(rows):
     values = ragged(rows)[0]
     assert values.__array_interface__["data"][0] == rows["input_ids"].chunk(0).values.buffers()[1].address
 
 
-def test_tokens_of_a_slice_and_of_several_pieces(rows):
+def test_ragged_tokens_of_slices_and_chunked_tables(rows):
     again = pa.concat_tables([rows.slice(0, 2), rows.slice(2)])
     for table in (again, again.slice(1, 4), rows.slice(1, 4)):
         values, starts = ragged(table)
-        found = [values[a:b].tolist() for a, b in pairwise(starts)]
-        assert found == table["input_ids"].to_pylist()
+        token_ids = [values[a:b].tolist() for a, b in pairwise(starts)]
+        assert token_ids == table["input_ids"].to_pylist()
 
 
 @pytest.mark.parametrize("left", [False, True])
-def test_a_batch_is_as_long_as_its_own_longest_row(rows, left):
+def test_collate_pads_to_the_longest_row_of_the_batch(rows, left):
     batch = TASK.collate(rows, np.array([3, 0]), pad_id=0, pad_left=left)
     assert batch["input_ids"].shape == (2, 5)
     assert batch["attention_mask"].tolist() == [[0, 0, 0, 1, 1] if left else [1, 1, 0, 0, 0], [1] * 5]
@@ -57,41 +57,41 @@ def test_a_batch_is_as_long_as_its_own_longest_row(rows, left):
     assert batch["labels"].tolist() == [1, 0]
 
 
-def test_the_loss_is_the_mean_cross_entropy(encoder, rows):
+def test_classification_loss_is_the_mean_cross_entropy(encoder, rows):
     batch = TASK.collate(rows, np.arange(6), pad_id=0)
     longhand = [-alone(encoder, rows, i).log_softmax(0)[label] for i, label in enumerate(LABELS)]
     torch.testing.assert_close(TASK.loss(encoder, batch).double(), torch.stack(longhand).mean(), rtol=1e-5, atol=1e-6)
 
 
-def test_the_loss_has_gradients(encoder, rows):
+def test_classification_loss_has_gradients(encoder, rows):
     TASK.loss(encoder, TASK.collate(rows, np.arange(3), pad_id=0)).backward()
     assert encoder.classifier.weight.grad.abs().sum() > 0
     encoder.zero_grad(set_to_none=True)
 
 
 @pytest.mark.parametrize("size", [1, 2, 6])
-def test_predictions_do_not_depend_on_the_batches(encoder, rows, size):
-    found = TASK.evaluate(encoder, rows, evaluation_batches(lengths(rows), size), pad_id=0)
-    assert found.predictions["row"].to_pylist() == [10, 11, 12, 13, 14, 15]
-    assert found.predictions["label"].to_pylist() == LABELS
+def test_classification_predictions_do_not_depend_on_batches(encoder, rows, size):
+    evaluation = TASK.evaluate(encoder, rows, evaluation_batches(lengths(rows), size), pad_id=0)
+    assert evaluation.predictions["row"].to_pylist() == [10, 11, 12, 13, 14, 15]
+    assert evaluation.predictions["label"].to_pylist() == LABELS
     expected = np.stack([alone(encoder, rows, i).softmax(0).numpy() for i in range(6)])
-    np.testing.assert_allclose(found.predictions["probabilities"].to_pylist(), expected, atol=1e-6)
-    assert found.metrics["accuracy"] == accuracy_score(LABELS, expected.argmax(1))
-    assert found.metrics["macro_f1"] == pytest.approx(f1_score(LABELS, expected.argmax(1), average="macro"))
+    np.testing.assert_allclose(evaluation.predictions["probabilities"].to_pylist(), expected, atol=1e-6)
+    assert evaluation.metrics["accuracy"] == accuracy_score(LABELS, expected.argmax(1))
+    assert evaluation.metrics["macro_f1"] == pytest.approx(f1_score(LABELS, expected.argmax(1), average="macro"))
     assert not any(parameter.grad is not None for parameter in encoder.parameters())
 
 
-def test_a_part_of_the_rows_can_be_scored(encoder, rows):
-    found = TASK.evaluate(encoder, rows, [np.array([4]), np.array([1, 2])], pad_id=0)
-    assert found.predictions["row"].to_pylist() == [11, 12, 14]
+def test_evaluate_scores_the_rows_of_the_batches_alone(encoder, rows):
+    evaluation = TASK.evaluate(encoder, rows, [np.array([4]), np.array([1, 2])], pad_id=0)
+    assert evaluation.predictions["row"].to_pylist() == [11, 12, 14]
 
 
-def test_a_decoder_padded_on_the_left_reads_its_last_token(rows, decoder_sizes):
+def test_left_padded_decoder_classifies_by_its_last_token(rows, decoder_sizes):
     torch.manual_seed(0)
     model = LlamaForSequenceClassification(LlamaConfig(num_labels=3, bos_token_id=None, **decoder_sizes)).eval()
-    found = TASK.evaluate(model, rows, [np.arange(6)], pad_id=0, pad_left=True)
+    evaluation = TASK.evaluate(model, rows, [np.arange(6)], pad_id=0, pad_left=True)
     expected = np.stack([alone(model, rows, i).softmax(0).numpy() for i in range(6)])
-    np.testing.assert_allclose(found.predictions["probabilities"].to_pylist(), expected, atol=1e-5)
+    np.testing.assert_allclose(evaluation.predictions["probabilities"].to_pylist(), expected, atol=1e-5)
 
 
 @pytest.fixture
@@ -105,14 +105,14 @@ def predictions():
 
 
 @pytest.mark.parametrize("metric", [metric.name for metric in TASK.metrics])
-def test_many_samples_are_scored_as_each_alone(predictions, metric):
+def test_classification_score_many_equals_scores_one_by_one(predictions, metric):
     draws = np.random.default_rng(1).integers(0, 200, (50, 200))
     one_by_one = [TASK.score(metric, predictions.take(draw)) for draw in draws]
     np.testing.assert_allclose(TASK.score_many(metric, predictions, draws), one_by_one, rtol=1e-12)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 40, 200])
-def test_scores_are_those_of_scikit_learn_over_all_classes(predictions, rows):
+def test_classification_scores_equal_scikit_learns_over_all_classes(predictions, rows):
     part = predictions.slice(0, rows)  # the fourth class is never true, and in few rows others are not either
     true, guess = part["label"].to_numpy(), np.array(part["probabilities"].to_pylist()).argmax(1)
     expected = f1_score(true, guess, average="macro", labels=range(4), zero_division=0)
@@ -120,7 +120,7 @@ def test_scores_are_those_of_scikit_learn_over_all_classes(predictions, rows):
     assert TASK.score("accuracy", part) == pytest.approx(accuracy_score(true, guess))
 
 
-def test_an_unknown_metric_is_refused(predictions):
+def test_unknown_metric_is_refused(predictions):
     with pytest.raises(ValueError, match="unknown metric 'f1'; known: macro_f1, accuracy"):
         TASK.score("f1", predictions)
 

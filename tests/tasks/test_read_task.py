@@ -37,14 +37,14 @@ def texts(data, split):
 
 
 @pytest.mark.parametrize("name", ["m.parquet", "m.feather", "m.arrow", "m.jsonl", "m.csv", "m.csv.gz"])
-def test_every_format_gives_the_same_splits(read, tmp_path, name):
+def test_splits_are_the_same_in_every_file_format(read, tmp_path, name):
     data, reference = read(save(tmp_path, name)), read(save(tmp_path, "reference.csv"))
     assert data.splits == reference.splits
     assert data.digest == reference.digest
     assert data.labels == ("bad", "good")
 
 
-def test_splits_are_whole_stratified_and_in_the_files_order(read, tmp_path):
+def test_splits_are_complete_stratified_and_in_file_order(read, tmp_path):
     data = read(save(tmp_path, "m.csv"))
     assert [data.splits[name].num_rows for name in NAMES] == [36, 12, 12]
     assert sorted(row for name in NAMES for row in data.splits[name]["row"].to_pylist()) == list(range(1, 61))
@@ -58,14 +58,14 @@ def test_splits_are_whole_stratified_and_in_the_files_order(read, tmp_path):
     assert data.majority == pytest.approx(2 / 3)
 
 
-def test_splits_follow_from_the_seed(read, tmp_path):
+def test_splits_depend_on_the_seed_alone(read, tmp_path):
     name = save(tmp_path, "m.csv")
     assert read(name, seed=1).splits == read(name, seed=1).splits
     assert read(name, seed=1).splits != read(name, seed=2).splits
     assert read(name, seed=1).digest != read(name, seed=2).digest
 
 
-def test_the_digest_is_of_the_content_alone(read, tmp_path):
+def test_digest_depends_on_the_content_alone(read, tmp_path):
     given = {name: save(tmp_path, f"{name}.csv", ROWS[i * 20 : i * 20 + 20]) for i, name in enumerate(NAMES)}
     before = read(given)
     shifted = [{"text": " ", "label": "bad"}, *ROWS[:20]]
@@ -87,7 +87,7 @@ def test_the_digest_is_of_the_content_alone(read, tmp_path):
     ],
     ids=lambda odd: odd[1],
 )
-def test_texts_that_look_like_something_else_stay_texts(read, tmp_path, odd):
+def test_texts_like_numbers_dates_or_nulls_stay_texts(read, tmp_path, odd):
     rows = [{"text": text, "label": "ab"[i % 2]} for i, text in enumerate(odd)]
     for name in ("m.csv", "m.jsonl"):
         data = read(save(tmp_path, name, rows))
@@ -104,24 +104,24 @@ def test_texts_that_look_like_something_else_stay_texts(read, tmp_path, odd):
     ],
 )
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
-def test_labels_of_every_type(read, tmp_path, labels, names, suffix):
+def test_labels_may_be_numbers_booleans_or_texts(read, tmp_path, labels, names, suffix):
     rows = [{"text": f"t{i}", "label": labels[i % len(labels)]} for i in range(30)]
     assert read(save(tmp_path, f"m.{suffix}", rows)).labels == names
 
 
-def test_whole_numbers_with_gaps_are_labels(read, tmp_path):
+def test_whole_float_labels_with_gaps_are_read(read, tmp_path):
     rows = [{"text": f"t{i}", "label": [1.0, 2.0][i % 2]} for i in range(30)] + [{"text": "no label", "label": None}]
     data = read(save(tmp_path, "m.parquet", rows), drop_invalid=True)
     assert (data.labels, data.dropped) == (("1", "2"), 1)
 
 
-def test_exact_duplicates_are_removed_and_counted(read, tmp_path):
+def test_duplicates_are_removed_and_counted(read, tmp_path):
     data = read(save(tmp_path, "m.csv", [*ROWS, *ROWS[:7]]))
     assert data.duplicates_removed == 7
     assert data.splits == read(save(tmp_path, "once.csv")).splits
 
 
-def test_duplicates_across_given_splits_leave_the_test_rows_as_they_are(read, tmp_path):
+def test_duplicates_across_given_splits_stay_in_test(read, tmp_path):
     train, validation, test = ROWS[:20] + ROWS[:2], ROWS[15:35] + ROWS[15:16], ROWS[30:50] + ROWS[30:31]
     files = {
         name: save(tmp_path, f"{name}.csv", rows) for name, rows in zip(NAMES, (train, validation, test), strict=True)
@@ -133,7 +133,7 @@ def test_duplicates_across_given_splits_leave_the_test_rows_as_they_are(read, tm
     assert data.duplicates_removed == 2 + 5 + 5 + 1
 
 
-def test_where_keeps_the_rows_that_meet_every_condition(read, tmp_path):
+def test_where_keeps_rows_that_meet_every_condition(read, tmp_path):
     rows = [{**row, "stars": i % 5, "kind": "x" if i % 2 else "y"} for i, row in enumerate(ROWS)]
     where = {"text": {"matches": "(?i)TEXT [0-4]"}, "stars": {"at_least": 1, "at_most": 3}, "kind": {"equals": "x"}}
     expected = [r["text"] for r in rows if r["text"][5] in "01234" and 1 <= r["stars"] <= 3 and r["kind"] == "x"]
@@ -143,7 +143,7 @@ def test_where_keeps_the_rows_that_meet_every_condition(read, tmp_path):
     assert read("m.csv", where={"stars": {"equals": 2}}).splits["test"].num_rows == 3
 
 
-def test_rows_that_do_not_count_are_not_checked(read, tmp_path):
+def test_where_excludes_rows_from_validation(read, tmp_path):
     rows = [{**row, "keep": "yes"} for row in ROWS] + [{"text": "", "label": "", "keep": "no"}]
     assert read(save(tmp_path, "m.csv", rows), where={"keep": {"equals": "yes"}}).dropped == 0
 
@@ -154,7 +154,7 @@ def test_max_rows_draws_a_stratified_sample(read, tmp_path):
     assert sum(sum(data.splits[name]["label"].to_pylist()) for name in NAMES) == 20
 
 
-def test_another_encoding(read, tmp_path):
+def test_encoding_of_csv_is_respected(read, tmp_path):
     rows = "".join(f"caf\xe9 {i},{'ab'[i % 2]}\r\n" for i in range(12))
     (tmp_path / "m.csv").write_bytes(b"text,label\r\n" + rows.encode("latin-1"))
     assert texts(read("m.csv", encoding="latin-1"), "train")[0].startswith("caf\xe9 ")
@@ -171,12 +171,12 @@ def test_prompts_and_completions_come_from_columns_or_templates(read, tmp_path):
     assert data.splits["train"].column_names == ["row", "prompt", "completion"]
 
 
-def test_prompts_with_other_completions_are_no_duplicates(read, tmp_path):
+def test_duplicates_need_the_same_prompt_and_completion(read, tmp_path):
     rows = [{"text": f"t{i // 2}", "label": "ab"[i % 2]} for i in range(20)] * 2
     data = read(save(tmp_path, "m.csv", rows), type="causal-lm")
     assert data.duplicates_removed == 20
 
 
-def test_a_uri_is_read_through_its_filesystem(read, tmp_path):
+def test_data_uri_is_read_through_its_filesystem(read, tmp_path):
     save(tmp_path, "m.parquet")
     assert read(f"file://{tmp_path}/m.parquet").splits == read("m.parquet").splits

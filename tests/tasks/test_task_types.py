@@ -12,7 +12,7 @@ import transformers
 
 from methods.base.spec import TaskType as PeftTaskType
 from orchestrator.config import load_config
-from orchestrator.tasks import TASK_TYPES, metric_label, read_task, task_type
+from orchestrator.tasks import TASK_TYPES, read_task, recorded_metric, task_type
 from orchestrator.tasks.section import TaskSection
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,8 @@ def test_task_types_of_methods_are_those_of_peft():
 def test_metrics_have_labels_bounds_and_a_statistic(type_):
     for metric in type_.metrics:
         assert type_.metric(metric.name) is metric
-        assert metric_label(metric.name) == metric.label != ""
+        assert recorded_metric(metric.name, higher_is_better=metric.higher_is_better) is metric
+        assert metric.label
         assert metric.bounds[0] < metric.bounds[1]
         assert metric.statistic is not None
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from rich.markdown import Markdown
 
 from orchestrator.cli.output.console import console, print_field, program, table
-from orchestrator.common.metric import Metric
 from orchestrator.common.units import number, size
+from orchestrator.tasks import recorded_metric
 
 if TYPE_CHECKING:
     from orchestrator.tracking.verify import Verification
@@ -120,7 +120,8 @@ def _cell(name: str, model: dict[str, Any]) -> str:
     if name == "aliases":
         return ", ".join(model["aliases"])
     if name == "mean_score":
-        return f"{Metric.recorded(tags['metric']).label} {_score(tags)}"
+        metric = recorded_metric(tags["metric"], higher_is_better=tags["higher_is_better"] == "true")
+        return f"{metric.label} {_score(tags)}"
     value = str(tags.get(name, ""))
     if not value:
         return ""

@@ -68,7 +68,7 @@ class MethodConstraints:
             return f"its requirements are unknown before training: {first_line(error, 'no reason given')}"
         exceeded = [limit for limit in self.constraints if requirements[limit.quantity] > limit.most]
         reasons = [
-            f"{limit.quantity} is {limit.told(requirements[limit.quantity])}, more than {limit.told(limit.most)}"
+            f"{limit.quantity} is {limit.format(requirements[limit.quantity])}, more than {limit.format(limit.most)}"
             for limit in exceeded
         ]
         return " and ".join(reasons) or self.probe.refusal(self.method, params, thoroughly)
