@@ -1,8 +1,8 @@
 """Low-rank updates whose ranks move to the layers that need them (Zhang et al., 2023, arXiv:2303.10512).
 
 ``W + s P Lambda Q`` with a diagonal ``Lambda`` that is 0 at the start; a penalty keeps ``P`` and ``Q`` orthogonal. From
-``tinit`` on, the least important entries of ``Lambda`` in the whole model are set to zero, more of them along a cubic
-curve, until a share of them is left; over the last ``tfinal`` steps those that are left train on.
+``tinit`` on, the least important entries of ``Lambda`` in the whole model are set to zero, their number growing along a
+cubic curve, until the budget is reached; over the last ``tfinal`` steps the remaining entries train on.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class AdaloraParams(Hyperparameters):
     """Parameters of AdaLoRA.
 
     Args:
-        init_rank: of every layer at the start.
-        target_ratio: what is left of the rank at the end, on average over layers, over ``init_rank``.
-        alpha_ratio: ``s``, which `peft` keeps at this value whatever the rank.
-        targets: which linear layers of every block.
-        dropout: of what ``Q`` reads.
+        init_rank: rank of every layer at the start.
+        target_ratio: average rank over layers at the end, over ``init_rank``.
+        alpha_ratio: ``s``, which does not change with the rank in `peft`.
+        targets: linear layers of every block that get an update; a key of ``TARGETS``.
+        dropout: dropout rate of the input of ``Q``.
         tinit: fraction of all steps before ranks begin to fall.
-        tfinal: fraction of all steps after they have fallen.
+        tfinal: fraction of all steps after the last fall.
         interval: fraction of all steps between two falls; one step at least.
         orthogonality: weight of the penalty, the mean of ``|P^T P - I|`` and ``|Q Q^T - I|`` over all layers.
     """
@@ -58,12 +58,16 @@ class AdaloraParams(Hyperparameters):
 
     @property
     def target_rank(self) -> int:
-        """What is left of a layer's rank at the end, on average: at least 1, and below ``init_rank``."""
+        """Average rank of a layer at the end: at least 1, and below ``init_rank``."""
         return min(max(round(self.target_ratio * self.init_rank), 1), self.init_rank - 1)
 
 
 def attach(view: nn.Module, params: AdaloraParams, context: Context) -> Attached:
-    """Put an update with a budget beside every target."""
+    """Put an update with a budget beside every target.
+
+    Raises:
+        MethodError: if the architecture has no such layer, or one is narrower than the rank.
+    """
     config = AdaLoraConfig(
         init_r=params.init_rank,
         target_r=params.target_rank,
@@ -71,9 +75,9 @@ def attach(view: nn.Module, params: AdaloraParams, context: Context) -> Attached
         target_modules=target_pattern(view, params.targets, params.init_rank, "init_rank", context),
         lora_dropout=params.dropout,
         orth_reg_weight=params.orthogonality,
-        total_step=1,  # known at the first step; nothing reads it before
+        total_step=1,  # set at the first step, before peft reads it
     )
-    attached = peft_adapter.attached(view, config, "adalora", params, context, merges=True)
+    attached = peft_adapter.attach(view, config, "adalora", params, context, merges=True)
     model: PeftModel = attached.module
     return replace(
         attached,

@@ -1,6 +1,6 @@
 """Bottleneck adapters: a small residual network after, or beside, the parts of every block.
 
-``y = z + s * up(phi(down(z)))``, with ``up`` zero at the start, so that it begins as the identity.
+``y = z + s * up(phi(down(z)))``, with ``up`` zero at the start, so that the adapter starts as the identity.
 
 - ``houlsby``: after attention and after the feed-forward, before their residual sums (arXiv:1902.00751);
 - ``pfeiffer``: after the feed-forward alone (arXiv:2005.00247);
@@ -28,11 +28,11 @@ class AdapterParams(Hyperparameters):
     """Parameters of bottleneck adapters.
 
     Args:
-        placement: where they sit, as above.
-        bottleneck: size in the middle.
-        activation: ``relu``, ``gelu`` or ``silu``.
-        scale: ``s`` above; He et al. use 4 beside the feed-forward.
-        dropout: of what goes into ``down``.
+        placement: ``houlsby``, ``pfeiffer`` or ``parallel``, as above.
+        bottleneck: hidden size of the adapter.
+        activation: ``phi``: ``relu``, ``gelu`` or ``silu``.
+        scale: ``s``; He et al. use 4 beside the feed-forward.
+        dropout: dropout rate of the input of ``down``.
     """
 
     learning_rate: float = 1e-3
@@ -58,7 +58,7 @@ class Bottleneck(nn.Module):
 
     Args:
         width: size of the residual stream; trainable parameters grow as ``2 * width * bottleneck``.
-        params: the method's.
+        params: parameters of the method.
     """
 
     def __init__(self, width: int, params: AdapterParams) -> None:
@@ -74,14 +74,14 @@ class Bottleneck(nn.Module):
             self.up.weight.zero_()
 
     def forward(self, z: Tensor) -> Tensor:
-        """What is added to the stream, in its dtype."""
-        inner = self.activation(self.down(self.dropout(z.float())))
-        added: Tensor = self.scale * self.up(inner)
-        return added.to(z.dtype)
+        """Return the term that is added to the residual stream, in the dtype of ``z``."""
+        hidden = self.activation(self.down(self.dropout(z.float())))
+        term: Tensor = self.scale * self.up(hidden)
+        return term.to(z.dtype)
 
 
-class Wrapped(nn.Module):
-    """A frozen layer inside a module of ours; whatever else is asked of it is the layer's."""
+class LayerWrapper(nn.Module):
+    """A module around a frozen layer; attributes that it lacks are the layer's."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -94,54 +94,54 @@ class Wrapped(nn.Module):
             return getattr(super().__getattr__("base_layer"), name)
 
 
-class Serial(Wrapped):
-    """A frozen layer with a bottleneck behind it."""
+class SerialAdapter(LayerWrapper):
+    """A frozen layer with a bottleneck after it."""
 
     def __init__(self, layer: nn.Module, adapter: Bottleneck) -> None:
         super().__init__(layer)
         self.adapter = adapter
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape ``(..., in)`` to ``(..., width)``."""
+        """Map shape ``(..., in)`` to ``(..., width)``."""
         z: Tensor = self.base_layer(x)
-        added: Tensor = self.adapter(z)
-        return z + added
+        term: Tensor = self.adapter(z)
+        return z + term
 
 
-class Tap(Wrapped):
-    """The first layer of a feed-forward, which leaves what it reads for :class:`Beside`."""
+class InputRecorder(LayerWrapper):
+    """The first layer of a feed-forward, which records its input for :class:`ParallelAdapter`."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__(layer)
-        self.read: list[Tensor] = []
+        self.inputs: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's own result."""
-        self.read[:] = [x]
+        """Return the layer's output."""
+        self.inputs[:] = [x]
         y: Tensor = self.base_layer(x)
         return y
 
 
-class Beside(Wrapped):
+class ParallelAdapter(LayerWrapper):
     """The last layer of a feed-forward, with a bottleneck that reads the feed-forward's input."""
 
-    def __init__(self, layer: nn.Module, adapter: Bottleneck, tap: Tap) -> None:
+    def __init__(self, layer: nn.Module, adapter: Bottleneck, recorder: InputRecorder) -> None:
         super().__init__(layer)
         self.adapter = adapter
-        self._read = tap.read
+        self._inputs = recorder.inputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape ``(..., in)`` to ``(..., width)``."""
+        """Map shape ``(..., in)`` to ``(..., width)``."""
         y: Tensor = self.base_layer(x)
-        added: Tensor = self.adapter(self._read.pop())
-        return y + added
+        term: Tensor = self.adapter(self._inputs.pop())
+        return y + term
 
 
 def attach(view: nn.Module, params: AdapterParams, context: Context) -> Attached:
-    """Wrap the layers at the placement's sites, and let the head train.
+    """Wrap the layers that the placement names, and let the head train.
 
     Raises:
-        MethodError: if a block has no such site, or is narrower than the bottleneck.
+        MethodError: if a block has no such layer, or is narrower than the bottleneck.
     """
     before = set(view.modules())
     for block in blocks(view, context.layers):
@@ -157,17 +157,19 @@ def _wrap(view: nn.Module, block: Block, params: AdapterParams) -> None:
         raise MethodError(f"{block.name} has no feed-forward of linear layers to put an adapter at")
     device = next(view.parameters()).device
     if params.placement == "parallel":
-        tap = Tap(view.get_submodule(block.feed_forward_in[0]))
+        recorder = InputRecorder(view.get_submodule(block.feed_forward_in[0]))
         out = view.get_submodule(block.feed_forward_out[0])
-        view.set_submodule(block.feed_forward_in[0], tap)
-        view.set_submodule(block.feed_forward_out[0], Beside(out, _bottleneck(out, params).to(device), tap))
+        view.set_submodule(block.feed_forward_in[0], recorder)
+        view.set_submodule(
+            block.feed_forward_out[0], ParallelAdapter(out, _bottleneck(out, params).to(device), recorder)
+        )
         return
     after_attention = block.linears.get("attention_output", ())
     if params.placement == "houlsby" and not after_attention:
         raise MethodError(f"{block.name} has no output projection of attention to put an adapter after")
     for name in (*(after_attention if params.placement == "houlsby" else ()), *block.feed_forward_out):
         layer = view.get_submodule(name)
-        view.set_submodule(name, Serial(layer, _bottleneck(layer, params).to(device)))
+        view.set_submodule(name, SerialAdapter(layer, _bottleneck(layer, params).to(device)))
 
 
 def _bottleneck(layer: nn.Module, params: AdapterParams) -> Bottleneck:

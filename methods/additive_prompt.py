@@ -1,8 +1,8 @@
 """Learned vectors added to the embeddings of the input, ``f(x + p)`` where a prompt makes ``f([p, x])``.
 
-The second way to apply a soft prompt, known from reprogramming (Elsayed et al., 2019, arXiv:1806.11146): token ``i`` of
-a row, padding not counted, gets vector ``i mod tokens``. One vector moves every token alike. No token is spent, and
-zeros begin as the identity. An encoder-decoder gets them at its encoder's input.
+This way to apply a soft prompt is known from reprogramming (Elsayed et al., 2019, arXiv:1806.11146): token ``i`` of a
+row, padding not counted, gets vector ``i mod tokens``; a single vector shifts every token alike. No position is used
+up, and zeros start as the identity. In an encoder-decoder, the vectors are added to the encoder's input.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class AdditivePromptParams(Hyperparameters):
     """Parameters of an additive prompt.
 
     Args:
-        tokens: how many vectors take turns.
+        tokens: number of vectors, which are used in turn.
     """
 
     learning_rate: float = 1e-2
@@ -34,11 +34,11 @@ class AdditivePromptParams(Hyperparameters):
 
 
 class AdditivePrompt(nn.Module):
-    """Vectors in turn, float32, zero at the start.
+    """Vectors that are used in turn; float32, zero at the start.
 
     Args:
-        tokens: how many.
-        width: of an embedding.
+        tokens: number of vectors.
+        width: size of an embedding.
     """
 
     def __init__(self, tokens: int, width: int) -> None:
@@ -46,44 +46,44 @@ class AdditivePrompt(nn.Module):
         self.vectors = nn.Parameter(torch.zeros(tokens, width))
 
     def forward(self, positions: Tensor, real: Tensor) -> Tensor:
-        """What is added at ``positions`` of shape ``(rows, tokens)``: nothing where ``real`` is 0.
+        """Return the vectors for ``positions`` of shape ``(rows, tokens)``, and zeros where ``real`` is 0.
 
         Returns:
-            shape ``(rows, tokens, width)``.
+            vectors of shape ``(rows, tokens, width)``.
         """
-        added: Tensor = self.vectors[positions % len(self.vectors)] * real[:, :, None]
-        return added
+        vectors: Tensor = self.vectors[positions % len(self.vectors)] * real[:, :, None]
+        return vectors
 
 
 def attach(view: nn.Module, params: AdditivePromptParams, context: Context) -> Attached:
-    """Add the vectors behind the input embeddings, and let the head train.
+    """Add the vectors to the output of the input embeddings, and let the head train.
 
     Raises:
-        MethodError: if the embeddings cannot be told from the decoder's.
+        MethodError: if encoder and decoder share the module of their embeddings.
     """
     reader = _reader(view)
     embeddings: Any = reader.get_input_embeddings()  # type: ignore[operator]
     prompt = AdditivePrompt(params.tokens, embeddings.embedding_dim).to(embeddings.weight.device)
     embeddings.additive_prompt = prompt
-    _add(reader, embeddings, prompt)
+    _register_hooks(reader, embeddings, prompt)
     heads = train_head(view, context)
     active = [prompt, *(part for head in heads for part in head.modules())]
     return attached(view, "additive_prompt", params, context, active=active)
 
 
 def _reader(view: nn.Module) -> nn.Module:
-    """The module whose input embeddings are the text's, and which is told what is padding."""
+    """Return the module that embeds the text and receives the text's attention mask."""
     config: Any = view.config
     if not config.is_encoder_decoder:
         return view
     encoder, decoder = view.get_encoder(), view.get_decoder()  # type: ignore[operator]
     if encoder.get_input_embeddings() is decoder.get_input_embeddings():
-        raise MethodError(f"{type(view).__name__} embeds the text and what it writes in one module")
+        raise MethodError(f"{type(view).__name__} embeds its input and its output in one module")
     return encoder  # type: ignore[no-any-return]
 
 
-def _add(reader: nn.Module, embeddings: nn.Module, prompt: AdditivePrompt) -> None:
-    """While ``reader`` runs, its mask numbers what the embeddings give."""
+def _register_hooks(reader: nn.Module, embeddings: nn.Module, prompt: AdditivePrompt) -> None:
+    """Add ``prompt`` to what the embeddings return, at the positions that the mask of ``reader`` gives."""
     inputs: list[dict[str, Any]] = []
 
     def begin(_: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -93,8 +93,8 @@ def _add(reader: nn.Module, embeddings: nn.Module, prompt: AdditivePrompt) -> No
         if not inputs:
             raise MethodError("additive_prompt cannot number tokens that are embedded outside of the model")
         positions, real = _positions(args[0], inputs[0])
-        added: Tensor = prompt(positions, real)
-        return output + added.to(output.dtype)
+        vectors: Tensor = prompt(positions, real)
+        return output + vectors.to(output.dtype)
 
     reader.register_forward_pre_hook(begin, with_kwargs=True)
     embeddings.register_forward_hook(add)
@@ -102,11 +102,11 @@ def _add(reader: nn.Module, embeddings: nn.Module, prompt: AdditivePrompt) -> No
 
 
 def _positions(tokens: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Of each of ``tokens`` in its row, those in the cache and no padding counted; and 1 where it is no padding."""
+    """Return the positions of ``tokens`` in their rows, cached tokens but no padding counted, and the tokens' mask."""
     mask, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
     if mask is None or mask.dim() != 2:
-        before = 0 if cache is None else cache.get_seq_length()
-        mask = torch.ones(len(tokens), before + tokens.shape[1], dtype=torch.long, device=tokens.device)
+        cached = 0 if cache is None else cache.get_seq_length()
+        mask = torch.ones(len(tokens), cached + tokens.shape[1], dtype=torch.long, device=tokens.device)
     positions = (mask.long().cumsum(dim=1) - 1).clamp_min(0)
     return positions[:, -tokens.shape[1] :], mask[:, -tokens.shape[1] :]
 

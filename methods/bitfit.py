@@ -1,7 +1,7 @@
-"""The biases train and nothing else but the head (Ben Zaken et al., 2022, arXiv:2106.10199).
+"""Training of the biases and the head alone (Ben Zaken et al., 2022, arXiv:2106.10199).
 
-``y = W x + b`` with a frozen ``W`` and a float32 ``b`` of the view's own; about 0.1 % of an encoder's parameters.
-Architectures without biases have nothing to train this way.
+``y = W x + b`` with a frozen ``W`` and a trainable float32 copy of ``b``; about 0.1 % of an encoder's parameters.
+Architectures without biases cannot be trained this way.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from methods.base.architecture import blocks, chosen
+from methods.base.architecture import blocks, names_in_scope
 from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
 from methods.base.trainable import attached, compute_in_float32, train_head
 
@@ -23,8 +23,8 @@ class BitFitParams(Hyperparameters):
     """Parameters of BitFit.
 
     Args:
-        biases: ``all``, those of norms included, or ``query_mlp``, the queries' and those of the feed-forward's first
-            layer, which the paper found to change most.
+        biases: ``all``, norms included, or ``query_mlp``, the biases of queries and of the feed-forward's first layer,
+            which change most in the paper.
     """
 
     learning_rate: float = 1e-3
@@ -36,36 +36,36 @@ class BitFitParams(Hyperparameters):
 
 
 def attach(view: nn.Module, params: BitFitParams, context: Context) -> Attached:
-    """Give the view biases of its own, and let the head train.
+    """Replace the biases by trainable copies, and let the head train.
 
     Raises:
         MethodError: if the architecture has no such biases.
     """
-    names = _all(view, context)
+    names = _all_biases(view, context)
     if not names:
         raise MethodError(f"{type(view).__name__} has no biases, which are all that bitfit trains")
-    _train(view, names if params.biases == "all" else _query_mlp(view, context))
+    _train_copies(view, names if params.biases == "all" else _query_mlp_biases(view, context))
     heads = train_head(view, context)
     active = [part for head in heads for part in head.modules()]
     return attached(view, "bitfit", params, context, active=active, merge=lambda: view)
 
 
-def _all(view: nn.Module, context: Context) -> list[str]:
+def _all_biases(view: nn.Module, context: Context) -> list[str]:
     parameters = (name for name, _ in view.named_parameters(remove_duplicate=False))
-    return chosen(view, (name for name in parameters if name.endswith("bias")), context)
+    return names_in_scope(view, (name for name in parameters if name.endswith("bias")), context)
 
 
-def _query_mlp(view: nn.Module, context: Context) -> list[str]:
-    found = blocks(view, context.layers)
-    layers = [name for block in found for name in (*block.linears.get("query", ()), *block.feed_forward_in)]
+def _query_mlp_biases(view: nn.Module, context: Context) -> list[str]:
+    view_blocks = blocks(view, context.layers)
+    layers = [name for block in view_blocks for name in (*block.linears.get("query", ()), *block.feed_forward_in)]
     names = [f"{name}.bias" for name in layers if view.get_submodule(name).bias is not None]
-    if not names or not any("query" in block.linears for block in found):
+    if not names or not any("query" in block.linears for block in view_blocks):
         raise MethodError(f"{type(view).__name__} has no such layers with biases of their own; biases must be all")
     return names
 
 
-def _train(view: nn.Module, names: Iterable[str]) -> None:
-    """Replace biases by trainable float32 copies; one that several modules share stays shared."""
+def _train_copies(view: nn.Module, names: Iterable[str]) -> None:
+    """Replace biases by trainable float32 copies; a bias that several modules share stays shared."""
     copies: dict[nn.Parameter, nn.Parameter] = {}
     for name in names:
         owner, _, key = name.rpartition(".")
@@ -78,7 +78,7 @@ def _train(view: nn.Module, names: Iterable[str]) -> None:
 
 
 def _widen(module: nn.Module, bias: nn.Parameter) -> None:
-    """Bring a small module to float32 as a whole; a packed layer adds its bias outside of its product."""
+    """Bring a small module to float32 as a whole; a packed layer adds its bias after its matrix product."""
     packed = isinstance(module, nn.Linear) and "weight" not in module._parameters
     if bias.dtype == torch.float32 or packed:
         return

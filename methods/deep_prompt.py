@@ -1,9 +1,9 @@
 """Learned key-value pairs in every self-attention, without reparameterization (Liu et al., 2021, arXiv:2110.07602).
 
 With ``P_k, P_v`` of shape ``(heads, tokens, width)`` and the keys and values ``K, V`` of the input, a layer computes
-``attention(Q, [P_k, K], [P_v, V])``. The pairs enter where transformers hands queries, keys and values to its
-attention function, after rotary positions and before groups of queries share their keys. So they take no positions,
-and need no cache: they work in encoders and in encoder-decoders alike.
+``attention(Q, [P_k, K], [P_v, V])``. The pairs are added where transformers calls its attention function, after rotary
+positions and before groups of queries share their keys. So they use up no positions and need no cache: they work in
+encoders and in encoder-decoders alike.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from methods.parts.attention_extension import (
     Pairs,
     extend_attention,
     implementation,
-    reads_twice,
-    self_attentions,
-    without_products,
+    is_encoder_decoder,
+    self_attention_pairs,
+    without_matmul,
 )
 from methods.parts.positions import number_real_tokens
-from methods.parts.soft_prompt import first_tokens, longest_input
+from methods.parts.soft_prompt import initial_token_ids, max_positions
 
-SMALL = 0.02
+SMALL_STD = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +40,11 @@ class DeepPromptParams(Hyperparameters):
 
     Args:
         tokens: key-value pairs per layer and head.
-        init: ``small`` starts with keys near zero and values of zero, so that attention keeps its direction and loses
-            what share of it falls to the pairs; ``tokens`` with what the frozen model computes for the classes' names,
-            or for random tokens where there are none; ``random`` with a unit normal, as the paper's code.
-        dropout: of the pairs.
+        init: initial pairs: ``small``, keys near zero and values of zero, so that attention keeps its direction and
+            loses only the share that falls to the pairs; ``tokens``, the pairs that the frozen model computes for the
+            classes' names, or for random tokens where there are no classes; ``random``, from a unit normal, as in the
+            paper's code.
+        dropout: dropout rate of the entries of the pairs.
     """
 
     learning_rate: float = 5e-3
@@ -62,9 +63,9 @@ class LearnedPairs(nn.Module):
     """The pairs of one attention module, in float32.
 
     Args:
-        keys: of shape ``(heads, tokens, width)``.
-        values: of shape ``(heads, tokens, width)``; an architecture may give them a width of their own.
-        dropout: of single entries, while training.
+        keys: initial keys, of shape ``(heads, tokens, width)``.
+        values: initial values, of shape ``(heads, tokens, width)``; their width may differ from the keys'.
+        dropout: dropout rate of single entries.
     """
 
     def __init__(self, keys: Tensor, values: Tensor, dropout: float) -> None:
@@ -72,68 +73,73 @@ class LearnedPairs(nn.Module):
         self.keys, self.values, self.dropout = nn.Parameter(keys), nn.Parameter(values), dropout
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Pairs:
-        """Keys and values of shape ``(batch, heads, tokens, width)`` with the pairs before them."""
-        return self._before(self.keys, key), self._before(self.values, value)
+        """Return keys and values of shape ``(batch, heads, tokens, width)`` with the pairs before them."""
+        return self._prepend(self.keys, key), self._prepend(self.values, value)
 
-    def _before(self, learned: Tensor, own: Tensor) -> Tensor:
-        dropped = F.dropout(learned, self.dropout, self.training).to(own.dtype)
-        return torch.cat([dropped.expand(len(own), -1, -1, -1), own], dim=2)
+    def _prepend(self, learned: Tensor, computed: Tensor) -> Tensor:
+        learned = F.dropout(learned, self.dropout, self.training).to(computed.dtype)
+        return torch.cat([learned.expand(len(computed), -1, -1, -1), computed], dim=2)
 
 
 def attach(view: nn.Module, params: DeepPromptParams, context: Context) -> Attached:
     """Put pairs into the self-attention of every block that the method may sit in.
 
     Raises:
-        MethodError: if the architecture does not compute attention through transformers' interface, or is too short
-            to read the tokens that the pairs are to start from.
+        MethodError: if the architecture does not compute attention through transformers' interface, or has fewer
+            positions than the tokens from which the pairs are initialized.
     """
-    inside = [module for block in blocks(view, context.layers) for module in block.module.modules()]
-    if any(hasattr(module, EXTENSION) for module in inside):
-        raise MethodError("deep_prompt is attached already; give tokens for two instead")
-    reads = params.init == "tokens" and context.fresh
-    sites = _sites(view, inside, _inputs(view, params.tokens if reads else 1, context), reads)
-    pairs = {site: LearnedPairs(*_start(found, params, reads), params.dropout) for site, found in sites.items()}
-    for site, learned in pairs.items():
-        site.add_module(EXTENSION, learned)
+    modules = [module for block in blocks(view, context.layers) for module in block.module.modules()]
+    if any(hasattr(module, EXTENSION) for module in modules):
+        raise MethodError("deep_prompt is attached already; attach it once, with more tokens")
+    from_tokens = params.init == "tokens" and context.fresh
+    inputs = _embedded_tokens(view, params.tokens if from_tokens else 1, context)
+    computed_pairs = _self_attentions(view, modules, inputs, from_tokens)
+    learned_pairs: dict[nn.Module, LearnedPairs] = {}
+    for attention, pairs in computed_pairs.items():
+        learned_pairs[attention] = LearnedPairs(*_initial_pairs(pairs, params, from_tokens), params.dropout)
+        attention.add_module(EXTENSION, learned_pairs[attention])
     number_real_tokens(view)
     heads = train_head(view, context)
-    active = [*pairs.values(), *(part for head in heads for part in head.modules())]
+    active = [*learned_pairs.values(), *(part for head in heads for part in head.modules())]
     return attached(view, "deep_prompt", params, context, active=active)
 
 
-def _inputs(view: nn.Module, tokens: int, context: Context) -> Tensor:
-    """Embeddings that every self-attention sees ``tokens`` of or, in an encoder that is not alone, one more."""
-    count, longest = tokens + reads_twice(view), longest_input(view)
-    if longest is not None and count > longest:
-        raise MethodError(f"tokens is {tokens}; to start from what {type(view).__name__} reads, {longest} is the most")
+def _embedded_tokens(view: nn.Module, tokens: int, context: Context) -> Tensor:
+    """Return embeddings of ``tokens`` tokens, in an encoder-decoder of one more, since its decoder reads one less."""
+    count, limit = tokens + is_encoder_decoder(view), max_positions(view)
+    if limit is not None and count > limit:
+        reason = f"with init 'tokens' it must be at most {limit}, the positions of {type(view).__name__}"
+        raise MethodError(f"tokens is {tokens}; {reason}")
     embeddings: nn.Embedding = view.get_input_embeddings()  # type: ignore[operator]
-    inputs: Tensor = embeddings(first_tokens(view, context, count))
+    inputs: Tensor = embeddings(initial_token_ids(view, context, count))
     return inputs
 
 
-def _sites(view: nn.Module, inside: list[nn.Module], inputs: Tensor, reads: bool) -> dict[nn.Module, Pairs]:
-    """The self-attention modules among ``inside``, with keys and values of theirs."""
-    used = implementation(view)
+def _self_attentions(
+    view: nn.Module, modules: list[nn.Module], inputs: Tensor, with_numbers: bool
+) -> dict[nn.Module, Pairs]:
+    """Return the self-attention modules among ``modules`` with their keys and values, or with zeros of their shapes."""
+    attention_name = implementation(view)
     extend_attention(view)
     try:
-        with nullcontext() if reads else without_products(view):
-            sites = self_attentions(view, inside, inputs)
+        with nullcontext() if with_numbers else without_matmul(view):
+            pairs = self_attention_pairs(view, modules, inputs)
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise MethodError(f"deep_prompt cannot try {type(view).__name__}: {reason}") from error
-    if not sites:
-        reason = f"computes attention ({used}) outside transformers' attention interface"
+        raise MethodError(f"deep_prompt cannot run a forward pass of {type(view).__name__}: {reason}") from error
+    if not pairs:
+        reason = f"computes attention ({attention_name}) outside transformers' attention interface"
         raise MethodError(f"{type(view).__name__} {reason}, which deep_prompt needs")
-    return sites
+    return pairs
 
 
-def _start(found: Pairs, params: DeepPromptParams, reads: bool) -> Pairs:
-    """Keys and values to begin with: those found, cut to length, or drawn in their shapes."""
-    if reads:
-        keys, values = (pair[:, : params.tokens].float().contiguous() for pair in found)
+def _initial_pairs(computed: Pairs, params: DeepPromptParams, from_tokens: bool) -> Pairs:
+    """Return initial keys and values: the computed ones, cut to length, or random ones of their shapes."""
+    if from_tokens:
+        keys, values = (pair[:, : params.tokens].float().contiguous() for pair in computed)
         return keys, values
-    keys, values = (torch.randn(len(pair), params.tokens, pair.shape[2], device=pair.device) for pair in found)
-    return (SMALL * keys, torch.zeros_like(values)) if params.init == "small" else (keys, values)
+    keys, values = (torch.randn(len(pair), params.tokens, pair.shape[2], device=pair.device) for pair in computed)
+    return (SMALL_STD * keys, torch.zeros_like(values)) if params.init == "small" else (keys, values)
 
 
 SPEC = MethodSpec(

@@ -1,7 +1,7 @@
-"""Magnitude and direction apart: ``m (W + s B A) / |W + s B A|`` (Liu et al., 2024, arXiv:2402.09353).
+"""Magnitude and direction trained separately: ``m (W + s B A) / |W + s B A|`` (Liu et al., 2024, arXiv:2402.09353).
 
-``m``, of shape ``(out,)``, begins as the length of each row of ``W`` and trains beside ``A`` and ``B``; the length
-below the line follows them without a gradient, as the paper proposes.
+``m``, of shape ``(out,)``, starts as the norm of each row of ``W`` and trains beside ``A`` and ``B``. The norm in the
+denominator follows them without a gradient, as the paper proposes.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from methods.parts.low_rank import TargetedParams, updated_layers
 
 @dataclass(frozen=True, kw_only=True)
 class DoraParams(TargetedParams):
-    """Parameters of DoRA, the ones of a low-rank update of some layers."""
+    """Parameters of DoRA: those of a low-rank update of some layers."""
 
 
 def attach(view: nn.Module, params: DoraParams, context: Context) -> Attached:
     """Put a magnitude and a low-rank update beside every target."""
-    attached = low_rank.attached(view, params.targets, "dora", params, context, use_dora=True)
+    attached = low_rank.attach(view, params.targets, "dora", params, context, use_dora=True)
     for _, layer in updated_layers(attached.module):
         layer.lora_variant[ADAPTER] = FrozenDora()
     return attached

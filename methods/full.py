@@ -1,4 +1,4 @@
-"""Every weight trains, on a float32 copy of its own: the ceiling that other methods are compared with."""
+"""Full fine-tuning: every weight trains, in a float32 copy; the ceiling that other methods are compared with."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class FullParams(Hyperparameters):
     """Parameters of full fine-tuning.
 
     Args:
-        layer_decay: the rate of each block is this times the next one's, and the embeddings' this times the first
-            block's (discriminative fine-tuning, Howard & Ruder, 2018, arXiv:1801.06146); 1 for one rate.
+        layer_decay: learning rate of each block over that of the next one, and of the embeddings over that of the
+            first block (discriminative fine-tuning, Howard & Ruder, 2018, arXiv:1801.06146); 1 for a single rate.
     """
 
     learning_rate: float = 2e-5
@@ -30,23 +30,27 @@ class FullParams(Hyperparameters):
 
 
 def attach(view: nn.Module, params: FullParams, context: Context) -> Attached:
-    """Replace everything that is shared by trainable copies from the original checkpoint."""
+    """Replace all shared parameters by trainable copies of the original checkpoint.
+
+    Raises:
+        MethodError: if the original checkpoint is not at hand.
+    """
     train_copies(view, [view], context)
     groups = _groups(view, params.layer_decay)
     return attached(view, "full", params, context, active=view.modules(), groups=groups, merge=lambda: view)
 
 
 def _groups(view: nn.Module, decay: float) -> tuple[ParameterGroup, ...]:
-    """Parameters by depth: what the model defines before its blocks lies deepest, what it defines after them at 0."""
-    found = blocks(view)
-    depth_in = {p: len(found) - i for i, block in enumerate(found) for p in block.module.parameters()}
+    """Group parameters by depth: greatest for those that the model defines before its blocks, 0 for those after."""
+    view_blocks = blocks(view)
+    depths = {p: len(view_blocks) - i for i, block in enumerate(view_blocks) for p in block.module.parameters()}
     by_depth: dict[int, list[nn.Parameter]] = {}
-    outside = len(found) + 1
+    depth_outside = len(view_blocks) + 1
     for parameter in view.parameters():
-        if parameter in depth_in:
-            outside = 0
-        by_depth.setdefault(depth_in.get(parameter, outside), []).append(parameter)
-    return tuple(ParameterGroup(tuple(some), decay**depth) for depth, some in sorted(by_depth.items()))
+        if parameter in depths:
+            depth_outside = 0
+        by_depth.setdefault(depths.get(parameter, depth_outside), []).append(parameter)
+    return tuple(ParameterGroup(tuple(parameters), decay**depth) for depth, parameters in sorted(by_depth.items()))
 
 
 SPEC = MethodSpec(

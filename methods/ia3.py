@@ -9,8 +9,10 @@ from peft import IA3Config
 from torch import nn
 
 from methods.base import peft_adapter
-from methods.base.architecture import blocks, pattern, targets
+from methods.base.architecture import blocks, name_pattern, targets
 from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
+
+TARGETS = ("attention", "feed_forward", "attention_feed_forward")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +20,8 @@ class IA3Params(Hyperparameters):
     """Parameters of IA3.
 
     Args:
-        targets: what is scaled: keys and values, what enters the feed-forward's last layer, or both as in the paper.
+        targets: activations that are scaled: ``attention``, keys and values; ``feed_forward``, the input of the
+            feed-forward's last layer; or ``attention_feed_forward``, both, as in the paper.
     """
 
     learning_rate: float = 3e-3
@@ -26,12 +29,15 @@ class IA3Params(Hyperparameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known = ("attention", "feed_forward", "attention_feed_forward")
-        self.require(self.targets in known, "targets", f"one of {', '.join(known)}")
+        self.require(self.targets in TARGETS, "targets", f"one of {', '.join(TARGETS)}")
 
 
 def attach(view: nn.Module, params: IA3Params, context: Context) -> Attached:
-    """Scale every target."""
+    """Put the factors at every target.
+
+    Raises:
+        MethodError: if the architecture has no such layers.
+    """
     scaled_in = [name for block in blocks(view, context.layers) for name in block.feed_forward_out]
     scaled_out = targets(view, ("key", "value", "fused"), context.layers) if params.targets != "feed_forward" else []
     if params.targets == "attention":
@@ -39,10 +45,10 @@ def attach(view: nn.Module, params: IA3Params, context: Context) -> Attached:
     elif not scaled_in:
         raise MethodError(f"{type(view).__name__} has no feed-forward of linear layers")
     config = IA3Config(
-        target_modules=pattern([*scaled_out, *scaled_in]),
-        feedforward_modules=pattern(scaled_in),
+        target_modules=name_pattern([*scaled_out, *scaled_in]),
+        feedforward_modules=name_pattern(scaled_in),
     )
-    return peft_adapter.attached(view, config, "ia3", params, context, merges=True)
+    return peft_adapter.attach(view, config, "ia3", params, context, merges=True)
 
 
 SPEC = MethodSpec(

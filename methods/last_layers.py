@@ -1,6 +1,6 @@
-"""The last blocks and the head train, on float32 copies of their own; everything below stays as it was.
+"""Training of the last blocks and the head, in float32 copies; everything below stays frozen.
 
-Cheap, since nothing is back-propagated through the frozen blocks, and weak where a task needs the lower ones to move.
+It is cheap, since no gradient flows through the frozen blocks, and weak where a task needs other low-level features.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class LastLayersParams(Hyperparameters):
     """Parameters of freezing the lower blocks.
 
     Args:
-        fraction: of the blocks that train, counted from the output and rounded up.
+        fraction: fraction of the blocks that train, in 0..1, counted from the output and rounded up.
     """
 
     learning_rate: float = 5e-5
@@ -33,10 +33,14 @@ class LastLayersParams(Hyperparameters):
 
 
 def attach(view: nn.Module, params: LastLayersParams, context: Context) -> Attached:
-    """Copy the last ``fraction`` of the blocks, a decoder's final norm and let the head train."""
-    found = blocks(view)
-    last = found[-math.ceil(params.fraction * len(found)) :]
-    names = [block.name for block in last] + _final_norm(view, found[-1].name)
+    """Replace the last blocks and a decoder's final norm by trainable copies, and let the head train.
+
+    Raises:
+        MethodError: if the original checkpoint is not at hand.
+    """
+    view_blocks = blocks(view)
+    last_blocks = view_blocks[-math.ceil(params.fraction * len(view_blocks)) :]
+    names = [block.name for block in last_blocks] + _final_norms(view, view_blocks[-1].name)
     modules = [view.get_submodule(name) for name in names]
     train_copies(view, modules, context)
     for module in modules:
@@ -46,8 +50,8 @@ def attach(view: nn.Module, params: LastLayersParams, context: Context) -> Attac
     return attached(view, "last_layers", params, context, active=active, merge=lambda: view)
 
 
-def _final_norm(view: nn.Module, last_block: str) -> list[str]:
-    """The norms that stand beside the list of blocks and after it, as decoders have them."""
+def _final_norms(view: nn.Module, last_block: str) -> list[str]:
+    """Return the names of the norms that the model defines right after its list of blocks, as decoders do."""
     holder, _, blocks_name = last_block.rpartition(".")[0].rpartition(".")
     names = [name for name, _ in view.get_submodule(holder).named_children()]
     after = names[names.index(blocks_name) + 1 :]

@@ -1,7 +1,8 @@
-"""Only the head trains, on the frozen backbone's features: the floor that a deployment must beat.
+"""Training of the head alone, on the frozen backbone's features: the baseline that other methods must beat.
 
-The features are what the model reads itself, through its own pooler or at its own token, or the mean over the tokens
-of a row. Then the head's last linear layer reads the mean, and nothing else of the head has a part.
+The features are either those that the model's own head reads (its pooler's output, or the state at one token), or the
+mean of the last hidden states. The mean is read by the head's last linear layer alone; the head's other layers are
+unused then.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ class LinearProbeParams(Hyperparameters):
     """Parameters of a linear probe.
 
     Args:
-        pooling: ``head`` leaves the features to the model's own head, ``mean`` takes the mean of the last hidden states
-            over the tokens of a row, the encoder's in an encoder-decoder (arXiv:2108.08877).
-        dropout: of the features that the head reads.
+        pooling: ``head`` for the features of the model's own head; ``mean`` for the mean of the last hidden states over
+            the tokens of a row, of the encoder in an encoder-decoder (arXiv:2108.08877).
+        dropout: dropout rate of the features.
     """
 
     learning_rate: float = 1e-2
@@ -36,10 +37,10 @@ class LinearProbeParams(Hyperparameters):
 
 
 def attach(view: nn.Module, params: LinearProbeParams, context: Context) -> Attached:
-    """Let the head train, behind its own dropout.
+    """Let the head train, with dropout of its features.
 
     Raises:
-        MethodError: if the task has no head of its own, or it cannot read the mean.
+        MethodError: if the task has no head, or the head cannot read the mean.
     """
     if not context.head:
         raise MethodError("linear_probe needs a head that the checkpoint does not hold; a language model has none")
@@ -48,7 +49,7 @@ def attach(view: nn.Module, params: LinearProbeParams, context: Context) -> Atta
         last = _last_linear(view, context)
         widen_head(view, context)
         last.requires_grad_(True)
-        _read_the_mean(view, last, dropout)
+        _feed_mean(view, last, dropout)
         return attached(view, "linear_probe", params, context, active=[dropout])
     heads = train_head(view, context)
     heads[0].register_forward_pre_hook(lambda _, args: (dropout(args[0]), *args[1:]))
@@ -57,7 +58,11 @@ def attach(view: nn.Module, params: LinearProbeParams, context: Context) -> Atta
 
 
 def _last_linear(view: nn.Module, context: Context) -> nn.Linear:
-    """The layer of the head that gives the logits, if it reads features as wide as the hidden states."""
+    """Return the layer of the head that computes the logits.
+
+    Raises:
+        MethodError: if it reads features of another width than the hidden states'.
+    """
     config: Any = view.config
     parts = [part for name in context.head for part in view.get_submodule(name).modules()]
     linears = [part for part in parts if isinstance(part, nn.Linear) and part.out_features == config.num_labels]
@@ -68,29 +73,29 @@ def _last_linear(view: nn.Module, context: Context) -> nn.Linear:
     return linears[-1]
 
 
-def _read_the_mean(view: nn.Module, last: nn.Linear, dropout: nn.Module) -> None:
-    """Put the mean in the place of what ``last`` reads, at every token where it reads tokens."""
-    mean: list[Tensor] = []
+def _feed_mean(view: nn.Module, last: nn.Linear, dropout: nn.Module) -> None:
+    """Replace the input of ``last`` by the mean, at every token where that input has tokens."""
+    means: list[Tensor] = []
 
-    def keep(_: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def store_mean(_: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         encoded = getattr(output, "encoder_last_hidden_state", None)
-        mean[:] = [_mean(output[0] if encoded is None else encoded, kwargs.get("attention_mask"))]
+        means[:] = [_mean(output[0] if encoded is None else encoded, kwargs.get("attention_mask"))]
 
-    def read(_: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
-        features: Tensor = dropout(mean.pop())
+    def replace_input(_: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        features: Tensor = dropout(means.pop())
         return (features if args[0].dim() == 2 else features[:, None].expand(-1, args[0].shape[1], -1),)
 
     backbone: nn.Module = view.base_model  # type: ignore[assignment]
-    backbone.register_forward_hook(keep, with_kwargs=True)
-    last.register_forward_pre_hook(read)
+    backbone.register_forward_hook(store_mean, with_kwargs=True)
+    last.register_forward_pre_hook(replace_input)
 
 
 def _mean(states: Tensor, mask: Tensor | None) -> Tensor:
-    """Of shape ``(rows, tokens, width)`` to ``(rows, width)``, in float32, over the tokens that the mask keeps."""
+    """Map ``(rows, tokens, width)`` to the float32 mean over the tokens inside the mask, ``(rows, width)``."""
     if mask is None:
         return states.float().mean(dim=1)
-    kept = mask[:, :, None].to(states.device)
-    return (states.float() * kept).sum(dim=1) / kept.sum(dim=1).clamp_min(1)
+    weights = mask[:, :, None].to(states.device)
+    return (states.float() * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
 
 
 SPEC = MethodSpec(
@@ -99,6 +104,6 @@ SPEC = MethodSpec(
     reference="Alain & Bengio (2016), arXiv:1610.01644",
     params_type=LinearProbeParams,
     attach=attach,
-    tasks=frozenset({"classification"}),
+    tasks=frozenset({"SEQ_CLS"}),
     supports_merge=True,
 )

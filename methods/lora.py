@@ -1,7 +1,7 @@
 """Low-rank updates of frozen weights: ``W + s B A`` with ``B = 0`` at the start (Hu et al., 2021, arXiv:2106.09685).
 
 ``s`` is ``alpha / rank``, or ``alpha / sqrt(rank)`` with rank stabilization (arXiv:2312.03732). ``B`` may learn faster
-than ``A`` (LoRA+, arXiv:2402.12354), and both may begin elsewhere.
+than ``A`` (LoRA+, arXiv:2402.12354). Other initial values of ``A`` and ``B`` are in ``parts/low_rank_init.py``.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class LoraParams(TargetedParams):
     """Parameters of LoRA.
 
     Args:
-        init: where ``A`` and ``B`` begin: ``default`` at random and zero; ``pissa`` at the principal part of the
-            weight (arXiv:2404.02948); ``olora`` at the beginning of its QR decomposition (arXiv:2406.01775); ``loftq``,
-            for quantized backbones, at what quantization took from the weight (arXiv:2310.08659), which the original
-            checkpoint is needed for.
+        init: initial values of ``A`` and ``B``: ``default``, random and zero; ``pissa``, the principal part of the
+            weight (arXiv:2404.02948); ``olora``, the first part of its QR decomposition (arXiv:2406.01775); ``loftq``,
+            the quantization error of the weight (arXiv:2310.08659), which needs a quantized backbone and its original
+            checkpoint.
     """
 
     init: Literal["default", "pissa", "olora", "loftq"] = "default"
@@ -38,12 +38,12 @@ class LoraParams(TargetedParams):
 
 def attach(view: nn.Module, params: LoraParams, context: Context) -> Attached:
     """Put a low-rank update beside every target."""
-    fresh = low_rank.attached(view, params.targets, "lora", params, context)
+    fresh = low_rank.attach(view, params.targets, "lora", params, context)
     if params.init == "default":
         return fresh
     if params.init == "loftq":
-        return low_rank_init.begin_at_loss(fresh, params, context)
-    return low_rank_init.begin_in_weight(fresh, params.init, params, context)
+        return low_rank_init.init_from_quantization_error(fresh, params, context)
+    return low_rank_init.init_from_weight(fresh, params.init, params, context)
 
 
 SPEC = MethodSpec(

@@ -1,11 +1,11 @@
-"""A prompt learned on source tasks first, and moved to the task itself (Wang et al., 2023, arXiv:2303.02861).
+"""A prompt learned on source tasks first, then transferred to the task itself (Wang et al., 2023, arXiv:2303.02861).
 
 The prompt of task ``k`` is ``P * (U_k V_k)``, elementwise, with a shared ``P`` of shape ``(tokens, width)``, ``U_k`` of
-shape ``(tokens, ranks)`` and ``V_k`` of shape ``(ranks, width)``. The first part of a trial's steps trains ``P`` and
-every source task's matrices, each with a head of its own that is thrown away. Then ``P`` and what is made of the
-matrices become the start of the task's own prompt, which trains with the task's head for the rest.
+shape ``(tokens, ranks)`` and ``V_k`` of shape ``(ranks, width)``. In the first steps of a trial, ``P`` and the matrices
+of every source task train, each task with a head that is discarded later. Then ``P`` and, depending on ``transfer``,
+the source tasks' matrices initialize the task's own prompt, which trains with the task's head in the remaining steps.
 
-What is saved is the product, a plain soft prompt as `peft` knows it, since nobody who uses it asks for its factors.
+Saved is the product ``P * (U V)`` alone, as `peft`'s plain soft prompt: inference does not need its factors.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from methods.base import peft_adapter
 from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec, ParameterGroup
 from methods.parts.soft_prompt import (
-    dimensions,
-    first_tokens,
+    initial_token_ids,
     number_positions,
-    require_prompts,
-    require_room,
-    start_from,
+    prompt_dimensions,
+    require_positions,
+    require_virtual_tokens,
+    set_initial_prompt,
 )
 from methods.parts.source_stage import SourceStage
 
@@ -42,12 +42,12 @@ class MultitaskPromptParams(Hyperparameters):
     """Parameters of multitask prompt tuning.
 
     Args:
-        tokens: virtual tokens; they take room in the model's longest input.
-        ranks: of the task matrices.
-        init: the shared prompt starts from embeddings of random tokens (``vocabulary``) or a unit normal (``random``).
-        source_fraction: of the trial's steps, how many train on the source tasks.
-        transfer: what the task's matrix starts from: the ``average`` of the source tasks' matrices, that of the
-            ``first`` source task, or noise, so that the ``shared`` prompt alone is moved.
+        tokens: number of virtual tokens; they use up positions of the model's longest input.
+        ranks: rank of the task matrices.
+        init: initial shared prompt: ``vocabulary``, embeddings of random tokens; ``random``, from a unit normal.
+        source_fraction: fraction of the trial's steps, in 0..1, that train on the source tasks.
+        transfer: initial matrix of the task: ``average``, the mean of the source tasks' matrices; ``first``, that of
+            the first source task; ``shared``, noise, so that the shared prompt alone is transferred.
         target_lr_ratio: learning rate on the task itself over that on the source tasks.
     """
 
@@ -70,7 +70,7 @@ class MultitaskPromptParams(Hyperparameters):
 
 
 def attach(view: nn.Module, params: MultitaskPromptParams, context: Context) -> Attached:
-    """Put the virtual tokens before the input, those of the source tasks beside them.
+    """Put the virtual tokens before the input, and add the prompts and heads of the source tasks.
 
     Raises:
         MethodError: if the task names no others to learn from, or the architecture takes no embeddings from outside,
@@ -78,20 +78,20 @@ def attach(view: nn.Module, params: MultitaskPromptParams, context: Context) -> 
     """
     if context.text is not None and not context.sources:
         raise MethodError("multitask_prompt learns from other tasks first: name them in the task's source_tasks")
-    require_prompts(view)
-    require_room(view, params.tokens, context)
+    require_virtual_tokens(view)
+    require_positions(view, params.tokens, context)
     config = MultitaskPromptTuningConfig(
-        num_virtual_tokens=params.tokens, num_ranks=params.ranks, num_tasks=1, **dimensions(view)
+        num_virtual_tokens=params.tokens, num_ranks=params.ranks, num_tasks=1, **prompt_dimensions(view)
     )
-    plain = peft_adapter.attached(view, config, "multitask_prompt", params, context)
+    plain = peft_adapter.attach(view, config, "multitask_prompt", params, context)
     model: PeftModel = plain.module
     if params.init == "vocabulary":
-        ids = first_tokens(view, replace(context, text=None), params.tokens)
-        start_from(model, view.get_input_embeddings()(ids).detach())  # type: ignore[operator]
+        ids = initial_token_ids(view, replace(context, text=None), params.tokens)
+        set_initial_prompt(model, view.get_input_embeddings()(ids).detach())  # type: ignore[operator]
     number_positions(model)
     target = model.prompt_encoder[peft_adapter.ADAPTER]
     stage = SourceStage(model, context) if context.sources else None
-    target.forward = _prompts(target, stage)
+    target.forward = _prompt_forward(target, stage)
     attached = replace(
         plain,
         groups=(ParameterGroup(plain.groups[0].parameters, params.target_lr_ratio),),
@@ -112,7 +112,7 @@ def _in_two_stages(
 
     def on_step(step: int, total: int) -> None:
         if step == source_steps(total):
-            move(stage.encoder, target, params.transfer)
+            transfer_prompt(stage.encoder, target, params.transfer)
 
     return replace(
         attached,
@@ -124,43 +124,44 @@ def _in_two_stages(
 
 
 @torch.no_grad()
-def move(source: MultitaskPromptEmbedding, target: MultitaskPromptEmbedding, transfer: str) -> None:
-    """Begin the target's prompt from what the source tasks have learned."""
+def transfer_prompt(source: MultitaskPromptEmbedding, target: MultitaskPromptEmbedding, transfer: str) -> None:
+    """Initialize the target's prompt with what the source tasks have learned."""
     target.embedding.weight.copy_(source.embedding.weight)
-    for own, learned in (
+    for target_factor, source_factors in (
         (target.prefix_task_cols, source.prefix_task_cols),
         (target.prefix_task_rows, source.prefix_task_rows),
     ):
         if transfer != "shared":
-            own.copy_(learned.mean(dim=0, keepdim=True) if transfer == "average" else learned[:1])
+            mean = source_factors.mean(dim=0, keepdim=True)
+            target_factor.copy_(mean if transfer == "average" else source_factors[:1])
 
 
-def _prompts(target: MultitaskPromptEmbedding, stage: SourceStage | None) -> Callable[..., Tensor]:
-    """What gives every row its prompt: without task ids, which nobody knows of a trained adapter, the task's own."""
+def _prompt_forward(target: MultitaskPromptEmbedding, stage: SourceStage | None) -> Callable[..., Tensor]:
+    """Return the function from rows to their prompts; without task ids, rows get the prompt of the task itself."""
 
     def forward(indices: Tensor, task_ids: Tensor | None = None) -> Tensor:
         if task_ids is None or stage is None:
-            return product(target).expand(len(indices), -1, -1)
-        found: Tensor = stage.encoder(indices, task_ids.to(indices.device))
-        return found
+            return task_prompt(target).expand(len(indices), -1, -1)
+        prompts: Tensor = stage.encoder(indices, task_ids.to(indices.device))
+        return prompts
 
     return forward
 
 
-def product(encoder: MultitaskPromptEmbedding) -> Tensor:
-    """The prompt of the first task, shape ``(tokens, width)``."""
+def task_prompt(encoder: MultitaskPromptEmbedding) -> Tensor:
+    """Return the product ``P * (U V)`` of the first task, shape ``(tokens, width)``."""
     weight: Tensor = encoder.embedding.weight
     matrix: Tensor = encoder.prefix_task_cols[0] @ encoder.prefix_task_rows[0]
     return weight * matrix
 
 
 def _save(folder: Path, model: PeftModel, save: Callable[[Path], None]) -> None:
-    """As `peft` saves it, with the product in the place of its factors."""
+    """Write `peft`'s folder with the product in place of its factors."""
     save(folder)
     tensors = load_file(folder / peft_adapter.WEIGHTS)
-    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("prefix_task_")}
-    prompt = product(model.prompt_encoder[peft_adapter.ADAPTER]).detach().cpu().contiguous()
-    save_file({**kept, "prompt_embeddings": prompt}, folder / peft_adapter.WEIGHTS, metadata={"format": "pt"})
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("prefix_task_")}
+    prompt = task_prompt(model.prompt_encoder[peft_adapter.ADAPTER]).detach().cpu().contiguous()
+    save_file({**tensors, "prompt_embeddings": prompt}, folder / peft_adapter.WEIGHTS, metadata={"format": "pt"})
     config = model.active_peft_config
     names = {field.name for field in dataclasses.fields(PromptTuningConfig) if field.init} - {"peft_type"}
     plain = {**{name: getattr(config, name) for name in names}, "prompt_tuning_init": PromptTuningInit.RANDOM}
@@ -168,7 +169,7 @@ def _save(folder: Path, model: PeftModel, save: Callable[[Path], None]) -> None:
 
 
 def _load(folder: Path, model: PeftModel) -> None:
-    """Read the product: with a task matrix of ones it is itself."""
+    """Read the product as the shared prompt, with a task matrix of ones."""
     peft_adapter.load(folder, model)
     encoder = model.prompt_encoder[peft_adapter.ADAPTER]
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The gains, and where there are some the shifts, of all layer norms train (Zhao et al., 2023, arXiv:2312.11420)."""
+"""Training of the gains, and where present the shifts, of all layer norms (Zhao et al., 2023, arXiv:2312.11420)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from peft.tuners.ln_tuning.layer import LNTuningLayer
 from torch import nn
 
 from methods.base import peft_adapter
-from methods.base.architecture import chosen, pattern
+from methods.base.architecture import name_pattern, names_in_scope
 from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
 from methods.base.trainable import compute_in_float32
 
 
 @dataclass(frozen=True, kw_only=True)
 class NormTuningParams(Hyperparameters):
-    """Parameters of norm tuning: a rate and what goes with it."""
+    """Parameters of norm tuning: those of every method."""
 
     learning_rate: float = 1e-3
 
@@ -31,10 +31,10 @@ def attach(view: nn.Module, params: NormTuningParams, context: Context) -> Attac
     names = _norms(view, context)
     if not names:
         raise MethodError(f"{type(view).__name__} has no norms with weights, which are all that norm_tuning trains")
-    config = LNTuningConfig(target_modules=pattern(names))
-    with warnings.catch_warnings():  # peft asks every layer for its width and knows linear ones alone; nothing reads it
+    config = LNTuningConfig(target_modules=name_pattern(names))
+    with warnings.catch_warnings():  # peft knows the width of linear layers alone, and does not use it for norms
         warnings.filterwarnings("ignore", "Unsupported layer type .*Norm", UserWarning)
-        attached = peft_adapter.attached(view, config, "norm_tuning", params, context, merges=True)
+        attached = peft_adapter.attach(view, config, "norm_tuning", params, context, merges=True)
     for module in attached.module.modules():
         if isinstance(module, LNTuningLayer):
             compute_in_float32(module)
@@ -42,9 +42,9 @@ def attach(view: nn.Module, params: NormTuningParams, context: Context) -> Attac
 
 
 def _norms(view: nn.Module, context: Context) -> list[str]:
-    """Full names of the norms, known by their class: nearly every architecture has one of its own, named so."""
+    """Return the full names of the norms, which are recognized by the name of their class."""
     norms = (name for name, module in view.named_modules() if "Norm" in type(module).__name__ and module._parameters)
-    return chosen(view, norms, context)
+    return names_in_scope(view, norms, context)
 
 
 SPEC = MethodSpec(

@@ -1,4 +1,4 @@
-"""Virtual tokens that a small network makes while training (Liu et al., 2021, arXiv:2103.10385)."""
+"""Virtual tokens that a small network computes while training (Liu et al., 2021, arXiv:2103.10385)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import nn
 
 from methods.base import peft_adapter
 from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodSpec
-from methods.parts.soft_prompt import dimensions, number_positions, require_prompts, require_room
+from methods.parts.soft_prompt import number_positions, prompt_dimensions, require_positions, require_virtual_tokens
 
 ENCODERS = {"lstm": PromptEncoderReparameterizationType.LSTM, "mlp": PromptEncoderReparameterizationType.MLP}
-MLP_DEPTH = 2  # peft's network of that kind has this one, and warns at others
+MLP_DEPTH = 2  # the depth of peft's MLP, which warns at any other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +23,11 @@ class PTuningParams(Hyperparameters):
     """Parameters of p-tuning.
 
     Args:
-        tokens: virtual tokens; they take room in the model's longest input.
-        encoder: what makes them: ``lstm``, bidirectional and followed by two layers, or ``mlp``, of three layers.
-        width: of the encoder's middle.
-        depth: layers of the LSTM; the other has none to choose.
+        tokens: number of virtual tokens; they use up positions of the model's longest input.
+        encoder: network that computes them: ``lstm``, bidirectional and followed by two layers, or ``mlp``, of three
+            layers.
+        width: hidden size of the network.
+        depth: number of layers of the LSTM; without effect on ``mlp``.
     """
 
     learning_rate: float = 3e-3
@@ -49,23 +50,23 @@ def attach(view: nn.Module, params: PTuningParams, context: Context) -> Attached
     Raises:
         MethodError: if the architecture takes no embeddings from outside, or has too few positions.
     """
-    require_prompts(view)
-    require_room(view, params.tokens, context)
+    require_virtual_tokens(view)
+    require_positions(view, params.tokens, context)
     config = PromptEncoderConfig(
         num_virtual_tokens=params.tokens,
         encoder_reparameterization_type=ENCODERS[params.encoder],
         encoder_hidden_size=params.width,
         encoder_num_layers=params.depth if params.encoder == "lstm" else MLP_DEPTH,
-        **dimensions(view),
+        **prompt_dimensions(view),
     )
-    attached = peft_adapter.attached(view, config, "p_tuning", params, context)
+    attached = peft_adapter.attach(view, config, "p_tuning", params, context)
     number_positions(attached.module)
-    # an LSTM's last bits are others where gradients are kept; saved are those that predictions are made with
+    # an LSTM's last bits differ with and without gradients; predictions are made without
     return replace(attached, save=torch.no_grad()(attached.save), load=lambda folder: _load(folder, attached.module))
 
 
 def _load(folder: Path, model: PeftModel) -> None:
-    """Read the virtual tokens, which are all that was saved; nothing makes them from here on."""
+    """Read the virtual tokens, which alone were saved; the network that computed them is dropped."""
     encoder = model.prompt_encoder[peft_adapter.ADAPTER]
     encoder.encoder_type = ENCODERS["mlp"]
     encoder.mlp_head = nn.Identity()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,15 @@ from transformers import DynamicCache
 
 from methods.base import peft_adapter
 from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
-from methods.parts.soft_prompt import first_tokens, number_positions, require_prompts, require_room, start_from
+from methods.parts.soft_prompt import (
+    base_model,
+    initial_token_ids,
+    number_positions,
+    require_cache,
+    require_positions,
+    require_virtual_tokens,
+    set_initial_prompt,
+)
 
 INITS = ("zero", "random", "tokens")
 
@@ -24,13 +31,13 @@ class PrefixParams(Hyperparameters):
     """Parameters of prefix tuning.
 
     Args:
-        tokens: key-value pairs per layer and head; they take room in the model's longest input.
-        projection: whether a two-layer network makes them while training; only its result is saved.
-        projection_width: of that network's middle.
-        init: ``zero`` starts with pairs of zeros, which without a projection get equal gradients and stay equal to
-            each other; ``random`` with a unit normal; ``tokens`` with the pairs that the frozen model computes for the
-            classes' names, or for random tokens where there are none. A projection has its own initialization in place
-            of the latter two.
+        tokens: key-value pairs per layer and head; they use up positions of the model's longest input.
+        projection: whether a two-layer network computes the pairs while training; only its output is saved.
+        projection_width: hidden size of that network.
+        init: initial pairs: ``zero``, which without a projection get equal gradients and stay equal to each other;
+            ``random``, from a unit normal; ``tokens``, the pairs that the frozen model computes for the classes' names,
+            or for random tokens where there are no classes. A projection has its own initialization in place of
+            ``random`` and ``tokens``.
     """
 
     learning_rate: float = 3e-3
@@ -47,45 +54,45 @@ class PrefixParams(Hyperparameters):
 
 
 def attach(view: nn.Module, params: PrefixParams, context: Context) -> Attached:
-    """Put the pairs before every layer's own.
+    """Put the learned pairs before the keys and values of every layer.
 
     Raises:
-        MethodError: if the architecture takes no key-value pairs from outside, has too few positions, or is to take
-            them in some of its blocks only.
+        MethodError: if the architecture takes no key-value pairs from outside or has too few positions, or the context
+            limits the method to some blocks.
     """
-    require_prompts(view)
+    require_virtual_tokens(view)
     require_cache(view)
-    require_room(view, params.tokens, context)
+    require_positions(view, params.tokens, context)
     if context.layers is not None:
         raise MethodError("prefix sits in every block; deep_prompt can be given some of them")
-    reads = params.init == "tokens" and not params.projection and context.fresh
-    pairs = _pairs(view, params, context) if reads else None
+    from_tokens = params.init == "tokens" and not params.projection and context.fresh
+    pairs = _token_pairs(view, params, context) if from_tokens else None
     config = PrefixTuningConfig(
         num_virtual_tokens=params.tokens,
         prefix_projection=params.projection,
         encoder_hidden_size=params.projection_width,
         init_weights="zero" if params.init == "zero" else None,
     )
-    attached = peft_adapter.attached(view, config, "prefix", params, context)
+    attached = peft_adapter.attach(view, config, "prefix", params, context)
     if pairs is not None:
-        start_from(attached.module, pairs)
+        set_initial_prompt(attached.module, pairs)
     number_positions(attached.module)
     return replace(attached, load=lambda folder: _load(folder, attached.module))
 
 
 @torch.no_grad()
-def _pairs(view: nn.Module, params: PrefixParams, context: Context) -> Tensor:
-    """What the frozen model computes for tokens, as `peft` lays it out: ``(tokens, layers * 2 * heads * width)``."""
+def _token_pairs(view: nn.Module, params: PrefixParams, context: Context) -> Tensor:
+    """Return the frozen model's pairs for tokens in `peft`'s layout, ``(tokens, layers * 2 * heads * width)``."""
     embeddings: nn.Embedding = view.get_input_embeddings()  # type: ignore[operator]
-    inputs, cache = embeddings(first_tokens(view, context, params.tokens)), DynamicCache()
-    _inner(view)(inputs_embeds=inputs[None], past_key_values=cache)
+    inputs, cache = embeddings(initial_token_ids(view, context, params.tokens)), DynamicCache()
+    base_model(view)(inputs_embeds=inputs[None], past_key_values=cache)
     layers: list[Any] = cache.layers
     pairs = torch.stack([pair[0] for layer in layers for pair in (layer.keys, layer.values)])
     return pairs.permute(2, 0, 1, 3).reshape(params.tokens, -1)
 
 
 def _load(folder: Path, model: PeftModel) -> None:
-    """Read the pairs; what the projection made is a plain prefix from here on."""
+    """Read the pairs; a prefix that a projection computed is a plain one from now on."""
     encoder = model.prompt_encoder[peft_adapter.ADAPTER]
     if encoder.prefix_projection:
         config = model.active_peft_config
@@ -94,17 +101,6 @@ def _load(folder: Path, model: PeftModel) -> None:
         encoder.prefix_projection = config.prefix_projection = False
         del encoder.transform
     peft_adapter.load(folder, model)
-
-
-def require_cache(view: nn.Module) -> None:
-    """Raise the one-line error of an architecture that takes no key-value pairs from outside."""
-    if not any("past_key_values" in inspect.signature(model.forward).parameters for model in (view, _inner(view))):
-        raise MethodError(f"{type(view).__name__} takes no key-value pairs from outside, which a prefix needs")
-
-
-def _inner(view: nn.Module) -> nn.Module:
-    inner: nn.Module = getattr(view, getattr(view, "base_model_prefix", ""), view)
-    return inner
 
 
 SPEC = MethodSpec(

@@ -11,15 +11,15 @@ from torch import nn
 from methods.base import peft_adapter
 from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodSpec
 from methods.parts.soft_prompt import (
-    dimensions,
-    first_tokens,
+    initial_token_ids,
     number_positions,
-    require_prompts,
-    require_room,
-    start_from,
+    prompt_dimensions,
+    require_positions,
+    require_virtual_tokens,
+    set_initial_prompt,
 )
 
-# peft reads a text with a tokenizer that it loads itself, also when it reads a saved adapter: words are put in below
+# peft's own TEXT loads a tokenizer from the hub, also when a saved adapter is read; attach() sets the words instead
 INITS = {
     "vocabulary": PromptTuningInit.SAMPLE_VOCAB,
     "random": PromptTuningInit.RANDOM,
@@ -32,11 +32,10 @@ class PromptParams(Hyperparameters):
     """Parameters of prompt tuning.
 
     Args:
-        tokens: virtual tokens; they take room in the model's longest input.
-        init: ``vocabulary`` starts from embeddings of random tokens, ``random`` from a unit normal, ``text`` from the
-            embeddings of ``init_text``, repeated or cut to fit.
-        init_text: the words to start from; without any, the names of the classes, and random tokens where there are
-            no classes.
+        tokens: number of virtual tokens; they use up positions of the model's longest input.
+        init: initial virtual tokens: ``vocabulary``, embeddings of random tokens; ``random``, from a unit normal;
+            ``text``, embeddings of ``init_text``, repeated or cut to fit.
+        init_text: initial words; if empty, the names of the classes, and random tokens where there are no classes.
     """
 
     learning_rate: float = 3e-2
@@ -57,17 +56,17 @@ def attach(view: nn.Module, params: PromptParams, context: Context) -> Attached:
     Raises:
         MethodError: if the architecture takes no embeddings from outside, or has too few positions.
     """
-    require_prompts(view)
-    require_room(view, params.tokens, context)
+    require_virtual_tokens(view)
+    require_positions(view, params.tokens, context)
     config = PromptTuningConfig(
         num_virtual_tokens=params.tokens,
         prompt_tuning_init=INITS[params.init],
-        **dimensions(view),
+        **prompt_dimensions(view),
     )
-    attached = peft_adapter.attached(view, config, "prompt", params, context)
+    attached = peft_adapter.attach(view, config, "prompt", params, context)
     if params.init == "text":
-        ids = first_tokens(view, context, params.tokens, params.init_text)
-        start_from(attached.module, view.get_input_embeddings()(ids).detach())  # type: ignore[operator]
+        ids = initial_token_ids(view, context, params.tokens, params.init_text)
+        set_initial_prompt(attached.module, view.get_input_embeddings()(ids).detach())  # type: ignore[operator]
     number_positions(attached.module)
     return attached
 

@@ -1,7 +1,7 @@
 """LoRA beside every linear layer of a backbone in 4 bits (Dettmers et al., 2023, arXiv:2305.14314).
 
-The backbone is NF4 or FP4 with double quantization, as the configuration stores it; the optimizer keeps its state in 8
-bits, in pages that leave the GPU when its memory runs short. Without CUDA that optimizer is AdamW.
+The backbone is quantized to NF4 or FP4, with double quantization as the configuration says. The optimizer keeps its
+state in 8 bits, in pages that move to host memory when the GPU's runs short; without CUDA it is AdamW.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from methods.parts.low_rank import LowRankParams
 
 @dataclass(frozen=True, kw_only=True)
 class QloraParams(LowRankParams):
-    """Parameters of QLoRA, the ones of a low-rank update."""
+    """Parameters of QLoRA: those of a low-rank update."""
 
 
 def attach(view: nn.Module, params: QloraParams, context: Context) -> Attached:
@@ -28,7 +28,7 @@ def attach(view: nn.Module, params: QloraParams, context: Context) -> Attached:
     """
     if context.quantization not in ("nf4", "fp4"):
         raise MethodError("qlora needs a backbone in 4 bit; write backbone.quantization: nf4")
-    fresh = low_rank.attached(view, "all_linear", "qlora", params, context)
+    fresh = low_rank.attach(view, "all_linear", "qlora", params, context)
     return replace(fresh, optimizer="paged_adamw_8bit")
 
 

@@ -1,4 +1,4 @@
-"""Where any transformer keeps its blocks and, in each, attention and feed-forward: found by walking its modules."""
+"""The blocks of any transformer and, in each, its attention and feed-forward layers, recognized by their names."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Block:
     """One layer of a transformer.
 
     Args:
-        name: its full name in the model.
+        name: full name of the block in the model.
         module: the block itself.
-        linears: the full names of its linear layers, by role and in the model's order.
+        linears: full names of the block's linear layers, by role and in the model's order.
     """
 
     name: str
@@ -41,114 +41,117 @@ class Block:
 
     @property
     def feed_forward_in(self) -> tuple[str, ...]:
-        """The layers that widen the stream; a gated feed-forward has two."""
+        """The layers that widen the residual stream; a gated feed-forward has two."""
         return self.linears.get("feed_forward", ())[:-1]
 
     @property
     def feed_forward_out(self) -> tuple[str, ...]:
-        """The layer that brings the feed-forward back to the stream's width: every architecture defines it last."""
+        """The layer that narrows back to the residual stream's width: every architecture defines it last."""
         names = self.linears.get("feed_forward", ())
         return names[-1:] if len(names) > 1 else ()
 
 
 def blocks(model: nn.Module, layers: frozenset[int] | None = None) -> tuple[Block, ...]:
-    """The blocks in the model's order, a decoder's after its encoder's.
+    """Return the blocks in the model's order, a decoder's after its encoder's.
 
     Args:
         model: any transformer.
-        layers: which of all its blocks, counted from 0; ``None`` for all.
+        layers: positions of the blocks to return among all blocks, counted from 0; ``None`` for all.
 
     Raises:
-        MethodError: if the model has none with attention in it, or has no such layers.
+        MethodError: if the model has no blocks with attention, or none at one of these positions.
     """
-    found: list[Block] = []
+    every: list[Block] = []
     for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and not any(name.startswith(f"{block.name}.") for block in found):
-            inside = [_block(f"{name}.{index}", item) for index, item in enumerate(module)]
-            found += inside if any(set(block.linears) - {"feed_forward"} for block in inside) else []
-    if not found:
+        if isinstance(module, nn.ModuleList) and not any(name.startswith(f"{block.name}.") for block in every):
+            listed = [_block(f"{name}.{index}", item) for index, item in enumerate(module)]
+            every += listed if any(set(block.linears) - {"feed_forward"} for block in listed) else []
+    if not every:
         raise MethodError(f"no transformer blocks were found in {type(model).__name__}")
     if layers is None:
-        return tuple(found)
-    if not layers or not layers <= set(range(len(found))):
-        asked = ", ".join(map(str, sorted(layers))) or "empty"
-        raise MethodError(f"layers is {asked}; {type(model).__name__} has 0 to {len(found) - 1}")
-    return tuple(block for index, block in enumerate(found) if index in layers)
+        return tuple(every)
+    if not layers or not layers <= set(range(len(every))):
+        listing = ", ".join(map(str, sorted(layers))) or "empty"
+        raise MethodError(f"layers is {listing}; {type(model).__name__} has 0 to {len(every) - 1}")
+    return tuple(block for index, block in enumerate(every) if index in layers)
 
 
 def targets(model: nn.Module, roles: Iterable[Role], layers: frozenset[int] | None = None) -> list[str]:
-    """Full names of the linear layers that play any of ``roles``, in all blocks or in those of ``layers``.
+    """Return the full names of the linear layers that have one of ``roles``, in all blocks or in those of ``layers``.
 
     Raises:
-        MethodError: if none does.
+        MethodError: if the model has no such layer.
     """
-    wanted = tuple(roles)
-    names = [name for block in blocks(model, layers) for role in wanted for name in block.linears.get(role, ())]
+    roles = tuple(roles)
+    names = [name for block in blocks(model, layers) for role in roles for name in block.linears.get(role, ())]
     if not names:
-        raise MethodError(f"{type(model).__name__} has no linear layer for {', '.join(wanted)}")
+        raise MethodError(f"{type(model).__name__} has no linear layer for {', '.join(roles)}")
     return names
 
 
-def chosen(model: nn.Module, names: Iterable[str], context: Context) -> list[str]:
-    """Those of ``names`` that stand outside the head and, where the context chooses layers, within them.
+def names_in_scope(model: nn.Module, names: Iterable[str], context: Context) -> list[str]:
+    """Return the ``names`` outside the head and, where the context limits the layers, inside those blocks.
 
     Raises:
-        MethodError: if the model has no such layers.
+        MethodError: if the model lacks one of the context's layers.
     """
-    outside = [name for name in names if not _within(name, context.head)]
+    outside_head = [name for name in names if not _is_inside(name, context.head)]
     if context.layers is None:
-        return outside
-    within = [block.name for block in blocks(model, context.layers)]
-    return [name for name in outside if _within(name, within)]
+        return outside_head
+    scope = [block.name for block in blocks(model, context.layers)]
+    return [name for name in outside_head if _is_inside(name, scope)]
 
 
-def pattern(names: Iterable[str]) -> str:
-    """A regular expression for these names and no others; those that differ in their block's number share a part."""
-    alike: dict[tuple[str, str], list[str]] = {}
+def name_pattern(names: Iterable[str]) -> str:
+    """Return a regular expression that matches exactly these names; names that differ in a number share a branch."""
+    numbers_by_frame: dict[tuple[str, str], list[str]] = {}
     for name in dict.fromkeys(names):
         before, *rest = _NUMBER.split(name, maxsplit=1)
         number, after = rest or ("", "")
-        alike.setdefault((before, after), []).append(number)
-    parts = (re.escape(before) + _either(numbers) + re.escape(after) for (before, after), numbers in alike.items())
-    return "|".join(sorted(parts))
-
-
-def _within(name: str, modules: Iterable[str]) -> bool:
-    return any(f"{name}.".startswith(f"{module}.") for module in modules)
-
-
-def _either(numbers: list[str]) -> str:
-    return numbers[0] if len(numbers) == 1 else f"({'|'.join(numbers)})"
+        numbers_by_frame.setdefault((before, after), []).append(number)
+    branches = (
+        re.escape(before) + _alternatives(numbers) + re.escape(after)
+        for (before, after), numbers in numbers_by_frame.items()
+    )
+    return "|".join(sorted(branches))
 
 
 def innermost(module: nn.Module) -> nn.Module:
-    """The backbone's own module inside whatever methods have wrapped around it, as ``base_layer`` each."""
+    """Return the backbone's own module inside the wrappers that methods put around it, each as ``base_layer``."""
     while "base_layer" in module._modules:
         module = module.get_submodule("base_layer")
     return module
 
 
+def _is_inside(name: str, modules: Iterable[str]) -> bool:
+    return any(f"{name}.".startswith(f"{module}.") for module in modules)
+
+
+def _alternatives(numbers: list[str]) -> str:
+    return numbers[0] if len(numbers) == 1 else f"({'|'.join(numbers)})"
+
+
 def _block(name: str, module: nn.Module) -> Block:
     linears: dict[Role, tuple[str, ...]] = {}
-    for path in _linears(module, ""):
+    for path in _linear_paths(module, ""):
         role = _role(path)
         linears[role] = (*linears.get(role, ()), f"{name}.{path}")
     return Block(name, module, linears)
 
 
-def _linears(module: nn.Module, inside: str) -> Iterator[str]:
-    """Paths of the backbone's own linear layers; one that a method has wrapped keeps its path."""
+def _linear_paths(module: nn.Module, prefix: str) -> Iterator[str]:
+    """Yield the paths of the backbone's own linear layers; a layer that a method has wrapped keeps its path."""
     for name, child in module.named_children():
         if name != "base_layer" and innermost(module) is not module:
-            continue  # a method's own layers, beside what it has wrapped
+            continue  # a layer that a method added beside the wrapped one
         if isinstance(innermost(child), (nn.Linear, Conv1D)):
-            yield f"{inside}{name}"
+            yield f"{prefix}{name}"
         else:
-            yield from _linears(child, f"{inside}{name}.")
+            yield from _linear_paths(child, f"{prefix}{name}.")
 
 
 def _role(path: str) -> Role:
     if not _ATTENTION.search(path):
         return "feed_forward"
     leaf = path.rpartition(".")[2]
-    return next((role for role, known in _ROLES if known.fullmatch(leaf)), "attention_other")
+    return next((role for role, leaf_pattern in _ROLES if leaf_pattern.fullmatch(leaf)), "attention_other")

@@ -1,4 +1,4 @@
-"""Look at packed layers without unpacking them, unless somebody reads the numbers."""
+"""Weights of packed layers that show shape, dtype and device without being unpacked."""
 
 from __future__ import annotations
 
@@ -12,59 +12,63 @@ from torch.utils._pytree import tree_map_only
 
 
 class LazyWeight(Tensor):
-    """A weight whose shape, dtype and device are known, and that is unpacked by the first operation on its numbers."""
+    """A weight with shape, dtype and device; the first operation on its numbers unpacks it."""
 
-    open: Callable[[], Tensor]
+    unpack: Callable[[], Tensor]
 
     @staticmethod
     def of(shape: tuple[int, int], device: torch.device, unpack: Callable[[], Tensor]) -> LazyWeight:
-        """A float32 weight of ``shape`` that ``unpack`` gives."""
-        made = Tensor._make_wrapper_subclass(LazyWeight, shape, dtype=torch.float32, device=device)
-        made.open = unpack
-        return made
+        """Return a float32 weight of ``shape`` whose numbers ``unpack`` returns."""
+        weight = Tensor._make_wrapper_subclass(LazyWeight, shape, dtype=torch.float32, device=device)
+        weight.unpack = unpack
+        return weight
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]  # torch declares it without the operation that it is called with
         cls, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run any operation on the unpacked weights; ``detach`` needs none."""
+        """Run any operation on the unpacked weights; ``detach`` reads no numbers."""
         if func is torch.ops.aten.detach.default:
-            return cls.of(tuple(args[0].shape), args[0].device, args[0].open)
-        opened = tree_map_only(LazyWeight, lambda weight: weight.open(), (args, kwargs or {}))
-        return func(*opened[0], **opened[1])
+            return cls.of(tuple(args[0].shape), args[0].device, args[0].unpack)
+        args, kwargs = tree_map_only(LazyWeight, lambda weight: weight.unpack(), (args, kwargs or {}))
+        return func(*args, **kwargs)
 
 
 @contextmanager
-def lazy_weights(view: nn.Module, *, made_up: bool = False) -> Iterator[None]:
-    """While inside, a packed layer shows a weight that is unpacked when its numbers are asked for.
+def lazy_weights(view: nn.Module, *, random_numbers: bool = False) -> Iterator[None]:
+    """Let the packed layers of ``view`` have lazy weights while inside.
 
-    `peft` asks every layer that it wraps some twenty times for its weight's device and dtype, and each time a packed
-    layer would unpack all of it: seconds for a large model.
+    `peft` reads device and dtype of each layer's weight some twenty times while it wraps the layer, and every time a
+    packed layer would unpack its whole weight: seconds for a large model.
 
     Args:
-        view: of the backbone.
-        made_up: show random numbers where the backbone is a skeleton without any; for a method whose adapter depends
-            on them.
+        view: a view of the backbone.
+        random_numbers: whether layers on the meta device, which have no numbers, show random ones; needed for a method
+            whose adapter's shapes depend on them.
     """
     device = next(view.parameters()).device
-    made_up = made_up and device.type == "meta"
-    shown = {"weight": property(_random), "bias": property(_zeros)} if made_up else {"weight": _unopened(device)}
-    layers = [m for m in view.modules() if isinstance(m, nn.Linear) and (made_up or "weight" not in m._parameters)]
-    glanced = {kind: type(f"Glanced{kind.__name__}", (kind,), shown) for kind in {type(layer) for layer in layers}}
+    random_numbers = random_numbers and device.type == "meta"
+    properties = (
+        {"weight": property(_random), "bias": property(_zeros)} if random_numbers else {"weight": _lazy(device)}
+    )
+    layers = [
+        m for m in view.modules() if isinstance(m, nn.Linear) and (random_numbers or "weight" not in m._parameters)
+    ]
+    lazy_classes = {kind: type(f"Lazy{kind.__name__}", (kind,), properties) for kind in {type(m) for m in layers}}
     for layer in layers:
-        layer.__class__ = glanced[type(layer)]
+        layer.__class__ = lazy_classes[type(layer)]
     try:
         yield
     finally:
-        for module in view.modules():  # copies that were made meanwhile among them
-            if type(module) in glanced.values():
+        for module in view.modules():  # includes copies that peft made of these layers meanwhile
+            if type(module) in lazy_classes.values():
                 module.__class__ = type(module).__bases__[0]
 
 
-def _unopened(device: torch.device) -> property:
+def _lazy(device: torch.device) -> property:
     def weight(layer: nn.Linear) -> Tensor:
-        packed: Any = type(layer).__bases__[0]
-        unpack: Callable[[nn.Linear], Tensor] = packed.weight.fget
+        packed_class: Any = type(layer).__bases__[0]
+        unpack: Callable[[nn.Linear], Tensor] = packed_class.weight.fget
         return LazyWeight.of((layer.out_features, layer.in_features), device, lambda: unpack(layer))
 
     return property(weight)

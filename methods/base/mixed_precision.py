@@ -1,4 +1,4 @@
-"""A linear layer that trains in mixed precision."""
+"""A linear layer with float32 weights that multiplies in a narrower dtype."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from torch.nn import functional as F
 
 
 class MixedLinear(nn.Linear):
-    """Float32 weights, multiplied in a narrower dtype (Micikevicius et al., 2018, arXiv:1710.03740).
+    """A linear layer that trains in mixed precision (Micikevicius et al., 2018, arXiv:1710.03740).
 
-    Gradients are float32 again. Bfloat16 has float32's range, so that no loss needs to be scaled.
+    Weights and gradients are float32; the product is computed in a narrower dtype. Bfloat16 has float32's range, so
+    that the loss needs no scaling. The weight starts on the meta device and without a bias; the caller replaces both.
 
     Args:
-        in_features: as in ``nn.Linear``.
-        out_features: as in ``nn.Linear``.
-        compute_dtype: what the product is computed in.
-
-    The tensors are on the meta device, to be replaced, and there is no bias yet.
+        in_features: size of each input row.
+        out_features: size of each output row.
+        compute_dtype: dtype of the matrix product.
     """
 
     def __init__(self, in_features: int, out_features: int, compute_dtype: torch.dtype) -> None:
@@ -25,7 +24,7 @@ class MixedLinear(nn.Linear):
         self.compute_dtype = compute_dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape ``(..., in)`` to ``(..., out)``, in the dtype of ``x``."""
+        """Map shape ``(..., in)`` to ``(..., out)``, in the dtype of ``x``."""
         if self.compute_dtype == x.dtype:
             return super().forward(x)
         y = F.linear(x.to(self.compute_dtype), self.weight.to(self.compute_dtype)).to(x.dtype)

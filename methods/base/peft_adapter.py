@@ -1,4 +1,4 @@
-"""The one place that calls `peft`: attach a config, save and load its folder, merge it."""
+"""Attach a `peft` configuration to a view, save and load its folder, and merge it into plain layers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from methods.base.lazy_weights import lazy_weights
 from methods.base.spec import Attached, Context, Hyperparameters, MethodError, ParameterGroup
 from methods.base.trainable import widen_head
 
-TASK_TYPES = {"classification": "SEQ_CLS", "causal-lm": "CAUSAL_LM"}
 ADAPTER = "default"
 WEIGHTS = "adapter_model.safetensors"
-PEFT_HEADS = ("classifier", "score")  # which peft saves unasked
+PEFT_HEADS = ("classifier", "score")  # peft saves modules of these names without being asked to
 Grouping = Callable[[PeftModel], Sequence[ParameterGroup]]
 
 
-def attached(
+def attach(
     view: nn.Module,
     config: PeftConfig,
     method: str,
@@ -35,25 +34,25 @@ def attached(
     *,
     groups: Grouping | None = None,
     merges: bool = False,
-    reads_numbers: bool = False,
+    shapes_need_numbers: bool = False,
 ) -> Attached:
-    """Put the adapter that ``config`` describes onto ``view``; its parameters train in float32, the head beside them.
+    """Put the adapter that ``config`` describes onto ``view``; adapter and head train in float32.
 
     Args:
-        view: changed in place.
-        config: of the method; task type and head are filled in here.
-        method: its name here.
-        params: what ``config`` was built from.
-        context: of the view.
-        groups: splits the trainable parameters by learning rate; one group without it.
+        view: view of the backbone, changed in place.
+        config: configuration of `peft`; its task type and head are set here.
+        method: name of the method.
+        params: parameters that ``config`` was built from.
+        context: the view's context.
+        groups: function that splits the trainable parameters by learning rate; one group without it.
         merges: whether `peft` can fold this adapter into linear layers.
-        reads_numbers: whether the adapter's shapes depend on the weights' numbers.
+        shapes_need_numbers: whether the adapter's shapes depend on the numbers of the weights.
 
     Raises:
         MethodError: if `peft` refuses the architecture.
     """
     before = set(view.modules())
-    model = _attach(view, config, context, reads_numbers)
+    model = _wrap(view, config, context, shapes_need_numbers)
     for parameter in _trainable(model):
         parameter.data = parameter.data.float()
     return Attached(
@@ -76,32 +75,32 @@ def load(folder: Path, model: PeftModel) -> None:
 
 
 def load_tensors(tensors: dict[str, Tensor], model: PeftModel, folder: Path) -> None:
-    """As :func:`load`, with the tensors that stood in ``folder`` changed on the way.
+    """Copy tensors that were read from ``folder``, and perhaps changed since, into an attached model.
 
     Raises:
-        MethodError: if they are of another adapter.
+        MethodError: if they belong to another adapter.
     """
     try:
         result = set_peft_model_state_dict(model, tensors)
     except (KeyError, RuntimeError) as error:
         raise MethodError(f"{folder} does not fit this backbone: {str(error).splitlines()[0]}") from error
-    if not model.active_peft_config.is_prompt_learning:  # those load their own tensors, strictly
-        for name in [*result.unexpected_keys, *_untouched(model, set(result.missing_keys))]:
+    if not model.active_peft_config.is_prompt_learning:  # peft loads prompts strictly by itself
+        for name in [*result.unexpected_keys, *_not_loaded(model, set(result.missing_keys))]:
             raise MethodError(f"{folder} does not fit this backbone: {name} is on one side only")
 
 
-def _untouched(model: nn.Module, missing: set[str]) -> list[str]:
-    """What trains and was not in the file, under any of the names that layers share it by."""
+def _not_loaded(model: nn.Module, missing: set[str]) -> list[str]:
+    """Return the trainable parameters that the file did not hold under any of the names that layers share them by."""
     named = [(name, p) for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad]
-    found = {p for name, p in named if name not in missing}
-    return [name for name, p in named if p not in found]
+    loaded = {p for name, p in named if name not in missing}
+    return [name for name, p in named if p not in loaded]
 
 
-def _attach(view: nn.Module, config: PeftConfig, context: Context, reads_numbers: bool) -> PeftModel:
-    config.task_type = TASK_TYPES[context.task]
+def _wrap(view: nn.Module, config: PeftConfig, context: Context, shapes_need_numbers: bool) -> PeftModel:
+    config.task_type = context.task_type
     widen_head(view, context)
     config.modules_to_save = [name for name in context.head if not name.endswith(PEFT_HEADS)] or None
-    with lazy_weights(view, made_up=reads_numbers), warnings.catch_warnings():
+    with lazy_weights(view, random_numbers=shapes_need_numbers), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         try:
             model = get_peft_model(view, config)
@@ -109,9 +108,9 @@ def _attach(view: nn.Module, config: PeftConfig, context: Context, reads_numbers
             reason = str(error).splitlines()[0]
             raise MethodError(f"peft cannot attach to {type(view).__name__}: {reason}") from error
     for name, parameter in model.named_parameters():
-        if ".ranknum." in name:  # a count; peft makes it trainable when it moves it to where the backbone is
+        if ".ranknum." in name:  # AdaLoRA's count; peft makes it trainable when it moves it to the backbone's device
             parameter.requires_grad_(False)
-    # peft fills this in from the model, which does not know where it came from, and warns if it stood there before
+    # peft sets this from the view, which does not know its origin, and warns if the config has it beforehand
     model.peft_config[ADAPTER].base_model_name_or_path = context.backbone
     return model
 
@@ -121,17 +120,17 @@ def _trainable(model: nn.Module) -> tuple[nn.Parameter, ...]:
 
 
 def _save(folder: Path, model: PeftModel, method: str, params: Hyperparameters, context: Context) -> None:
-    # without embeddings, or peft looks the backbone up on the hub to see whether its vocabulary grew
+    # with embeddings, peft would look the backbone up on the hub to see whether its vocabulary grew
     model.save_pretrained(str(folder), save_embedding_layers=False)
     save_method(folder, method, params, context)
 
 
 def _merge(model: PeftModel) -> nn.Module:
-    """Fold the adapter into linear layers of the module's own: `peft` would write into the shared ones."""
+    """Fold the adapter into copies of the linear layers; `peft` alone would write into the shared ones."""
     merged: nn.Module = model.get_base_model()
-    for name, layer in reversed(list(merged.named_modules())):  # what is inside another comes first
+    for name, layer in reversed(list(merged.named_modules())):  # inner layers before those around them
         if isinstance(layer, BaseTunerLayer):
-            layer.base_layer = _plain(layer.get_base_layer())
+            layer.base_layer = _float32_copy(layer.get_base_layer())
             layer.merge()
             merged.set_submodule(name, layer.get_base_layer().to(merged.dtype))
         elif isinstance(layer, ModulesToSaveWrapper):
@@ -139,8 +138,8 @@ def _merge(model: PeftModel) -> nn.Module:
     return merged.requires_grad_(False).eval()
 
 
-def _plain(layer: nn.Module) -> nn.Module:
-    """A float32 copy that may be written; GPT-2's own kind of linear layer stays what it is."""
+def _float32_copy(layer: nn.Module) -> nn.Module:
+    """Return a float32 copy that may be written to; GPT-2's Conv1D keeps its class."""
     if not isinstance(layer, nn.Linear):
         return copy.deepcopy(layer).float()
     plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")

@@ -1,4 +1,4 @@
-"""What every fine-tuning method declares, and what it hands back once attached."""
+"""The contract of a fine-tuning method: what it declares, what it may read, and what ``attach`` returns."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, get_args
 
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TaskType = Literal["classification", "causal-lm"]
+TaskType = Literal["SEQ_CLS", "CAUSAL_LM", "TOKEN_CLS", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION"]
+"""The task types of `peft`: what kind of model a method attaches to."""
 Quantization = Literal["nf4", "fp4", "int8", "none"]
 Optimizer = Literal["adamw", "paged_adamw_8bit"]
 
 
 class Category(StrEnum):
-    """The families of the field."""
+    """The families of methods, as surveys of the field divide them."""
 
     FULL = "full"
     SELECTIVE = "selective"
@@ -32,17 +33,17 @@ class Category(StrEnum):
 
 
 class MethodError(ValueError):
-    """A method cannot be attached here, or a parameter of it is out of range; one clear line."""
+    """A method cannot be attached to this backbone, or a parameter is out of range; the message is one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameters:
-    """What every method searches over, beside its own parameters.
+    """Hyperparameters that every method has beside its own.
 
     Args:
         learning_rate: peak of the schedule.
         batch_size: rows per optimizer step.
-        warmup: fraction of all steps over which the rate rises linearly from 0.
+        warmup: fraction of all steps, in 0..1, over which the rate rises linearly from 0.
         weight_decay: AdamW's decoupled decay.
 
     Raises:
@@ -66,19 +67,19 @@ class Hyperparameters:
             raise MethodError(f"{field} is {getattr(self, field)!r}; it must be {range_text}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, the inverse of :meth:`from_dict`."""
+        """Return plain JSON values; the inverse of :meth:`from_dict`."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from JSON values.
+        """Build the parameters from JSON values; a name that is left out has its default.
 
         Raises:
             MethodError: if a name is unknown or a value is out of range.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise MethodError(f"unknown parameter {unknown[0]!r}; known: {', '.join(sorted(known))}")
+        names = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - names):
+            raise MethodError(f"unknown parameter {unknown[0]!r}; known: {', '.join(sorted(names))}")
         return cls(**values)
 
 
@@ -90,10 +91,11 @@ class TaskText:
     """The words of a task, for the methods that read or write them.
 
     Args:
-        tokenizer: of the backbone.
-        labels: the classes' names in the order of their ids; empty for a language model.
-        max_length: tokens of a row, at most.
-        examples: gives up to so many training rows, the same for every trial: their token ids, and their class.
+        tokenizer: the backbone's tokenizer.
+        labels: names of the classes in the order of their ids; empty for a language model.
+        max_length: maximum tokens per row.
+        examples: function of a count that returns up to so many training rows, the same for every trial: pairs of
+            token ids and class.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -104,24 +106,27 @@ class TaskText:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a method may know of its place beside the module it attaches to.
+    """What a method may read about its task and backbone, beside the module that it attaches to.
 
     Args:
-        task: the task's type.
+        task: name of the task's type, recorded in saved adapters; a method acts on ``task_type`` alone.
+        task_type: what kind of model the module is.
         backbone: hub id or folder of the backbone, recorded in saved adapters.
         head: names of the modules that the checkpoint does not hold and every method trains
             (``("classifier",)`` on a BERT classifier; empty for a language model).
-        original: gives the original, unquantized weight for a parameter's full name, for the
-            methods that train backbone weights themselves.
-        quantization: how the backbone's linear layers are stored.
-        layers: the blocks that the method may sit in, counted from 0; ``None`` for all.
-        text: the task's words; ``None`` where nobody knows them, as when a saved adapter is loaded.
+        original: function from a parameter's full name to its original, unquantized weight, for the methods that
+            train backbone weights themselves; raises ``KeyError`` where the checkpoint is not at hand.
+        quantization: format of the backbone's linear layers.
+        layers: positions of the blocks that the method may sit in, counted from 0; ``None`` for all.
+        text: the task's words; ``None`` where they are unknown, as when a saved adapter is loaded.
         sources: names of the tasks that the trial may learn from before its own.
-        source_labels: how many classes each of those has; empty where they have as many as its own.
-        fresh: the adapter begins here; ``False`` where a saved one's tensors are read into it right after.
+        source_labels: number of classes of each source task; empty where it equals the task's own.
+        fresh: ``True`` for a new adapter; ``False`` if a saved adapter's tensors are read into it right after, so that
+            its initialization may be skipped.
     """
 
-    task: TaskType
+    task: str
+    task_type: TaskType
     backbone: str
     head: tuple[str, ...]
     original: Callable[[str], Tensor]
@@ -146,23 +151,23 @@ class Attached:
     """A method on its view of the backbone, ready to train.
 
     Args:
-        module: called like the bare model, with the same keyword arguments and outputs.
+        module: the model to call, with the bare model's keyword arguments and outputs.
         groups: everything that trains, each parameter once; empty for a method without training.
         active: the modules that are in training mode while training (dropout); all others,
             the frozen backbone among them, stay in evaluation mode.
-        save: writes the adapter (safetensors and JSON) into an existing, empty folder.
-        load: reads the tensors that ``save`` wrote back into the module.
-        on_step: called as ``on_step(step, total)`` after the ``step``-th optimizer step of ``total``, while the
-            step's gradients are still there; for schedules of the method's own.
-        penalty: what training adds to the task's loss, a scalar of the adapter's parameters alone; already in the loss
-            that the module computes itself when it is given labels.
-        merge: folds the adapter into plain weights and returns the module without it.
-        state: what a paused trial must keep beside its trainable parameters, by name.
-        load_state: takes back what ``state`` gave.
-        source_steps: of a trial of ``total`` steps, how many at its beginning train on the source tasks.
-            Batches of those carry ``task_ids``, the position of the row's task in ``Context.sources``.
-        optimizer: ``paged_adamw_8bit`` keeps its state in 8 bit and in host memory when the GPU's is short; where
-            there is no CUDA it is AdamW.
+        save: function that writes the adapter (safetensors and JSON) into an existing, empty folder.
+        load: function that reads the tensors that ``save`` wrote back into the module.
+        on_step: schedule of the method's own, called as ``on_step(step, total)`` after the ``step``-th optimizer step
+            of ``total``, before the step's gradients are cleared.
+        penalty: function that returns the term that training adds to the task's loss, a scalar of the adapter's
+            parameters alone; the loss that the module computes itself from labels contains it already.
+        merge: function that folds the adapter into plain weights and returns the module without it.
+        state: function that returns what a paused trial must keep beside its trainable parameters, by name.
+        load_state: function that restores what ``state`` returned.
+        source_steps: function from a trial's total steps to the number of its first steps that train on the source
+            tasks. Their batches have ``task_ids``, the position of each row's task in ``Context.sources``.
+        optimizer: ``paged_adamw_8bit`` keeps its state in 8 bit and in host memory when the GPU's is short; without
+            CUDA it is AdamW.
     """
 
     module: nn.Module
@@ -182,32 +187,33 @@ class Attached:
         self.module.eval()
 
     def train(self, mode: bool) -> None:
-        """Switch dropout and the like of the adapter alone; the frozen layers never leave evaluation mode."""
+        """Switch the adapter's modules to training or evaluation mode; the frozen layers stay in evaluation mode."""
         for module in self.active:
             module.training = mode
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """Everything that trains, by its name in the module; a trial's state for pausing."""
+        """Return the parameters that train, by their names in the module; they are a trial's state for pausing."""
         return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodSpec(Generic[ParamsT]):
-    """One fine-tuning method, as the registry knows it.
+    """The declaration of one fine-tuning method.
 
     Args:
-        name: as written in ``sweep.yaml``.
-        category: its family.
+        name: name in ``sweep.yaml``; the name of the method's file.
+        category: family of the method.
         reference: paper or specification.
-        params_type: its frozen, validated parameters.
-        attach: puts the method onto a view; raises :class:`MethodError` where it cannot.
-        tasks: the task types it can train.
-        starts_as_identity: a fresh attachment leaves the backbone's output unchanged.
-        supports_merge: the trained adapter can be folded into plain weights.
-        peft: saved adapters load with ``peft.PeftModel.from_pretrained``.
-        needs_original: trains backbone weights, so the unquantized checkpoint must be at hand.
-        original_for: values of parameters for which it must be at hand as well, by parameter.
-        trains: has something to train; a method without is scored once, as it is.
+        params_type: class of the frozen, validated parameters.
+        attach: function that puts the method onto a view; raises :class:`MethodError` where it cannot.
+        tasks: the kinds of models it can be attached to. By default all: a dry run on the backbone's architecture
+            finds out where a method works, so that only what a dry run cannot see has to be declared.
+        starts_as_identity: whether a fresh attachment leaves the backbone's output unchanged.
+        supports_merge: whether the trained adapter can be folded into plain weights.
+        peft: whether saved adapters load with ``peft.PeftModel.from_pretrained``.
+        needs_original: whether it trains backbone weights, so that the unquantized checkpoint must be at hand.
+        original_for: parameter values that need the unquantized checkpoint as well, by parameter.
+        trains: whether anything trains; a method that trains nothing is scored once.
     """
 
     name: str
@@ -215,7 +221,7 @@ class MethodSpec(Generic[ParamsT]):
     reference: str
     params_type: type[ParamsT]
     attach: Callable[[nn.Module, ParamsT, Context], Attached]
-    tasks: frozenset[TaskType] = frozenset({"classification", "causal-lm"})
+    tasks: frozenset[TaskType] = frozenset(get_args(TaskType))
     starts_as_identity: bool = True
     supports_merge: bool = False
     peft: bool = False

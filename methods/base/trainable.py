@@ -1,4 +1,4 @@
-"""How the methods of our own make parts of a view trainable without touching what is shared."""
+"""Tools of methods that `peft` does not implement: make parts of a view trainable without writing to shared tensors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,16 @@ def attached(
     groups: Sequence[ParameterGroup] | None = None,
     merge: Callable[[], nn.Module] | None = None,
 ) -> Attached:
-    """The usual :class:`Attached` of a method whose adapter is the view's trainable parameters.
+    """Return the :class:`Attached` of a method whose adapter is the view's trainable parameters.
+
+    Args:
+        view: the view with the method on it.
+        method: name of the method.
+        params: parameters of the method.
+        context: the view's context.
+        active: modules that are in training mode while training.
+        groups: trainable parameters by learning rate; one group without it.
+        merge: function that folds the adapter into plain weights, where the method can.
 
     Raises:
         MethodError: if nothing trains.
@@ -35,17 +44,17 @@ def attached(
         module=view,
         groups=tuple(groups) if groups is not None else (ParameterGroup(parameters),),
         active=tuple(active),
-        save=lambda folder: adapter_folder.save_own(folder, view, method, params, context),
-        load=lambda folder: adapter_folder.load_own(folder, view),
+        save=lambda folder: adapter_folder.save_trainable(folder, view, method, params, context),
+        load=lambda folder: adapter_folder.load_trainable(folder, view),
         merge=merge,
     )
 
 
 def train_head(view: nn.Module, context: Context) -> list[nn.Module]:
-    """Let the head train, in float32; it is the view's own already.
+    """Let the head train, in float32; every view has a head of its own already.
 
     Returns:
-        its modules, one per name in ``context.head``.
+        the head's modules, one per name in ``context.head``.
     """
     heads = widen_head(view, context)
     for head in heads:
@@ -54,16 +63,16 @@ def train_head(view: nn.Module, context: Context) -> list[nn.Module]:
 
 
 def widen_head(view: nn.Module, context: Context) -> list[nn.Module]:
-    """Bring the head to float32, results included, whatever the backbone's stream is."""
+    """Bring the head's parameters and outputs to float32, whatever the dtype of the backbone's stream; return it."""
     heads = [view.get_submodule(name) for name in context.head]
     for head in heads:
         head.float()
-        compute_in_float32(head, narrow=False)
+        compute_in_float32(head, restore_dtype=False)
     return heads
 
 
 def train_copies(view: nn.Module, modules: Iterable[nn.Module], context: Context) -> None:
-    """Give ``modules`` trainable float32 parameters of their own, from the original checkpoint where theirs are packed.
+    """Replace the parameters of ``modules`` by trainable float32 copies, of the original weights where they are packed.
 
     A parameter that is tied within the model is copied once and stays tied.
 
@@ -82,12 +91,12 @@ def train_copies(view: nn.Module, modules: Iterable[nn.Module], context: Context
                     setattr(owner, key, copies[parameter])
 
 
-def compute_in_float32(module: nn.Module, *, narrow: bool = True) -> None:
-    """Cast what goes into ``module`` to float32, where the backbone's stream is narrower, and what comes out back.
+def compute_in_float32(module: nn.Module, *, restore_dtype: bool = True) -> None:
+    """Cast the inputs of ``module`` to float32, and its outputs back to the dtype of the inputs.
 
     Args:
-        module: one whose parameters are float32.
-        narrow: whether the result goes back into the stream.
+        module: a module with float32 parameters.
+        restore_dtype: whether outputs are cast back; not for the head, whose logits stay float32.
     """
     stream = [torch.float32]
 
@@ -100,7 +109,7 @@ def compute_in_float32(module: nn.Module, *, narrow: bool = True) -> None:
         return _cast(output, stream[0])
 
     module.register_forward_pre_hook(before, with_kwargs=True)
-    if narrow:
+    if restore_dtype:
         module.register_forward_hook(after)
 
 
@@ -115,7 +124,7 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 
 
 def _unpacked(view: nn.Module, name: str, module: nn.Module, context: Context) -> nn.Module:
-    """The module, or a linear layer that can train in its place if it keeps its weight packed."""
+    """Return the module or, if it is a packed linear layer, put a trainable one into its place and return that."""
     if not isinstance(module, nn.Linear) or "weight" in module._parameters:
         return module
     plain = MixedLinear(module.in_features, module.out_features, getattr(module, "compute_dtype", torch.float32))

@@ -1,4 +1,4 @@
-"""Any type of the installed `peft` that can train from scratch on one task, as ``peft:TYPE``."""
+"""Methods ``peft:TYPE``: every type of the installed `peft` that trains from scratch on one task."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
 from methods.base import peft_adapter
-from methods.base.architecture import innermost, pattern, targets
+from methods.base.architecture import innermost, name_pattern, targets
 from methods.base.spec import Attached, Category, Context, MethodError, MethodSpec
-from methods.families.peft_type_sizes import fitted, shape
 from methods.families.peft_type_names import refused, trainable_types, types
 from methods.families.peft_type_params import PeftTypeParams, config_class, has_targets, params_type
+from methods.families.peft_type_sizes import fit_sizes, layer_shape
 from methods.parts.low_rank import TARGETS
-from methods.parts.soft_prompt import number_positions, require_prompts, require_room
-from methods.prefix import require_cache
+from methods.parts.soft_prompt import number_positions, require_cache, require_positions, require_virtual_tokens
 
 __all__ = ["attach", "refused", "spec", "trainable_types", "types"]
 
-# what starts elsewhere than at the backbone, by what peft's defaults draw or compute
+# types whose fresh adapters change the backbone's output, with the reason
 _NO_IDENTITY = {
     "c3a": "draws its circulant kernels",
     "cartridge": "draws its key-value pairs",
@@ -36,30 +35,31 @@ _NO_IDENTITY = {
     "unilora": "draws its vector",
     "vblora": "draws its bank of vectors",
 }
+# types that are not merged, with the reason
 _NO_MERGE = {
     "beft": "needs a bias in every layer to merge into",
     "randlora": "sums a base of full rank times a large scale, and loses three digits on T5 when that is done once",
 }
-_KNOWN = (
+_EXPECTED_WARNINGS = (
     "Detected that the base layer has no bias term",  # beft, which is not merged
     "Failed to load the CUDA extension",  # boft, which then computes the same in torch
     "Setting boft_n_butterfly_factor to 1 to speed up",
 )
-# clusters, rebuilds or picks out the entries of weights, and has shapes by what it finds
-_READS_NUMBERS = frozenset({"adamss", "frod", "shira"})
+# types that cluster, rebuild or select the entries of weights, so that the shapes of the adapter depend on the numbers
+_SHAPES_NEED_NUMBERS = frozenset({"adamss", "frod", "shira"})
 _SELECTIVE = frozenset({"beft", "shira", "supertuning"})
 _PAPER = re.compile(r"(?:arxiv\.org/(?:abs|pdf)/|huggingface\.co/papers/|arxiv:\s*)(\d{4}\.\d{4,5})", re.IGNORECASE)
 
 
 def spec(member: str) -> MethodSpec[PeftTypeParams]:
-    """The method of a type.
+    """Return the method of a type.
 
     Args:
-        member: the type's name in lower case, ``boft``.
+        member: name of the type in lower case, as in ``boft``.
 
     Raises:
         KeyError: if the installed `peft` has no such type.
-        MethodError: if the type cannot train by itself on one task.
+        MethodError: if the type is refused, or not implemented by the installed `peft`.
     """
     if member not in types():
         raise KeyError(f"peft:{member}")
@@ -80,23 +80,23 @@ def spec(member: str) -> MethodSpec[PeftTypeParams]:
 
 
 def attach(view: nn.Module, params: PeftTypeParams, context: Context) -> Attached:
-    """Put the adapter of a type into its targets.
+    """Put the adapter of a type into its target layers.
 
     Raises:
         MethodError: if `peft` refuses the architecture.
     """
     config = _config(view, params, context)
     method = f"peft:{params.kind}"
-    with _quiet():
+    with _without_expected_warnings():
         try:
-            attached = peft_adapter.attached(
+            attached = peft_adapter.attach(
                 view,
                 config,
                 method,
                 params,
                 context,
                 merges=_merges(params.kind),
-                reads_numbers=params.kind in _READS_NUMBERS,
+                shapes_need_numbers=params.kind in _SHAPES_NEED_NUMBERS,
             )
         except (TypeError, IndexError, RuntimeError, ImportError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -109,35 +109,35 @@ def attach(view: nn.Module, params: PeftTypeParams, context: Context) -> Attache
 
 def _config(view: nn.Module, params: PeftTypeParams, context: Context) -> PeftConfig:
     if not has_targets(params.kind):
-        _require_place(view, params, context)
+        _require_prefix_support(view, params, context)
         return params.config()
     names = targets(view, TARGETS[params.to_dict()["targets"]], context.layers)
-    sizes = fitted(params, {shape(innermost(view.get_submodule(name))) for name in names})
-    return params.config(**sizes, target_modules=pattern(names))
+    sizes = fit_sizes(params, {layer_shape(innermost(view.get_submodule(name))) for name in names})
+    return params.config(**sizes, target_modules=name_pattern(names))
 
 
-def _require_place(view: nn.Module, params: PeftTypeParams, context: Context) -> None:
-    """Raise the one-line error of an architecture without a place for virtual tokens."""
-    require_prompts(view)
+def _require_prefix_support(view: nn.Module, params: PeftTypeParams, context: Context) -> None:
+    """Raise the one-line error of an architecture that takes no virtual tokens or too few."""
+    require_virtual_tokens(view)
     require_cache(view)
-    require_room(view, params.to_dict()["num_virtual_tokens"], context)
+    require_positions(view, params.to_dict()["num_virtual_tokens"], context)
     if context.layers is not None:
         raise MethodError(f"peft:{params.kind} sits in every block; deep_prompt can be given some of them")
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what `peft` has to say of things that are as they should be here."""
-    # frod's matrices are sparse, and torch wants to be told that nobody checks them
+def _without_expected_warnings() -> Iterator[None]:
+    """Suppress warnings of `peft` about things that are intended here."""
+    # frod's matrices are sparse, and torch warns unless checking them is switched on or off explicitly
     torch.sparse.check_sparse_tensor_invariants.disable()
     with warnings.catch_warnings():
-        for message in _KNOWN:
+        for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message)
         yield
 
 
 def _schedule(model: PeftModel) -> Callable[[int, int], None] | None:
-    """What `peft` asks to be called after each step, where it does."""
+    """Return the function that `peft` expects to be called after each step, where the type has one."""
     update: Callable[[int], None] | None = getattr(model.base_model, "update_and_allocate", None)
     return update and (lambda step, total: update(step))
 
@@ -157,7 +157,7 @@ def _category(kind: str) -> Category:
 
 
 def _reference(kind: str) -> str:
-    """The paper that `peft` names for a type, where it does."""
+    """Return the paper that `peft`'s documentation of a type names, or a reference to that documentation."""
     documented = [config_class(kind), _tuner(kind), inspect.getmodule(_tuner(kind))]
     text = " ".join(inspect.getdoc(part) or "" for part in documented)
     paper = _PAPER.search(text)

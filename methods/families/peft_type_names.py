@@ -1,6 +1,6 @@
-"""The types that the installed `peft` declares, and which of them are swept by name; nothing here imports torch.
+"""The types that the installed `peft` declares, and the reasons why some are refused; nothing here imports torch.
 
-A type of a newer `peft` takes part without a change here: it is refused only if it is written down below.
+A type of a newer `peft` is a method without a change here: only the types in the tables below are refused.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ FIRST_CLASS = {
 _REFUSED = {
     "adaption_prompt": "looks for a parameter in attention modules, and those of the shared backbone need not have any",
     "cpt": "starts from the tokens of chosen examples; use hard_prompt or prompt",
-    "glora": "takes plain torch.nn.Linear layers alone, and the shared backbone has its own kind",
-    "lily": "routes by the average over a batch, so that a row's result depends on the rows beside it",
-    "poly": "learns a mixture over several tasks, and a trial has one",
+    "glora": "accepts plain torch.nn.Linear layers alone, and the shared backbone has a class of its own",
+    "lily": "routes by the average over a batch, so that a row's result depends on the other rows of its batch",
+    "poly": "learns a mixture over several tasks, and a trial has one task",
     "shadow": "trains a second transformer beside the backbone, and a part of it never gets a gradient",
     "trainable_tokens": "trains the embeddings of tokens that have to be named one by one",
     "xlora": "mixes LoRA adapters that were trained before",
@@ -34,25 +34,25 @@ _REFUSED = {
 
 @cache
 def types() -> tuple[str, ...]:
-    """Every type of the installed `peft`, in lower case and sorted."""
+    """Return every type of the installed `peft`, in lower case and sorted."""
     members = next(n for n in ast.parse(_source()).body if isinstance(n, ast.ClassDef) and n.name == "PeftType")
     values = [member.value for member in members.body if isinstance(member, ast.Assign)]
     return tuple(sorted(v.value.lower() for v in values if isinstance(v, ast.Constant) and isinstance(v.value, str)))
 
 
 def trainable_types() -> tuple[str, ...]:
-    """The types that are swept as ``peft:TYPE``."""
+    """Return the types that are methods as ``peft:TYPE``."""
     return tuple(kind for kind in types() if kind not in refused())
 
 
 def refused() -> dict[str, str]:
-    """Why each other type is not swept as ``peft:TYPE``, one line."""
-    reasons = {kind: f"is here as {name}; write {name}" for kind, name in FIRST_CLASS.items()} | _REFUSED
+    """Return the reason why each other type is not a method as ``peft:TYPE``, one line."""
+    reasons = {kind: f"is the method {name}; write {name}" for kind, name in FIRST_CLASS.items()} | _REFUSED
     return {kind: reasons[kind] for kind in types() if kind in reasons}
 
 
 def _source() -> str:
-    found = find_spec("peft")  # finds the package without importing it
-    if found is None or found.origin is None:
+    package = find_spec("peft")  # does not import the package
+    if package is None or package.origin is None:
         raise ModuleNotFoundError("peft is not installed")
-    return (Path(found.origin).parent / "utils" / "peft_types.py").read_text(encoding="utf-8")
+    return (Path(package.origin).parent / "utils" / "peft_types.py").read_text(encoding="utf-8")

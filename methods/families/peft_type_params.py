@@ -1,4 +1,4 @@
-"""The parameters of a `peft` type, read off its configuration class."""
+"""The parameters of a `peft` type, derived from its configuration class."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from methods.base.spec import Hyperparameters, MethodError
 from methods.parts.low_rank import TARGETS
 
-# what peft wants to be told, and has no default for
+# defaults of fields that peft requires
 _REQUIRED = {"num_virtual_tokens": 20}
-# the options that are set otherwise than peft's defaults
+# options with other values than peft's defaults
 _OPTIONS: dict[str, dict[str, Any]] = {
     "fourierft": {"init_weights": True},  # zeros; a drawn spectrum is scaled to the size of the weights themselves
     "frod": {"progressbar": False},
@@ -26,9 +26,9 @@ _NO_PARAMETER = re.compile(r".*(seed|prng_key)$")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PeftTypeParams(Hyperparameters):
-    """What the parameters of every type share; a class per type adds the numbers of its configuration.
+    """Base of the parameters of all types; a subclass per type adds the numbers of its configuration.
 
-    Those have `peft`'s own names and defaults: every number with a positive default, and every dropout.
+    Those have `peft`'s names and defaults: every number with a positive default, and every dropout.
     """
 
     kind: ClassVar[str]
@@ -45,10 +45,10 @@ class PeftTypeParams(Hyperparameters):
         self.config()
 
     def config(self, **changes: Any) -> PeftConfig:
-        """`peft`'s configuration with these numbers, and ``changes`` instead of some.
+        """Return `peft`'s configuration with these numbers; ``changes`` override them.
 
         Raises:
-            MethodError: if `peft` finds that they do not go together.
+            MethodError: if `peft` refuses the combination of numbers.
         """
         numbers = {name: getattr(self, name) for name in _numbers(self.kind)}
         try:
@@ -62,44 +62,44 @@ class PeftTypeParams(Hyperparameters):
 
 @cache
 def params_type(kind: str) -> type[PeftTypeParams]:
-    """The parameter class of a type."""
+    """Return the parameter class of a type."""
     fields: list[tuple[str, type, Any]] = [(name, type(value), value) for name, value in _numbers(kind).items()]
     if has_targets(kind):
         fields.append(("targets", str, "all_linear"))
     name = f"{''.join(part.title() for part in kind.split('_'))}Params"
-    made: type[PeftTypeParams] = dataclasses.make_dataclass(
+    params_class: type[PeftTypeParams] = dataclasses.make_dataclass(
         name, fields, bases=(PeftTypeParams,), frozen=True, kw_only=True
     )
-    made.kind = kind
-    made.__doc__ = f"Parameters of ``peft:{kind}``, under the names that `peft` has for them."
-    return made
+    params_class.kind = kind
+    params_class.__doc__ = f"Parameters of ``peft:{kind}``, with `peft`'s names."
+    return params_class
 
 
 def config_class(kind: str) -> type[PeftConfig]:
-    """`peft`'s configuration class of a type.
+    """Return `peft`'s configuration class of a type.
 
     Raises:
         KeyError: if `peft` declares the type without one.
     """
-    found: type[PeftConfig] = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind.upper())]
-    return found
+    config: type[PeftConfig] = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind.upper())]
+    return config
 
 
 def has_targets(kind: str) -> bool:
-    """Whether the type sits in layers that can be chosen."""
+    """Return whether the type's target layers can be chosen."""
     return "target_modules" in {field.name for field in dataclasses.fields(config_class(kind))}
 
 
 @cache
 def _numbers(kind: str) -> Mapping[str, float]:
-    """The numbers of a type's configuration that can be set, with their defaults."""
-    found: dict[str, float] = {}
+    """Return the numbers of a type's configuration that are parameters, with their defaults."""
+    numbers: dict[str, float] = {}
     for field in dataclasses.fields(config_class(kind)):
         value: Any = _REQUIRED.get(field.name, field.default)
         settable = type(value) in (int, float) and not _NO_PARAMETER.fullmatch(field.name)
         if settable and (value > 0 or field.name.endswith("dropout")):
-            found[field.name] = value
-    return found
+            numbers[field.name] = value
+    return numbers
 
 
 def _rebuild(kind: str, values: Mapping[str, Any]) -> PeftTypeParams:

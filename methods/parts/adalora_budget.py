@@ -1,7 +1,7 @@
-"""What AdaLoRA keeps beside its parameters: a schedule, how important each entry was, and which entries are left.
+"""AdaLoRA's state beside its parameters: the schedule, the importance of each entry, and the entries within budget.
 
-`peft` allocates the budget. It learns here how long the trial is, what it had found when a trial goes on elsewhere, and
-which entries it may leave out of a saved adapter.
+`peft` allocates the budget. This module gives it the trial's length, saves and restores its state when a trial pauses,
+and decides which entries may be left out of a saved adapter.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from torch import Tensor
 from methods.base import peft_adapter
 from methods.base.spec import MethodError
 
-MEASURED = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # attributes of peft's allocator, a tensor per parameter
-Pattern = dict[str, list[bool]]
-"""Which entries of each ``lora_E`` are left."""
+IMPORTANCE_ATTRIBUTES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # of peft's allocator: a tensor per parameter each
+RankPattern = dict[str, list[bool]]
+"""For each ``lora_E``, which of its entries are within the budget."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """When ranks fall, in steps and under `peft`'s names."""
+    """When ranks fall: numbers of steps, under `peft`'s names."""
 
     total_step: int
     tinit: int
@@ -38,22 +38,22 @@ class Schedule:
 
 
 def allocate(model: PeftModel, step: int, schedule: Schedule) -> None:
-    """Measure importance from the gradients and set what is over budget to zero.
+    """Update the importance from the gradients, and set the entries over budget to zero.
 
     Args:
-        model: the adapter.
-        step: how many are done; the last one's gradients are there.
-        schedule: of the trial.
+        model: AdaLoRA's model, with the gradients of the last step.
+        step: number of steps done.
+        schedule: the trial's schedule.
     """
     if schedule.total_step < 2:
-        return  # too short to have measured anything
+        return  # importance is measured over two steps at least
     for field, value in asdict(schedule).items():
         setattr(_config(model), field, value)
     model.base_model.update_and_allocate(step)
 
 
 def skewness(model: PeftModel) -> Tensor:
-    """How far the singular vectors are from orthogonal: the mean Frobenius norm of ``P P^T - I``, a scalar."""
+    """Return the distance of the singular vectors from orthogonality: the mean Frobenius norm of ``P P^T - I``."""
     vectors = [
         v
         for _, layer in _layers(model)
@@ -63,29 +63,33 @@ def skewness(model: PeftModel) -> Tensor:
 
 
 def state(model: PeftModel) -> dict[str, Tensor]:
-    """What a trial that goes on elsewhere must find again."""
+    """Return the importance and the rank pattern, by name, for a trial that pauses."""
     allocator, pattern = _allocator(model), _config(model).rank_pattern or {}
-    measured = {f"{kind}:{name}": t for kind in MEASURED for name, t in getattr(allocator, kind).items()}
-    return measured | {f"rank_pattern:{name}": torch.tensor(left) for name, left in pattern.items()}
+    importance = {
+        f"{attribute}:{name}": tensor
+        for attribute in IMPORTANCE_ATTRIBUTES
+        for name, tensor in getattr(allocator, attribute).items()
+    }
+    return importance | {f"rank_pattern:{name}": torch.tensor(mask) for name, mask in pattern.items()}
 
 
 def load_state(model: PeftModel, tensors: dict[str, Tensor]) -> None:
-    """Take back what :func:`state` gave."""
-    found: dict[str, dict[str, Tensor]] = {kind: {} for kind in (*MEASURED, "rank_pattern")}
+    """Restore what :func:`state` returned."""
+    values: dict[str, dict[str, Tensor]] = {attribute: {} for attribute in (*IMPORTANCE_ATTRIBUTES, "rank_pattern")}
     device = next(model.parameters()).device
     for key, tensor in tensors.items():
-        kind, _, name = key.partition(":")
-        found[kind][name] = tensor.to(device)
-    pattern = found.pop("rank_pattern")
-    for kind, measured in found.items():
-        setattr(_allocator(model), kind, measured)
-    _config(model).rank_pattern = {name: left.tolist() for name, left in pattern.items()} or None
+        attribute, _, name = key.partition(":")
+        values[attribute][name] = tensor.to(device)
+    pattern = values.pop("rank_pattern")
+    for attribute, importance in values.items():
+        setattr(_allocator(model), attribute, importance)
+    _config(model).rank_pattern = {name: mask.tolist() for name, mask in pattern.items()} or None
 
 
 def save(folder: Path, save_all: Callable[[Path], None], model: PeftModel) -> None:
-    """Let `peft` leave out the entries that are over budget, once they are zero and stay so.
+    """Write the adapter, without the entries over budget where the budget is final.
 
-    Before that, an entry that was set to zero moves again until it is next measured.
+    Before that, an entry that was set to zero trains on until the next allocation, so that it has to be saved.
     """
     pattern = _config(model).rank_pattern
     _config(model).rank_pattern = pattern if pattern and _is_final(model, pattern) else None
@@ -98,32 +102,33 @@ def save(folder: Path, save_all: Callable[[Path], None], model: PeftModel) -> No
 
 
 def load(folder: Path, model: PeftModel) -> None:
-    """Read a saved adapter, with zeros for the entries that were left out: parameters keep their shapes."""
+    """Read a saved adapter, with zeros for the entries that were left out, so that parameters keep their shapes."""
     stored = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("rank_pattern")
-    tensors, pattern = load_file(folder / peft_adapter.WEIGHTS), Pattern(stored or {})
-    for name, left in pattern.items():
+    tensors, pattern = load_file(folder / peft_adapter.WEIGHTS), RankPattern(stored or {})
+    for name, mask in pattern.items():
         layer = name.removesuffix(".lora_E")
         for part, dim in (("lora_E", 0), ("lora_A", 0), ("lora_B", 1)):
             key = f"base_model.model.{layer}.{part}"
-            if key not in tensors or tensors[key].shape[dim] != sum(left):
-                raise MethodError(f"{folder} does not fit this backbone: {key} is no update of rank {sum(left)}")
-            tensors[key] = _spread(tensors[key], torch.tensor(left), dim)
+            if key not in tensors or tensors[key].shape[dim] != sum(mask):
+                raise MethodError(f"{folder} does not fit this backbone: {key} is not an update of rank {sum(mask)}")
+            tensors[key] = _insert_zeros(tensors[key], torch.tensor(mask), dim)
     _config(model).rank_pattern = None
     peft_adapter.load_tensors(tensors, model, folder)
-    _config(model).rank_pattern = {f"{name}.{peft_adapter.ADAPTER}": left for name, left in pattern.items()} or None
+    _config(model).rank_pattern = {f"{name}.{peft_adapter.ADAPTER}": mask for name, mask in pattern.items()} or None
 
 
-def _spread(kept: Tensor, left: Tensor, dim: int) -> Tensor:
-    shape = list(kept.shape)
-    shape[dim] = len(left)
-    return torch.zeros(shape).index_copy(dim, left.nonzero().view(-1), kept)
+def _insert_zeros(tensor: Tensor, mask: Tensor, dim: int) -> Tensor:
+    shape = list(tensor.shape)
+    shape[dim] = len(mask)
+    return torch.zeros(shape).index_copy(dim, mask.nonzero().view(-1), tensor)
 
 
-def _is_final(model: PeftModel, pattern: Pattern) -> bool:
+def _is_final(model: PeftModel, pattern: RankPattern) -> bool:
+    """Return whether every entry over budget is zero."""
     entries = {
         f"{name}.lora_E.{peft_adapter.ADAPTER}": layer.lora_E[peft_adapter.ADAPTER] for name, layer in _layers(model)
     }
-    return not any(entries[name][~torch.tensor(left)].any() for name, left in pattern.items())
+    return not any(entries[name][~torch.tensor(mask)].any() for name, mask in pattern.items())
 
 
 def _layers(model: PeftModel) -> list[tuple[str, AdaLoraLayer]]:

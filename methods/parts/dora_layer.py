@@ -1,8 +1,8 @@
-"""DoRA's pass over a frozen layer, without building the updated weight.
+"""DoRA's forward pass over a frozen layer, without building the updated weight.
 
-`peft` builds ``W + s B A`` and its norm in every pass, and keeps an unpacked ``W`` for the backward pass where there is
-dropout. The rows' lengths need neither: ``|w + s b A|^2 = |w|^2 + 2 s b . (A w) + s^2 b (A A^T) b``, of which the first
-term never changes and all are the same until the next optimizer step.
+`peft` builds ``W + s B A`` and its row norms in every pass, and with dropout keeps an unpacked ``W`` for the backward
+pass. The norms need neither, since for each row ``|w + s b A|^2 = |w|^2 + 2 s b . (A w) + s^2 b (A A^T) b``. The first
+term never changes, and the others change with an optimizer step alone.
 """
 
 from __future__ import annotations
@@ -14,45 +14,49 @@ from peft.tuners.lora import Linear
 from peft.tuners.lora.variants import DoraLinearVariant
 from torch import Tensor, nn
 
-TINY = 1e-12  # below the square of any length that float32 tells from 0 beside these terms
+MIN_SQUARED_NORM = 1e-12  # keeps the root's argument positive where rounding makes a zero row's sum negative
 
 
 class FrozenDora(DoraLinearVariant):
-    """What `peft` asks of one layer in place of its own; merging is `peft`'s."""
+    """DoRA's forward pass of one layer, in place of `peft`'s; `peft` merges."""
 
     def __init__(self) -> None:
-        self._squares: Tensor | None = None
-        self._lengths: tuple[tuple[int, int], Tensor] | None = None
+        self._weight_squares: Tensor | None = None
+        self._cached_norms: tuple[tuple[int, int], Tensor] | None = None
 
     def forward(self, module: Linear, active_adapter: str, x: Tensor, result: Tensor, **_: Any) -> Tensor:
-        """What the layer gives for ``x`` of shape ``(..., in)``; ``result`` is what its frozen part gives."""
+        """Return the layer's output for ``x`` of shape ``(..., in)``; ``result`` is its frozen part's output."""
         base, dropout = module.get_base_layer(), module.lora_dropout[active_adapter]
-        plain = result
+        frozen_output = result
         if module.training and not isinstance(dropout, nn.Identity):
             x = dropout(x)
-            plain = base(x)
+            frozen_output = base(x)
         if base.bias is not None:
-            plain = plain - base.bias.to(plain.dtype)
-        ratio = module.lora_magnitude_vector[active_adapter].weight / self._row_lengths(module, active_adapter)
+            frozen_output = frozen_output - base.bias.to(frozen_output.dtype)
+        ratio = module.lora_magnitude_vector[active_adapter].weight / self._row_norms(module, active_adapter)
         update = module.lora_B[active_adapter](module.lora_A[active_adapter](x)) * module.scaling[active_adapter]
-        changed: Tensor = result + (ratio - 1) * plain + ratio * update
-        return changed
+        output: Tensor = result + (ratio - 1) * frozen_output + ratio * update
+        return output
 
     @torch.no_grad()
-    def _row_lengths(self, module: Linear, adapter: str) -> Tensor:
-        """Of the updated weight, shape ``(out,)``; kept between passes that do not train."""
+    def _row_norms(self, module: Linear, adapter: str) -> Tensor:
+        """Return the row norms of the updated weight, shape ``(out,)``; cached in evaluation mode.
+
+        In training mode they are computed in every pass: an optimizer that writes to ``parameter.data`` leaves the
+        version counters unchanged.
+        """
         a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
         versions = a._version, b._version
-        if not module.training and self._lengths and self._lengths[0] == versions:
-            return self._lengths[1]
-        lengths = self._measured(module.get_base_layer().weight, a, module.scaling[adapter] * b)
-        self._lengths = None if module.training else (versions, lengths)
-        return lengths
+        if not module.training and self._cached_norms and self._cached_norms[0] == versions:
+            return self._cached_norms[1]
+        norms = self._compute_row_norms(module.get_base_layer().weight, a, module.scaling[adapter] * b)
+        self._cached_norms = None if module.training else (versions, norms)
+        return norms
 
-    def _measured(self, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    def _compute_row_norms(self, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
         weight = weight.to(a.dtype)
-        if self._squares is None:
-            self._squares = weight.square().sum(dim=1)
-        crossed = 2 * (weight @ a.T * b).sum(dim=1)
-        own = (b @ (a @ a.T) * b).sum(dim=1)
-        return (self._squares + crossed + own).clamp_min(TINY).sqrt()
+        if self._weight_squares is None:
+            self._weight_squares = weight.square().sum(dim=1)
+        cross_terms = 2 * (weight @ a.T * b).sum(dim=1)
+        update_squares = (b @ (a @ a.T) * b).sum(dim=1)
+        return (self._weight_squares + cross_terms + update_squares).clamp_min(MIN_SQUARED_NORM).sqrt()

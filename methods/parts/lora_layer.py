@@ -1,7 +1,7 @@
-"""LoRA's pass over a frozen layer, with its update added as it is multiplied.
+"""LoRA's forward pass over a frozen layer, with multiplication and addition of the update fused.
 
-`peft` writes ``s B A x`` out, multiplies it by ``s`` and adds it to the frozen part: passes over whole activations, and
-again over their gradients, that cost a processor more than the two narrow products.
+`peft` computes ``B A x``, scales it by ``s`` and adds it to the frozen layer's output, each in a pass over the whole
+activation, and again over its gradient. On a CPU these passes cost more than the two low-rank products.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch import Tensor
 
 
 class AddedLinear(Linear):
-    """`peft`'s own layer but for the pass."""
+    """`peft`'s LoRA layer with a fused forward pass."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Shape ``(..., in)`` to ``(..., out)``, in the dtype that the frozen part gives."""
+        """Map shape ``(..., in)`` to ``(..., out)``, in the dtype of the frozen layer's output."""
         if self.merged or self.disable_adapters or self.lora_variant or kwargs:
-            changed: Tensor = super().forward(x, *args, **kwargs)
-            return changed
-        plain: Tensor = self.base_layer(x, *args)
-        rows = plain.flatten(0, -2)
+            output: Tensor = super().forward(x, *args, **kwargs)
+            return output
+        frozen_output: Tensor = self.base_layer(x, *args)
+        rows = frozen_output.flatten(0, -2)
         for name in filter(self.lora_A.__contains__, self.active_adapters):
             a, b = self.lora_A[name].weight, self.lora_B[name].weight
-            narrow = self.lora_dropout[name](x.to(a.dtype)).flatten(0, -2) @ a.T
-            rows = torch.addmm(rows.to(a.dtype), narrow, b.T, alpha=self.scaling[name])
-        return rows.view(plain.shape).to(plain.dtype)
+            low_rank = self.lora_dropout[name](x.to(a.dtype)).flatten(0, -2) @ a.T
+            rows = torch.addmm(rows.to(a.dtype), low_rank, b.T, alpha=self.scaling[name])
+        return rows.view(frozen_output.shape).to(frozen_output.dtype)

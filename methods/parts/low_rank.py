@@ -1,6 +1,6 @@
-"""What the relatives of LoRA have in common: their parameters, where they sit, and how their two factors learn.
+"""Low-rank updates, shared by LoRA and its relatives: parameters, targets, and the learning rates of the two factors.
 
-Each adds ``s B A`` to a frozen weight of shape ``(out, in)``; ``A`` is of shape ``(rank, in)``, ``B`` of shape
+Each adds ``s B A`` to a frozen weight of shape ``(out, in)``; ``A`` has shape ``(rank, in)``, ``B`` shape
 ``(out, rank)``.
 """
 
@@ -16,7 +16,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from methods.base import peft_adapter
-from methods.base.architecture import Role, innermost, pattern, targets
+from methods.base.architecture import Role, innermost, name_pattern, targets
 from methods.base.spec import Attached, Context, Hyperparameters, MethodError, ParameterGroup
 from methods.parts.lora_layer import AddedLinear
 
@@ -35,10 +35,10 @@ class LowRankParams(Hyperparameters):
     """Parameters of a low-rank update.
 
     Args:
-        rank: columns of ``B`` and rows of ``A``.
+        rank: number of columns of ``B`` and of rows of ``A``.
         alpha_ratio: ``alpha / rank``.
-        dropout: of what ``A`` reads.
-        rslora: divide ``alpha`` by the root of the rank instead of the rank.
+        dropout: dropout rate of the input of ``A``.
+        rslora: whether ``alpha`` is divided by the root of the rank instead of the rank.
         lr_ratio: learning rate of ``B`` over that of ``A``.
     """
 
@@ -58,12 +58,12 @@ class LowRankParams(Hyperparameters):
 
     @property
     def alpha(self) -> float:
-        """The numerator of the update's scale."""
+        """Numerator of the update's scale."""
         return self.alpha_ratio * self.rank
 
     @property
     def scale(self) -> float:
-        """``s``, what the update is multiplied by."""
+        """``s``, the factor of the update."""
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
@@ -72,7 +72,7 @@ class TargetedParams(LowRankParams):
     """Parameters of a low-rank update of some layers.
 
     Args:
-        targets: which linear layers of every block.
+        targets: linear layers of every block that get an update; a key of ``TARGETS``.
     """
 
     targets: Targets = "all_linear"
@@ -82,60 +82,60 @@ class TargetedParams(LowRankParams):
         self.require(self.targets in TARGETS, "targets", f"one of {', '.join(TARGETS)}")
 
 
-def attached(
-    view: nn.Module, where: str, method: str, params: LowRankParams, context: Context, **config: Any
+def attach(
+    view: nn.Module, target_kind: str, method: str, params: LowRankParams, context: Context, **options: Any
 ) -> Attached:
     """Put a low-rank update beside every linear layer of a kind.
 
     Args:
-        view: changed in place.
-        where: a key of ``TARGETS``.
-        method: its name.
-        params: of the update.
-        context: of the view.
-        config: what else `peft`'s ``LoraConfig`` takes.
+        view: view of the backbone, changed in place.
+        target_kind: kind of linear layers, a key of ``TARGETS``.
+        method: name of the method.
+        params: parameters of the update.
+        context: the view's context.
+        options: further arguments of `peft`'s ``LoraConfig``.
 
     Raises:
         MethodError: if the architecture has no such layer, or one is narrower than the rank.
     """
-    low_rank = LoraConfig(
+    config = LoraConfig(
         r=params.rank,
         lora_alpha=params.alpha,
-        target_modules=target_pattern(view, where, params.rank, "rank", context),
+        target_modules=target_pattern(view, target_kind, params.rank, "rank", context),
         lora_dropout=params.dropout,
         use_rslora=params.rslora,
-        **config,
+        **options,
     )
-    low_rank._register_custom_module({nn.Linear: AddedLinear})
+    config._register_custom_module({nn.Linear: AddedLinear})
 
     def groups(model: PeftModel) -> Sequence[ParameterGroup]:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        fast = tuple(p for name, p in named if "lora_B" in name)
+        b_factors = tuple(p for name, p in named if "lora_B" in name)
         rest = tuple(p for name, p in named if "lora_B" not in name)
-        return ParameterGroup(rest), ParameterGroup(fast, params.lr_ratio)
+        return ParameterGroup(rest), ParameterGroup(b_factors, params.lr_ratio)
 
-    return peft_adapter.attached(view, low_rank, method, params, context, groups=groups, merges=True)
+    return peft_adapter.attach(view, config, method, params, context, groups=groups, merges=True)
 
 
-def target_pattern(view: nn.Module, where: str, rank: int, field: str, context: Context) -> str:
-    """The targets' names as `peft` reads them.
+def target_pattern(view: nn.Module, target_kind: str, rank: int, field: str, context: Context) -> str:
+    """Return the regular expression by which `peft` finds the targets.
 
     Raises:
-        MethodError: if there is none, or ``rank``, the value of ``field``, is more than one of them can hold.
+        MethodError: if there is no target, or ``rank``, the value of ``field``, is above the rank of one of them.
     """
-    names = targets(view, TARGETS[where], context.layers)
-    _require_room(view, names, rank, field)
-    return pattern(names)
+    names = targets(view, TARGETS[target_kind], context.layers)
+    _require_possible_rank(view, names, rank, field)
+    return name_pattern(names)
 
 
 def updated_layers(model: PeftModel) -> Iterator[tuple[str, LoraLayer]]:
-    """Every layer with an update beside it, by the name that it has in the bare model."""
+    """Yield every layer with an update, and its name in the bare model."""
     for name, module in model.get_base_model().named_modules():
         if isinstance(module, LoraLayer):
             yield name, module
 
 
-def _require_room(view: nn.Module, names: Iterable[str], rank: int, field: str) -> None:
+def _require_possible_rank(view: nn.Module, names: Iterable[str], rank: int, field: str) -> None:
     for name in names:
         rows, columns = _shape(innermost(view.get_submodule(name)))
         if rank > min(rows, columns):
@@ -144,7 +144,7 @@ def _require_room(view: nn.Module, names: Iterable[str], rank: int, field: str) 
 
 
 def _shape(layer: nn.Module) -> tuple[int, int]:
-    """``(out, in)``, without unpacking a weight; GPT-2's own kind of layer keeps its transpose."""
+    """Return ``(out, in)`` without unpacking a weight; GPT-2's Conv1D stores the transpose."""
     if isinstance(layer, nn.Linear):
         return layer.out_features, layer.in_features
     columns, rows = layer.get_parameter("weight").shape

@@ -1,13 +1,13 @@
-"""Where a low-rank update begins other than at zero, without writing to the frozen weight.
+"""Initializations of a low-rank update other than zero, without writing to the frozen weight.
 
-PiSSA (Meng et al., 2024, arXiv:2404.02948) and OLoRA (Büyükakyüz, 2024, arXiv:2406.01775) let ``B A`` begin as a part
-of ``W`` and keep the rest of it in the frozen layer. The backbone here is shared, so that the layer stays whole and the
-part is taken off beside it: ``W + s B A - s B0 A0`` with frozen ``A0`` and ``B0``. That is a plain LoRA of twice the
-rank, ``[B, B0]`` and ``[A; -A0]``, and is saved as one.
+PiSSA (Meng et al., 2024, arXiv:2404.02948) and OLoRA (Büyükakyüz, 2024, arXiv:2406.01775) initialize ``B A`` as a part
+of ``W`` and store the rest in the frozen layer. Here the frozen layer is shared by many trials: `peft`'s write would be
+lost without an error. So ``W`` stays whole, and the part is subtracted beside it: ``W + s B A - s B0 A0`` with frozen
+``A0`` and ``B0``. This equals a LoRA of twice the rank, ``[B, B0]`` and ``[A; -A0]``, and is saved as one.
 
-LoftQ (Li et al., 2023, arXiv:2310.08659) lets ``s B A`` begin as the best approximation of what quantization took from
-``W``, which nothing has to be taken off for. Only the first of its alternating steps is made: the others quantize what
-is left again, which a shared backbone forbids.
+LoftQ (Li et al., 2023, arXiv:2310.08659) initializes ``s B A`` as the best approximation of the quantization error of
+``W``; nothing needs to be subtracted. Only the first of its alternating steps is done: the later ones quantize the
+weight anew, which a shared backbone does not allow.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from methods.base.lazy_weights import lazy_weights
 from methods.base.spec import Attached, Context, MethodError
 from methods.parts.low_rank import LowRankParams, updated_layers
 
-START = "start"
+START = "start"  # peft's name of the frozen second update that holds A0 and B0
 OVERSAMPLING, POWER_ITERATIONS = 8, 4  # of a randomized decomposition (Halko et al., 2011, arXiv:0909.4061)
 Factors = tuple[Tensor, Tensor]
 
 
-def principal(weight: Tensor, rank: int, scale: float) -> Factors:
-    """``A`` and ``B`` such that ``scale * B A`` is the best approximation of ``weight`` of that rank.
+def principal_factors(weight: Tensor, rank: int, scale: float) -> Factors:
+    """Return ``A`` and ``B`` for which ``scale * B A`` is the best approximation of ``weight`` with that rank.
 
     Args:
-        weight: of shape ``(out, in)``.
-        rank: at most the smaller of the two.
-        scale: above 0.
+        weight: matrix of shape ``(out, in)``.
+        rank: rank of the approximation, at most ``min(out, in)``.
+        scale: factor of ``B A``, above 0.
     """
     columns = rank + OVERSAMPLING
     if 2 * columns < min(weight.shape):
@@ -52,20 +52,20 @@ def principal(weight: Tensor, rank: int, scale: float) -> Factors:
     return root[:, None] * right[:rank], left[:, :rank] * root
 
 
-def orthonormal(weight: Tensor, rank: int) -> Factors:
-    """``A`` and ``B`` as the first rows of ``R`` and the first columns of ``Q`` of ``weight = Q R``."""
+def orthonormal_factors(weight: Tensor, rank: int) -> Factors:
+    """Return the first rows of ``R`` as ``A`` and the first columns of ``Q`` as ``B``, for ``weight = Q R``."""
     basis = torch.linalg.qr(weight[:, :rank]).Q  # Q's first columns depend on no others of the weight
     return basis.T @ weight, basis
 
 
-def begin_in_weight(attached: Attached, init: str, params: LowRankParams, context: Context) -> Attached:
-    """Let the update begin as a part of each weight, and take that part off beside it.
+def init_from_weight(attached: Attached, init: str, params: LowRankParams, context: Context) -> Attached:
+    """Initialize the update as a part of each weight, and subtract that part beside it.
 
     Args:
-        attached: a fresh low-rank update.
+        attached: fresh low-rank update.
         init: ``pissa`` or ``olora``.
-        params: of the update.
-        context: of the view.
+        params: parameters of the update.
+        context: the view's context.
     """
     model = attached.module
     with lazy_weights(model):
@@ -75,7 +75,7 @@ def begin_in_weight(attached: Attached, init: str, params: LowRankParams, contex
         for _, layer in updated_layers(model):
             weight = layer.get_base_layer().weight.detach().float()
             if weight.device.type != "meta":
-                a, b = _part(weight, init, params)
+                a, b = _weight_factors(weight, init, params)
                 _write(layer, peft_adapter.ADAPTER, (a, b))
                 _write(layer, START, (-a, b))
     return replace(
@@ -87,30 +87,32 @@ def begin_in_weight(attached: Attached, init: str, params: LowRankParams, contex
     )
 
 
-def begin_at_loss(attached: Attached, params: LowRankParams, context: Context) -> Attached:
-    """Let the update begin as the best approximation of what quantization took from each weight.
+def init_from_quantization_error(attached: Attached, params: LowRankParams, context: Context) -> Attached:
+    """Initialize the update as the best approximation of each weight's quantization error.
 
-    A layer that is not packed lost nothing and begins as usual.
+    A layer that is not quantized has no error and is initialized as usual.
 
     Raises:
         MethodError: if the backbone is not quantized, or its original weights cannot be had.
     """
     if context.quantization == "none":
         raise MethodError(
-            "init is 'loftq', but the backbone is not quantized and nothing was lost; write init: default"
+            "init is 'loftq', which corrects quantization, but the backbone is not quantized; write init: default"
         )
     for name, layer in updated_layers(attached.module):
         base = layer.get_base_layer()
         if context.fresh and "weight" not in base._parameters:
-            kept = base.weight.detach().float()
-            if kept.device.type != "meta":
-                lost = _original(name, context).to(kept) - kept
-                _write(layer, peft_adapter.ADAPTER, principal(lost, params.rank, params.scale))
+            quantized = base.weight.detach().float()
+            if quantized.device.type != "meta":
+                error = _original(name, context).to(quantized) - quantized
+                _write(layer, peft_adapter.ADAPTER, principal_factors(error, params.rank, params.scale))
     return attached
 
 
-def _part(weight: Tensor, init: str, params: LowRankParams) -> Factors:
-    return principal(weight, params.rank, params.scale) if init == "pissa" else orthonormal(weight, params.rank)
+def _weight_factors(weight: Tensor, init: str, params: LowRankParams) -> Factors:
+    if init == "pissa":
+        return principal_factors(weight, params.rank, params.scale)
+    return orthonormal_factors(weight, params.rank)
 
 
 def _original(name: str, context: Context) -> Tensor:
@@ -121,7 +123,7 @@ def _original(name: str, context: Context) -> Tensor:
 
 
 def _add_start(layer: LoraLayer, params: LowRankParams) -> None:
-    """A second, frozen update of `peft`'s, active beside the first; no dropout, since it stands for the weight."""
+    """Add a second, frozen update that is active beside the first; without dropout, since it corrects the weight."""
     config = LoraConfig(r=params.rank, use_rslora=params.rslora, init_lora_weights=False)
     layer.update_layer(START, params.rank, params.alpha, config=config)
     layer.set_adapter([peft_adapter.ADAPTER, START])
@@ -152,13 +154,12 @@ def _load_starts(model: PeftModel, tensors: dict[str, Tensor]) -> None:
 
 
 def _save(folder: Path, save_update: Callable[[Path], None], model: PeftModel, params: LowRankParams) -> None:
-    """As `peft`'s plain LoRA of twice the rank and the same scale."""
+    """Write one plain LoRA of twice the rank and the same scale."""
     save_update(folder)
     tensors = {key: t for key, t in load_file(folder / peft_adapter.WEIGHTS).items() if f".{START}." not in key}
     for name, start in _starts(model).items():
         key = f"base_model.model.{name}.weight"
-        both = [tensors[key], start.cpu()]
-        tensors[key] = torch.cat(both, dim=0 if name.endswith("lora_A") else 1)
+        tensors[key] = torch.cat([tensors[key], start.cpu()], dim=0 if name.endswith("lora_A") else 1)
     save_file(tensors, folder / peft_adapter.WEIGHTS, metadata={"format": "pt"})
     file = folder / "adapter_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
@@ -172,7 +173,7 @@ def _load(folder: Path, model: PeftModel, rank: int) -> None:
     for name in _starts(model):
         key, dim = f"base_model.model.{name}.weight", 0 if name.endswith("lora_A") else 1
         if key not in tensors or tensors[key].shape[dim] != 2 * rank:
-            raise MethodError(f"{folder} does not fit this backbone: {key} is no update of rank {2 * rank}")
+            raise MethodError(f"{folder} does not fit this backbone: {key} is not an update of rank {2 * rank}")
         tensors[key], starts[name] = tensors[key].split(rank, dim)
     peft_adapter.load_tensors(tensors, model, folder)
     _load_starts(model, starts)

@@ -1,4 +1,4 @@
-"""Positions that count real tokens, whatever padding stands before them."""
+"""Position ids that count real tokens, whatever padding precedes them."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from torch import Tensor, nn
 
 
 def number_real_tokens(model: nn.Module) -> None:
-    """Derive position ids, where none are given, from the attention mask of a decoder.
+    """Derive a decoder's position ids from the attention mask in every call without position ids.
 
-    Decoders are padded on the left. Where positions are learned (GPT-2) or something stands before the padding
-    (virtual tokens, key-value pairs), a row's result would otherwise depend on the batch that it is in. Rows without
-    padding are numbered as transformers does it.
+    Decoders are padded on the left. With learned positions (GPT-2), or with virtual tokens or key-value pairs before
+    the padding, a row's result would otherwise depend on the longest row of its batch. Rows without padding get the
+    position ids of transformers.
     """
-    # the model inside: peft's AdaLoRA calls the outer one's forward past its hooks
+    # a hook on the outer model would be skipped: peft's AdaLoRA calls its forward method directly
     inner: nn.Module = getattr(model, getattr(model, "base_model_prefix", ""), model)
     if is_decoder(model) and "position_ids" in inspect.signature(inner.forward).parameters:
-        inner.register_forward_pre_hook(_number, with_kwargs=True)
+        inner.register_forward_pre_hook(_add_position_ids, with_kwargs=True)
 
 
 def is_decoder(model: nn.Module) -> bool:
-    """Whether attention looks to the left only."""
+    """Return whether attention is causal."""
     return any(getattr(module, "is_causal", False) for module in model.modules())
 
 
-def _number(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+def _add_position_ids(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
     mask, inputs = kwargs.get("attention_mask"), kwargs.get("inputs_embeds")
     inputs = kwargs.get("input_ids", args[0] if args else None) if inputs is None else inputs
     if kwargs.get("position_ids") is None and isinstance(mask, Tensor) and mask.dim() == 2 and inputs is not None:

@@ -1,7 +1,8 @@
-"""What soft prompts need beyond `peft`: room for them, words to start from, and positions that count real tokens."""
+"""Tools of soft prompts that `peft` lacks: checks of the architecture, initial tokens, and correct position ids."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,43 +15,56 @@ from methods.base.spec import Context, MethodError
 from methods.parts.positions import number_real_tokens
 
 
-def require_prompts(view: nn.Module) -> None:
+def require_virtual_tokens(view: nn.Module) -> None:
     """Raise the one-line error of an architecture that takes no virtual tokens."""
     if getattr(view.config, "is_encoder_decoder", False):
         raise MethodError(f"{type(view).__name__} is an encoder-decoder, which takes no virtual tokens here")
 
 
-def require_room(view: nn.Module, tokens: int, context: Context) -> None:
+def require_cache(view: nn.Module) -> None:
+    """Raise the one-line error of an architecture that takes no key-value pairs from outside."""
+    models = (view, base_model(view))
+    if not any("past_key_values" in inspect.signature(model.forward).parameters for model in models):
+        raise MethodError(f"{type(view).__name__} takes no key-value pairs from outside, which a prefix needs")
+
+
+def require_positions(view: nn.Module, tokens: int, context: Context) -> None:
     """Raise the one-line error of virtual tokens that leave too few positions for the longest row.
 
-    Where nobody knows how long rows get, one token of text must fit.
+    Where the length of rows is unknown, one token of text must fit.
     """
-    longest = longest_input(view)
+    limit = max_positions(view)
     row = 1 if context.text is None else context.text.max_length
-    if longest is not None and tokens + row > longest:
-        room = f"it must be at most {longest - row}" if longest > row else "there is no room for any"
-        rows = f"beside rows of up to {row} tokens {room}"
-        raise MethodError(f"tokens is {tokens}; {rows}, since {type(view).__name__} takes {longest}")
+    if limit is not None and tokens + row > limit:
+        bound = f"it must be at most {limit - row}" if limit > row else "no virtual token fits"
+        reason = f"beside rows of up to {row} tokens {bound}"
+        raise MethodError(f"tokens is {tokens}; {reason}, since {type(view).__name__} takes {limit} tokens")
 
 
-def longest_input(view: nn.Module) -> int | None:
-    """How many positions a model has; ``None`` where they are not limited."""
+def max_positions(view: nn.Module) -> int | None:
+    """Return how many positions a model has; ``None`` where they are not limited."""
     text: PreTrainedConfig = view.config.get_text_config()  # type: ignore[operator, union-attr]
-    longest: int | None = getattr(text, "max_position_embeddings", None)
+    limit: int | None = getattr(text, "max_position_embeddings", None)
     for name, module in view.named_modules():
-        # RoBERTa and its relatives count from the padding's own position on
+        # RoBERTa and its relatives number positions from the padding's id on, so that they have fewer than configured
         if isinstance(module, nn.Embedding) and name.endswith("position_embeddings") and module.padding_idx is not None:
-            longest = module.num_embeddings - module.padding_idx - 1
-    return longest
+            limit = module.num_embeddings - module.padding_idx - 1
+    return limit
 
 
-def first_tokens(view: nn.Module, context: Context, count: int, text: str = "") -> Tensor:
-    """Ids of tokens that a prompt may start from.
+def base_model(view: nn.Module) -> nn.Module:
+    """Return the model inside its task's class, or the view where it has none."""
+    base: nn.Module = getattr(view, getattr(view, "base_model_prefix", ""), view)
+    return base
+
+
+def initial_token_ids(view: nn.Module, context: Context, count: int, text: str = "") -> Tensor:
+    """Return the ids of tokens from which a prompt is initialized.
 
     Args:
-        view: whose vocabulary they are of.
-        context: whose words are used, where they are known.
-        count: how many; fewer words are repeated.
+        view: view whose vocabulary is used.
+        context: context whose tokenizer is used, where it is known.
+        count: number of ids; shorter texts are repeated.
         text: the words; without any, the names of the classes.
 
     Returns:
@@ -67,22 +81,22 @@ def first_tokens(view: nn.Module, context: Context, count: int, text: str = "") 
     return torch.tensor(ids, device=device).repeat(-(-count // len(ids)))[:count]
 
 
-def start_from(model: PeftModel, weights: Tensor) -> None:
-    """Let the virtual tokens of ``model`` begin as ``weights``, of shape ``(tokens, width)``.
+def set_initial_prompt(model: PeftModel, weights: Tensor) -> None:
+    """Initialize the virtual tokens of ``model`` with ``weights``, of shape ``(tokens, width)``.
 
     Raises:
-        MethodError: if the architecture's differ in width from layer to layer.
+        MethodError: if the widths of the architecture's layers differ.
     """
     embedding: nn.Embedding = model.prompt_encoder[model.active_adapter].embedding
     if embedding.weight.shape != weights.shape:
-        shapes = f"of shape {tuple(weights.shape)} where {tuple(embedding.weight.shape)} is needed"
+        shapes = f"of shape {tuple(weights.shape)} where peft needs {tuple(embedding.weight.shape)}"
         raise MethodError(f"init is 'tokens', which gives pairs {shapes}; it must be zero or random here")
     with torch.no_grad():
         embedding.weight.copy_(weights)
 
 
-def dimensions(view: nn.Module) -> dict[str, int]:
-    """What `peft` wants to know of a model for a prompt, under names that it reads from some configurations only."""
+def prompt_dimensions(view: nn.Module) -> dict[str, int]:
+    """Return the sizes that `peft`'s prompts need; `peft` itself finds them in some configurations only."""
     text: PreTrainedConfig = view.config.get_text_config()  # type: ignore[operator, union-attr]
     embeddings: nn.Embedding = view.get_input_embeddings()  # type: ignore[operator]
     return {
@@ -93,7 +107,7 @@ def dimensions(view: nn.Module) -> dict[str, int]:
 
 
 def number_positions(model: PeftModel) -> None:
-    """Let positions count real tokens in every pass of `peft`'s model of a decoder, a generating one included."""
+    """Let position ids count real tokens in every pass of `peft`'s model of a decoder, generation included."""
     number_real_tokens(model.get_base_model())
     if hasattr(model, "base_model_prepare_inputs_for_generation"):
         prepare = model.base_model_prepare_inputs_for_generation

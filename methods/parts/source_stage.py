@@ -1,4 +1,4 @@
-"""What a multitask prompt learns with on its source tasks, and leaves behind: a matrix and a head for each of them."""
+"""The modules that a multitask prompt needs during its source tasks only: a task matrix and a head for each task."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from methods.base.spec import Context
 class SourceStage(nn.Module):
     """A prompt that all source tasks share, with a task matrix and a head for each.
 
-    While ``model`` is called with ``task_ids`` of shape ``(rows,)``, these stand in for its own. Where a task has fewer
-    classes than another, the logits of those that it lacks are minus infinity.
+    A call of ``model`` with ``task_ids`` of shape ``(rows,)`` uses these in place of its own. Logits of classes that a
+    row's task does not have are minus infinity.
 
     Args:
-        model: with a multitask prompt for its own task; the stage becomes a part of it.
-        context: of its view.
+        model: model with a multitask prompt for its own task; the stage becomes a submodule of it.
+        context: the view's context.
     """
 
     def __init__(self, model: PeftModel, context: Context) -> None:
@@ -30,53 +30,54 @@ class SourceStage(nn.Module):
         config = copy.copy(model.active_peft_config)
         config.num_tasks = len(context.sources)
         self.encoder = MultitaskPromptEmbedding(config, model.word_embeddings).to(model.device)
-        wrapped = [model.get_base_model().get_submodule(name) for name in context.head]
-        own = int(getattr(model.config, "num_labels", 0))
-        labels = [count or own for count in context.source_labels or [own] * config.num_tasks]
-        self.heads = nn.ModuleList(_head(model, wrapped, own, count) for count in labels) if wrapped else None
+        head_modules = [model.get_base_model().get_submodule(name) for name in context.head]
+        num_labels = int(getattr(model.config, "num_labels", 0))
+        counts = [count or num_labels for count in context.source_labels or [num_labels] * config.num_tasks]
+        heads = [_copy_head(model, head_modules, num_labels, count) for count in counts] if head_modules else None
+        self.heads = None if heads is None else nn.ModuleList(heads)
         self._task_ids: Tensor | None = None
-        for place, module in enumerate(wrapped):
-            module.register_forward_hook(self._replacing(place), with_kwargs=True)
-        model.register_forward_pre_hook(self._begin, with_kwargs=True)
+        for index, module in enumerate(head_modules):
+            module.register_forward_hook(self._replacement_hook(index), with_kwargs=True)
+        model.register_forward_pre_hook(self._store_task_ids, with_kwargs=True)
         model.source_stage = self
 
-    def _begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _store_task_ids(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._task_ids = kwargs.get("task_ids")
 
-    def _replacing(self, place: int) -> Any:
-        """A hook that gives what the sources' heads make of the rows in the place of one of the model's own."""
+    def _replacement_hook(self, index: int) -> Any:
+        """Return a hook that replaces the output of the head's module ``index`` by that of the source tasks' heads."""
 
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
             if self._task_ids is None or self.heads is None:
                 return None
-            return self._by_task(place, self._task_ids.to(output.device), args[0])
+            return self._run_heads(index, self._task_ids.to(output.device), args[0])
 
         return hook
 
-    def _by_task(self, place: int, task_ids: Tensor, x: Tensor) -> Tensor:
-        """Every row through the head of its task; ``x`` has shape ``(rows, ...)``."""
+    def _run_heads(self, index: int, task_ids: Tensor, x: Tensor) -> Tensor:
+        """Run every row of ``x``, of shape ``(rows, ...)``, through module ``index`` of its task's head."""
         assert self.heads is not None
-        found = {task: self.heads[task][place](x[task_ids == task]) for task in task_ids.unique().tolist()}
-        width = max(part.shape[-1] for part in found.values())
-        first = next(iter(found.values()))
-        whole: Tensor = first.new_full((len(x), *first.shape[1:-1], width), -torch.inf)
-        for task, part in found.items():
-            whole[task_ids == task] = F.pad(part, (0, width - part.shape[-1]), value=-torch.inf)
-        return whole
+        by_task = {task: self.heads[task][index](x[task_ids == task]) for task in task_ids.unique().tolist()}
+        width = max(rows.shape[-1] for rows in by_task.values())
+        first = next(iter(by_task.values()))
+        output: Tensor = first.new_full((len(x), *first.shape[1:-1], width), -torch.inf)
+        for task, rows in by_task.items():
+            output[task_ids == task] = F.pad(rows, (0, width - rows.shape[-1]), value=-torch.inf)
+        return output
 
 
-def _head(model: PeftModel, wrapped: list[nn.Module], own: int, labels: int) -> nn.ModuleList:
-    """The model's head, begun alike, for another number of classes."""
+def _copy_head(model: PeftModel, head_modules: list[nn.Module], num_labels: int, labels: int) -> nn.ModuleList:
+    """Return a copy of the model's head, with a new last layer where the number of classes differs."""
     head = nn.ModuleList()
-    for module in wrapped:
+    for module in head_modules:
         head.append(copy.deepcopy(module.get_submodule(f"modules_to_save.{model.active_adapter}")))
-    if labels != own:
-        sizes = {name: part for name, part in head.named_modules() if isinstance(part, nn.Linear)}
-        name, last = [(name, part) for name, part in sizes.items() if part.out_features == own][-1]
+    if labels != num_labels:
+        linears = {name: module for name, module in head.named_modules() if isinstance(module, nn.Linear)}
+        name, last = [(name, module) for name, module in linears.items() if module.out_features == num_labels][-1]
         bias = last.bias is not None
         new = nn.Linear(last.in_features, labels, bias=bias, device=last.weight.device)
         model.get_base_model()._init_weights(new)
-        if name.isdigit():  # a head of one layer, with what brings it to float32
+        if name.isdigit():  # the whole head is this layer, and has the hooks that bring the head to float32
             new._forward_pre_hooks, new._forward_hooks = last._forward_pre_hooks, last._forward_hooks
             new._forward_pre_hooks_with_kwargs = last._forward_pre_hooks_with_kwargs
         head.set_submodule(name, new)

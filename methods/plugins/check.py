@@ -1,4 +1,4 @@
-"""Whether a plugin keeps the contract: tried on a tiny model of random weights, in well under a second."""
+"""Check that a plugin keeps the contract of a method, on tiny models with random weights, in under a second."""
 
 from __future__ import annotations
 
@@ -8,47 +8,52 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
 
 from methods import load_adapter
-from methods.base.spec import Attached, Hyperparameters, MethodError, MethodSpec
-from methods.plugins.tiny_model import TinyModel, tiny_models
+from methods.base.spec import Attached, Hyperparameters, MethodError, MethodSpec, TaskType
 from methods.plugins.loader import load
+from methods.plugins.tiny_model import TinyModel, tiny_models
 
 
 def check_plugin(name: str) -> None:
-    """Try a registered plugin as the contract tests try a built-in method.
+    """Attach, train, save and load a registered plugin, as the contract tests do with a built-in method.
 
     Raises:
-        MethodError: with the first thing that it does not keep, one line.
+        MethodError: if it breaks the contract; the message is one line about the first violation.
     """
     with _as_one_line("cannot be imported"):
         module = load(name)
     spec, params = _declared(name, module.SPEC, module.SPACE)
-    refusals = []
+    works, refusals = False, []
     for tiny in tiny_models(spec.tasks):
         try:
             _try_on(tiny, spec, params)
+            works = True
         except _RefusalError as error:
             refusals.append(str(error))
-    if len(refusals) == len(spec.tasks):
+    if refusals and not works:
         raise MethodError(refusals[0])
 
 
 class _RefusalError(Exception):
-    """The method says that it cannot be attached."""
+    """The method refuses to be attached to a model."""
 
 
 def _declared(name: str, spec: Any, space: Any) -> tuple[MethodSpec[Any], Hyperparameters]:
-    """What ``SPEC`` and ``SPACE`` say, and the parameters that the method is tried first with."""
+    """Check ``SPEC`` and ``SPACE``; return ``SPEC`` and the default parameters."""
     _require(isinstance(spec, MethodSpec), f"SPEC is {_kind(spec)}; it must be a MethodSpec")
     _require(spec.name == name, f"SPEC.name is {spec.name!r}; it must be the file's own, {name!r}")
+    types = get_args(TaskType)
+    for unknown in sorted(set(spec.tasks).difference(types)):
+        raise MethodError(f"SPEC.tasks names {unknown!r}; name task types of peft: {', '.join(types)}")
     kind = spec.params_type
-    own = isinstance(kind, type) and issubclass(kind, Hyperparameters) and kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
-    _require(own, "SPEC.params_type must be a frozen dataclass that derives from Hyperparameters")
+    is_params_class = isinstance(kind, type) and issubclass(kind, Hyperparameters)
+    frozen = is_params_class and kind.__dataclass_params__.frozen
+    _require(frozen, "SPEC.params_type must be a frozen dataclass that derives from Hyperparameters")
     mappings = [getattr(space, key, None) for key in ("distributions", "default")]
     _require(all(isinstance(m, Mapping) for m in mappings), f"SPACE is {_kind(space)}; it must be a SearchSpace")
     fields = {field.name for field in dataclasses.fields(kind)}
@@ -105,11 +110,11 @@ def _attach(tiny: TinyModel, spec: MethodSpec[Any], params: Hyperparameters, vie
 
 
 def _train(tiny: TinyModel, attached: Attached) -> None:
-    """One step, large enough to see."""
+    """Do one optimizer step that is large enough to change the output visibly."""
     attached.train(True)
     with _as_one_line("fails in a training step"):
         loss = tiny.loss(attached.module)
-        _require(loss.requires_grad, "nothing that trains takes part in the loss")
+        _require(loss.requires_grad, "the loss depends on no parameter that trains")
         loss.backward()
     silent = [name for name, p in attached.trainable().items() if p.grad is None]
     _require(not silent, f"{silent[:1]} trains and gets no gradient")
@@ -124,19 +129,20 @@ def _save_and_load(tiny: TinyModel, attached: Attached) -> None:
     with tempfile.TemporaryDirectory() as place, _as_one_line("cannot be saved and loaded again"):
         attached.save(Path(place))
         with torch.random.fork_rng():
-            torch.manual_seed(1)  # what is drawn while attaching must not matter
+            torch.manual_seed(1)  # random numbers drawn while attaching must not change the loaded adapter
             back = load_adapter(tiny.view(), Path(place), tiny.context)
     back.train(False)
     same = torch.equal(tiny.logits(back.module), tiny.logits(attached.module))
-    _require(same, "a saved adapter does not give, once loaded, what it gave before")
+    _require(same, "a loaded adapter gives other results than the saved one")
 
 
 @contextmanager
-def _as_one_line(what: str) -> Iterator[None]:
+def _as_one_line(problem: str) -> Iterator[None]:
+    """Turn any exception into a ``MethodError`` of one line."""
     try:
         yield
     except Exception as error:
-        raise MethodError(f"{what}: {_first_line(error)}") from error
+        raise MethodError(f"{problem}: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -1,8 +1,8 @@
-"""Methods from outside: Python files that somebody names, each known by its stem.
+"""Import of plugins: Python files that define a method, which is named after the file.
 
-A plugin is a module of the package ``method_plugins``, which has no folder: a registered source is its module, and
-so is a file of that name in a folder ``method_plugins`` on the path, which is how a registered model carries its
-plugins. Nothing here imports torch, and registering a file does not run it.
+A plugin is a module of the package ``method_plugins``, which has no folder. Its source is either registered in this
+process, or a file in a folder ``method_plugins`` on the path: a registered model carries its plugins in such a folder.
+Nothing here imports torch, and registering a file does not run it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _SOURCES: dict[str, str] = {}
 
 
 def register(file: Path) -> str:
-    """Make the method of a Python file known under the file's stem.
+    """Register the method of a Python file under the file's stem, and return that name.
 
     Raises:
-        ValueError: if it cannot be a plugin; one clear line, without the file's name.
+        ValueError: if the file cannot be a plugin; one line, without the file's name.
     """
     if problem := plugin_problem(file):
         raise ValueError(problem)
@@ -34,25 +34,25 @@ def register(file: Path) -> str:
 
 
 def register_source(name: str, source: str) -> None:
-    """Make the method of a plugin's text known, instead of what had its name before."""
+    """Register a plugin's source; it replaces an earlier source of that name."""
     if _SOURCES.get(name) != source:
         sys.modules.pop(f"{PACKAGE}.{name}", None)
         _SOURCES[name] = source
 
 
 def source_of(name: str) -> str | None:
-    """The text of a plugin, if there is one of that name in this process."""
+    """Return the source of a plugin; ``None`` if there is none of that name, registered or on the path."""
     if name not in _SOURCES and name.isidentifier():
-        found = _Plugins().find_spec(f"{PACKAGE}.{name}")
-        return Path(found.origin).read_text(encoding="utf-8") if found and found.origin else None
+        module = _PluginImporter().find_spec(f"{PACKAGE}.{name}")
+        return Path(module.origin).read_text(encoding="utf-8") if module and module.origin else None
     return _SOURCES.get(name)
 
 
 def load(name: str) -> ModuleType:
-    """The module of a plugin.
+    """Import and return the module of a plugin.
 
     Raises:
-        KeyError: if there is none of that name.
+        KeyError: if there is no plugin of that name.
     """
     if not name.isidentifier():
         raise KeyError(name)
@@ -65,11 +65,11 @@ def load(name: str) -> ModuleType:
 
 
 def plugin_problem(file: Path) -> str:
-    """Why a file cannot be a plugin, as far as reading it tells; nothing of it is run."""
+    """Return why a file cannot be a plugin, or an empty string; the file is parsed and not run."""
     from methods import names
 
     if file.suffix != ".py" or not file.stem.isidentifier():
-        return "is no Python file whose name can be a method's; write letters, digits and _ before .py"
+        return "is not a Python file whose name can be a method's; write letters, digits and _ before .py"
     if file.stem in names() or file.stem.startswith("_"):
         return f"{file.stem} is the name of a built-in method; give the file another name"
     try:
@@ -77,22 +77,22 @@ def plugin_problem(file: Path) -> str:
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     except SyntaxError as error:
-        return f"line {error.lineno} is no Python: {error.msg}"
+        return f"line {error.lineno} is not valid Python: {error.msg}"
     except ValueError as error:
-        return f"is no text in UTF-8 ({error})"
+        return f"is not a text in UTF-8 ({error})"
     missing = [name for name in ("SPEC", "SPACE") if name not in _assigned(tree)]
     return f"defines no {' and no '.join(missing)}; a plugin defines SPEC and SPACE" if missing else ""
 
 
 def _assigned(tree: ast.Module) -> set[str]:
-    """The names that a module assigns to."""
+    """Return the names that a module assigns at its top level."""
     targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
     targets += [node.target for node in tree.body if isinstance(node, ast.AnnAssign)]
     return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
-class _Plugins(MetaPathFinder, InspectLoader):
-    """Finds the package, and in it what is registered or on the path."""
+class _PluginImporter(MetaPathFinder, InspectLoader):
+    """Finds and loads the package and its modules, which are registered sources or files on the path."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -116,4 +116,4 @@ class _Plugins(MetaPathFinder, InspectLoader):
         return fullname == PACKAGE
 
 
-sys.meta_path.insert(0, _Plugins())
+sys.meta_path.insert(0, _PluginImporter())

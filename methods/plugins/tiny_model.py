@@ -1,4 +1,4 @@
-"""Models of random weights, small enough to try a method on in no time."""
+"""Tiny models with random weights, on which a method is tried in a fraction of a second."""
 
 from __future__ import annotations
 
@@ -22,55 +22,66 @@ from methods.base.spec import Context, TaskType
 _SIZES: dict[str, Any] = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 _SIZES |= {"intermediate_size": 32, "max_position_embeddings": 64, "pad_token_id": 0}
 
+TRIED_TYPES: tuple[TaskType, ...] = ("SEQ_CLS", "CAUSAL_LM")
+"""The task types that there is a tiny model for."""
+
 
 @dataclass(frozen=True)
 class TinyModel:
     """A backbone of a few thousand parameters.
 
     Args:
-        model: frozen.
-        context: of its views.
+        model: the model, frozen.
+        context: the context of its views.
     """
 
     model: PreTrainedModel
     context: Context
 
     def view(self) -> PreTrainedModel:
-        """A module tree of its own over the same frozen tensors; the head is its own too."""
+        """Return a new module tree over the same frozen tensors, with a head of its own."""
         shared = set(self.shared())
         memo = {id(p): p for name, p in self.model.named_parameters() if name in shared}
         return copy.deepcopy(self.model, memo)
 
     def shared(self) -> dict[str, Tensor]:
-        """What all views have in common, by name."""
+        """Return the tensors that all views share, by name."""
         head = tuple(f"{name}." for name in self.context.head)
         named = self.model.named_parameters()
         return {name: p.detach() for name, p in named if not (head and name.startswith(head))}
 
     def logits(self, module: nn.Module) -> Tensor:
-        """Of shape ``(2, labels)`` or ``(2, tokens, vocabulary)``, what virtual tokens give left out."""
+        """Return logits of shape ``(2, labels)`` or ``(2, tokens, vocabulary)``, without those of virtual tokens."""
         with torch.no_grad():
-            found: Tensor = module(**_batch()).logits
-        return found if found.dim() == 2 else found[:, -_batch()["input_ids"].shape[1] :]
+            logits: Tensor = module(**_batch()).logits
+        return logits if logits.dim() == 2 else logits[:, -_batch()["input_ids"].shape[1] :]
 
     def loss(self, module: nn.Module) -> Tensor:
-        """A scalar with gradient history."""
-        labels = torch.tensor([0, 1]) if self.context.task == "classification" else _batch()["input_ids"]
-        found: Tensor = module(**_batch(), labels=labels).loss
-        return found
+        """Return the loss, a scalar with gradient history."""
+        labels = torch.tensor([0, 1]) if self.context.task_type == "SEQ_CLS" else _batch()["input_ids"]
+        loss: Tensor = module(**_batch(), labels=labels).loss
+        return loss
 
 
-def tiny_models(tasks: Iterable[TaskType]) -> Iterator[TinyModel]:
-    """An encoder with a head for classification, a decoder for language modelling."""
-    for task in sorted(tasks, reverse=True):
+def tiny_models(task_types: Iterable[TaskType]) -> Iterator[TinyModel]:
+    """Iterate over an encoder with a head for classification and a decoder, those of them that are among the types.
+
+    Models of the other task types have the same modules, with another head.
+    """
+    for task_type in TRIED_TYPES:
+        if task_type not in task_types:
+            continue
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            encodes = task == "classification"
+            encodes = task_type == "SEQ_CLS"
             model = BertForSequenceClassification(BertConfig(**_SIZES)) if encodes else LlamaForCausalLM(_llama())
         head = ("bert.pooler", "classifier") if encodes else ()
         frozen: PreTrainedModel = model.requires_grad_(False).eval()
         originals = {name: p.detach() for name, p in frozen.named_parameters()}
-        yield TinyModel(frozen, Context(task=task, backbone="tiny", head=head, original=originals.__getitem__))
+        context = Context(
+            task=task_type, task_type=task_type, backbone="tiny", head=head, original=originals.__getitem__
+        )
+        yield TinyModel(frozen, context)
 
 
 def _llama() -> LlamaConfig:

@@ -55,11 +55,11 @@ def test_a_name_says_the_parts() -> None:
 @pytest.mark.parametrize(
     ("member", "message"),
     [
-        ("", "'' is no part; write METHOD or NAME=METHOD, with + between parts"),
-        ("lora+", "'' is no part"),
-        ("lora + ia3", "'lora ' is no part"),
-        ("a.b=lora", "'a.b=lora' is no part"),
-        ("lora+compose:ia3", "'compose:ia3' is no part"),
+        ("", "'' is not a part; write METHOD or NAME=METHOD, with + between parts"),
+        ("lora+", "'' is not a part"),
+        ("lora + ia3", "'lora ' is not a part"),
+        ("a.b=lora", "'a.b=lora' is not a part"),
+        ("lora+compose:ia3", "'compose:ia3' is not a part"),
         ("adapter+adapter", "two parts are called adapter; name them, as in first=adapter+second=adapter"),
         ("full+lora", "full cannot be part of a composition: it trains every weight already"),
         ("lora+linear_probe", "linear_probe cannot be part of a composition: it trains the head, which every"),
@@ -175,7 +175,7 @@ def test_serial_and_parallel_adapters_sit_at_one_layer(make_case) -> None:
     attached = attach(case, "serial=adapter+parallel=adapter", **placed)
     nudge(attached.trainable().values())
     outer = attached.module.get_submodule(blocks(attached.module)[0].feed_forward_out[0])
-    assert (type(outer).__name__, type(outer.base_layer).__name__) == ("Beside", "Serial")
+    assert (type(outer).__name__, type(outer.base_layer).__name__) == ("ParallelAdapter", "SerialAdapter")
     assert torch.isfinite(case.logits(attached.module)).all()
 
 
@@ -214,8 +214,8 @@ def test_a_part_that_is_off_everywhere_is_left_out(off, make_case, tmp_path: Pat
 @pytest.mark.parametrize(
     ("member", "params", "message"),
     [
-        ("adapter+lora", {"layer_7": True}, "layer_7 is not there: the backbone has 3 blocks, layer_0 to layer_2"),
-        ("adapter+lora", {"lora__layer_3": False}, "lora.layer_3 is not there: the backbone has 3 blocks"),
+        ("adapter+lora", {"layer_7": True}, "layer_7 names a block that does not exist: the backbone has 3 blocks, layer_0 to layer_2"),
+        ("adapter+lora", {"lora__layer_3": False}, "lora.layer_3 names a block that does not exist: the backbone has 3 blocks"),
         ("adapter+lora", {"lora__on": False, "adapter__on": False}, "every part of compose:adapter.lora is switched"),
         ("adapter+prefix", {"layer_1": False}, "prefix.* sits in every block"),
     ],

@@ -85,7 +85,7 @@ class Trained:
 
 
 def attach(spec: MethodSpec, case, view: nn.Module | None = None) -> Attached:
-    if case.task not in spec.tasks:
+    if case.shared.context.task_type not in spec.tasks:
         pytest.skip(f"the method declares that it does not do {case.task}")
     try:
         return case.attach(spec, default(spec), view)
@@ -187,7 +187,7 @@ def nudge(attached: Attached) -> None:
 
 
 def test_it_attaches_somewhere(method, make_case):
-    task = "classification" if "classification" in method.tasks else "causal-lm"
+    task = "classification" if "SEQ_CLS" in method.tasks else "causal-lm"
     refusals = []
     for kind in ("decoder", "encoder", "encoder-decoder") if task == "classification" else ("decoder",):
         try:
@@ -318,7 +318,7 @@ def test_every_draw_of_its_space_is_a_valid_parameter_set(method):
 
 
 def test_a_handful_of_draws_run_or_are_refused_in_one_line(method, make_case):
-    task = "classification" if "classification" in method.tasks else "causal-lm"
+    task = "classification" if "SEQ_CLS" in method.tasks else "causal-lm"
     ran, refusals = 0, []
     for params in random.Random(2).sample(draws(method, 40), 5):
         for kind in ("encoder", "decoder", "encoder-decoder") if task == "classification" else ("decoder",):

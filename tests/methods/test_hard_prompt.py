@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTo
 
 import methods
 from methods.base.spec import Context, MethodError, TaskText
-from methods.parts.prompt_template import classifying
+from methods.parts.prompt_template import classification_prompt
 
 from .conftest import CLASSES, Case, case_of, tiny_config, tiny_tokenizer
 
@@ -197,7 +197,7 @@ def test_nothing_trains(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("params", "labels", "message"),
     [
-        ({"verbalizers": "bad = word9"}, CLASSES, "'bad', which is no class; those are negative, neutral, positive"),
+        ({"verbalizers": "bad = word9"}, CLASSES, "'bad', which is not a class; the classes are negative, neutral, positive"),
         ({}, ["word80", "word80 word81"], "'word80 word81' begins like 'word80'"),
         ({}, ["unheard", "unseen"], "'unseen' begins like 'unheard'"),
         ({"examples": 3, "template": "word1 " * 40 + "{text} {label}"}, CLASSES, "takes 187 tokens; .* takes 160"),
@@ -258,7 +258,7 @@ def test_the_space_before_a_word_goes_with_the_word(
     tokenizer: PreTrainedTokenizerBase, word: str, template: str
 ) -> None:
     text = TaskText(tokenizer=tokenizer, labels=("good", "bad"), max_length=16, examples=lambda count: [])
-    words = classifying(text, template, "names", 0, closes=False)
+    words = classification_prompt(text, template, "names", 0, closes=False)
     assert tokenizer.convert_ids_to_tokens(words.classes[0]) == [word]
     whole = tokenizer("this was bad" + {"label": "\nLabel: good"}.get(template, template[6:-7] + "good"))["input_ids"]
     assert [*tokenizer("this was bad")["input_ids"], *words.after, *words.classes[0]] == whole
@@ -266,10 +266,10 @@ def test_the_space_before_a_word_goes_with_the_word(
 
 def test_templates_name_the_classes() -> None:
     text = TaskText(tokenizer=bytes_tokenizer(), labels=("good", "bad"), max_length=16, examples=lambda count: [])
-    assert text.tokenizer.decode(classifying(text, "question", "names", 0, closes=False).after) == (
+    assert text.tokenizer.decode(classification_prompt(text, "question", "names", 0, closes=False).after) == (
         "\nQuestion: which of good, bad is this?\nAnswer:"
     )
-    before = classifying(text, "instruction", "good=fine", 0, closes=False).before
+    before = classification_prompt(text, "instruction", "good=fine", 0, closes=False).before
     assert text.tokenizer.decode(before) == "Read the text and choose one of fine, bad.\n"
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 import methods
-from methods.base.architecture import blocks, pattern, targets
+from methods.base.architecture import blocks, name_pattern, targets
 from methods.base.spec import MethodError
 
 pytestmark = [
@@ -42,12 +42,12 @@ def test_a_pattern_matches_its_names_and_no_others(make_case):
     for kind in ("encoder", "decoder", "encoder-decoder"):
         view = make_case(kind, "classification", "nf4").view()
         chosen = targets(view, ("query", "feed_forward"), frozenset({0, 2}))
-        expression = pattern([*chosen, "embeddings.norm"])
+        expression = name_pattern([*chosen, "embeddings.norm"])
         every = [*(name for name, _ in view.named_modules()), "embeddings.norm", "embeddings.norms"]
         assert {name for name in every if re.fullmatch(expression, name)} == {*chosen, "embeddings.norm"}
 
 
 def test_a_pattern_writes_what_differs_in_a_number_once():
     names = [f"model.layers.{index}.mlp.up_proj" for index in range(40)]
-    assert len(pattern(names)) < 4 * 40
-    assert pattern(names[:1]) == r"model\.layers\.0\.mlp\.up_proj"
+    assert len(name_pattern(names)) < 4 * 40
+    assert name_pattern(names[:1]) == r"model\.layers\.0\.mlp\.up_proj"

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
@@ -17,6 +18,7 @@ from methods.parts import low_rank_init
 from methods.parts.lora_layer import AddedLinear
 from methods.parts.low_rank import updated_layers
 from orchestrator.backbone.weights import FourBitWeight
+from orchestrator.tasks import TASK_TYPES
 
 pytestmark = pytest.mark.filterwarnings(
     # peft 0.21 still asks transformers 5 by its old name when it attaches or loads an adapter
@@ -193,7 +195,7 @@ def test_it_is_saved_as_a_plain_lora_of_twice_the_rank(init, rslora, plain_case,
 def test_a_saved_beginning_of_another_rank_is_refused_in_one_line(make_case, tmp_path: Path):
     case = make_case("decoder", "causal-lm", "nf4")
     attach(case, "lora", init="pissa", rank=4).save(tmp_path)
-    with pytest.raises(MethodError, match="is no update of rank 6"):
+    with pytest.raises(MethodError, match="is not an update of rank 6"):
         attach(case, "lora", init="pissa", rank=3).load(tmp_path)
 
 
@@ -217,7 +219,7 @@ def test_principal_factors_of_a_large_weight_are_those_of_the_exact_decompositio
     left, right = (torch.linalg.qr(torch.randn(120, 120, generator=generator)).Q for _ in range(2))
     weight = left * 0.9 ** torch.arange(120) @ right
     torch.manual_seed(0)
-    a, b = low_rank_init.principal(weight, 8, 2.0)
+    a, b = low_rank_init.principal_factors(weight, 8, 2.0)
     u, s, v = torch.linalg.svd(weight.double())
     exact = (u[:, :8] * s[:8]) @ v[:8]
     assert a.shape == (8, 120)
@@ -412,7 +414,8 @@ class OnlyOutputs(nn.Module):
 def make_context(task: str):
     from methods.base.spec import Context
 
-    return Context(task=task, backbone="x", head=(), original=lambda _: torch.empty(0))
+    task_type: Any = TASK_TYPES[task].peft_task_type
+    return Context(task=task, task_type=task_type, backbone="x", head=(), original=lambda _: torch.empty(0))
 
 
 @pytest.mark.parametrize("name", ["lora", "qlora", "dora", "adalora"])

@@ -124,7 +124,7 @@ def test_attaching_unpacks_no_weight(name, make_case, monkeypatch):
     assert torch.isfinite(case.logits(attached.module)).all()
 
 
-@pytest.mark.parametrize("name", [n for n in methods.names() if "causal-lm" in methods.get(n).tasks])
+@pytest.mark.parametrize("name", [n for n in methods.names() if "CAUSAL_LM" in methods.get(n).tasks])
 def test_greedy_generation_equals_one_pass_per_token(name, make_case):
     case = make_case("decoder", "causal-lm", "nf4")
     spec = methods.get(name)

@@ -14,11 +14,11 @@ from torch import nn
 
 import methods
 from methods.base import peft_adapter
-from methods.base.architecture import pattern, targets
+from methods.base.architecture import name_pattern, targets
 from methods.base.lazy_weights import LazyWeight, lazy_weights
 from methods.base.spec import Hyperparameters, MethodError
 from methods.families import peft_type_names
-from methods.families.peft_type_sizes import fitted
+from methods.families.peft_type_sizes import fit_sizes
 from methods.families.peft_type_names import FIRST_CLASS, refused, trainable_types, types
 from methods.families.peft_type_params import config_class, has_targets, params_type
 from methods.parts.low_rank import TARGETS
@@ -87,9 +87,9 @@ def force(case, kind: str) -> None:
     """Attach and train a type with peft's defaults, and see whether it keeps what every method promises."""
     view, config = case.view(), config_class(kind)
     known, names = {field.name for field in dataclasses.fields(config)}, targets(view, TARGETS["all_linear"])
-    places = {} if kind in ("adaption_prompt", "shadow") else {"target_modules": pattern(names)}
+    places = {} if kind in ("adaption_prompt", "shadow") else {"target_modules": name_pattern(names)}
     changes = {name: value for name, value in places.items() if name in known}
-    made = peft_adapter.attached(view, config(**changes), kind, Hyperparameters(), case.shared.context)
+    made = peft_adapter.attach(view, config(**changes), kind, Hyperparameters(), case.shared.context)
     made.train(True)
     made.module(**case.batch(), labels=case.labels()).loss.backward()
     if any(parameter.grad is None for parameter in made.trainable().values()):
@@ -154,12 +154,12 @@ def test_parameters_out_of_range_are_refused_in_one_line(kind, values, line):
     ],
 )
 def test_sizes_are_limits_where_layers_set_others(kind, values, shapes, used):
-    assert fitted(params_type(kind)(**values), shapes) == used
+    assert fit_sizes(params_type(kind)(**values), shapes) == used
 
 
 def test_widths_that_no_block_divides_are_named():
     with pytest.raises(MethodError, match=r"^block_size is 16; .* divides every layer's width: 7, 30$"):
-        fitted(params_type("c3a")(block_size=16), {(30, 7)})
+        fit_sizes(params_type("c3a")(block_size=16), {(30, 7)})
 
 
 @pytest.mark.parametrize("kind", trainable_types())

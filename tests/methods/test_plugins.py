@@ -64,8 +64,8 @@ def test_the_example_does_what_it_says(make_case, tmp_path: Path) -> None:
     torch.testing.assert_close(case.logits(attached.module), case.logits(case.view()), atol=1e-6, rtol=1e-6)
     with torch.no_grad():
         scales[-1].fill_(0.0)
-        attached.module.bert.pooler.dequantize.weight.fill_(1.0)
-        attached.module.bert.pooler.dequantize.bias.fill_(0.0)
+        attached.module.bert.pooler.dense.weight.fill_(1.0)
+        attached.module.bert.pooler.dense.bias.fill_(0.0)
     assert torch.equal(case.logits(attached.module), attached.module.classifier.bias.expand(4, -1))
 
 
@@ -107,12 +107,12 @@ def test_a_changed_file_takes_the_place_of_what_was_registered(broken) -> None:
     [
         ("lora.py", "SPEC = SPACE = 1", "lora is the name of a built-in method; give the file another name"),
         ("_mine.py", "SPEC = SPACE = 1", "_mine is the name of a built-in"),
-        ("my-method.py", "SPEC = SPACE = 1", "is no Python file whose name can be a method's; write letters, digits"),
-        ("mine.txt", "SPEC = SPACE = 1", "is no Python file"),
+        ("my-method.py", "SPEC = SPACE = 1", "is not a Python file whose name can be a method's; write letters, digits"),
+        ("mine.txt", "SPEC = SPACE = 1", "is not a Python file"),
         ("mine.py", "SPEC = 1", "defines no SPACE; a plugin defines SPEC and SPACE"),
         ("mine.py", "def SPEC(): ...", "defines no SPEC and no SPACE"),
-        ("mine.py", "SPEC = 1\nSPACE == 2 3", "line 2 is no Python: invalid syntax"),
-        ("mine.py", "SPEC = 1\n\0", "is no"),
+        ("mine.py", "SPEC = 1\nSPACE == 2 3", "line 2 is not valid Python: invalid syntax"),
+        ("mine.py", "SPEC = 1\n\0", "is not"),
         ("mine.py", None, "cannot be read"),
     ],
 )
@@ -182,7 +182,7 @@ BREAKS = {
             ("self.factor).to", "self.factor * self.drawn).to"),
             NO_IDENTITY,
         ],
-        "a saved adapter does not give, once loaded, what it gave before",
+        "a loaded adapter gives other results than the saved one",
     ),
     "calls something else": (
         [("return (scaled, *rest) if isinstance(output, tuple) else scaled", "return scaled.unknown")],
