@@ -27,18 +27,18 @@ def report(*arguments: str) -> Any:
     return CliRunner().invoke(cli.app, ["report", *arguments], catch_exceptions=False)
 
 
-def test_it_says_where_the_page_is_and_what_to_type_next(folder: Path) -> None:
+def test_report_command_prints_page_and_next_step(folder: Path) -> None:
     shown = report(NAME)
     assert shown.exit_code == 0
-    assert "airline: lora 0.8" in shown.output
+    assert "airline  lora: macro-F1 0.8" in shown.output
     assert str(folder / "report.html") in shown.output
-    assert "not logged to MLflow: sqlite:///mlflow.db has no run of this sweep" in shown.output
+    assert "not logged   to MLflow: sqlite:///mlflow.db has no run of this sweep" in shown.output
     assert f"select {NAME} --max-size 1MB" in shown.output
     assert (folder / "report.html").read_text().startswith("<!DOCTYPE html>")
     assert not Path("mlflow.db").exists()
 
 
-def test_machines_get_json(folder: Path) -> None:
+def test_report_json(folder: Path) -> None:
     told = json.loads(report(str(folder), "--out", "page.html", "--no-mlflow", "--json").output)
     assert told["recommended"] == {"airline": "lora"}
     assert told["ended"] == "finished"
@@ -54,14 +54,14 @@ def test_machines_get_json(folder: Path) -> None:
         ([NAME, "--out", "nowhere/page.html"], "cannot be written"),
     ],
 )
-def test_a_mistake_is_one_line_that_says_what_to_write(folder: Path, arguments: list[str], words: str) -> None:
+def test_report_refuses_invalid_arguments_in_one_line(folder: Path, arguments: list[str], words: str) -> None:
     with pytest.raises(InputError) as told:
         report(*arguments)
     (line,) = told.value.lines()
     assert words in line
 
 
-def test_neither_torch_nor_ray_is_needed(folder: Path) -> None:
+def test_report_needs_no_torch_ray_and_mlflow(folder: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from orchestrator.report.write import write_report;"
         f"write_report(Path({str(folder)!r})); print([m for m in ('torch', 'ray', 'mlflow') if m in sys.modules])"
@@ -70,7 +70,7 @@ def test_neither_torch_nor_ray_is_needed(folder: Path) -> None:
     assert told.stdout.strip() == "[]"
 
 
-def test_a_sweep_does_not_fail_for_its_report(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_report_at_end_does_not_raise(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     with (folder / "journal.jsonl").open("a") as journal:
         journal.write("no event\n")
     report_at_end(folder, tracking_uri=None)

@@ -18,12 +18,12 @@ from orchestrator.selection.overall import overall
 from orchestrator.tracking.journal import Journal
 from orchestrator.tracking.sweeps import find_sweep
 
-from ..selection.small_evidence import entry, measurements, selection
+from ..selection.small_evidence import measurements, result, selection
 
-LORA = entry("lora", 0.82, tied=True, pareto=True, measurements=measurements(size=2.4e6, merges=True))
-ADAPTER = entry("adapter", 0.81, tied=True, pareto=True, measurements=measurements(size=0.3e6))
-MAIL = selection(LORA, ADAPTER, others=(entry("ia3", 0.7, measurements=measurements(size=1e5), reason="far behind"),))
-POST = selection(ADAPTER, entry("lora", 0.8, measurements=measurements(), gap=0.01), task="post")
+LORA = result("lora", 0.82, tied=True, pareto=True, measurements=measurements(size=2.4e6, merges=True))
+ADAPTER = result("adapter", 0.81, tied=True, pareto=True, measurements=measurements(size=0.3e6))
+MAIL = selection(LORA, ADAPTER, others=(result("ia3", 0.7, measurements=measurements(size=1e5), reason="far behind"),))
+POST = selection(ADAPTER, result("lora", 0.8, measurements=measurements(), gap=0.01), task="post")
 NAME = "tiny-20260101-120000"
 
 
@@ -58,26 +58,26 @@ def asked(*arguments: str) -> Any:
     return CliRunner().invoke(cli.app, ["select", *arguments], catch_exceptions=False)
 
 
-def test_a_person_reads_the_answer_why_and_what_to_type(sweeps: Path) -> None:
+def test_select_command_prints_answer_reason_and_next_step(sweeps: Path) -> None:
     write(sweeps, MAIL)
     found = asked(NAME, "--prefer", "size")
     assert found.exit_code == 0
     for words in (
-        "mail: adapter, macro-F1 0.810 [0.790, 0.830] on 2,000 test rows (3 seeds).",
-        "tied with it: lora",
-        "300 kB against 2.4 MB",
+        "mail  adapter: macro-F1 0.810 [0.790, 0.830] (2,000 test rows, 3 seeds)",
+        "tied         lora",
+        "300 kB, lora 2.4 MB",
         f"export {NAME}/mail/adapter/1",
     ):
         assert words in found.output
 
 
-def test_a_program_gets_one_object(sweeps: Path) -> None:
+def test_select_json_of_one_task_is_an_object(sweeps: Path) -> None:
     write(sweeps, MAIL)
     found = json.loads(asked(NAME, "--max-size", "1MB", "--json").output)
     assert (found["method"], found["tied"], found["pareto"]) == ("adapter", ["adapter"], ["lora", "adapter"])
 
 
-def test_several_tasks_are_a_list_or_one_of_them_and_a_matrix(sweeps: Path) -> None:
+def test_select_of_several_tasks_is_a_list_or_one_task(sweeps: Path) -> None:
     write(sweeps, MAIL, POST)
     assert [one["task"] for one in json.loads(asked(NAME, "--json").output)] == ["mail", "post"]
     assert json.loads(asked(NAME, "--task", "post", "--json").output)["method"] == "adapter"
@@ -86,11 +86,11 @@ def test_several_tasks_are_a_list_or_one_of_them_and_a_matrix(sweeps: Path) -> N
         asked(NAME, "--task", "pots")
 
 
-def test_nothing_within_the_limits_is_exit_code_1_and_says_what_to_relax(sweeps: Path) -> None:
+def test_select_without_a_match_exits_with_1(sweeps: Path) -> None:
     write(sweeps, MAIL)
     found = asked(NAME, "--max-size", "1kB", "--mergeable")
     assert found.exit_code == 1
-    assert "Relax one limit: write --max-size 2.4MB, and lora satisfies (2.4 MB)." in found.output
+    assert "relax one limit: write --max-size 2.4MB, and lora satisfies the rest (2.4 MB)" in found.output
 
 
 @pytest.mark.parametrize(
@@ -100,10 +100,10 @@ def test_nothing_within_the_limits_is_exit_code_1_and_says_what_to_relax(sweeps:
         ([NAME, "--max-size", "huge"], "write it as in 10MB"),
         ([NAME, "--max-latency-overhead", "some"], "write it as in 5%"),
         ([NAME, "--prefer", "sizes"], "write score, size, memory"),
-        (["stopped"], r"named no winner \(interrupted\)"),
+        (["stopped"], r"has no result \(interrupted\)"),
     ],
 )
-def test_what_cannot_be_asked_is_one_line(sweeps: Path, arguments: list[str], words: str) -> None:
+def test_select_refuses_invalid_arguments_in_one_line(sweeps: Path, arguments: list[str], words: str) -> None:
     write(sweeps, MAIL)
     write(sweeps, name="stopped")
     with pytest.raises(InputError, match=words) as raised:
@@ -111,7 +111,7 @@ def test_what_cannot_be_asked_is_one_line(sweeps: Path, arguments: list[str], wo
     assert len(raised.value.lines()) == 1
 
 
-def test_a_sweep_is_found_by_name_by_folder_and_in_another_storage(sweeps: Path, tmp_path: Path) -> None:
+def test_find_sweep_by_name_folder_and_storage(sweeps: Path, tmp_path: Path) -> None:
     write(sweeps, MAIL)
     write(tmp_path / "elsewhere", MAIL, name="other")
     assert find_sweep(NAME) == find_sweep(f"sweeps/{NAME}") == sweeps / NAME
@@ -121,7 +121,7 @@ def test_a_sweep_is_found_by_name_by_folder_and_in_another_storage(sweeps: Path,
 
 
 @pytest.mark.slow
-def test_five_hundred_trials_are_asked_in_two_seconds_without_torch(sweeps: Path) -> None:
+def test_select_of_500_trials_takes_seconds_without_torch(sweeps: Path) -> None:
     write(sweeps, MAIL, POST, trials=500)
     code = (
         "import sys\nfrom orchestrator import cli\nheavy = {'ray', 'torch', 'mlflow', 'transformers', 'optuna'}\n"

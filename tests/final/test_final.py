@@ -1,4 +1,4 @@
-"""Who plays the final, what each has to do there, and what is made of the answers."""
+"""The final: which jobs are run, and which results follow from their answers."""
 
 import math
 from collections.abc import Callable
@@ -12,11 +12,13 @@ from pyarrow import parquet
 from orchestrator.common.errors import SweepError
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Answer, Job, TrialRecord, checkpoint_path, trial_seed
-from orchestrator.final.retrain import TEST_FILE, TaskOutcome, play_final
+from orchestrator.final.results import TEST_FILE, TaskOutcome
+from orchestrator.final.retrain import play_final
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.selection.screening import ERROR
 from orchestrator.selection.selection import Selection
-from orchestrator.tasks import CausalLM, Classification
+from orchestrator.tasks.causal_lm import CausalLM
+from orchestrator.tasks.classification import Classification
 from orchestrator.tracking.journal import Journal
 
 from ..small_plan import CAUSAL, CLASSIFICATION, small_plan, trial
@@ -91,10 +93,10 @@ def play(tmp_path: Path) -> Play:
 
 
 def roles(outcome: TaskOutcome) -> list[tuple[str, str]]:
-    return [(str(one.record.key), one.role) for one in outcome.finalists]
+    return [(result.trial, role) for role, result in outcome.results()]
 
 
-def test_the_champion_the_best_of_the_others_and_the_champion_untuned(play: Play) -> None:
+def test_final_scores_champion_other_methods_and_champion_untuned(play: Play) -> None:
     outcome = play((*IA3, *PREFIX, *LORA))["mail"]
     assert roles(outcome) == [
         ("mail/lora/1", "champion"),
@@ -102,7 +104,7 @@ def test_the_champion_the_best_of_the_others_and_the_champion_untuned(play: Play
         ("mail/prefix/0", "best"),
         ("mail/lora/0", "default"),
     ]
-    assert outcome.champion is outcome.finalists[0]
+    assert outcome.champion is outcome.results()[0][1]
     assert [outcome.trials_of(method) for method in METHODS] == [3, 2, 2]
 
 
@@ -115,12 +117,12 @@ def test_the_champion_the_best_of_the_others_and_the_champion_untuned(play: Play
         trial("mail/lora/0", "complete", {20: 0.5, 40: 0.9}),  # it is the champion itself
     ],
 )
-def test_a_default_that_says_nothing_new_stays_out(play: Play, default: TrialRecord | None) -> None:
+def test_final_leaves_out_a_default_without_new_information(play: Play, default: TrialRecord | None) -> None:
     outcome = play((*LORA[1:], *((default,) if default else ()), *IA3))["mail"]
     assert [role for _, role in roles(outcome)] == ["champion", "best"]
 
 
-def test_who_is_in_contention_is_trained_anew_and_the_others_go_on(play: Play, tmp_path: Path) -> None:
+def test_final_retrains_finalists_and_completes_the_eliminated(play: Play, tmp_path: Path) -> None:
     lanes = Lanes(tmp_path)
     play((*LORA, *PREFIX), lanes)
     jobs = {job.name: (job.start, job.stop, job.total, job.checkpoint) for job in lanes.jobs}
@@ -139,37 +141,37 @@ def test_who_is_in_contention_is_trained_anew_and_the_others_go_on(play: Play, t
     assert len({job.id for job in lanes.jobs}) == len(lanes.jobs), "nobody looks at the test split twice"
 
 
-def test_with_one_seed_every_trial_is_scored_as_it_is(play: Play, tmp_path: Path) -> None:
+def test_final_with_one_seed_scores_trials_without_retraining(play: Play, tmp_path: Path) -> None:
     lanes = Lanes(tmp_path)
     outcome = play((*LORA, *IA3), lanes, small_plan(METHODS, selection=AS_THEY_ARE))["mail"]
     assert {job.name for job in lanes.jobs} == {"mail/lora/1", "mail/ia3/0", "mail/lora/0"}
-    assert len(outcome.selection.winner.scores) == 1
-    assert outcome.champion.interval == outcome.champion.scored[0].interval, "over rows alone"
+    assert len(outcome.champion.seed_scores) == 1
+    assert outcome.champion.interval == outcome.champion.seeds[0].interval, "over rows alone"
 
 
-def test_scores_are_means_over_seeds_with_an_interval_around_them(play: Play, tmp_path: Path) -> None:
+def test_mean_score_is_over_seeds_with_an_interval(play: Play, tmp_path: Path) -> None:
     lanes = Lanes(tmp_path, right={"lora": (8, 6, 7), "ia3": (2,), "prefix": (0,)})
     plan = small_plan(METHODS, {"mail": CLASSIFICATION | {"metric": "accuracy"}})
-    champion, *_ = play((*LORA, *IA3), lanes, plan)["mail"].finalists
-    assert [one.score for one in champion.scored] == [1.0, 0.75, 0.875]
-    assert champion.score == 0.875
+    champion = play((*LORA, *IA3), lanes, plan)["mail"].champion
+    assert champion.seed_scores == (1.0, 0.75, 0.875)
+    assert champion.mean_score == 0.875
     assert champion.interval[0] < 0.75
     assert champion.interval[1] == 1.0, "no accuracy is above"
     assert champion.measurements["seconds"] == 11.0, "the median"
     assert champion.measurements["seed_spread"] == pytest.approx(0.125)
 
 
-def test_the_checkpoint_that_is_kept_is_chosen_on_validation(play: Play, tmp_path: Path) -> None:
+def test_checkpoint_score_is_of_the_best_seed_on_validation(play: Play, tmp_path: Path) -> None:
     lanes = Lanes(tmp_path, right={"lora": (6, 8, 7), "ia3": (2,), "prefix": (0,)})
     champion = play((*LORA, *IA3), lanes)["mail"].champion
-    assert [one.validation for one in champion.scored] == [0.51, 0.5, 0.51]
-    kept = champion.scored[0]
-    assert kept.score < champion.score, "the second is better on test, which nobody may look at for this"
-    assert (champion.checkpoint, champion.own_score, champion.metrics) == (kept.checkpoint, kept.score, kept.metrics)
-    assert champion.checkpoint == "checkpoints/mail/lora/1/seed-0/step-40-test"
+    assert [seed.validation for seed in champion.seeds] == [0.51, 0.5, 0.51]
+    first = champion.seeds[0]
+    assert first.checkpoint_score < champion.mean_score, "the second is better on test, which must not decide"
+    assert (champion.checkpoint, champion.checkpoint_score) == (first, first.checkpoint_score)
+    assert first.checkpoint == "checkpoints/mail/lora/1/seed-0/step-40-test"
 
 
-def test_the_journal_gets_every_look_and_then_the_selection(play: Play, tmp_path: Path) -> None:
+def test_final_journal_has_every_test_then_the_selection(play: Play, tmp_path: Path) -> None:
     outcome = play((*LORA, *IA3))["mail"]
     events = Journal.read(tmp_path / "journal.jsonl")
     assert [(e["event"], e.get("trial"), e.get("role"), e.get("seed")) for e in events[:-1]] == [
@@ -182,20 +184,20 @@ def test_the_journal_gets_every_look_and_then_the_selection(play: Play, tmp_path
     assert events[-1]["event"] == "selection"
     assert Selection.from_dict(events[-1]) == outcome.selection
     assert outcome.selection.recommended == "lora"
-    assert [one.method for one in outcome.selection.others] == ["ia3"]
+    assert [result.method for result in outcome.selection.others] == ["ia3"]
 
 
-def test_methods_that_cannot_be_told_apart_are_tied(play: Play, tmp_path: Path) -> None:
+def test_final_ties_methods_without_a_significant_difference(play: Play, tmp_path: Path) -> None:
     lanes = Lanes(tmp_path, right={"lora": (8, 6, 7), "ia3": (7, 6, 7), "prefix": (0,)})
     close = (trial("mail/ia3/0", values={40: 0.79}, **SURE), trial("mail/prefix/0", values={40: 0.79}, **SURE))
     plan = small_plan(METHODS, {"mail": CLASSIFICATION | {"metric": "accuracy"}})
     outcome = play((*LORA, *close), lanes, plan)["mail"]
     assert outcome.selection.tied == ("lora", "ia3")
-    assert [one.record.key.method for one in outcome.tied] == ["lora", "ia3"]
-    assert outcome.selection.entry("prefix").gap
+    assert [result.method for result in outcome.tied] == ["lora", "ia3"]
+    assert outcome.selection.result("prefix").gap
 
 
-def test_a_preference_decides_among_the_tied(play: Play, tmp_path: Path) -> None:
+def test_final_applies_the_preference_to_tied_methods(play: Play, tmp_path: Path) -> None:
     class Sizes(Lanes):
         def _answer(self, job: Job) -> Answer:
             answer = super()._answer(job)
@@ -206,10 +208,10 @@ def test_a_preference_decides_among_the_tied(play: Play, tmp_path: Path) -> None
     plan = small_plan(["lora", "ia3"], selection={"prefer": "size"})
     outcome = play((*LORA, trial("mail/ia3/1", values={40: 0.79}, **SURE)), lanes, plan)["mail"]
     assert roles(outcome)[:2] == [("mail/ia3/1", "champion"), ("mail/lora/1", "best")]
-    assert "300 kB against 2.4 MB" in outcome.selection.reason
+    assert "300 kB, lora 2.4 MB" in outcome.selection.reason
 
 
-def test_the_default_of_a_winner_that_did_not_lead_is_scored_late(play: Play, tmp_path: Path) -> None:
+def test_final_scores_the_default_of_a_late_winner_afterwards(play: Play, tmp_path: Path) -> None:
     lanes = Lanes(tmp_path, right={"lora": (6,), "ia3": (8,)})
     leading = (*LORA, trial("mail/ia3/0", values={40: 0.2}), trial("mail/ia3/1", values={40: 0.79}, **SURE))
     outcome = play(leading, lanes, small_plan(["lora", "ia3"]))["mail"]
@@ -217,34 +219,34 @@ def test_the_default_of_a_winner_that_did_not_lead_is_scored_late(play: Play, tm
     assert lanes.jobs[-1].name == "mail/ia3/0"
 
 
-def test_a_seed_that_fails_does_not_sink_its_method(play: Play, tmp_path: Path) -> None:
+def test_final_tolerates_a_failed_seed(play: Play, tmp_path: Path) -> None:
     outcome = play((*LORA, *IA3), Lanes(tmp_path, failing=("mail/lora/1/seed-1",)))["mail"]
-    assert [one.seed for one in outcome.champion.scored] == [0, 2]
-    assert "1 retrainings failed: mail/lora/1/seed-1 is out of memory" in outcome.selection.winner.note
+    assert [seed.seed for seed in outcome.champion.seeds] == [0, 2]
+    assert "1 of 3 retrainings failed: mail/lora/1/seed-1 is out of memory" in outcome.selection.winner.note
 
 
-def test_with_one_seed_left_the_trial_itself_is_scored(play: Play, tmp_path: Path) -> None:
+def test_final_with_one_seed_left_scores_the_trial_itself(play: Play, tmp_path: Path) -> None:
     failing = ("mail/lora/1/seed-1", "mail/lora/1/seed-0")
     outcome = play((*LORA, *IA3), Lanes(tmp_path, failing=failing))["mail"]
-    assert [one.seed for one in outcome.champion.scored] == [None]
-    assert outcome.champion.checkpoint == "checkpoints/mail/lora/1/step-40-test"
-    assert "2 retrainings failed" in outcome.selection.winner.note
+    assert [seed.seed for seed in outcome.champion.seeds] == [None]
+    assert outcome.champion.seeds[0].checkpoint == "checkpoints/mail/lora/1/step-40-test"
+    assert "2 of 3 retrainings failed" in outcome.selection.winner.note
 
 
-def test_another_that_fails_is_missed_but_not_mourned(play: Play, tmp_path: Path) -> None:
+def test_final_records_an_eliminated_method_that_fails(play: Play, tmp_path: Path) -> None:
     outcome = play((*LORA, *IA3), Lanes(tmp_path, failing=("mail/ia3/0", "mail/lora/0")))["mail"]
     assert roles(outcome) == [("mail/lora/1", "champion")]
     assert outcome.selection.failed == {"ia3": "mail/ia3/0 is out of memory"}
 
 
-def test_when_everybody_in_contention_fails_the_sweep_ends(play: Play, tmp_path: Path) -> None:
+def test_final_fails_when_every_finalist_fails(play: Play, tmp_path: Path) -> None:
     failing = ("mail/lora/1", *(f"mail/lora/1/seed-{number}" for number in range(3)))
     with pytest.raises(SweepError, match="the champion of task mail failed in the final: mail/lora/1 is out of memory"):
         play((*LORA, *IA3), Lanes(tmp_path, failing=failing))
     assert not Journal.read(tmp_path / "journal.jsonl")
 
 
-def test_what_does_not_train_is_scored_once(play: Play, tmp_path: Path) -> None:
+def test_final_scores_a_method_without_training_once(play: Play, tmp_path: Path) -> None:
     lanes = Lanes(tmp_path, right={"lora": (8, 7, 8), "hard_prompt": (6,)})
     records = (*LORA, trial("mail/hard_prompt/0", values={40: 0.79}, **SURE))
     outcome = play(records, lanes, small_plan(["lora", "hard_prompt"]))["mail"]
@@ -253,7 +255,7 @@ def test_what_does_not_train_is_scored_once(play: Play, tmp_path: Path) -> None:
     assert outcome.selection.evidence["seeds"] == [3, 0]
 
 
-def test_a_task_without_a_result_says_why(play: Play, tmp_path: Path) -> None:
+def test_final_of_a_task_without_a_result_names_the_reason(play: Play, tmp_path: Path) -> None:
     failed = (
         trial("talk/lora/0", "failed", {}, reason=""),
         trial("talk/lora/1", "failed", {}, reason="the loss is not finite"),
@@ -267,21 +269,21 @@ def test_a_task_without_a_result_says_why(play: Play, tmp_path: Path) -> None:
     assert not lanes.jobs
 
 
-def test_no_trial_at_all(play: Play) -> None:
+def test_final_without_trials_is_an_error(play: Play) -> None:
     with pytest.raises(SweepError, match=r"came to a result$"):
         play(())
 
 
-def test_the_lowest_perplexity_is_the_champion_and_tasks_are_put_side_by_side(play: Play, tmp_path: Path) -> None:
+def test_final_of_two_tasks_minimizes_perplexity_and_chooses_overall(play: Play, tmp_path: Path) -> None:
     plan = small_plan(["lora", "ia3"], {"mail": CLASSIFICATION, "talk": CAUSAL})
     talk = (trial("talk/lora/0", values={40: 9.0}), trial("talk/ia3/0", values={40: 5.0}))
     outcomes = play((*LORA, *IA3, *talk), plan=plan)
-    assert {name: str(outcome.champion.record.key) for name, outcome in outcomes.items()} == {
+    assert {name: outcome.champion.trial for name, outcome in outcomes.items()} == {
         "mail": "mail/lora/1",
         "talk": "talk/ia3/0",
     }
     best = outcomes["talk"].champion
-    assert best.score == pytest.approx(math.exp(3))
+    assert best.mean_score == pytest.approx(math.exp(3))
     assert best.interval == pytest.approx((math.exp(3), math.exp(3)))
     assert outcomes["talk"].records == talk
     last = Journal.read(tmp_path / "journal.jsonl")[-1]

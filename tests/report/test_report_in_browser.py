@@ -37,7 +37,7 @@ def address(swept: Path) -> str:
     return write_report(swept).as_uri()
 
 
-def test_the_recommendation_is_seen_first_and_without_script(browser: Browser, address: str, pictures: Path) -> None:
+def test_report_shows_the_recommendation_first_without_script(browser: Browser, address: str, pictures: Path) -> None:
     browser.open(address, script=False)
     browser.screenshot(pictures / "report-light.png")
     assert browser.requests == [address], "it needs no network"
@@ -51,14 +51,14 @@ def test_the_recommendation_is_seen_first_and_without_script(browser: Browser, a
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_every_word_stands_out_from_its_background(browser: Browser, address: str, pictures: Path, dark: bool) -> None:
+def test_report_text_has_enough_contrast(browser: Browser, address: str, pictures: Path, dark: bool) -> None:
     browser.open(address, dark=dark)
     browser.screenshot(pictures / f"report-{'dark' if dark else 'light'}-open.png")
     assert browser.evaluate(CONTRAST) == []
 
 
 @pytest.mark.parametrize("width", [360, 390, 768])
-def test_nothing_but_tables_is_wider_than_the_screen(
+def test_report_has_only_tables_wider_than_the_screen(
     browser: Browser, address: str, pictures: Path, width: int
 ) -> None:
     browser.open(address, width=width, height=800)
@@ -67,7 +67,7 @@ def test_nothing_but_tables_is_wider_than_the_screen(
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_it_prints_on_a_few_pages(browser: Browser, address: str, pictures: Path) -> None:
+def test_report_prints_on_a_few_pages(browser: Browser, address: str, pictures: Path) -> None:
     browser.open(address, dark=True, width=718, media="print")  # A4 without its margins
     browser.screenshot(pictures / "report-print.png")
     assert browser.evaluate("document.documentElement.scrollWidth") <= 718, "nothing is cut off"
@@ -77,7 +77,7 @@ def test_it_prints_on_a_few_pages(browser: Browser, address: str, pictures: Path
     assert 2 <= printed.count(b"/Type /Page\n") <= 12
 
 
-def test_markup_in_names_stays_text(browser: Browser, written: Callable[..., Path], pictures: Path) -> None:
+def test_report_shows_markup_in_names_as_text(browser: Browser, written: Callable[..., Path], pictures: Path) -> None:
     folder = written(trials=21)
     journal = folder / "journal.jsonl"
     evil = "<script>document.title='taken'</script><img src=x onerror=document.title='taken'>"
@@ -90,7 +90,7 @@ def test_markup_in_names_stays_text(browser: Browser, written: Callable[..., Pat
 
 
 @pytest.mark.parametrize("ending", ["interrupted", "failed", ""])
-def test_a_sweep_without_a_winner_says_so(
+def test_report_without_a_result_in_the_browser(
     browser: Browser, written: Callable[..., Path], pictures: Path, ending: str
 ) -> None:
     browser.open(write_report(written(ending, trials=30)).as_uri())
@@ -98,7 +98,7 @@ def test_a_sweep_without_a_winner_says_so(
     assert "No winner yet" in browser.evaluate("document.querySelector('.answer').innerText")
 
 
-def test_several_tasks_stand_side_by_side(browser: Browser, written: Callable[..., Path], pictures: Path) -> None:
+def test_report_of_several_tasks_in_the_browser(browser: Browser, written: Callable[..., Path], pictures: Path) -> None:
     browser.open(write_report(written(trials=112, tasks=("airline", "events"))).as_uri())
     browser.screenshot(pictures / "report-tasks.png")
     assert "One method for all tasks: lora" in browser.wait_for("One method for all tasks")

@@ -12,7 +12,7 @@ import pytest
 from orchestrator.report.costs import costs
 from orchestrator.report.departures import departures
 from orchestrator.report.history import History
-from orchestrator.report.lines import method_lines
+from orchestrator.report.method_rows import method_rows
 from orchestrator.report.page import TaskPage
 from orchestrator.report.write import read_history, render, write_report
 from orchestrator.tracking.journal import Journal
@@ -56,20 +56,20 @@ def rewritten(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any] | 
     return folder
 
 
-def test_it_begins_with_what_to_use_and_how_sure_that_is(swept: Path) -> None:
+def test_report_begins_with_recommendation_and_uncertainty(swept: Path) -> None:
     page, best = told(swept), next(iter(read_history(swept).selections.values())).winner
     answer = page.text[: page.text.index("Methods")]
     low, high = best.interval
     assert "Use lora" in answer
-    assert f"{best.score:.3f} macro-F1 95 % interval {low:.3f} to {high:.3f}" in answer
+    assert f"{best.mean_score:.3f} macro-F1 95 % interval {low:.3f} to {high:.3f}" in answer
     assert "2,069 test rows · 3 seeds" in answer
-    assert "Cannot be told apart from it: adapter ia3" in answer or "from it: ia3 adapter" in answer
-    assert "lora has the best score of the 3 methods that cannot be told apart." in answer
-    assert "prefer: size would choose ia3" in answer
-    assert "Differences of 0.024 macro-F1" in answer
+    assert "Tied with it (95 % level): adapter ia3" in answer or "level): ia3 adapter" in answer
+    assert "lora has the best score of the 3 tied methods" in answer
+    assert "prefer: size selects ia3" in answer
+    assert "differences below 0.024 macro-F1 cannot be detected with 2,069 test rows and 3 seeds (95 % level)" in answer
 
 
-def test_it_needs_nothing_from_elsewhere(swept: Path) -> None:
+def test_report_loads_nothing_from_elsewhere(swept: Path) -> None:
     page = told(swept)
     assert not {"script", "link", "img", "iframe", "object", "base"} & set(page.tags)
     assert not [value for name, value in page.attributes if name in ("src", "srcset", "style", "xlink:href")]
@@ -80,7 +80,7 @@ def test_it_needs_nothing_from_elsewhere(swept: Path) -> None:
     assert "@import" not in whole
 
 
-def test_every_drawing_says_in_words_what_it_shows(swept: Path) -> None:
+def test_report_drawings_have_labels(swept: Path) -> None:
     page = told(swept)
     drawings = page.tags.count("svg")
     named = [value for name, value in page.attributes if name == "aria-label"]
@@ -91,7 +91,7 @@ def test_every_drawing_says_in_words_what_it_shows(swept: Path) -> None:
     assert page.tags.count("th") == len([name for name, _ in page.attributes if name == "scope"])
 
 
-def test_markup_from_the_sweep_stays_text(written: Write) -> None:
+def test_report_escapes_markup_from_the_sweep(written: Write) -> None:
     def poison(event: dict[str, Any]) -> dict[str, Any]:
         text = json.dumps(event).replace("ia3", json.dumps(f"ia3{EVIL}".replace("/", "|"))[1:-1])
         event = json.loads(text)
@@ -119,7 +119,7 @@ def test_markup_from_the_sweep_stays_text(written: Write) -> None:
     assert page.text.count("alert('x')") > 20
 
 
-def test_secrets_are_masked(written: Write) -> None:
+def test_report_masks_secrets(written: Write) -> None:
     def leak(event: dict[str, Any]) -> dict[str, Any]:
         if event["event"] == "sweep":
             event["config"]["mlflow"]["tracking_uri"] = "postgresql://me:hunter2@host/db"
@@ -130,35 +130,35 @@ def test_secrets_are_masked(written: Write) -> None:
     assert "hunter2" not in whole
 
 
-def test_what_was_scored_without_a_comparison_is_told_without_ties(written: Write) -> None:
+def test_report_of_uncompared_scores_names_no_ties(written: Write) -> None:
     folder = rewritten(written(trials=40), lambda e: None if e["event"] == "selection" else {**e, "seed": None})
     page = told(folder)
     assert "Use lora" in page.text
-    assert "so ties are not known" in page.text
-    assert "Cannot be told apart" not in page.text
+    assert "so ties are unknown" in page.text
+    assert "Tied with it" not in page.text
     assert "nan" not in page.text.lower().replace("finance", "")
 
 
 @pytest.mark.parametrize(
     ("ending", "words"), [("interrupted", "interrupted"), ("failed", "every lane has ended"), ("", "not ended")]
 )
-def test_a_sweep_without_a_final_tells_what_there_is(written: Write, ending: str, words: str) -> None:
+def test_report_of_a_sweep_without_final(written: Write, ending: str, words: str) -> None:
     page = told(written(ending, trials=30))
     assert "No winner yet" in page.text
     assert words in page.text
     assert "macro-F1 on validation against trainable parameters" in " ".join(value for _, value in page.attributes)
 
 
-def test_a_sweep_that_failed_before_its_first_trial(tmp_path: Path) -> None:
+def test_report_of_a_sweep_that_failed_before_its_first_trial(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "early-1" / "journal.jsonl")
     assert "nothing was trained" in told(journal.path.parent).text
     journal.append("close", reason="failed", message="no lane can start")
     page = told(journal.path.parent)
-    assert "It failed: no lane can start" in page.text
-    assert "The sweep ended before its configuration was written down." in page.text
+    assert "The sweep failed: no lane can start" in page.text
+    assert "The sweep ended before its configuration was recorded." in page.text
 
 
-def test_a_trial_that_was_taken_up_again_is_one_trial(written: Write) -> None:
+def test_history_counts_a_resumed_trial_once(written: Write) -> None:
     folder = written("interrupted", trials=8)
     events = Journal.read(folder / "journal.jsonl")
     trial = next(event for event in events if event["event"] == "trial")
@@ -168,10 +168,10 @@ def test_a_trial_that_was_taken_up_again_is_one_trial(written: Write) -> None:
     assert read_history(folder).reason == "interrupted"
 
 
-def test_departures_tell_when_why_and_by_what_numbers(swept: Path) -> None:
+def test_departures_have_step_reason_and_values(swept: Path) -> None:
     history = read_history(swept)
-    lines = method_lines(history, "airline", history.selections["airline"])
-    found = departures(lines, history.steps)
+    rows = method_rows(history, "airline", history.selections["airline"])
+    found = departures(rows, history.steps)
     own = [r for r in history.trials if r.key.method == "lora" and r.state == "pruned" and r.step == 50]
     first = next(one for one in found if one.method == "lora" and one.when == "step 50 of 100")
     assert first.what == f"{len(own)} trials stopped early"
@@ -179,35 +179,35 @@ def test_departures_tell_when_why_and_by_what_numbers(swept: Path) -> None:
     values = sorted(record.values[50] for record in own)
     went_on = sorted(r.values[50] for r in history.trials if r.key.method == "lora" and r.step == 100)
     ranges = [f"{some[0]:.3f}\N{EN DASH}{some[-1]:.3f}" for some in (values, went_on)]
-    assert first.numbers == ", who went on ".join(ranges)
-    assert {one.what for one in found if one.method == "prefix"} >= {"behind the best"}
+    assert first.numbers == ", continued trials ".join(ranges)
+    assert {one.what for one in found if one.method == "prefix"} >= {"worse than the best"}
     assert next(one for one in found if one.method == "multitask_prompt").why == "needs source_tasks"
     stopped = sum(int(one.what.split()[0]) for one in found if one.what.endswith("stopped early"))
     assert stopped == sum(record.state == "pruned" for record in history.trials)
 
 
-def test_who_was_dropped_from_the_race_is_told_unless_he_came_back(swept: Path) -> None:
+def test_departures_list_dropped_methods_unless_readmitted(swept: Path) -> None:
     events = Journal.read(swept / "journal.jsonl")
     numbers = {"bound": 0.61, "best": 0.6, "leader": "airline/lora", "leader_best": 0.8, "margin": 0.04, "pulls": 5.24}
     drops = [{"event": "drop", "time": 0.0, "study": f"airline/{method}", **numbers} for method in ("ia3", "prefix")]
     history = History.of("race", [*events, *drops, {"event": "readmit", "time": 0.0, "study": "airline/ia3"}])
     (told,) = [one for one in TaskPage(history, "airline", {}).departures if one.what == "dropped from the race"]
-    assert (told.method, told.when) == ("prefix", "after 5.2 full trials' cost")
-    assert told.why == "no longer hoped to reach lora"
-    assert told.numbers == "0.610 at best, lora has 0.800, margin 0.040"
+    assert (told.method, told.when) == ("prefix", "after the cost of 5.2 full trials")
+    assert told.why == "not expected to reach lora"
+    assert told.numbers == "upper bound 0.610, lora has 0.800, margin 0.040"
 
 
-def test_methods_stand_in_the_order_of_how_they_came_out(swept: Path) -> None:
+def test_method_rows_are_ordered_by_status_and_score(swept: Path) -> None:
     history = read_history(swept)
-    lines = method_lines(history, "airline", history.selections["airline"])
-    assert [line.status for line in lines] == [
-        "recommended", "tied", "tied", "behind", "behind", "out", "out", "left out",
+    rows = method_rows(history, "airline", history.selections["airline"])
+    assert [row.status for row in rows] == [
+        "recommended", "tied", "tied", "worse", "worse", "eliminated", "eliminated", "left out",
     ]  # fmt: skip
-    scores = [line.score for line in lines if line.status in ("tied", "behind", "out")]
+    scores = [row.shown_score for row in rows if row.status in ("tied", "worse", "eliminated")]
     assert scores == sorted(scores, reverse=True)
 
 
-def test_costs_add_up_and_have_a_price_where_a_rate_is_set(swept: Path) -> None:
+def test_costs_add_up_and_have_a_price_with_a_rate(swept: Path) -> None:
     history = read_history(swept)
     found = costs(history)
     assert found.search_seconds == pytest.approx(sum(found.by_method.values()))
@@ -219,7 +219,7 @@ def test_costs_add_up_and_have_a_price_where_a_rate_is_set(swept: Path) -> None:
     assert priced.money.startswith(f"{priced.lane_seconds / 1800:,.2f} at 2 per lane hour")
 
 
-def test_hyperparameters_are_weighed_where_there_are_enough_trials(swept: Path, written: Write) -> None:
+def test_importance_is_shown_for_enough_trials(swept: Path, written: Write) -> None:
     text = told(swept).text
     first = re.findall(r"(\w+) \d+ complete trials (\w+) (\d+) %", text)
     assert len(first) >= 3
@@ -227,19 +227,19 @@ def test_hyperparameters_are_weighed_where_there_are_enough_trials(swept: Path, 
     assert "too few trials" in told(written(trials=21)).text
 
 
-def test_a_folder_without_optuna_s_file_has_no_weights(written: Write) -> None:
+def test_importance_is_left_out_without_optunas_file(written: Write) -> None:
     folder = written(trials=14)
     (folder / "optuna.log").unlink()
-    assert "What mattered" not in told(folder).text
+    assert "Hyperparameter importance" not in told(folder).text
 
 
-def test_reading_leaves_the_sweep_s_files_alone(swept: Path) -> None:
+def test_report_changes_no_other_file_of_the_sweep(swept: Path) -> None:
     before = {file.name: file.read_bytes() for file in swept.iterdir() if file.name != "report.html"}
     write_report(swept)
     assert {file.name: file.read_bytes() for file in swept.iterdir() if file.name != "report.html"} == before
 
 
-def test_a_journal_that_says_little_is_told_all_the_same(written: Write) -> None:
+def test_report_of_a_sparse_journal(written: Write) -> None:
     def sparse(event: dict[str, Any]) -> dict[str, Any]:
         if event["event"] == "sweep":
             return {"time": event["time"], "event": "sweep", "sweep": event["sweep"], "backbone": {"bytes": 1e9}}

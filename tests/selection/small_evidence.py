@@ -1,4 +1,4 @@
-"""Answers of a few methods on a few rows, right or wrong at random, and entries made by hand."""
+"""Predictions of a few methods on a few rows, right or wrong at random, and results made by hand."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.common.metric import Metric
 from orchestrator.selection.evidence import Arm, Evidence
-from orchestrator.selection.selection import Entry, Selection
+from orchestrator.selection.results import MethodResult
+from orchestrator.selection.selection import Selection
+
+MACRO_F1 = Metric(name="macro_f1", label="macro-F1")
+PERPLEXITY = Metric(name="perplexity", direction="minimize", bounds=(1.0, float("inf")), label="perplexity")
 
 
 def accuracy(right: NDArray[np.bool_], draws: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -19,24 +24,27 @@ def accuracy(right: NDArray[np.bool_], draws: NDArray[np.int64]) -> NDArray[np.f
 
 def arm(*answers: NDArray[np.bool_], random: bool = True) -> Arm:
     """A method by which rows each of its seeds gets right."""
-    return Arm(tuple(float(one.mean()) for one in answers), tuple(partial(accuracy, one) for one in answers), random)
+    return Arm(
+        tuple(float(rows.mean()) for rows in answers), tuple(partial(accuracy, rows) for rows in answers), random
+    )
 
 
 def evidence(means: list[float], error: float = 0.01, seeds: int = 3, freedom: int = 6) -> Evidence:
-    """Methods whose means are independent, each with that standard error: half its variance of rows, half of seeds."""
+    """Return evidence of independent means with one standard error, half of its variance from rows, half from seeds."""
     half = error**2 / 2
     return Evidence(np.array(means), np.eye(len(means)) * half, half * seeds, np.full(len(means), seeds), 2000, freedom)
 
 
-def entry(method: str, score: float, **changes: Any) -> Entry:
+def result(method: str, score: float, **changes: Any) -> MethodResult:
     fields: dict[str, Any] = {
         "trial": f"mail/{method}/1",
         "interval": (score - 0.02, score + 0.02),
-        "scores": (score,) * 3,
+        "seed_scores": (score,) * 3,
+        "checkpoint_score": score,
         "validation": score,
         "measurements": {},
     }
-    return Entry(method=method, score=score, **{**fields, **changes})
+    return MethodResult(method=method, mean_score=score, **{**fields, **changes})
 
 
 def measurements(
@@ -53,12 +61,11 @@ def measurements(
     }
 
 
-def selection(*finalists: Entry, others: tuple[Entry, ...] = (), **changes: Any) -> Selection:
+def selection(*finalists: MethodResult, others: tuple[MethodResult, ...] = (), **changes: Any) -> Selection:
     scored = (*finalists, *others)
     fields: dict[str, Any] = {
         "task": "mail",
-        "metric": "macro_f1",
-        "higher_is_better": True,
+        "metric": MACRO_F1,
         "prefer": "score",
         "rows": 2000,
         "seeds": 3,
@@ -66,8 +73,8 @@ def selection(*finalists: Entry, others: tuple[Entry, ...] = (), **changes: Any)
         "trial": finalists[0].trial,
         "reason": "It is.",
         "alternative": "Nothing.",
-        "tied": tuple(one.method for one in finalists if one.tied),
+        "tied": tuple(finalist.method for finalist in finalists if finalist.tied),
         "minimum_detectable_difference": 0.02,
-        "evidence": evidence([one.score for one in scored]).to_dict(),
+        "evidence": evidence([scored_result.mean_score for scored_result in scored]).to_dict(),
     }
     return Selection(finalists=finalists, others=others, **{**fields, **changes})

@@ -1,4 +1,4 @@
-"""Who may be the best: critical values against published tables, and the rules around them."""
+"""Ranks and the tied set: critical values against published tables, and the rules around them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from scipy import stats
 from orchestrator.selection.best import ranks
 from orchestrator.selection.evidence import Evidence
 
-from .small_evidence import evidence
+from .small_evidence import MACRO_F1, PERPLEXITY, evidence
 
 
 def tied(means: list[float], *, higher: bool = True, error: float = 0.01) -> list[int]:
-    found = ranks(evidence(means, error), higher_is_better=higher)
-    return [number for number, one in enumerate(found) if one.tied]
+    by_method = ranks(evidence(means, error), MACRO_F1 if higher else PERPLEXITY)
+    return [method for method, rank in enumerate(by_method) if rank.tied]
 
 
 @pytest.mark.parametrize(
@@ -28,12 +28,12 @@ def tied(means: list[float], *, higher: bool = True, error: float = 0.01) -> lis
         ([0.3], True, [0]),
     ],
 )
-def test_the_tied_set(means: list[float], higher: bool, expected: list[int]) -> None:
+def test_tied_set_holds_every_method_that_may_be_best(means: list[float], higher: bool, expected: list[int]) -> None:
     assert tied(means, higher=higher) == expected
 
 
-def test_how_far_behind_is_what_is_left_after_doubt() -> None:
-    first, second = ranks(evidence([0.8, 0.5]), higher_is_better=True)
+def test_gap_is_the_lower_bound_of_the_distance() -> None:
+    first, second = ranks(evidence([0.8, 0.5]), MACRO_F1)
     assert first.gap == 0
     assert second.gap == pytest.approx(0.3 - second.minimum_detectable_difference)
     assert 0.02 < second.minimum_detectable_difference < 0.05
@@ -43,20 +43,20 @@ def test_how_far_behind_is_what_is_left_after_doubt() -> None:
 def test_critical_values_are_dunnetts_and_never_below_a_pairs(methods: int, critical: float) -> None:
     """One-sided 5 %, correlation 1/2, endless freedom: 2.06 and 2.23 (Dunnett, 1955); two methods need 1.96."""
     one = Evidence(np.full(methods, 0.8), np.eye(methods) * 1e-4, 0.0, np.full(methods, 1), 10**6, 0)
-    (first, *_) = ranks(one, higher_is_better=True)
+    (first, *_) = ranks(one, MACRO_F1)
     assert first.minimum_detectable_difference / one.contrast(0, 1)[0] == pytest.approx(critical, abs=0.035)
 
 
-def test_seeds_alone_are_students_t() -> None:
+def test_critical_value_of_seeds_alone_is_students_t() -> None:
     one = Evidence(np.array([0.8, 0.8]), np.zeros((2, 2)), 1e-4, np.array([2, 2]), 1000, 2)
-    (first, _) = ranks(one, higher_is_better=True)
+    (first, _) = ranks(one, MACRO_F1)
     assert first.minimum_detectable_difference / one.contrast(0, 1)[0] == pytest.approx(stats.t.ppf(0.975, 2), rel=0.05)
 
 
-def test_identical_answers_are_tied_and_a_hair_is_not() -> None:
+def test_tied_set_without_uncertainty_holds_equal_scores_alone() -> None:
     nothing = Evidence(np.array([0.8, 0.8]), np.full((2, 2), 1e-4), 0.0, np.array([1, 1]), 1000, 0)
-    assert all(one.tied for one in ranks(nothing, higher_is_better=True))
+    assert all(rank.tied for rank in ranks(nothing, MACRO_F1))
 
 
-def test_the_same_evidence_gives_the_same_answer() -> None:
-    assert ranks(evidence([0.8, 0.79]), higher_is_better=True) == ranks(evidence([0.8, 0.79]), higher_is_better=True)
+def test_ranks_are_reproducible() -> None:
+    assert ranks(evidence([0.8, 0.79]), MACRO_F1) == ranks(evidence([0.8, 0.79]), MACRO_F1)

@@ -5,7 +5,9 @@ import math
 import pytest
 
 from orchestrator.common.trial_types import State, TrialKey, TrialRecord
-from orchestrator.selection.choose import finalists
+from orchestrator.selection.choose import best_trials
+
+from .small_evidence import MACRO_F1, PERPLEXITY
 
 
 def record(name: str, values: dict[int, float], state: State = "complete") -> TrialRecord:
@@ -13,9 +15,9 @@ def record(name: str, values: dict[int, float], state: State = "complete") -> Tr
 
 
 def chosen(*records: TrialRecord, higher: bool = True) -> list[str]:
-    """The task's finalists, champion first."""
-    found = finalists(records, higher_is_better={"mail": higher})
-    return [str(r.key) for r in found["mail"].by_method.values()] if found else []
+    """Return the best trials of the methods, leader first."""
+    best = best_trials(records, {"mail": MACRO_F1 if higher else PERPLEXITY})
+    return [str(r.key) for r in best["mail"].by_method.values()] if best else []
 
 
 @pytest.mark.parametrize(
@@ -60,24 +62,24 @@ def chosen(*records: TrialRecord, higher: bool = True) -> list[str]:
         pytest.param([], [], id="no trials"),
     ],
 )
-def test_who_is_chosen(records: list[TrialRecord], expected: list[str]) -> None:
+def test_best_trials_rank_later_rungs_first(records: list[TrialRecord], expected: list[str]) -> None:
     assert chosen(*records) == expected
 
 
-def test_a_metric_to_minimise_chooses_the_smallest() -> None:
+def test_best_trials_of_a_loss_are_the_lowest() -> None:
     trials = [record("mail/lora/0", {100: 3.0}), record("mail/lora/1", {100: 2.0}), record("mail/ia3/0", {100: 1.0})]
     assert chosen(*trials, higher=False) == ["mail/ia3/0", "mail/lora/1"]
 
 
-def test_each_task_has_its_own_champion_by_its_own_direction() -> None:
+def test_best_trials_use_each_task_s_own_metric() -> None:
     trials = [
         record("mail/lora/0", {100: 0.9}),
         record("mail/ia3/0", {100: 0.5}),
         record("chat/lora/0", {100: 9.0}),
         record("chat/ia3/0", {100: 5.0}),
     ]
-    found = finalists(trials, higher_is_better={"mail": True, "chat": False})
-    assert {task: str(each.champion.key) for task, each in found.items()} == {
+    best = best_trials(trials, {"mail": MACRO_F1, "chat": PERPLEXITY})
+    assert {task: str(trials.leader.key) for task, trials in best.items()} == {
         "mail": "mail/lora/0",
         "chat": "chat/ia3/0",
     }

@@ -17,14 +17,14 @@ DRAW = np.random.default_rng(0)
 FIRST, SECOND, THIRD = (DRAW.random(ROWS) < share for share in (0.8, 0.75, 0.85))
 
 
-def test_rows_alone_are_the_binomial_standard_error() -> None:
+def test_evidence_of_one_seed_has_the_binomial_standard_error() -> None:
     found = gather([arm(FIRST)], ROWS, seed=1, repeats=4000)
     share = FIRST.mean()
     assert math.sqrt(found.covariance[0, 0]) == pytest.approx(math.sqrt(share * (1 - share) / ROWS), rel=0.05)
     assert (found.freedom, found.seeds.tolist()) == (0, [1])
 
 
-def test_methods_that_agree_on_rows_differ_by_less() -> None:
+def test_evidence_of_methods_that_agree_has_a_smaller_contrast() -> None:
     almost = FIRST.copy()
     almost[:4] = ~almost[:4]
     found = gather([arm(FIRST), arm(almost), arm(SECOND)], ROWS, seed=1, repeats=2000)
@@ -32,7 +32,7 @@ def test_methods_that_agree_on_rows_differ_by_less() -> None:
     assert found.contrast(0, 2)[0] > 3 * found.contrast(0, 1)[0]
 
 
-def test_the_seed_variance_is_pooled_over_the_methods() -> None:
+def test_evidence_pools_the_seed_variance_over_methods() -> None:
     arms = [arm(FIRST, SECOND, THIRD), arm(FIRST, FIRST, FIRST)]
     found = gather(arms, ROWS, seed=1)
     scores = [one.mean() for one in (FIRST, SECOND, THIRD)]
@@ -41,14 +41,14 @@ def test_the_seed_variance_is_pooled_over_the_methods() -> None:
     assert found.seed_parts == pytest.approx([found.seed_variance / 3] * 2)
 
 
-def test_what_does_not_train_has_no_seeds() -> None:
+def test_evidence_of_a_method_without_training_has_no_seed_variance() -> None:
     found = gather([arm(FIRST, SECOND), arm(THIRD, random=False)], ROWS, seed=1)
     assert found.seeds.tolist() == [2, 0]
     assert found.seed_parts[1] == 0
     assert found.freedom == 1
 
 
-def test_how_seeds_and_rows_met_by_chance_counts_once() -> None:
+def test_evidence_counts_the_interaction_of_seeds_and_rows_once() -> None:
     """Two seeds of one skill: each one's share of right rows differs by luck alone, which both parts would hold."""
     random = np.random.default_rng(5)
     totals, truths = [], []
@@ -61,7 +61,7 @@ def test_how_seeds_and_rows_met_by_chance_counts_once() -> None:
     assert np.mean(totals) == pytest.approx(np.var(truths, ddof=1), rel=0.25)
 
 
-def test_an_interval_is_students_t_with_satterthwaites_freedom() -> None:
+def test_evidence_interval_is_students_t_with_satterthwaites_freedom() -> None:
     found = Evidence(np.array([0.8]), np.array([[4e-4]]), 3e-4, np.array([3]), 500, 6)
     freedom = (5e-4) ** 2 / ((4e-4) ** 2 / 499 + (1e-4) ** 2 / 6)
     half = stats.t.ppf(0.975, freedom) * math.sqrt(5e-4)
@@ -69,7 +69,7 @@ def test_an_interval_is_students_t_with_satterthwaites_freedom() -> None:
     assert found.interval(0, bounds=(0, 0.81))[1] == 0.81
 
 
-def test_evidence_survives_the_journal() -> None:
+def test_evidence_survives_json() -> None:
     found = gather([arm(FIRST, SECOND), arm(THIRD, random=False)], ROWS, seed=1)
     back = Evidence.from_dict(found.to_dict())
     assert back.covariance == pytest.approx(found.covariance)
@@ -77,19 +77,19 @@ def test_evidence_survives_the_journal() -> None:
     assert (back.rows, back.freedom) == (ROWS, 1)
 
 
-def test_identical_answers_leave_nothing_open() -> None:
+def test_evidence_of_constant_answers_has_no_variance() -> None:
     found = gather([arm(FIRST, FIRST), arm(FIRST, FIRST)], ROWS, seed=1)
     assert found.contrast(0, 1)[0] == pytest.approx(0, abs=1e-9)
 
 
-def test_nothing_to_compare_is_refused() -> None:
+def test_gather_refuses_no_methods_and_no_rows() -> None:
     with pytest.raises(ValueError, match="no methods"):
         gather([], 10, seed=0)
     with pytest.raises(ValueError, match="resample 0 rows"):
         gather([arm(FIRST)], 0, seed=0)
 
 
-def test_many_rows_get_fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gather_takes_fewer_resamples_on_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     monkeypatch.setattr("orchestrator.selection.evidence.bootstrap_jointly", lambda s, r, *, seed, repeats:
                         seen.append(repeats) or np.random.default_rng(0).random((9, 1)))  # fmt: skip
@@ -98,5 +98,5 @@ def test_many_rows_get_fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [1000, 400, 200]
 
 
-def test_a_symmetric_evidence_is_what_it_says() -> None:
+def test_small_evidence_has_the_given_standard_error() -> None:
     assert math.sqrt(evidence([0.8, 0.7]).covariance[0, 0]) == pytest.approx(0.01)

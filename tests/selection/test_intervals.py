@@ -16,19 +16,19 @@ def accuracy(draws: NDArray[np.int64]) -> NDArray[np.float64]:
     return RIGHT[draws].mean(axis=1)
 
 
-def test_the_standard_error_of_an_accuracy_is_the_textbook_s() -> None:
+def test_standard_error_of_an_accuracy_is_the_binomial_one() -> None:
     share = RIGHT.mean()
     expected = math.sqrt(share * (1 - share) / len(RIGHT))
     assert standard_error(accuracy, len(RIGHT), seed=1, repeats=4000) == pytest.approx(expected, rel=0.05)
 
 
-def test_the_interval_agrees_with_scipy_s() -> None:
+def test_bootstrap_interval_agrees_with_scipy() -> None:
     values = RIGHT.astype(float)
     theirs = stats.bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=0).confidence_interval
     assert bootstrap_interval(accuracy, len(RIGHT), seed=1, repeats=4000) == pytest.approx(tuple(theirs), abs=0.006)
 
 
-def test_a_higher_level_is_wider_and_more_rows_are_narrower() -> None:
+def test_bootstrap_interval_grows_with_level_and_shrinks_with_rows() -> None:
     def width(level: float, rows: int) -> float:
         low, high = bootstrap_interval(accuracy, rows, seed=1, level=level)
         return high - low
@@ -37,7 +37,7 @@ def test_a_higher_level_is_wider_and_more_rows_are_narrower() -> None:
     assert width(0.95, 400) < width(0.95, 50)
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+def test_bootstrap_interval_has_its_nominal_coverage() -> None:
     random = np.random.default_rng(3)
     held = 0
     for repeat in range(300):
@@ -51,14 +51,14 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert 0.90 <= held / 300 <= 0.98
 
 
-def test_a_seed_draws_the_same_rows_again() -> None:
+def test_bootstrap_is_reproducible() -> None:
     assert bootstrap_interval(accuracy, 400, seed=5) == bootstrap_interval(accuracy, 400, seed=5)
     assert bootstrap_interval(accuracy, 400, seed=5) != bootstrap_interval(accuracy, 400, seed=6)
     same = [bootstrap(accuracy, 400, seed=5, repeats=50), bootstrap(accuracy, 400, seed=5, repeats=50)]
     np.testing.assert_array_equal(*same)
 
 
-def test_resamples_repeat_rows_of_the_whole_range() -> None:
+def test_bootstrap_draws_with_replacement_from_all_rows() -> None:
     seen: list[NDArray[np.int64]] = []
 
     def keep(draws: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -72,7 +72,7 @@ def test_resamples_repeat_rows_of_the_whole_range() -> None:
     assert all(len(set(rows)) < 10 for rows in draws[:5])
 
 
-def test_resamples_without_a_score_are_left_out() -> None:
+def test_bootstrap_leaves_out_resamples_without_a_score() -> None:
     def sometimes(draws: NDArray[np.int64]) -> NDArray[np.float64]:
         return np.where(draws[:, 0] == 0, math.nan, 1.0)
 
@@ -81,11 +81,11 @@ def test_resamples_without_a_score_are_left_out() -> None:
         bootstrap_interval(lambda draws: np.full(len(draws), math.nan), 3, seed=0)
 
 
-def test_a_single_score_has_no_spread() -> None:
+def test_standard_error_of_a_single_resample_is_zero() -> None:
     assert standard_error(accuracy, 400, seed=0, repeats=1) == 0
 
 
 @pytest.mark.parametrize(("rows", "repeats", "level"), [(0, 10, 0.9), (10, 0, 0.9), (10, 10, 0.0), (10, 10, 1.0)])
-def test_what_makes_no_interval_is_refused(rows: int, repeats: int, level: float) -> None:
+def test_bootstrap_refuses_invalid_arguments(rows: int, repeats: int, level: float) -> None:
     with pytest.raises(ValueError, match=r"resample|level"):
         bootstrap_interval(accuracy, rows, seed=0, repeats=repeats, level=level)

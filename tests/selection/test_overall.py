@@ -6,16 +6,16 @@ import pytest
 
 from orchestrator.selection.overall import Overall, overall
 
-from .small_evidence import entry, selection
+from .small_evidence import PERPLEXITY, result, selection
 
-MAIL = selection(entry("lora", 0.8, tied=True), others=(entry("ia3", 0.7), entry("prefix", 0.6)))
+MAIL = selection(result("lora", 0.8, tied=True), others=(result("ia3", 0.7), result("prefix", 0.6)))
 TALK = selection(
-    entry("ia3", 4.0, tied=True), others=(entry("lora", 4.2), entry("prompt", 8.0)),
-    task="talk", metric="perplexity", higher_is_better=False,
+    result("ia3", 4.0, tied=True), others=(result("lora", 4.2), result("prompt", 8.0)),
+    task="talk", metric=PERPLEXITY,
 )  # fmt: skip
 
 
-def test_one_method_for_all_loses_least_on_average() -> None:
+def test_overall_recommends_the_smallest_mean_loss() -> None:
     found = overall([MAIL, TALK])
     assert found.per_task == {"mail": "lora", "talk": "ia3"}
     assert found.losses["lora"] == pytest.approx({"mail": 0.0, "talk": 0.05})
@@ -25,36 +25,36 @@ def test_one_method_for_all_loses_least_on_average() -> None:
     assert found.costs == pytest.approx({"mail": 0.0, "talk": 0.2})
     assert (
         found.reason
-        == "lora loses least over all tasks: against the choice per task it costs 0.200 perplexity on talk."
+        == "lora has the smallest mean loss; it is worse than the choice per task by 0.200 perplexity on talk"
     )
 
 
-def test_who_was_not_scored_everywhere_is_in_the_matrix_and_nowhere_else() -> None:
+def test_overall_shows_partly_scored_methods_in_the_matrix_alone() -> None:
     found = overall([MAIL, TALK])
     assert found.matrix["prefix"] == {"mail": 0.6}
     assert set(found.matrix) == {"lora", "ia3", "prefix", "prompt"}
 
 
-def test_what_is_best_everywhere_costs_nothing() -> None:
-    found = overall([MAIL, selection(entry("lora", 0.9, tied=True), others=(entry("ia3", 0.8),), task="post")])
+def test_overall_method_that_is_best_everywhere_has_no_loss() -> None:
+    found = overall([MAIL, selection(result("lora", 0.9, tied=True), others=(result("ia3", 0.8),), task="post")])
     assert (found.recommended, found.loss) == ("lora", 0.0)
-    assert "costs nothing" in found.reason
+    assert found.reason == "lora is recommended for every task"
 
 
-def test_a_method_that_is_tied_everywhere_is_said_to_be() -> None:
+def test_overall_names_methods_that_are_tied_everywhere() -> None:
     close = selection(
-        entry("ia3", 0.81, tied=True), entry("lora", 0.80, tied=True), others=(entry("x", 0.1),), task="post"
+        result("ia3", 0.81, tied=True), result("lora", 0.80, tied=True), others=(result("x", 0.1),), task="post"
     )
     found = overall([MAIL, close])
     assert found.tied_everywhere == ("lora",)
-    assert found.reason.startswith("lora may be the best on every task")
+    assert found.reason.startswith("lora is tied with the best on every task")
 
 
-def test_without_a_method_in_common_there_is_none_for_all() -> None:
-    found = overall([MAIL, selection(entry("full", 0.9, tied=True), task="post")])
+def test_overall_is_empty_without_a_common_method() -> None:
+    found = overall([MAIL, selection(result("full", 0.9, tied=True), task="post")])
     assert (found.recommended, found.costs) == ("", {})
 
 
-def test_it_survives_the_journal() -> None:
+def test_overall_survives_json() -> None:
     found = overall([MAIL, TALK])
     assert Overall.from_dict(found.to_dict()) == found

@@ -6,84 +6,83 @@ from typing import Any
 
 import pytest
 
-from orchestrator.selection.recommend import Choice, amount, choose, cost, pareto
+from orchestrator.selection.recommend import Choice, choose, cost, cost_text, pareto
 
-from .small_evidence import entry, measurements
+from .small_evidence import MACRO_F1, PERPLEXITY, measurements, result
 
-LORA = entry("lora", 0.82, tied=True, measurements=measurements(size=2.4e6, memory=3e8, latency=0.2, merges=True))
-ADAPTER = entry("adapter", 0.81, tied=True, measurements=measurements(size=0.3e6, memory=2e8, latency=0.1))
-IA3 = entry("ia3", 0.70, gap=0.08, measurements=measurements(size=0.1e6))
-PROBE = entry("linear_probe", 0.60, measurements=measurements(size=0.01e6), reason="far behind")
+LORA = result("lora", 0.82, tied=True, measurements=measurements(size=2.4e6, memory=3e8, latency=0.2, merges=True))
+ADAPTER = result("adapter", 0.81, tied=True, measurements=measurements(size=0.3e6, memory=2e8, latency=0.1))
+IA3 = result("ia3", 0.70, gap=0.08, measurements=measurements(size=0.1e6))
+PROBE = result("linear_probe", 0.60, measurements=measurements(size=0.01e6), reason="far behind")
 
 
-def chosen(prefer: Any, *entries: Any, higher: bool = True) -> Choice:
-    return choose(entries or (LORA, ADAPTER, IA3), prefer, higher_is_better=higher)
+def chosen(prefer: Any, *results: Any, higher: bool = True) -> Choice:
+    return choose(results or (LORA, ADAPTER, IA3), prefer, MACRO_F1 if higher else PERPLEXITY)
 
 
 @pytest.mark.parametrize(
     ("prefer", "method", "words"),
     [
-        ("score", "lora", "lora has the best score of the 2 methods that cannot be told apart."),
+        ("score", "lora", "lora has the best score of the 2 tied methods"),
         (
             "size",
             "adapter",
-            "adapter is the smallest of the 2 methods that cannot be told apart: 300 kB against 2.4 MB",
+            "adapter has the smallest adapter of the 2 tied methods: 300 kB, lora 2.4 MB",
         ),
-        ("memory", "adapter", "leanest"),
-        ("latency", "lora", "no added latency against +10% latency of adapter"),
-        ("training_time", "lora", "quickest"),
+        ("memory", "adapter", "needs the least memory"),
+        ("latency", "lora", "adds the least latency of the 2 tied methods: no added latency, adapter +10% latency"),
+        ("training_time", "lora", "trains fastest"),
     ],
 )
-def test_the_preference_decides_among_the_tied_alone(prefer: Any, method: str, words: str) -> None:
+def test_choose_applies_the_preference_to_tied_methods_alone(prefer: Any, method: str, words: str) -> None:
     found = chosen(prefer)
     assert found.method == method
     assert words in found.reason
 
 
-def test_what_would_change_it_names_the_other_preferences() -> None:
+def test_choose_alternative_names_other_preferences() -> None:
     assert chosen("score").alternative == (
-        "prefer: size would choose adapter (300 kB against 2.4 MB);"
-        " prefer: memory would choose adapter (200 MB against 300 MB)."
+        "prefer: size selects adapter, 300 kB instead of 2.4 MB;"
+        " prefer: memory selects adapter, 200 MB instead of 300 MB"
     )
-    assert "prefer: score would choose lora" in chosen("size").alternative
+    assert "prefer: score selects lora" in chosen("size").alternative
 
 
-def test_a_method_alone_says_how_far_the_next_is_and_what_a_limit_would_choose() -> None:
+def test_choose_reason_of_a_sole_winner_names_the_gap() -> None:
     found = chosen("size", LORA, IA3, PROBE)
     assert found.method == "lora"
     assert (
-        found.reason == "lora is better than every other method beyond doubt: ia3, the next, is at least 0.080 behind."
+        found.reason
+        == "lora is better than every other finalist (95 % level): ia3, the closest, is at least 0.080 lower"
     )
-    assert found.alternative == (
-        "A limit on size would: ia3 is the best of the smaller ones (100 kB against 2.4 MB), 0.120 behind."
-    )
+    assert found.alternative == ("if size is limited: ia3, 100 kB instead of 2.4 MB, 0.120 lower")
 
 
-def test_who_is_alone_in_contention_says_so() -> None:
-    assert chosen("score", LORA, PROBE).reason == "lora is alone: no other method was in contention."
-    assert chosen("score", LORA).reason == "lora is alone: there is nothing to compare it with."
-    assert "nothing that was scored is smaller" in chosen("score", LORA).alternative
+def test_choose_reason_of_a_sole_finalist_names_the_screening() -> None:
+    assert chosen("score", LORA, PROBE).reason == "only lora passed the validation screening"
+    assert chosen("score", LORA).reason == "lora is the only method that was scored"
+    assert "no scored method is smaller" in chosen("score", LORA).alternative
 
 
-def test_when_everything_speaks_for_one_only_more_data_could_change_it() -> None:
-    twin = entry("twin", 0.81, tied=True, measurements=LORA.measurements)
+def test_choose_without_another_preference_asks_for_more_data() -> None:
+    twin = result("twin", 0.81, tied=True, measurements=LORA.measurements)
     assert chosen("score", LORA, twin).alternative == (
-        "No preference would change it; only more test rows or seeds could part it from twin."
+        "every preference selects lora; only more test rows or seeds can separate it from twin"
     )
 
 
-def test_the_lowest_loss_is_the_best() -> None:
-    assert chosen("score", entry("a", 3.0, tied=True), entry("b", 2.9, tied=True), higher=False).method == "b"
+def test_choose_prefers_the_lowest_loss() -> None:
+    assert chosen("score", result("a", 3.0, tied=True), result("b", 2.9, tied=True), higher=False).method == "b"
 
 
-def test_what_was_not_measured_is_never_the_cheapest() -> None:
-    unknown = entry("unknown", 0.83, tied=True)
+def test_choose_never_prefers_an_unmeasured_cost() -> None:
+    unknown = result("unknown", 0.83, tied=True)
     assert chosen("size", unknown, ADAPTER).method == "adapter"
-    assert amount("size", cost(unknown.measurements, "size")) == "not measured"
+    assert cost_text("size", cost(unknown.measurements, "size")) == "not measured"
 
 
-def test_pareto_keeps_what_nothing_beats() -> None:
-    worse = entry("worse", 0.80, measurements=measurements(size=0.4e6, memory=2e8, latency=0.1))
-    assert pareto((LORA, ADAPTER, IA3, worse), higher_is_better=True) == {"lora", "adapter", "ia3"}
-    twins = (entry("a", 0.5, measurements=measurements()), entry("b", 0.5, measurements=measurements()))
-    assert pareto(twins, higher_is_better=True) == {"a", "b"}, "equals do not beat each other"
+def test_pareto_keeps_undominated_methods() -> None:
+    worse = result("worse", 0.80, measurements=measurements(size=0.4e6, memory=2e8, latency=0.1))
+    assert pareto((LORA, ADAPTER, IA3, worse), MACRO_F1) == {"lora", "adapter", "ia3"}
+    twins = (result("a", 0.5, measurements=measurements()), result("b", 0.5, measurements=measurements()))
+    assert pareto(twins, MACRO_F1) == {"a", "b"}, "equals do not beat each other"
