@@ -59,10 +59,10 @@ def test_rung_promotes_waiting_trials_best_first(sign: int) -> None:
     assert rung.best_waiting(1) is None  # the best of all is not among them
     promoted = []
     for _ in range(3):
-        number = rung.best_waiting(4)
-        assert number is not None
-        promoted.append(number)
-        rung.leave(number)
+        best = rung.best_waiting(4)
+        assert best is not None
+        promoted.append(best)
+        rung.leave(best)
     assert promoted == [3, 2, 0]
     assert rung.best_waiting(4) is None
 

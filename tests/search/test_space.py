@@ -85,7 +85,7 @@ def test_space_without_overrides_is_as_published() -> None:
 
 
 def test_override_problems_have_key_paths_all_at_once() -> None:
-    overrides = {
+    overrides: dict[str, Any] = {
         "rang": {"value": 1},
         "zzzzzz": {"value": 1},
         "rank": {"choices": [8, 1.5]},

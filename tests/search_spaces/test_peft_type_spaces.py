@@ -1,6 +1,7 @@
 """The search spaces of ``peft:TYPE`` fit their methods and the installed `peft`."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -21,7 +22,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 def test_peft_type_space_has_pefts_parameters_and_defaults(kind):
     space, spec = search_spaces.get(f"peft:{kind}"), methods.get(f"peft:{kind}")
-    fields = {field.name: field.default for field in dataclasses.fields(spec.params_type)}
+    fields: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(spec.params_type)}
     assert set(space.distributions) <= set(fields)
     assert set(space.distributions) >= TRAINING
     for name in set(space.distributions) - TRAINING:
@@ -42,7 +43,7 @@ def test_peft_type_space_contains_its_default(kind):
 
 
 def test_peft_type_space_searches_the_usual_sizes(kind):
-    fields = {field.name: field.default for field in dataclasses.fields(config_class(kind))}
+    fields: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(config_class(kind))}
     for name in {"r", "n_frequency", "block_size", "oft_block_size", "boft_block_size", "vector_length"} & set(fields):
         searched = name in search_spaces.get(f"peft:{kind}").distributions
         assert searched == (isinstance(fields[name], int) and fields[name] > 0)

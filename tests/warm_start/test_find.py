@@ -29,7 +29,7 @@ SPACE = SearchSpace(
 STUDIES = [StudyPlan(study=f"tweets/{m}", space=SPACE, higher_is_better=True) for m in ("lora", "linear_probe")]
 (TWEETS,) = (task.task_metadata for task in tasks_of_events(sweep_events("like this", {})))
 GOOD = {"learning_rate": 0.0123456789012345, "rank": 32}
-TRIALS = {
+TRIALS: dict[str, list[tuple[dict[str, Any], str, float | None]]] = {
     "lora": [(GOOD, "complete", 0.8), ({**GOOD, "rank": 2}, "pruned", 0.9), ({**GOOD, "rank": 4}, "failed", None)],
     "ia3": [({"learning_rate": 0.1}, "complete", 0.7)],
 }

@@ -39,6 +39,4 @@ def test_warm_start_repeated_sweep_takes_its_own_best(tmp_path: Path, monkeypatc
     (params,) = studies["mail/lora"].prior
     assert {name: params[name] for name in GOOD} == GOOD
     assert studies["mail/linear_probe"].prior == ()
-    assert (
-        make_plan(config, Prior()).prior == replace(again, prior=Prior()).prior
-    )  # as when resumed
+    assert make_plan(config, Prior()).prior == replace(again, prior=Prior()).prior  # as when resumed

@@ -57,8 +57,8 @@ def test_plan_shows_similarity_and_counts_of_earlier_sweeps(capsys: pytest.Captu
     plan = replace(small_plan(["lora", "ia3"]), prior=PRIOR)
     print_plan(plan, Path("mail.yaml"))
     output = " ".join(capsys.readouterr().out.split())
-    assert f"warm start of mail from {NAME}/post, 0.91 similar: 2 of lora" in output
-    assert "warm start of mail from other/mail, 0.50 similar: nothing" in output
+    assert f"warm start of mail from {NAME}/post (similarity 0.91 of 1): 2 of lora" in output
+    assert "warm start of mail from other/mail (similarity 0.50 of 1): nothing" in output
     assert "note: something else" in output
     assert plan_json(plan)["warm_start"] == PRIOR.fields()
 
