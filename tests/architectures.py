@@ -13,7 +13,7 @@ EXPERTS = {**USUAL, "num_key_value_heads": 2, "num_experts_per_tok": 2}
 
 ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("BertConfig", USUAL),
-    # positions that begin behind the padding's
+    # positions that start after the padding id
     "roberta": ("RobertaConfig", {**USUAL, "pad_token_id": 1, "eos_token_id": 2, "bos_token_id": 0}),
     "distilbert": (
         "DistilBertConfig",
@@ -25,7 +25,7 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     # a head of several layers, which reads the whole sequence
     "electra": ("ElectraConfig", {**USUAL, "embedding_size": 16}),
     "mpnet": ("MPNetConfig", USUAL),
-    # one layer that is used again and again
+    # one layer whose weights all layers share
     "albert": ("AlbertConfig", {**USUAL, "embedding_size": 16}),
 }
 DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -71,8 +71,8 @@ ARCHITECTURES = {**ENCODERS, **DECODERS, **ENCODER_DECODERS}
 
 def config_of(name: str) -> PreTrainedConfig:
     kind, values = ARCHITECTURES[name]
-    made: PreTrainedConfig = getattr(transformers, kind)(**values, num_labels=3)
-    return made
+    config: PreTrainedConfig = getattr(transformers, kind)(**values, num_labels=3)
+    return config
 
 
 def kind_of(name: str) -> str:

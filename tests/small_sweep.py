@@ -1,4 +1,4 @@
-"""The smallest real sweep: a random encoder of two layers, a few words, and a label that follows from one of them."""
+"""The smallest real sweep: a random encoder of two layers, and texts of a few words, one of which is the label."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 COMMAND = [sys.executable, "-m", "orchestrator.cli"]
 WORDS = ["good", "bad", "late", "early", "seat", "gate", "crew", "bag", "fine", "poor"]
-NOISE = (  # of libraries, each from their own code
+NOISE = (  # warnings of libraries about their own code
     "ignore:.*:DeprecationWarning:ray.*",
     "ignore:.*:FutureWarning:ray.*",
     "ignore:.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning",
@@ -40,7 +40,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def write_sweep(folder: Path, name: str = "tiny", **changes: Any) -> Path:
-    """A checkpoint, rows, and the ``sweep.yaml`` over them. Returns the latter."""
+    """Write a checkpoint, rows and a ``sweep.yaml`` over them, and return the path of the latter."""
     _checkpoint(folder / "checkpoint")
     _rows(folder / "rows.csv")
     config: dict[str, Any] = {
@@ -63,7 +63,8 @@ def write_sweep(folder: Path, name: str = "tiny", **changes: Any) -> Path:
 
 
 def _checkpoint(folder: Path) -> None:
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64}
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4}
     torch.manual_seed(7)
     model = BertModel(BertConfig(vocab_size=32, pad_token_id=0, max_position_embeddings=64, **sizes))
     model.save_pretrained(folder)
@@ -75,14 +76,14 @@ def _checkpoint(folder: Path) -> None:
 
 
 def _rows(file: Path) -> None:
-    draw = random.Random(3)
-    texts = sorted({" ".join(draw.choices(WORDS[2:], k=draw.randint(2, 9))) for _ in range(200)})
+    generator = random.Random(3)
+    texts = sorted({" ".join(generator.choices(WORDS[2:], k=generator.randint(2, 9))) for _ in range(200)})
     with file.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["text", "label"])
         for number, text in enumerate(texts):
-            sign = WORDS[number % 2]
-            writer.writerow([f"{text} {sign} {sign}", sign])
+            label = WORDS[number % 2]
+            writer.writerow([f"{text} {label} {label}", label])
 
 
 def events(journal: Path) -> list[dict[str, Any]]:
@@ -94,16 +95,16 @@ def journal_of(folder: Path) -> Path:
     return journal
 
 
-def ends(found: list[dict[str, Any]]) -> dict[str, str]:
-    """How each trial ended. Every one that began did so once."""
-    began = [event["trial"] for event in found if event["event"] == "trial"]
-    ended = [event["trial"] for event in found if event["event"] == "end"]
-    assert Counter(began) == Counter(ended), "each trial begins once and ends once"
-    return {event["trial"]: event["state"] for event in found if event["event"] == "end"}
+def ends(journal: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the state in which each trial ended; assert that each starts once and ends once."""
+    began = [event["trial"] for event in journal if event["event"] == "trial"]
+    ended = [event["trial"] for event in journal if event["event"] == "end"]
+    assert Counter(began) == Counter(ended), "each trial starts once and ends once"
+    return {event["trial"]: event["state"] for event in journal if event["event"] == "end"}
 
 
 def optuna_states(sweep: Path) -> dict[str, str]:
-    """State of every trial in Optuna's storage, by ``task/method/number``."""
+    """Return the state of every trial in Optuna's storage, by ``task/method/number``."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -120,19 +121,19 @@ def mlflow_runs(uri: str) -> list[Any]:
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
-    experiments = [one.experiment_id for one in client.search_experiments()]
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(experiments, max_results=1000))
 
 
 def until(holds: Callable[[], Any], seconds: float = 120.0) -> Any:
-    """Poll the real state until it holds, and return what held."""
+    """Call a function until it returns a true value, and return that value."""
     deadline = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < deadline, "it never came true"
+    while not (value := holds()):
+        assert time.monotonic() < deadline, "it never became true"
         time.sleep(0.05)
-    return found
+    return value
 
 
 def descendants() -> set[psutil.Process]:
-    """Every process that this one started, and theirs."""
+    """Return all processes that this one started, directly or indirectly."""
     return set(psutil.Process().children(recursive=True))

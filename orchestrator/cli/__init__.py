@@ -1,6 +1,9 @@
-"""The command line: parse, call, print; nothing else. Heavy imports wait until a command needs them."""
+"""The command line. A command parses its options, calls the packages below, and prints the result.
 
-# ruff: noqa: I001 - each adds its commands, in the order that --help lists them
+Heavy packages are imported inside commands, so that ``--help`` answers within a second.
+"""
+
+# ruff: noqa: I001 - an import adds commands; --help lists them in this order
 from orchestrator.cli import sweeps  # noqa: F401
 from orchestrator.cli import select, report, predict, export  # noqa: F401
 from orchestrator.cli import methods, models  # noqa: F401

@@ -1,4 +1,4 @@
-"""What all commands share: the application, common options, and how errors become one clear line each."""
+"""The command-line application: options that commands share, and errors as one line each."""
 
 from __future__ import annotations
 
@@ -15,22 +15,30 @@ from orchestrator.common.jsonl import finite
 
 app = typer.Typer(
     name="peft-sweep",
-    help="Find the best way to fine-tune a frozen language model for a task, and hand over the trained adapter.",
-    epilog="First time here? peft-sweep demo. Then copy examples/airline.yaml, and: peft-sweep plan yours.yaml. "
-    "Exit codes: 0 done, 1 a sweep or check failed, 2 the input cannot be used, 130 stopped with Ctrl-C. "
-    "What libraries print goes to sweeps/NAME/sweep.log.",
+    help="Find the best way to fine-tune a frozen language model for a task, and register the trained adapter.",
+    epilog="To start, run peft-sweep demo. Then copy examples/airline.yaml, change it for your task, and run "
+    "peft-sweep plan yours.yaml.\n\n"
+    "Exit codes: 0 success, 1 a sweep or check failed, 2 the input cannot be used, 130 stopped with Ctrl-C.\n\n"
+    "The output of libraries is in sweeps/NAME/sweep.log.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # the default keeps the line breaks of docstrings
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, everything else on standard error.")]
-TrackingUri = Annotated[str, typer.Option(help="Where MLflow's models are.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print JSON on standard output, everything else on standard error.")
+]
+TrackingUri = Annotated[str, typer.Option(help="MLflow with the registered models: a sqlite file or a server.")]
+SweepArgument = Annotated[
+    str, typer.Argument(metavar="SWEEP", help="A sweep's name in sweeps/, a unique beginning of it, or its folder.")
+]
+StorageOption = Annotated[str, typer.Option(help="Folder or URI of the sweeps: storage in sweep.yaml.")]
 DEFAULT_TRACKING = "sqlite:///mlflow.db"
 
 
-def _print_version(asked: bool) -> None:
+def _print_version(requested: bool) -> None:
     """Print the installed version and exit; an eager option, so that no command is needed."""
-    if asked:
+    if requested:
         from importlib import metadata
 
         typer.echo(f"peft-sweep {metadata.version('peft-sweep')}")
@@ -39,21 +47,21 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def common(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; works anywhere.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; can stand anywhere.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Options of every command; ``--debug`` is taken by :func:`main` before."""
+    """Declare options of the application for ``--help``; :func:`main` removes ``--debug`` before."""
 
 
 def main() -> NoReturn:
-    """Run the command line and turn errors into one clear line each."""
+    """Run the command line; print an error as one line, and exit with its code."""
     debug = "--debug" in sys.argv
-    # Imports and plans make objects by the hundred thousand that stay: looking among them for garbage every few hundred
-    # takes a fifth of the time until a sweep begins.
+    # Imports and plans create hundreds of thousands of lasting objects. With the default threshold the garbage
+    # collector scans them so often that it takes a fifth of the time until a sweep starts.
     gc.set_threshold(100_000)
-    # On import it looks for a kernel that is optional, and says so at length when it finds none.
+    # On import, bitsandbytes warns at length about an optional kernel that is not installed.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
@@ -72,19 +80,19 @@ def main() -> NoReturn:
         _fail(
             1,
             f"peft-sweep: unexpected {describe_error(error)}",
-            "run it again with --debug for all of it",
+            "run it again with --debug to see the traceback",
             *_notes(error),
         )
     sys.exit(0)
 
 
 def print_json(value: Any) -> None:
-    """Print JSON that any reader takes: numbers that are none become null."""
+    """Print a value as standard JSON, which has no NaN or infinity: they become null."""
     typer.echo(json.dumps(finite(value), indent=2, default=str, allow_nan=False))
 
 
 def _notes(error: Exception) -> list[str]:
-    """How to go on, where somebody knew it."""
+    """Return the notes of an error, such as a command that resumes the sweep."""
     return getattr(error, "__notes__", [])
 
 

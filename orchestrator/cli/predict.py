@@ -1,4 +1,4 @@
-"""``predict``: rows through a registered model."""
+"""The ``predict`` command."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import typer
 from orchestrator.cli.app import DEFAULT_TRACKING, TrackingUri, app
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A registered model: NAME@champion, NAME/3, or NAME.")]
-Out = Annotated[Path | None, typer.Option(help="File to write, whole or not at all; standard output if left out.")]
+Out = Annotated[Path | None, typer.Option(help="File to write once all rows are done; standard output if left out.")]
 
 
 @app.command()
 def predict(model: Model, out: Out = None, tracking_uri: TrackingUri = DEFAULT_TRACKING) -> None:
-    """Label texts or complete prompts: rows in, one JSON object a line, from standard input; answered rows out.
+    """Label texts or complete prompts with a registered model: JSON lines in from standard input, JSON lines out.
 
-    A row is an object with the column that the model was trained on, {"text": "..."} or {"prompt": "..."}. It comes out
-    with all its columns, in its place, and with label and probabilities, or completion. For example:
-    peft-sweep predict airline@champion < rows.jsonl > answered.jsonl
+    Each row is an object with the column that the model was trained on, such as {"text": "..."} or {"prompt": "..."}.
+    It is written in the same order with all its columns, and with label and probabilities, or with completion.
+
+    Example: peft-sweep predict airline@champion < rows.jsonl > labelled.jsonl
     """
     from orchestrator.common.output_capture import no_library_noise
 

@@ -1,4 +1,4 @@
-"""``report``: what a sweep found, as one page to read."""
+"""The ``report`` command."""
 
 from __future__ import annotations
 
@@ -7,28 +7,26 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import AsJson, app, print_json
+from orchestrator.cli.app import AsJson, StorageOption, SweepArgument, app, print_json
 
-Sweep = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name, as in sweeps/, or its folder.")]
 Out = Annotated[Path | None, typer.Option(help="File to write; report.html in the sweep's folder if left out.")]
-Folder = Annotated[str, typer.Option(help="Where the sweeps are: storage in sweep.yaml.")]
-Uri = Annotated[str, typer.Option(help="MLflow to log it to; the sweep's own if left out.")]
+Uri = Annotated[str, typer.Option(help="MLflow to log it to; that of the sweep if left out.")]
 
 
 @app.command()
 def report(
-    sweep: Sweep,
+    sweep: SweepArgument,
     out: Out = None,
-    mlflow: Annotated[bool, typer.Option(help="Also log it to MLflow, on the sweep's runs.")] = True,
-    open_: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
-    storage: Folder = "sweeps",
+    mlflow: Annotated[bool, typer.Option(help="Also log it to the sweep's runs in MLflow.")] = True,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    storage: StorageOption = "sweeps",
     tracking_uri: Uri = "",
     as_json: AsJson = False,
 ) -> None:
-    """Write what a sweep found as one HTML file, which needs no network: the recommendation first, then the evidence.
+    """Write the report of a sweep as one HTML file that needs no network: the recommendation, then the evidence.
 
-    It is made from the sweep's journal, so that it also tells of a sweep that runs, was interrupted, or failed.
-    Every sweep writes one at its end.
+    The report is made from the sweep's journal, so it also works for a sweep that is running, was stopped or failed.
+    Every sweep writes its report when it ends.
     """
     from orchestrator.cli.output.report import print_report, report_sweep
 

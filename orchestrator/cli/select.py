@@ -1,4 +1,4 @@
-"""``select``: a finished sweep is asked again."""
+"""The ``select`` command."""
 
 from __future__ import annotations
 
@@ -6,37 +6,40 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.app import AsJson, app, print_json
+from orchestrator.cli.app import AsJson, StorageOption, SweepArgument, app, print_json
 from orchestrator.common.errors import InputError, Problem
 
-Sweep = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name, as in sweeps/, or its folder.")]
-Folder = Annotated[str, typer.Option(help="Where the sweeps are: storage in sweep.yaml.")]
 PREFERENCES = ("score", "size", "memory", "latency", "training_time")
 
 
 @app.command()
 def select(
-    sweep: Sweep,
-    task: Annotated[str, typer.Option(help="Only this task; all of the sweep's if left out.")] = "",
-    max_size: Annotated[str, typer.Option(help="Adapter on disk, as in 10MB.")] = "",
-    max_memory: Annotated[str, typer.Option(help="While training, backbone included, as in 12GB.")] = "",
+    sweep: SweepArgument,
+    task: Annotated[str, typer.Option(help="Only this task; all tasks of the sweep if left out.")] = "",
+    max_size: Annotated[str, typer.Option(help="Largest adapter on disk, for example 10MB.")] = "",
+    max_memory: Annotated[str, typer.Option(help="Most memory in training, backbone included, for example 12GB.")] = "",
     max_latency_overhead: Annotated[
-        str, typer.Option(help="Of a pass against the bare backbone, as in 5%; nothing for what merges.")
+        str,
+        typer.Option(help="Most latency added to the bare backbone's, for example 5%; adapters that merge add none."),
     ] = "",
     max_forgetting: Annotated[
-        str, typer.Option(help="Of neutral text, nats per token, as in 0.05; decoders with a language-model head.")
+        str,
+        typer.Option(
+            help="Largest rise of the loss on neutral text, in nats per token, for example 0.05; decoders with a "
+            "language-model head only."
+        ),
     ] = "",
-    mergeable: Annotated[bool, typer.Option("--mergeable", help="Only what folds into the weights.")] = False,
-    prefer: Annotated[
-        str, typer.Option(help=f"What decides among methods that are tied: {', '.join(PREFERENCES)}.")
-    ] = "",
-    storage: Folder = "sweeps",
+    mergeable: Annotated[
+        bool, typer.Option("--mergeable", help="Only methods whose adapter merges into the weights.")
+    ] = False,
+    prefer: Annotated[str, typer.Option(help=f"Criterion among tied methods: {', '.join(PREFERENCES)}.")] = "",
+    storage: StorageOption = "sweeps",
     as_json: AsJson = False,
 ) -> None:
-    """Ask a finished sweep again under other limits or another preference; nothing is trained.
+    """Query a finished sweep under other limits or another preference, without training.
 
-    The answer is one of the methods that the sweep scored on the test split. If none satisfies the limits, the one
-    limit to relax is named, and to what; the exit code is then 1.
+    The answer is one of the methods that the sweep scored on the test split. If none of them satisfies the limits, the
+    command names the one limit to relax and its new value, and exits with code 1.
     """
     from orchestrator.common.units import parse_bytes
     from orchestrator.selection.limits import Limits, parse_fraction

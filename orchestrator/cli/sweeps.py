@@ -1,55 +1,64 @@
-"""``demo``, ``run``, ``resume``, ``plan`` and ``schema``: what is done with a sweep.yaml."""
+"""The commands ``demo``, ``run``, ``resume``, ``plan`` and ``schema``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.app import AsJson, app, print_json
+from orchestrator.cli.app import AsJson, StorageOption, SweepArgument, app, print_json
 from orchestrator.common.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from orchestrator.config import SweepConfig
     from orchestrator.planning.plan import SweepPlan
+    from orchestrator.sweep.status import Outcome
 
-ConfigFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="What to sweep; see peft-sweep schema.")]
+ConfigFile = Annotated[
+    Path, typer.Argument(metavar="SWEEP.yaml", help="The configuration; peft-sweep schema describes it.")
+]
 Address = Annotated[
     str | None,
-    typer.Option(help="Ray cluster to run in, as auto or HOST:PORT; RAY_ADDRESS does the same. Alone otherwise."),
-]
-
-Sweep = Annotated[
-    str, typer.Argument(metavar="SWEEP", help="A sweep's name, as in sweeps/, the beginning of one, or its folder.")
+    typer.Option(
+        help="Ray cluster to run on: auto or HOST:PORT. RAY_ADDRESS does the same; without either, this machine."
+    ),
 ]
 
 
 @app.command()
 def demo(as_json: AsJson = False) -> None:
-    """Sweep real tweets with a real model on this machine, in a few minutes. The same as run examples/airline.yaml."""
+    """Run the demo sweep, over real tweets with a small real model, on this machine in a few minutes.
+
+    The same as peft-sweep run examples/airline.yaml.
+    """
     _run(_demo_config(), None, as_json)
 
 
 @app.command()
 def run(config: ConfigFile, address: Address = None, as_json: AsJson = False) -> None:
-    """Run a sweep: train methods against each other, score the best once on the test split, register the champion."""
+    """Run a sweep: search over the methods, score the best ones on the test split, and register the winner.
+
+    Ctrl-C stops the sweep after the current step; peft-sweep resume continues it.
+    """
     _run(config, address, as_json)
 
 
 @app.command()
 def resume(
-    sweep: Sweep,
+    sweep: SweepArgument,
     config: Annotated[
-        Path | None, typer.Option(help="Its SWEEP.yaml, if that holds passwords: they are kept nowhere else.")
+        Path | None,
+        typer.Option(help="Its configuration; needed only if that contains passwords, which are not recorded."),
     ] = None,
     address: Address = None,
-    storage: Annotated[str, typer.Option(help="Where the sweeps are: storage in sweep.yaml.")] = "sweeps",
+    storage: StorageOption = "sweeps",
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a sweep that was stopped, or whose driver died: no trial is lost, and what was done is not repeated.
+    """Continue a sweep that was stopped or whose driver died, without losing a trial or repeating finished work.
 
-    Data, backbone and search spaces must be what they were. Time and trials that were spent count.
+    Data, checkpoint, plugins and search spaces must not have changed. Trials and time that were spent count towards the
+    budget.
     """
     from orchestrator.lanes.cluster import Cluster
     from orchestrator.sweep.resume import open_sweep
@@ -62,23 +71,26 @@ def resume(
         if saved.finished:
             print_json(finished_json(saved)) if as_json else print_finished(saved, storage)
             return
-        typer.echo(f"{saved.sweep}: reading data and trying the methods on the architecture ...", err=True)
+        typer.echo(f"{saved.sweep}: reading the data and trying the methods on the architecture ...", err=True)
         with cluster:
-            outcome, made = watch_resumed(saved, config, cluster)
-    _end(outcome, made, as_json)
+            outcome, sweep_plan = watch_resumed(saved, config, cluster)
+    _end(outcome, sweep_plan, as_json)
 
 
 @app.command()
 def plan(config: ConfigFile, as_json: AsJson = False) -> None:
-    """Show what a sweep would do and at what size, without training anything."""
-    made = _make_plan(_load(config))
+    """Check a configuration, and show what the sweep would do and what it would cost, without training."""
+    sweep_plan = _make_plan(_load(config))
     from orchestrator.cli.output.plan import plan_json, print_plan
     from orchestrator.common.output_capture import no_library_noise
     from orchestrator.planning.forecast import forecast
 
     with no_library_noise():
-        estimated = forecast(made)
-    print_json(plan_json(made, estimated)) if as_json else print_plan(made, config, estimated)
+        sweep_forecast = forecast(sweep_plan)
+    if as_json:
+        print_json(plan_json(sweep_plan, sweep_forecast))
+    else:
+        print_plan(sweep_plan, config, sweep_forecast)
 
 
 @app.command()
@@ -94,17 +106,18 @@ def _run(config: Path, address: str | None, as_json: bool) -> None:
 
     cluster, loaded = Cluster(address), _load(config)
     with cluster:
-        made = _make_plan(loaded)
+        sweep_plan = _make_plan(loaded)
         from orchestrator.cli.output.run import watch_sweep
 
-        outcome = watch_sweep(made, cluster)
-    _end(outcome, made, as_json)
+        outcome = watch_sweep(sweep_plan, cluster)
+    _end(outcome, sweep_plan, as_json)
 
 
-def _end(outcome: Any, made: Any, as_json: bool) -> None:
+def _end(outcome: Outcome, plan: SweepPlan, as_json: bool) -> None:
+    """Print a sweep's outcome, and exit with its code."""
     from orchestrator.cli.output.run import outcome_json, print_outcome
 
-    print_json(outcome_json(outcome)) if as_json else print_outcome(outcome, made.config)
+    print_json(outcome_json(outcome)) if as_json else print_outcome(outcome, plan.config)
     if outcome.reason == "interrupted":
         raise typer.Exit(130)
     if any(task.registered is None for task in outcome.tasks.values()):
@@ -118,7 +131,7 @@ def _load(config: Path) -> SweepConfig:
 
 
 def _make_plan(config: SweepConfig) -> SweepPlan:
-    typer.echo(f"{config.name}: reading data and trying the methods on the architecture ...", err=True)
+    typer.echo(f"{config.name}: reading the data and trying the methods on the architecture ...", err=True)
     from orchestrator.common.output_capture import no_library_noise
 
     with no_library_noise():
@@ -128,8 +141,11 @@ def _make_plan(config: SweepConfig) -> SweepPlan:
 
 
 def _demo_config() -> Path:
-    here = Path(__file__).resolve().parents[1]
-    for place in (here / "demo.yaml", here.parent / "examples" / "airline.yaml"):
-        if place.is_file():
-            return place
-    raise InputError("peft-sweep demo", [Problem("", "this installation lacks the demo; install it from a wheel")])
+    """Return the demo's configuration: inside an installed package, or in a checkout's ``examples``."""
+    package = Path(__file__).resolve().parents[1]
+    for file in (package / "demo.yaml", package.parent / "examples" / "airline.yaml"):
+        if file.is_file():
+            return file
+    raise InputError(
+        "peft-sweep demo", [Problem("", "this installation lacks demo.yaml; install peft-sweep from a wheel")]
+    )

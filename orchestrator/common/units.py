@@ -1,4 +1,4 @@
-"""Durations, bytes, counts and metric names as text for people, and back."""
+"""Durations, bytes and counts as text for people, and back."""
 
 from __future__ import annotations
 

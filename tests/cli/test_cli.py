@@ -1,4 +1,4 @@
-"""What the commands print, where, and with which exit code; sweeps themselves are run elsewhere."""
+"""Output and exit codes of the commands, without running sweeps."""
 
 import json
 import subprocess
@@ -42,7 +42,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
-    """Runs ``peft-sweep`` in an empty folder; exit code, standard output, standard error."""
+    """Return a function that runs ``peft-sweep`` in an empty folder: exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("TERMINAL_WIDTH", "80")
@@ -50,7 +50,7 @@ def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["peft-sweep", *arguments])
-        capfd.readouterr()  # what was printed before is not the command's
+        capfd.readouterr()  # discard earlier output
         with pytest.raises(SystemExit) as ended:
             cli.main()
         return int(ended.value.code or 0), *capfd.readouterr()
@@ -60,7 +60,7 @@ def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Callable[..., str]:
-    """Writes a small sweep.yaml with its rows and its checkpoint; returns its path."""
+    """Return a function that writes a small sweep.yaml with its rows and checkpoint, and returns its path."""
 
     def write(**changes: Any) -> str:
         from tokenizers import Tokenizer, models
@@ -68,7 +68,7 @@ def sweep(tmp_path: Path) -> Callable[..., str]:
 
         words = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1}, unk_token="[UNK]"))
         PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]").save_pretrained(tmp_path / "model")
-        shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+        shape: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
         BertModel(BertConfig(vocab_size=20, max_position_embeddings=64, **shape)).save_pretrained(tmp_path / "model")
         rows = [f"text number {row},{'ab'[row % 2]}" for row in range(40)]
         (tmp_path / "rows.csv").write_text("\n".join(["text,label", *rows]))
@@ -81,34 +81,34 @@ def sweep(tmp_path: Path) -> Callable[..., str]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help(command: Command, name: str) -> None:
+def test_help_of_every_command_fits_eighty_columns(command: Command, name: str) -> None:
     code, out, err = command(*name.split(), "--help")
     assert (code, err) == (0, "")
     assert f"peft-sweep {name}".strip() + " [OPTIONS]" in " ".join(out.split())
     assert max(len(line) for line in out.splitlines()) <= 80
 
 
-def test_the_help_lists_every_command(command: Command) -> None:
+def test_help_lists_every_command(command: Command) -> None:
     _, out, _ = command("--help")
     _, inner, _ = command("models", "--help")
     for name in COMMANDS[1:]:
         assert name.split()[-1] in (inner if " " in name else out).split()
 
 
-def test_a_slip_in_a_commands_name_is_the_users(command: Command) -> None:
+def test_unknown_command_is_an_input_error(command: Command) -> None:
     code, out, err = command("pln")
     assert (code, out) == (2, "")
     assert "pln" in err
 
 
 @pytest.mark.parametrize("statement", ["import orchestrator.cli", "import orchestrator.config"])
-def test_starting_up_imports_nothing_heavy(statement: str) -> None:
+def test_cli_start_imports_nothing_heavy(statement: str) -> None:
     code = f"import sys; {statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "ray", "mlflow", "optuna", "peft", "sklearn"} & set(shown.stdout.split())
 
 
-def test_a_broken_configuration_is_a_line_for_each_problem(command: Command, tmp_path: Path) -> None:
+def test_broken_configuration_prints_a_line_per_problem(command: Command, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text,label\nhello,a\n")
     broken = {
         "backbone": {"model": "org/name", "quantisation": "nf4"},
@@ -127,14 +127,14 @@ def test_a_broken_configuration_is_a_line_for_each_problem(command: Command, tmp
 
 
 @pytest.mark.parametrize("name", ["plan", "run"])
-def test_a_file_that_is_not_there(command: Command, name: str) -> None:
+def test_missing_configuration_file_is_one_line(command: Command, name: str) -> None:
     code, out, err = command(name, "nowhere.yaml")
     assert (code, out) == (2, "")
     (line,) = err.splitlines()
     assert "nowhere.yaml" in line
 
 
-def test_debug_shows_where_it_comes_from(tmp_path: Path) -> None:
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "orchestrator.cli", "plan", "nowhere.yaml", "--debug"],
         cwd=tmp_path,
@@ -155,16 +155,16 @@ def test_debug_shows_where_it_comes_from(tmp_path: Path) -> None:
         (
             KeyError("odd\nand long"),
             1,
-            ["peft-sweep: unexpected KeyError: 'odd\\nand long'", "run it again with --debug for all of it"],
+            ["peft-sweep: unexpected KeyError: 'odd\\nand long'", "run it again with --debug to see the traceback"],
         ),
         (
             ValueError("odd\nand long"),
             1,
-            ["peft-sweep: unexpected ValueError: odd", "run it again with --debug for all of it"],
+            ["peft-sweep: unexpected ValueError: odd", "run it again with --debug to see the traceback"],
         ),
     ],
 )
-def test_errors_of_the_work(
+def test_errors_print_short_lines_and_exit_codes(
     command: Command, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, lines: list[str]
 ) -> None:
     def fail() -> None:
@@ -175,7 +175,7 @@ def test_errors_of_the_work(
     assert (ended, out, err.splitlines()) == (code, "", lines)
 
 
-def test_the_schema_accepts_the_examples_and_refuses_a_slip(command: Command) -> None:
+def test_schema_accepts_examples_and_refuses_a_typo(command: Command) -> None:
     code, out, err = command("schema")
     assert (code, err) == (0, "")
     schema = json.loads(out)
@@ -191,15 +191,15 @@ def test_the_schema_accepts_the_examples_and_refuses_a_slip(command: Command) ->
             jsonschema.validate({**values, "methods": ["lorra"]}, schema)
 
 
-def test_a_plan_for_machines_is_one_object_alone(command: Command, sweep: Callable[..., str]) -> None:
+def test_plan_json_is_the_only_output(command: Command, sweep: Callable[..., str]) -> None:
     code, out, err = command("plan", sweep(), "--json")
     assert code == 0
-    told = json.loads(out)
-    assert [row["name"] for row in told["tasks"]["mail"]["methods"]] == ["lora", "linear_probe"]
-    assert err == "mail: reading data and trying the methods on the architecture ...\n"
+    values = json.loads(out)
+    assert [row["name"] for row in values["tasks"]["mail"]["methods"]] == ["lora", "linear_probe"]
+    assert err == "mail: reading the data and trying the methods on the architecture ...\n"
 
 
-def test_a_plan_for_people(command: Command, sweep: Callable[..., str]) -> None:
+def test_plan_shows_data_backbone_and_budget(command: Command, sweep: Callable[..., str]) -> None:
     code, out, _ = command("plan", sweep(budget={"trials": 2, "wall_time": "90s"}, training={"max_steps": 40}))
     assert code == 0
     text = " ".join(out.split())
@@ -210,17 +210,17 @@ def test_a_plan_for_people(command: Command, sweep: Callable[..., str]) -> None:
         "next: peft-sweep run mail.yaml",
     ):
         assert part in text
-    assert not list(Path().glob("sweeps*"))  # nothing was begun
+    assert not list(Path().glob("sweeps*"))  # nothing was started
 
 
-def test_ray_client_is_refused_before_anything_is_read(command: Command) -> None:
+def test_run_refuses_ray_client_before_reading_anything(command: Command) -> None:
     code, out, err = command("run", "nowhere.yaml", "--address", "ray://head:10001")
     assert (code, out) == (2, "")
     assert err.startswith("--address: ray://head:10001: Ray Client is not supported")
 
 
 @pytest.mark.parametrize("tried", [False, True])
-def test_methods_for_machines(command: Command, sweep: Callable[..., str], tried: bool) -> None:
+def test_methods_json_has_a_row_per_method(command: Command, sweep: Callable[..., str], tried: bool) -> None:
     sweep()
     code, out, err = command("methods", "--json", *(["--backbone", "./model"] if tried else []))
     assert (code, err) == (0, "")
@@ -231,7 +231,7 @@ def test_methods_for_machines(command: Command, sweep: Callable[..., str], tried
     assert {row["name"] for row in rows if row["trainable"] > 0} == trains
 
 
-def test_methods_for_people(command: Command, sweep: Callable[..., str]) -> None:
+def test_methods_shows_references_and_what_is_left_out(command: Command, sweep: Callable[..., str]) -> None:
     sweep()
     assert "Hu et al." in command("methods")[1]
     code, out, err = command("methods", "--backbone", "./model", "--task", "causal-lm")
@@ -243,7 +243,7 @@ def test_methods_for_people(command: Command, sweep: Callable[..., str]) -> None
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--task", "regression"], "--task: regression: unknown task type; there are classification, causal-lm"),
+        (["--task", "regression"], "--task: regression: unknown task type; write one of classification, causal-lm"),
         (["--backbone", "x", "--quantization", "nf5"], "--quantization: nf5: write nf4, fp4, int8 or none"),
         (
             ["--backbone", "package:not_there/model"],
@@ -251,11 +251,11 @@ def test_methods_for_people(command: Command, sweep: Callable[..., str]) -> None
         ),
     ],
 )
-def test_methods_refuses_what_it_does_not_know(command: Command, arguments: list[str], line: str) -> None:
+def test_methods_refuses_unknown_arguments_in_one_line(command: Command, arguments: list[str], line: str) -> None:
     assert command("methods", *arguments) == (2, "", line + "\n")
 
 
-def test_the_shelf_is_empty_at_first_and_an_unknown_model_is_one_line(command: Command, tmp_path: Path) -> None:
+def test_models_of_an_empty_registry_and_unknown_model(command: Command, tmp_path: Path) -> None:
     store = ["--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
     code, out, _ = command("models", "list", *store)
     assert (code, out) == (0, "no models are registered here; peft-sweep demo registers one\n")

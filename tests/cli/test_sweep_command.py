@@ -1,4 +1,4 @@
-"""The command itself, as a process: what ends it, what it leaves, what it says."""
+"""Commands as processes: how they end, what they leave behind, and what they print."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ TRIALS = 8
 
 
 class Driver:
-    """A command that runs a sweep.
+    """A process that runs a sweep.
 
     Args:
-        folder: where it runs.
-        arguments: of ``peft-sweep``.
+        folder: its working directory.
+        arguments: arguments of ``peft-sweep``.
     """
 
     def __init__(self, folder: Path, *arguments: str) -> None:
-        self.said = folder / "said"
-        with self.said.open("w") as output:
+        self.stderr = folder / "stderr.txt"
+        with self.stderr.open("w") as output:
             self.process = subprocess.Popen(
                 [*COMMAND, *arguments],
                 cwd=folder,
@@ -42,12 +42,12 @@ class Driver:
         self.family: list[psutil.Process] = []
 
     def end(self, *, signal: int) -> str:
-        """Stop it, and return what it printed once none of its processes is left."""
+        """Send a signal, wait until no process is left, and return the standard output."""
         self.family = psutil.Process(self.process.pid).children(recursive=True)
         assert self.family
         self.process.send_signal(signal)
         printed, _ = self.process.communicate(timeout=120)
-        _, alive = psutil.wait_procs(self.family, timeout=180)  # Ray's agents look for their raylet now and then
+        _, alive = psutil.wait_procs(self.family, timeout=180)  # Ray's agents check for their raylet only now and then
         assert alive == [], "nothing is left running"
         return printed
 
@@ -72,31 +72,29 @@ def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
         driver.kill()
 
 
-def rungs(found: list[dict[str, Any]]) -> list[tuple[str, int]]:
-    return [(event["trial"], event["step"]) for event in found if event["event"] == "rung"]
+def rungs(journal: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    return [(event["trial"], event["step"]) for event in journal if event["event"] == "rung"]
 
 
 def statuses(folder: Path) -> dict[str, str]:
     runs = mlflow_runs(f"sqlite:///{folder / 'mlflow.db'}")
-    found = {run.data.tags["key"]: run.info.status for run in runs}
-    assert len(found) == len(runs), "each has one run"
-    return found
+    by_key = {run.data.tags["key"]: run.info.status for run in runs}
+    assert len(by_key) == len(runs), "every task and trial has one run"
+    return by_key
 
 
 @pytest.mark.ray
 @pytest.mark.filterwarnings(*NOISE)
-def test_a_sweep_that_is_stopped_and_then_killed_is_resumed_to_its_end(
-    drive: Callable[..., Driver], tmp_path: Path
-) -> None:
-    changes = {"training": {"max_steps": LADDER[-1], "max_length": 16}, "search": {"first_rung": 0.125}}
+def test_resume_finishes_sweep_that_was_stopped_and_killed(drive: Callable[..., Driver], tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"training": {"max_steps": LADDER[-1], "max_length": 16}, "search": {"first_rung": 0.125}}
     write_sweep(tmp_path, budget={"trials": TRIALS}, selection={"seeds": 2}, **changes)
     first = drive("run", "sweep.yaml")
     journal = until(lambda: next((tmp_path / "sweeps").glob("*/journal.jsonl"), None))
     until(lambda: rungs(events(journal)))
     printed = first.end(signal=signal.SIGINT)
-    assert first.process.returncode == 130, first.said.read_text()
+    assert first.process.returncode == 130, first.stderr.read_text()
     assert f" resume {journal.parent}" in printed
-    assert "Traceback" not in first.said.read_text()
+    assert "Traceback" not in first.stderr.read_text()
     stopped = events(journal)
     assert (stopped[-1]["event"], stopped[-1]["reason"]) == ("close", "interrupted")
     assert {event["state"] for event in stopped if event["event"] == "end"} <= {"complete", "pruned"}
@@ -107,7 +105,7 @@ def test_a_sweep_that_is_stopped_and_then_killed_is_resumed_to_its_end(
     refused = drive("resume", str(journal.parent))
     refused.process.wait(timeout=180)
     assert refused.process.returncode == 2
-    assert f"is still running (process {second.process.pid} on " in refused.said.read_text()
+    assert f"is still running (process {second.process.pid} on " in refused.stderr.read_text()
     second.end(signal=signal.SIGKILL)
     killed = events(journal)
     assert not [event for event in killed[len(stopped) :] if event["event"] in ("close", "registered")]
@@ -116,27 +114,27 @@ def test_a_sweep_that_is_stopped_and_then_killed_is_resumed_to_its_end(
     printed, _ = third.process.communicate(timeout=400)
     assert third.process.returncode == 0, (journal.parent / "sweep.log").read_text()
     outcome = json.loads(printed)
-    assert "resumed: " in third.said.read_text()
+    assert "resumed: " in third.stderr.read_text()
 
-    found = events(journal)
-    ended = ends(found)
+    finished = events(journal)
+    ended = ends(finished)
     assert outcome["trials"] == ended
     assert len(ended) == TRIALS
     assert set(ended.values()) <= {"complete", "pruned"}
-    assert found[: len(killed)] == killed, "what happened stays as it was told"
-    assert len(set(rungs(found))) == len(rungs(found)), "no result counts twice"
+    assert finished[: len(killed)] == killed, "earlier events stay as they were written"
+    assert len(set(rungs(finished))) == len(rungs(finished)), "no rung is reported twice"
     for trial, state in ended.items():
-        steps = [step for name, step in rungs(found) if name == trial]
+        steps = [step for name, step in rungs(finished) if name == trial]
         assert steps == LADDER[: len(steps)]
         assert (steps == LADDER) == (state == "complete")
-    assert [event["event"] for event in found].count("registered") == 1
+    assert [event["event"] for event in finished].count("registered") == 1
     assert optuna_states(journal.parent) == {
         trial: {"complete": "COMPLETE", "pruned": "PRUNED"}[state] for trial, state in ended.items()
     }
     assert statuses(tmp_path) == {"mail": "FINISHED", **dict.fromkeys(ended, "FINISHED")}
 
 
-def test_three_mistakes_are_three_lines_before_anything_starts(tmp_path: Path) -> None:
+def test_run_prints_a_line_per_mistake_before_starting(tmp_path: Path) -> None:
     file = write_sweep(tmp_path, methods=["lora", "lorra"], budget={"trials": 0}, seeed=1)
     code = (
         "import sys\nfrom orchestrator import cli\n"
@@ -161,7 +159,7 @@ def test_three_mistakes_are_three_lines_before_anything_starts(tmp_path: Path) -
         ({"tasks": {"mail": {"type": "classification", "data": "no.csv", "text": "t", "label": "l"}}}, "no.csv"),
     ],
 )
-def test_what_is_not_there_is_one_line_and_no_traceback(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_plan_refuses_missing_files_in_one_line(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     file = write_sweep(tmp_path, **change)
     run = subprocess.run([*COMMAND, "plan", str(file)], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 2
@@ -170,7 +168,7 @@ def test_what_is_not_there_is_one_line_and_no_traceback(tmp_path: Path, change: 
     assert run.stdout == ""
 
 
-def test_ray_client_addresses_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_run_refuses_ray_client_address_in_one_line(tmp_path: Path) -> None:
     file = write_sweep(tmp_path)
     command = [*COMMAND, "run", str(file), "--address", "ray://head:10001"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -179,11 +177,11 @@ def test_ray_client_addresses_are_refused_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_plan_says_what_would_run_as_one_json_object(tmp_path: Path) -> None:
+def test_plan_json_lists_methods_and_rungs(tmp_path: Path) -> None:
     file = write_sweep(tmp_path)
     command = [*COMMAND, "plan", str(file), "--json"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     plan = yaml.safe_load(run.stdout)
-    assert [one["name"] for one in plan["tasks"]["mail"]["methods"]] == ["lora", "linear_probe"]
+    assert [row["name"] for row in plan["tasks"]["mail"]["methods"]] == ["lora", "linear_probe"]
     assert plan["rungs"] == [1, 2, 4]
     assert not (tmp_path / "sweeps").exists()

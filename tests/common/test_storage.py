@@ -139,9 +139,7 @@ def test_storage_upload_that_fails_keeps_the_old_files(tmp_path: Path, monkeypat
     assert content(tmp_path / "shared") == {"step-20/state": "whole"}
 
 
-def test_storage_path_starts_from_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_storage_path_starts_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert Storage.at("sweeps").local("a/b") == tmp_path / "sweeps" / "a" / "b"
     assert Storage.at("s3://bucket/sweeps").root == "s3://bucket/sweeps"

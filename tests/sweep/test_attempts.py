@@ -86,7 +86,7 @@ class FakePool:
     count, pack, jobs = 2, 1, 3
 
     def __init__(self, world: World) -> None:
-        self._world, self.each = world, world.each
+        self._world, self.run_jobs = world, world.each
         self.lanes = {0: LaneStatus()}
 
     def open(self, setup: Any) -> None: ...
@@ -98,13 +98,13 @@ class FakePool:
         assert self._world.cancelled.wait(60)
         return "cancelled"
 
-    def look(self) -> dict[int, LaneStatus]:
+    def poll(self) -> dict[int, LaneStatus]:
         return self.lanes
 
     def fault(self) -> str:
         return ""
 
-    def first(self) -> LaneStatus:
+    def wait_for_lane(self) -> LaneStatus:
         return self.lanes[0]
 
     def cancel(self) -> None:
@@ -203,9 +203,9 @@ def plan_in(folder: Path, **changes: Any) -> SweepPlan:
 class NoCluster(Cluster):
     """A cluster that is never connected."""
 
-    def connected(self) -> None: ...
+    def wait_until_connected(self) -> None: ...
 
-    def leave(self) -> None: ...
+    def disconnect(self) -> None: ...
 
 
 def attempt(world: World, events: int = NEVER, **changes: Any) -> Outcome:

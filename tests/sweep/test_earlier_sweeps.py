@@ -117,7 +117,7 @@ def test_resume_finishes_an_interrupted_sweep_of_0_1(folder: Path) -> None:
     assert run.returncode == 0, run.stderr + (sweep / "sweep.log").read_text()
     outcome = json.loads(run.stdout)
     assert outcome["reason"] == "finished"
-    assert "resumed: 2 of 8 trials" in run.stderr
+    assert "resumed: 2 of 8 trials are done" in run.stderr
 
     journal = events(sweep / "journal.jsonl")
     assert journal[: len(before)] == before, "earlier events stay as they were written"

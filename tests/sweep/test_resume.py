@@ -176,7 +176,7 @@ def test_lock_folder_is_held_until_its_driver_dies(tmp_path: Path) -> None:
 def test_resume_summary_counts_trials_done_and_left(tmp_path: Path) -> None:
     trial = {"event": "trial", "trial": "mail/lora/0"}
     plan = recorded_sweep(tmp_path, trial, trial, trial, {"event": "end", "trial": "mail/lora/0"})
-    assert summary(saved_of(tmp_path), plan) == "resumed: 1 of 10 trials were done, 2 go on from their checkpoints"
+    assert summary(saved_of(tmp_path), plan) == "resumed: 1 of 10 trials are done, 2 continue from their checkpoints"
     assert changed_versions(saved_of(tmp_path).description["versions"]) == {}
     assert changed_versions({**saved_of(tmp_path).description["versions"], "peft": "0.0.1"})["peft"][0] == "0.0.1"
 
@@ -206,7 +206,7 @@ def test_resume_of_finished_sweep_names_other_commands(tmp_path: Path) -> None:
     before = (tmp_path / "sweeps" / NAME / "journal.jsonl").read_bytes()
     said = CliRunner().invoke(cli.app, ["resume", "tiny", "--storage", str(tmp_path / "sweeps")])
     assert said.exit_code == 0
-    assert f"{NAME} is finished; nothing is left to resume." in said.output
+    assert f"{NAME} is finished; there is nothing to resume." in said.output
     assert f" report {tmp_path / 'sweeps' / NAME}" in said.output
     asked = CliRunner().invoke(cli.app, ["resume", "tiny", "--storage", str(tmp_path / "sweeps"), "--json"])
     assert json.loads(asked.stdout)["reason"] == "finished"

@@ -1,1 +1,1 @@
-"""What each command prints, for people and for machines; a module per command, so that each imports only its own."""
+"""Output of the commands, as text and as JSON. Each command has its module, so that it imports only what it needs."""

@@ -1,4 +1,4 @@
-"""What a budget means, and how the search spends it."""
+"""Budgets and search settings as text."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from orchestrator.common.units import duration
 from orchestrator.config import Budget, SearchConfig
 
 
-def budget_words(budget: Budget) -> str:
-    """The limits, of which the first that is reached counts."""
+def budget_text(budget: Budget) -> str:
+    """Return the limits of a budget; the first one that is reached ends the search."""
     parts = [f"{budget.trials} trials"] if budget.trials else []
     parts += [f"{duration(budget.wall_time)} of wall time"] if budget.wall_time else []
     parts += [f"{budget.lane_hours:g} lane-hours"] if budget.lane_hours else []
@@ -19,26 +19,31 @@ def budget_words(budget: Budget) -> str:
     return " or ".join(parts)
 
 
-def cost_words(budget: Budget) -> str:
-    """What it may come to in money."""
+def cost_text(budget: Budget) -> str:
+    """Return the largest cost of a budget in money, as far as it is known."""
     rate = budget.cost_per_lane_hour
     if rate is None:
         return "no cost rate set (cost_per_lane_hour)"
     if budget.lane_seconds is None:
-        return f"{rate:g} per lane-hour; budget.money would bound it"
+        return f"{rate:g} per lane-hour; set budget.money to limit it"
     return f"{rate * budget.lane_seconds / 3600:g} at most, at {rate:g} per lane-hour"
 
 
-def spent_words(seconds: float, budget: Budget) -> str:
-    """What lane time came to."""
+def spent_text(seconds: float, budget: Budget) -> str:
+    """Return the lane time that was spent, and its cost where a rate is known.
+
+    Args:
+        seconds: lane time in seconds.
+        budget: the budget, with the rate.
+    """
     hours = seconds / 3600
     cost = "" if budget.cost_per_lane_hour is None else f", {budget.cost_per_lane_hour * hours:.2f} of money"
     return f"{hours:.2f} lane-hours{cost}"
 
 
 def search_lines(search: SearchConfig) -> Iterator[str]:
-    """Who proposes, who gets the time, and what is never proposed."""
-    stopping = "" if search.early_stopping else " · nobody is stopped early"
+    """Return the lines on sampler, allocation, early stopping and constraints of a search."""
+    stopping = "" if search.early_stopping else " · no early stopping"
     yield f"search    {search.sampler} · {search.allocation.replace('_', ' ')}{stopping}"
     if search.constraints:
-        yield f"limits    {', '.join(search.constraints)} · nothing beyond is trained"
+        yield f"limits    {', '.join(search.constraints)} · no trial exceeds them"

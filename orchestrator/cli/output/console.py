@@ -1,4 +1,4 @@
-"""Where commands print to, and how their tables look."""
+"""The console of commands, and helpers for tables and aligned lines."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ console = Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def table(*columns: str) -> Table:
-    """A table without lines, under bold names."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    """Return a table without rules and with a bold header.
+
+    Args:
+        columns: names of the columns; ``%`` and ``trials`` are aligned to the right.
+    """
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        made.add_column(column, justify="right" if column in ("%", "trials") else "left")
-    return made
+        grid.add_column(column, justify="right" if column in ("%", "trials") else "left")
+    return grid
 
 
 def print_field(name: str, value: str) -> None:
@@ -26,8 +30,8 @@ def print_field(name: str, value: str) -> None:
 
 
 def program(name: str = "peft-sweep") -> str:
-    """A program of this environment as it can be typed: its name, or its path where the shell would not find it."""
+    """Return a program of this environment as the user can type it: its name, or its path outside ``PATH``."""
     if shutil.which(name):
         return name
-    beside = Path(sys.argv[0]).absolute().with_name(name)
-    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
+    path = Path(sys.argv[0]).absolute().with_name(name)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -1,4 +1,4 @@
-"""``peft-sweep methods``: which methods there are, and which of them work on a backbone."""
+"""``peft-sweep methods``: collect the methods and what they can do on a backbone, and its output."""
 
 from __future__ import annotations
 
@@ -24,148 +24,170 @@ from orchestrator.planning.capability import Capability, Probe, list_methods, tr
 from orchestrator.planning.forecast import MethodForecast
 from orchestrator.tasks import TASK_TYPES
 
-LABELS = 2
-KNOWN, TRIED = 14, 32  # columns that stand between a name and its reference
+COLUMNS_WIDTH, TRIED_COLUMNS_WIDTH = 14, 32  # characters between a name and its reference, also with counts
 ORDER = [category.value for category in Category]
 
 
 def capabilities(backbone: str, quantization: str, task: str, names: Sequence[str]) -> list[Capability]:
-    """Every method, tried on a backbone where one is named.
+    """Return the capabilities of methods, sorted by category.
 
     Args:
-        backbone: hub id, folder, file or package; empty for none.
-        quantization: of the backbone.
-        task: type of task.
-        names: which methods; all that there are if empty.
+        backbone: hub id, folder, file or package to try them on; empty for none.
+        quantization: quantization of the backbone.
+        task: name of the task type.
+        names: names of the methods; empty for all.
 
     Raises:
-        InputError: if one of the arguments cannot be used.
+        InputError: if an argument cannot be used.
     """
     if task not in TASK_TYPES:
-        raise InputError("--task", [Problem(task, f"unknown task type; there are {', '.join(TASK_TYPES)}")])
+        raise InputError("--task", [Problem(task, f"unknown task type; write one of {', '.join(TASK_TYPES)}")])
     if quantization not in get_args(Quantization):
         raise InputError("--quantization", [Problem(quantization, "write nf4, fp4, int8 or none")])
-    there, refused = list_methods()
-    _check(names, (*there, *refused))
+    available, refused = list_methods()
+    _check_names(names, (*available, *refused))
     with no_library_noise():
-        asked = names or [*there, *refused]
-        tried = _tried(backbone, quantization, task, [name for name in asked if name not in refused])
-    left_out = [_refused(name, refused[name]) for name in asked if name in refused]
-    return sorted([*tried, *left_out], key=lambda one: ORDER.index(one.category))
+        selected = names or [*available, *refused]
+        tried = _try_methods(backbone, quantization, task, [name for name in selected if name not in refused])
+    left_out = [_refused_type(name, refused[name]) for name in selected if name in refused]
+    return sorted([*tried, *left_out], key=lambda capability: ORDER.index(capability.category))
 
 
-def method_row(one: Capability) -> dict[str, Any]:
-    """A method for machines."""
+def method_row(capability: Capability) -> dict[str, Any]:
+    """Return a method's capability as JSON values."""
     return {
-        "name": one.method,
-        "category": one.category,
-        "available": one.available,
-        "reason": one.reason,
-        "trainable": one.trainable,
-        "percent": one.percent,
-        "mergeable": one.mergeable,
+        "name": capability.method,
+        "category": capability.category,
+        "available": capability.available,
+        "reason": capability.reason,
+        "trainable": capability.trainable,
+        "percent": capability.percent,
+        "mergeable": capability.mergeable,
     }
 
 
-def print_methods(found: Sequence[Capability], tried: bool) -> None:
-    """The methods for people: those that can be used by category, and why the others cannot."""
-    able = [one for one in found if one.available]
-    shown = table("method", *(("trainable", "%") if tried else ()), "merges", "reference")
-    room = console.width - max((len(one.method) for one in able), default=0) - (TRIED if tried else KNOWN)
-    for category, members in groupby(able, key=lambda one: one.category):
-        shown.add_row(Text(category, style="bold"))
-        for one in members:
-            size = _size(one) if tried else ()
-            merges = "yes" if one.mergeable else "no"
-            shown.add_row(f"  {one.method}", *size, merges, _skip_prefix(one.reference, room))
-    console.print(shown)
-    _print_left_out([one for one in found if not one.available])
-    console.print(f"\n{len(able)} of {len(found)} can be used" + (" here" if tried else ""))
+def print_methods(rows: Sequence[Capability], tried: bool) -> None:
+    """Print the methods that can be used, by category, and why the others cannot.
+
+    Args:
+        rows: capabilities of the methods, sorted by category.
+        tried: whether they were tried on a backbone.
+    """
+    usable = [capability for capability in rows if capability.available]
+    grid = table("method", *(("trainable", "%") if tried else ()), "merges", "reference")
+    room = (
+        console.width
+        - max((len(capability.method) for capability in usable), default=0)
+        - (TRIED_COLUMNS_WIDTH if tried else COLUMNS_WIDTH)
+    )
+    for category, members in groupby(usable, key=lambda capability: capability.category):
+        grid.add_row(Text(category, style="bold"))
+        for capability in members:
+            counts = _trainable_cells(capability) if tried else ()
+            merges = "yes" if capability.mergeable else "no"
+            grid.add_row(f"  {capability.method}", *counts, merges, _shortened(capability.reference, room))
+    console.print(grid)
+    _print_left_out([capability for capability in rows if not capability.available])
+    console.print(f"\n{len(usable)} of {len(rows)} methods can be used" + (" on this backbone" if tried else ""))
     if not tried:
         console.print(f"which of them work on a backbone: {program()} methods --backbone HUB_ID_OR_FOLDER")
 
 
 def print_capabilities(
-    found: Sequence[Capability], forecasts: Mapping[str, MethodForecast] = MappingProxyType({})
+    rows: Sequence[Capability], forecasts: Mapping[str, MethodForecast] = MappingProxyType({})
 ) -> None:
-    """What each method would train and what it is estimated to take, and why the others cannot."""
-    able = [one for one in found if one.available]
-    shown = table("method", "trainable", "%", "merges", *(("memory", "s/step") if forecasts else ()))
-    for one in able:
-        taken = _taken(forecasts.get(one.method)) if forecasts else ()
-        shown.add_row(one.method, *_size(one), "yes" if one.mergeable else "no", *taken)
-    console.print(shown)
-    for one in found:
-        if not one.available:
-            print_wrapped(f"{one.method}  left out: {one.reason}")
+    """Print what each method trains and its forecast, and why the others cannot be used.
+
+    Args:
+        rows: capabilities of the methods.
+        forecasts: estimated memory and time by method; empty for none.
+    """
+    grid = table("method", "trainable", "%", "merges", *(("memory", "s/step") if forecasts else ()))
+    for capability in rows:
+        if capability.available:
+            cost = _forecast_cells(forecasts.get(capability.method)) if forecasts else ()
+            merges = "yes" if capability.mergeable else "no"
+            grid.add_row(capability.method, *_trainable_cells(capability), merges, *cost)
+    console.print(grid)
+    for capability in rows:
+        if not capability.available:
+            print_wrapped(f"{capability.method}  left out: {capability.reason}")
 
 
 def print_wrapped(line: str) -> None:
-    """A line that is broken between words, and indented from the second on."""
+    """Print a line wrapped between words, with the following lines indented."""
     width = min(console.width, 100)
     console.print(textwrap.fill(line, width, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False))
 
 
 def _print_left_out(left_out: Sequence[Capability]) -> None:
-    """Methods with the same reason stand together."""
+    """Print the methods that are left out, grouped by reason."""
     if left_out:
         console.print("\nleft out", style="bold")
-    reasons = {one.reason: [other.method for other in left_out if other.reason == one.reason] for one in left_out}
-    for reason, names in reasons.items():
+    by_reason: dict[str, list[str]] = {}
+    for capability in left_out:
+        by_reason.setdefault(capability.reason, []).append(capability.method)
+    for reason, names in by_reason.items():
         print_wrapped(f"  {', '.join(names)}: {reason}")
 
 
-def _skip_prefix(reference: str, room: int) -> str:
-    """A reference gives way where the terminal is narrow."""
+def _shortened(reference: str, room: int) -> str:
+    """Return a reference that fits the remaining width, or nothing where that is too narrow."""
     return reference if len(reference) <= room else f"{reference[: max(room - 1, 0)]}…" if room > 8 else ""
 
 
-def _check(names: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse names that no method has; several methods at once are checked by their own family."""
+def _check_names(names: Sequence[str], valid: Sequence[str]) -> None:
+    """Refuse unknown names. A name of a family, such as ``compose:``, is checked by the family itself."""
     problems = []
     for name in names:
         try:
-            if name not in known:
+            if name not in valid:
                 methods.get(name)
         except KeyError:
-            problems.append(Problem(name, f"unknown method; {did_you_mean(name, known)}"))
+            problems.append(Problem(name, f"unknown method; {did_you_mean(name, valid)}"))
         except MethodError as error:
             problems.append(Problem(name, str(error)))
     if problems:
         raise InputError("--method", problems)
 
 
-def _tried(backbone: str, quantization: str, task: str, names: Sequence[str]) -> list[Capability]:
+def _try_methods(backbone: str, quantization: str, task: str, names: Sequence[str]) -> list[Capability]:
+    kind = TASK_TYPES[task]
     if not backbone:
-        return [Capability.of(methods.get(name), task) for name in names]
+        return [Capability.of(methods.get(name), kind) for name in names]
     settings = BackboneConfig(model=backbone, quantization=quantization)  # type: ignore[arg-type]
-    labels = LABELS if task == "classification" else 0
     config = architecture(settings, Path.cwd())
     try:
-        probe = Probe(config, TASK_TYPES[task], name=backbone, labels=labels, quantization=settings.quantization)
+        probe = Probe(config, kind, name=backbone, labels=kind.example_labels, quantization=settings.quantization)
     except MethodError as error:
-        known = [Capability.of(methods.get(name), task) for name in names]
-        return [_without(one, str(error)) if one.available else one for one in known]
+        untried = [Capability.of(methods.get(name), kind) for name in names]
+        return [_unavailable(row, str(error)) if row.available else row for row in untried]
     return [try_method(probe, name)[0] for name in names]
 
 
-def _without(one: Capability, reason: str) -> Capability:
-    return Capability(method=one.method, available=False, reason=reason, category=one.category, reference=one.reference)
+def _unavailable(capability: Capability, reason: str) -> Capability:
+    return Capability(
+        method=capability.method,
+        available=False,
+        reason=reason,
+        category=capability.category,
+        reference=capability.reference,
+    )
 
 
-def _refused(name: str, reason: str) -> Capability:
+def _refused_type(name: str, reason: str) -> Capability:
     return Capability(method=name, available=False, reason=reason, category=Category.REPARAMETERIZATION.value)
 
 
-def _size(one: Capability) -> tuple[str, str]:
-    """How many parameters train, and in percent; question marks where only real weights would tell."""
-    if one.trainable is None or one.percent is None:
+def _trainable_cells(capability: Capability) -> tuple[str, str]:
+    """Return the number and percentage of trained parameters; question marks if they depend on the weights."""
+    if capability.trainable is None or capability.percent is None:
         return "?", "?"
-    return number(one.trainable), _percent(one.percent)
+    return number(capability.trainable), _percent(capability.percent)
 
 
-def _taken(forecast: MethodForecast | None) -> tuple[str, str]:
-    """Memory and seconds; nothing where nothing trains or only real weights would tell."""
+def _forecast_cells(forecast: MethodForecast | None) -> tuple[str, str]:
+    """Return memory and seconds per step; empty for a method that trains nothing or cannot be estimated."""
     return (size(forecast.peak_bytes), f"{forecast.seconds_per_step:.2g}") if forecast else ("", "")
 
 

@@ -1,13 +1,13 @@
-"""``peft-sweep plan``: what would run, and at what size."""
+"""Output of ``peft-sweep plan``."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cli.output.budget import budget_words, cost_words, search_lines
+from orchestrator.cli.output.budget import budget_text, cost_text, search_lines
 from orchestrator.cli.output.console import console, program
-from orchestrator.cli.output.lanes import lanes_words
+from orchestrator.cli.output.lanes import lanes_text
 from orchestrator.cli.output.methods import method_row, print_capabilities, print_wrapped
 from orchestrator.cli.output.progress import task_line
 from orchestrator.common.units import duration, number, size
@@ -18,28 +18,36 @@ from orchestrator.warm_start import Prior
 
 
 def print_plan(plan: SweepPlan, file: Path, forecast: SweepForecast = NO_FORECAST) -> None:
-    """What a sweep would do, and what it is estimated to take."""
+    """Print what a sweep would do, and its forecast.
+
+    Args:
+        plan: plan of the sweep.
+        file: its configuration file.
+        forecast: estimated memory and time.
+    """
     config = plan.config
     for name, task in plan.tasks.items():
         console.print(task_line(name, task))
-    kept = config.backbone.quantization + (" + double quantization" if _doubled(config.backbone) else "")
-    console.print(f"backbone  {config.backbone.model} · {number(plan.parameters)} parameters · {kept}\n")
+    quantization = config.backbone.quantization + (
+        " + double quantization" if _is_double_quantized(config.backbone) else ""
+    )
+    console.print(f"backbone  {config.backbone.model} · {number(plan.parameters)} parameters · {quantization}\n")
     for name, task in plan.tasks.items():
         if len(plan.tasks) > 1:
             console.print(name)
         print_capabilities(task.methods, forecast.tasks.get(name, {}))
-        for one in task.methods:
-            for note in one.notes if one.available else ():
-                print_wrapped(f"note: {one.method}.{note}")
-    console.print(f"\nbudget    {budget_words(config.budget)} · rungs at {', '.join(map(str, plan.rungs))} steps")
-    console.print(f"cost      {cost_words(config.budget)}")
+        for method_plan in task.methods:
+            for note in method_plan.notes if method_plan.available else ():
+                print_wrapped(f"note: {method_plan.method}.{note}")
+    console.print(f"\nbudget    {budget_text(config.budget)} · rungs at {', '.join(map(str, plan.rungs))} steps")
+    console.print(f"cost      {cost_text(config.budget)}")
     if config.lanes.workers > 1:
-        console.print(f"lanes     {lanes_words(config.lanes)}")
+        console.print(f"lanes     {lanes_text(config.lanes)}")
     if forecast.lane_bytes is not None:
-        console.print(f"memory    up to {size(forecast.lane_bytes)} in a lane, beside the backbone")
+        console.print(f"memory    up to {size(forecast.lane_bytes)} per lane, in addition to the backbone")
     if forecast.lane_seconds is not None:
         console.print(
-            f"time      {duration(forecast.lane_seconds)} of one lane like this machine's if no trial is stopped"
+            f"time      {duration(forecast.lane_seconds)} in one lane like this machine, without early stopping"
         )
     for line in search_lines(config.search):
         print_wrapped(line)
@@ -48,7 +56,7 @@ def print_plan(plan: SweepPlan, file: Path, forecast: SweepForecast = NO_FORECAS
 
 
 def plan_json(plan: SweepPlan, forecast: SweepForecast = NO_FORECAST) -> dict[str, Any]:
-    """The same for machines."""
+    """Return a plan and its forecast as JSON values."""
     return {
         "name": plan.config.name,
         "backbone": {**plan.config.resolved()["backbone"], "parameters": plan.parameters},
@@ -60,8 +68,12 @@ def plan_json(plan: SweepPlan, forecast: SweepForecast = NO_FORECAST) -> dict[st
                 "majority": task.data.majority,
                 "digest": task.data.digest,
                 "methods": [
-                    {**method_row(one), "notes": list(one.notes), "estimate": forecast.fields(name, one.method)}
-                    for one in task.methods
+                    {
+                        **method_row(method_plan),
+                        "notes": list(method_plan.notes),
+                        "estimate": forecast.fields(name, method_plan.method),
+                    }
+                    for method_plan in task.methods
                 ],
             }
             for name, task in plan.tasks.items()
@@ -77,16 +89,17 @@ def plan_json(plan: SweepPlan, forecast: SweepForecast = NO_FORECAST) -> dict[st
 
 
 def _print_prior(prior: Prior) -> None:
-    """Which earlier sweeps the search begins with, how alike they are, and what is taken from each."""
-    for one in prior.origins:
-        counts = prior.counts(one)
-        taken = ", ".join(f"{count} of {method}" for method, count in counts.items()) or "nothing"
+    """Print the earlier sweeps that a warm start uses, their similarity, and the number of configurations of each."""
+    for origin in prior.origins:
+        counts = prior.counts(origin)
+        configurations = ", ".join(f"{count} of {method}" for method, count in counts.items()) or "nothing"
         print_wrapped(
-            f"warm start of {one.task} from {one.sweep}/{one.earlier_task}, {one.similarity:.2f} similar: {taken}"
+            f"warm start of {origin.task} from {origin.sweep}/{origin.earlier_task} "
+            f"(similarity {origin.similarity:.2f} of 1): {configurations}"
         )
     for note in prior.notes:
         print_wrapped(f"note: {note}")
 
 
-def _doubled(backbone: BackboneConfig) -> bool:
+def _is_double_quantized(backbone: BackboneConfig) -> bool:
     return backbone.double_quantization and backbone.quantization in ("nf4", "fp4")

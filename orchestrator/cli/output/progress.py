@@ -1,4 +1,4 @@
-"""What a person sees: the plan, a running sweep, and what came out of it. Reads without colour, in 80 columns."""
+"""The live display of a running sweep. It fits 80 columns and is readable without colour."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from orchestrator.common.trial_types import TrialRecord
 from orchestrator.common.units import duration
 from orchestrator.config import Budget
 from orchestrator.planning.plan import SweepPlan, TaskPlan
-from orchestrator.sweep.status import Snapshot
+from orchestrator.sweep.status import Phase, Snapshot
 
-PLAIN_INTERVAL = 10.0
-UNDER_WAY = ("running", "paused")
+LINE_INTERVAL_S = 10.0
+OPEN_STATES = ("running", "paused")
 
 
 class SweepDisplay:
-    """Shows snapshots: live on a terminal, as a line every ten seconds elsewhere.
+    """Shows the status of a sweep: live on a terminal, elsewhere as a line every ten seconds.
 
     Args:
-        name: of the sweep.
-        plan: what it does.
-        stream: where to.
+        name: the sweep's name.
+        plan: its plan.
+        stream: stream to write to.
     """
 
     def __init__(self, name: str, plan: SweepPlan, stream: TextIO) -> None:
@@ -51,10 +51,10 @@ class SweepDisplay:
             self._live.stop()
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show how the sweep stands."""
+        """Show a status."""
         if self._console.is_terminal:
-            self._live.update(self._picture(snapshot), refresh=True)
-        elif time.monotonic() - self._last_line >= PLAIN_INTERVAL:
+            self._live.update(self._table_view(snapshot), refresh=True)
+        elif time.monotonic() - self._last_line >= LINE_INTERVAL_S:
             self._last_line = time.monotonic()
             self._console.print(self._line(snapshot), soft_wrap=True)
 
@@ -63,7 +63,7 @@ class SweepDisplay:
         parts = [self._name, snapshot.phase, self._progress(snapshot), best]
         return " · ".join(part for part in parts if part)
 
-    def _picture(self, snapshot: Snapshot) -> RenderableType:
+    def _table_view(self, snapshot: Snapshot) -> RenderableType:
         head, budget = Table.grid(padding=(0, 1)), self._plan.config.budget
         head.add_row(
             Text(self._name, style="bold"),
@@ -74,11 +74,11 @@ class SweepDisplay:
 
     def _progress(self, snapshot: Snapshot) -> str:
         budget = self._plan.config.budget
-        ended = sum(r.state not in UNDER_WAY for r in snapshot.trials)
+        ended = sum(trial.state not in OPEN_STATES for trial in snapshot.trials)
         trials = f"{ended}/{budget.trials} trials" if budget.trials else f"{ended} trials"
         parts = [trials, f"{duration(snapshot.elapsed)} elapsed"]
         spent = fraction_spent(snapshot, budget, self._plan.rungs[-1])
-        if snapshot.phase == "searching" and spent > 0.1:
+        if snapshot.phase is Phase.SEARCHING and spent > 0.1:
             parts.append(f"about {duration(snapshot.elapsed * (1 - spent) / spent)} left")
         return " · ".join(parts)
 
@@ -86,7 +86,7 @@ class SweepDisplay:
         table = Table.grid(padding=(0, 2))
         for lane, status in snapshot.lanes.items():
             working = " + ".join(f"{trial} {done}/{total}" for trial, (done, total) in status.working.items())
-            table.add_row(f"  lane {lane}", working or "waiting", f"{status.busy:.0%} busy")
+            table.add_row(f"  lane {lane}", working or "idle", f"{status.busy:.0%} busy")
         missing = snapshot.expected_lanes - len(snapshot.lanes)
         if missing > 0:
             table.add_row("", f"{missing} of {snapshot.expected_lanes} lanes are starting", "")
@@ -104,45 +104,51 @@ class SweepDisplay:
     def _methods(self, trials: tuple[TrialRecord, ...]) -> list[tuple[str, str, str, str, str, str]]:
         rows = []
         for name, task in self._plan.tasks.items():
-            sign = 1 if task.type.metric(task.data.config.metric).higher_is_better else -1
+            sign = task.type.metric(task.data.config.metric).sign
             for method in task.available:
-                own = [r for r in trials if r.key.study == f"{name}/{method}"]
+                records = [trial for trial in trials if trial.key.study == f"{name}/{method}"]
                 label = method if len(self._plan.tasks) == 1 else f"{name}/{method}"
-                rows.append((_best(own, sign), label, own))
+                rows.append((_best(records, sign), label, records))
         rows.sort(key=lambda row: -row[0])
-        return [(label, *_method_row(own, abs(best))) for best, label, own in rows]
+        return [(label, *_method_cells(records, abs(best))) for best, label, records in rows]
 
 
-def _best(own: list[TrialRecord], sign: int) -> float:
-    return max((sign * r.value for r in own if math.isfinite(r.value)), default=-math.inf)
+def _best(trials: list[TrialRecord], sign: int) -> float:
+    return max((sign * trial.value for trial in trials if math.isfinite(trial.value)), default=-math.inf)
 
 
-def _method_row(own: list[TrialRecord], best: float) -> tuple[str, str, str, str, str]:
-    states = Counter(r.state for r in own)
+def _method_cells(trials: list[TrialRecord], best: float) -> tuple[str, str, str, str, str]:
+    states = Counter(trial.state for trial in trials)
     return (
         f"{best:.4f}" if math.isfinite(best) else "-",
-        str(len(own)),
+        str(len(trials)),
         str(states["running"]),
         str(states["pruned"] + states["failed"]),
-        duration(sum(r.lane_seconds for r in own)),
+        duration(sum(trial.lane_seconds for trial in trials)),
     )
 
 
 def fraction_spent(snapshot: Snapshot, budget: Budget, steps: int) -> float:
-    """How much of the tightest limit is spent, in 0..1; a trial under way counts by its last rung of ``steps``."""
-    shares = [0.0]
+    """Return the spent fraction of the tightest limit of a budget, in 0..1.
+
+    Args:
+        snapshot: status of the sweep.
+        budget: its limits.
+        steps: optimizer steps of a full training, of which an open trial counts those up to its last rung.
+    """
+    fractions = [0.0]
     if budget.trials:
-        done = sum(r.step / steps if r.state in UNDER_WAY else 1.0 for r in snapshot.trials)
-        shares.append(done / budget.trials)
+        done = sum(trial.step / steps if trial.state in OPEN_STATES else 1.0 for trial in snapshot.trials)
+        fractions.append(done / budget.trials)
     if budget.wall_time:
-        shares.append(snapshot.elapsed / budget.wall_time)
+        fractions.append(snapshot.elapsed / budget.wall_time)
     if budget.lane_seconds:
-        shares.append(snapshot.lane_seconds / budget.lane_seconds)
-    return min(1.0, max(shares))
+        fractions.append(snapshot.lane_seconds / budget.lane_seconds)
+    return min(1.0, max(fractions))
 
 
 def task_line(name: str, task: TaskPlan) -> str:
-    """What a task is made of."""
+    """Return a line on a task: type, rows by split, classes, and rows that were left out."""
     data = task.data
     rows = {split: f"{table.num_rows:,}" for split, table in data.splits.items()}
     total = sum(table.num_rows for table in data.splits.values())
@@ -152,9 +158,9 @@ def task_line(name: str, task: TaskPlan) -> str:
         f"{total:,} rows ({rows['train']} train, {rows['validation']} validation, {rows['test']} test)",
     ]
     if data.labels:
-        parts += [f"{len(data.labels)} classes", f"majority {data.majority:.2f}"]
+        parts += [f"{len(data.labels)} classes", f"majority class {data.majority:.0%}"]
     if data.duplicates_removed:
-        parts.append(f"{data.duplicates_removed:,} duplicates left out")
+        parts.append(f"{data.duplicates_removed:,} duplicates removed")
     if data.dropped:
-        parts.append(f"{data.dropped:,} unusable rows left out")
+        parts.append(f"{data.dropped:,} unusable rows removed")
     return " · ".join(parts)

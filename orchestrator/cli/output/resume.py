@@ -1,4 +1,4 @@
-"""``peft-sweep resume``: a sweep that goes on under a person's eyes."""
+"""``peft-sweep resume``: continue a sweep with a live display, and its output."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from orchestrator.sweep.status import Outcome
 
 
 def watch_resumed(saved: SavedSweep, config: Path | None, cluster: Cluster) -> tuple[Outcome, SweepPlan]:
-    """Go on with a sweep whose folder is held; live display, and Ctrl-C ends it in good order.
+    """Continue a sweep whose folder is locked, with a live display. Ctrl-C stops it after the current step.
 
     Args:
-        saved: its earlier lives.
-        config: its configuration, where that holds passwords.
-        cluster: that was entered; it need not be connected yet.
+        saved: its recorded state.
+        config: its configuration file, needed if that contains passwords.
+        cluster: a cluster whose context is entered; it need not be connected yet.
 
     Raises:
-        InputError: if data, checkpoint, plugins or search spaces are not what they were.
-        SweepError: if it fails.
+        InputError: if data, checkpoint, plugins or search spaces have changed.
+        SweepError: if the sweep fails.
     """
     with no_library_noise():
         plan = resumed_plan(saved, config)
@@ -38,39 +38,37 @@ def watch_resumed(saved: SavedSweep, config: Path | None, cluster: Cluster) -> t
         saved.sweep,
         plan,
         saved.folder,
-        lambda see, stop: resume_sweep(plan, saved, cluster=cluster, watch=see, stop=stop),
+        lambda show, stop: resume_sweep(plan, saved, cluster=cluster, watch=show, stop=stop),
     )
     return outcome, plan
 
 
 def summary(saved: SavedSweep, plan: SweepPlan) -> str:
-    """What was there when it went on."""
+    """Return a line on how much of a resumed sweep is done."""
     trials = plan.config.budget.trials
-    done = f"{saved.trials_done} of {trials} trials were done" if trials else f"{saved.trials_done} trials were done"
+    done = f"{saved.trials_done} of {trials} trials are done" if trials else f"{saved.trials_done} trials are done"
     if saved.search_ended:
-        scored = f", {len(saved.answers)} scored in the final" if saved.answers else ""
-        return f"resumed: the search had ended with {saved.trials_done} trials{scored}"
-    goes = "goes" if saved.trials_left == 1 else "go"
-    left = f", {saved.trials_left} {goes} on from their checkpoints" if saved.trials_left else ""
-    return f"resumed: {done}{left}"
+        scored = f", {len(saved.answers)} jobs of the final are done" if saved.answers else ""
+        return f"resumed: the search has ended with {saved.trials_done} trials{scored}"
+    verb = "continues from its checkpoint" if saved.trials_left == 1 else "continue from their checkpoints"
+    open_trials = f", {saved.trials_left} {verb}" if saved.trials_left else ""
+    return f"resumed: {done}{open_trials}"
 
 
 def _warnings(saved: SavedSweep) -> list[str]:
     changed = changed_versions(saved.description["versions"])
-    told = ", ".join(
-        f"{name} {then or 'missing'} then, {now or 'missing'} now" for name, (then, now) in changed.items()
-    )
-    return [f"other versions than the sweep began with: {told}"] if told else []
+    texts = [f"{name} {before or 'missing'} -> {now or 'missing'}" for name, (before, now) in changed.items()]
+    return [f"package versions have changed since the sweep started: {', '.join(texts)}"] if texts else []
 
 
 def print_finished(saved: SavedSweep, storage: str) -> None:
-    """That nothing is left to do, and what to type instead."""
-    place = saved.sweep if storage == "sweeps" else saved.folder
-    console.print(f"{saved.sweep} is finished; nothing is left to resume.")
-    console.print(f"  report   {program()} report {place}")
-    console.print(f"  ask      {program()} select {place} --max-size 1MB")
+    """Print that a sweep is finished, and the commands that use its result."""
+    reference = saved.sweep if storage == "sweeps" else saved.folder
+    console.print(f"{saved.sweep} is finished; there is nothing to resume.")
+    console.print(f"  report   {program()} report {reference}")
+    console.print(f"  ask      {program()} select {reference} --max-size 1MB")
 
 
 def finished_json(saved: SavedSweep) -> dict[str, Any]:
-    """The same, for machines."""
+    """Return a finished sweep as JSON values."""
     return {"sweep": saved.sweep, "reason": "finished", "folder": str(saved.folder), "trials": saved.trials_done}

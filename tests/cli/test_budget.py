@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli.output.budget import budget_words, cost_words, search_lines, spent_words
+from orchestrator.cli.output.budget import budget_text, cost_text, search_lines, spent_text
 from orchestrator.config import Budget, SearchConfig
 
 
@@ -25,7 +25,7 @@ def budget(**limits: Any) -> Budget:
         ({"trials": 3, "cost_per_lane_hour": 2.5}, None),
     ],
 )
-def test_money_is_a_limit_on_lane_time(limits: dict[str, Any], seconds: float | None) -> None:
+def test_budget_money_limits_lane_time(limits: dict[str, Any], seconds: float | None) -> None:
     assert budget(**limits).lane_seconds == seconds
 
 
@@ -39,23 +39,23 @@ def test_money_is_a_limit_on_lane_time(limits: dict[str, Any], seconds: float | 
             "20 at most, at 2.5 per lane-hour",
         ),
         ({"lane_hours": 2.0, "cost_per_lane_hour": 0.5}, "2 lane-hours", "1 at most, at 0.5 per lane-hour"),
-        ({"trials": 3, "cost_per_lane_hour": 2.0}, "3 trials", "2 per lane-hour; budget.money would bound it"),
+        ({"trials": 3, "cost_per_lane_hour": 2.0}, "3 trials", "2 per lane-hour; set budget.money to limit it"),
     ],
 )
-def test_a_plan_says_what_a_budget_means(limits: dict[str, Any], words: str, cost: str) -> None:
-    assert budget_words(budget(**limits)) == words
-    assert cost_words(budget(**limits)) == cost
+def test_budget_text_shows_limits_and_cost(limits: dict[str, Any], words: str, cost: str) -> None:
+    assert budget_text(budget(**limits)) == words
+    assert cost_text(budget(**limits)) == cost
 
 
-def test_what_was_spent_has_a_price_where_there_is_a_rate() -> None:
-    assert spent_words(1800, budget(trials=1)) == "0.50 lane-hours"
-    assert spent_words(1800, budget(trials=1, cost_per_lane_hour=3.0)) == "0.50 lane-hours, 1.50 of money"
+def test_spent_text_shows_cost_where_a_rate_is_known() -> None:
+    assert spent_text(1800, budget(trials=1)) == "0.50 lane-hours"
+    assert spent_text(1800, budget(trials=1, cost_per_lane_hour=3.0)) == "0.50 lane-hours, 1.50 of money"
 
 
-def test_a_plan_says_how_the_search_goes() -> None:
+def test_search_lines_show_sampler_allocation_and_limits() -> None:
     assert list(search_lines(SearchConfig())) == ["search    tpe · race"]
-    told = SearchConfig(sampler="gp", early_stopping=False, allocation="round_robin", constraints=["adapter <= 1 MB"])
-    assert list(search_lines(told)) == [
-        "search    gp · round robin · nobody is stopped early",
-        "limits    adapter <= 1 MB · nothing beyond is trained",
+    search = SearchConfig(sampler="gp", early_stopping=False, allocation="round_robin", constraints=["adapter <= 1 MB"])
+    assert list(search_lines(search)) == [
+        "search    gp · round robin · no early stopping",
+        "limits    adapter <= 1 MB · no trial exceeds them",
     ]
