@@ -84,13 +84,13 @@ def test_resumed_plan_needs_only_the_journal(tmp_path: Path, monkeypatch: pytest
 def test_resumed_plan_finds_relative_places_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     planned_sweep(tmp_path, storage="sweeps", mlflow={"tracking_uri": "sqlite:///mlflow.db"})
-    here = resumed_plan(saved_of(tmp_path)).config
-    assert (here.storage, here.mlflow.tracking_uri) == ("sweeps", "sqlite:///mlflow.db")
+    config = resumed_plan(saved_of(tmp_path)).config
+    assert (config.storage, config.mlflow.tracking_uri) == ("sweeps", "sqlite:///mlflow.db")
     (elsewhere := tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(elsewhere)
-    there = resumed_plan(saved_of(tmp_path)).config
-    assert there.storage == str(tmp_path / "sweeps")
-    assert (there.mlflow.tracking_uri, there.mlflow.registry_uri) == (f"sqlite:///{tmp_path / 'mlflow.db'}", None)
+    config = resumed_plan(saved_of(tmp_path)).config
+    assert config.storage == str(tmp_path / "sweeps")
+    assert (config.mlflow.tracking_uri, config.mlflow.registry_uri) == (f"sqlite:///{tmp_path / 'mlflow.db'}", None)
 
 
 def test_resume_refuses_changed_data(tmp_path: Path) -> None:
@@ -196,18 +196,18 @@ def test_resume_command_is_shown_only_for_resumable_sweeps(
 ) -> None:
     plan = recorded_sweep(tmp_path, *events)
     folder = tmp_path / "sweeps" / NAME
-    said = resume_hint(folder, plan.config)
-    assert said.endswith(f" resume {folder}") == resumable
-    assert bool(said) == resumable
+    hint = resume_hint(folder, plan.config)
+    assert hint.endswith(f" resume {folder}") == resumable
+    assert bool(hint) == resumable
 
 
 def test_resume_of_finished_sweep_names_other_commands(tmp_path: Path) -> None:
     recorded_sweep(tmp_path, {"event": "registered", "task": "mail"}, {"event": "close", "reason": "finished"})
     before = (tmp_path / "sweeps" / NAME / "journal.jsonl").read_bytes()
-    said = CliRunner().invoke(cli.app, ["resume", "tiny", "--storage", str(tmp_path / "sweeps")])
-    assert said.exit_code == 0
-    assert f"{NAME} is finished; there is nothing to resume." in said.output
-    assert f" report {tmp_path / 'sweeps' / NAME}" in said.output
-    asked = CliRunner().invoke(cli.app, ["resume", "tiny", "--storage", str(tmp_path / "sweeps"), "--json"])
-    assert json.loads(asked.stdout)["reason"] == "finished"
+    result = CliRunner().invoke(cli.app, ["resume", "tiny", "--storage", str(tmp_path / "sweeps")])
+    assert result.exit_code == 0
+    assert f"{NAME} is finished; there is nothing to resume." in result.output
+    assert f" report {tmp_path / 'sweeps' / NAME}" in result.output
+    json_result = CliRunner().invoke(cli.app, ["resume", "tiny", "--storage", str(tmp_path / "sweeps"), "--json"])
+    assert json.loads(json_result.stdout)["reason"] == "finished"
     assert (tmp_path / "sweeps" / NAME / "journal.jsonl").read_bytes() == before
