@@ -14,11 +14,12 @@ import search_spaces
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Job, TrialKey
-from orchestrator.config import ClassificationTask, Training
+from orchestrator.config import Training
 from orchestrator.engine.frozen_prefix import FrozenPrefix
-from orchestrator.engine.step import step
+from orchestrator.engine.step import train_step
 from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
+from orchestrator.tasks.classification import ClassificationTask
 
 STEPS = 10**6
 VOCABULARY = 4000
@@ -66,5 +67,5 @@ def stepped(runs: Sequence[TrialRun], size: int) -> None:
         RuntimeError: if a trial failed.
     """
     for first in range(0, len(runs), size):
-        if failed := step(runs[first : first + size]):
+        if failed := train_step(runs[first : first + size]):
             raise RuntimeError(f"{failed[0][0].job.trial} failed") from failed[0][1]

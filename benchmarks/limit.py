@@ -28,12 +28,12 @@ from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.common.trial_types import Job, TrialKey
 from orchestrator.config import Training
-from orchestrator.engine.step import step
+from orchestrator.engine.step import train_step
 from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
 
 METHODS = ("lora", "ia3", "adapter", "prefix", "linear_probe")
-FROZEN = ("FrozenProduct", "FrozenProductBackward", "_SharedProduct", "_SharedProductBackward")
+FROZEN = ("FrozenMatmul", "FrozenMatmulBackward", "_SharedMatmul", "_SharedMatmulBackward")
 PRODUCTS = ("aten::linear", "aten::matmul", "aten::mm")
 UNPACKING = ("bitsandbytes::dequantize_blockwise", "bitsandbytes::dequantize_4bit", "aten::add_")
 SQUARE = 2048
@@ -107,7 +107,7 @@ def _at_batch(
     for methods in (*((name,) for name in METHODS), METHODS):
         runs = [_run(name, batch, backbone, rows) for name in methods]
         label = {"benchmark": "limit", "method": "+".join(methods), "rows": batch, "tokens": TOKENS}
-        stepping = measured(partial(step, runs), repeats, rate)
+        stepping = measured(partial(train_step, runs), repeats, rate)
         emit(**label, phase="step", **stepping)
         yield stepping
         if len(runs) == 1:

@@ -1,4 +1,4 @@
-"""The architecture of a checkpoint, for which its ``config.json`` is enough."""
+"""The architecture of a checkpoint, read from its ``config.json`` alone."""
 
 from __future__ import annotations
 
@@ -15,38 +15,37 @@ if TYPE_CHECKING:
 
 
 def architecture(config: BackboneConfig, base: Path) -> PretrainedConfig:
-    """Read it; neither weights nor a tokenizer have to be there.
+    """Read the architecture of a backbone; neither weights nor a tokenizer are needed.
 
     Args:
-        config: what is said of the backbone.
-        base: the folder that relative paths start from.
+        config: backbone as in the configuration.
+        base: folder that relative paths start from.
 
     Raises:
         InputError: if there is no such checkpoint, or transformers knows no such architecture.
     """
     path = local_path(config.model, base)
     if path is not None and path.is_dir() and not (path / "config.json").is_file():
-        raise _unusable(config, f"{path} has no config.json")
+        raise _model_error(config, f"{path} has no config.json")
     if path is not None and path.is_file() and path.suffix != ".gguf":
-        raise _unusable(config, f"{path} is neither a checkpoint folder nor a .gguf file")
+        raise _model_error(config, f"{path} is neither a checkpoint folder nor a .gguf file")
     try:
         if path is None or not path.exists():
-            return _on_the_hub(config)
+            return _hub_config(config)
         source = Source(config.model, path, "", portable=False, trust_remote_code=config.trust_remote_code)
         return source.config()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _unusable(config, f"cannot be used: {first_line(error)}") from error
+        raise _model_error(config, f"cannot be used: {first_line(error)}") from error
 
 
-def _on_the_hub(config: BackboneConfig) -> PretrainedConfig:
+def _hub_config(config: BackboneConfig) -> PretrainedConfig:
     from transformers import AutoConfig
 
-    trusted = config.trust_remote_code
-    found: PretrainedConfig = AutoConfig.from_pretrained(
-        config.model, revision=config.revision, trust_remote_code=trusted
+    hub_config: PretrainedConfig = AutoConfig.from_pretrained(
+        config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
     )
-    return found
+    return hub_config
 
 
-def _unusable(config: BackboneConfig, message: str) -> InputError:
+def _model_error(config: BackboneConfig, message: str) -> InputError:
     return InputError("backbone.model", [Problem(config.model, message)])

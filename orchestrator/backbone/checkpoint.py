@@ -1,7 +1,8 @@
-"""The one file that a quantized backbone is kept in: safetensors, with the architecture in its metadata.
+"""The file of a quantized backbone: safetensors, with the architecture in its metadata.
 
 Keys are the parameters' names in the model. A frozen layer's weight ``NAME.weight`` is stored in parts,
-``NAME.weight:PART``. The head is not stored: its size depends on the task.
+``NAME.weight:PART``. The head is not stored, since its size depends
+on the task.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ FORMAT = "1"
 
 @dataclass(frozen=True)
 class Header:
-    """What a backbone file says of itself.
+    """The description of a backbone in its file's metadata.
 
     Args:
-        auto_class: the transformers class that builds the model, ``AutoModelForCausalLM`` for one.
-        config: the architecture, as in the checkpoint's ``config.json``.
-        frozen: the frozen layers, in the model's order.
-        head: the modules that the checkpoint did not hold.
-        parameters: how many the checkpoint holds.
+        auto_class: transformers class that builds the model, ``AutoModelForCausalLM`` for instance.
+        config: architecture, as in the checkpoint's ``config.json``.
+        frozen: names of the frozen layers, in the model's order.
+        head: names of the modules that the checkpoint lacks.
+        parameters: number of parameters in the checkpoint.
     """
 
     auto_class: str
@@ -47,19 +48,19 @@ class Header:
     parameters: int
 
     def metadata(self) -> dict[str, str]:
-        """As safetensors keeps it."""
+        """Return the header as safetensors metadata."""
         return {"format": FORMAT, "header": json.dumps(self.__dict__)}
 
     @classmethod
     def read(cls, file: Path) -> Header:
-        """From a backbone file."""
+        """Read the header of a backbone file."""
         with safe_open(file, framework="pt") as opened:
             fields = json.loads(opened.metadata()["header"])
         return cls(**{**fields, "frozen": tuple(fields["frozen"]), "head": tuple(fields["head"])})
 
 
 def write(source: Source, auto_class: str, quantization: Quantization, double: bool, file: Path) -> Header:
-    """Quantize a checkpoint, layer by layer, into ``file``.
+    """Quantize a checkpoint into a file, layer by layer, so that one layer at a time is in memory twice.
 
     Raises:
         InputError: if transformers cannot load the checkpoint as ``auto_class``.
@@ -76,9 +77,9 @@ def write(source: Source, auto_class: str, quantization: Quantization, double: b
         layer.register_parameter("weight", None)
         frozen.append(name)
         parameters += math.prod(packed.shape)
-    others = _others(model, head)
-    parameters += sum(tensor.numel() for tensor in others.values())
-    tensors |= others
+    plain = _plain_parameters(model, head)
+    parameters += sum(tensor.numel() for tensor in plain.values())
+    tensors |= plain
     header = Header(auto_class, json.loads(model.config.to_json_string()), tuple(frozen), head, parameters)
     save_file(tensors, file, metadata=header.metadata())
     return header
@@ -93,7 +94,7 @@ def _load(source: Source, auto_class: str) -> tuple[PreTrainedModel, set[str]]:
         arguments["use_safetensors"] = True
     try:
         model, info = getattr(transformers, auto_class).from_pretrained(**arguments)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:  # cut off, or of another shape
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:  # truncated, or other shapes
         reason = str(error).strip().splitlines()[0]
         message = f"cannot be loaded as {auto_class}: {reason}"
         raise InputError("backbone.model", [Problem(source.name, message)]) from error
@@ -101,7 +102,7 @@ def _load(source: Source, auto_class: str) -> tuple[PreTrainedModel, set[str]]:
 
 
 def _head(model: PreTrainedModel, missing: set[str]) -> tuple[str, ...]:
-    """The modules to train from scratch, outermost names: ``classifier``, not ``classifier.dense``."""
+    """Return the outermost names of the modules that the checkpoint lacks: ``classifier``, not ``classifier.dense``."""
     prefix = f"{model.base_model_prefix}."
     inside = {name.rpartition(".")[0] for name in missing if name.startswith(prefix)}
     outside = {name.partition(".")[0] for name in missing if not name.startswith(prefix)}
@@ -109,36 +110,46 @@ def _head(model: PreTrainedModel, missing: set[str]) -> tuple[str, ...]:
 
 
 def freezable(model: PreTrainedModel, head: tuple[str, ...]) -> list[str]:
-    """Linear layers to quantize: all but the head, poolers, output embeddings and what transformers keeps exact."""
+    """Return the names of the linear layers to quantize.
+
+    All but the head, poolers, the output embedding and what transformers keeps in float32: T5, for instance, reads the
+    dtype of ``wo.weight`` in every forward pass, which would dequantize it each time.
+    """
     from transformers.pytorch_utils import Conv1D
 
-    exact = {*(model._keep_in_fp32_modules or ()), "pooler"}
+    unquantized = {*(model._keep_in_fp32_modules or ()), "pooler"}
     output = model.get_output_embeddings()
     return [
         name
         for name, module in model.named_modules()
         if type(module) in (nn.Linear, Conv1D)
         and module is not output
-        and not exact & set(name.split("."))
+        and not unquantized & set(name.split("."))
         and not any(name == part or name.startswith(f"{part}.") for part in head)
     ]
 
 
 def matrix(layer: nn.Module) -> Tensor:
-    """The weight as ``(out, in)``; GPT-2's Conv1D keeps its transpose."""
+    """Return a layer's weight of shape ``(out, in)``; GPT-2's Conv1D stores its transpose."""
     weight: Tensor = layer.weight.data  # type: ignore[assignment]
     return weight if isinstance(layer, nn.Linear) else weight.T.contiguous()
 
 
-def _others(model: nn.Module, head: tuple[str, ...]) -> dict[str, Tensor]:
-    """Every parameter that is not quantized, tied ones once."""
+def _plain_parameters(model: nn.Module, head: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return every parameter that is not quantized, by name; tied ones once, as safetensors refuses shared memory."""
     inside = tuple(f"{part}." for part in head)
     named = model.named_parameters()
     return {name: p.detach().contiguous() for name, p in named if not (inside and name.startswith(inside))}
 
 
 def frozen_weights(tensors: dict[str, Tensor], frozen: tuple[str, ...], dtype: torch.dtype) -> dict[str, FrozenWeight]:
-    """The packed weights among a file's tensors, by layer name, without copying."""
+    """Return the packed weights among a file's tensors, by layer name, without copying.
+
+    Args:
+        tensors: all tensors of a backbone file.
+        frozen: names of the frozen layers.
+        dtype: dtype that the weights will be dequantized to.
+    """
     from orchestrator.backbone.weights import restore
 
     parts: dict[str, dict[str, Tensor]] = {name: {} for name in frozen}
@@ -146,4 +157,4 @@ def frozen_weights(tensors: dict[str, Tensor], frozen: tuple[str, ...], dtype: t
         name, separator, part = key.partition(".weight:")
         if separator:
             parts[name][part] = tensor
-    return {name: restore(found, dtype) for name, found in parts.items()}
+    return {name: restore(tensors, dtype) for name, tensors in parts.items()}

@@ -1,27 +1,26 @@
-"""A frozen backbone by its name, for using adapters outside of a sweep."""
+"""A frozen backbone by its name, for training and using adapters outside of a sweep."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from methods.base.spec import Quantization, TaskType
+from methods.base.spec import Quantization
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.source import resolve
 from orchestrator.backbone.store import cache_folder, fetch, publish
 from orchestrator.common.storage import Storage
 from orchestrator.config import BackboneConfig
+from orchestrator.tasks import TASK_TYPES
 
-AUTO_CLASSES = {
-    "classification": "AutoModelForSequenceClassification",
-    "causal-lm": "AutoModelForCausalLM",
-}
-
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 def pretrained(
     model: str,
-    task: TaskType,
+    task: str,
     *,
     labels: int = 0,
     quantization: Quantization = "nf4",
@@ -29,21 +28,37 @@ def pretrained(
     revision: str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> SharedBackbone:
-    """The backbone that :func:`methods.load_adapter` attaches a saved adapter to; quantized once per machine.
+    """Load a backbone, quantized once per machine, to attach methods or saved adapters to.
+
+    A saved adapter is attached by :func:`methods.load_adapter`; quantization must be as in its training.
 
     Args:
         model: hub id, folder, GGUF file, or ``package:NAME/SUBFOLDER``.
-        task: the type of the adapter's task.
+        task: name of the task's type.
         labels: size of the classification head; 0 for a language model.
-        quantization: as the adapter was trained.
-        double_quantization: as the adapter was trained.
+        quantization: storage form of the frozen layers.
+        double_quantization: whether the scales of 4-bit weights are quantized too.
         revision: commit, tag or branch on the hub.
-        dtype: what frozen layers multiply in.
+        dtype: dtype of frozen products.
 
     Raises:
         InputError: if there is no such checkpoint, or transformers cannot load it for the task.
     """
     source = resolve(BackboneConfig(model=model, revision=revision), Path.cwd())
     cache = Storage(str(cache_folder()))
-    published = publish(source, AUTO_CLASSES[task], quantization, double_quantization, cache)
+    published = publish(source, TASK_TYPES[task].auto_class, quantization, double_quantization, cache)
     return load(fetch(published.digest, cache), task, name=model, dtype=dtype, labels=labels)
+
+
+def pretrained_tokenizer(model: str, *, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a backbone; where it has no padding token, the end-of-text token pads.
+
+    Args:
+        model: hub id, folder, GGUF file, or ``package:NAME/SUBFOLDER``.
+        revision: commit, tag or branch on the hub.
+
+    Raises:
+        InputError: if there is no such checkpoint.
+        OSError: if the checkpoint has no tokenizer.
+    """
+    return resolve(BackboneConfig(model=model, revision=revision), Path.cwd()).tokenizer()

@@ -1,4 +1,4 @@
-"""Put a backbone into the storage, quantized and, where a method trains its weights, as it came."""
+"""Put a backbone into the storage: quantized and, where a method trains its weights, unquantized too."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from orchestrator.config import BackboneConfig
 
 @dataclass(frozen=True)
 class PreparedBackbone:
-    """A task type's backbone in the storage.
+    """The backbone of a task type, in the storage.
 
     Args:
-        quantized: what lanes attach.
-        original: the same without quantization, where a method needs it.
-        checksum: of the frozen tensors as a lane sees them.
+        quantized: backbone that lanes map.
+        original: unquantized backbone, where a method needs it.
+        checksum: checksum of the frozen tensors as lanes map them.
     """
 
     quantized: Published
@@ -28,18 +28,28 @@ class PreparedBackbone:
 
     @property
     def original_digest(self) -> str | None:
-        """Where the unquantized checkpoint is, if it was published."""
+        """Digest of the unquantized backbone, if it was published."""
         return self.original.digest if self.original else None
 
 
 def publish_backbone(
     config: BackboneConfig, base: Path, auto_class: str, task: str, labels: int, with_original: bool, storage: Storage
 ) -> PreparedBackbone:
-    """Quantize into the storage what is not there yet."""
+    """Quantize a backbone into the storage, unless it is there already.
+
+    Args:
+        config: backbone as in the configuration.
+        base: folder that relative paths start from.
+        auto_class: transformers class that builds the model.
+        task: type of the task.
+        labels: size of the classification head; 0 for a language model.
+        with_original: whether to publish the unquantized backbone too.
+        storage: the sweep's storage.
+    """
     import torch
 
     source = resolve(config, base)
     quantized = publish(source, auto_class, config.quantization, config.double_quantization, storage)
     original = publish(source, auto_class, "none", False, storage) if with_original else None
-    shared = load(fetch(quantized.digest, storage), task, name=config.model, dtype=torch.float32, labels=labels)  # type: ignore[arg-type]
+    shared = load(fetch(quantized.digest, storage), task, name=config.model, dtype=torch.float32, labels=labels)
     return PreparedBackbone(quantized, original, shared.checksum())

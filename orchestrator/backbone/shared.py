@@ -15,27 +15,28 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from methods.base.spec import Context, Quantization, TaskType
+from methods.base.spec import Context, Quantization
 from methods.parts.positions import number_real_tokens
 from orchestrator.backbone.checkpoint import Header, frozen_weights
 from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.backbone.weights import SCALES
+from orchestrator.tasks import TASK_TYPES
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-CHECKSUM_WHOLE = 256 * 2**20
-SAMPLE = 4096
+COMPLETE_CHECKSUM_BYTES = 256 * 2**20
+SAMPLE_BYTES = 4096
 
 
 @dataclass
 class SharedBackbone:
-    """A backbone that is read by every trial of a lane and written by none.
+    """A backbone that every trial of a lane reads and no trial writes.
 
     Args:
-        model: the module tree that views are made from; never trained itself.
-        context: what methods may know. The head is not shared: every view has its own.
-        fresh: the modules of the head that the checkpoint lacks.
+        model: module tree that views are made from; never trained itself.
+        context: what methods may read. The head is not shared: every view has its own.
+        fresh: names of the head's modules that the checkpoint lacks.
         decoder: whether it attends to the left only.
     """
 
@@ -50,10 +51,11 @@ class SharedBackbone:
         head = {id(tensor) for name in self.context.head for tensor in self.model.get_submodule(name).parameters()}
         shared = [t for t in (*self.model.parameters(), *self.model.buffers()) if id(t) not in head]
         shared += [layer.frozen for layer in self._frozen_layers()]  # type: ignore[misc]
-        self._memo = {id(thing): thing for thing in shared}
+        # copy.deepcopy takes what stands in its memo for already copied, so that views keep these very tensors.
+        self._memo = {id(item): item for item in shared}
 
     def view(self, seed: int) -> PreTrainedModel:
-        """A module tree of its own over the same frozen tensors; what the checkpoint lacks is drawn from ``seed``."""
+        """Return a new module tree over the same frozen tensors; the head's new weights are drawn from ``seed``."""
         view = copy.deepcopy(self.model, dict(self._memo))
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(seed)
@@ -63,39 +65,39 @@ class SharedBackbone:
         return view
 
     def parameters(self) -> int:
-        """How many the checkpoint holds, frozen layers included."""
+        """Count the parameters of the checkpoint, frozen layers included."""
         head = tuple(f"{name}." for name in self.fresh)
         rest = sum(p.numel() for name, p in self.model.named_parameters() if not name.startswith(head or ("\0",)))
         return rest + sum(layer.in_features * layer.out_features for layer in self._frozen_layers())
 
     def checksum(self) -> str:
-        """What it is known by: of every shared byte up to 256 MiB; of samples of each tensor beyond."""
+        """Return the digest that identifies the backbone: of every shared byte up to 256 MiB, of samples beyond."""
         digest = hashlib.blake2b(digest_size=16)
-        for part in _looked_at(list(self.shared_tensors())):
+        for part in _checked_bytes(list(self.shared_tensors())):
             digest.update(part)
         return digest.hexdigest()
 
     def fingerprint(self) -> int:
-        """Of as many bytes and of what is derived from them, in a third of the time: to see if one has changed."""
+        """Return a CRC of the same bytes and of the derived tensors, in a third of the time, to detect stray writes."""
         derived = [tensor for layer in self._frozen_layers() for tensor in layer.frozen.derived().values()]
-        found = 0
-        for part in _looked_at([*self.shared_tensors(), *derived]):
-            found = zlib.crc32(part, found)
-        return found
+        crc = 0
+        for part in _checked_bytes([*self.shared_tensors(), *derived]):
+            crc = zlib.crc32(part, crc)
+        return crc
 
     def _frozen_layers(self) -> Iterator[FrozenLinear]:
         return (module for module in self.model.modules() if isinstance(module, FrozenLinear))
 
     def shared_tensors(self) -> Iterator[Tensor]:
-        """Every tensor that all views have in common."""
-        yield from (thing for thing in self._memo.values() if isinstance(thing, Tensor))
+        """Yield every tensor that all views share."""
+        yield from (item for item in self._memo.values() if isinstance(item, Tensor))
         for layer in self._frozen_layers():
             yield from layer.frozen.tensors().values()
 
 
 def load(
     file: Path,
-    task: TaskType,
+    task: str,
     *,
     name: str,
     dtype: torch.dtype,
@@ -104,17 +106,18 @@ def load(
     original: Path | None = None,
     derived: bool = True,
 ) -> SharedBackbone:
-    """Map a backbone file; on a CPU nothing is copied.
+    """Map a backbone file; on a CPU no tensor is copied.
 
     Args:
-        file: as :func:`orchestrator.backbone.checkpoint.write` made it.
-        task: decides nothing but what methods are told.
+        file: file that :func:`orchestrator.backbone.checkpoint.write` made.
+        task: name of the task's type, passed to methods.
         name: hub id or folder, recorded in adapters.
-        dtype: what frozen products are computed in.
-        labels: size of the classification head.
-        device: where the backbone lives.
-        original: the same checkpoint without quantization, for methods that train backbone weights.
-        derived: use what is stored to save time, too; without it, all that is used is what the checksum is of.
+        dtype: dtype of frozen products.
+        labels: size of the classification head; 0 for a language model.
+        device: device to put the backbone on.
+        original: file of the unquantized backbone, for methods that train backbone weights.
+        derived: whether to use derived tensors that are stored to save time; without them, every tensor in use is
+            covered by the checksum.
     """
     header = Header.read(file)
     model = _skeleton(header, labels)
@@ -130,28 +133,33 @@ def load(
     model.to(torch.device(device)).requires_grad_(False).eval()  # type: ignore[arg-type]
     head = head_of(model, header.head)
     context = Context(
-        task=task, backbone=name, head=head, original=_originals(original), quantization=_quantization(model)
+        task=task,
+        task_type=TASK_TYPES[task].peft_task_type,
+        backbone=name,
+        head=head,
+        original=_originals(original),
+        quantization=_quantization(model),
     )
     return SharedBackbone(model, context, header.head, is_decoder(header.config))
 
 
 def head_of(model: nn.Module, fresh: tuple[str, ...]) -> tuple[str, ...]:
-    """What stands between the last block and the logits: what the checkpoint lacks, and poolers.
+    """Return the names of the modules between the last block and the logits: those the checkpoint lacks, and poolers.
 
-    A pooler counts whether the checkpoint holds one or not, as in RoBERTa, whose head includes its own: sentence
-    encoders ship poolers that were never trained.
+    A pooler belongs to the head even if the checkpoint has one, as RoBERTa's head includes its own: sentence encoders
+    ship poolers that were never trained.
     """
     poolers = [name for name, _ in model.named_modules() if name.rpartition(".")[2] == "pooler"] if fresh else []
     return tuple(dict.fromkeys((*poolers, *fresh)))
 
 
-def _looked_at(tensors: Sequence[Tensor]) -> Iterator[memoryview]:
-    """Their bytes; where that is much, evenly spaced ones of each."""
-    whole = sum(tensor.numel() * tensor.element_size() for tensor in tensors) <= CHECKSUM_WHOLE
+def _checked_bytes(tensors: Sequence[Tensor]) -> Iterator[memoryview]:
+    """Yield the bytes of tensors; evenly spaced ones of each where they are many in all."""
+    complete = sum(tensor.numel() * tensor.element_size() for tensor in tensors) <= COMPLETE_CHECKSUM_BYTES
     for tensor in tensors:
         raw = tensor.detach().contiguous().view(-1).view(torch.uint8)
-        if not whole and raw.numel() > 4 * SAMPLE:
-            raw = raw[:: raw.numel() // SAMPLE].contiguous()
+        if not complete and raw.numel() > 4 * SAMPLE_BYTES:
+            raw = raw[:: raw.numel() // SAMPLE_BYTES].contiguous()
         yield raw.cpu().numpy().data
 
 
@@ -161,7 +169,7 @@ def _quantization(model: nn.Module) -> Quantization:
 
 
 def _skeleton(header: Header, labels: int) -> PreTrainedModel:
-    """The module tree without a single weight in memory."""
+    """Build the module tree without weights in memory."""
     import transformers
     from accelerate import init_empty_weights
 
@@ -176,7 +184,7 @@ def _skeleton(header: Header, labels: int) -> PreTrainedModel:
 
 
 def pad(config: PretrainedConfig) -> None:
-    """Let a classifier that has no padding token pad with what ends its texts, the first of several such tokens."""
+    """Set a missing padding token to the end-of-text token, the first of several."""
     if config.pad_token_id is None:
         end = config.eos_token_id
         config.pad_token_id = end[0] if isinstance(end, list) else end
@@ -202,7 +210,7 @@ def _originals(file: Path | None) -> Callable[[str], Tensor]:
 
 
 def is_decoder(config: dict[str, Any]) -> bool:
-    """Attends to the left only: what transformers builds a causal language model from, encoders aside."""
+    """Return whether the architecture attends to the left only: transformers has a causal and no masked model of it."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,

@@ -1,4 +1,4 @@
-"""An architecture at a size that trains in milliseconds, told apart from the real one by numbers alone."""
+"""Smaller versions of an architecture, which differ from it in sizes alone and train in milliseconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 WIDTH, POSITIONS, VOCABULARY = 128, 256, 512
 Keys = tuple[str, ...]
-DEPTHS = (2, 4, 6)  # architectures that alternate kinds of layers, or begin with others, show all of them by then
+DEPTHS = (2, 4, 6)
+"""Numbers of layers to try: architectures that mix kinds of layers show all kinds within six."""
 
 _DEPTH: Keys = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers")
 _DEPTH += ("encoder_layers", "decoder_layers")
@@ -35,60 +36,60 @@ _ROTARY = ("long_factor", "short_factor")
 
 
 def shallow(config: PretrainedConfig, depths: tuple[int, ...] = (1, *DEPTHS)) -> Iterator[PretrainedConfig]:
-    """The architecture with its own widths and few layers; the fewest first.
+    """Yield the architecture with its own widths and few layers, the fewest first.
 
     Args:
-        config: left as it is.
-        depths: how many layers to try.
+        config: architecture, which stays unchanged.
+        depths: numbers of layers to try.
     """
     for depth in depths:
         values = copy.deepcopy(config.to_dict())
         _cut_layers(values, depth)
-        if (made := _built(config, values)) is not None:
-            yield made
+        if (candidate := _config_from(config, values)) is not None:
+            yield candidate
 
 
 def shrunk(config: PretrainedConfig) -> Iterator[PretrainedConfig]:
-    """The architecture narrow and with few layers, its vocabulary and context short; the fewest layers first.
+    """Yield the architecture with small widths, few layers, a short vocabulary and context; the fewest layers first.
 
-    Widths are divided by a power of two, so that whatever divides one another still does, and heads stay as many
-    as long as they are wide enough.
+    Widths are divided by a power of two, so that their ratios stay whole numbers. The number of heads stays the same as
+    long as heads are wide enough.
 
     Args:
-        config: left as it is.
+        config: architecture, which stays unchanged.
     """
-    for made in shallow(config, DEPTHS):
-        values = made.to_dict()
-        _narrow(values, made)
+    for candidate in shallow(config, DEPTHS):
+        values = candidate.to_dict()
+        _narrow(values, candidate)
         _cap(values, _POSITIONS, POSITIONS)
         _cap(values, _EXPERTS, 4)
         _cut_vocabulary(values)
-        if (small := _built(config, values)) is not None:
+        if (small := _config_from(config, values)) is not None:
             yield small
 
 
-def _built(config: PretrainedConfig, values: dict[str, Any]) -> PretrainedConfig | None:
+def _config_from(config: PretrainedConfig, values: dict[str, Any]) -> PretrainedConfig | None:
     try:
         return type(config).from_dict(values)
-    except Exception:  # each architecture has its own validation, and any refusal means the same here
+    except Exception:  # each architecture validates in its own way; any error means that these sizes are invalid
         return None
 
 
 def _cut_layers(values: dict[str, Any], depth: int) -> None:
     layers = max((values[key] for key in _DEPTH if isinstance(values.get(key), int)), default=0)
-    kept = _kept_layers(values, layers, depth)
-    _cap(values, _DEPTH, len(kept))
+    indices = _layer_indices(values, layers, depth)
+    _cap(values, _DEPTH, len(indices))
     for key, value in values.items():
-        if isinstance(value, list) and len(value) == layers > len(kept):
-            values[key] = [value[index] for index in kept]
+        if isinstance(value, list) and len(value) == layers > len(indices):
+            values[key] = [value[index] for index in indices]
 
 
-def _kept_layers(values: dict[str, Any], layers: int, depth: int) -> list[int]:
-    """The first layer of every kind, filled up with the first ones."""
+def _layer_indices(values: dict[str, Any], layers: int, depth: int) -> list[int]:
+    """Return the indices of the layers to keep: the first of every kind, filled up with the lowest."""
     kinds = values.get("layer_types") or []
     firsts = sorted({kinds.index(kind) for kind in kinds} if len(kinds) == layers else ())
-    others = [index for index in range(layers) if index not in firsts]
-    return sorted(firsts + others[: max(0, min(depth, layers) - len(firsts))])
+    remaining = [index for index in range(layers) if index not in firsts]
+    return sorted(firsts + remaining[: max(0, min(depth, layers) - len(firsts))])
 
 
 def _narrow(values: dict[str, Any], config: PretrainedConfig) -> None:
@@ -106,7 +107,7 @@ def _narrow(values: dict[str, Any], config: PretrainedConfig) -> None:
 
 
 def _factors(width: int, head_width: int, values: dict[str, Any]) -> tuple[int, int]:
-    """What to divide widths by, and how much of it heads give by their number."""
+    """Return the divisor of widths, and the part of it that divides the number of heads and not their width."""
     by_width = by_heads = 1
     counts = [values[key] for key in _HEADS if isinstance(values.get(key), int)]
     while width // by_width > WIDTH and width % (2 * by_width) == 0:
@@ -121,19 +122,19 @@ def _factors(width: int, head_width: int, values: dict[str, Any]) -> tuple[int, 
 
 
 def _cut_vocabulary(values: dict[str, Any]) -> None:
-    """A short vocabulary; special tokens beyond it get low numbers, each its own."""
+    """Shorten the vocabulary; special tokens get low ids, different ones different ids."""
     _cap(values, ("vocab_size",), VOCABULARY)
-    taken: dict[int, int] = {}
+    new_ids: dict[int, int] = {}
     for key in sorted(key for key in values if key.endswith("_token_id")):
-        values[key] = _renumbered(values[key], taken)
+        values[key] = _renumber(values[key], new_ids)
 
 
-def _renumbered(value: Any, taken: dict[int, int]) -> Any:
+def _renumber(value: Any, new_ids: dict[int, int]) -> Any:
     if isinstance(value, list):
-        return [_renumbered(item, taken) for item in value]
+        return [_renumber(item, new_ids) for item in value]
     if not isinstance(value, int) or value < 0:
         return value
-    return taken.setdefault(value, len(taken))
+    return new_ids.setdefault(value, len(new_ids))
 
 
 def _cap(values: dict[str, Any], keys: Keys, limit: int) -> None:

@@ -1,4 +1,4 @@
-"""A backbone without its weights, to find out what a method would do to it."""
+"""A backbone without its weights, or with few and random ones, to find out whether a method works on it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from methods.base.spec import Context, Quantization, TaskType
+from methods.base.spec import Context, Quantization
 from orchestrator.backbone.checkpoint import freezable, matrix
 from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.backbone.shared import SharedBackbone, head_of, is_decoder, pad
 from orchestrator.backbone.shrink import shallow, shrunk
 from orchestrator.backbone.weights import PlainWeight, quantize
+from orchestrator.tasks import TASK_TYPES
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -24,52 +25,52 @@ if TYPE_CHECKING:
 def skeleton(
     config: PretrainedConfig,
     auto_class: str,
-    task: TaskType,
+    task: str,
     name: str,
     labels: int,
     quantization: Quantization = "none",
 ) -> SharedBackbone:
-    """The backbone on the meta device: every shape, not a byte of weights.
+    """Build the backbone on the meta device, with all shapes and no weights.
 
-    The head is taken to be what stands outside the base model of a classifier, which is what published
-    checkpoints lack; nothing is missing from a language model.
+    The head of a classifier is taken to be everything outside the base model, as published checkpoints lack it; a
+    language model lacks nothing.
 
     Raises:
         ValueError: if transformers has no ``auto_class`` of this architecture.
     """
     with torch.device("meta"):
         model = _model(config, auto_class, labels, torch.float32)
-    model.set_experts_implementation("batched_mm")  # the only one that needs no numbers and takes any dtype
+    model.set_experts_implementation("batched_mm")  # the only one that runs on the meta device, in any dtype
     return _shared(model, task, name, labels, quantization)
 
 
 def shallow_skeletons(
-    config: PretrainedConfig, auto_class: str, task: TaskType, name: str, labels: int, quantization: Quantization
+    config: PretrainedConfig, auto_class: str, task: str, name: str, labels: int, quantization: Quantization
 ) -> Iterator[SharedBackbone]:
-    """Skeletons with real widths and few layers, the fewest first; those that have all kinds of modules."""
-    wanted = _modules(skeleton(config, auto_class, task, name, labels))
+    """Yield skeletons with all widths and few layers, the fewest first, that have every kind of module."""
+    kinds = _module_kinds(skeleton(config, auto_class, task, name, labels))
     for fewer in _buildable(shallow(config), auto_class, labels):
-        made = skeleton(fewer, auto_class, task, name, labels, quantization)
-        if _modules(made) == wanted:
-            yield made
+        candidate = skeleton(fewer, auto_class, task, name, labels, quantization)
+        if _module_kinds(candidate) == kinds:
+            yield candidate
 
 
 def tiny_model(
-    config: PretrainedConfig, auto_class: str, task: TaskType, name: str, labels: int, quantization: Quantization
+    config: PretrainedConfig, auto_class: str, task: str, name: str, labels: int, quantization: Quantization
 ) -> SharedBackbone | None:
-    """The same modules, small, with random weights that are quantized as the backbone's will be; trains on a CPU.
+    """Build a small model with the same kinds of modules and random, quantized weights, which trains on a CPU.
 
     Returns:
         ``None`` where the architecture cannot be made small without losing some of its modules.
     """
-    wanted = _modules(skeleton(config, auto_class, task, name, labels))
+    kinds = _module_kinds(skeleton(config, auto_class, task, name, labels))
     for small in _buildable(shrunk(config), auto_class, labels):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = _model(small, auto_class, labels, _stream(config))
-        made = _shared(model, task, name, labels, quantization)
-        if _modules(made) == wanted:
-            return made
+            model = _model(small, auto_class, labels, _activation_dtype(config))
+        candidate = _shared(model, task, name, labels, quantization)
+        if _module_kinds(candidate) == kinds:
+            return candidate
     return None
 
 
@@ -86,37 +87,42 @@ def _model(config: PretrainedConfig, auto_class: str, labels: int, dtype: torch.
     return model
 
 
-def _stream(config: PretrainedConfig) -> torch.dtype:
-    """The dtype that the checkpoint is kept and its stream computed in."""
+def _activation_dtype(config: PretrainedConfig) -> torch.dtype:
+    """Return the checkpoint's dtype, in which activations between layers are computed."""
     return config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
 
 
 def _buildable(configs: Iterator[PretrainedConfig], auto_class: str, labels: int) -> Iterator[PretrainedConfig]:
-    """Those that make a model; on the meta device, since sizes that were not foreseen may be large."""
+    """Yield the configurations that make a model; tried on the meta device, since unknown sizes may be large."""
     for config in configs:
         try:
             with torch.device("meta"):
                 _model(config, auto_class, labels, torch.float32)
-        except Exception:  # sizes that do not fit one another fail anywhere in a constructor
+        except Exception:  # sizes that contradict each other fail anywhere in a constructor
             continue
         yield config
 
 
 def _shared(
-    model: PreTrainedModel, task: TaskType, name: str, labels: int, quantization: Quantization
+    model: PreTrainedModel, task: str, name: str, labels: int, quantization: Quantization
 ) -> SharedBackbone:
     prefix = f"{model.base_model_prefix}."
     outside = {n.partition(".")[0] for n, _ in model.named_parameters() if not n.startswith(prefix)}
     fresh = tuple(sorted(outside)) if labels else ()
     original = _freeze(model, freezable(model, fresh), quantization)
     context = Context(
-        task=task, backbone=name, head=head_of(model, fresh), original=original, quantization=quantization
+        task=task,
+        task_type=TASK_TYPES[task].peft_task_type,
+        backbone=name,
+        head=head_of(model, fresh),
+        original=original,
+        quantization=quantization,
     )
     return SharedBackbone(model, context, fresh, is_decoder(model.config.to_dict()))
 
 
 def _freeze(model: nn.Module, layers: list[str], quantization: Quantization) -> Callable[[str], Tensor]:
-    """Pack the layers; what is returned gives original weights by name, as :class:`Context` wants it."""
+    """Replace the layers by frozen ones. Returns the function of original weights by name for :class:`Context`."""
     originals: dict[str, Tensor] = {}
     for position, name in enumerate(layers):
         layer = model.get_submodule(name)
@@ -133,7 +139,7 @@ def _freeze(model: nn.Module, layers: list[str], quantization: Quantization) -> 
     return original
 
 
-def _modules(backbone: SharedBackbone) -> set[str]:
-    """The names of all modules and parameters, with the numbers of layers folded away."""
+def _module_kinds(backbone: SharedBackbone) -> set[str]:
+    """Return the names of all modules and parameters, with ``#`` for the numbers of layers."""
     named = [*backbone.model.named_modules(), *backbone.model.named_parameters()]
     return {re.sub(r"\.\d+(?=\.|$)", ".#", name) for name, _ in named}

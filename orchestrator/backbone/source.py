@@ -23,15 +23,15 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.*", "*.mode
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint at hand on this machine.
+    """A checkpoint on this machine.
 
     Args:
-        name: as the configuration names it.
-        path: its folder, or its GGUF file.
-        digest: changes when its content does.
-        portable: whether another machine can get it by its name.
-        revision: the hub's commit, where it comes from a hub.
-        trust_remote_code: as the configuration says.
+        name: name of the model in the configuration.
+        path: folder, or GGUF file.
+        digest: digest of the content.
+        portable: whether another machine can get the checkpoint by its name.
+        revision: commit, if it comes from the hub.
+        trust_remote_code: whether transformers may run code from the checkpoint.
     """
 
     name: str
@@ -42,26 +42,26 @@ class Source:
     trust_remote_code: bool = False
 
     def arguments(self) -> dict[str, Any]:
-        """What transformers' ``from_pretrained`` methods want."""
+        """Return the arguments of transformers' ``from_pretrained`` methods."""
         arguments: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
         if self.path.suffix == ".gguf":
             return {"pretrained_model_name_or_path": self.path.parent, "gguf_file": self.path.name, **arguments}
         return {"pretrained_model_name_or_path": self.path, **arguments}
 
     def config(self) -> PretrainedConfig:
-        """The architecture."""
-        return copy.deepcopy(_known_config(self)) if self.digest else _config(self)
+        """Return the architecture."""
+        return copy.deepcopy(_cached_config(self)) if self.digest else _config(self)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Its tokenizer, with a padding token in any case.
+        """Return the tokenizer; where it has no padding token, the end-of-text token pads.
 
         Raises:
-            OSError: if there is none; transformers would make up an empty one.
+            OSError: if the checkpoint has none; transformers would make an empty one.
         """
         from transformers import AutoTokenizer
 
         if self.path.is_dir() and not any(any(self.path.glob(pattern)) for pattern in TOKENIZER_FILES):
-            raise OSError("it has no tokenizer")
+            raise OSError("the checkpoint has no tokenizer")
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(**self.arguments())
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -69,8 +69,8 @@ class Source:
 
 
 @cache
-def _known_config(source: Source) -> PretrainedConfig:
-    """Read once for a content: transformers reads the whole of a GGUF file for it."""
+def _cached_config(source: Source) -> PretrainedConfig:
+    """Read the architecture once per content: transformers reads the whole of a GGUF file for it."""
     return _config(source)
 
 
@@ -82,14 +82,14 @@ def _config(source: Source) -> PretrainedConfig:
 
 
 def resolve(config: BackboneConfig, base: Path) -> Source:
-    """Bring the checkpoint to this machine where it is not here yet.
+    """Find a backbone's checkpoint, downloading it from the hub if it is not on this machine.
 
     Args:
-        config: what the sweep says of its backbone.
-        base: the folder that relative paths start from.
+        config: backbone as in the configuration.
+        base: folder that relative paths start from.
 
     Raises:
-        InputError: if there is no such checkpoint, or nothing in it that can be loaded without pickle.
+        InputError: if there is no such checkpoint, or it cannot be loaded without pickle.
     """
     if config.model.startswith("package:"):
         return _local(config, locate_package(config.model), portable=True)
@@ -102,11 +102,11 @@ def resolve(config: BackboneConfig, base: Path) -> Source:
 def _local(config: BackboneConfig, path: Path, portable: bool) -> Source:
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise _unusable(config, f"{path} has no config.json")
+            raise _model_error(config, f"{path} has no config.json")
         if not any(path.glob("*.safetensors")):
-            raise _unusable(config, f"{path} has no *.safetensors; convert the checkpoint with save_pretrained()")
+            raise _model_error(config, f"{path} has no *.safetensors; convert the checkpoint with save_pretrained()")
     elif path.suffix != ".gguf":
-        raise _unusable(config, f"{path} is neither a checkpoint folder nor a .gguf file")
+        raise _model_error(config, f"{path} is neither a checkpoint folder nor a .gguf file")
     digest = _content_digest(path)
     return Source(config.model, path, digest, portable, trust_remote_code=config.trust_remote_code)
 
@@ -118,7 +118,7 @@ def _from_hub(config: BackboneConfig) -> Source:
         folder = Path(snapshot_download(config.model, revision=config.revision, allow_patterns=CHECKPOINT_FILES))
     except Exception as error:
         message = f"no local folder of that name, and the hub gave no checkpoint {config.model!r} ({first_line(error)})"
-        raise _unusable(config, message) from error
+        raise _model_error(config, message) from error
     digest = hashlib.sha256(f"{config.model}@{folder.name}".encode()).hexdigest()
     return Source(
         config.model,
@@ -130,7 +130,7 @@ def _from_hub(config: BackboneConfig) -> Source:
     )
 
 
-def _unusable(config: BackboneConfig, message: str) -> InputError:
+def _model_error(config: BackboneConfig, message: str) -> InputError:
     return InputError("backbone.model", [Problem(config.model, message)])
 
 

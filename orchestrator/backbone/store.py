@@ -1,4 +1,7 @@
-"""Quantized once, ever: the content-addressed store of backbones, and each node's copy of what it uses."""
+"""The content-addressed store of quantized backbones, and each node's local copies.
+
+A backbone is quantized once: every later sweep with the same checkpoint and settings finds it under its digest.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,10 @@ class Published:
     """A quantized backbone in the sweep's storage.
 
     Args:
-        digest: of the checkpoint, the settings and the file format.
-        parameters: of the checkpoint.
-        size: of the file, in bytes.
-        fresh: quantized just now, rather than found.
+        digest: digest of the checkpoint, the settings and the file format.
+        parameters: number of parameters in the checkpoint.
+        size: size of the file, in bytes.
+        fresh: whether it was quantized just now, and not found in the storage.
     """
 
     digest: str
@@ -35,24 +38,24 @@ class Published:
 
     @property
     def path(self) -> str:
-        """Where it is, relative to the storage."""
+        """The path of the file, relative to the storage."""
         return backbone_path(self.digest)
 
 
 def backbone_path(digest: str) -> str:
-    """Where a backbone is kept, relative to the storage."""
+    """Return the path of a backbone's file, relative to the storage."""
     return f"backbones/{digest}.safetensors"
 
 
 def backbone_digest(source: Source, auto_class: str, quantization: Quantization, double: bool) -> str:
-    """The name that a checkpoint with these settings is kept under."""
+    """Return the digest of a checkpoint quantized with these settings."""
     double = double and quantization in ("nf4", "fp4")
     identity = [FORMAT, source.digest, auto_class, quantization, double]
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
 
 
 def publish(source: Source, auto_class: str, quantization: Quantization, double: bool, storage: Storage) -> Published:
-    """Quantize ``source`` into the storage, unless it is there already.
+    """Quantize a checkpoint into the storage, unless it is there already.
 
     Raises:
         InputError: if transformers cannot load the checkpoint as ``auto_class``.
@@ -70,14 +73,14 @@ def publish(source: Source, auto_class: str, quantization: Quantization, double:
 
 
 def cache_folder() -> Path:
-    """This node's cache: ``PEFT_SWEEP_CACHE``, or ``peft-sweep`` in the user's cache folder."""
-    if chosen := os.environ.get("PEFT_SWEEP_CACHE"):
-        return Path(chosen)
+    """Return this node's cache: ``PEFT_SWEEP_CACHE``, or ``peft-sweep`` in the user's cache folder."""
+    if folder := os.environ.get("PEFT_SWEEP_CACHE"):
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "peft-sweep"
 
 
 def fetch(digest: str, storage: Storage) -> Path:
-    """This node's copy of a published backbone; fetched by whichever of its lanes asks first."""
+    """Return this node's copy of a published backbone; the first lane that needs it downloads it, the others wait."""
     file = cache_folder() / backbone_path(digest)
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):

@@ -1,4 +1,4 @@
-"""How a frozen weight is kept: packed to 4 or 8 bits, or plain."""
+"""Storage forms of a frozen weight: packed to 4 or 8 bits, or plain."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from methods.base.spec import Quantization
 from orchestrator.backbone.bitsandbytes import functional as bnb
 
 SCALES = "scales"
-"""The part of a stored weight that is derived from the others."""
+"""Part of a stored weight that is derived from the others."""
 
 
 class FrozenWeight(Protocol):
-    """A weight of shape ``(out, in)`` that is read and never written."""
+    """A read-only weight of shape ``(out, in)``."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -24,20 +24,20 @@ class FrozenWeight(Protocol):
         ...
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
-        """The weight as a matrix; a new tensor, or the stored one where it is plain already."""
+        """Return the weight as a matrix: a new tensor, or the stored one if it is plain already."""
         ...
 
     @property
     def quantization(self) -> Quantization:
-        """How it is stored, in the configuration's words."""
+        """Name of the storage form, as in the configuration."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything to store, by part name."""
+        """Return the tensors to store, by part name."""
         ...
 
     def derived(self) -> dict[str, Tensor]:
-        """What is stored beside them to save time, by part name."""
+        """Return tensors that are stored beside them to save time, by part name."""
         ...
 
 
@@ -46,10 +46,10 @@ class FourBitWeight:
     """NF4 or FP4, an absmax per block of 64, itself quantized on request (Dettmers et al., 2023, arXiv:2305.14314).
 
     Args:
-        packed: two levels a byte.
-        state: bitsandbytes' description of them.
-        scales: the absmax of every block as float32 where the state's are quantized, for processors, which unpack
-            those as slowly as half as many weights.
+        packed: quantization levels, two per byte.
+        state: bitsandbytes' quantization state.
+        scales: absmax of every block as float32, where those of the state are quantized themselves. Processors use
+            it: dequantizing the absmax takes them half as long as dequantizing the weight.
     """
 
     packed: Tensor
@@ -58,7 +58,7 @@ class FourBitWeight:
 
     @classmethod
     def quantize(cls, weight: Tensor, quant_type: str, double: bool) -> FourBitWeight:
-        """Pack ``weight`` of shape ``(out, in)``."""
+        """Quantize a weight of shape ``(out, in)``."""
         packed, state = bnb.quantize_4bit(weight.contiguous(), quant_type=quant_type, compress_statistics=double)
         if not state.nested:
             return cls(packed, state)
@@ -66,7 +66,7 @@ class FourBitWeight:
 
     @classmethod
     def restore(cls, parts: dict[str, Tensor]) -> FourBitWeight:
-        """The inverse of :meth:`tensors` and :meth:`derived`, without copying."""
+        """Rebuild the weight from :meth:`tensors` and :meth:`derived`, without copying."""
         rest = dict(parts)
         packed, scales = rest.pop("packed"), rest.pop(SCALES, None)
         state = bnb.QuantState.from_dict(rest, device=packed.device)
@@ -84,27 +84,27 @@ class FourBitWeight:
         return "fp4" if self.state.quant_type == "fp4" else "nf4"
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
-        """Unpack all blocks."""
-        weight: Tensor = bnb.dequantize_4bit(self.packed, self._unpacking())
+        """Dequantize all blocks."""
+        weight: Tensor = bnb.dequantize_4bit(self.packed, self._dequantization_state())
         return weight.to(dtype)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The packed bytes and bitsandbytes' own description of them."""
+        """Return the packed bytes and bitsandbytes' quantization state."""
         return {"packed": self.packed, **self.state.as_dict(packed=True)}
 
     def derived(self) -> dict[str, Tensor]:
-        """The scales that need no unpacking."""
+        """Return the float32 scales, if there are any."""
         return {} if self.scales is None else {SCALES: self.scales}
 
     def compute_in(self, dtype: torch.dtype) -> None:
-        """Let bitsandbytes unpack straight to ``dtype``, which saves a cast per pass."""
+        """Let bitsandbytes dequantize straight to ``dtype``, which saves a cast per pass."""
         self.state.dtype = dtype
 
-    def _unpacking(self) -> bnb.QuantState:
-        own = self.state
+    def _dequantization_state(self) -> bnb.QuantState:
+        state = self.state
         if self.scales is None:
-            return own
-        return bnb.QuantState(self.scales, own.shape, own.code, own.blocksize, own.quant_type, own.dtype)
+            return state
+        return bnb.QuantState(self.scales, state.shape, state.code, state.blocksize, state.quant_type, state.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,13 +116,13 @@ class EightBitWeight:
 
     @classmethod
     def quantize(cls, weight: Tensor) -> EightBitWeight:
-        """Round ``weight`` of shape ``(out, in)`` to 255 levels a row."""
+        """Round a weight of shape ``(out, in)`` to 255 levels per row."""
         scale = weight.float().abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
         return cls((weight.float() / scale).round().to(torch.int8), scale)
 
     @classmethod
     def restore(cls, parts: dict[str, Tensor]) -> EightBitWeight:
-        """The inverse of :meth:`tensors`, without copying."""
+        """Rebuild the weight from :meth:`tensors`, without copying."""
         return cls(parts["packed"], parts["scale"])
 
     @property
@@ -137,27 +137,27 @@ class EightBitWeight:
         return "int8"
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
-        """Levels times scales."""
+        """Multiply levels by scales."""
         return self.packed.to(dtype) * self.scale.to(dtype)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Levels and scales."""
+        """Return levels and scales."""
         return {"packed": self.packed, "scale": self.scale}
 
     def derived(self) -> dict[str, Tensor]:
-        """Nothing."""
+        """Return no tensors."""
         return {}
 
 
 @dataclass(frozen=True, eq=False)
 class PlainWeight:
-    """The checkpoint's own numbers."""
+    """The weight as in the checkpoint."""
 
     weight: Tensor
 
     @classmethod
     def restore(cls, parts: dict[str, Tensor]) -> PlainWeight:
-        """The inverse of :meth:`tensors`, without copying."""
+        """Rebuild the weight from :meth:`tensors`, without copying."""
         return cls(parts["plain"])
 
     @property
@@ -172,20 +172,26 @@ class PlainWeight:
         return "none"
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
-        """The weight itself where ``dtype`` is its own."""
+        """Cast the weight; without copying if it has that dtype already."""
         return self.weight.to(dtype)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The one tensor."""
+        """Return the weight."""
         return {"plain": self.weight}
 
     def derived(self) -> dict[str, Tensor]:
-        """Nothing."""
+        """Return no tensors."""
         return {}
 
 
 def quantize(weight: Tensor, quantization: Quantization, double: bool) -> FrozenWeight:
-    """Bring ``weight`` of shape ``(out, in)`` into its stored form."""
+    """Convert a weight of shape ``(out, in)`` into a storage form.
+
+    Args:
+        weight: weight to convert.
+        quantization: name of the form.
+        double: whether to quantize the scales of 4-bit weights too.
+    """
     if quantization == "none":
         return PlainWeight(weight.contiguous())
     if quantization == "int8":
@@ -194,7 +200,12 @@ def quantize(weight: Tensor, quantization: Quantization, double: bool) -> Frozen
 
 
 def restore(parts: dict[str, Tensor], dtype: torch.dtype) -> FrozenWeight:
-    """Rebuild a stored weight from its parts without copying; ``dtype`` is what it will be asked for."""
+    """Rebuild a stored weight from its parts, without copying.
+
+    Args:
+        parts: tensors by part name.
+        dtype: dtype that the weight will be dequantized to.
+    """
     if "plain" in parts:
         return PlainWeight.restore(parts)
     if "scale" in parts:

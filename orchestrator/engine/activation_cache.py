@@ -1,4 +1,4 @@
-"""Tensors by key, as many as there is room for."""
+"""A cache of tensors with a limit in bytes."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from torch import Tensor
 
 
 class ActivationCache:
-    """A random entry goes where there is no room for a new one.
+    """Tensors by key; a random entry is dropped where there is no room for a new one.
 
-    Random, since epochs come back to all rows in turn: the oldest, and the one that was used least lately, would
-    always be the one that is asked for next.
+    Random, since epochs return to all rows in turn: the oldest and the least recently used entry would always be the
+    one that is needed next.
 
     Args:
-        most: bytes that all may take together.
+        limit_bytes: most bytes of all tensors together.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most, self._random = most, random.Random(0)
-        self._held: dict[Hashable, Tensor] = {}
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes, self._random = limit_bytes, random.Random(0)
+        self._tensors: dict[Hashable, Tensor] = {}
         self._keys: list[Hashable] = []
         self.bytes = 0
 
     def get(self, key: Hashable) -> Tensor | None:
-        """What is kept under a key, if it still is."""
-        return self._held.get(key)
+        """Return the tensor of a key, or ``None`` if it is not in the cache."""
+        return self._tensors.get(key)
 
     def put(self, key: Hashable, value: Tensor) -> None:
-        """Keep a value, unless it is larger than everything may be."""
-        if key in self._held or value.nbytes > self._most:
+        """Add a tensor, unless it alone exceeds the limit."""
+        if key in self._tensors or value.nbytes > self._limit_bytes:
             return
-        while self.bytes + value.nbytes > self._most:
-            self._drop()
-        self._held[key] = value
+        while self.bytes + value.nbytes > self._limit_bytes:
+            self._drop_random()
+        self._tensors[key] = value
         self._keys.append(key)
         self.bytes += value.nbytes
 
-    def _drop(self) -> None:
-        chosen = self._random.randrange(len(self._keys))
-        self._keys[chosen], self._keys[-1] = self._keys[-1], self._keys[chosen]
-        self.bytes -= self._held.pop(self._keys.pop()).nbytes
+    def _drop_random(self) -> None:
+        index = self._random.randrange(len(self._keys))
+        self._keys[index], self._keys[-1] = self._keys[-1], self._keys[index]
+        self.bytes -= self._tensors.pop(self._keys.pop()).nbytes

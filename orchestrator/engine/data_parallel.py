@@ -1,121 +1,121 @@
-"""One step of a lane of several workers: each trains on its rows of the batch, and the gradients are added up.
+"""Data parallelism within a lane: each worker trains on its shard of the batch, and the gradients are summed.
 
-The loss of a rank's rows counts by the labels that it holds, so that the sum of the gradients is that of one worker
-with the whole batch. All trials of a pack go into one all-reduce, in the pack's order; everything after it, from the
-finite check and clipping to the optimizer, does the same on every rank and needs no further word.
+A shard's loss is weighted by the labels in it, so that the sum of the gradients is what one worker would get from the
+whole batch. All trials of a pack go into one all-reduce, in the pack's order. Everything after it (the finite check,
+clipping, the optimizer) computes the same on every rank without further communication.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from orchestrator.engine.micro_batches import parts
+from orchestrator.engine.micro_batches import split_micro_batches
 from orchestrator.engine.random_stream import RandomStream
 from orchestrator.engine.ranks import OtherWorkerError, Ranks
 
 Outcome = Tensor | Exception
-"""The loss of this rank's rows, their gradients being in place; or why there is none."""
+"""The loss of a step whose gradients are in place, or the error that prevented it."""
 
 
-class Training(Protocol):
-    """What is asked of a trial in training."""
+class Trainable(Protocol):
+    """What the all-reduce reads of a trial."""
 
     @property
     def parameters(self) -> Sequence[nn.Parameter]:
-        """Everything that trains, in the same order on all ranks."""
+        """All trainable parameters, in the same order on all ranks."""
         ...
 
 
-def share(batch: dict[str, Tensor], ranks: Ranks) -> tuple[dict[str, Tensor], float]:
-    """A rank's consecutive rows of a batch, and their weight in the mean that is the batch's loss.
+def shard(
+    batch: dict[str, Tensor], ranks: Ranks, loss_terms: Callable[[dict[str, Tensor]], int]
+) -> tuple[dict[str, Tensor], float]:
+    """Return a rank's consecutive rows of a batch, and their weight in the batch's mean loss.
 
-    Where there are fewer rows than ranks, who is left without takes another's, at no weight: all ranks then go the
-    same way, and only the work is for nothing.
+    A rank without rows of its own gets another rank's at weight 0: its work is wasted, but all ranks make the same
+    collective calls.
 
     Args:
-        batch: as for :func:`parts`; the same on all ranks.
-        ranks: this one's place.
+        batch: batch as for :func:`split_micro_batches`, the same on all ranks.
+        ranks: this worker's rank.
+        loss_terms: as for :func:`split_micro_batches`.
     """
-    bridge = list(parts(batch, min(ranks.size, len(batch["input_ids"]))))
-    if not bridge:  # nothing is predicted: the loss is no number, on every rank
+    shards = list(split_micro_batches(batch, min(ranks.size, len(batch["input_ids"])), loss_terms))
+    if not shards:  # the batch has no labels, so its loss is NaN on every rank
         return batch, 1.0
-    return bridge[ranks.rank] if ranks.rank < len(bridge) else (bridge[0][0], 0.0)
+    return shards[ranks.rank] if ranks.rank < len(shards) else (shards[0][0], 0.0)
 
 
-def dropout_stream(seed: int, step: int, ranks: Ranks, own: RandomStream) -> RandomStream:
-    """Where a rank draws its dropout from in a step.
+def dropout_stream(seed: int, step: int, ranks: Ranks, trial_stream: RandomStream) -> RandomStream:
+    """Return the random stream that a rank draws its dropout masks from in a step.
 
-    Rank 0 draws from the trial's own stream, which its checkpoint keeps. The others' begin anew at every step, from
-    the trial's seed, the step and the rank, so that rows of different ranks are not masked alike, and a continued
-    trial draws the same without any state. A trial with dropout so depends on how many workers its lane has.
+    Rank 0 uses the trial's stream, which is in its checkpoint. The other ranks start a new stream at every step, from
+    the trial's seed, the step and the rank: ranks do not share masks, and a resumed trial draws the same ones without
+    any stored state. A trial with dropout therefore depends on the number of workers in its lane.
     """
     if ranks.is_rank_zero:
-        return own
+        return trial_stream
     digest = hashlib.sha256(f"{seed}:{step}:{ranks.rank}".encode()).digest()
     number = int.from_bytes(digest[:8], "big") >> 1
     cpu = torch.Generator().manual_seed(number).get_state()
-    on_gpu = own.cuda is not None
+    on_gpu = trial_stream.cuda is not None
     return RandomStream(cpu, torch.Generator("cuda").manual_seed(number).get_state() if on_gpu else None)
 
 
-def reduced(ranks: Ranks, runs: Sequence[Training], outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Add up losses and gradients over all ranks, those of all trials in one go.
+def all_reduce_gradients(ranks: Ranks, runs: Sequence[Trainable], outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Sum losses and gradients over all ranks, those of all trials in one all-reduce, in float32.
 
-    A gradient that no rank has stays away, since an optimizer treats it otherwise than one of 0. The sums are in
-    float32.
+    A gradient that is ``None`` on every rank stays ``None``: an optimizer applies weight decay to a gradient of 0.
 
     Args:
-        ranks: this one's place.
-        runs: the trials of the pack, in the same order on all ranks.
-        outcomes: what became of each here.
+        ranks: this worker's rank.
+        runs: trials of the pack, in the same order on all ranks.
+        outcomes: outcome of each trial on this rank.
 
     Returns:
-        What became of each on all ranks: the whole batch's loss, or what kept one of them from it.
+        Outcome of each trial on all ranks: the whole batch's loss, or an error if any rank had one.
     """
     if ranks.size == 1:
         return list(outcomes)
-    bridge = [_bridge(run, outcome) for run, outcome in zip(runs, outcomes, strict=True)]
-    flat = torch.cat([piece for own in bridge for piece in own])
+    buffers = [_flatten(run, outcome) for run, outcome in zip(runs, outcomes, strict=True)]
+    flat = torch.cat([piece for buffer in buffers for piece in buffer])
     ranks.all_reduce(flat)
-    shares = flat.split([_size(run) for run in runs])
-    return [_taken(run, own, whole) for run, own, whole in zip(runs, outcomes, shares, strict=True)]
+    sums = flat.split([_buffer_size(run) for run in runs])
+    return [_unflatten(run, outcome, summed) for run, outcome, summed in zip(runs, outcomes, sums, strict=True)]
 
 
-def _size(run: Training) -> int:
-    """Loss, failures, for each parameter how many ranks have its gradient, and the gradients."""
+def _buffer_size(run: Trainable) -> int:
+    """Return the size of a trial's buffer: loss, failures, a flag per parameter with a gradient, and the gradients."""
     return 2 + len(run.parameters) + sum(parameter.numel() for parameter in run.parameters)
 
 
-def _bridge(run: Training, outcome: Outcome) -> list[Tensor]:
-    parameters, device = run.parameters, _device(run)
+def _flatten(run: Trainable, outcome: Outcome) -> list[Tensor]:
+    parameters = run.parameters
+    device = parameters[0].device if parameters else torch.device("cpu")
     if isinstance(outcome, Exception):
-        nothing = torch.zeros(_size(run), device=device)
-        nothing[1] = 1
-        return [nothing]
-    there = [parameter.grad is not None for parameter in parameters]
-    head = torch.tensor([0.0, 0.0, *there], device=device)
+        failure = torch.zeros(_buffer_size(run), device=device)
+        failure[1] = 1
+        return [failure]
+    has_gradient = [parameter.grad is not None for parameter in parameters]
+    head = torch.tensor([0.0, 0.0, *has_gradient], device=device)
     head[0] = outcome.detach()
     gradients = (torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)
     return [head, *(gradient.float().reshape(-1) for gradient in gradients)]
 
 
-def _taken(run: Training, own: Outcome, whole: Tensor) -> Outcome:
-    """Put the summed gradients in place, as views of the sum."""
+def _unflatten(run: Trainable, outcome: Outcome, summed: Tensor) -> Outcome:
+    """Set the trial's gradients to views of the sum."""
     parameters = run.parameters
-    failed, *there = whole[1 : 2 + len(parameters)].tolist()
-    if failed:
-        return own if isinstance(own, Exception) else OtherWorkerError("another worker of the lane could not train it")
+    failures, *gradient_counts = summed[1 : 2 + len(parameters)].tolist()
+    if failures:
+        other = OtherWorkerError("another worker of the lane could not train it")
+        return outcome if isinstance(outcome, Exception) else other
     ends = list(accumulate((p.numel() for p in parameters), initial=2 + len(parameters)))
-    for parameter, first, end, count in zip(parameters, ends, ends[1:], there, strict=False):
-        parameter.grad = whole[first:end].view_as(parameter).to(parameter.dtype) if count else None
-    return whole[0]
-
-
-def _device(run: Training) -> torch.device:
-    return run.parameters[0].device if run.parameters else torch.device("cpu")
+    for parameter, first, end, count in zip(parameters, ends, ends[1:], gradient_counts, strict=False):
+        parameter.grad = summed[first:end].view_as(parameter).to(parameter.dtype) if count else None
+    return summed[0]

@@ -1,4 +1,4 @@
-"""Scoring with all workers of a lane: each takes some of the batches, and every one gets all predictions."""
+"""Scoring by all workers of a lane: each scores some of the batches, and every worker gets all predictions."""
 
 from __future__ import annotations
 
@@ -16,52 +16,52 @@ Batches = Sequence[NDArray[np.int64]]
 
 
 def evaluate(
-    ranks: Ranks, kind: TaskType, model: nn.Module, rows: pa.Table, batches: Batches, pad: int, pad_left: bool
+    ranks: Ranks, kind: TaskType, model: nn.Module, table: pa.Table, batches: Batches, pad: int, pad_left: bool
 ) -> Evaluation:
-    """Score a model on the rows of the batches, with every rank's help.
+    """Score a model on the rows of the batches, divided among the ranks.
 
-    The batches are as they would be for one worker, so that a row is padded alike wherever it is scored.
+    The batches are those of a single worker, so that a row has the same padding whichever rank scores it.
 
     Args:
-        ranks: this one's place.
-        kind: of the task.
-        model: to score, the same on all ranks.
-        rows: tokenized.
-        batches: of their indices.
-        pad: the padding token.
-        pad_left: whether it goes before the tokens.
+        ranks: this worker's rank.
+        kind: type of the task.
+        model: model to score, the same on all ranks.
+        table: tokenized rows.
+        batches: row indices of every batch.
+        pad: id of the padding token.
+        pad_left: whether padding goes before the tokens.
 
     Raises:
-        Exception: what this rank's part raised, else what another's did; then every rank raises.
+        Exception: on every rank, if scoring raised on any rank.
     """
     if ranks.size == 1:
-        return kind.evaluate(model, rows, batches, pad, pad_left)
-    shares = [batches[rank :: ranks.size] for rank in range(ranks.size)]
-    own = ranks.run_on_all_ranks(lambda: _part(kind, model, rows, shares[ranks.rank], pad, pad_left))
-    metrics = ranks.broadcast_object(list(own.metrics) if own else [])
-    predictions = _in_order(ranks.gather(_written(own)), shares)
+        return kind.evaluate(model, table, batches, pad, pad_left)
+    shards = [batches[rank :: ranks.size] for rank in range(ranks.size)]
+    evaluation = ranks.run_on_all_ranks(lambda: _evaluate_shard(kind, model, table, shards[ranks.rank], pad, pad_left))
+    metrics = ranks.broadcast_object(list(evaluation.metrics) if evaluation else [])
+    predictions = _merge(ranks.all_gather_bytes(_serialize(evaluation)), shards)
     return Evaluation({metric: kind.score(metric, predictions) for metric in metrics}, predictions)
 
 
-def _part(
-    kind: TaskType, model: nn.Module, rows: pa.Table, share: Batches, pad: int, pad_left: bool
+def _evaluate_shard(
+    kind: TaskType, model: nn.Module, table: pa.Table, shard: Batches, pad: int, pad_left: bool
 ) -> Evaluation | None:
-    """Nothing, where there are fewer batches than ranks."""
-    return kind.evaluate(model, rows, share, pad, pad_left) if share else None
+    """Score a rank's batches; ``None`` if there are fewer batches than ranks and this rank has none."""
+    return kind.evaluate(model, table, shard, pad, pad_left) if shard else None
 
 
-def _written(part: Evaluation | None) -> bytes:
-    if part is None:
+def _serialize(evaluation: Evaluation | None) -> bytes:
+    if evaluation is None:
         return b""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, part.predictions.schema) as writer:
-        writer.write_table(part.predictions)
-    written: bytes = sink.getvalue().to_pybytes()
-    return written
+    with pa.ipc.new_stream(sink, evaluation.predictions.schema) as writer:
+        writer.write_table(evaluation.predictions)
+    payload: bytes = sink.getvalue().to_pybytes()
+    return payload
 
 
-def _in_order(payloads: Sequence[bytes], shares: Sequence[Batches]) -> pa.Table:
-    """One table in the split's order; a part has the rows of its batches in theirs."""
+def _merge(payloads: Sequence[bytes], shards: Sequence[Batches]) -> pa.Table:
+    """Return all predictions in the split's order; each payload has its shard's rows in that order."""
     tables = [pa.ipc.open_stream(payload).read_all() for payload in payloads if payload]
-    positions = np.concatenate([np.sort(np.concatenate(share)) for share in shares if share])
+    positions = np.concatenate([np.sort(np.concatenate(shard)) for shard in shards if shard])
     return pa.concat_tables(tables).take(np.argsort(positions, kind="stable")).combine_chunks()

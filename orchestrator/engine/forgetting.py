@@ -1,4 +1,4 @@
-"""What an adapter makes a language model forget: its loss on text that has nothing to do with any task."""
+"""What an adapter makes a language model forget: its loss on neutral text, which belongs to no task."""
 
 from __future__ import annotations
 
@@ -13,54 +13,52 @@ from torch import Tensor, nn
 from methods.base.spec import Attached
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.engine.task_dataset import TaskDataset
-from orchestrator.tasks import CausalLM
+from orchestrator.tasks.tokens import IGNORED_LABEL, next_token_losses
 
 NEUTRAL = Path(__file__).with_name("neutral.txt")
-SIZE = 8
+BATCH_ROWS = 8
 
 
 @dataclass(frozen=True)
 class NeutralText:
-    """Plain text in the backbone's tokens, and how well the bare backbone predicts it.
+    """Plain text in the backbone's tokens, and the bare backbone's loss on it.
 
     Args:
-        type: of the task, which knows the loss of a token.
-        batches: as a causal language model takes them, with every token but the first to be predicted.
-        bare: mean loss of the backbone alone, in nats per token.
+        batches: collated batches in which every token but a line's first has a label.
+        backbone_loss: mean loss of the bare backbone, in nats per token.
     """
 
-    type: CausalLM
     batches: tuple[dict[str, Tensor], ...]
-    bare: float
+    backbone_loss: float
 
     @classmethod
-    def of(cls, backbone: SharedBackbone, rows: TaskDataset) -> Self | None:
-        """The text as a task's backbone reads it; ``None`` where that has no language-model head, or no tokenizer."""
-        if not isinstance(rows.type, CausalLM) or rows.text is None:
+    def for_backbone(cls, backbone: SharedBackbone, dataset: TaskDataset) -> Self | None:
+        """Tokenize the text for a task's backbone; ``None`` without a language-model head or a tokenizer."""
+        if not dataset.type.predicts_next_token or dataset.text is None:
             return None
         lines = [line.strip() for line in NEUTRAL.read_text(encoding="utf-8").splitlines() if line.strip()]
-        ids = [rows.text.tokenizer(line)["input_ids"][: rows.max_length] for line in lines]
-        batches = tuple(_batches([own for own in ids if len(own) > 1], rows.pad))
-        return cls(rows.type, batches, _loss(rows.type, backbone.view(0), batches)) if batches else None
+        ids = [dataset.text.tokenizer(line)["input_ids"][: dataset.max_length] for line in lines]
+        batches = tuple(_batches([line_ids for line_ids in ids if len(line_ids) > 1], dataset.pad))
+        return cls(batches, _mean_loss(backbone.view(0), batches)) if batches else None
 
     def forgetting(self, attached: Attached) -> float:
-        """How much worse the text is predicted with the adapter, in nats per token; below 0 it is better."""
+        """Return how much higher the loss is with the adapter, in nats per token; below 0, it is lower."""
         attached.train(False)
-        return _loss(self.type, attached.module, self.batches) - self.bare
+        return _mean_loss(attached.module, self.batches) - self.backbone_loss
 
 
 def _batches(ids: list[list[int]], pad: int) -> Iterator[dict[str, Tensor]]:
-    for first in range(0, len(ids), SIZE):
-        part = ids[first : first + SIZE]
-        width = max(map(len, part))
-        tokens = torch.tensor([own + [pad] * (width - len(own)) for own in part])
-        mask = torch.tensor([[1] * len(own) + [0] * (width - len(own)) for own in part])
-        labels = tokens.masked_fill(mask == 0, -100)
+    for first in range(0, len(ids), BATCH_ROWS):
+        lines = ids[first : first + BATCH_ROWS]
+        width = max(map(len, lines))
+        tokens = torch.tensor([line + [pad] * (width - len(line)) for line in lines])
+        mask = torch.tensor([[1] * len(line) + [0] * (width - len(line)) for line in lines])
+        labels = tokens.masked_fill(mask == 0, IGNORED_LABEL)
         yield {"input_ids": tokens, "attention_mask": mask, "labels": labels}
 
 
-def _loss(type_: CausalLM, model: nn.Module, batches: tuple[dict[str, Tensor], ...]) -> float:
-    """Mean over all tokens but each line's first, without gradients and without touching anyone's random stream."""
+def _mean_loss(model: nn.Module, batches: tuple[dict[str, Tensor], ...]) -> float:
+    """Return the mean over all tokens but each line's first; no random stream is changed."""
     with torch.random.fork_rng(), torch.no_grad():
-        losses = [type_.token_losses(model, batch) for batch in batches]
+        losses = [next_token_losses(model, batch)[0] for batch in batches]
     return float(torch.cat(losses).double().mean())

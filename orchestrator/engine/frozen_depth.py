@@ -1,4 +1,4 @@
-"""How far up a method has left its view of the backbone as it was."""
+"""How many of the lowest blocks a method leaves as they are in the backbone."""
 
 from __future__ import annotations
 
@@ -13,77 +13,83 @@ from orchestrator.backbone.frozen import FrozenLinear
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """How many blocks can be skipped at most if a module does something of its own.
+class DepthBounds:
+    """The largest number of blocks that can be skipped if a method changes a certain module.
 
     Args:
-        within: while it runs: the blocks that have ended when it is first called.
-        after: with its result alone: the blocks that have ended when it first returns.
+        inside: bound if it changes the module's computation: the blocks that have ended when it is first called.
+        after: bound if it changes the module's result only: the blocks that have ended when it first returns.
     """
 
-    within: int
+    inside: int
     after: int
 
 
 @dataclass(frozen=True)
 class CallOrder:
-    """When a pass calls which module of a model.
+    """The order in which a forward pass calls the modules of a model.
 
     Args:
-        model: as it is without any method.
-        bounds: of every module, by name. What no pass has called counts as called where it stands: with its block,
-            and outside of the blocks at the very beginning, or with the head.
+        model: bare model, without any method.
+        bounds: bounds of every module, by name. A module that no pass has called is taken to be called where it
+            stands: with its block; with the head; and otherwise at the very beginning.
     """
 
     model: nn.Module
-    bounds: dict[str, Bounds]
+    bounds: dict[str, DepthBounds]
 
     @classmethod
-    def of(cls, model: nn.Module, blocks: Sequence[str], head: Sequence[str]) -> CallOrder:
-        """Let two rows pass through a model and watch; nothing can be skipped where blocks give more than a state."""
-        called, passable = _watched(model, blocks)
+    def record(cls, model: nn.Module, blocks: Sequence[str], head: Sequence[str]) -> CallOrder:
+        """Record the calls of one pass with two rows; no block can be skipped if blocks return more than a state.
+
+        Args:
+            model: bare model.
+            blocks: names of its blocks, from the input up.
+            head: names of the modules of the head.
+        """
+        recorded, can_skip = _record_calls(model, blocks)
         bounds = {}
         for name, _ in model.named_modules():
-            number = next((k for k, block in enumerate(blocks) if _within(name, block)), 0)
-            place = len(blocks) if any(_within(name, part) for part in head) else number
-            bounds[name] = called.get(name, Bounds(place, place)) if passable else Bounds(0, 0)
+            number = next((k for k, block in enumerate(blocks) if _is_inside(name, block)), 0)
+            place = len(blocks) if any(_is_inside(name, part) for part in head) else number
+            bounds[name] = recorded.get(name, DepthBounds(place, place)) if can_skip else DepthBounds(0, 0)
         return cls(model, bounds)
 
     def frozen_depth(self, view: nn.Module, active: Sequence[nn.Module]) -> int:
-        """So many blocks, and all that runs before they end, are in ``view`` what they are in the model.
+        """Return how many of the lowest blocks, and everything before their ends, are the same in a view.
 
         Args:
-            view: with a method attached.
-            active: modules that are in training mode while it trains.
+            view: view of the model with a method attached.
+            active: modules that are in training mode while the method trains.
         """
-        own, training = dict(view.named_modules()), {id(module) for module in active}
-        levels = [max(bound.after for bound in self.bounds.values())]
+        view_modules, active_ids = dict(view.named_modules()), {id(module) for module in active}
+        depths = [max(bound.after for bound in self.bounds.values())]
         for name, module in self.model.named_modules():
-            other = own.get(name)
-            if other is None or id(other) in training or not _same(module, other):
-                levels.append(self.bounds[name].within)
+            other = view_modules.get(name)
+            if other is None or id(other) in active_ids or not _is_unchanged(module, other):
+                depths.append(self.bounds[name].inside)
             elif len(other._forward_hooks) != len(module._forward_hooks):
-                levels.append(self.bounds[name].after)
-        return min(levels)
+                depths.append(self.bounds[name].after)
+        return min(depths)
 
 
-def _watched(model: nn.Module, blocks: Sequence[str]) -> tuple[dict[str, Bounds], bool]:
-    """The bounds of what was called, and whether every block takes a state and gives one."""
-    begun: dict[str, int] = {}
-    found: dict[str, Bounds] = {}
-    passed: list[bool] = []
+def _record_calls(model: nn.Module, blocks: Sequence[str]) -> tuple[dict[str, DepthBounds], bool]:
+    """Return the bounds of all called modules, and whether every block takes one state and returns one."""
+    blocks_before: dict[str, int] = {}
+    bounds: dict[str, DepthBounds] = {}
+    ended_blocks: list[bool] = []
 
     def begin(name: str) -> Any:
         def hook(*_: Any) -> None:
-            begun.setdefault(name, len(passed))
+            blocks_before.setdefault(name, len(ended_blocks))
 
         return hook
 
     def end(name: str) -> Any:
         def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             if name in blocks:
-                passed.append(_passes(args, kwargs, output))
-            found.setdefault(name, Bounds(begun[name], len(passed)))
+                ended_blocks.append(_maps_state_to_state(args, kwargs, output))
+            bounds.setdefault(name, DepthBounds(blocks_before[name], len(ended_blocks)))
 
         return hook
 
@@ -98,32 +104,32 @@ def _watched(model: nn.Module, blocks: Sequence[str]) -> tuple[dict[str, Bounds]
     finally:
         for handle in handles:
             handle.remove()
-    return found, len(passed) == len(blocks) and all(passed)
+    return bounds, len(ended_blocks) == len(blocks) and all(ended_blocks)
 
 
-def _passes(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> bool:
+def _maps_state_to_state(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> bool:
     state = kwargs.get("hidden_states", args[0] if args else None)
     result, *rest = output if isinstance(output, tuple) else (output,)
-    given = isinstance(state, Tensor) and isinstance(result, Tensor) and state.shape == result.shape
-    return given and all(item is None for item in rest)
+    same_shape = isinstance(state, Tensor) and isinstance(result, Tensor) and state.shape == result.shape
+    return same_shape and all(item is None for item in rest)
 
 
-def _same(module: nn.Module, other: nn.Module) -> bool:
-    """Of one type, over the same tensors, with nothing put in, before or in the place of its call."""
+def _is_unchanged(module: nn.Module, other: nn.Module) -> bool:
+    """Whether both have one type and the same tensors, and nothing is added, hooked before or put over its forward."""
     return (
         type(module) is type(other)
         and "forward" not in other.__dict__
         and module._modules.keys() == other._modules.keys()
         and len(module._forward_pre_hooks) == len(other._forward_pre_hooks)
-        and _tensors(module) == _tensors(other)
+        and _tensor_ids(module) == _tensor_ids(other)
     )
 
 
-def _tensors(module: nn.Module) -> list[tuple[str, int]]:
-    own = [*module._parameters.items(), *module._buffers.items()]
+def _tensor_ids(module: nn.Module) -> list[tuple[str, int]]:
+    tensors = [*module._parameters.items(), *module._buffers.items()]
     frozen = [("frozen", module.frozen)] if isinstance(module, FrozenLinear) else []
-    return [(name, id(value)) for name, value in (*own, *frozen)]
+    return [(name, id(value)) for name, value in (*tensors, *frozen)]
 
 
-def _within(name: str, module: str) -> bool:
+def _is_inside(name: str, module: str) -> bool:
     return f"{name}.".startswith(f"{module}.")

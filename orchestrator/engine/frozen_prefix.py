@@ -1,8 +1,8 @@
-"""The frozen lower blocks, run once per row for all trials that leave them alone.
+"""The frozen lowest blocks, computed once per row for all trials that leave them unchanged.
 
-Every trial sees the same rows, and frozen layers run in evaluation mode, so that what they make of a row is the same
-for every trial, at every step and in every epoch. It is kept in the lane's own memory: a row takes some ten kilobytes,
-and asking the object store for it takes about as long as to compute it.
+Every trial sees the same rows, and frozen layers run in evaluation mode, so their activations for a row are the same
+for every trial, step and epoch. They are kept in the lane's own memory: the activations of a row take about ten
+kilobytes, and reading them from Ray's object store takes about as long as computing them.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.engine.activation_cache import ActivationCache
 from orchestrator.engine.frozen_depth import CallOrder
 
-SHARE, MOST = 0.125, 2 * 2**30
-Key = tuple[int, bytes]
+FREE_MEMORY_FRACTION = 0.125
+MAX_CACHE_BYTES = 2 * 2**30
 
 
 class FrozenPrefix:
-    """The blocks of a backbone, counted from the input, and what they made of rows.
+    """The lowest blocks of a backbone, and a cache of their activations.
 
-    Rows are known by their tokens, so that splits and padding do not matter.
+    The cache key of a row is its tokens, so that splits and padding do not matter.
 
     Args:
-        backbone: never changed.
-        most: bytes that states may take; an eighth of the free memory and two GiB at most if left out.
+        backbone: backbone, which stays unchanged.
+        limit_bytes: most bytes of cached activations; by default an eighth of the free memory, at most 2 GiB.
     """
 
-    def __init__(self, backbone: SharedBackbone, most: int | None = None) -> None:
+    def __init__(self, backbone: SharedBackbone, limit_bytes: int | None = None) -> None:
         self._bare, self._model = backbone.model, backbone.view(0)
         self._head = backbone.context.head
-        self._kept = ActivationCache(_micro_batch_memory() if most is None else most)
+        self._cache = ActivationCache(_default_limit_bytes() if limit_bytes is None else limit_bytes)
         self._passes: dict[Any, _Pass] = {}
-        self._levels: set[int] = set()
-        for level, name in enumerate(self.names, 1):
-            self._model.get_submodule(name).register_forward_hook(self._at(level))
+        self._depths: set[int] = set()
+        for depth, name in enumerate(self.block_names, 1):
+            self._model.get_submodule(name).register_forward_hook(self._record_activations(depth))
 
     @cached_property
-    def names(self) -> tuple[str, ...]:
-        """Of the blocks; none where the architecture has an encoder and a decoder, or nothing like blocks."""
+    def block_names(self) -> tuple[str, ...]:
+        """Names of the blocks, from the input up; none for encoder-decoders and architectures without blocks."""
         if getattr(self._model.config, "is_encoder_decoder", False):
             return ()
         with suppress(MethodError):
@@ -57,87 +57,87 @@ class FrozenPrefix:
         return ()
 
     @property
-    def held_bytes(self) -> int:
-        """What the kept states take."""
-        return self._kept.bytes
+    def cached_bytes(self) -> int:
+        """Bytes of the cached activations."""
+        return self._cache.bytes
 
-    def level(self, view: nn.Module, active: Sequence[nn.Module]) -> int:
-        """How many of the lowest blocks, and everything before them, a method has left alone.
+    def depth(self, view: nn.Module, active: Sequence[nn.Module]) -> int:
+        """Return how many of the lowest blocks, with everything before them, a method leaves unchanged.
 
         Args:
-            view: of the same backbone, with the method attached.
-            active: the modules that are in training mode while the trial trains.
+            view: view of the same backbone with the method attached.
+            active: modules that are in training mode while the trial trains.
         """
-        return self._order.frozen_depth(view, active) if self.names else 0
+        return self._call_order.frozen_depth(view, active) if self.block_names else 0
 
-    def states(self, level: int, input_ids: Tensor, mask: Tensor) -> Tensor:
-        """What the lowest blocks make of rows, without gradients.
+    def activations(self, depth: int, input_ids: Tensor, mask: Tensor) -> Tensor:
+        """Return the output of the lowest blocks, without gradients, from the cache where it is there.
 
         Args:
-            level: how many blocks.
-            input_ids: of shape ``(rows, tokens)``.
-            mask: of that shape, 0 where there is padding, on either side.
+            depth: number of blocks.
+            input_ids: token ids of shape ``(rows, tokens)``.
+            mask: tensor of that shape, 0 at padding, which may be on either side.
 
         Returns:
-            shape ``(rows, tokens, width)``, 0 at the padding.
+            Tensor of shape ``(rows, tokens, width)``, 0 at padding.
         """
-        self._levels.add(level)
+        self._depths.add(depth)
         real = mask.bool()
-        tokens = [ids[kept].tobytes() for ids, kept in zip(input_ids.cpu().numpy(), real.cpu().numpy(), strict=True)]
-        found = {row: self._kept.get((level, row)) for row in tokens}
-        new = [k for k, row in enumerate(tokens) if found[row] is None]
-        if new:
-            found |= self._computed(level, input_ids[new], real[new], [tokens[k] for k in new])
-        states = torch.cat([state for row in tokens if (state := found[row]) is not None])
-        out = states.new_zeros(*input_ids.shape, states.shape[-1])
-        out[real] = states
-        return out
+        keys = [ids[tokens].tobytes() for ids, tokens in zip(input_ids.cpu().numpy(), real.cpu().numpy(), strict=True)]
+        by_row = {key: self._cache.get((depth, key)) for key in keys}
+        missing = [k for k, key in enumerate(keys) if by_row[key] is None]
+        if missing:
+            by_row |= self._compute(depth, input_ids[missing], real[missing], [keys[k] for k in missing])
+        states = torch.cat([state for key in keys if (state := by_row[key]) is not None])
+        padded = states.new_zeros(*input_ids.shape, states.shape[-1])
+        padded[real] = states
+        return padded
 
     @cached_property
-    def _order(self) -> CallOrder:
-        return CallOrder.of(self._bare, self.names, self._head)
+    def _call_order(self) -> CallOrder:
+        return CallOrder.record(self._bare, self.block_names, self._head)
 
-    def _computed(self, level: int, input_ids: Tensor, real: Tensor, tokens: Sequence[bytes]) -> dict[bytes, Tensor]:
-        """One pass up to the level; what it meets at the lower levels of others is kept as well."""
+    def _compute(self, depth: int, input_ids: Tensor, real: Tensor, keys: Sequence[bytes]) -> dict[bytes, Tensor]:
+        """Run one pass up to a depth; activations at smaller depths that other trials use are cached as well."""
         columns = real.any(dim=0)
         input_ids, real = input_ids[:, columns], real[:, columns]
-        here = self._passes[getcurrent()] = _Pass(level)
+        forward = self._passes[getcurrent()] = _Pass(depth)
         try:
-            with torch.no_grad(), suppress(_ReachedError):
+            with torch.no_grad(), suppress(_DepthReachedError):
                 self._model(input_ids=input_ids, attention_mask=real.long())
         finally:
             del self._passes[getcurrent()]
         counts = real.sum(dim=1).tolist()
         rows: dict[bytes, Tensor] = {}
-        for passed, states in here.states.items():
-            rows = dict(zip(tokens, (state.clone() for state in states[real].split(counts)), strict=True))
-            for row, state in rows.items():
-                self._kept.put((passed, row), state)
+        for reached, states in forward.states.items():
+            rows = dict(zip(keys, (state.clone() for state in states[real].split(counts)), strict=True))
+            for key, state in rows.items():
+                self._cache.put((reached, key), state)
         return rows
 
-    def _at(self, level: int) -> Any:
-        def reached(_: nn.Module, __: Any, output: Any) -> None:
-            here = self._passes.get(getcurrent())
-            if here and level in self._levels:
-                here.states[level] = output[0] if isinstance(output, tuple) else output
-            if here and level == here.level:
-                raise _ReachedError
+    def _record_activations(self, depth: int) -> Any:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            forward = self._passes.get(getcurrent())
+            if forward and depth in self._depths:
+                forward.states[depth] = output[0] if isinstance(output, tuple) else output
+            if forward and depth == forward.depth:
+                raise _DepthReachedError
 
-        return reached
+        return hook
 
 
 @dataclass
 class _Pass:
-    """One of several that may be under way, each in a greenlet of its own."""
+    """A pass under way up to ``depth``. In a pack there may be several, each in a greenlet of its own."""
 
-    level: int
+    depth: int
     states: dict[int, Tensor] = field(default_factory=dict)
 
 
-class _ReachedError(Exception):
-    """Nobody asks for the rest of the model."""
+class _DepthReachedError(Exception):
+    """Ends a pass: the rest of the model is not needed."""
 
 
-def _micro_batch_memory() -> int:
+def _default_limit_bytes() -> int:
     free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
-    return int(min(SHARE * free, MOST))
+    return int(min(FREE_MEMORY_FRACTION * free, MAX_CACHE_BYTES))

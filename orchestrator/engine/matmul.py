@@ -1,7 +1,7 @@
-"""One frozen product for the rows of several trials: the weight is unpacked once, and no row is copied twice.
+"""One frozen matrix product for the inputs of several trials: the weight is dequantized once.
 
-On a processor every trial's result has the bits that it would have alone: rows of several trials stand in one matrix
-only where that makes no difference. What is gained is mostly the unpacking.
+On a processor every trial's result has the same bits as without its neighbours: inputs of several trials are stacked
+into one matrix only where that does not change the result. Most of the gain is the single dequantization.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from torch import Tensor
 from orchestrator.backbone.frozen import linear
 from orchestrator.backbone.weights import FrozenWeight
 
-CHUNK = 1024
-"""Rows that are multiplied at once, at most: more fill no core better, and no longer fit beside the weight in its
-cache. A trial's own rows are never parted."""
-EXACT = 384
-"""Terms of a sum up to which a processor's bfloat16 products give a row the same bits whatever rows stand beside it,
-measured with AMX. Longer sums are parted in ways that depend on the number of rows; so are float32's of any length."""
+CHUNK_ROWS = 1024
+"""Most rows that are multiplied at once: more do not use a core better, and no longer fit into its cache beside the
+weight. One trial's rows are never divided."""
+EXACT_TERMS = 384
+"""Longest sum for which a processor's bfloat16 product gives a row the same bits whatever other rows are in the matrix,
+measured with AMX. Longer sums are split in ways that depend on the number of rows; float32 sums of any length are."""
 
 
 def shared_matmul(
     weight: FrozenWeight, dtype: torch.dtype, inputs: Sequence[Tensor], biases: Sequence[Tensor | None]
 ) -> tuple[Tensor, ...]:
-    """``x W^T + b`` for every ``x`` in ``inputs``, each of shape ``(..., in)`` and of a dtype of its own.
+    """Return ``x W^T + b`` for every ``x`` in ``inputs``.
 
     Args:
-        weight: of shape ``(out, in)``.
-        dtype: what to multiply in.
-        inputs: of as many trials.
-        biases: of each, frozen and of shape ``(out,)``, or none.
+        weight: frozen weight ``W`` of shape ``(out, in)``.
+        dtype: dtype of the multiplication.
+        inputs: one tensor per trial, each of shape ``(..., in)`` and of its own dtype.
+        biases: one frozen bias per trial, of shape ``(out,)``, or ``None``.
 
     Returns:
-        As many tensors of shape ``(..., out)``, each in the dtype of its input. Those of several trials may be views
-        of one tensor.
+        One tensor per trial, of shape ``(..., out)`` and of the dtype of its input. Tensors of several trials may be
+        views of one tensor.
     """
-    products: tuple[Tensor, ...] = _SharedMatmul.apply(weight, dtype, biases, *inputs)
-    return products
+    outputs: tuple[Tensor, ...] = _SharedMatmul.apply(weight, dtype, biases, *inputs)
+    return outputs
 
 
 class _SharedMatmul(torch.autograd.Function):
-    """Gradients of ``x`` alone, and only of those that ask for one."""
+    """Computes gradients of the inputs alone, and only for the inputs that require them."""
 
     @staticmethod
     def forward(
@@ -51,64 +51,64 @@ class _SharedMatmul(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         ctx.weight, ctx.dtype = weight, dtype
         ctx.set_materialize_grads(False)
-        dense = weight.dequantize(dtype)
-        return tuple(_matmul(inputs, biases, dtype, lambda rows, bias: linear(rows, dense, bias)))
+        matrix = weight.dequantize(dtype)
+        return tuple(_matmul_in_chunks(inputs, biases, dtype, lambda rows, bias: linear(rows, matrix, bias)))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        wanted = [g is not None and ctx.needs_input_grad[3 + k] for k, g in enumerate(gradients)]
-        asked = [g for g, want in zip(gradients, wanted, strict=True) if want and g is not None]
-        if not asked:
+        required = [g is not None and ctx.needs_input_grad[3 + k] for k, g in enumerate(gradients)]
+        outer = [g for g, needed in zip(gradients, required, strict=True) if needed and g is not None]
+        if not outer:
             return None, None, None, *(None for _ in gradients)
-        dense = ctx.weight.dequantize(ctx.dtype)
-        found = _matmul(asked, [None] * len(asked), ctx.dtype, lambda rows, _: rows @ dense)
-        return None, None, None, *(next(found) if want else None for want in wanted)
+        matrix = ctx.weight.dequantize(ctx.dtype)
+        inner = _matmul_in_chunks(outer, [None] * len(outer), ctx.dtype, lambda rows, _: rows @ matrix)
+        return None, None, None, *(next(inner) if needed else None for needed in required)
 
 
-def _matmul(
+def _matmul_in_chunks(
     inputs: Sequence[Tensor],
     biases: Sequence[Tensor | None],
     dtype: torch.dtype,
-    product: Callable[[Tensor, Tensor | None], Tensor],
+    matmul: Callable[[Tensor, Tensor | None], Tensor],
 ) -> Iterator[Tensor]:
-    """The product of every tensor's rows, of as many trials at once as a chunk holds."""
+    """Yield the product of every tensor, computed for as many trials at once as fit into a chunk."""
     for chunk, bias in _chunks(inputs, biases, dtype):
         if len(chunk) == 1:
-            yield product(chunk[0].to(dtype), bias).to(chunk[0].dtype)
+            yield matmul(chunk[0].to(dtype), bias).to(chunk[0].dtype)
             continue
-        counts = [_rows(x) for x in chunk]
-        parts = product(_stacked(chunk, counts, dtype), bias).split(counts)
-        for x, part in zip(chunk, parts, strict=True):
-            yield part.reshape(*x.shape[:-1], -1).to(x.dtype)
+        counts = [_row_count(x) for x in chunk]
+        outputs = matmul(_stack(chunk, counts, dtype), bias).split(counts)
+        for x, output in zip(chunk, outputs, strict=True):
+            yield output.reshape(*x.shape[:-1], -1).to(x.dtype)
 
 
-def _stacked(chunk: Sequence[Tensor], counts: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """All rows in one matrix: the cast that each needs anyway is what brings them there."""
-    rows = torch.empty(sum(counts), chunk[0].shape[-1], dtype=dtype, device=chunk[0].device)
-    for x, part in zip(chunk, rows.split(list(counts)), strict=True):
-        part.view(x.shape).copy_(x)
-    return rows
+def _stack(chunk: Sequence[Tensor], counts: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Copy all rows into one matrix and cast them on the way, so that the cast costs no copy of its own."""
+    stacked = torch.empty(sum(counts), chunk[0].shape[-1], dtype=dtype, device=chunk[0].device)
+    for x, target in zip(chunk, stacked.split(list(counts)), strict=True):
+        target.view(x.shape).copy_(x)
+    return stacked
 
 
 def _chunks(
     inputs: Sequence[Tensor], biases: Sequence[Tensor | None], dtype: torch.dtype
 ) -> Iterator[tuple[list[Tensor], Tensor | None]]:
-    """Neighbours that have the same bias."""
+    """Yield runs of neighbouring inputs that can be stacked, each with the bias that they have in common."""
     chunk: list[Tensor] = []
-    last: Tensor | None = None
+    last_bias: Tensor | None = None
     for x, bias in zip(inputs, biases, strict=True):
-        fits = bias is last and _mergeable(x, dtype) and sum(map(_rows, chunk)) + _rows(x) <= CHUNK
+        fits = bias is last_bias and _stackable(x, dtype) and sum(map(_row_count, chunk)) + _row_count(x) <= CHUNK_ROWS
         if chunk and not fits:
-            yield chunk, last
+            yield chunk, last_bias
             chunk = []
         chunk.append(x)
-        last = bias
-    yield chunk, last
+        last_bias = bias
+    yield chunk, last_bias
 
 
-def _mergeable(x: Tensor, dtype: torch.dtype) -> bool:
-    return x.is_cuda or (dtype == torch.bfloat16 and x.shape[-1] <= EXACT)
+def _stackable(x: Tensor, dtype: torch.dtype) -> bool:
+    return x.is_cuda or (dtype == torch.bfloat16 and x.shape[-1] <= EXACT_TERMS)
 
 
-def _rows(x: Tensor) -> int:
+def _row_count(x: Tensor) -> int:
     return x.numel() // x.shape[-1]

@@ -1,4 +1,4 @@
-"""What a trial costs beside its score: the time that it adds to answers, and how sure its score is."""
+"""What a trial costs beside its score: the latency that its adapter adds, and the standard error of its score."""
 
 from __future__ import annotations
 
@@ -21,60 +21,61 @@ from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.tasks import Evaluation
 from orchestrator.tasks.tokens import device_of
 
-BATCHES = (1, 32)
-SECONDS, PAIRS = 0.25, 9
+LATENCY_BATCH_ROWS = (1, 32)
+TIMING_LIMIT_S = 0.25
+MAX_TIMED_PAIRS = 9
 RESAMPLES = 200
-TRAINING = frozenset(field.name for field in dataclasses.fields(Hyperparameters))
-"""Parameters that say how an adapter is trained, and nothing of its form."""
+TRAINING_PARAMETERS = frozenset(field.name for field in dataclasses.fields(Hyperparameters))
+"""Parameters that change how an adapter is trained, and not what it computes."""
 
 
-class Latencies:
-    """Measured once for all trials of the same form, however they were trained."""
+class LatencyCache:
+    """Latency overheads, measured once for all trials whose adapters compute the same, however they were trained."""
 
     def __init__(self) -> None:
-        self._known: dict[str, dict[str, float]] = {}
+        self._overheads: dict[str, dict[str, float]] = {}
 
-    def measurements(
-        self, attached: Attached, job: Job, backbone: SharedBackbone, rows: TaskDataset
-    ) -> dict[str, float]:
-        """As :func:`latency_facts`, of a trial's adapter."""
-        form = {name: value for name, value in job.params.items() if name not in TRAINING}
+    def measure(self, attached: Attached, job: Job, backbone: SharedBackbone, dataset: TaskDataset) -> dict[str, float]:
+        """Return :func:`latency_overheads` of a trial's adapter."""
+        form = {name: value for name, value in job.params.items() if name not in TRAINING_PARAMETERS}
         key = json.dumps([job.trial.study, form], sort_keys=True)
-        if key not in self._known:
-            self._known[key] = latency_facts(attached, backbone, rows)
-        return self._known[key]
+        if key not in self._overheads:
+            self._overheads[key] = latency_overheads(attached, backbone, dataset)
+        return self._overheads[key]
 
 
-def latency_facts(attached: Attached, backbone: SharedBackbone, rows: TaskDataset) -> dict[str, float]:
-    """``latency_overhead_1`` and ``latency_overhead_32``: what the adapter adds to a forward pass, as a fraction.
+def latency_overheads(attached: Attached, backbone: SharedBackbone, dataset: TaskDataset) -> dict[str, float]:
+    """Return ``latency_overhead_1`` and ``latency_overhead_32``: what the adapter adds to a forward pass.
 
-    0.05 is 5 % slower than the bare backbone with its head, below 0 is faster. The adapter is timed as it was
-    trained, not merged: one that merges (``mergeable``) has no overhead once it is. Both are timed alone, in turn, in
-    evaluation mode, on rows of the task of middling length, for half a second in all, or in two passes each where
-    passes take longer. A lane of one thread is timed in its own processor time, which its neighbours do not disturb.
+    Each is a fraction of the time of the bare backbone with its head, on a batch of 1 or 32 rows: 0.05 is 5 % slower,
+    below 0 is faster. The adapter is timed unmerged; one that can be merged (``mergeable``) has no overhead once it
+    is. Adapter and backbone are timed in turn, in evaluation mode, on rows of median length, for half a second in all,
+    or twice each where a pass takes longer. A lane of one thread is timed in its own processor time, which does not
+    count what its neighbours do.
 
     Args:
-        attached: the trained adapter on its view; left in evaluation mode.
-        backbone: that it is attached to.
-        rows: the task's.
+        attached: trained adapter on its view; left in evaluation mode.
+        backbone: backbone that it is attached to.
+        dataset: rows of the task.
     """
     attached.train(False)
     bare = backbone.view(0)
     widen_head(bare, backbone.context)  # as every method does
-    found = {}
+    overheads = {}
     with torch.random.fork_rng(), torch.no_grad():
-        for size in BATCHES:
-            batch = rows.typical(size)
-            passing = (_passing(bare, batch), _passing(attached.module, batch))
-            found[f"latency_overhead_{size}"] = overhead(*passing, clock=_clock(device_of(bare)))
-    return found
+        for count in LATENCY_BATCH_ROWS:
+            batch = dataset.median_length_batch(count)
+            passes = (_forward_call(bare, batch), _forward_call(attached.module, batch))
+            overheads[f"latency_overhead_{count}"] = overhead(*passes, clock=_clock(device_of(bare)))
+    return overheads
 
 
-def standard_error_measurement(rows: TaskDataset, evaluation: Evaluation) -> dict[str, float]:
-    """``validation_standard_error``: how far the score would move on other validation rows, by resampling them."""
+def standard_error_measurement(dataset: TaskDataset, evaluation: Evaluation) -> dict[str, float]:
+    """Return ``validation_standard_error``: the score's standard deviation over resampled validation rows."""
     predictions = evaluation.predictions
     draws = np.random.default_rng(0).integers(predictions.num_rows, size=(RESAMPLES, predictions.num_rows))
-    return {"validation_standard_error": float(rows.type.score_many(rows.metric, predictions, draws).std(ddof=1))}
+    scores = dataset.type.score_many(dataset.metric, predictions, draws)
+    return {"validation_standard_error": float(scores.std(ddof=1))}
 
 
 def overhead(
@@ -82,47 +83,47 @@ def overhead(
     adapted: Callable[[], Any],
     *,
     clock: Callable[[], float] = time.perf_counter,
-    seconds: float = SECONDS,
-    pairs: int = PAIRS,
+    seconds: float = TIMING_LIMIT_S,
+    pairs: int = MAX_TIMED_PAIRS,
 ) -> float:
-    """How much longer one call takes than another, as a fraction; the median over interleaved pairs.
+    """Return how much longer one call takes than another, as a fraction; the median over interleaved pairs.
 
-    A call that is not timed warms memory up. Who goes first alternates, and two pairs are timed in any case, so that
-    going first is no burden.
+    An untimed call warms up memory first. The calls take turns in going first, and at least two pairs are timed, so
+    that neither call is always the first.
 
     Args:
-        bare: what is compared with.
-        adapted: what is measured.
-        clock: seconds, of any origin.
-        seconds: no third or further pair begins after so many.
-        pairs: how many are timed at most.
+        bare: call to compare with.
+        adapted: call to measure.
+        clock: function that returns seconds from any origin.
+        seconds: time after which no third or later pair begins.
+        pairs: most pairs to time.
     """
     ratios: list[float] = []
     bare()
     begin = clock()
     while len(ratios) < 2 or (len(ratios) < pairs and clock() - begin < seconds):
         first, second = (bare, adapted) if len(ratios) % 2 else (adapted, bare)
-        one, other = _timed(first, clock), _timed(second, clock)
-        ratios.append(other / one if first is bare else one / other)
+        first_s, second_s = _seconds_of(first, clock), _seconds_of(second, clock)
+        ratios.append(second_s / first_s if first is bare else first_s / second_s)
     return statistics.median(ratios) - 1
 
 
-def _timed(call: Callable[[], Any], clock: Callable[[], float]) -> float:
+def _seconds_of(call: Callable[[], Any], clock: Callable[[], float]) -> float:
     begin = clock()
     call()
     return clock() - begin
 
 
-def _passing(model: nn.Module, batch: dict[str, Tensor]) -> Callable[[], None]:
+def _forward_call(model: nn.Module, batch: dict[str, Tensor]) -> Callable[[], None]:
     device = device_of(model)
     inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
 
-    def once() -> None:
+    def call() -> None:
         model(**inputs)
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    return once
+    return call
 
 
 def _clock(device: torch.device) -> Callable[[], float]:

@@ -1,4 +1,4 @@
-"""How much memory a trial needs while it trains, above the backbone that it is attached to."""
+"""The memory that a trial needs while it trains, above the backbone that it is attached to."""
 
 from __future__ import annotations
 
@@ -15,133 +15,133 @@ from torch import Tensor
 
 from methods.base.spec import Attached
 
-PAUSE = 0.002
-CLOSELY = 2
-_FIELDS = ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"]
+SAMPLING_INTERVAL_S = 0.002
+SAMPLED_FIRST_STEPS = 2
 
 
 class MemoryGauge:
-    """The most memory that a trial has needed above the backbone that it is attached to, in bytes.
+    """The peak memory of a trial above the backbone that it is attached to, in bytes.
 
-    On CUDA that is the allocator's own peak. Elsewhere it is what the C library has handed out, which is not what is
-    resident: heaps keep much of what was freed, and files are mapped, the backbone among them. (Where the C library
-    does not tell, resident memory without files stands in.) It is read at every :meth:`note`, and all the time during
-    the first two steps, since the optimizer's state is there from the second on, and those with the longest batch yet:
-    much is there for a moment only, such as the gradient of a language model's logits.
+    On CUDA it is the allocator's own peak. On a processor it is what the C library has handed out. Resident memory
+    would be wrong: the heap keeps much of what was freed, and mapped files count, the backbone among them. (Where the
+    C library does not report it, resident memory without files is used.)
 
-    All is compared with what stood when the gauge was made, so that other trials which the lane keeps are not counted;
-    those that train in the same pack are.
+    On a processor it is read at every :meth:`measure`, and every 2 ms during the first two steps (the optimizer's
+    state exists from the second on) and the steps with the longest batch so far: much memory is in use for a moment
+    only, such as the gradient of a language model's logits.
+
+    The baseline is what was in use when the gauge was made, so that other trials of the lane do not count; those that
+    train in the same pack do.
 
     Args:
-        held: what the trial itself had in memory already, in bytes: nothing when it is new, parameters and optimizer
-            state when it goes on.
+        held: bytes that the trial itself already had in memory: 0 when it is new, parameters and optimizer state when
+            it continues.
     """
 
     def __init__(self, held: int = 0) -> None:
-        self._base = _in_use() - held
-        self._steps = self._longest = 0
-        self._seeing = threading.Lock()
+        self._baseline = _bytes_in_use() - held
+        self._steps = self._longest_batch = 0
+        self._lock = threading.Lock()
         self.peak = float(held)
         self.begin()
 
     def begin(self, tokens: int = 0) -> None:
-        """What was needed up to now was for something else.
+        """Begin a step or an evaluation; memory in use before it belongs to something else.
 
         Args:
-            tokens: of the batch of a step that begins; 0 where none does.
+            tokens: tokens of the step's batch; 0 for an evaluation.
         """
-        _watch.leave(self)
+        _sampler.remove(self)
         self._steps += tokens > 0
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        elif tokens and (self._steps <= CLOSELY or tokens > self._longest):
-            self._longest = max(self._longest, tokens)
-            _watch.join(self)
+        elif tokens and (self._steps <= SAMPLED_FIRST_STEPS or tokens > self._longest_batch):
+            self._longest_batch = max(self._longest_batch, tokens)
+            _sampler.add(self)
 
-    def note(self) -> None:
-        """Look now."""
-        self.see(_most_in_use())
+    def measure(self) -> None:
+        """Read the memory in use now; on CUDA, its peak since :meth:`begin`."""
+        self.record(int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else _bytes_in_use())
 
     def end(self) -> None:
-        """The step is over, and was noted."""
-        _watch.leave(self)
+        """End a step."""
+        _sampler.remove(self)
 
-    def see(self, in_use: int) -> None:
-        """So many bytes are in use."""
-        with self._seeing:
-            self.peak = max(self.peak, float(in_use - self._base))
+    def record(self, in_use: int) -> None:
+        """Raise the peak if so many bytes in use exceed it."""
+        with self._lock:
+            self.peak = max(self.peak, float(in_use - self._baseline))
 
 
-class _Watch:
-    """Looks again and again, in a thread of its own, while any gauge wants to know."""
+class _Sampler:
+    """Reads the memory in use every 2 ms, in a thread that runs while there are gauges to report to."""
 
     def __init__(self) -> None:
         self._gauges: WeakSet[MemoryGauge] = WeakSet()
-        self._joining = threading.Lock()
-        self._looking = False
+        self._lock = threading.Lock()
+        self._running = False
 
-    def join(self, gauge: MemoryGauge) -> None:
-        """Tell this one from now on."""
-        with self._joining:
+    def add(self, gauge: MemoryGauge) -> None:
+        with self._lock:
             self._gauges.add(gauge)
-            if not self._looking:
-                self._looking = True
-                threading.Thread(target=self._look, daemon=True).start()
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._run, daemon=True).start()
 
-    def leave(self, gauge: MemoryGauge) -> None:
-        """Tell this one no longer."""
-        with self._joining:
+    def remove(self, gauge: MemoryGauge) -> None:
+        with self._lock:
             self._gauges.discard(gauge)
 
-    def _look(self) -> None:
-        while self._tell():
-            time.sleep(PAUSE)
+    def _run(self) -> None:
+        while self._sample():
+            time.sleep(SAMPLING_INTERVAL_S)
 
-    def _tell(self) -> bool:
-        with self._joining:
-            in_use = _in_use()
+    def _sample(self) -> bool:
+        with self._lock:
+            in_use = _bytes_in_use()
             for gauge in self._gauges:
-                gauge.see(in_use)
-            self._looking = bool(self._gauges)
-            return self._looking
+                gauge.record(in_use)
+            self._running = bool(self._gauges)
+            return self._running
 
 
-_watch = _Watch()
+_sampler = _Sampler()
 
 
 def held_bytes(attached: Attached, optimizer: torch.optim.Optimizer) -> int:
-    """What a trial keeps between two steps: trainable parameters and their optimizer state."""
-    state = (value for own in optimizer.state.values() for value in own.values() if isinstance(value, Tensor))
-    return sum(tensor.numel() * tensor.element_size() for tensor in (*attached.trainable().values(), *state))
+    """Return the bytes that a trial holds between two steps: trainable parameters and their optimizer state."""
+    states = (value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor))
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*attached.trainable().values(), *states))
 
 
-def _most_in_use() -> int:
-    """Since the peak was forgotten on CUDA, now elsewhere."""
-    return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else _in_use()
-
-
-def _in_use() -> int:
+def _bytes_in_use() -> int:
     if torch.cuda.is_available():
         return int(torch.cuda.memory_allocated())
-    if (handed_out := _handed_out()) is not None:
-        told = handed_out()
-        return int(told.uordblks + told.hblkhd)
+    if (mallinfo2 := _mallinfo2()) is not None:
+        info = mallinfo2()
+        return int(info.uordblks + info.hblkhd)
     memory = psutil.Process().memory_info()
     return int(memory.rss - getattr(memory, "shared", 0))
 
 
-class _Told(ctypes.Structure):
-    """What ``mallinfo2`` says: see mallinfo(3)."""
+class _MallInfo2(ctypes.Structure):
+    """``struct mallinfo2`` of glibc, see mallinfo(3)."""
 
-    _fields_ = [(name, ctypes.c_size_t) for name in _FIELDS]
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
 
 
 @cache
-def _handed_out() -> Any:
-    """The C library's call that tells what it has handed out; none where it has no such call."""
+def _mallinfo2() -> Any:
+    """Return glibc's ``mallinfo2``, or ``None`` where the C library has no such function."""
     try:
-        found = ctypes.CDLL(None).mallinfo2
+        function = ctypes.CDLL(None).mallinfo2
     except (OSError, TypeError, AttributeError):
         return None
-    found.restype = _Told
-    return found
+    function.restype = _MallInfo2
+    return function

@@ -1,26 +1,26 @@
-"""What a lane has learned of its memory by running out of it."""
+"""What a lane has learned about its memory from steps that ran out of it."""
 
 from __future__ import annotations
 
 
 class MicroBatchMemory:
-    """How many tokens fit, by method.
+    """The number of tokens that fit into memory at once, by method.
 
-    A step that runs out of memory is repeated in smaller parts. That costs the step, and the next trial of the method
-    would pay as well: it begins with parts that fitted instead.
+    A step that runs out of memory is repeated in smaller micro-batches, which costs the time of the step. The next
+    trial of the same method would pay the same price, so it starts with micro-batches that fit.
     """
 
     def __init__(self) -> None:
-        self._most: dict[str, int] = {}
+        self._token_limits: dict[str, int] = {}
 
-    def tell(self, method: str, tokens: int) -> None:
-        """So many tokens of a method's batch, padding included, were too many at once: half of them may do."""
+    def record_out_of_memory(self, method: str, tokens: int) -> None:
+        """Record that a method's micro-batch of so many tokens, padding included, did not fit; half as many may."""
         half = max(1, tokens // 2)
-        self._most[method] = min(self._most.get(method, half), half)
+        self._token_limits[method] = min(self._token_limits.get(method, half), half)
 
-    def parts(self, method: str, tokens: int) -> int:
-        """In how many parts a batch of so many tokens is to be trained; a power of 2."""
-        most, count = self._most.get(method, tokens), 1
-        while tokens > count * most:
+    def micro_batch_count(self, method: str, tokens: int) -> int:
+        """Return into how many micro-batches to split a batch of so many tokens; a power of 2."""
+        limit, count = self._token_limits.get(method, tokens), 1
+        while tokens > count * limit:
             count *= 2
         return count

@@ -1,36 +1,32 @@
-"""A batch in parts, for trials whose whole batch does not fit: the gradients add up to what the whole would give."""
+"""A batch in micro-batches, for trials whose whole batch does not fit; their gradients add up to the batch's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
-IGNORED = -100
+Batch = dict[str, Tensor]
 
 
-def parts(batch: dict[str, Tensor], count: int) -> Iterator[tuple[dict[str, Tensor], float]]:
-    """Consecutive rows of a batch, and each part's weight in the mean that is the batch's loss.
+def split_micro_batches(batch: Batch, count: int, loss_terms: Callable[[Batch], int]) -> Iterator[tuple[Batch, float]]:
+    """Split a batch into consecutive rows, each part with its weight in the batch's mean loss.
 
     Args:
-        batch: tensors of shape ``(rows, ...)``, with ``labels`` of shape ``(rows,)`` or ``(rows, tokens)``.
-        count: of parts; no more than there are rows.
+        batch: tensors of shape ``(rows, ...)``.
+        count: number of micro-batches, at most the number of rows.
+        loss_terms: counts the terms of a batch's mean loss; the task type's.
 
     Yields:
-        The part, its padding as it was, and the fraction of the batch's labels that it holds.
+        A micro-batch, padded as the batch is, and the fraction of the loss's terms in it. One without any is left
+        out: its mean loss would be NaN.
     """
-    whole = _labels(batch)
     if count <= 1:
         yield batch, 1.0
         return
+    total = loss_terms(batch)
     names = list(batch)
     for tensors in zip(*(batch[name].tensor_split(count) for name in names), strict=True):
-        part = dict(zip(names, tensors, strict=True))
-        if weight := _labels(part):
-            yield part, weight / whole
-
-
-def _labels(batch: dict[str, Tensor]) -> int:
-    """How many terms the mean has: a row's class, or every token that is predicted; nothing predicts the first."""
-    labels = batch["labels"]
-    return int((labels[:, 1:] != IGNORED).sum()) if labels.dim() == 2 else len(labels)
+        micro_batch = dict(zip(names, tensors, strict=True))
+        if terms := loss_terms(micro_batch):
+            yield micro_batch, terms / total

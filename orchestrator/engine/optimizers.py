@@ -1,4 +1,4 @@
-"""The optimizers that methods ask for, and what a paused trial keeps of them."""
+"""The optimizers that methods ask for, and their state in a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from torch import Tensor
 
 from methods.base.spec import Optimizer
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 PREFIX = "optimizer:"
-SHARED = ("qmap1", "qmap2")  # one table for all parameters, which a safetensors file must hold for each
-PAGED = ("state1", "state2")
+SHARED_TABLES = ("qmap1", "qmap2")
+"""bitsandbytes has one such table for all parameters. safetensors refuses tensors that share memory, so each parameter
+gets a copy in the file."""
+PAGED_STATES = ("state1", "state2")
 
 
 def make_optimizer(
     kind: Optimizer, groups: list[dict[str, Any]], learning_rate: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """Build what ``Attached.optimizer`` names; AdamW stands in for the paged one where there is no CUDA.
+    """Build the optimizer that ``Attached.optimizer`` names; without CUDA, AdamW replaces the paged one.
 
     Args:
-        kind: of the optimizer.
-        groups: as torch takes them, with at least one parameter.
-        learning_rate: of every group that has none of its own.
-        weight_decay: decoupled, as in AdamW.
+        kind: name of the optimizer.
+        groups: parameter groups as torch takes them, with at least one parameter.
+        learning_rate: rate of every group that has none of its own.
+        weight_decay: decoupled weight decay, as in AdamW.
     """
     if kind == "paged_adamw_8bit":
         if any(parameter.is_cuda for group in groups for parameter in group["params"]):
@@ -34,53 +36,58 @@ def make_optimizer(
 
             paged: torch.optim.Optimizer = PagedAdamW8bit(groups, lr=learning_rate, weight_decay=weight_decay)
             return paged
-        _say_what_stands_in()
+        _warn_of_substitute()
     return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Its state, by parameter and name, fit for a safetensors file."""
+    """Return the optimizer's state by parameter and name, ready for a safetensors file."""
     return {
-        f"{PREFIX}{index}:{name}": value.clone() if name in SHARED else value
-        for index, own in optimizer.state_dict()["state"].items()
-        for name, value in _flat(own).items()
+        f"{PREFIX}{index}:{name}": value.clone() if name in SHARED_TABLES else value
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, value in _flatten(state).items()
     }
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Take back what :func:`optimizer_tensors` gave; other names in ``tensors`` are left alone."""
+    """Set the optimizer's state to what :func:`optimizer_tensors` returned.
+
+    Args:
+        optimizer: optimizer over the same parameters.
+        tensors: tensors of a checkpoint; names without the optimizer's prefix are ignored.
+    """
     state: dict[int, dict[str, Any]] = {}
     for key, tensor in tensors.items():
         if key.startswith(PREFIX):
             index, _, name = key.removeprefix(PREFIX).partition(":")
-            whole = tensor.dtype == torch.int64 and tensor.dim() == 0
-            state.setdefault(int(index), {})[name] = int(tensor) if whole else tensor
+            is_count = tensor.dtype == torch.int64 and tensor.dim() == 0
+            state.setdefault(int(index), {})[name] = int(tensor) if is_count else tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     if getattr(optimizer, "is_paged", False):
-        _page_again(optimizer)
+        _move_to_pages(optimizer)
 
 
-def _flat(own: dict[str, Any]) -> dict[str, Tensor]:
-    """One parameter's state; bitsandbytes nests a part of it, and counts steps without a tensor."""
+def _flatten(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Return one parameter's state without nesting; bitsandbytes nests a part of it, and counts steps in an int."""
     flat: dict[str, Tensor] = {}
-    for name, value in own.items():
+    for name, value in state.items():
         if isinstance(value, dict):
-            flat |= _flat(value)
+            flat |= _flatten(value)
         else:
             flat[name] = value if isinstance(value, Tensor) else torch.tensor(value)
     return flat
 
 
-def _page_again(optimizer: Any) -> None:
-    """Bring the large parts of the state back into pages: as tensors of the GPU's they would stay there."""
-    for parameter, own in optimizer.state.items():
-        for name in PAGED:
-            if name in own and parameter.is_cuda:
-                pages = optimizer.get_state_buffer(parameter, dtype=own[name].dtype)
-                own[name] = pages.copy_(own[name])
+def _move_to_pages(optimizer: Any) -> None:
+    """Copy the large states back into paged memory: ``load_state_dict`` makes ordinary GPU tensors of them."""
+    for parameter, state in optimizer.state.items():
+        for name in PAGED_STATES:
+            if name in state and parameter.is_cuda:
+                pages = optimizer.get_state_buffer(parameter, dtype=state[name].dtype)
+                state[name] = pages.copy_(state[name])
 
 
 @cache
-def _say_what_stands_in() -> None:
-    LOG.warning("the paged 8-bit AdamW needs CUDA; AdamW with a state in 32 bits stands in for it")
+def _warn_of_substitute() -> None:
+    log.warning("the paged 8-bit AdamW needs CUDA; AdamW with a state in 32 bits is used instead")

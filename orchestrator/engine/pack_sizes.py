@@ -1,74 +1,99 @@
-"""How many trials step together: as many as memory holds and, where that is to be measured, as gain by it."""
+"""How many trials step together: as many as memory holds and, where that is measured, as make a step cheaper."""
 
 from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import psutil
 import torch
 
 SAMPLES = 3
+"""Rounds in which each pack size is timed."""
 GAIN = 0.97
-ROOM = 0.5
+"""Largest time per token, relative to single steps, for which a pack is worth it."""
+FREE_MEMORY_FRACTION = 0.5
+DEFAULT_SLOTS = 8
+MAX_BATCH_TOKENS = 128
+"""Tokens of a trial's batch above which a pack gains nothing, since the batch fills a processor core by itself."""
+TRIALS_PER_SLOT = 8
 
 
-class Stepping(Protocol):
-    """What is asked of a trial in training.
+def default_pack_size(defaults: Iterable[Mapping[str, Any]], max_length: int, trials: int | None) -> int:
+    """Return the number of slots of a lane where the configuration says ``pack: auto``; 1 where packs gain little.
+
+    Slots are not free: each is one more trial under way that early stopping cannot compare yet, one more process for
+    Ray Tune, and a longer wait for the last trials while the other slots are empty.
 
     Args:
-        tokens: of its last batch, padding included; 0 before its first step.
-        alone_bytes: what it needed above the backbone in its first step.
+        defaults: default configuration of every study.
+        max_length: most tokens in a row.
+        trials: most trials that the sweep may start, if it has such a limit.
+    """
+    sizes = [default["batch_size"] for default in defaults if "batch_size" in default]
+    tokens = statistics.median(sizes or [1]) * max_length
+    if tokens > MAX_BATCH_TOKENS:
+        return 1
+    return DEFAULT_SLOTS if trials is None else max(1, min(DEFAULT_SLOTS, trials // TRIALS_PER_SLOT))
+
+
+class SteppingTrial(Protocol):
+    """What :class:`PackSizes` reads of a trial.
+
+    Args:
+        tokens: tokens of its last batch, padding included; 0 before its first step.
+        alone_bytes: bytes that its first step needed above the backbone.
     """
 
     tokens: int
     alone_bytes: float
 
 
-RunT = TypeVar("RunT", bound=Stepping)
+RunT = TypeVar("RunT", bound=SteppingTrial)
 
 
 class PackSizes:
     """Groups the trials of a lane for each round of steps.
 
-    The first step of a trial is its own: it shows what memory it needs, and that it works. Then trials step in groups
-    of some size. With ``measured``, the lane takes turns between one by one, half of them and all together in its
-    first rounds of some number of tokens (to the next power of 2), and stays with what took least time per token; the
-    rounds are steps that had to be taken anyway. More than one by one must gain three per cent.
+    A trial takes its first step alone, which shows how much memory it needs, and that it works. After that, trials
+    step in groups of one size. With ``measured``, the lane times three sizes in turn (1, half of the trials, all) in
+    its first rounds of about the same number of tokens (to the next power of 2), then stays with the size that took
+    the least time per token. These rounds are steps that training needs anyway. A pack must gain at least 3 %.
 
     Args:
-        most: trials in a group.
-        measured: whether fewer may be better.
-        micro_batch_memory: bytes that activations may take at present.
+        most: largest number of trials in a group.
+        measured: whether to time smaller groups.
+        free_bytes: function that returns the bytes that activations may take now.
     """
 
-    def __init__(self, most: int, *, measured: bool, micro_batch_memory: Callable[[], float] | None = None) -> None:
-        self._most, self._measured, self._micro_batch_memory = most, measured, micro_batch_memory or _free_bytes
+    def __init__(self, most: int, *, measured: bool, free_bytes: Callable[[], float] | None = None) -> None:
+        self._most, self._measured, self._free_bytes = most, measured, free_bytes or _free_bytes
         self._costs: dict[tuple[int, int], list[float]] = defaultdict(list)
         self._round: tuple[int, int, int] | None = None
 
     def groups(self, runs: Sequence[RunT]) -> list[list[RunT]]:
-        """Who steps with whom in this round."""
-        new, known = [run for run in runs if not run.tokens], [run for run in runs if run.tokens]
+        """Return the groups of the next round: new trials alone, the others by the chosen size."""
+        new, started = [run for run in runs if not run.tokens], [run for run in runs if run.tokens]
         self._round = None
-        size = self._size(known) if known else 1
-        return [[run] for run in new] + [known[k : k + size] for k in range(0, len(known), size)]
+        size = self._size(started) if started else 1
+        return [[run] for run in new] + [started[k : k + size] for k in range(0, len(started), size)]
 
-    def note(self, seconds: float) -> None:
-        """The round that :meth:`groups` gave is over, every trial in it having stepped."""
+    def record_round(self, seconds: float) -> None:
+        """Record how long the last round took, in which every trial made its step."""
         if self._round:
             bucket, size, tokens = self._round
             self._costs[bucket, size].append(seconds / tokens)
 
-    def _size(self, runs: Sequence[Stepping]) -> int:
-        most = min(self._most, len(runs), self._fitting(runs))
+    def _size(self, runs: Sequence[SteppingTrial]) -> int:
+        most = min(self._most, len(runs), self._fitting_count(runs))
         if not self._measured or most == 1:
             return most
         tokens = sum(run.tokens for run in runs)
         bucket = (tokens // len(runs)).bit_length()
         sizes = sorted({1, -(-most // 2), most})
+        # Sizes take turns, so that a machine that becomes slower meanwhile is slower for all of them.
         rarest = min(sizes, key=lambda size: len(self._costs[bucket, size]))
         if len(self._costs[bucket, rarest]) < SAMPLES:
             self._round = (bucket, rarest, tokens)
@@ -80,13 +105,13 @@ class PackSizes:
         best = min(sizes, key=lambda size: costs[size])
         return best if costs[best] < GAIN * costs[1] else 1
 
-    def _fitting(self, runs: Sequence[Stepping]) -> int:
-        """How many of the largest there is room for, at least one."""
+    def _fitting_count(self, runs: Sequence[SteppingTrial]) -> int:
+        """Return how many trials as large as the largest fit into memory, at least one."""
         largest = max(run.alone_bytes for run in runs)
-        return max(1, int(self._micro_batch_memory() // largest)) if largest else len(runs)
+        return max(1, int(self._free_bytes() // largest)) if largest else len(runs)
 
 
 def _free_bytes() -> float:
-    """Half of what is free: other lanes of the node may look at the same time."""
+    """Return half of the free memory: other lanes of the node may look at the same time."""
     free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
-    return ROOM * float(free)
+    return FREE_MEMORY_FRACTION * float(free)

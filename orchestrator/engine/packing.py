@@ -1,9 +1,10 @@
-"""Packed passes: several trials go through the frozen layers in one pass, whatever their methods.
+"""Packed passes: the trials of a pack share one pass through the frozen layers, whatever their methods.
 
-All trials of a lane pass the same frozen layers in the same order. Each trial's part runs in a greenlet. At a
-frozen layer it hands over its rows and waits; when every trial waits or has finished, the earliest layer that anyone
-waits at runs once, for all who wait there. Rows are ``batch x tokens``, so no padding is needed. Where the parts are
-forwards of a step, the losses are summed, so that one backward pass does the same for the gradients.
+All trials of a lane call the same frozen layers in the same order. Each trial's forward runs in a greenlet. At a frozen
+layer it hands its input to the hub and waits. When every trial waits or has finished, the hub takes the earliest layer
+at which a trial waits and computes it once for all trials that wait there. Inputs are stacked by rows of
+``batch x tokens``, so batches of different shapes need no padding. In training, the trials' losses are summed, so that
+one backward pass shares the layers in the same way; no hub is needed there.
 """
 
 from __future__ import annotations
@@ -18,90 +19,95 @@ from torch import Tensor
 
 from orchestrator.backbone.frozen import FrozenLinear, override_matmul
 from orchestrator.engine.matmul import shared_matmul
-from orchestrator.engine.thread_state import ThreadState, ThreadStates, switching
+from orchestrator.engine.thread_state import ThreadState, ThreadStateSwitch, switch_thread_states
 
 ResultT = TypeVar("ResultT")
 
 
 @dataclass
-class Turn(Generic[ResultT]):
-    """One trial's part in a packed pass: what it came to, or what it raised."""
+class PackedCall(Generic[ResultT]):
+    """One trial's call in a packed pass, with its result or its error."""
 
     call: Callable[[], ResultT]
     result: ResultT | None = None
     error: Exception | None = None
 
 
-def in_lockstep(calls: Sequence[Callable[[], ResultT]]) -> list[Turn[ResultT]]:
-    """Run the calls in lockstep.
+def in_lockstep(calls: Sequence[Callable[[], ResultT]]) -> list[PackedCall[ResultT]]:
+    """Run the calls in lockstep from frozen layer to frozen layer.
 
-    Every trial keeps its own random stream, gradient and inference mode, and autocast: what a call has left at a
-    frozen layer is put back when it goes on. An error in one call ends that one alone. All of them train, or none.
+    Every call keeps its own random stream, gradient mode, inference mode and autocast across its waits. An error in one
+    call ends that call alone.
+
+    Args:
+        calls: forward passes over views of one backbone; all in training mode, or all in evaluation mode.
 
     Raises:
-        Exception: what a shared product raised; no call is then half-way.
+        Exception: an error in a shared product; every call has then been unwound.
     """
-    turns = [Turn(call) for call in calls]
-    with switching() as states:
-        hub = _Hub(turns, states)
-        with override_matmul(hub.product):
+    packed_calls = [PackedCall(call) for call in calls]
+    with switch_thread_states() as states:
+        hub = _Hub(packed_calls, states)
+        with override_matmul(hub.matmul):
             hub.run()
-    return turns
+    return packed_calls
 
 
 class _Hub:
-    def __init__(self, turns: Sequence[Turn[Any]], states: ThreadStates) -> None:
-        self._turns, self._switch = turns, states
-        self._greenlets = [greenlet(turn.call) for turn in turns]
-        self._own = ThreadState.here()
-        self._states = [self._own] * len(turns)
+    def __init__(self, calls: Sequence[PackedCall[Any]], states: ThreadStateSwitch) -> None:
+        self._calls, self._switch = calls, states
+        self._greenlets = [greenlet(packed_call.call) for packed_call in calls]
+        self._hub_state = ThreadState.capture()
+        self._states = [self._hub_state] * len(calls)
         self._waiting: dict[int, tuple[FrozenLinear, Tensor, Tensor | None]] = {}
         self._main = getcurrent()
 
-    def product(self, layer: FrozenLinear, x: Tensor, bias: Tensor | None) -> Tensor:
-        """What a frozen layer does in a packed pass: wait for the others."""
+    def matmul(self, layer: FrozenLinear, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Wait until the hub has computed the layer for all trials, and return this trial's output."""
         if getcurrent() is self._main:
-            return layer.product(x, bias)
+            return layer.matmul(x, bias)
         if torch.is_grad_enabled():
             y: Tensor = self._main.switch(layer, x, bias)
             return y
-        without: Tensor = self._main.switch(layer, x.detach(), bias)  # the product itself may be others' too
-        return without.detach()
+        # The shared product may belong to the graph of a neighbour that trains; this trial's output must not.
+        y = self._main.switch(layer, x.detach(), bias)
+        return y.detach()
 
     def run(self) -> None:
-        """Until every call has ended."""
+        """Run all calls to their ends."""
         try:
-            for k in range(len(self._turns)):
+            for k in range(len(self._calls)):
                 self._resume(k)
             while self._waiting:
-                self._serve()
+                self._compute_earliest_layer()
         finally:
-            self._switch.enter(self._own)
-            for one in self._greenlets:
-                if one:
-                    one.throw()
+            self._switch.restore(self._hub_state)
+            for call_greenlet in self._greenlets:
+                if call_greenlet:  # still alive: raise GreenletExit in it, so that its ``finally`` blocks run
+                    call_greenlet.throw()
 
-    def _serve(self) -> None:
-        """Run the earliest layer that anyone waits at, once for all who wait there."""
-        self._switch.enter(self._own)
-        layer = min((layer for layer, *_ in self._waiting.values()), key=lambda found: found.position)
-        here = [k for k, (other, *_) in self._waiting.items() if other.frozen is layer.frozen]
-        inputs, biases = zip(*(self._waiting.pop(k)[1:] for k in here), strict=True)
-        for k, product in zip(here, shared_matmul(layer.frozen, layer.compute_dtype, inputs, biases), strict=True):
-            self._resume(k, product)
+    def _compute_earliest_layer(self) -> None:
+        """Compute the earliest layer at which a trial waits, once for all trials that wait there."""
+        self._switch.restore(self._hub_state)
+        layer = min((layer for layer, *_ in self._waiting.values()), key=lambda waiting: waiting.position)
+        trials = [k for k, (other, *_) in self._waiting.items() if other.frozen is layer.frozen]
+        inputs, biases = zip(*(self._waiting.pop(k)[1:] for k in trials), strict=True)
+        outputs = shared_matmul(layer.frozen, layer.compute_dtype, inputs, biases)
+        for k, output in zip(trials, outputs, strict=True):
+            self._resume(k, output)
 
     def _resume(self, k: int, *value: Tensor) -> None:
-        """Give trial ``k`` the turn until it waits again, ends or raises."""
-        turn = self._turns[k]
-        self._switch.enter(self._states[k])
+        """Continue trial ``k`` until it waits at a layer, ends or raises."""
+        packed_call = self._calls[k]
+        self._switch.restore(self._states[k])
         try:
-            answer = self._greenlets[k].switch(*value)
-        except Exception as error:  # the trial's own; its neighbours go on
-            turn.error = error
+            result = self._greenlets[k].switch(*value)
+        except Exception as error:  # the trial's own; its neighbours continue
+            packed_call.error = error
             return
         finally:
-            self._states[k] = ThreadState.here()
+            self._states[k] = ThreadState.capture()
         if self._greenlets[k].dead:
-            turn.result = answer
+            packed_call.result = result
         else:
-            self._waiting[k] = answer
+            self._waiting[k] = result

@@ -1,4 +1,4 @@
-"""A trial's own random stream, so that what it draws depends on nobody else."""
+"""A trial's own random stream, so that its random numbers do not depend on its neighbours in a pack."""
 
 from __future__ import annotations
 
@@ -11,33 +11,38 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class RandomStream:
-    """Where torch's generators stand: the processor's, and the GPU's where there is one."""
+    """States of torch's random generators.
+
+    Args:
+        cpu: state of the processor's generator.
+        cuda: state of the GPU's generator; ``None`` without a GPU.
+    """
 
     cpu: Tensor
     cuda: Tensor | None
 
     @classmethod
-    def here(cls) -> RandomStream:
-        """As they stand now."""
-        return cls(torch.default_generator.get_state(), torch.cuda.get_rng_state() if _on_gpu() else None)
+    def capture(cls) -> RandomStream:
+        """Return the present states of the generators."""
+        return cls(torch.default_generator.get_state(), torch.cuda.get_rng_state() if _has_gpu() else None)
 
-    def resume(self) -> None:
-        """Put the generators where they stood."""
+    def restore(self) -> None:
+        """Set the generators to these states."""
         torch.default_generator.set_state(self.cpu)
-        if self.cuda is not None and _on_gpu():
+        if self.cuda is not None and _has_gpu():
             torch.cuda.set_rng_state(self.cuda)
 
     def tensors(self) -> dict[str, Tensor]:
-        """For a checkpoint."""
+        """Return the states by the names that a checkpoint stores them under."""
         return {"random:cpu": self.cpu} | ({"random:cuda": self.cuda} if self.cuda is not None else {})
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> RandomStream:
-        """From a checkpoint; a GPU's stream that it lacks begins where this one stands."""
-        return cls(tensors["random:cpu"], tensors.get("random:cuda", cls.here().cuda))
+        """Read the states from a checkpoint; one from a machine without a GPU gets this GPU's present state."""
+        return cls(tensors["random:cpu"], tensors.get("random:cuda", cls.capture().cuda))
 
 
 @cache
-def _on_gpu() -> bool:
-    """Asked once, since streams change at every switch between the trials of a pack."""
+def _has_gpu() -> bool:
+    """Ask torch once: streams change at every switch between the trials of a pack."""
     return torch.cuda.is_available()

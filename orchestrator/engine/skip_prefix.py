@@ -1,4 +1,4 @@
-"""A trial's view without its lower blocks, while the trunk knows what they make of the rows."""
+"""A trial's view that starts above the frozen prefix, with the prefix's cached activations as its input."""
 
 from __future__ import annotations
 
@@ -11,68 +11,68 @@ from torch import Tensor, nn
 
 from orchestrator.engine.frozen_prefix import FrozenPrefix
 
-READ = ("input_ids", "attention_mask", "labels", "return_dict")
+SKIPPABLE_ARGUMENTS = frozenset({"input_ids", "attention_mask", "labels", "return_dict"})
 
 
 class SkipPrefix:
-    """Between :meth:`active` and its end, calls with nothing but rows begin above the untouched blocks.
+    """Lets a view skip its lowest blocks inside :meth:`enabled`.
 
-    Calls with anything else (key-value pairs, embeddings in the place of tokens, and so on) are whole, and so are all
-    calls outside.
+    Only calls with token ids, mask and labels skip them. Calls with anything else (key-value pairs, embeddings instead
+    of tokens) run the whole model, and so do all calls outside of :meth:`enabled`.
 
     Args:
-        view: with the method attached.
-        prefix: of the same backbone.
-        level: how many blocks to leave out, at least one.
+        view: view with the method attached.
+        prefix: frozen prefix of the same backbone.
+        depth: number of blocks to skip, at least one.
     """
 
     @classmethod
-    def above(cls, prefix: FrozenPrefix, view: nn.Module, active: Sequence[nn.Module]) -> Self | None:
-        """Above all blocks that a method has left alone; ``None`` where those are none.
+    def attach(cls, prefix: FrozenPrefix, view: nn.Module, active: Sequence[nn.Module]) -> Self | None:
+        """Skip all blocks that a method leaves unchanged; ``None`` if it changes the lowest.
 
         Args:
-            prefix: of the backbone.
-            view: with the method attached.
-            active: the modules that are in training mode while the trial trains.
+            prefix: frozen prefix of the backbone.
+            view: view with the method attached.
+            active: modules that are in training mode while the trial trains.
         """
-        level = prefix.level(view, active)
-        return cls(view, prefix, level) if level else None
+        depth = prefix.depth(view, active)
+        return cls(view, prefix, depth) if depth else None
 
-    def __init__(self, view: nn.Module, prefix: FrozenPrefix, level: int) -> None:
-        self._prefix, self._level = prefix, level
-        self._on = False
+    def __init__(self, view: nn.Module, prefix: FrozenPrefix, depth: int) -> None:
+        self._prefix, self._depth = prefix, depth
+        self._enabled = False
         self._state: Tensor | None = None
         view.register_forward_pre_hook(self._begin, with_kwargs=True)
         view.register_forward_hook(self._end, always_call=True)
-        for number, name in enumerate(prefix.names[:level], 1):
+        for number, name in enumerate(prefix.block_names[:depth], 1):
             block = view.get_submodule(name)
-            block.forward = partial(self._block, number, block.forward)
+            block.forward = partial(self._run_block, number, block.forward)
 
     @contextmanager
-    def active(self) -> Iterator[None]:
-        """Calls inside may begin above."""
-        self._on = True
+    def enabled(self) -> Iterator[None]:
+        """Let calls inside skip the prefix."""
+        self._enabled = True
         try:
             yield
         finally:
-            self._on = False
+            self._enabled = False
 
-    def prepare(self, batch: Mapping[str, Tensor]) -> None:
-        """Let the trunk know rows that will be asked for soon."""
-        self._prefix.states(self._level, batch["input_ids"], batch["attention_mask"])
+    def cache_batch(self, batch: Mapping[str, Tensor]) -> None:
+        """Compute the prefix's activations for a batch before the trials of a pack ask for them at once."""
+        self._prefix.activations(self._depth, batch["input_ids"], batch["attention_mask"])
 
     def _begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids, mask = kwargs.get("input_ids"), kwargs.get("attention_mask")
-        given = {name for name, value in kwargs.items() if value is not None}
-        if self._on and not args and ids is not None and mask is not None and given <= set(READ):
-            self._state = self._prefix.states(self._level, ids, mask)
+        arguments = {name for name, value in kwargs.items() if value is not None}
+        if self._enabled and not args and ids is not None and mask is not None and arguments <= SKIPPABLE_ARGUMENTS:
+            self._state = self._prefix.activations(self._depth, ids, mask)
 
     def _end(self, *_: Any) -> None:
         self._state = None
 
-    def _block(self, number: int, whole: Any, *args: Any, **kwargs: Any) -> Any:
+    def _run_block(self, number: int, forward: Any, *args: Any, **kwargs: Any) -> Any:
         if self._state is None:
-            return whole(*args, **kwargs)
-        if number == self._level:
+            return forward(*args, **kwargs)
+        if number == self._depth:
             return self._state
         return kwargs.get("hidden_states", args[0] if args else None)

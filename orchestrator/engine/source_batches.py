@@ -1,4 +1,4 @@
-"""Batches of the tasks that a trial learns from before its own."""
+"""Batches of the source tasks that a trial learns from before its own task."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from orchestrator.engine.task_dataset import TaskDataset
 def source_batches(
     sources: Sequence[TaskDataset], batch_size: int, start: int, stop: int
 ) -> Iterator[dict[str, Tensor]]:
-    """Collated batches of optimizer steps ``start`` to ``stop - 1``.
+    """Yield the collated batches of optimizer steps ``start`` to ``stop - 1``.
 
-    The tasks take turns, a batch each, and every task's rows come in their own order of training: the same at every
-    step wherever a trial is continued.
+    The tasks take turns, one batch each, and every task's rows come in its own training order: a step gets the same
+    batch wherever the trial is resumed.
 
     Args:
-        sources: the tasks, in the order of ``Context.sources``.
+        sources: datasets of the tasks, in the order of ``Context.sources``.
         batch_size: rows per step.
-        start: steps already done.
-        stop: the step to stop before.
+        start: number of steps already done.
+        stop: step before which to stop.
 
     Yields:
-        What :meth:`TaskDataset.batch` gives, with ``task_ids`` of shape ``(rows,)``: which of the tasks the rows are of.
+        Batch as of :meth:`TaskDataset.batch`, with ``task_ids`` of shape ``(rows,)``: the index of the rows' task.
     """
     count = len(sources)
-    # of all steps before a step, source k has had those that leave k when divided by the number of sources
+    # Of all steps before a step, source k has had those that leave k when divided by the number of sources.
     begins, ends = ([(step - k + count - 1) // count for k in range(count)] for step in (start, stop))
     streams = [
-        rows.training_batches(batch_size, begin, end) for rows, begin, end in zip(sources, begins, ends, strict=True)
+        source.training_batches(batch_size, begin, end)
+        for source, begin, end in zip(sources, begins, ends, strict=True)
     ]
     for step in range(start, stop):
         k = step % count

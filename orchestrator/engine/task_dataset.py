@@ -1,12 +1,13 @@
-"""A task's tokenized rows, as one lane reads them from the object store's memory."""
+"""A task's tokenized rows, as batches for training and evaluation."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -14,117 +15,190 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from methods.base.spec import TaskText
+from orchestrator.backbone.shared import SharedBackbone
+from orchestrator.common.errors import InputError
 from orchestrator.common.storage import Storage
-from orchestrator.config import Task, Training
+from orchestrator.config import Training
 from orchestrator.engine.evaluation import evaluate
 from orchestrator.engine.ranks import ALONE, Ranks
-from orchestrator.tasks import Evaluation, TaskType, task_type
+from orchestrator.tasks import TASK_TYPES, Evaluation, TaskSection, TaskType, task_type
 from orchestrator.tasks.batches import evaluation_batches, subset, training_batches
-from orchestrator.tasks.tokens import lengths, ragged, shown
+from orchestrator.tasks.columns import Column
+from orchestrator.tasks.tokens import example_rows, lengths, ragged
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class TaskDataset:
-    """Batches for training and evaluation.
+    """Tokenized splits of a task, and the batches that trials read from them.
+
+    Lanes read the tables from the memory of Ray's object store without copying; :meth:`from_examples` makes a dataset
+    of texts in memory.
 
     Args:
-        config: the task.
-        tables: tokenized rows by split.
+        config: task as in the configuration.
+        tables: tokenized rows by split: ``train``, ``validation``, ``test``.
         pad: id of the padding token.
-        decoder: pads on the left, since the last token is the one that is scored.
-        training: limits.
-        seed: of the data order and of the validation rows, the same for all trials.
-        tokenizer: the sweep's folder; its tokenizer is there, for tasks that generate text and methods that read it.
-        names: of the classes, in the order of their ids.
-        ranks: this worker's place in its lane, whose workers share the rows of a batch and of an evaluation.
+        decoder: whether to pad on the left, since a decoder is scored at its last token.
+        training: limits of a trial.
+        seed: seed of the data order and of the choice of validation rows, the same for all trials.
+        tokenizer: the tokenizer, or the sweep's folder with one in it, for tasks that generate text and methods that
+            read it; without one, neither works.
+        names: names of the classes, in the order of their ids.
+        ranks: this worker's rank in its lane; its workers share the rows of a batch and of an evaluation.
     """
 
     def __init__(
         self,
-        config: Task,
+        config: TaskSection,
         tables: dict[str, pa.Table],
-        pad: int,
-        decoder: bool,
-        training: Training,
-        seed: int,
-        tokenizer: Storage,
+        pad: int = 0,
+        decoder: bool = False,
+        training: Training | None = None,
+        seed: int = 0,
+        tokenizer: Storage | PreTrainedTokenizerBase | None = None,
         names: tuple[str, ...] = (),
         ranks: Ranks = ALONE,
     ) -> None:
-        self.pad, self.decoder, self._training, self._seed = pad, decoder, training, seed
+        self.pad, self.decoder, self.training, self._seed = pad, decoder, training or Training(), seed
         self.names, self.ranks = names, ranks
-        self._config, self._tables, self._tokenizer = config, tables, tokenizer
+        self._config, self._tables, self._tokenizer_source = config, tables, tokenizer
+
+    @classmethod
+    def from_examples(
+        cls,
+        backbone: SharedBackbone,
+        tokenizer: PreTrainedTokenizerBase,
+        splits: Mapping[str, Sequence[tuple[str, str]]],
+        training: Training | None = None,
+    ) -> Self:
+        """Tokenize examples in memory.
+
+        Args:
+            backbone: backbone whose task type the examples are of.
+            tokenizer: tokenizer of the backbone.
+            splits: examples of ``train``, ``validation`` and, if needed, ``test``: pairs of text and label for
+                classification (the classes are the training labels in alphabetical order), of prompt and completion
+                for a language model.
+            training: limits of a trial.
+
+        Raises:
+            ValueError: if a label does not occur in ``train``, or the backbone's head has another number of classes.
+        """
+        training, kind = training or Training(), TASK_TYPES[backbone.context.task]
+        config = kind.section.in_memory()
+        splits_as_read = {split: _table_of(config, examples) for split, examples in splits.items()}
+        try:
+            encoded, names = config.encode(splits_as_read, {split: split for split in splits}, "examples")
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        if names and len(names) != backbone.model.config.num_labels:
+            classes = backbone.model.config.num_labels
+            raise ValueError(f"train has {len(names)} labels; the backbone was loaded with a head for {classes}")
+        tables = {split: kind.tokenize(rows, tokenizer, training.max_length) for split, rows in encoded.items()}
+        pad = int(tokenizer.pad_token_id or 0)
+        return cls(config, tables, pad, backbone.decoder, training, tokenizer=tokenizer, names=names)
 
     @cached_property
     def type(self) -> TaskType:
-        """The task's type, with a tokenizer where it generates."""
-        generates = self._config.metric == "exact_match"
-        return task_type(self._config, self._loaded_tokenizer if generates else None)
+        """The task's type, with a tokenizer if it generates text."""
+        type_ = task_type(self._config)
+        return replace(type_, tokenizer=self._tokenizer) if type_.generates else type_
 
     @cached_property
     def text(self) -> TaskText | None:
-        """The task's words, where the sweep's folder holds a tokenizer."""
-        if not self._tokenizer.exists("tokenizer"):
+        """What methods may read of the task's words; ``None`` without a tokenizer."""
+        if self._tokenizer is None:
             return None
-        tokenizer, length = self._loaded_tokenizer, self._training.max_length
-        return TaskText(tokenizer=tokenizer, labels=self.names, max_length=length, examples=self.examples)
-
-    def examples(self, count: int) -> list[tuple[list[int], int]]:
-        """So many training rows, drawn with the sweep's seed, fewer if there are not as many: token ids, and class."""
-        table = self._tables["train"]
-        values, starts = ragged(table)
-        chosen = shown(table, count, self._seed)
-        return [(values[starts[row] : starts[row + 1]].tolist(), label) for row, label in chosen]
-
-    def batch(self, indices: NDArray[np.int64]) -> dict[str, Tensor]:
-        """A training batch, padded to its own longest row."""
-        return self.type.collate(self._tables["train"], indices, self.pad, self.decoder)
+        length = self.training.max_length
+        return TaskText(tokenizer=self._tokenizer, labels=self.names, max_length=length, examples=self.examples)
 
     @property
     def metric(self) -> str:
-        """What the task is scored by."""
+        """The name of the metric that the task is scored by."""
         return self._config.metric
 
     @property
     def max_length(self) -> int:
-        """Tokens of a row, at most."""
-        return self._training.max_length
+        """The most tokens in a row."""
+        return self.training.max_length
+
+    def examples(self, count: int) -> list[tuple[list[int], int]]:
+        """Return token ids and class of up to ``count`` training rows, drawn with the sweep's seed."""
+        table = self._tables["train"]
+        values, starts = ragged(table)
+        return [
+            (values[starts[row] : starts[row + 1]].tolist(), label)
+            for row, label in example_rows(table, count, self._seed)
+        ]
+
+    def batch(self, indices: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Return a training batch of the rows at ``indices``, padded to its longest row."""
+        return self.type.collate(self._tables["train"], indices, self.pad, self.decoder)
 
     def training_batches(
         self, batch_size: int, start: int, stop: int, order: int | None = None
     ) -> Iterator[NDArray[np.int64]]:
-        """Indices of the rows of steps ``start`` to ``stop - 1``, in the order of all trials or of a seed's own."""
-        rows, seed = self._tables["train"], self._seed if order is None else order
-        return training_batches(lengths(rows), rows["row"].to_numpy(), seed, batch_size, start, stop)
+        """Yield the row indices of optimizer steps ``start`` to ``stop - 1``.
+
+        Args:
+            batch_size: rows per step.
+            start: number of steps already done.
+            stop: step before which to stop.
+            order: seed of the data order; the order that all trials share if left out.
+        """
+        table, seed = self._tables["train"], self._seed if order is None else order
+        return training_batches(lengths(table), table["row"].to_numpy(), seed, batch_size, start, stop)
 
     def evaluate(self, model: nn.Module, split: str) -> Evaluation:
-        """Score a model: on the whole test split, or on the validation rows that rungs use."""
-        table = self._validation if split == "validation" else self._tables[split]
-        batches = evaluation_batches(lengths(table), self._training.evaluation_batch)
+        """Score a model on the test split, or on the validation rows that all rungs use."""
+        table = self._evaluation_table(split)
+        batches = evaluation_batches(lengths(table), self.training.evaluation_batch)
         return evaluate(self.ranks, self.type, model, table, batches, self.pad, self.decoder)
 
     def evaluation_tokens(self, split: str) -> int:
-        """Tokens of the middle one of the batches that :meth:`evaluate` makes of a split, padding aside."""
-        table = self._validation if split == "validation" else self._tables[split]
-        rows: int = min(self._training.evaluation_batch, table.num_rows)
+        """Return the tokens of a typical batch of :meth:`evaluate`, without padding."""
+        table = self._evaluation_table(split)
+        rows: int = min(self.training.evaluation_batch, table.num_rows)
         return int(np.median(lengths(table))) * rows
 
-    def typical(self, count: int) -> dict[str, Tensor]:
-        """A batch of validation rows of middling length; they come again where there are fewer."""
-        table = self._validation
+    def median_length_batch(self, count: int) -> dict[str, Tensor]:
+        """Return a batch of validation rows of about the median length, repeated where there are fewer rows."""
+        table = self._validation_table
         order = np.argsort(lengths(table), kind="stable")
         first = max(0, (len(order) - count) // 2)
         return self.type.collate(table, np.resize(order[first : first + count], count), self.pad, self.decoder)
 
-    @cached_property
-    def _validation(self) -> pa.Table:
-        table = self._tables["validation"]
-        labels = table["label"].to_numpy() if "label" in table.column_names else None
-        return table.take(pa.array(subset(table["row"].to_numpy(), self._training.validation_rows, self._seed, labels)))
+    def _evaluation_table(self, split: str) -> pa.Table:
+        return self._validation_table if split == "validation" else self._tables[split]
 
     @cached_property
-    def _loaded_tokenizer(self) -> Any:
+    def _validation_table(self) -> pa.Table:
+        table = self._tables["validation"]
+        labels = table["label"].to_numpy() if "label" in table.column_names else None
+        return table.take(pa.array(subset(table["row"].to_numpy(), self.training.validation_rows, self._seed, labels)))
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        """The tokenizer, loaded from the sweep's folder if it is there; ``None`` if there is none."""
+        if not isinstance(self._tokenizer_source, Storage):
+            return self._tokenizer_source
+        if not self._tokenizer_source.exists("tokenizer"):
+            return None
         from transformers import AutoTokenizer
 
         with tempfile.TemporaryDirectory() as folder:
-            self._tokenizer.download("tokenizer", Path(folder) / "tokenizer")
+            self._tokenizer_source.download("tokenizer", Path(folder) / "tokenizer")
             return AutoTokenizer.from_pretrained(Path(folder) / "tokenizer")
+
+
+def _table_of(config: TaskSection, examples: Sequence[tuple[str, str]]) -> pa.Table:
+    """Return a split's table of pairs of input and answer, in the order in which the task type names its columns."""
+    names = [name for columns in config.content_columns().values() for name in columns]
+    is_undecodable = np.zeros(len(examples), bool)
+    columns = {
+        name: Column(name, pa.array(values, pa.string()), is_undecodable)
+        for name, values in zip(names, zip(*examples, strict=True), strict=True)
+    }
+    return pa.table({"row": np.arange(1, len(examples) + 1), **config.contents(columns)})

@@ -1,4 +1,4 @@
-"""What torch keeps per thread and a forward may change: whoever shares a thread takes it along at every switch."""
+"""The state that torch keeps per thread: each trial of a pack needs its own, though all run in one thread."""
 
 from __future__ import annotations
 
@@ -13,69 +13,71 @@ import torch
 from orchestrator.engine.random_stream import RandomStream
 
 Modes = tuple[bool, bool, bool, tuple[tuple[bool, torch.dtype], ...]]
-"""Gradients, inference mode and autocast's cache, on or off; and autocast itself, for each kind of device."""
+"""Gradient mode, inference mode, autocast's cache; and autocast's switch and dtype for each kind of device."""
 
 
 @dataclass(frozen=True, slots=True)
 class ThreadState:
-    """Random streams; gradient mode, inference mode and autocast."""
+    """Random streams, gradient mode, inference mode and autocast of a thread."""
 
     random: RandomStream
     modes: Modes
 
     @classmethod
-    def here(cls) -> ThreadState:
-        """As they stand now."""
-        return cls(RandomStream.here(), _modes())
+    def capture(cls) -> ThreadState:
+        """Return the present state of this thread."""
+        return cls(RandomStream.capture(), _current_modes())
 
 
-class ThreadStates:
-    """Puts one state after another in place; see :func:`switching`."""
+class ThreadStateSwitch:
+    """Sets the thread's state again and again; made by :func:`switch_thread_states`."""
 
     def __init__(self) -> None:
-        self._guard: Any = None
+        self._inference_guard: Any = None
 
-    def enter(self, state: ThreadState) -> None:
-        """From here on it is as it was there."""
-        self._guard = None  # the last guard puts back what it found, which need not be what is wanted now
-        if _modes() != state.modes:
-            self._guard = _set_modes(state.modes)
-        state.random.resume()
+    def restore(self, state: ThreadState) -> None:
+        """Set the thread's state."""
+        # Releasing the last guard sets the inference mode of the time before it, so it goes first.
+        self._inference_guard = None
+        if _current_modes() != state.modes:
+            self._inference_guard = _set_modes(state.modes)
+        state.random.restore()
 
 
 @contextmanager
-def switching() -> Iterator[ThreadStates]:
-    """States may be entered inside; afterwards everything is as before, whatever was entered last."""
-    before = ThreadState.here()
-    states = ThreadStates()
+def switch_thread_states() -> Iterator[ThreadStateSwitch]:
+    """Allow the thread's state to be switched inside; afterwards it is as before, whatever was set last."""
+    before = ThreadState.capture()
+    switch = ThreadStateSwitch()
     try:
-        # Inference mode has guards and no switch; this one puts the thread's back, however those inside were left.
+        # torch has no function that sets inference mode, only guards. This outer guard restores the thread's mode
+        # in whatever state the guards inside were left.
         with torch.inference_mode(before.modes[1]):
-            states.enter(before)
-            yield states
-            states.enter(before)
+            switch.restore(before)
+            yield switch
+            switch.restore(before)
     finally:
-        states.enter(before)
+        switch.restore(before)
 
 
-def _modes() -> Modes:
-    autocast = tuple((torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in _devices())
+def _current_modes() -> Modes:
+    autocast = tuple((torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in _device_kinds())
     return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_cache_enabled(), autocast
 
 
 def _set_modes(modes: Modes) -> Any:
-    """Returns what must live as long as the modes are to stand: the guard of inference mode, where it differs."""
-    gradients, inference, cached, autocast = modes
-    # it sets the gradient mode too, so it comes first
+    """Set the modes. Returns the guard of inference mode if that had to change; the mode ends with the guard."""
+    gradients, inference, autocast_cache, autocast = modes
+    # The guard sets the gradient mode too, so it comes first.
     guard = torch._C._InferenceMode(inference) if torch.is_inference_mode_enabled() != inference else None
     torch.set_grad_enabled(gradients)
-    torch.set_autocast_cache_enabled(cached)
-    for kind, (enabled, dtype) in zip(_devices(), autocast, strict=True):
+    torch.set_autocast_cache_enabled(autocast_cache)
+    for kind, (enabled, dtype) in zip(_device_kinds(), autocast, strict=True):
         torch.set_autocast_enabled(kind, enabled)
         torch.set_autocast_dtype(kind, dtype)
     return guard
 
 
 @cache
-def _devices() -> tuple[str, ...]:
+def _device_kinds() -> tuple[str, ...]:
     return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)

@@ -1,4 +1,4 @@
-"""One trial in training: its method on its view, its optimizer, its place in the data."""
+"""One trial in training: its method on its view of the backbone, its optimizer, its position in the data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,13 +20,13 @@ from torch import Tensor, nn
 import methods
 from methods.base.spec import Attached, Hyperparameters
 from orchestrator.backbone.shared import SharedBackbone
-from orchestrator.common.trial_types import Job
+from orchestrator.common.trial_types import Job, TrialKey
 from orchestrator.config import Training
-from orchestrator.engine.data_parallel import dropout_stream, share
+from orchestrator.engine.data_parallel import dropout_stream, shard
 from orchestrator.engine.frozen_prefix import FrozenPrefix
 from orchestrator.engine.memory import MemoryGauge, held_bytes
 from orchestrator.engine.micro_batch_memory import MicroBatchMemory
-from orchestrator.engine.micro_batches import parts
+from orchestrator.engine.micro_batches import split_micro_batches
 from orchestrator.engine.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
 from orchestrator.engine.random_stream import RandomStream
 from orchestrator.engine.skip_prefix import SkipPrefix
@@ -36,23 +36,23 @@ from orchestrator.tasks import Evaluation
 
 
 class DivergedError(ArithmeticError):
-    """The loss is no longer a number."""
+    """The loss or the gradient is not finite."""
 
 
 class TrialRun:
-    """A trial between two steps.
+    """A trial between two optimizer steps.
 
-    Nothing in it is shared with other trials but the frozen tensors: it has its own head, random stream, optimizer
-    and position in the data, so that it does the same alone, in a pack, or continued from a checkpoint elsewhere.
+    It shares nothing with other trials but the frozen tensors: it has its own head, random stream, optimizer and
+    position in the data. Its losses are therefore the same alone, in a pack, or continued from a checkpoint elsewhere.
 
     Args:
-        job: the work to do first; later jobs of the same trial continue where it ended.
-        backbone: what to attach to.
-        rows: the task's tokenized rows.
-        training: limits.
-        sources: the rows of the tasks that it may learn from before its own, by name.
-        prefix: what the lane knows of the blocks that the method leaves alone, if it is to be used.
-        micro_batch_memory: what the lane knows of its memory.
+        job: first job of the trial; later jobs of the same trial continue where it ended.
+        backbone: backbone to attach the method to.
+        dataset: rows of the task.
+        training: limits of a trial; the dataset's if left out.
+        sources: datasets of the tasks that it may learn from before its own, by name.
+        prefix: frozen prefix of the lane; without one, every pass runs all blocks.
+        micro_batch_memory: what the lane has learned about its memory.
 
     Raises:
         MethodError: if the method cannot be attached.
@@ -62,20 +62,20 @@ class TrialRun:
         self,
         job: Job,
         backbone: SharedBackbone,
-        rows: TaskDataset,
-        training: Training,
+        dataset: TaskDataset,
+        training: Training | None = None,
         sources: Mapping[str, TaskDataset] = MappingProxyType({}),
         prefix: FrozenPrefix | None = None,
         micro_batch_memory: MicroBatchMemory | None = None,
     ) -> None:
         begin = time.perf_counter()
         self._memory = MemoryGauge()
-        self.job, self.rows, self.step = job, rows, 0
+        self.job, self.dataset, self.step = job, dataset, 0
         self.tokens, self.alone_bytes = 0, 0.0
-        self._training, self._sources = training, tuple(sources.values())
-        self._parts: deque[tuple[dict[str, Tensor], float]] = deque()
+        self._training, self._sources = training or dataset.training, tuple(sources.values())
+        self._pending: deque[tuple[dict[str, Tensor], float]] = deque()
         self._micro_batches, self._micro_batch_memory = 1, micro_batch_memory or MicroBatchMemory()
-        self._scored: dict[str, Evaluation] = {}
+        self._evaluations: dict[str, Evaluation] = {}
         spec = methods.get(job.trial.method)
         self.trains = spec.trains
         self.params: Hyperparameters = spec.params_type.from_dict(job.params)
@@ -83,16 +83,16 @@ class TrialRun:
             torch.manual_seed(job.seed)
             context = replace(
                 backbone.context,
-                text=rows.text,
+                text=dataset.text,
                 sources=tuple(sources),
                 source_labels=tuple(len(source.names) for source in sources.values()),
             )
             view = backbone.view(job.seed)
             self.attached: Attached = spec.attach(view, self.params, context)
-            self._random = self._before = RandomStream.here()
+            self._random = self._random_before_step = RandomStream.capture()
         self._optimizer = self._make_optimizer()
-        self._prefix, self._prefix_bytes = prefix, prefix.held_bytes if prefix else 0
-        self._skip_prefix = SkipPrefix.above(prefix, view, self.attached.active) if prefix else None
+        self._prefix, self._prefix_bytes = prefix, prefix.cached_bytes if prefix else 0
+        self._skip_prefix = SkipPrefix.attach(prefix, view, self.attached.active) if prefix else None
         self.measurements: dict[str, float] = {
             "trainable_parameters": float(sum(p.numel() for p in self.attached.trainable().values())),
             "attach_seconds": time.perf_counter() - begin,
@@ -104,108 +104,146 @@ class TrialRun:
         }
         self._seek(0)
 
-    def go_on(self) -> None:
-        """Begin another job of the same trial: what others have left in memory since is not its own."""
+    @classmethod
+    def start(
+        cls,
+        method: str,
+        backbone: SharedBackbone,
+        dataset: TaskDataset,
+        *,
+        steps: int,
+        params: Mapping[str, Any] = MappingProxyType({}),
+        seed: int = 0,
+    ) -> Self:
+        """Attach a method outside of a sweep.
+
+        Args:
+            method: name of the method, ``lora`` for instance.
+            backbone: backbone to attach it to.
+            dataset: rows of the task.
+            steps: optimizer steps of the learning-rate schedule.
+            params: hyperparameters that differ from the method's defaults.
+            seed: seed of everything random in the trial.
+
+        Raises:
+            MethodError: if the method cannot be attached.
+        """
+        job = Job(trial=TrialKey(f"task/{method}", 0), params=dict(params), seed=seed, start=0, stop=steps, total=steps)
+        return cls(job, backbone, dataset)
+
+    def begin_job(self) -> None:
+        """Begin another job of the same trial; memory that other trials have taken since does not count for it."""
         self._memory = MemoryGauge(held_bytes(self.attached, self._optimizer))
-        self._prefix_bytes = self._prefix.held_bytes if self._prefix else 0
+        self._prefix_bytes = self._prefix.cached_bytes if self._prefix else 0
 
     def forward(self) -> Tensor:
-        """The loss of the next batch, a scalar with gradient history.
+        """Return the loss of the next batch, a scalar with gradient history.
 
-        Where memory is short, that of its next part, by its weight: as long as the step is :attr:`unfinished`, the
-        next part is to follow once this one's graph is gone.
+        Where memory is short it is the loss of the batch's next micro-batch, times its weight: while
+        :attr:`has_micro_batches_left`, call it again once the graph of the last loss has been freed.
         """
-        if not self._parts:
+        if not self._pending:
             self._begin_step()
-        batch, weight = self._parts.popleft()
-        self._random.resume()
+        batch, weight = self._pending.popleft()
+        self._random.restore()
         self.attached.train(True)
         with self._skipping_prefix():
-            loss = self.rows.type.loss(self.attached.module, batch)
+            loss = self.dataset.type.loss(self.attached.module, batch)
         if self.attached.penalty:
             loss = loss + self.attached.penalty()
-        self._random = RandomStream.here()
-        self._note_memory()
+        self._random = RandomStream.capture()
+        self._measure_memory()
         return loss if weight == 1 else loss * weight
 
     def prepare(self) -> None:
-        """Fetch the next batch, and let the lane's trunk know its rows before several trials ask for them at once."""
-        if not self._parts:
+        """Fetch the next batch and cache its activations in the frozen prefix.
+
+        Called for each trial before a packed pass: inside it, all trials of the pack would compute them.
+        """
+        if not self._pending:
             self._begin_step()
         if self._skip_prefix:
-            self._skip_prefix.prepare(self._parts[0][0])
+            self._skip_prefix.cache_batch(self._pending[0][0])
 
     @property
-    def unfinished(self) -> bool:
-        """Whether parts of the batch are still to come."""
-        return bool(self._parts)
+    def has_micro_batches_left(self) -> bool:
+        """Whether the present step has micro-batches left."""
+        return bool(self._pending)
 
-    def halve(self) -> bool:
-        """From the next step on, train a batch in twice as many parts. Returns whether it can be parted further."""
+    def halve_micro_batches(self) -> bool:
+        """Use half as large micro-batches from the next step on. Returns whether they were larger than one row."""
         if self._micro_batches >= self.params.batch_size:
             return False
         if self.tokens:
-            self._micro_batch_memory.tell(self.job.trial.method, self.tokens // self._micro_batches)
+            self._micro_batch_memory.record_out_of_memory(self.job.trial.method, self.tokens // self._micro_batches)
         self._micro_batches *= 2
         return True
 
     def rewind(self) -> None:
-        """Forget an unfinished step, so that it can be done again."""
+        """Return to the beginning of an unfinished step, so that it can be repeated."""
         self._optimizer.zero_grad(set_to_none=True)
-        self._parts.clear()
-        self._random = self._before
+        self._pending.clear()
+        self._random = self._random_before_step
         self._seek(self.step)
 
     def finish_step(self, loss: Tensor) -> None:
-        """Clip, update and advance, once the gradients are there.
+        """Clip the gradients, update the parameters and advance by one step.
+
+        Args:
+            loss: loss of the whole batch, whose gradients are in place.
 
         Raises:
-            DivergedError: if the loss or the gradient is not finite; the parameters are left as they were.
+            DivergedError: if the loss or the gradient is not finite; the parameters are then unchanged.
         """
-        parameters, most = self.parameters, self._training.clip_norm
+        parameters, max_norm = self.parameters, self._training.clip_norm
         norm = nn.utils.get_total_norm(p.grad for p in parameters if p.grad is not None)
         if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
             raise DivergedError(f"the loss is {loss.item():g} at step {self.step + 1}")
-        if norm > most:  # or all gradients would be multiplied by 1
-            nn.utils.clip_grads_with_norm_(parameters, most, norm)
+        if norm > max_norm:  # otherwise torch multiplies all gradients by 1
+            nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
         factor = schedule(self.step, self.job.total, self.params.warmup)
         for group in self._optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self._optimizer.step()
-        self._scored.clear()
+        self._evaluations.clear()
         self.step += 1
-        self._before = self._random
+        self._random_before_step = self._random
         if self.attached.on_step:
             self.attached.on_step(self.step, self.job.total)
-        self._note_memory()
+        self._measure_memory()
         self._memory.end()
         self.alone_bytes = self.alone_bytes or self._memory.peak
         self._optimizer.zero_grad(set_to_none=True)
 
     def evaluate(self, split: str) -> Evaluation:
-        """Score a split without gradients and without touching the trial's random stream.
+        """Score a split without gradients; the trial's random stream is unchanged.
 
-        It is scored once, as long as no step comes in between.
+        A second call without a step in between returns the same evaluation.
         """
-        if split in self._scored:
-            return self._scored[split]
+        if split in self._evaluations:
+            return self._evaluations[split]
         begin = time.perf_counter()
         self._memory.begin()
         self.attached.train(False)
         with torch.random.fork_rng(), torch.no_grad(), self._skipping_prefix():
-            evaluation = self.rows.evaluate(self.attached.module, split)
+            evaluation = self.dataset.evaluate(self.attached.module, split)
         self.measurements["evaluation_seconds"] += time.perf_counter() - begin
         if not self.trains:
-            self._note_memory()
-        self._scored[split] = evaluation
+            self._measure_memory()
+        self._evaluations[split] = evaluation
         return evaluation
 
     def evaluation_tokens(self, split: str) -> int:
-        """Of a batch in which a split is scored, about."""
-        return self.rows.evaluation_tokens(split)
+        """Return the tokens of a typical evaluation batch of a split."""
+        return self.dataset.evaluation_tokens(split)
 
-    def save(self, folder: Path, resumable: bool) -> None:
-        """Write the adapter and, for a trial that is not at its end, what continuing it needs."""
+    def save(self, folder: Path, resumable: bool = False) -> None:
+        """Write ``adapter/`` and ``state.json`` into a folder.
+
+        Args:
+            folder: folder, made if it does not exist.
+            resumable: whether to write ``state.safetensors`` too, which a trial before its end needs to continue.
+        """
         adapter = folder / "adapter"
         adapter.mkdir(parents=True)
         self.attached.save(adapter)
@@ -221,7 +259,7 @@ class TrialRun:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "state.safetensors")
 
     def restore(self, folder: Path) -> None:
-        """Continue from what :meth:`save` wrote."""
+        """Continue from the folder that :meth:`save` wrote."""
         state = json.loads((folder / "state.json").read_text())
         # Release 0.1 called them facts.
         self.step, self.measurements = state["step"], state.get("measurements") or state["facts"]
@@ -233,15 +271,15 @@ class TrialRun:
         with torch.no_grad():
             for name, parameter in self.attached.trainable().items():
                 parameter.copy_(tensors[f"parameter:{name}"])
-        own = {key.removeprefix("method:"): value for key, value in tensors.items() if key.startswith("method:")}
-        self.attached.load_state(own)
+        prefix = "method:"
+        self.attached.load_state({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
         restore_optimizer(self._optimizer, tensors)
         self._random = RandomStream.from_tensors(tensors)
         self._seek(self.step)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """Everything that trains, group by group."""
+        """All trainable parameters, group by group."""
         return [p for group in self.attached.groups for p in group.parameters]
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
@@ -249,52 +287,60 @@ class TrialRun:
             {"params": list(group.parameters), "initial_lr": self.params.learning_rate * group.multiplier}
             for group in self.attached.groups
         ]
-        groups = groups or [
-            {"params": [nn.Parameter(torch.zeros(0))], "initial_lr": 0.0}
-        ]  # torch refuses an empty list
-        own = self.params
-        return make_optimizer(self.attached.optimizer, groups, own.learning_rate, own.weight_decay)
+        if not groups:  # torch refuses an optimizer without parameters
+            groups = [{"params": [nn.Parameter(torch.zeros(0))], "initial_lr": 0.0}]
+        return make_optimizer(self.attached.optimizer, groups, self.params.learning_rate, self.params.weight_decay)
 
     def _skipping_prefix(self) -> AbstractContextManager[None]:
-        return self._skip_prefix.active() if self._skip_prefix else nullcontext()
+        return self._skip_prefix.enabled() if self._skip_prefix else nullcontext()
 
     def _begin_step(self) -> None:
-        batch, weight = share(self._next_batch(), self.rows.ranks)
-        self._before = self._random = dropout_stream(self.job.seed, self.step, self.rows.ranks, self._random)
-        known, self.tokens = self.tokens, batch["input_ids"].numel()
+        batch, shard_weight = shard(self._next_batch(), self.dataset.ranks, self.dataset.type.loss_terms)
+        stream = dropout_stream(self.job.seed, self.step, self.dataset.ranks, self._random)
+        self._random_before_step = self._random = stream
+        is_first = not self.tokens
+        self.tokens = batch["input_ids"].numel()
         self._memory.begin(self.tokens)
-        if not known:
-            fitting = self._micro_batch_memory.parts(self.job.trial.method, self.tokens)
+        if is_first:
+            fitting = self._micro_batch_memory.micro_batch_count(self.job.trial.method, self.tokens)
             self._micro_batches = max(self._micro_batches, fitting)
         count = min(self._micro_batches, self.params.batch_size)
-        self._parts.extend((part, weight * own) for part, own in parts(batch, count))
+        micro_batches = split_micro_batches(batch, count, self.dataset.type.loss_terms)
+        self._pending.extend((micro_batch, shard_weight * weight) for micro_batch, weight in micro_batches)
         self.measurements["micro_batches"] = float(self._micro_batches)
 
     def _next_batch(self) -> dict[str, Tensor]:
         if self.step < self._source_steps:
             return next(self._source_batches)
-        return self.rows.batch(next(self._batches))
+        return self.dataset.batch(next(self._batches))
 
     def _seek(self, step: int) -> None:
-        """Go to the data of a step. The trial's own begin anew after those of its sources."""
+        """Go to the data of a step; the task's own batches begin at 0 after those of the source tasks."""
         size, total = self.params.batch_size, self.job.total
         first = self._source_steps = self.attached.source_steps(total) if self._sources else 0
         self._source_batches = source_batches(self._sources, size, step, first)
-        order = None if self.job.retraining is None else self.job.seed  # what another training would have changed
-        self._batches = self.rows.training_batches(size, max(0, step - first), total - first, order)
+        # Retrainings differ in their data order too: seeds are to show how much another training would have differed.
+        order = None if self.job.retraining is None else self.job.seed
+        self._batches = self.dataset.training_batches(size, max(0, step - first), total - first, order)
 
-    def _note_memory(self) -> None:
-        self._memory.note()
-        shared = (
-            self._prefix.held_bytes - self._prefix_bytes if self._prefix else 0
-        )  # of all trials, whoever asked first
-        self.measurements["peak_memory_bytes"] = max(
-            self.measurements["peak_memory_bytes"], self._memory.peak - max(0, shared)
-        )
+    def _measure_memory(self) -> None:
+        self._memory.measure()
+        # The prefix's cache belongs to all trials, whichever trial has filled it.
+        cached = self._prefix.cached_bytes - self._prefix_bytes if self._prefix else 0
+        peak = self._memory.peak - max(0, cached)
+        self.measurements["peak_memory_bytes"] = max(self.measurements["peak_memory_bytes"], peak)
 
 
 def schedule(step: int, total: int, warmup: float) -> float:
-    """The learning rate's factor at a step: up linearly over the warm-up, then down linearly to 0 at ``total``."""
+    """Return the factor of the learning rate at a step.
+
+    It rises linearly during the warm-up, then falls linearly to 0 at ``total``.
+
+    Args:
+        step: number of steps already done.
+        total: number of steps of the whole schedule.
+        warmup: fraction of ``total`` over which it rises.
+    """
     rise = math.ceil(warmup * total)
     if step < rise:
         return (step + 1) / (rise + 1)

@@ -1,4 +1,4 @@
-"""The broker: an actor between Tune's proxies, which ask for work, and the lanes, which do it."""
+"""The broker: an actor between Tune's proxies, which submit jobs, and the lanes, which do them."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from orchestrator.lanes.leases import LeaseTable, dead_answer
 if TYPE_CHECKING:
     from orchestrator.lanes.setup import LaneSetup
 
-LONG_POLL = 10.0
+LONG_POLL_TIMEOUT_S = 10.0
 
 
 class Signal(Enum):
-    """What a lane may hear instead of a job."""
+    """What a lane receives instead of a job."""
 
     RETIRE = "there is no more work"
-    REJOIN = "it was given up for dead; it may begin a new life"
+    REJOIN = "the lane was declared dead; it may join again"
 
 
 @dataclass(frozen=True)
 class LaneStatus:
-    """What a lane says of itself with each heartbeat, for the display.
+    """A lane's report with each heartbeat, for the display.
 
     Args:
-        node: the id of its node.
-        pid: its process.
-        device: what it computes on, ``cpu`` or ``cuda``.
-        dtype: what it multiplies in, ``float32`` or ``bfloat16``.
-        threads: processor threads that it computes with.
-        working: what it trains, ``lora/7``, and how far it is: steps done and steps in all.
-        busy: fraction of its time since its first job spent in steps and evaluation.
+        node: id of its node.
+        pid: id of its process.
+        device: device that it computes on, ``cpu`` or ``cuda``.
+        dtype: dtype of frozen products, ``float32`` or ``bfloat16``.
+        threads: number of processor threads that it computes with.
+        working: steps done and steps in all of each trial under way, by method and number (``lora/7``).
+        busy: fraction of the time since its first job that it spent in steps and evaluation.
     """
 
     node: str = ""
@@ -52,20 +52,21 @@ class LaneStatus:
 
 
 class Broker:
-    """Leases jobs to lanes and brings answers back.
+    """Leases jobs to lanes and returns their answers to the callers.
 
-    Calls that wait (``run``, ``take``, ``setup``) and calls that do not have threads of their own, so that an answer
-    is never behind a crowd that waits for it. Long polls end after ten seconds.
+    Calls that wait (``run``, ``take``, ``setup``) have concurrency groups of their own. Otherwise callers that wait
+    would fill the actor's threads, and ``done``, for which they wait, would never be served. Long polls end after ten
+    seconds, so that a caller that has died does not hold its thread for ever.
 
     Args:
-        min_lanes: no job is leased before so many lanes have joined.
-        table: the leases.
+        min_lanes: number of lanes that must have joined before any job is leased.
+        table: table of leases.
     """
 
     def __init__(self, min_lanes: int = 1, table: LeaseTable | None = None) -> None:
         self._table = table or LeaseTable()
         self._answers: dict[str, Future[Answer]] = {}
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._setup: LaneSetup | None = None
         self._status: dict[int, LaneStatus] = {}
         self._faults: list[str] = []
@@ -74,100 +75,103 @@ class Broker:
 
     @ray.method(concurrency_group="run")
     def run(self, job: Job) -> Answer:
-        """Do a job; returns when a lane has done it, it has failed, or it was cancelled."""
-        with self._news:
+        """Submit a job and wait until it is done, has failed, or was cancelled."""
+        with self._changed:
             if self._closed:
                 return Answer(status="cancelled", step=job.start)
             answer = self._answers[job.id] = Future()
             self._table.submit(job)
-            self._news.notify_all()
+            self._changed.notify_all()
         return answer.result()
 
     def open(self, setup: LaneSetup) -> None:
-        """Say what lanes need to know; they wait for it."""
-        with self._news:
+        """Publish the setup that lanes wait for."""
+        with self._changed:
             self._setup = setup
-            self._news.notify_all()
+            self._changed.notify_all()
 
     @ray.method(concurrency_group="take")
     def setup(self) -> LaneSetup | Signal | None:
-        """What lanes need to know, or ``None`` after a while: ask again."""
-        with self._news:
-            self._news.wait_for(lambda: self._setup is not None or self._closed, LONG_POLL)
+        """Return the setup, or ``None`` if there is none within the long poll."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._setup is not None or self._closed, LONG_POLL_TIMEOUT_S)
             return Signal.RETIRE if self._closed else self._setup
 
     def join(self, lane: int, incarnation: str, status: LaneStatus) -> None:
-        """Begin a lane's life; what its former life held goes to others."""
-        with self._news:
+        """Register a new incarnation of a lane; jobs of its former one are queued again."""
+        with self._changed:
             self._fail(self._table.join(lane, incarnation, time.monotonic()))
             self._status[lane] = status
-            self._news.notify_all()
+            self._changed.notify_all()
 
     @ray.method(concurrency_group="take")
     def take(self, lane: int, incarnation: str, wait: bool) -> Job | Signal | None:
-        """A job for a lane with room for it, ``None`` where there is none yet, or :class:`Signal`.
+        """Lease a job to a lane.
 
         Args:
-            lane: who asks.
-            incarnation: which of its lives.
-            wait: whether it has nothing else to do.
-        """
-        found: list[Job] = []
+            lane: number of the lane.
+            incarnation: id of its incarnation.
+            wait: whether to wait for a job, for a lane that has no other.
 
-        def ready() -> bool:
+        Returns:
+            A job; ``None`` if there is none for this lane; or a :class:`Signal`.
+        """
+        jobs: list[Job] = []
+
+        def is_over() -> bool:
             if not self._closed and len(self._status) >= self._min_lanes:
                 job = self._table.take(lane, incarnation, time.monotonic())
-                found.extend([job] if job else [])
-            return self._closed or bool(found)
+                jobs.extend([job] if job else [])
+            return self._closed or bool(jobs)
 
-        with self._news:
+        with self._changed:
             if not self._table.is_current(lane, incarnation):
                 return Signal.REJOIN
-            self._news.wait_for(ready, LONG_POLL if wait else 0.0)
-            return found[0] if found else Signal.RETIRE if self._closed else None
+            self._changed.wait_for(is_over, LONG_POLL_TIMEOUT_S if wait else 0.0)
+            return jobs[0] if jobs else Signal.RETIRE if self._closed else None
 
     def done(self, lane: int, incarnation: str, job_id: str, answer: Answer) -> None:
-        """A lane's answer; ignored from a life that has ended."""
-        with self._news:
+        """Deliver a lane's answer; one from a former incarnation is ignored."""
+        with self._changed:
             if self._table.complete(lane, incarnation, job_id):
                 self._resolve(job_id, answer)
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def heartbeat(self, lane: int, incarnation: str, held: frozenset[str], status: LaneStatus) -> frozenset[str]:
-        """Renew a lane's leases. Returns those of ``held`` that are no longer its own."""
-        with self._news:
+        """Renew a lane's leases. Returns the ids among ``held`` that are no longer leased to it."""
+        with self._changed:
             if self._table.is_current(lane, incarnation):
                 self._status[lane] = status
             return held - self._table.heartbeat(lane, incarnation, time.monotonic())
 
     def cancel(self) -> None:
-        """Answer every open job with "cancelled"; their lanes drop them within a heartbeat."""
-        with self._news:
+        """Answer every open job with ``cancelled``; lanes drop their trials at the next heartbeat."""
+        with self._changed:
             for job in self._table.cancel():
                 self._resolve(job.id, Answer(status="cancelled", step=job.start))
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def fault(self, lane: int, reason: str) -> None:
-        """A lane could not get ready; Ray Train starts it again, which may not help."""
-        with self._news:
+        """Record that a lane could not start; Ray Train starts it again, which may not help."""
+        with self._changed:
             self._faults.append(f"lane {lane} could not start: {reason}")
 
     def faults(self) -> list[str]:
-        """Why lanes could not get ready, oldest first."""
-        with self._news:
+        """Return why lanes could not start, oldest first."""
+        with self._changed:
             return list(self._faults)
 
     def close(self) -> None:
-        """Send the lanes home as soon as they ask for work, and take no more jobs."""
-        with self._news:
+        """Take no more jobs, and let each lane retire when it next asks for one."""
+        with self._changed:
             self._closed = True
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def status(self) -> tuple[dict[int, LaneStatus], int]:
-        """What the lanes said last, and how many jobs wait; gives up on lanes that fell silent."""
-        with self._news:
+        """Return the last status of every lane and the number of waiting jobs; silent lanes are declared dead."""
+        with self._changed:
             self._fail(self._table.expire(time.monotonic()))
-            self._news.notify_all()
+            self._changed.notify_all()
             return dict(self._status), self._table.waiting()
 
     def _resolve(self, job_id: str, answer: Answer) -> None:
@@ -180,17 +184,17 @@ class Broker:
 
 
 def start_broker(min_lanes: int, most_jobs: int, most_lanes: int) -> Any:
-    """Start the broker beside the driver, whose life it shares.
+    """Start the broker on the driver's node: without the driver it is of no use, and it must survive other nodes.
 
     Args:
         min_lanes: as for :class:`Broker`.
-        most_jobs: how many callers may wait for answers at once.
-        most_lanes: how many lanes may ask for work at once.
+        most_jobs: most callers that wait for answers at once.
+        most_lanes: most lanes that wait for jobs at once.
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     groups = {"run": most_jobs + 1, "take": most_lanes + 1}
     decorate: Any = ray.remote(num_cpus=0, concurrency_groups=groups, max_concurrency=16)  # type: ignore[call-overload]
     actor = decorate(Broker)
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return actor.options(scheduling_strategy=here).remote(min_lanes)
+    driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return actor.options(scheduling_strategy=driver_node).remote(min_lanes)

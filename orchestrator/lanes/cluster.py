@@ -1,4 +1,4 @@
-"""The Ray cluster that a sweep runs in: an existing one, or one of its own on this machine."""
+"""The Ray cluster that a sweep runs in: an existing one, or its own on this machine."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from typing import Any
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.config import Lanes
 
-PATIENCE = 5.0
+CONNECT_TIMEOUT_S = 5.0
 HEAP = ":".join(
     (
         "glibc.malloc.hugetlb=1",  # pages of 2 MiB
         "glibc.malloc.arena_max=1",  # one heap for all threads
-        f"glibc.malloc.mmap_threshold={32 * 2**20}",  # it serves what is smaller than that
-        f"glibc.malloc.trim_threshold={128 * 2**20}",  # and keeps so much of what is freed
+        f"glibc.malloc.mmap_threshold={32 * 2**20}",  # smaller blocks come from the heap
+        f"glibc.malloc.trim_threshold={128 * 2**20}",  # freed memory that the heap keeps
     )
 )
-"""A step's tensors come and go by the megabyte. Out of such a heap, a step on a processor takes a fifth less time."""
+"""glibc settings of the lanes' heap. A step allocates and frees tensors of megabytes; by default glibc maps each block
+anew and returns it at once. With these settings a step on a processor takes a fifth less time."""
 ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -33,7 +34,7 @@ ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # On one machine Ray starts as many processes at once as there are cores; most of ours wait for others at first.
+    # By default Ray starts as many processes at once as there are cores; most of ours wait for others at first.
     "RAY_worker_maximum_startup_concurrency": "8",
     "GLIBC_TUNABLES": HEAP,
     "TOKENIZERS_PARALLELISM": "false",
@@ -43,7 +44,7 @@ ENVIRONMENT = {
 
 
 def check_address(address: str | None) -> str | None:
-    """The cluster's address, from the argument or ``RAY_ADDRESS``.
+    """Return the cluster's address, from the argument or ``RAY_ADDRESS``.
 
     Raises:
         InputError: if it is a Ray Client address: the driver must run inside the cluster.
@@ -56,18 +57,19 @@ def check_address(address: str | None) -> str | None:
 
 
 class Cluster:
-    """A connection to a cluster. One on this machine starts while whoever enters it does something else.
+    """A connection to a Ray cluster.
 
-    A thread of its own makes the connection and ends it: processes that Ray starts on this machine die with the thread
-    that has started them, and elsewhere than in the main thread it leaves the signals' handlers alone.
+    Without an address, entering it starts a cluster on this machine in the background, so that the caller can read and
+    plan meanwhile. A thread of its own makes the connection and ends it: processes that Ray starts die with the thread
+    that started them, and outside of the main thread Ray does not replace the signal handlers.
 
     Args:
-        address: of the cluster; without one, it starts on this machine and ends with the connection.
+        address: address of the cluster; without one, it starts on this machine and ends with the connection.
     """
 
     def __init__(self, address: str | None = None) -> None:
         self.address = check_address(address)
-        self._answered, self._over = threading.Event(), threading.Event()
+        self._connected, self._ended = threading.Event(), threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._hold, name="ray", daemon=True)
 
@@ -77,35 +79,35 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.leave()
+        self.disconnect()
 
-    def connected(self) -> None:
-        """Wait until it stands.
+    def wait_until_connected(self) -> None:
+        """Wait for the connection, starting it if it has not been started.
 
         Raises:
             InputError: if there is no cluster at the address.
         """
         if not self._thread.ident:
             self._thread.start()
-        self._answered.wait()
+        self._connected.wait()
         if self._error:
             raise self._error
 
-    def leave(self) -> None:
-        """End the connection, and the cluster with it if it started here. More than once does no harm."""
-        self._over.set()
+    def disconnect(self) -> None:
+        """End the connection, and the cluster too if it was started here; a second call does nothing."""
+        self._ended.set()
         if self._thread.ident:
             self._thread.join()
 
     def _hold(self) -> None:
         try:
             with _connection(self.address):
-                self._answered.set()
-                self._over.wait()
+                self._connected.set()
+                self._ended.wait()
         except BaseException as error:
             self._error = error
         finally:
-            self._answered.set()
+            self._connected.set()
 
 
 @contextmanager
@@ -113,19 +115,21 @@ def _connection(address: str | None) -> Iterator[None]:
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     import ray
 
-    environment: dict[str, Any] = {}  # a cluster that starts here has ours, and workers at hand that fit it
+    # A cluster on this machine inherits os.environ. A runtime environment would keep it from using prestarted workers.
+    environment: dict[str, Any] = {}
     if address:
-        here = Path(__file__).resolve().parents[2]
-        modules = [str(here / name) for name in ("orchestrator", "methods", "search_spaces")]
+        root = Path(__file__).resolve().parents[2]
+        modules = [str(root / name) for name in ("orchestrator", "methods", "search_spaces")]
         environment = {"env_vars": ENVIRONMENT, "py_modules": modules}
-    # A handle of an earlier session in this process, collected later, would count against an actor of the same id.
+    # An actor handle of an earlier session in this process, collected later, would decrement the count of an actor
+    # with the same id in the new session.
     gc.collect()
     try:
-        _answering(address)
+        _require_listener(address)
         ray.init(
             address=address or "local",
-            logging_level=logging.ERROR,  # the terminal is not Ray's while a plan is made
-            log_to_driver=True,  # what workers print goes where our own output goes, the sweep's log
+            logging_level=logging.ERROR,  # Ray must not print into the plan
+            log_to_driver=True,  # workers' output goes where ours goes, into the sweep's log
             include_dashboard=False if not address else None,
             runtime_env=environment,
         )
@@ -138,45 +142,45 @@ def _connection(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _answering(address: str | None) -> None:
-    """Ray itself asks for minutes.
+def _require_listener(address: str | None) -> None:
+    """Check that a server listens at an address; Ray itself would retry for minutes.
 
     Raises:
-        ConnectionError: if nobody listens there.
+        ConnectionError: if none does.
     """
     host, _, port = (address or "").rpartition(":")
     if host and port.isdigit():
         try:
-            socket.create_connection((host, int(port)), PATIENCE).close()
+            socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
         except OSError as error:
             raise ConnectionError(str(error)) from error
 
 
 def lane_layout(lanes: Lanes, nodes: list[dict[str, float]], growing: bool = True) -> tuple[list[int], float, float]:
-    """How many lanes to start on which node.
+    """Decide how many lanes to start on which node.
 
     Args:
-        lanes: what the configuration says.
-        nodes: the resources of every living node, ``CPU`` and ``GPU``.
-        growing: nodes may come, as in a cluster that scales itself.
+        lanes: ``lanes`` of the configuration.
+        nodes: resources of every living node, ``CPU`` and ``GPU``.
+        growing: whether nodes may be added, as in a cluster with an autoscaler.
 
     Returns:
-        Lanes per group, a group for each node; cores and GPUs of one worker. Where the configuration wants more
-        lanes than the nodes of a growing cluster hold, further groups of one lane each wait for nodes to come.
-        Lanes of several workers are groups of their own.
+        Lanes per group, with one group per node; cores and GPUs of one worker. If the configuration wants more lanes
+        than the nodes of a growing cluster hold, further groups of one lane each wait for new nodes; the autoscaler
+        sees their demand. Lanes of several workers are groups of their own.
 
     Raises:
-        InputError: if no lane fits any node, and none will come.
+        InputError: if no lane fits any node, and none will be added.
     """
     gpus = lanes.gpus if lanes.gpus is not None else float(any(node.get("GPU", 0) for node in nodes))
     cpus = lanes.cpus or 1.0
-    fitting = [_fit(node, cpus, gpus) for node in nodes]
-    sizes = [size for size in fitting if size] if lanes.workers == 1 else _lanes_of(lanes.workers, fitting)
+    workers = [_workers_that_fit(node, cpus, gpus) for node in nodes]
+    sizes = [size for size in workers if size] if lanes.workers == 1 else _multi_worker_groups(lanes.workers, workers)
     if not sizes and not growing:
         most = {kind: max((node.get(kind, 0) for node in nodes), default=0) for kind in ("CPU", "GPU")}
-        wanted = f"{lanes.workers * cpus:g} cores and {lanes.workers * gpus:g} GPUs"
-        there = f"{most['CPU']:g} cores and {most['GPU']:g} GPUs"
-        raise InputError("lanes", [Problem("", f"a lane needs {wanted}; this machine has {there}")])
+        needs = f"{lanes.workers * cpus:g} cores and {lanes.workers * gpus:g} GPUs"
+        has = f"{most['CPU']:g} cores and {most['GPU']:g} GPUs"
+        raise InputError("lanes", [Problem("", f"a lane needs {needs}; this machine has {has}")])
     if lanes.max == "auto":
         return sizes or [1], cpus, gpus
     capped: list[int] = []
@@ -186,19 +190,19 @@ def lane_layout(lanes: Lanes, nodes: list[dict[str, float]], growing: bool = Tru
     return capped + [1] * (lanes.max - sum(capped)) * growing, cpus, gpus
 
 
-def _lanes_of(workers: int, fitting: list[int]) -> list[int]:
-    """A group for each lane: within nodes, or across them where no node holds a lane."""
-    within = sum(there // workers for there in fitting)
-    return [1] * (within or sum(fitting) // workers)
+def _multi_worker_groups(lane_workers: int, node_workers: list[int]) -> list[int]:
+    """Return a group for each lane: within nodes, or across nodes if no node holds a whole lane."""
+    within_nodes = sum(count // lane_workers for count in node_workers)
+    return [1] * (within_nodes or sum(node_workers) // lane_workers)
 
 
-def _fit(node: dict[str, float], cpus: float, gpus: float) -> int:
+def _workers_that_fit(node: dict[str, float], cpus: float, gpus: float) -> int:
     by_cpu = math.floor(node.get("CPU", 0) / cpus)
     return min(by_cpu, math.floor(node.get("GPU", 0) / gpus)) if gpus else by_cpu
 
 
 def node_resources() -> list[dict[str, float]]:
-    """The resources of every living node of the connected cluster."""
+    """Return the resources of every living node of the connected cluster."""
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -1,7 +1,7 @@
 """Lanes as Ray Train workers.
 
 Lanes of one worker come in one worker group per node, whose workers are replicas of one another. A lane of several
-workers is a worker group of its own, with a process group; if one of them dies, Ray Train starts all of them again.
+workers is a worker group of its own, with a process group; if one worker dies, Ray Train starts all of them again.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LaneShape:
-    """What one lane asks for.
+    """The resources of one lane.
 
     Args:
         cpus: processor cores of each worker.
         gpus: GPUs of each worker, or a fraction of one.
-        workers: that train every trial together.
+        workers: workers that train every trial together.
     """
 
     cpus: float
@@ -44,14 +44,14 @@ class LaneShape:
 
     @property
     def backend(self) -> BackendConfig:
-        """How the workers of a group find one another; they talk of trials on the processor, whatever they train on."""
+        """Backend of the process group; a lane's messages go through gloo, its GPU tensors through NCCL."""
         if self.workers == 1:
             return LaneBackendConfig()
         return TorchConfig(backend="cpu:gloo,cuda:nccl" if self.gpus else "gloo")
 
     @property
     def resources(self) -> dict[str, float]:
-        """Of one worker, as Ray counts them; a little of each core is left to the proxies."""
+        """Ray resources of one worker; a tenth of each core is left to the proxies, which Tune starts on it."""
         cpus = {"CPU": round(self.cpus * 0.9, 2)}
         return cpus | ({"GPU": self.gpus} if self.gpus else {})
 
@@ -60,11 +60,11 @@ class LaneGroups:
     """All lanes of a sweep, started in groups.
 
     Args:
-        broker: the actor that lanes take their work from.
-        sizes: lanes per group, one group per entry, which fits a node; each starts when its resources are there.
-            Lanes of several workers come one by one, and may lie on several nodes.
-        shape: of every lane.
-        storage: where Ray Train may keep its state; nothing in it is needed again.
+        broker: actor that lanes take their jobs from.
+        sizes: lanes per group. A group fits a node and starts when its resources are free. Lanes of several workers
+            come one per group, and may span nodes.
+        shape: resources of every lane.
+        storage: folder for Ray Train's state, which nothing reads later.
     """
 
     def __init__(self, broker: Any, sizes: list[int], shape: LaneShape, storage: str) -> None:
@@ -79,14 +79,14 @@ class LaneGroups:
             first += size
 
     def join(self, timeout: float) -> bool:
-        """Wait for all lanes to retire, so many seconds at most. Returns whether they did."""
+        """Wait up to ``timeout`` seconds for all lanes to retire. Returns whether they did."""
         end = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
         return not self.alive()
 
     def alive(self) -> bool:
-        """Whether any group may still have lanes."""
+        """Return whether any group may still have lanes."""
         return any(thread.is_alive() for thread in self._threads)
 
     def _fit(self, trainer: LaneTrainer) -> None:

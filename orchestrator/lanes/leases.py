@@ -1,4 +1,4 @@
-"""Who works on what: a table of jobs and leases, without Ray in it."""
+"""Which lane works on which job: a table of jobs and leases, without Ray."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ class _Entry:
 
 
 @dataclass
-class _Lane:
+class _LaneLeases:
     incarnation: str
-    message: float
+    last_heartbeat: float
     held: dict[str, _Entry] = field(default_factory=dict)
 
 
 @dataclass
 class LeaseTable:
-    """Jobs wait here, are leased to lanes, and come back when a lane dies.
+    """A queue of jobs that are leased to lanes, and queued again when a lane dies.
 
-    A lane that starts again joins under a new incarnation; whatever its former life held, or was about to be handed,
-    goes back to the front of the queue. A job that has seen a death is leased alone, so that a second death names
-    the culprit.
+    A lane that starts again joins under a new incarnation. Jobs that its former incarnation held, or was about to
+    receive, return to the front of the queue. A job whose lane has died is then leased alone: with one job in the lane,
+    a second death shows which job causes it.
 
     Args:
-        death_limit: so many deaths of its lane fail a job.
-        patience: seconds without a heartbeat after which a lane counts as dead.
+        death_limit: number of deaths of its lane that fail a job.
+        heartbeat_timeout_s: seconds without a heartbeat after which a lane is declared dead.
     """
 
     death_limit: int = 2
-    patience: float = 60.0
+    heartbeat_timeout_s: float = 60.0
     _queue: OrderedDict[str, _Entry] = field(default_factory=OrderedDict)
-    _lanes: dict[int, _Lane] = field(default_factory=dict)
+    _lanes: dict[int, _LaneLeases] = field(default_factory=dict)
     _last_lane: dict[str, int] = field(default_factory=dict)
 
     def submit(self, job: Job) -> None:
@@ -45,70 +45,79 @@ class LeaseTable:
         self._queue[job.id] = _Entry(job)
 
     def join(self, lane: int, incarnation: str, now: float) -> list[Job]:
-        """Begin a lane's new life. Returns the jobs that have now failed for good."""
-        failed = self._bury(lane)
-        self._lanes[lane] = _Lane(incarnation, now)
+        """Register a new incarnation of a lane. Returns the jobs that fail for good by its former one's death."""
+        failed = self._release(lane)
+        self._lanes[lane] = _LaneLeases(incarnation, now)
         return failed
 
     def expire(self, now: float) -> list[Job]:
-        """Give up lanes that have been silent for too long. Returns the jobs that have now failed for good."""
-        silent = [lane for lane, life in self._lanes.items() if life.held and now - life.message > self.patience]
-        return [job for lane in silent for job in self._bury(lane)]
+        """Declare lanes dead whose heartbeats stay away. Returns the jobs that fail for good by that."""
+        dead = [
+            lane
+            for lane, leases in self._lanes.items()
+            if leases.held and now - leases.last_heartbeat > self.heartbeat_timeout_s
+        ]
+        return [job for lane in dead for job in self._release(lane)]
 
     def heartbeat(self, lane: int, incarnation: str, now: float) -> set[str]:
-        """Renew a lane's leases. Returns the ids of those it still has."""
+        """Renew a lane's leases. Returns the ids of the jobs that it holds."""
         if not self.is_current(lane, incarnation):
             return set()
-        self._lanes[lane].message = now
+        self._lanes[lane].last_heartbeat = now
         return set(self._lanes[lane].held)
 
     def take(self, lane: int, incarnation: str, now: float) -> Job | None:
-        """Lease the best waiting job to a lane: one that it worked on before, else the one that waits longest."""
+        """Lease a waiting job to a lane: one of a trial that it worked on last, else the one that waits longest.
+
+        A job whose lane has died needs a lane of its own. While one waits, lanes take nothing more until they are
+        empty; otherwise a full lane would always have a neighbour for it.
+        """
         if not self.is_current(lane, incarnation):
             return None
-        life = self._lanes[lane]
-        life.message = now
-        if any(entry.deaths for entry in life.held.values()):
+        leases = self._lanes[lane]
+        leases.last_heartbeat = now
+        if any(entry.deaths for entry in leases.held.values()):
             return None
-        if life.held and any(entry.deaths for entry in self._queue.values()):
-            return None  # runs empty, so that what must be leased alone gets its turn
+        if leases.held and any(entry.deaths for entry in self._queue.values()):
+            return None
         if not self._queue:
             return None
         entry = min(self._queue.values(), key=lambda e: self._last_lane.get(str(e.job.trial)) != lane)
         del self._queue[entry.job.id]
-        life.held[entry.job.id] = entry
+        leases.held[entry.job.id] = entry
         self._last_lane[str(entry.job.trial)] = lane
         return entry.job
 
     def complete(self, lane: int, incarnation: str, job_id: str) -> bool:
-        """Whether this answer counts: it does not from a life that has ended, nor twice."""
+        """End a lease. Returns whether the answer counts: the first from the lane that holds the job."""
         return self.is_current(lane, incarnation) and self._lanes[lane].held.pop(job_id, None) is not None
 
     def cancel(self) -> list[Job]:
-        """Forget every job, waiting or leased; their lanes learn it with the next heartbeat."""
+        """Remove and return every job, waiting or leased; lanes learn it at their next heartbeat."""
         jobs = [entry.job for entry in self._queue.values()]
         self._queue.clear()
-        for life in self._lanes.values():
-            jobs += [entry.job for entry in life.held.values()]
-            life.held.clear()
+        for leases in self._lanes.values():
+            jobs += [entry.job for entry in leases.held.values()]
+            leases.held.clear()
         return jobs
 
     def lanes(self) -> dict[int, list[Job]]:
-        """What each living lane holds."""
-        return {lane: [entry.job for entry in life.held.values()] for lane, life in sorted(self._lanes.items())}
+        """Return the jobs that each living lane holds."""
+        return {lane: [entry.job for entry in leases.held.values()] for lane, leases in sorted(self._lanes.items())}
 
     def waiting(self) -> int:
-        """How many jobs no lane has yet."""
+        """Return the number of jobs in the queue."""
         return len(self._queue)
 
     def is_current(self, lane: int, incarnation: str) -> bool:
-        """Whether this is the lane's present life."""
+        """Return whether this is the lane's present incarnation."""
         return lane in self._lanes and self._lanes[lane].incarnation == incarnation
 
-    def _bury(self, lane: int) -> list[Job]:
-        life = self._lanes.pop(lane, None)
+    def _release(self, lane: int) -> list[Job]:
+        """Queue the jobs of a dead lane again, in their order. Returns those that have reached the death limit."""
+        leases = self._lanes.pop(lane, None)
         failed = []
-        for entry in reversed(life.held.values() if life else ()):
+        for entry in reversed(leases.held.values() if leases else ()):
             entry.deaths += 1
             if entry.deaths >= self.death_limit:
                 failed.append(entry.job)
@@ -119,5 +128,5 @@ class LeaseTable:
 
 
 def dead_answer(job: Job, death_limit: int) -> Answer:
-    """What is said of a job whose lanes keep dying."""
+    """Return the answer to a job whose lanes have died ``death_limit`` times."""
     return Answer(status="failed", step=job.start, reason=f"its lane died {death_limit} times while it trained")

@@ -1,4 +1,4 @@
-"""What Ray Train runs in every worker, light to import for whoever only names it."""
+"""What Ray Train runs in every worker; importing this file loads neither torch nor the worker."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 
 def lane_loop(config: dict[str, Any]) -> None:
-    """Join, take, train, answer, until told to retire.
+    """Run a lane until the broker lets it retire.
 
     Args:
-        config: ``broker``, the actor; ``first``, the number of this group's first lane; ``threads`` per worker.
-            Each worker is a lane, unless a process group makes all of them one.
+        config: ``broker``, the actor; ``first``, the number of this group's first lane; ``threads`` per worker. Each
+            worker is a lane, unless a process group makes all workers of the group one lane.
     """
     _import_all()
     import torch
@@ -21,22 +21,23 @@ def lane_loop(config: dict[str, Any]) -> None:
     from orchestrator.lanes.worker import Worker
 
     torch.set_num_threads(config["threads"])
-    ranks = Ranks.here()
+    ranks = Ranks.current()
     lane = config["first"] + (train.get_context().get_world_rank() if ranks.size == 1 else 0)
-    Worker(lane, config["broker"], ranks).live()
+    Worker(lane, config["broker"], ranks).run()
 
 
 def _import_all() -> None:
     """Import what the first trial would wait for, while the driver still tokenizes and quantizes.
 
-    Hundreds of thousands of objects come and all stay: that nobody looks among them for garbage saves a tenth of the
-    time now, and a third of a second whenever all garbage is collected later.
+    The imports make hundreds of thousands of objects that all stay. Collecting no garbage meanwhile saves a tenth of
+    the time, and freezing the objects afterwards saves a third of a second in every later full collection.
     """
     gc.disable()
     import methods
     import orchestrator.lanes.worker  # noqa: F401
 
-    # peft comes with them, after bitsandbytes: it would import that with torch's compiler
+    # The methods import peft. bitsandbytes has been imported by then, without torch's compiler: peft would import it
+    # with the compiler, which takes a second.
     for name in methods.names():
         methods.get(name)
     gc.freeze()

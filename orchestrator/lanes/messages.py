@@ -1,4 +1,4 @@
-"""What rank 0 hears from the broker, as JSON for the other workers of its lane."""
+"""The broker's messages to a lane, as JSON from rank 0 to the other workers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ BrokerMessage = Job | Signal | None
 
 
 def broadcast_message(ranks: Ranks, message: BrokerMessage) -> BrokerMessage:
-    """What rank 0 heard, on all ranks; what the others pass is not looked at."""
-    return message if ranks.size == 1 else read(ranks.broadcast_object(written(message)))
+    """Return rank 0's message on all ranks; the other ranks' arguments are ignored."""
+    return message if ranks.size == 1 else message_from_json(ranks.broadcast_object(message_to_json(message)))
 
 
-def written(message: BrokerMessage) -> Any:
-    """A job, a signal or nothing as JSON."""
+def message_to_json(message: BrokerMessage) -> Any:
+    """Return a message as a JSON value."""
     if isinstance(message, Signal):
         return message.name
     if message is None:
@@ -26,8 +26,8 @@ def written(message: BrokerMessage) -> Any:
     return {field.name: getattr(message, field.name) for field in fields(message)} | {"trial": str(message.trial)}
 
 
-def read(value: Any) -> BrokerMessage:
-    """The inverse of :func:`written`."""
+def message_from_json(value: Any) -> BrokerMessage:
+    """Return the message of a JSON value that :func:`message_to_json` made."""
     if isinstance(value, dict):
         return Job(**{**value, "trial": TrialKey.parse(value["trial"])})
     return None if value is None else Signal[value]

@@ -1,4 +1,4 @@
-"""The lanes of a sweep, and the broker between them and whoever has work for them."""
+"""All lanes of a sweep, and the broker between them and the callers that have work for them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ if TYPE_CHECKING:
     from orchestrator.lanes.setup import LaneSetup
 
 FAULT_LIMIT = 3
+"""Failed starts after which a sweep without a single lane gives up."""
 SHUTDOWN_TIMEOUT_S = 30.0
 
 
 class LanePool:
-    """All lanes, from their start to the end of the last; see :func:`lane_pool`.
+    """All lanes of a sweep, from their start to their end; see :func:`lane_pool`.
 
     Args:
-        config: what the configuration says of lanes.
-        folder: where Ray Train may keep its state.
-        growing: nodes may come, as in a cluster that scales itself.
-        default_pack: trials that a lane is offered at once, where the configuration leaves it open.
+        config: ``lanes`` of the configuration.
+        folder: folder for Ray Train's state.
+        growing: whether nodes may be added, as in a cluster with an autoscaler.
+        default_pack: slots per lane with ``pack: auto``.
     """
 
     def __init__(self, config: Lanes, folder: str, *, growing: bool, default_pack: int = 1) -> None:
@@ -39,53 +40,53 @@ class LanePool:
         self.pack = default_pack if config.pack == "auto" else config.pack
         self.jobs = self.count * self.pack + 1
         self.lanes: dict[int, LaneStatus] = {}
-        self._news = threading.Event()
+        self._lane_joined = threading.Event()
         self.broker: Any = start_broker(min(config.min, self.count), 2 * self.jobs + 64, self.count)
         self._groups = LaneGroups(self.broker, sizes, LaneShape(cpus, gpus, config.workers), folder)
 
     def open(self, setup: LaneSetup) -> None:
-        """Say what lanes need to know; they wait for it."""
+        """Publish the setup that lanes wait for."""
         ray.get(self.broker.open.remote(setup))
 
-    def each(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Answer]]:
-        """Have jobs done, as many at once as there are lanes; each comes when it is answered."""
+    def run_jobs(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Answer]]:
+        """Submit jobs and yield each with its answer as soon as it is answered."""
         waiting = {self.broker.run.remote(job): job for job in jobs}
         while waiting:
             (ready, *_), _ = ray.wait(list(waiting), num_returns=1)
             yield waiting.pop(ready), ray.get(ready)
 
-    def look(self) -> dict[int, LaneStatus]:
-        """What each lane said last."""
+    def poll(self) -> dict[int, LaneStatus]:
+        """Fetch and return the last status of each lane."""
         self.lanes, _ = ray.get(self.broker.status.remote())
         if self.lanes:
-            self._news.set()
+            self._lane_joined.set()
         return self.lanes
 
-    def first(self) -> LaneStatus:
-        """What a lane said of itself; waits for one while somebody looks.
+    def wait_for_lane(self) -> LaneStatus:
+        """Wait until another thread's :meth:`poll` finds a lane, and return its status.
 
         Raises:
-            SweepError: if none came.
+            SweepError: if the pool was cancelled before any lane joined.
         """
-        self._news.wait()
+        self._lane_joined.wait()
         if not self.lanes:
             raise SweepError("no lane has started")
         return next(iter(self.lanes.values()))
 
     def fault(self) -> str:
-        """Why there will be no lanes any more; empty while there is hope."""
+        """Return why there will be no lanes any more; empty while lanes work or may still start."""
         if self._groups.errors and not self._groups.alive():
             return f"every lane has ended: {self._groups.errors[0]}"
         faults: list[str] = ray.get(self.broker.faults.remote())
         return faults[-1] if len(faults) >= FAULT_LIMIT and not self.lanes else ""
 
     def cancel(self) -> None:
-        """Answer every open job with "cancelled"; lanes drop them within a step."""
-        self._news.set()
+        """Answer every open job with ``cancelled``; lanes drop their trials at the next heartbeat."""
+        self._lane_joined.set()
         ray.get(self.broker.cancel.remote())
 
     def shutdown(self) -> None:
-        """Send the lanes home."""
+        """Cancel open jobs, let all lanes retire, and wait for them up to 30 seconds."""
         self.cancel()
         ray.get(self.broker.close.remote())
         self._groups.join(SHUTDOWN_TIMEOUT_S)
@@ -93,7 +94,7 @@ class LanePool:
 
 @contextmanager
 def lane_pool(config: Lanes, folder: str, *, growing: bool, default_pack: int = 1) -> Iterator[LanePool]:
-    """A crew that is sent home at the end. Arguments as for :class:`LanePool`."""
+    """Start a pool and shut it down at the end. Arguments as for :class:`LanePool`."""
     pool = LanePool(config, folder, growing=growing, default_pack=default_pack)
     try:
         yield pool

@@ -1,4 +1,4 @@
-"""What Ray Tune runs: a light stand-in for a trial that sends its work to the lanes, rung by rung."""
+"""What Ray Tune runs: a light proxy of a trial that sends its work to the lanes, rung by rung."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from orchestrator.common.trial_types import Answer, Job, TrialKey, checkpoint_pa
 
 @dataclass(frozen=True)
 class Work:
-    """What all proxies of a sweep know.
+    """What all proxies of a sweep have in common.
 
     Args:
-        broker: the actor that takes jobs.
+        broker: actor that takes jobs.
         rungs: steps at which trials report; a full trial ends at the last.
-        metrics: the metric of each task.
+        metrics: name of the metric of each task.
     """
 
     broker: Any
@@ -28,18 +28,20 @@ class Work:
 
 
 class TrialProxy(tune.Trainable):
-    """One step is one rung. The configuration is a trial's ``study``, ``number``, ``params``, ``seed`` and ``start``.
+    """A trainable whose step is one rung.
 
-    A trial that starts above 0 goes on from its checkpoint there. The state is the lanes'; Tune keeps none.
+    Its configuration holds a trial's ``study``, ``number``, ``params`` and ``seed``, and ``start``, its steps so far.
+
+    A trial with ``start`` above 0 continues from its checkpoint there. Its state is in the lanes; Tune has none of it.
     """
 
     def setup(self, config: dict[str, Any], work: Work | None = None) -> None:
-        """Begin a piece of a trial; ``work`` comes with the first."""
+        """Begin with a trial at its rung; ``work`` is passed in a process's first call only."""
         if work:
             self._work = work
         self._trial = TrialKey(config["study"], config["number"])
-        self._params, self._seed, self._done = config["params"], config["seed"], config["start"]
-        self._checkpoint = checkpoint_path(self._trial, self._done) if self._done else None
+        self._params, self._seed, self._done_steps = config["params"], config["seed"], config["start"]
+        self._checkpoint = checkpoint_path(self._trial, self._done_steps) if self._done_steps else None
 
     def step(self) -> dict[str, Any]:
         """Train to the next rung and score there."""
@@ -48,13 +50,13 @@ class TrialProxy(tune.Trainable):
             trial=self._trial,
             params=self._params,
             seed=trial_seed(self._seed, self._trial),
-            start=self._done,
-            stop=next(rung for rung in rungs if rung > self._done),
+            start=self._done_steps,
+            stop=next(rung for rung in rungs if rung > self._done_steps),
             total=rungs[-1],
             checkpoint=self._checkpoint,
         )
         answer: Answer = ray.get(self._work.broker.run.remote(job))
-        self._done, self._checkpoint = answer.step, answer.checkpoint or self._checkpoint
+        self._done_steps, self._checkpoint = answer.step, answer.checkpoint or self._checkpoint
         return self._result(answer)
 
     def _result(self, answer: Answer) -> dict[str, Any]:
@@ -69,6 +71,6 @@ class TrialProxy(tune.Trainable):
         }
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Let the process serve another piece."""
+        """Reuse the process for another trial, which saves Tune the start of a new one."""
         self.setup(new_config)
         return True

@@ -1,4 +1,4 @@
-"""What a lane needs to know before its first job."""
+"""What a lane receives before its first job."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TaskSetup:
-    """One task, as lanes see it.
+    """A task, as lanes need it.
 
     Args:
-        config: what the sweep says of it.
-        splits: tokenized rows by split, in Ray's object store; every lane of a node reads the same memory.
+        config: task as in the configuration.
+        splits: tokenized rows by split, in Ray's object store; all lanes of a node read the same memory.
         labels: size of the classification head; 0 for language models.
-        backbone: digest of the quantized backbone to attach.
-        original: digest of the unquantized one, where a method trains its weights.
+        backbone: digest of the quantized backbone.
+        original: digest of the unquantized backbone, if a method trains its weights.
         pad: id of the padding token.
-        names: of the classes, in the order of their ids.
+        names: names of the classes, in the order of their ids.
     """
 
     config: Task
@@ -39,16 +39,16 @@ class LaneSetup:
     """Everything that is the same for all trials of a sweep.
 
     Args:
-        storage: root of the storage; backbones are there.
+        storage: root of the storage, which holds the backbones.
         sweep: the sweep's folder in it.
-        model: the backbone as the configuration names it.
-        dtype: as the configuration says, ``auto`` for the hardware's choice.
-        tasks: by name.
-        training: limits.
-        seed: of the data order, which all trials share.
-        pack: how many trials a lane trains at once.
-        measure_pack: whether so many share their steps only where the lane finds that it gains.
-        plugins: name and text of every method from outside.
+        model: name of the backbone in the configuration.
+        dtype: dtype of frozen products, as in the configuration; ``auto`` for the hardware's choice.
+        tasks: tasks by name.
+        training: limits of a trial.
+        seed: seed of the data order, which all trials share.
+        pack: most trials that a lane trains at once.
+        measure_pack: whether a lane packs only as many of them as its own timings show to gain (``pack: auto``).
+        plugins: name and source text of every plugin method.
     """
 
     storage: str

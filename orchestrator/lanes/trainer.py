@@ -1,6 +1,6 @@
-"""Ray Train's trainer without three processes that have nothing to do for lanes, and that lanes would wait for.
+"""Ray Train's trainer without three helper processes that lanes do not need and would have to wait for.
 
-Ray Train's controller reads this file, and has no use for torch, which is why it is not a part of group.py.
+Ray Train's controller imports this file and does not need torch, which is why it is not a part of group.py.
 """
 
 from __future__ import annotations
@@ -16,23 +16,26 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 
 class LaneTrainer(DataParallelTrainer):
-    """Starts no process that hands out Ray datasets, since lanes map their rows.
+    """A trainer without the process that distributes Ray datasets, since lanes map their rows.
 
-    Nor one that takes back what a dead controller had reserved: no group of lanes is started a second time, and the
-    end of the driver takes it back as well.
+    It has no process that removes a dead controller's placement groups either: no group of lanes is started a second
+    time, and the end of the driver removes them as well.
     """
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
         unneeded = (DatasetsCallback, PlacementGroupCleanerCallback)
-        return [one for one in super()._create_default_callbacks() if not isinstance(one, unneeded)]
+        return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, unneeded)]
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Result:
-        policy = ByPlacementGroup(arguments["scaling_policy"].scaling_config)
+        policy = PlacementGroupScalingPolicy(arguments["scaling_policy"].scaling_config)
         return super()._initialize_and_run_controller(**arguments | {"scaling_policy": policy})
 
 
-class ByPlacementGroup(FixedScalingPolicy):
-    """A cluster that scales itself hears of lanes by the placement group that waits for room, and from nobody else."""
+class PlacementGroupScalingPolicy(FixedScalingPolicy):
+    """A scaling policy without requests to Ray's autoscaling coordinator, a process of its own.
+
+    The autoscaler sees the placement group that waits for resources, which is enough.
+    """
 
     def _send_resource_request(self) -> None:
         pass

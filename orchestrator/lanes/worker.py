@@ -1,4 +1,4 @@
-"""A lane's life: join the broker, take jobs, step the trials, several at once where asked, and answer."""
+"""One worker of a lane: join the broker, take jobs, step their trials, several at once where that pays, and answer."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from orchestrator.common.errors import describe_error
 from orchestrator.common.trial_types import Answer, Job
 from orchestrator.engine.pack_sizes import PackSizes
 from orchestrator.engine.ranks import ALONE, OtherWorkerError, Ranks
-from orchestrator.engine.step import score, step
+from orchestrator.engine.step import score_trials, train_step
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes.broker import LaneStatus, Signal
-from orchestrator.lanes.lane import BackboneWrittenError, Ended, Lane
+from orchestrator.lanes.lane import BackboneWrittenError, FinishedJob, Lane
 from orchestrator.lanes.messages import BrokerMessage, broadcast_message
 from orchestrator.lanes.setup import LaneSetup
 
-HEARTBEAT = 2.0
+HEARTBEAT_INTERVAL_S = 2.0
 ResultT = TypeVar("ResultT")
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Heartbeat:
-    """What the heartbeat thread tells, and what it hears: which jobs are no longer the lane's own.
+    """What the heartbeat thread sends to the broker, and the jobs that the broker reports as lost.
 
-    One for each life, since what was lost in one may be leased again in the next.
+    Every incarnation has its own: a job that one has lost may be leased to the next.
     """
 
     incarnation: str
@@ -50,55 +50,55 @@ class Heartbeat:
 
 
 class Worker:
-    """A lane's life: the same on all workers of a lane, of whom the first talks to the broker.
+    """One worker of a lane. All workers of a lane run the same code; rank 0 alone talks to the broker.
 
     Args:
-        lane: its number.
-        broker: the actor.
-        ranks: this worker's place in the lane.
+        lane_id: number of the lane.
+        broker: actor that has the jobs.
+        ranks: this worker's rank in the lane.
     """
 
-    def __init__(self, lane: int, broker: Any, ranks: Ranks = ALONE) -> None:
-        self.lane, self.broker, self.ranks = lane, broker, ranks
+    def __init__(self, lane_id: int, broker: Any, ranks: Ranks = ALONE) -> None:
+        self.lane_id, self.broker, self.ranks = lane_id, broker, ranks
         self.incarnation = ""
         self.node = ray.get_runtime_context().get_node_id()
         self.active: list[TrialRun] = []
-        self.busy, self.since = 0.0, 0.0
+        self.busy_seconds, self.first_job_at = 0.0, 0.0
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = torch.float32
         self.stop = threading.Event()
         self.writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self.writing: deque[Future[None]] = deque()
 
-    def live(self) -> None:
-        """Until the broker sends the lane home."""
+    def run(self) -> None:
+        """Work until the broker lets the lane retire."""
         while (setup := ray.get(self.broker.setup.remote())) is None:
             continue
         if any(self.ranks.all_gather_object(setup is Signal.RETIRE)):
             return
         self.dtype = compute_dtype(setup.dtype, self.device)
-        self.here = self._get_ready(setup)
+        self.lane = self._start_lane(setup)
         self.packs = PackSizes(setup.pack, measured=setup.measure_pack)
         self._join()
-        heart = threading.Thread(target=self._beat, daemon=True)
-        heart.start()
+        heartbeats = threading.Thread(target=self._send_heartbeats, daemon=True)
+        heartbeats.start()
         try:
             with self.writer:
                 self._work()
         finally:
             self.stop.set()
-            heart.join()
+            heartbeats.join()
 
-    def _get_ready(self, setup: LaneSetup) -> Lane:
-        """Map backbones and rows before the first trial asks for them."""
+    def _start_lane(self, setup: LaneSetup) -> Lane:
+        """Map backbones and rows before the first trial needs them."""
         try:
             for name, source in setup.plugins:
                 register_source(name, source)
             lane = Lane(setup, self.device, self.dtype, self.ranks)
             for task in setup.tasks:
-                lane.rows(task)
+                lane.dataset(task)
         except Exception as error:
-            ray.get(self.broker.fault.remote(self.lane, describe_error(error)))
+            ray.get(self.broker.fault.remote(self.lane_id, describe_error(error)))
             raise
         return lane
 
@@ -106,21 +106,21 @@ class Worker:
         self.active, self.incarnation = [], uuid.uuid4().hex
         self.heartbeat = Heartbeat(self.incarnation, self._status())
         if self.ranks.is_rank_zero:
-            ray.get(self.broker.join.remote(self.lane, self.incarnation, self._status()))
+            ray.get(self.broker.join.remote(self.lane_id, self.incarnation, self._status()))
 
     def _work(self) -> None:
-        while self._admit():
+        while self._take_jobs():
             if not self.active:
                 continue
-            self._drop_cancelled()
+            self._drop_lost_trials()
             self._step()
-            self._keep()
-            self._finish_reached()
-            self._send_heartbeat()
+            self._save_progress()
+            self._finish_jobs()
+            self._update_heartbeat()
 
-    def _admit(self) -> bool:
-        """Take jobs while there is room. Returns whether to go on."""
-        while len(self.active) < self.here.setup.pack:
+    def _take_jobs(self) -> bool:
+        """Take jobs while slots are free. Returns ``False`` if the lane is to retire."""
+        while len(self.active) < self.lane.setup.pack:
             job = self._take()
             if job is Signal.RETIRE:
                 return False
@@ -128,91 +128,96 @@ class Worker:
                 self._join()
             if not isinstance(job, Job):
                 return True
-            self.since = self.since or time.perf_counter()
+            self.first_job_at = self.first_job_at or time.perf_counter()
             try:
-                run = self.here.begin(job)
-            except Exception as error:  # a trial's own fault must not end its lane
+                run = self.lane.begin(job)
+            except Exception as error:  # the trial's own fault must not end its lane
                 self._answer(job, _failure(job, error))
                 continue
             self.active.append(run)
-            self._finish_reached()
+            self._finish_jobs()
         return True
 
     def _take(self) -> BrokerMessage:
-        """What the broker has for the lane."""
-        asks = self.ranks.is_rank_zero
-        message = ray.get(self.broker.take.remote(self.lane, self.incarnation, not self.active)) if asks else None
+        """Ask the broker for a job; a lane without trials waits for one."""
+        message = None
+        if self.ranks.is_rank_zero:
+            message = ray.get(self.broker.take.remote(self.lane_id, self.incarnation, not self.active))
         return broadcast_message(self.ranks, message)
 
     def _step(self) -> None:
-        """One optimizer step of every active trial, of as many together as gains."""
+        """Take one optimizer step with every active trial, in packs as large as pays."""
         begin = time.perf_counter()
         runs = [run for run in self.active if run.step < run.job.stop]
         groups = [[runs.index(run) for run in group] for group in self.packs.groups(runs)]
-        failed = [
+        failures = [
             failure
             for group in self.ranks.broadcast_object(groups)
-            for failure in step([runs[k] for k in group], self.ranks)
+            for failure in train_step([runs[k] for k in group], self.ranks)
         ]
-        spent = time.perf_counter() - begin
-        self.busy += spent
-        for run, error in self._failed_anywhere(failed):
+        seconds = time.perf_counter() - begin
+        self.busy_seconds += seconds
+        for run, error in self._failures_of_all_ranks(failures):
             self._fail(run, error)
-        if not failed:
-            self.packs.note(spent)
+        if not failures:
+            self.packs.record_round(seconds)
 
-    def _failed_anywhere(self, failed: list[tuple[TrialRun, Exception]]) -> list[tuple[TrialRun, Exception]]:
-        """The same on all workers: trials that failed on any, and what they raised here or there."""
-        own = {run.job.id: error for run, error in failed if not isinstance(error, OtherWorkerError)}
-        said = self.ranks.all_gather_object({name: describe_error(error) for name, error in own.items()})
-        others = {name: f"worker {rank}: {text}" for rank, texts in enumerate(said) for name, text in texts.items()}
+    def _failures_of_all_ranks(self, failures: list[tuple[TrialRun, Exception]]) -> list[tuple[TrialRun, Exception]]:
+        """Return the trials that failed on any worker of the lane, each with this rank's error or another's."""
+        errors = {run.job.id: error for run, error in failures if not isinstance(error, OtherWorkerError)}
+        by_rank = self.ranks.all_gather_object({name: describe_error(error) for name, error in errors.items()})
+        texts = {name: f"worker {rank}: {text}" for rank, named in enumerate(by_rank) for name, text in named.items()}
         return [
-            (run, own.get(run.job.id) or OtherWorkerError(others[run.job.id]))
+            (run, errors.get(run.job.id) or OtherWorkerError(texts[run.job.id]))
             for run in self.active
-            if run.job.id in others
+            if run.job.id in texts
         ]
 
-    def _keep(self) -> None:
-        """Save who is under way, where that is asked for."""
+    def _save_progress(self) -> None:
+        """Save the state of trials under way whose jobs ask for it."""
         for run in list(self.active):
-            self._or_fail(run, self.here.keep)
+            self._run_or_fail(run, self.lane.save_progress)
 
-    def _finish_reached(self) -> None:
-        reached = [run for run in self.active if run.step >= run.job.stop]
-        if self.ranks.size == 1:  # ranks would exchange what they have scored in orders of their own
+    def _finish_jobs(self) -> None:
+        """Score, save and answer the trials that have reached the ends of their jobs."""
+        finished = [run for run in self.active if run.step >= run.job.stop]
+        # In a lane of several workers, trials exchange their predictions as they are scored. A packed pass interleaves
+        # them by what each rank's greenlets do, so the ranks' collective calls would not match.
+        if self.ranks.size == 1:
             begin = time.perf_counter()
-            score(reached)
-            self.busy += time.perf_counter() - begin
-        for run in reached:
-            if ended := self._or_fail(run, self.here.end):
+            score_trials(finished)
+            self.busy_seconds += time.perf_counter() - begin
+        for run in finished:
+            if finished_job := self._run_or_fail(run, self.lane.finish_job):
                 self.active.remove(run)
-                self._write(run.job, ended)
+                self._write(run.job, finished_job)
 
-    def _or_fail(self, run: TrialRun, act: Callable[[TrialRun], ResultT]) -> ResultT | None:
-        """Do something with a trial; if it raises, the trial fails, and its lane too if what all share was written."""
+    def _run_or_fail(self, run: TrialRun, action: Callable[[TrialRun], ResultT]) -> ResultT | None:
+        """Run an action; if it raises, the trial fails, and the lane too if the shared backbone was written to."""
         try:
-            return act(run)
+            return action(run)
         except Exception as error:
             self._fail(run, error)
             if isinstance(error, BackboneWrittenError):
                 raise
             return None
 
-    def _write(self, job: Job, ended: Ended) -> None:
-        """Bring what was saved to the storage and answer, while the next trial trains; a few at most wait for it."""
-        while len(self.writing) > self.here.setup.pack:
+    def _write(self, job: Job, finished_job: FinishedJob) -> None:
+        """Upload a job's files and answer it while the next trial trains; at most ``pack + 1`` jobs wait for that."""
+        while len(self.writing) > self.lane.setup.pack:
             self.writing.popleft().result()
-        self.writing.append(self.writer.submit(self._written, job, ended, self.incarnation))
+        self.writing.append(self.writer.submit(self._upload_and_answer, job, finished_job, self.incarnation))
 
-    def _written(self, job: Job, ended: Ended, incarnation: str) -> None:
+    def _upload_and_answer(self, job: Job, finished_job: FinishedJob, incarnation: str) -> None:
         try:
-            answer = ended.write()
+            answer = finished_job.upload()
         except Exception as error:
-            answer = replace(_failure(job, error), step=ended.answer.step, measurements=ended.answer.measurements)
+            done = finished_job.answer
+            answer = replace(_failure(job, error), step=done.step, measurements=done.measurements)
         self._answer(job, answer, incarnation)
 
-    def _drop_cancelled(self) -> None:
-        """Leave trials whose jobs are no longer this lane's: cancelled, or leased to another."""
+    def _drop_lost_trials(self) -> None:
+        """Drop trials whose jobs this lane no longer holds: cancelled, or leased to another lane."""
         lost = frozenset(self.ranks.broadcast_object(sorted(self.heartbeat.lost)))
         self.active = [run for run in self.active if run.job.id not in lost]
 
@@ -223,11 +228,11 @@ class Worker:
 
     def _answer(self, job: Job, answer: Answer, incarnation: str = "") -> None:
         if self.ranks.is_rank_zero:
-            ray.get(self.broker.done.remote(self.lane, incarnation or self.incarnation, job.id, answer))
+            ray.get(self.broker.done.remote(self.lane_id, incarnation or self.incarnation, job.id, answer))
 
     def _status(self) -> LaneStatus:
         working = {f"{r.job.trial.method}/{r.job.trial.number}": (r.step, r.job.total) for r in self.active}
-        alive = time.perf_counter() - self.since if self.since else 0.0
+        seconds = time.perf_counter() - self.first_job_at if self.first_job_at else 0.0
         return LaneStatus(
             node=self.node,
             pid=os.getpid(),
@@ -235,22 +240,22 @@ class Worker:
             dtype="bfloat16" if self.dtype == torch.bfloat16 else "float32",
             threads=torch.get_num_threads(),
             working=working,
-            busy=self.busy / alive if alive else 0.0,
+            busy=self.busy_seconds / seconds if seconds else 0.0,
         )
 
-    def _send_heartbeat(self) -> None:
+    def _update_heartbeat(self) -> None:
         self.heartbeat.held = frozenset(run.job.id for run in self.active)
         self.heartbeat.status = self._status()
 
-    def _beat(self) -> None:
-        while self.ranks.is_rank_zero and not self.stop.wait(HEARTBEAT):
-            heartbeat = self.heartbeat
-            told = (self.lane, heartbeat.incarnation, heartbeat.held, heartbeat.status)
-            heartbeat.lost = ray.get(self.broker.heartbeat.remote(*told))
+    def _send_heartbeats(self) -> None:
+        while self.ranks.is_rank_zero and not self.stop.wait(HEARTBEAT_INTERVAL_S):
+            heartbeat = self.heartbeat  # of this incarnation, even if the lane joins again while the broker answers
+            arguments = (self.lane_id, heartbeat.incarnation, heartbeat.held, heartbeat.status)
+            heartbeat.lost = ray.get(self.broker.heartbeat.remote(*arguments))
 
 
 def _failure(job: Job, error: Exception, run: TrialRun | None = None) -> Answer:
-    """The answer of a trial that failed by its own fault; what it cost counts all the same."""
-    step = run.step if run else job.start
+    """Return the answer of a trial that failed by its own fault, with the measurements of what it cost."""
+    step, measurements = (run.step, dict(run.measurements)) if run else (job.start, {})
     log.warning("trial %s failed at step %d:\n%s", job.trial, step, traceback.format_exc())
-    return Answer(status="failed", step=step, reason=describe_error(error), measurements=dict(run.measurements) if run else {})
+    return Answer(status="failed", step=step, reason=describe_error(error), measurements=measurements)

@@ -78,10 +78,10 @@ def resume_sweep(
     """
     with output_to(saved.folder / "sweep.log"):
         try:
-            cluster.connected()
+            cluster.wait_until_connected()
             return _Sweep(plan, saved, watch, stop, in_cluster=bool(cluster.address)).run()
         finally:
-            cluster.leave()  # inside output_to: its processes print until they end
+            cluster.disconnect()  # inside output_to: its processes print until they end
 
 
 class _Sweep:
@@ -223,7 +223,7 @@ class _Sweep:
         assert self.search is not None
         self._phase = Phase.FINAL
         records, storage = self.search.trials(), self.storage.sub(self.sweep)
-        run = CachedJobRunner(self.pool.each, self.saved.answers, storage, self.journal)
+        run = CachedJobRunner(self.pool.run_jobs, self.saved.answers, storage, self.journal)
         journal = DedupingJournal(self.journal, self.saved.events)
         return self._run_watched(lambda: play_final(self.plan, records, run, storage, journal))
 
@@ -243,7 +243,7 @@ class _Sweep:
                     sweep=self.sweep,
                     outcome=outcome,
                     backbone=self.backbones[name],
-                    lane=self.pool.first(),
+                    lane=self.pool.wait_for_lane(),
                     storage=self.storage,
                     run_id=self.exporter.parent_run_id(name),
                 ).register_all()
@@ -306,7 +306,7 @@ class _Sweep:
         report_at_end(self.folder, tracking_uri=None if self.exporter.pending else self.config.mlflow.tracking_uri)
 
     def _show_status(self) -> None:
-        lanes = self.pool.look()
+        lanes = self.pool.poll()
         waiting = self._phase is Phase.SEARCHING and not lanes
         self._watch(
             Snapshot(

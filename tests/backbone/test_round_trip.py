@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def inputs() -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(("quantization", "double"), STORED)
 @pytest.mark.parametrize(("kind", "task"), KINDS)
-def test_what_comes_back_is_close_to_the_original(
+def test_quantization_error_is_within_its_bounds(
     sources: Callable[..., Source],
     share: Callable[..., SharedBackbone],
     kind: str,
@@ -65,7 +66,7 @@ def test_what_comes_back_is_close_to_the_original(
 
 
 @pytest.mark.parametrize(("kind", "task"), KINDS)
-def test_without_quantization_the_logits_are_those_of_transformers_bit_for_bit(
+def test_unquantized_backbone_has_the_logits_of_transformers(
     sources: Callable[..., Source], share: Callable[..., SharedBackbone], kind: str, task: str
 ) -> None:
     original, shared = plain(sources(kind, task), task), share(kind, task, "none")
@@ -80,7 +81,7 @@ def test_without_quantization_the_logits_are_those_of_transformers_bit_for_bit(
         assert torch.equal(found, expected)
 
 
-def test_double_quantization_makes_it_smaller(sources: Callable[..., Source], tmp_path: Path) -> None:
+def test_double_quantization_is_smaller(sources: Callable[..., Source], tmp_path: Path) -> None:
     sizes = []
     for double in (True, False):
         packed = quantize(torch.randn(512, 512), "nf4", double)
@@ -89,7 +90,7 @@ def test_double_quantization_makes_it_smaller(sources: Callable[..., Source], tm
 
 
 @pytest.mark.parametrize(("quantization", "double"), STORED)
-def test_a_weight_survives_its_parts(quantization: str, double: bool) -> None:
+def test_weight_restores_from_its_parts(quantization: str, double: bool) -> None:
     weight = torch.randn(24, 64, generator=torch.Generator().manual_seed(2))
     packed = quantize(weight, quantization, double)  # type: ignore[arg-type]
     for parts in (packed.tensors(), packed.tensors() | packed.derived()):
@@ -104,7 +105,7 @@ def test_a_weight_survives_its_parts(quantization: str, double: bool) -> None:
         )
 
 
-def test_tied_embeddings_stay_tied_and_are_kept_once(
+def test_tied_embeddings_stay_tied_and_are_stored_once(
     sources: Callable[..., Source], share: Callable[..., SharedBackbone], tmp_path: Path
 ) -> None:
     shared = share("llama", "causal-lm")
@@ -114,19 +115,19 @@ def test_tied_embeddings_stay_tied_and_are_kept_once(
     assert shared.parameters() == sum(p.numel() for p in original.parameters())
 
 
-def test_the_file_tells_what_is_in_it(sources: Callable[..., Source], tmp_path: Path) -> None:
+def test_backbone_file_header_reads_back(sources: Callable[..., Source], tmp_path: Path) -> None:
     file = tmp_path / "bert.safetensors"
     written = write(sources("bert"), AUTO_CLASSES["classification"], "nf4", True, file)
     assert Header.read(file) == written
     assert (written.head, written.auto_class) == (("classifier",), AUTO_CLASSES["classification"])
-    body = plain(sources("bert"), "classification").base_model  # type: ignore[union-attr]
+    body = plain(sources("bert"), "classification").base_model
     assert written.parameters == sum(p.numel() for p in body.parameters())
     shared = load(file, "classification", name="bert", dtype=torch.float32, labels=LABELS)
     assert shared.parameters() == written.parameters
 
 
 @pytest.mark.parametrize(("quantization", "double"), STORED)
-def test_the_gradient_is_that_of_a_dense_layer(quantization: str, double: bool) -> None:
+def test_frozen_linear_has_the_gradient_of_a_dense_layer(quantization: str, double: bool) -> None:
     """Against float64, which no error of the product itself survives in."""
     draw = torch.Generator().manual_seed(3)
     weight, bias = torch.randn(48, 64, generator=draw), torch.randn(48, generator=draw)
@@ -138,42 +139,42 @@ def test_the_gradient_is_that_of_a_dense_layer(quantization: str, double: bool) 
     y.backward(slope)
     exact = packed.dequantize(torch.float32).double()
     torch.testing.assert_close(y.double(), x.double() @ exact.T + bias.double(), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(x.grad.double(), slope.double() @ exact, rtol=1e-5, atol=1e-5)  # type: ignore[union-attr]
+    torch.testing.assert_close(x.grad.double(), slope.double() @ exact, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(layer.bias.grad, slope.sum((0, 1)))
 
 
-def test_products_keep_the_input_s_type() -> None:
+def test_frozen_linear_keeps_the_inputs_dtype() -> None:
     packed = quantize(torch.randn(8, 64), "nf4", True)
     layer = FrozenLinear(packed, nn.Parameter(torch.zeros(8)), torch.bfloat16, 0)
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
         x = torch.randn(3, 64, dtype=dtype, requires_grad=True)
         layer(x).sum().backward()
-        assert layer(x).dtype == x.grad.dtype == dtype  # type: ignore[union-attr]
+        assert layer(x).dtype == x.grad.dtype == dtype
 
 
-def test_nothing_writes_the_weight() -> None:
+def test_frozen_linear_weight_is_read_only() -> None:
     packed = quantize(torch.randn(8, 64), "none", False)
     layer = FrozenLinear(packed, None, torch.float32, 0)
     assert "weight" not in dict(layer.named_parameters())
     for value in (nn.Parameter(torch.zeros(8, 64)), torch.zeros(8, 64)):
         with pytest.raises((AttributeError, KeyError)):
-            layer.weight = value  # type: ignore[misc]
+            layer.weight = value
 
 
 @pytest.mark.parametrize(("asked", "expected"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
-def test_the_compute_type_is_what_was_asked_for(asked: str, expected: torch.dtype) -> None:
+def test_compute_dtype_is_the_configured_one(asked: str, expected: torch.dtype) -> None:
     assert compute_dtype(asked, torch.device("cpu")) == expected
 
 
 @pytest.mark.parametrize("fast", ["_is_avx512_bf16_supported", "_is_amx_tile_supported", ""])
-def test_auto_multiplies_in_bfloat16_where_that_is_fast(fast: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compute_dtype_auto_is_bfloat16_where_fast(fast: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda name=name: name == fast)
     assert compute_dtype("auto", torch.device("cpu")) == (torch.bfloat16 if fast else torch.float32)
 
 
 @pytest.mark.parametrize(("given", "ends", "padding"), [(None, [5, 6], 5), (None, 7, 7), (3, [5, 6], 3)])
-def test_a_classifier_without_padding_pads_with_what_ends_a_text(given: int | None, ends: object, padding: int) -> None:
+def test_pad_token_defaults_to_the_end_token(given: int | None, ends: Any, padding: int) -> None:
     config = transformers.LlamaConfig(pad_token_id=given, eos_token_id=ends)
     pad(config)
     assert config.pad_token_id == padding

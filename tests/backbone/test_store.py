@@ -30,7 +30,7 @@ def storage(tmp_path: Path) -> Storage:
     return Storage(str(tmp_path / "storage"))
 
 
-def test_a_second_sweep_finds_it(
+def test_publish_finds_an_existing_backbone(
     sources: Callable[..., Source], storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = publish(sources("bert"), AUTO_CLASS, "nf4", True, storage)
@@ -45,7 +45,7 @@ def test_a_second_sweep_finds_it(
     assert storage.local(first.path).stat().st_size == first.size
 
 
-def test_what_differs_in_any_setting_is_kept_apart(sources: Callable[..., Source], storage: Storage) -> None:
+def test_backbone_digest_differs_by_every_setting(sources: Callable[..., Source], storage: Storage) -> None:
     settings = [("nf4", True), ("nf4", False), ("fp4", True), ("int8", True), ("int8", False), ("none", False)]
     digests = [publish(sources("bert"), AUTO_CLASS, q, d, storage).digest for q, d in settings]  # type: ignore[arg-type]
     assert len(set(digests)) == 5
@@ -54,7 +54,7 @@ def test_what_differs_in_any_setting_is_kept_apart(sources: Callable[..., Source
 
 
 @pytest.mark.slow
-def test_a_node_fetches_once_however_many_lanes_ask(
+def test_fetch_downloads_once_for_many_lanes(
     sources: Callable[..., Source], storage: Storage, tmp_path: Path, cache: Path
 ) -> None:
     """Four processes at once: each says whether it was the one that fetched."""
@@ -88,7 +88,7 @@ def test_a_node_fetches_once_however_many_lanes_ask(
     assert {(int(size), file) for _, size, file in said} == {(published.size, str(fetched))}
 
 
-def test_an_interrupted_fetch_leaves_nothing_that_looks_whole(
+def test_fetch_interrupted_leaves_no_complete_file(
     sources: Callable[..., Source], storage: Storage, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published = publish(sources("bert"), AUTO_CLASS, "nf4", True, storage)
@@ -123,7 +123,9 @@ def _pickled(folder: Path) -> None:
     ("make", "words"),
     [(_empty, "no config.json"), (_no_weights, "no *.safetensors"), (_pickled, "convert the checkpoint")],
 )
-def test_a_folder_that_is_no_checkpoint_is_one_line(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
+def test_resolve_refuses_a_folder_without_checkpoint(
+    tmp_path: Path, make: Callable[[Path], None], words: str
+) -> None:
     make(tmp_path / "model")
     with pytest.raises(InputError) as caught:
         resolve(_config(tmp_path / "model"), tmp_path)
@@ -164,7 +166,9 @@ def _other_shape(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_cut_weights, _garbage, _unknown_architecture, _other_shape])
-def test_a_broken_checkpoint_is_one_line(broken: Path, storage: Storage, damage: Callable[[Path], None]) -> None:
+def test_publish_reports_a_broken_checkpoint_in_one_line(
+    broken: Path, storage: Storage, damage: Callable[[Path], None]
+) -> None:
     damage(broken)
     with pytest.raises(InputError) as caught:
         publish(resolve(_config(broken), broken), AUTO_CLASS, "nf4", True, storage)

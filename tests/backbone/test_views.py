@@ -33,7 +33,7 @@ def test_views_share_every_frozen_tensor_and_no_head(share: Callable[..., Shared
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_heads_follow_from_the_seed(share: Callable[..., SharedBackbone], kind: str) -> None:
+def test_heads_of_views_follow_from_the_seed(share: Callable[..., SharedBackbone], kind: str) -> None:
     shared = share(kind)
     torch.manual_seed(123)
     stream = torch.get_rng_state()
@@ -44,18 +44,18 @@ def test_heads_follow_from_the_seed(share: Callable[..., SharedBackbone], kind: 
     assert heads[0]["weight"].isfinite().all()
 
 
-def test_a_head_that_is_trained_in_one_view_is_not_in_another(share: Callable[..., SharedBackbone]) -> None:
+def test_head_trained_in_one_view_leaves_other_views(share: Callable[..., SharedBackbone]) -> None:
     shared = share("bert")
     first, second = shared.view(1), shared.view(1)
     with torch.no_grad():
         for parameter in first.get_submodule("classifier").parameters():
-            parameter += 1
+            parameter.add_(1)
     weight = first.get_submodule("classifier").weight, second.get_submodule("classifier").weight
     assert not torch.equal(*weight)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", methods.names())
-def test_training_leaves_the_checksum_as_it_was(share: Callable[..., SharedBackbone], method: str) -> None:
+def test_checksum_stays_the_same_after_training(share: Callable[..., SharedBackbone], method: str) -> None:
     shared = share("bert", "classification", "none")
     spec = methods.get(method)
     if spec.needs_original or not spec.trains:
@@ -75,7 +75,8 @@ def test_training_leaves_the_checksum_as_it_was(share: Callable[..., SharedBackb
 
 
 def _embedding(shared: SharedBackbone) -> torch.Tensor:
-    return shared.model.get_input_embeddings().weight
+    weight: torch.Tensor = shared.model.get_input_embeddings().weight  # type: ignore[assignment]
+    return weight
 
 
 def _norm(shared: SharedBackbone) -> torch.Tensor:
@@ -97,7 +98,7 @@ def _scales(shared: SharedBackbone) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("which", [_embedding, _norm, _bias, _packed, _scales])
-def test_a_single_stray_write_is_noticed(
+def test_checksum_and_fingerprint_detect_a_stray_write(
     share: Callable[..., SharedBackbone], which: Callable[[SharedBackbone], torch.Tensor]
 ) -> None:
     shared = share("bert")
@@ -113,6 +114,6 @@ def test_a_single_stray_write_is_noticed(
     assert (shared.fingerprint(), shared.checksum()) == (before, known)
 
 
-def test_two_maps_of_one_file_have_one_checksum(share: Callable[..., SharedBackbone]) -> None:
+def test_checksum_is_the_same_for_two_maps_of_a_file(share: Callable[..., SharedBackbone]) -> None:
     assert share("bert").checksum() == share("bert").checksum()
     assert share("bert").checksum() != share("bert", double=False).checksum()

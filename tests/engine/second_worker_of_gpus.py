@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from orchestrator.engine.data_parallel import reduced
+from orchestrator.engine.data_parallel import all_reduce_gradients
 from orchestrator.engine.ranks import Ranks
 
 from .two_workers import process_group
@@ -27,9 +27,9 @@ class Trial:
         layer(torch.ones(1, 3, device="cuda") * (rank + 1)).sum().backward()
 
 
-def summed(ranks: Ranks) -> list[Any]:
+def sum_gradients(ranks: Ranks) -> list[Any]:
     run = Trial(ranks.rank)
-    (loss,) = reduced(ranks, [run], [torch.tensor(ranks.rank + 0.5, device="cuda")])
+    (loss,) = all_reduce_gradients(ranks, [run], [torch.tensor(ranks.rank + 0.5, device="cuda")])
     assert isinstance(loss, torch.Tensor)
     gradients = [parameter.grad.tolist() for parameter in run.parameters if parameter.grad is not None]
     return [str(loss.device), float(loss), gradients]
@@ -37,7 +37,7 @@ def summed(ranks: Ranks) -> list[Any]:
 
 def main(folder: Path) -> None:
     with process_group(1, folder, BACKEND) as ranks:
-        ranks.all_gather_object(summed(ranks))
+        ranks.all_gather_object(sum_gradients(ranks))
 
 
 if __name__ == "__main__":

@@ -16,29 +16,29 @@ from .two_workers import process_group
 LONG = "a long message " * 1000
 
 
-def conversation(ranks: Ranks) -> list[object]:
+def exchange_values(ranks: Ranks) -> list[object]:
     """What this rank heard; both make the same calls."""
     tensors = [torch.full((2, 3), float(ranks.rank + 1)), torch.arange(4.0) * (ranks.rank + 1)]
     ranks.broadcast_parameters(tensors)
     total = torch.tensor([1.0, ranks.rank])
     ranks.all_reduce(total)
-    message = [
+    results = [
         ranks.broadcast_object({"from": ranks.rank}),
         ranks.broadcast_object(LONG + str(ranks.rank)),
         ranks.all_gather_object(["rank", ranks.rank]),
-        [len(one) for one in ranks.gather(b"x" * 3000 * ranks.rank)],
+        [len(payload) for payload in ranks.all_gather_bytes(b"x" * 3000 * ranks.rank)],
         [tensor.tolist() for tensor in tensors],
         total.tolist(),
         str(ranks.sync_error(None)),
         str(ranks.sync_error(ValueError("mine") if ranks.rank else None)),
     ]
-    return [*message, attempted(ranks, 0), attempted(ranks, 1), attempted(ranks, None)]
+    return [*results, try_on_all_ranks(ranks, 0), try_on_all_ranks(ranks, 1), try_on_all_ranks(ranks, None)]
 
 
-def attempted(ranks: Ranks, unlucky: int | None) -> str:
+def try_on_all_ranks(ranks: Ranks, failing_rank: int | None) -> str:
     def call() -> str:
-        if ranks.rank == unlucky:
-            raise ValueError(f"of rank {unlucky}")
+        if ranks.rank == failing_rank:
+            raise ValueError(f"of rank {failing_rank}")
         return "fine"
 
     try:
@@ -49,7 +49,7 @@ def attempted(ranks: Ranks, unlucky: int | None) -> str:
 
 def main(folder: Path) -> None:
     with process_group(1, folder) as ranks:
-        ranks.all_gather_object(conversation(ranks))
+        ranks.all_gather_object(exchange_values(ranks))
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -17,7 +17,8 @@ from orchestrator.backbone.checkpoint import write
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.source import Source
 from orchestrator.engine.forgetting import NEUTRAL, NeutralText
-from orchestrator.tasks import CausalLM, Classification
+from orchestrator.tasks.causal_lm import CausalLM
+from orchestrator.tasks.classification import Classification
 
 LENGTH = 100  # some lines are cut, and some are padded
 
@@ -36,29 +37,29 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> SharedBackbone:
     return load(folder / "tiny.safetensors", "causal-lm", name="tiny", dtype=torch.float32)
 
 
-def read(line: str) -> dict[str, list[int]]:
+def tokenize(line: str) -> dict[str, list[int]]:
     """A tokenizer: a token for each letter."""
     return {"input_ids": [3 + ord(letter) % 57 for letter in line]}
 
 
-def rows(**changes: Any) -> Any:
-    fields = {"type": CausalLM(), "text": SimpleNamespace(tokenizer=read), "max_length": LENGTH, "pad": 0}
+def dataset_of(**changes: Any) -> Any:
+    fields = {"type": CausalLM(), "text": SimpleNamespace(tokenizer=tokenize), "max_length": LENGTH, "pad": 0}
     return SimpleNamespace(**{**fields, **changes})
 
 
-def attached(backbone: SharedBackbone, method: str, **params: Any) -> Attached:
+def attach(backbone: SharedBackbone, method: str, **params: Any) -> Attached:
     spec = methods.get(method)
     torch.manual_seed(1)
-    found: Attached = spec.attach(backbone.view(1), spec.params_type.from_dict(params), backbone.context)
-    return found
+    neutral_text: Attached = spec.attach(backbone.view(1), spec.params_type.from_dict(params), backbone.context)
+    return neutral_text
 
 
 def lines() -> Iterator[list[int]]:
     for line in NEUTRAL.read_text().splitlines():
-        yield read(line)["input_ids"][:LENGTH]
+        yield tokenize(line)["input_ids"][:LENGTH]
 
 
-def longhand(model: Any) -> float:
+def loss_line_by_line(model: Any) -> float:
     """Line by line, without padding, by the model's own logits."""
     total, count = 0.0, 0
     for ids in lines():
@@ -72,45 +73,49 @@ def longhand(model: Any) -> float:
     return total / count
 
 
-def test_the_bare_backbones_loss_is_that_of_every_token_but_the_first(decoder: SharedBackbone) -> None:
-    found = NeutralText.of(decoder, rows())
-    assert found
-    assert found.bare == pytest.approx(longhand(decoder.view(0)), abs=1e-4)
+def test_neutral_loss_counts_every_token_but_the_first(decoder: SharedBackbone) -> None:
+    neutral_text = NeutralText.for_backbone(decoder, dataset_of())
+    assert neutral_text
+    assert neutral_text.backbone_loss == pytest.approx(loss_line_by_line(decoder.view(0)), abs=1e-4)
 
 
-def test_what_begins_as_the_backbone_forgets_nothing_until_it_is_changed(decoder: SharedBackbone) -> None:
-    found = NeutralText.of(decoder, rows())
-    assert found
-    lora = attached(decoder, "lora")
-    assert found.forgetting(lora) == pytest.approx(0, abs=1e-6)
+def test_forgetting_is_zero_until_the_adapter_changes(decoder: SharedBackbone) -> None:
+    neutral_text = NeutralText.for_backbone(decoder, dataset_of())
+    assert neutral_text
+    lora = attach(decoder, "lora")
+    assert neutral_text.forgetting(lora) == pytest.approx(0, abs=1e-6)
     with torch.no_grad():
         for parameter in lora.trainable().values():
             parameter.add_(torch.randn_like(parameter))
-    assert abs(found.forgetting(lora)) > 0.01
-    assert found.forgetting(lora) == pytest.approx(longhand(lora.module) - found.bare, abs=1e-4)
+    assert abs(neutral_text.forgetting(lora)) > 0.01
+    assert neutral_text.forgetting(lora) == pytest.approx(
+        loss_line_by_line(lora.module) - neutral_text.backbone_loss, abs=1e-4
+    )
 
 
-def test_soft_prompts_are_read_past(decoder: SharedBackbone) -> None:
-    found = NeutralText.of(decoder, rows())
-    prompt = attached(decoder, "prompt", tokens=4)
-    assert found
-    assert found.forgetting(prompt) == pytest.approx(longhand(prompt.module) - found.bare, abs=1e-4)
+def test_forgetting_skips_the_positions_of_soft_prompts(decoder: SharedBackbone) -> None:
+    neutral_text = NeutralText.for_backbone(decoder, dataset_of())
+    prompt = attach(decoder, "prompt", tokens=4)
+    assert neutral_text
+    assert neutral_text.forgetting(prompt) == pytest.approx(
+        loss_line_by_line(prompt.module) - neutral_text.backbone_loss, abs=1e-4
+    )
 
 
-def test_measuring_leaves_the_random_stream_alone(decoder: SharedBackbone) -> None:
-    found = NeutralText.of(decoder, rows())
-    lora = attached(decoder, "lora", dropout=0.5)
-    assert found
+def test_forgetting_leaves_the_random_stream_unchanged(decoder: SharedBackbone) -> None:
+    neutral_text = NeutralText.for_backbone(decoder, dataset_of())
+    lora = attach(decoder, "lora", dropout=0.5)
+    assert neutral_text
     before = torch.get_rng_state()
-    assert found.forgetting(lora) == found.forgetting(lora)
+    assert neutral_text.forgetting(lora) == neutral_text.forgetting(lora)
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_where_there_is_no_language_model_or_no_tokenizer_nothing_is_measured(decoder: SharedBackbone) -> None:
-    assert NeutralText.of(decoder, rows(type=Classification())) is None
-    assert NeutralText.of(decoder, rows(text=None)) is None
+def test_forgetting_needs_a_language_model_and_a_tokenizer(decoder: SharedBackbone) -> None:
+    assert NeutralText.for_backbone(decoder, dataset_of(type=Classification())) is None
+    assert NeutralText.for_backbone(decoder, dataset_of(text=None)) is None
 
 
-def test_the_text_is_plain_and_short() -> None:
+def test_neutral_text_is_short() -> None:
     assert 10 <= len(list(lines())) <= 40
     assert Path(NEUTRAL).stat().st_size < 4000

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from orchestrator.backbone.frozen import FrozenLinear, compute_dtype
 from orchestrator.backbone.shared import load
-from orchestrator.engine.step import step
+from orchestrator.engine.step import train_step
 
 from .conftest import DROPOUT, LABELS, Lab, equal, state, train
 
@@ -22,7 +23,7 @@ pytestmark = [
 
 
 @pytest.fixture
-def there(lab: Lab) -> Lab:
+def gpu_lab(lab: Lab) -> Lab:
     """The same backbone on the GPU, computing in what a lane would choose."""
     backbone = load(
         lab.folder / "tiny.safetensors",
@@ -36,47 +37,45 @@ def there(lab: Lab) -> Lab:
     return replace(lab, backbone=backbone)
 
 
-def test_packed_weights_mean_the_same_there(lab: Lab, there: Lab) -> None:
-    pairs = zip(lab.backbone.model.modules(), there.backbone.model.modules(), strict=True)
-    frozen = [(one, other) for one, other in pairs if isinstance(one, FrozenLinear)]
+def test_gpu_dequantizes_the_same_weights(lab: Lab, gpu_lab: Lab) -> None:
+    pairs = zip(lab.backbone.model.modules(), gpu_lab.backbone.model.modules(), strict=True)
+    frozen = [(first, second) for first, second in pairs if isinstance(first, FrozenLinear)]
     assert frozen
-    for one, other in frozen:
-        assert other.weight.device.type == DEVICE
-        torch.testing.assert_close(other.weight.cpu(), one.weight, rtol=1e-2, atol=1e-3)
+    for first, second in frozen:
+        assert second.weight.device.type == DEVICE
+        torch.testing.assert_close(second.weight.cpu(), first.weight, rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_trial_begins_as_on_the_processor_and_leaves_the_backbone_as_it_was(
-    lab: Lab, there: Lab, method: str
-) -> None:
-    undisturbed = {"dropout": 0.0} if method in DROPOUT else {}
-    before, run = there.backbone.checksum(), there.run(method, **undisturbed)
+def test_gpu_trial_starts_like_the_processors(lab: Lab, gpu_lab: Lab, method: str) -> None:
+    undisturbed: dict[str, Any] = {"dropout": 0.0} if method in DROPOUT else {}
+    before, run = gpu_lab.backbone.checksum(), gpu_lab.run(method, **undisturbed)
     start = state(run)
     [first, *_] = train(run, 4)
     assert first == pytest.approx(train(lab.run(method, **undisturbed), 1)[0], rel=5e-2)
     assert not equal(start, state(run))
     assert all(parameter.device.type == DEVICE for parameter in run.parameters)
-    assert there.backbone.checksum() == before
+    assert gpu_lab.backbone.checksum() == before
     assert run.measurements["peak_memory_bytes"] > 0
 
 
-def test_a_pack_takes_the_steps_that_each_takes_alone(there: Lab) -> None:
-    together, alone = ([there.run(method, k) for k, method in enumerate(METHODS)] for _ in range(2))
+def test_gpu_pack_trains_like_solo_trials(gpu_lab: Lab) -> None:
+    together, alone = ([gpu_lab.run(method, k) for k, method in enumerate(METHODS)] for _ in range(2))
     for _ in range(3):
-        assert not step(together)
-        assert not [failure for run in alone for failure in step([run])]
-    for one, other in zip(together, alone, strict=True):
-        for name, value in state(other).items():
-            torch.testing.assert_close(state(one)[name], value, rtol=2e-2, atol=2e-3)
+        assert not train_step(together)
+        assert not [failure for run in alone for failure in train_step([run])]
+    for first, second in zip(together, alone, strict=True):
+        for name, value in state(second).items():
+            torch.testing.assert_close(state(first)[name], value, rtol=2e-2, atol=2e-3)
 
 
-def test_a_trial_goes_on_from_its_checkpoint_as_if_nothing_had_been(there: Lab) -> None:
-    whole, first, second = (there.run("lora") for _ in range(3))
-    train(whole, 12)
+def test_gpu_trial_resumes_from_its_checkpoint_exactly(gpu_lab: Lab) -> None:
+    full, first, second = (gpu_lab.run("lora") for _ in range(3))
+    train(full, 12)
     train(first, 6)
-    folder = there.folder / "halfway"
+    folder = gpu_lab.folder / "halfway"
     folder.mkdir()
     first.save(folder, resumable=True)
     second.restore(folder)
     train(second, 6)
-    assert equal(state(second), state(whole))
+    assert equal(state(second), state(full))

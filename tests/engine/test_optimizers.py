@@ -29,16 +29,16 @@ def parameters() -> list[nn.Parameter]:
     return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((64, 80), (64, 80), (7,))]
 
 
-def step(held: list[nn.Parameter], optimizer: torch.optim.Optimizer, number: int) -> None:
+def step(trained: list[nn.Parameter], optimizer: torch.optim.Optimizer, number: int) -> None:
     generator = torch.Generator().manual_seed(number)
-    for parameter in held:
+    for parameter in trained:
         parameter.grad = torch.randn(parameter.shape, generator=generator)
     optimizer.step()
 
 
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU:UserWarning")
 @pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
-def test_a_state_that_was_written_down_goes_on_as_if_it_had_not_been(make: Make, tmp_path: Path) -> None:
+def test_optimizer_state_restores_exactly(make: Make, tmp_path: Path) -> None:
     straight = parameters()
     optimizer = make([{"params": straight[:1], "initial_lr": 1.0}, {"params": straight[1:], "initial_lr": 2.0}])
     for number in range(6):
@@ -52,41 +52,43 @@ def test_a_state_that_was_written_down_goes_on_as_if_it_had_not_been(make: Make,
     second = make([{"params": paused[:1], "initial_lr": 1.0}, {"params": paused[1:], "initial_lr": 2.0}])
     restore_optimizer(second, {**load_file(tmp_path / "state.safetensors"), "parameter:x": torch.ones(1)})
     assert [group["initial_lr"] for group in second.param_groups] == [1.0, 2.0]
-    assert {type(own["step"]) for own in second.state.values()} == {type(own["step"]) for own in first.state.values()}
+    assert {type(state["step"]) for state in second.state.values()} == {
+        type(state["step"]) for state in first.state.values()
+    }
     for number in range(3, 6):
         step(paused, second, number)
 
-    assert all(torch.equal(one, other) for one, other in zip(paused, straight, strict=True))
+    assert all(torch.equal(first, second) for first, second in zip(paused, straight, strict=True))
 
 
-def test_without_cuda_adamw_stands_in_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
-    optimizers._say_what_stands_in.cache_clear()
+def test_paged_optimizer_without_cuda_is_adamw_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    optimizers._warn_of_substitute.cache_clear()
     with caplog.at_level(logging.WARNING):
-        made = [make_optimizer("paged_adamw_8bit", [{"params": parameters()}], 1e-2, 0.1) for _ in range(2)]
-    assert {type(one) for one in made} == {torch.optim.AdamW}
+        optimizers_made = [make_optimizer("paged_adamw_8bit", [{"params": parameters()}], 1e-2, 0.1) for _ in range(2)]
+    assert {type(first) for first in optimizers_made} == {torch.optim.AdamW}
     assert [record.message for record in caplog.records] == [
-        "the paged 8-bit AdamW needs CUDA; AdamW with a state in 32 bits stands in for it"
+        "the paged 8-bit AdamW needs CUDA; AdamW with a state in 32 bits is used instead"
     ]
-    assert made[0].param_groups[0]["weight_decay"] == 0.1
+    assert optimizers_made[0].param_groups[0]["weight_decay"] == 0.1
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_on_cuda_the_paged_optimizer_steps_and_comes_back_into_its_pages() -> None:
-    held = [nn.Parameter(torch.randn(400, 400, device="cuda"))]
-    optimizer = make_optimizer("paged_adamw_8bit", [{"params": held}], 1e-2, 0.1)
+def test_paged_optimizer_restores_its_state_into_pages() -> None:
+    trained = [nn.Parameter(torch.randn(400, 400, device="cuda"))]
+    optimizer = make_optimizer("paged_adamw_8bit", [{"params": trained}], 1e-2, 0.1)
     assert isinstance(optimizer, PagedAdamW8bit)
-    held[0].grad = torch.randn_like(held[0])
+    trained[0].grad = torch.randn_like(trained[0])
     optimizer.step()
-    again = make_optimizer("paged_adamw_8bit", [{"params": held}], 1e-2, 0.1)
+    again = make_optimizer("paged_adamw_8bit", [{"params": trained}], 1e-2, 0.1)
     restore_optimizer(again, optimizer_tensors(optimizer))
-    assert again.state[held[0]]["state1"].is_paged
-    assert torch.equal(again.state[held[0]]["state1"].cpu(), optimizer.state[held[0]]["state1"].cpu())
+    assert again.state[trained[0]]["state1"].is_paged
+    assert torch.equal(again.state[trained[0]]["state1"].cpu(), optimizer.state[trained[0]]["state1"].cpu())
 
 
-def test_a_penalty_of_the_method_is_part_of_what_is_trained_on(lab: Lab) -> None:
-    bound, free = lab.run("adalora", orthogonality=1.0), lab.run("adalora", orthogonality=0.0)
-    added = bound.attached.penalty
-    assert added is not None
-    expected = added().item()
-    assert train(bound, 1)[0] - train(free, 1)[0] == pytest.approx(expected, rel=1e-4)
+def test_penalty_of_a_method_is_added_to_the_loss(lab: Lab) -> None:
+    with_penalty, without_penalty = lab.run("adalora", orthogonality=1.0), lab.run("adalora", orthogonality=0.0)
+    penalty = with_penalty.attached.penalty
+    assert penalty is not None
+    expected = penalty().item()
+    assert train(with_penalty, 1)[0] - train(without_penalty, 1)[0] == pytest.approx(expected, rel=1e-4)

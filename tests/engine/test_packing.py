@@ -11,11 +11,11 @@ from torch import Tensor
 import methods
 from methods.base.spec import MethodError
 from orchestrator.backbone import frozen
-from orchestrator.backbone.frozen import FrozenLinear, FrozenProduct
+from orchestrator.backbone.frozen import FrozenLinear, FrozenMatmul
 from orchestrator.backbone.weights import PlainWeight
 from orchestrator.engine import packing
-from orchestrator.engine.matmul import CHUNK, shared_matmul
-from orchestrator.engine.packing import Turn, in_lockstep
+from orchestrator.engine.matmul import CHUNK_ROWS, shared_matmul
+from orchestrator.engine.packing import PackedCall, in_lockstep
 from orchestrator.engine.trial_run import TrialRun
 
 from .conftest import Lab, state, train
@@ -27,15 +27,20 @@ PACKS = [
     ("adalora", "dora", "qlora", "lora"),
     methods.names(),
 ]
+UNFIT = {"encoder": {"hard_prompt"}, "decoder": {"bitfit", "hard_prompt"}}
+"""Methods that cannot train on the lab's backbone: its decoder has no biases, and neither has a language-model head."""
+WITH_OWN_LAYERS = {"full", "last_layers"}
+"""Methods that train copies of the backbone's layers, and so call fewer frozen ones than the others."""
 
 
-def fitting(lab: Lab, pack: tuple[str, ...]) -> tuple[str, ...]:
-    """Those that train here."""
+def fitting(lab: Lab, kind: str, pack: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the methods of a pack that can train on the lab's backbone: all but the known exceptions."""
     fit = []
     for method in pack:
         with suppress(MethodError):
             lab.run(method)
             fit += [method] if methods.get(method).trains else []
+    assert set(pack) - set(fit) == UNFIT[kind] & set(pack)
     return tuple(fit)
 
 
@@ -48,32 +53,31 @@ def gradients(run: TrialRun) -> dict[str, Tensor]:
     return {n: p.grad.clone() for n, p in run.attached.trainable().items() if p.grad is not None}
 
 
-def packed(runs: list[TrialRun]) -> list[Turn[Tensor]]:
-    turns = in_lockstep([run.forward for run in runs])
-    torch.stack([turn.result for turn in turns if turn.result is not None]).sum().backward()
-    return turns
+def packed(runs: list[TrialRun]) -> list[PackedCall[Tensor]]:
+    calls = in_lockstep([run.forward for run in runs])
+    torch.stack([call.result for call in calls if call.result is not None]).sum().backward()
+    return calls
 
 
 @pytest.fixture
-def widths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Rows of every product that is really computed."""
-    seen: list[int] = []
-    product = packing.shared_matmul
+def products(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Rows of every trial in every product that is computed."""
+    recorded: list[list[int]] = []
+    matmul = shared_matmul
 
-    def counted(weight: Any, dtype: torch.dtype, inputs: list[Tensor], biases: list[Any]) -> tuple[Tensor, ...]:
-        seen.append(sum(x.numel() // x.shape[-1] for x in inputs))
-        return product(weight, dtype, inputs, biases)
+    def recording(weight: Any, dtype: torch.dtype, inputs: list[Tensor], biases: list[Any]) -> tuple[Tensor, ...]:
+        recorded.append([x.numel() // x.shape[-1] for x in inputs])
+        return matmul(weight, dtype, inputs, biases)
 
-    monkeypatch.setattr(packing, "shared_matmul", counted)
-    return seen
+    monkeypatch.setattr(packing, "shared_matmul", recording)
+    return recorded
 
 
 @pytest.mark.parametrize("pack", PACKS, ids="-".join)
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
-def test_packed_trials_equal_each_alone(make_lab: Callable[[str], Lab], kind: str, pack: tuple[str, ...]) -> None:
+def test_packed_trials_train_like_solo_trials(make_lab: Callable[[str], Lab], kind: str, pack: tuple[str, ...]) -> None:
     lab = make_lab(kind)
-    pack = fitting(lab, pack)
-    assert len(pack) > 1
+    pack = fitting(lab, kind, pack)
     alone, together = begin(lab, pack), begin(lab, pack)
     for _ in range(2):
         solo = []
@@ -81,37 +85,42 @@ def test_packed_trials_equal_each_alone(make_lab: Callable[[str], Lab], kind: st
             loss = run.forward()
             loss.backward()
             solo.append((loss, gradients(run)))
-        turns = packed(together)
-        for method, run, turn, (loss, expected) in zip(pack, together, turns, solo, strict=True):
-            assert turn.error is None, method
-            torch.testing.assert_close(turn.result, loss, rtol=1e-5, atol=1e-6)
-            found = gradients(run)
-            assert found.keys() == expected.keys()
+        calls = packed(together)
+        for method, run, call, (loss, expected) in zip(pack, together, calls, solo, strict=True):
+            assert call.error is None, method
+            torch.testing.assert_close(call.result, loss, rtol=1e-5, atol=1e-6)
+            results = gradients(run)
+            assert results.keys() == expected.keys()
             for name, gradient in expected.items():
                 scale = gradient.abs().max().item()
-                torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-5 * scale + 1e-9, msg=name)
+                torch.testing.assert_close(results[name], gradient, rtol=1e-5, atol=1e-5 * scale + 1e-9, msg=name)
         for run, (loss, _) in zip(alone, solo, strict=True):
             run.finish_step(loss)
-        for run, turn in zip(together, turns, strict=True):
-            assert turn.result is not None
-            run.finish_step(turn.result)
+        for run, call in zip(together, calls, strict=True):
+            assert call.result is not None
+            run.finish_step(call.result)
 
 
-def test_trials_share_the_passes_through_the_frozen_layers(lab: Lab, widths: list[int]) -> None:
-    runs = begin(lab, ("lora", "ia3", "adapter"))
-    rows = []
-    for run in begin(lab, ("lora", "ia3", "adapter")):
-        widths.clear()
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_packed_trials_of_all_methods_share_every_frozen_product(
+    make_lab: Callable[[str], Lab], products: list[list[int]], kind: str
+) -> None:
+    lab = make_lab(kind)
+    pack = fitting(lab, kind, methods.names())
+    solo = []
+    for run in begin(lab, pack):
+        products.clear()
         in_lockstep([run.forward])
-        rows.append(sum(widths))
-        passes = len(widths)
-    widths.clear()
-    in_lockstep([run.forward for run in runs])
-    assert len(widths) == passes
-    assert sum(widths) == sum(rows)
+        solo.append([rows for (rows,) in products])
+    products.clear()
+    in_lockstep([run.forward for run in begin(lab, pack)])
+    assert len(products) == max(map(len, solo)), "one product per frozen layer"
+    assert sum(map(sum, products)) == sum(map(sum, solo))
+    assert {method for method, rows in zip(pack, solo, strict=True) if len(rows) < len(products)} == WITH_OWN_LAYERS
+    assert min(map(len, products)) == len(pack) - len(WITH_OWN_LAYERS), "every product has all other methods in it"
 
 
-def test_every_trial_keeps_its_own_random_stream(lab: Lab) -> None:
+def test_packed_trials_keep_their_random_streams(lab: Lab) -> None:
     """Neighbours, and how many there are, change nothing of what a trial draws."""
     alone = lab.run("lora")
     train(alone, 2)
@@ -119,13 +128,13 @@ def test_every_trial_keeps_its_own_random_stream(lab: Lab) -> None:
         run = lab.run("lora")
         others = [lab.run(method, number) for number, method in enumerate(neighbours, 1)]
         for _ in range(2):
-            turns = packed([*others, run])
-            assert turns[-1].result is not None
-            run.finish_step(turns[-1].result)
+            calls = packed([*others, run])
+            assert calls[-1].result is not None
+            run.finish_step(calls[-1].result)
         assert torch.equal(run._random.cpu, alone._random.cpu)
 
 
-def test_an_error_in_one_forward_ends_that_one_alone(lab: Lab) -> None:
+def test_packed_error_in_one_forward_ends_that_trial_alone(lab: Lab) -> None:
     runs, alone = begin(lab, ("lora", "ia3", "adapter")), begin(lab, ("lora", "ia3", "adapter"))
     broken = lab.run("lora", 9)
     layer = broken.attached.module.get_submodule("base_model.model.bert.encoder.layer.1.intermediate")
@@ -134,23 +143,21 @@ def test_an_error_in_one_forward_ends_that_one_alone(lab: Lab) -> None:
         raise RuntimeError("out of luck")
 
     layer.register_forward_pre_hook(fail)
-    turns = packed([runs[0], broken, *runs[1:]])
-    assert str(turns[1].error) == "out of luck"
-    assert turns[1].result is None
-    for turn, run in zip([turns[0], *turns[2:]], alone, strict=True):
-        torch.testing.assert_close(turn.result, run.forward(), rtol=1e-5, atol=1e-6)
+    calls = packed([runs[0], broken, *runs[1:]])
+    assert str(calls[1].error) == "out of luck"
+    assert calls[1].result is None
+    for call, run in zip([calls[0], *calls[2:]], alone, strict=True):
+        torch.testing.assert_close(call.result, run.forward(), rtol=1e-5, atol=1e-6)
 
 
-def test_a_forward_that_ends_at_once_is_no_trouble(lab: Lab) -> None:
+def test_packed_call_may_return_without_a_frozen_layer(lab: Lab) -> None:
     run = lab.run("lora")
-    turns = in_lockstep([lambda: torch.tensor(1.0), run.forward])
-    assert turns[0].result == torch.tensor(1.0)
-    torch.testing.assert_close(turns[1].result, lab.run("lora").forward())
+    calls = in_lockstep([lambda: torch.tensor(1.0), run.forward])
+    assert calls[0].result == torch.tensor(1.0)
+    torch.testing.assert_close(calls[1].result, lab.run("lora").forward())
 
 
-def test_an_error_in_a_shared_product_surfaces_and_leaves_no_forward_half_way(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_packed_error_in_a_shared_product_unwinds_every_forward(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = begin(lab, ("lora", "ia3"))
     before = [state(run) for run in runs]
     ended: list[int] = []
@@ -165,7 +172,7 @@ def test_an_error_in_a_shared_product_surfaces_and_leaves_no_forward_half_way(
         return forward
 
     calls = 0
-    product = packing.shared_matmul
+    product = shared_matmul
 
     def fail(*arguments: Any) -> tuple[Tensor, ...]:
         nonlocal calls
@@ -178,7 +185,7 @@ def test_an_error_in_a_shared_product_surfaces_and_leaves_no_forward_half_way(
     with pytest.raises(torch.OutOfMemoryError):
         in_lockstep([watched(0), watched(1)])
     assert sorted(ended) == [0, 1], "each was unwound"
-    assert frozen._product is None, "frozen layers are on their own again"
+    assert frozen._matmul_override is None, "frozen layers are on their own again"
     monkeypatch.undo()
     for run, fresh, values in zip(runs, begin(lab, ("lora", "ia3")), before, strict=True):
         run.rewind()
@@ -186,53 +193,53 @@ def test_an_error_in_a_shared_product_surfaces_and_leaves_no_forward_half_way(
         assert train(run, 2) == train(fresh, 2), "repeated alone, the step is what it would have been"
 
 
-def test_gradients_switched_off_by_one_trial_stay_on_for_the_others(lab: Lab) -> None:
+def test_packed_trials_have_gradient_modes_of_their_own(lab: Lab) -> None:
     """A forward may be without gradients when it hands over its rows."""
     layer = next(module for module in lab.backbone.model.modules() if isinstance(module, FrozenLinear))
-    found: list[bool] = []
+    results: list[bool] = []
 
     def without() -> Tensor:
         with torch.no_grad():
             y = layer(torch.ones(2, layer.in_features, requires_grad=True))
-            found.append(torch.is_grad_enabled())
+            results.append(torch.is_grad_enabled())
         assert not y.requires_grad
         return y.sum()
 
     def with_gradients() -> Tensor:
         x = torch.ones(3, layer.in_features, requires_grad=True)
         loss = (layer(x) ** 2).sum()
-        found.append(torch.is_grad_enabled())
+        results.append(torch.is_grad_enabled())
         assert loss.requires_grad
         return loss
 
     for order in ([without, with_gradients], [with_gradients, without]):
-        found.clear()
-        turns = in_lockstep(order)
-        assert [turn.error for turn in turns] == [None, None]
-        assert sorted(found) == [False, True]
+        results.clear()
+        calls = in_lockstep(order)
+        assert [call.error for call in calls] == [None, None]
+        assert sorted(results) == [False, True]
         assert torch.is_grad_enabled()
 
 
-def test_the_caller_s_random_stream_is_left_alone(lab: Lab) -> None:
+def test_packed_pass_leaves_the_callers_random_stream(lab: Lab) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     in_lockstep([run.forward for run in begin(lab, ("lora", "full"))])
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_modes_that_one_trial_switches_are_its_own(lab: Lab) -> None:
+def test_packed_trials_have_inference_and_autocast_modes_of_their_own(lab: Lab) -> None:
     """Inference mode and autocast hold across the layers where others have their turn, and only for who asked."""
     layer = next(module for module in lab.backbone.model.modules() if isinstance(module, FrozenLinear))
-    seen: dict[str, list[tuple[bool, ...]]] = {}
+    recorded: dict[str, list[tuple[bool, ...]]] = {}
 
     def modes() -> tuple[bool, ...]:
         return torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
 
     def twice(name: str) -> Tensor:
-        x, found = torch.ones(2, layer.in_features), seen.setdefault(name, [])
+        x, results = torch.ones(2, layer.in_features), recorded.setdefault(name, [])
         for _ in range(2):
             layer(x)
-            found.append(modes())
+            results.append(modes())
         return x
 
     def inferring() -> Tensor:
@@ -251,42 +258,43 @@ def test_modes_that_one_trial_switches_are_its_own(lab: Lab) -> None:
     calls = [inferring, lambda: twice("plain"), casting, failing]
     expected = {"inference": (True, False, False), "plain": (False, True, False), "autocast": (False, True, True)}
     for order in (calls, calls[::-1]):
-        seen.clear()
-        turns = in_lockstep(order)
-        assert [turn.error for turn in turns if turn.call is not failing] == [None] * 3
+        recorded.clear()
+        packed_calls = in_lockstep(order)
+        assert [call.error for call in packed_calls if call.call is not failing] == [None] * 3
         assert modes() == (False, True, False), "as the caller had them"
         for name, mode in expected.items():
-            assert seen[name] == [mode, mode], name
+            assert recorded[name] == [mode, mode], name
 
 
-def test_modes_of_the_caller_are_those_of_every_trial(lab: Lab) -> None:
+def test_packed_trials_inherit_the_callers_modes(lab: Lab) -> None:
     layer = next(module for module in lab.backbone.model.modules() if isinstance(module, FrozenLinear))
     with torch.inference_mode():
-        turns = in_lockstep([lambda: layer(torch.ones(2, layer.in_features))] * 2)
+        calls = in_lockstep([lambda: layer(torch.ones(2, layer.in_features))] * 2)
         assert torch.is_inference_mode_enabled()
-        assert [turn.error for turn in turns] == [None, None]
+        assert [call.error for call in calls] == [None, None]
     assert not torch.is_inference_mode_enabled()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("inner", "outer"), [(16, 24), (384, 192), (1536, 384), (384, 1536)])
-def test_every_trial_s_product_has_the_bits_that_it_has_alone(dtype: torch.dtype, inner: int, outer: int) -> None:
+def test_shared_matmul_gives_each_trial_the_bits_of_its_own(dtype: torch.dtype, inner: int, outer: int) -> None:
     """Whatever the trials' sizes, forward and backward; processors part long sums by the number of rows."""
     weight, bias = PlainWeight(torch.randn(outer, inner).to(dtype)), torch.randn(outer)
-    shapes = [(4, 16), (3, 7), (2, 5), (CHUNK // 8, 8), (1 + CHUNK // 16, 8), (1, 1)]
+    shapes = [(4, 16), (3, 7), (2, 5), (CHUNK_ROWS // 8, 8), (1 + CHUNK_ROWS // 16, 8), (1, 1)]
     biases = [bias, bias, None, None, bias, bias]
     xs = [torch.randn(*shape, inner, requires_grad=True) for shape in shapes]
     alone = [x.detach().clone().requires_grad_() for x in xs]
     ys = shared_matmul(weight, dtype, xs, biases)
     torch.stack([(y**2).sum() for y in ys]).sum().backward()
     for x, y, own, added in zip(xs, ys, alone, biases, strict=True):
-        expected = FrozenProduct.apply(own, weight, dtype, added)
+        expected = FrozenMatmul.apply(own, weight, dtype, added)
         (expected**2).sum().backward()
         assert torch.equal(y, expected)
+        assert x.grad is not None and own.grad is not None  # noqa: PT018
         assert torch.equal(x.grad, own.grad)
 
 
-def test_only_who_asks_for_gradients_gets_them() -> None:
+def test_shared_matmul_computes_only_required_gradients() -> None:
     weight = PlainWeight(torch.randn(24, 16))
     xs = [torch.randn(2, 16, requires_grad=on) for on in (True, False, True)]
     one, other, unused = shared_matmul(weight, torch.float32, xs, [None] * 3)

@@ -1,4 +1,4 @@
-"""A lane of two workers without Ray: this process and a second one, in a gloo group of their own."""
+"""A lane of two workers without Ray: this process and a second one, in a process group of gloo."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ import torch.distributed as dist
 from orchestrator.engine.ranks import Ranks
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 300
+TIMEOUT_S = 300
 READY = "ready"
 
 
 @contextmanager
 def second_worker(module: str, folder: Path, backend: str = "gloo") -> Iterator[Ranks]:
-    """Rank 0's view of a lane whose rank 1 is another process, which runs ``tests.lanes.MODULE FOLDER``.
+    """Start rank 1 as another process, which runs ``python -m MODULE FOLDER``, and be rank 0.
 
-    It must end well by itself, unless this process has failed.
+    The other process must end without an error, or kill itself, unless this process has failed.
     """
-    command = [sys.executable, "-m", f"tests.lanes.{module}", str(folder)]
+    command = [sys.executable, "-m", module, str(folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     other = subprocess.Popen(command, cwd=ROOT, env=environment)
     try:
         while not (folder / READY).exists():
-            assert other.poll() is None, "the second worker has ended before it began"
+            assert other.poll() is None, "the second worker has ended before it was ready"
             time.sleep(0.05)
         with process_group(0, folder, backend) as ranks:
             yield ranks
-        assert other.wait(PATIENCE) in (0, -signal.SIGKILL)
+        assert other.wait(TIMEOUT_S) in (0, -signal.SIGKILL)
     finally:
         other.kill()
         other.wait()
@@ -44,13 +44,13 @@ def second_worker(module: str, folder: Path, backend: str = "gloo") -> Iterator[
 
 @contextmanager
 def process_group(rank: int, folder: Path, backend: str = "gloo") -> Iterator[Ranks]:
-    """Of two processes that meet through a file."""
+    """Join a process group of two processes, which find each other through a file."""
     if rank:
         (folder / READY).touch()
-    place, patience = f"file://{folder / 'meeting'}", timedelta(seconds=PATIENCE)
-    dist.init_process_group(backend, init_method=place, rank=rank, world_size=2, timeout=patience)
+    place, timeout = f"file://{folder / 'rendezvous'}", timedelta(seconds=TIMEOUT_S)
+    dist.init_process_group(backend, init_method=place, rank=rank, world_size=2, timeout=timeout)
     try:
-        yield Ranks.here()
+        yield Ranks.current()
     finally:
-        with suppress(RuntimeError):  # the other may be gone
+        with suppress(RuntimeError):  # the other process may have died
             dist.destroy_process_group()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from orchestrator.config import Training
 from orchestrator.engine.ranks import Ranks
-from orchestrator.engine.step import step
+from orchestrator.engine.step import train_step
 from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes import lane as lane_module
@@ -25,7 +25,7 @@ from orchestrator.lanes import worker as worker_module
 from orchestrator.lanes.setup import LaneSetup, TaskSetup
 from orchestrator.tasks import Evaluation
 
-from ..engine.conftest import Lab, _lab
+from ..engine.conftest import Lab, build_lab
 from ..engine.two_workers import process_group
 
 STEPS = 20
@@ -58,8 +58,8 @@ def small_batches(lab: Lab) -> Training:
 
 
 def rows_of(lab: Lab, ranks: Ranks) -> TaskDataset:
-    rows = copy.copy(lab.rows)
-    rows.ranks, rows._training = ranks, small_batches(lab)
+    rows = copy.copy(lab.dataset)
+    rows.ranks, rows.training = ranks, small_batches(lab)
     return rows
 
 
@@ -81,7 +81,7 @@ def trained(lab: Lab, ranks: Ranks) -> dict[str, tuple[list[float], TrialRun]]:
     for group in ([[run] for run in runs.values()], [list(packed.values())]):
         for together in group:
             for _ in range(STEPS):
-                assert step(together, ranks) == []
+                assert train_step(together, ranks) == []
     return {name: (run.losses, run) for name, run in {**runs, **packed}.items()}
 
 
@@ -98,7 +98,7 @@ def scored(found: dict[str, tuple[list[float], TrialRun]]) -> dict[str, Evaluati
 
 
 def lane_setup(lab: Lab, folder: Path, pack: int) -> LaneSetup:
-    task = TaskSetup(lab.rows._config, lab.rows._tables, 3, "tiny", "original", 0)  # type: ignore[arg-type]
+    task = TaskSetup(lab.dataset._config, lab.dataset._tables, 3, "tiny", "original", 0)
     return LaneSetup(
         storage=str(folder),
         sweep="sweep",
@@ -121,7 +121,7 @@ def without_ray(lab: Lab) -> Iterator[None]:
         mock.patch.object(worker_module, "ray", plain),
         mock.patch.object(lane_module, "ray", plain),
         mock.patch.object(lane_module, "fetch", fetch),
-        mock.patch.object(worker_module, "HEARTBEAT", 0.01),
+        mock.patch.object(worker_module, "HEARTBEAT_INTERVAL_S", 0.01),
     ):
         yield
 
@@ -150,14 +150,14 @@ def unlucky_forward(number: int, at: int) -> Iterator[None]:
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     (folder / "second").mkdir()
-    lab = _lab(folder / "second", "encoder")
+    lab = build_lab(folder / "second", "encoder")
     with process_group(1, folder) as ranks:
         found = trained(lab, ranks)
         scored(found)
         save_file(parameters(found), folder / "second.safetensors")
         ranks.all_gather_object("saved")
         with without_ray(lab), unlucky_forward(number=1, at=4):
-            worker_module.Worker(0, Setup(lane_setup(lab, folder, pack=3)), ranks).live()
+            worker_module.Worker(0, Setup(lane_setup(lab, folder, pack=3)), ranks).run()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -35,7 +36,8 @@ class Office:
     """A broker with its callers."""
 
     def __init__(self, pool: ThreadPoolExecutor, min_lanes: int = 1, death_limit: int = 2) -> None:
-        self.pool, self.broker = pool, Broker(min_lanes, LeaseTable(death_limit, FAULT_LIMIT))
+        self.pool = pool
+        self.broker: Any = Broker(min_lanes, LeaseTable(death_limit, FAULT_LIMIT))  # typed by Ray as an actor
 
     def submit(self, *numbers: int) -> list[Future[Answer]]:
         """Asks for jobs one after the other, so that they queue in this order."""
@@ -43,8 +45,11 @@ class Office:
         for number in numbers:
             before = self.waiting()
             answers.append(self.pool.submit(self.broker.run, job(number)))
-            until(lambda before=before: self.waiting() == before + 1)
+            until(partial(self._has_waiting, before + 1))
         return answers
+
+    def _has_waiting(self, count: int) -> bool:
+        return self.waiting() == count
 
     def waiting(self) -> int:
         return self.broker.status()[1]
@@ -58,7 +63,7 @@ class Office:
     def later(self, lane: int = 0, life: str = "first") -> Future[Any]:
         """A lane that waits for work; returns once it does."""
         waits = self.pool.submit(self.broker.take, lane, life, True)
-        until(lambda: len(self.broker._news._waiters) > 0 or waits.done())
+        until(lambda: len(self.broker._changed._waiters) > 0 or waits.done())
         return waits
 
 
@@ -78,7 +83,7 @@ def office(pool: ThreadPoolExecutor) -> Iterator[Office]:
     office.broker.close()
 
 
-def test_an_answer_finds_the_caller_who_asked(office: Office) -> None:
+def test_broker_returns_each_answer_to_its_caller(office: Office) -> None:
     answers = office.submit(0, 1, 2)
     office.join()
     for number in (0, 1, 2):
@@ -88,7 +93,7 @@ def test_an_answer_finds_the_caller_who_asked(office: Office) -> None:
     assert [one.result(DEADLINE) for one in answers] == [done(0), done(1), done(2)]
 
 
-def test_a_lane_that_waits_hears_of_new_work_at_once(office: Office) -> None:
+def test_broker_gives_new_work_to_a_waiting_lane_at_once(office: Office) -> None:
     office.join()
     waits = office.later()
     answer = office.pool.submit(office.broker.run, job(0))
@@ -97,7 +102,7 @@ def test_a_lane_that_waits_hears_of_new_work_at_once(office: Office) -> None:
     assert answer.result(DEADLINE) == done(0)
 
 
-def test_an_answer_passes_a_crowd_that_waits(office: Office) -> None:
+def test_broker_delivers_an_answer_past_waiting_lanes(office: Office) -> None:
     office.join()
     (answer,) = office.submit(0)
     assert office.take() == job(0)
@@ -108,7 +113,7 @@ def test_an_answer_passes_a_crowd_that_waits(office: Office) -> None:
     assert {one.result(DEADLINE) for one in crowd} == {Signal.RETIRE}
 
 
-def test_a_lane_killed_while_it_waits_loses_no_job(office: Office) -> None:
+def test_broker_requeues_a_job_given_to_a_dead_waiter(office: Office) -> None:
     """What is handed to a caller that is gone comes back with its next life."""
     office.join()
     dead = office.later()
@@ -120,7 +125,7 @@ def test_a_lane_killed_while_it_waits_loses_no_job(office: Office) -> None:
     assert answer.result(DEADLINE) == done(0)
 
 
-def test_a_wait_of_a_life_that_has_ended_is_handed_nothing(office: Office) -> None:
+def test_broker_gives_nothing_to_a_former_incarnation(office: Office) -> None:
     office.join()
     dead = office.later()
     office.join(life="second")
@@ -132,7 +137,7 @@ def test_a_wait_of_a_life_that_has_ended_is_handed_nothing(office: Office) -> No
     assert dead.result(DEADLINE) != job(0)
 
 
-def test_a_lane_killed_while_it_trains_loses_no_job(office: Office) -> None:
+def test_broker_requeues_the_job_of_a_lane_killed_in_training(office: Office) -> None:
     answers = office.submit(0, 1)
     office.join()
     office.join(lane=1)
@@ -145,7 +150,7 @@ def test_a_lane_killed_while_it_trains_loses_no_job(office: Office) -> None:
     assert answers[0].result(DEADLINE) == done(0)
 
 
-def test_an_answer_from_the_dead_is_ignored(office: Office) -> None:
+def test_broker_ignores_an_answer_of_a_former_incarnation(office: Office) -> None:
     (answer,) = office.submit(0)
     office.join()
     assert office.take() == job(0)
@@ -171,12 +176,12 @@ def test_a_poison_job_fails_after_its_second_death_and_the_rest_go_on(office: Of
     assert answers[1].result(DEADLINE) == done(1)
 
 
-def test_a_lane_that_was_given_up_must_join_again(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broker_makes_a_lane_declared_dead_join_again(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     (answer,) = office.submit(0)
     office.join()
     assert office.take() == job(0)
     now = time.monotonic()
-    monkeypatch.setattr(module.time, "monotonic", lambda: now + FAULT_LIMIT + 1)
+    monkeypatch.setattr(time, "monotonic", lambda: now + FAULT_LIMIT + 1)
     assert office.waiting() == 1, "its job is free"
     assert office.take() is Signal.REJOIN
     assert office.broker.heartbeat(0, "first", frozenset({job(0).id}), LaneStatus()) == {job(0).id}
@@ -186,7 +191,7 @@ def test_a_lane_that_was_given_up_must_join_again(office: Office, monkeypatch: p
     assert answer.result(DEADLINE) == done(0)
 
 
-def test_a_lane_hears_with_its_heartbeat_what_it_has_lost(office: Office) -> None:
+def test_broker_reports_lost_jobs_with_the_heartbeat(office: Office) -> None:
     answers = office.submit(0, 1)
     office.join()
     assert (office.take(), office.take()) == (job(0), job(1))
@@ -197,14 +202,14 @@ def test_a_lane_hears_with_its_heartbeat_what_it_has_lost(office: Office) -> Non
     assert {one.result(DEADLINE).status for one in answers} == {"cancelled"}
 
 
-def test_cancel_answers_those_who_wait_too(office: Office) -> None:
+def test_broker_cancel_answers_waiting_callers(office: Office) -> None:
     answers = office.submit(0, 1)
     office.broker.cancel()
     assert [one.result(DEADLINE) for one in answers] == [Answer(status="cancelled"), Answer(status="cancelled")]
     assert office.waiting() == 0
 
 
-def test_a_closed_broker_sends_lanes_home_and_takes_no_jobs(office: Office) -> None:
+def test_closed_broker_retires_lanes_and_takes_no_jobs(office: Office) -> None:
     office.join()
     waits = office.later()
     office.broker.close()
@@ -214,7 +219,7 @@ def test_a_closed_broker_sends_lanes_home_and_takes_no_jobs(office: Office) -> N
     assert office.broker.run(job(0)).status == "cancelled"
 
 
-def test_no_job_is_leased_before_enough_lanes_are_there(pool: ThreadPoolExecutor) -> None:
+def test_broker_leases_nothing_before_min_lanes_have_joined(pool: ThreadPoolExecutor) -> None:
     office = Office(pool, min_lanes=2)
     (answer,) = office.submit(0)
     office.join()
@@ -226,22 +231,22 @@ def test_no_job_is_leased_before_enough_lanes_are_there(pool: ThreadPoolExecutor
     assert answer.result(DEADLINE) == done(0)
 
 
-def test_long_polls_end(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LONG_POLL", 0.01)
+def test_broker_long_polls_end(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONG_POLL_TIMEOUT_S", 0.01)
     office.join()
     assert office.take(wait=True) is None
     assert office.broker.setup() is None
 
 
-def test_lanes_wait_for_what_they_need_to_know(office: Office) -> None:
+def test_broker_lets_lanes_wait_for_the_setup(office: Office) -> None:
     asks = office.pool.submit(office.broker.setup)
-    until(lambda: len(office.broker._news._waiters) > 0)
+    until(lambda: len(office.broker._changed._waiters) > 0)
     setup: Any = object()
     office.broker.open(setup)
     assert asks.result(DEADLINE / 4) is setup
 
 
-def test_many_lanes_and_callers_lose_nothing_when_lanes_die(pool: ThreadPoolExecutor) -> None:
+def test_broker_loses_no_job_when_many_lanes_die(pool: ThreadPoolExecutor) -> None:
     """Four lanes; each dies once, at its third job."""
     office = Office(pool, death_limit=5)  # a job may meet the death of each lane
     jobs = 40

@@ -53,13 +53,13 @@ STARVED = {"CPU": 2.0, "GPU": 8.0}
         (Lanes(workers=2, max=3), [LAPTOP], ([1, 1, 1], 1.0, 0.0)),
     ],
 )
-def test_lanes_are_laid_out_over_nodes(
+def test_lane_layout_over_nodes(
     lanes: Lanes, nodes: list[dict[str, float]], layout: tuple[list[int], float, float]
 ) -> None:
     assert lane_layout(lanes, nodes) == layout
 
 
-def test_a_lane_that_this_machine_cannot_hold_is_refused() -> None:
+def test_lane_layout_refuses_a_lane_too_large_for_the_machine() -> None:
     with pytest.raises(InputError, match="a lane needs 3 cores and 0 GPUs; this machine has 2 cores and 0 GPUs"):
         lane_layout(Lanes(workers=3), [LAPTOP], growing=False)
     assert lane_layout(Lanes(workers=2, max=4), [LAPTOP], growing=False) == ([1], 1.0, 0.0)
@@ -77,14 +77,14 @@ def test_ray_client_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     ("given", "environment", "taken"),
     [(None, "", None), ("auto", "", "auto"), (None, "head:6379", "head:6379"), ("auto", "head:6379", "auto")],
 )
-def test_an_address_comes_from_the_command_or_the_environment(
+def test_address_comes_from_the_command_or_the_environment(
     given: str | None, environment: str, taken: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", environment)
     assert check_address(given) == taken
 
 
-def test_a_cluster_starts_while_something_else_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cluster_starts_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, may_go_on, ended = Event(), Event(), Event()
     threads = []
 
@@ -101,33 +101,33 @@ def test_a_cluster_starts_while_something_else_is_done(monkeypatch: pytest.Monke
     with Cluster() as entered:
         assert begun.wait(10)
         may_go_on.set()
-        entered.connected()
+        entered.wait_until_connected()
         assert not ended.is_set()
-        entered.leave()
+        entered.disconnect()
         assert ended.is_set()
     assert threads[0] is threads[1], "what Ray starts dies with the thread that started it"
 
 
-def test_who_waits_for_a_cluster_hears_why_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cluster_raises_its_connection_error_in_the_waiting_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def none(address: str | None) -> Iterator[None]:
         raise InputError("--address", [])
-        yield
+        yield  # type: ignore[unreachable]  # it makes a generator
 
     monkeypatch.setattr(cluster, "_connection", none)
     with Cluster("head:6379") as entered, pytest.raises(InputError):
-        entered.connected()
+        entered.wait_until_connected()
 
 
-def test_an_address_where_nobody_listens_is_told_at_once() -> None:
+def test_cluster_refuses_an_address_without_a_listener_at_once() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))  # and does not listen
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         with Cluster(address) as entered, pytest.raises(InputError, match=f"{address}: there is no Ray cluster"):
-            entered.connected()
+            entered.wait_until_connected()
 
 
-def test_processes_get_one_heap_unless_another_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cluster_sets_the_heap_unless_the_user_did(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.init", lambda **_: None)
     monkeypatch.setattr("ray.shutdown", lambda: None)
     for own, expected in ((None, HEAP), ("glibc.malloc.check=1", "glibc.malloc.check=1")):
@@ -136,7 +136,7 @@ def test_processes_get_one_heap_unless_another_was_asked_for(monkeypatch: pytest
             if own:
                 os.environ["GLIBC_TUNABLES"] = own
             with Cluster() as entered:
-                entered.connected()
+                entered.wait_until_connected()
                 assert os.environ["GLIBC_TUNABLES"] == expected
 
 
@@ -156,7 +156,7 @@ thread.join()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is another")
-def test_the_heap_keeps_its_pages_between_steps() -> None:
+def test_heap_settings_keep_pages_between_steps() -> None:
     """glibc says nothing of settings that it does not know."""
 
     def faults(settings: list[str]) -> int:
@@ -169,7 +169,7 @@ def test_the_heap_keeps_its_pages_between_steps() -> None:
     assert faults([*others, mapped]) > 20, "every step ends with trimming, here by large pages"
 
 
-def test_a_plan_that_fails_ends_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cluster_ends_when_its_block_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     open_connections = []
 
     @contextmanager

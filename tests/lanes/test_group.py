@@ -63,7 +63,7 @@ def test_a_poison_trial_fails_after_its_second_death_and_the_rest_go_on(
 ) -> None:
     monkeypatch.setattr(module, "lane_loop", frail_lane())
     with Cluster() as cluster:
-        cluster.connected()
+        cluster.wait_until_connected()
         import ray
 
         broker = start_broker(2, 32, 2)

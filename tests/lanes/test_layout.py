@@ -41,14 +41,14 @@ GPU_NODE = {"CPU": 16.0, "GPU": 4.0}
         ({"gpus": 1}, [HEAD], [1], 1, 1),
     ],
 )
-def test_lanes_by_node(
+def test_lane_layout_by_node(
     lanes: dict[str, Any], nodes: list[dict[str, float]], sizes: list[int], cpus: float, gpus: float
 ) -> None:
     assert lane_layout(Lanes(**lanes), nodes) == (sizes, cpus, gpus)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.3, 0.05])
-def test_a_fraction_fills_every_core(share: float) -> None:
+def test_lane_layout_fills_every_core_with_fractions(share: float) -> None:
     for cores in range(1, 65):
         (size,), _, _ = lane_layout(Lanes(cpus=share, gpus=0), [{"CPU": float(cores)}])
         assert size * share <= cores + 1e-9 < (size + 1) * share
@@ -76,7 +76,7 @@ def test_ray_client_is_refused(monkeypatch: pytest.MonkeyPatch, from_environment
         ("auto", "ray://head:10001", "auto"),  # the argument counts
     ],
 )
-def test_addresses(
+def test_check_address(
     monkeypatch: pytest.MonkeyPatch, argument: str | None, environment: str | None, address: str | None
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -85,7 +85,7 @@ def test_addresses(
     assert check_address(argument) == address
 
 
-def test_alone_on_a_machine_no_lane_waits_for_nodes_that_never_come() -> None:
+def test_lane_layout_on_one_machine_waits_for_no_nodes() -> None:
     assert lane_layout(Lanes(max=5), [{"CPU": 2.0}], growing=False)[0] == [2]
     with pytest.raises(InputError, match="a lane needs 1 cores and 1 GPUs; this machine has 2 cores and 0 GPUs"):
         lane_layout(Lanes(gpus=1), [{"CPU": 2.0}], growing=False)

@@ -9,7 +9,7 @@ def job(number: int, start: int = 0) -> Job:
 
 
 def table_of(*numbers: int, lanes: int = 1) -> LeaseTable:
-    table = LeaseTable(patience=60.0)
+    table = LeaseTable(heartbeat_timeout_s=60.0)
     for number in numbers:
         table.submit(job(number))
     for lane in range(lanes):
@@ -26,13 +26,13 @@ def taken(table: LeaseTable, lane: int = 0, life: str = "first", now: float = 1.
     return found.trial.number if found else None
 
 
-def test_jobs_are_leased_in_the_order_they_came_and_each_once() -> None:
+def test_leases_follow_the_queue_and_each_job_once() -> None:
     table = table_of(0, 1, 2, lanes=2)
     assert [taken(table, 0), taken(table, 1), taken(table, 0), taken(table, 1)] == [0, 1, 2, None]
     assert (held(table, 0), held(table, 1), table.waiting()) == ([0, 2], [1], 0)
 
 
-def test_a_lane_goes_on_with_the_trial_that_it_worked_on_before() -> None:
+def test_lease_prefers_the_lanes_last_trial() -> None:
     table = table_of(0, 1, lanes=2)
     assert (taken(table, 0), taken(table, 1)) == (0, 1)
     for lane, number in ((0, 0), (1, 1)):
@@ -42,7 +42,7 @@ def test_a_lane_goes_on_with_the_trial_that_it_worked_on_before() -> None:
     assert (taken(table, 1), taken(table, 0)) == (1, 0)
 
 
-def test_a_lane_takes_what_others_began_rather_than_nothing() -> None:
+def test_lease_takes_another_lanes_trial_rather_than_nothing() -> None:
     table = table_of(0, lanes=2)
     assert taken(table, 0) == 0
     table.complete(0, "first", job(0).id)
@@ -50,7 +50,7 @@ def test_a_lane_takes_what_others_began_rather_than_nothing() -> None:
     assert taken(table, 1) == 0
 
 
-def test_what_a_dead_lane_held_goes_first_and_in_its_order() -> None:
+def test_lease_requeues_a_dead_lanes_jobs_first_in_order() -> None:
     table = table_of(0, 1, 2)
     assert (taken(table), taken(table)) == (0, 1)
     assert table.join(0, "second", 2.0) == []
@@ -62,7 +62,7 @@ def test_what_a_dead_lane_held_goes_first_and_in_its_order() -> None:
     assert order == [0, 1, 2]
 
 
-def test_a_job_that_saw_a_death_is_leased_alone() -> None:
+def test_lease_of_a_job_after_a_death_is_alone() -> None:
     table = table_of(0, 1, 2)
     assert (taken(table), taken(table)) == (0, 1)
     table.join(0, "second", 2.0)
@@ -75,7 +75,7 @@ def test_a_job_that_saw_a_death_is_leased_alone() -> None:
     assert (taken(table, life="second"), taken(table, life="second")) == (2, 3)
 
 
-def test_a_job_that_saw_a_death_joins_no_other_and_none_goes_before_it() -> None:
+def test_lease_of_a_job_after_a_death_joins_no_other() -> None:
     table = table_of(0, 1, lanes=2)
     assert (taken(table, 0), taken(table, 1)) == (0, 1)
     table.join(0, "second", 2.0)
@@ -85,7 +85,7 @@ def test_a_job_that_saw_a_death_joins_no_other_and_none_goes_before_it() -> None
     assert taken(table, 1) == 2
 
 
-def test_a_second_death_fails_the_culprit_and_nothing_else() -> None:
+def test_lease_fails_a_job_at_its_second_death_alone() -> None:
     table = table_of(0, 1, 2)
     assert (taken(table), taken(table)) == (0, 1)
     table.join(0, "second", 2.0)
@@ -96,7 +96,7 @@ def test_a_second_death_fails_the_culprit_and_nothing_else() -> None:
     assert taken(table, life="third") == 2
 
 
-def test_the_answer_to_a_failed_job_says_why() -> None:
+def test_dead_answer_names_the_number_of_deaths() -> None:
     answer = dead_answer(job(0, start=10), 2)
     assert (answer.status, answer.step) == ("failed", 10)
     assert "died 2 times" in answer.reason
@@ -112,7 +112,7 @@ def test_the_answer_to_a_failed_job_says_why() -> None:
         (5, "first", job(0).id, False),  # no such lane
     ],
 )
-def test_only_the_holder_s_answer_counts(lane: int, life: str, job_id: str, counts: bool) -> None:
+def test_lease_completes_by_its_holder_alone(lane: int, life: str, job_id: str, counts: bool) -> None:
     table = table_of(0, lanes=2)
     taken(table)
     table.join(0, "second", 2.0)
@@ -121,7 +121,7 @@ def test_only_the_holder_s_answer_counts(lane: int, life: str, job_id: str, coun
     assert table.complete(lane, life, job_id) is False, "an answer counts once"
 
 
-def test_a_life_that_has_ended_takes_nothing() -> None:
+def test_lease_is_refused_to_a_former_incarnation() -> None:
     table = table_of(0)
     table.join(0, "second", 2.0)
     assert taken(table, life="first") is None
@@ -133,7 +133,7 @@ def test_a_life_that_has_ended_takes_nothing() -> None:
     ("beats", "now", "given_up"),
     [([], 60.9, False), ([], 61.1, True), ([50.0], 100.0, False), ([50.0], 110.1, True)],
 )
-def test_a_silent_lane_is_given_up(beats: list[float], now: float, given_up: bool) -> None:
+def test_lease_expires_without_heartbeats(beats: list[float], now: float, given_up: bool) -> None:
     table = table_of(0)
     assert taken(table, now=1.0) == 0
     for beat in beats:
@@ -143,13 +143,13 @@ def test_a_silent_lane_is_given_up(beats: list[float], now: float, given_up: boo
     assert table.is_current(0, "first") is not given_up
 
 
-def test_a_lane_without_work_may_be_silent() -> None:
+def test_lane_without_jobs_needs_no_heartbeat() -> None:
     table = table_of()
     table.expire(1e6)
     assert table.is_current(0, "first")
 
 
-def test_a_second_silence_fails_the_job() -> None:
+def test_lease_that_expires_twice_fails_the_job() -> None:
     table = table_of(0)
     assert taken(table, now=0.0) == 0
     assert table.expire(61.0) == []
@@ -159,7 +159,7 @@ def test_a_second_silence_fails_the_job() -> None:
     assert table.waiting() == 0
 
 
-def test_cancel_forgets_what_waits_and_what_runs() -> None:
+def test_lease_table_cancel_removes_queued_and_leased_jobs() -> None:
     table = table_of(0, 1)
     assert taken(table) == 0
     assert sorted(one.trial.number for one in table.cancel()) == [0, 1]
@@ -170,7 +170,7 @@ def test_cancel_forgets_what_waits_and_what_runs() -> None:
     assert table.waiting() == 0
 
 
-def test_a_full_lane_runs_empty_for_a_job_that_must_be_leased_alone() -> None:
+def test_lane_empties_for_a_job_that_must_be_alone() -> None:
     """Otherwise fresh jobs would fill its room for ever."""
     table = table_of(0, lanes=2)
     assert taken(table, 1) == 0

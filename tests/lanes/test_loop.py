@@ -17,6 +17,6 @@ assert "torch._inductor.compile_fx" not in sys.modules, "torch's compiler, which
 """
 
 
-def test_all_that_a_trial_needs_is_imported_before_it_comes_and_never_searched_for_garbage() -> None:
+def test_lane_loop_imports_everything_first_and_freezes_it() -> None:
     done = subprocess.run([sys.executable, "-c", READY], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -15,16 +15,16 @@ from orchestrator.lanes.lane import Lane
 from ..engine.conftest import Lab, equal, state, train
 
 
-def done(here: Lane, job: Job) -> Answer:
-    run = here.begin(job)
+def done(lane: Lane, job: Job) -> Answer:
+    run = lane.begin(job)
     train(run, job.stop - run.step)
-    return here.end(run).write()
+    return lane.finish_job(run).upload()
 
 
-def another(here: Lane) -> Lane:
+def another(lane: Lane) -> Lane:
     """A lane that has the same in memory, but no trial."""
-    made = Lane(here.setup, torch.device("cpu"), torch.float32)
-    made._backbones, made._rows, made.fingerprints = here._backbones, here._rows, here.fingerprints
+    made = Lane(lane.setup, torch.device("cpu"), torch.float32)
+    made._backbones, made._datasets, made.fingerprints = lane._backbones, lane._datasets, lane.fingerprints
     return made
 
 
@@ -43,22 +43,22 @@ LOSSES: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("lost", LOSSES)
-def test_a_trial_without_its_checkpoint_begins_anew_and_comes_to_the_same(
-    lost: str, lab: Lab, here: Lane, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_lost_checkpoint_restarts_the_trial_with_the_same_result(
+    lost: str, lab: Lab, lane: Lane, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = done(here, lab.job("lora", stop=4))
-    whole = here.begin(job := lab.job("lora", start=4, stop=12, checkpoint=answer.checkpoint))
+    answer = done(lane, lab.job("lora", stop=4))
+    whole = lane.begin(job := lab.job("lora", start=4, stop=12, checkpoint=answer.checkpoint))
     train(whole, 8)
     LOSSES[lost](tmp_path / "mail-1" / str(answer.checkpoint))
-    run = another(here).begin(job)
+    run = another(lane).begin(job)
     assert run.step == 0
-    assert f"begins anew: {answer.checkpoint} cannot be used" in caplog.text
+    assert f"starts again at step 0: {answer.checkpoint} cannot be used" in caplog.text
     train(run, 12)
     assert equal(state(run), state(whole))
 
 
-def test_a_checkpoint_that_is_there_is_used(lab: Lab, here: Lane, caplog: pytest.LogCaptureFixture) -> None:
-    answer = done(here, lab.job("lora", stop=4))
-    run = another(here).begin(lab.job("lora", start=4, stop=12, checkpoint=answer.checkpoint))
+def test_checkpoint_is_used_where_it_exists(lab: Lab, lane: Lane, caplog: pytest.LogCaptureFixture) -> None:
+    answer = done(lane, lab.job("lora", stop=4))
+    run = another(lane).begin(lab.job("lora", start=4, stop=12, checkpoint=answer.checkpoint))
     assert run.step == 4
     assert caplog.text == ""

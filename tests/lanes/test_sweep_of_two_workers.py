@@ -7,6 +7,7 @@ import signal
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -16,7 +17,7 @@ from orchestrator.backbone.publish import publish_backbone
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Job, TrialRecord, trial_seed
 from orchestrator.config import load_config
-from orchestrator.engine.step import step
+from orchestrator.engine.step import train_step
 from orchestrator.lanes import lane as lane_module
 from orchestrator.lanes.cluster import Cluster
 from orchestrator.lanes.lane import Lane
@@ -53,11 +54,9 @@ def _title(process: psutil.Process) -> str:
         return ""
 
 
-def test_a_lane_of_two_workers_scores_as_one_worker_does_and_survives_the_death_of_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sweep_of_two_workers_survives_the_death_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # methods without dropout, which each worker draws for its own rows
-    changes = {"methods": ["prefix", "ia3"], "budget": {"trials": 4}, "selection": {"seeds": 1}}
+    changes: dict[str, Any] = {"methods": ["prefix", "ia3"], "budget": {"trials": 4}, "selection": {"seeds": 1}}
     plan = make_plan(load_config(write_sweep(tmp_path, lanes={"max": 1, "workers": 2}, **changes)))
     killer = SecondWorkerKiller()
     name = new_sweep_name(plan.config.name)
@@ -87,7 +86,7 @@ def one_worker(plan: SweepPlan, folder: Path, monkeypatch: pytest.MonkeyPatch) -
         for split, rows in task.data.splits.items()
     }
     names, pad = task.data.labels, plan.tokenizer.pad_token_id
-    own = TaskSetup(task.data.config, splits, labels, digest, None, pad, names)  # type: ignore[arg-type]
+    own = TaskSetup(task.data.config, splits, labels, digest, None, pad, names)
     monkeypatch.setattr(lane_module, "ray", SimpleNamespace(get=lambda table: table))
     root, model = storage.root, config.backbone.model
     setup = LaneSetup(root, "alone", model, "float32", {"mail": own}, config.training, config.seed, pack=1)
@@ -98,5 +97,5 @@ def score(lane: Lane, plan: SweepPlan, record: TrialRecord) -> float:
     seed, total = trial_seed(plan.config.seed, record.key), plan.rungs[-1]
     run = lane.begin(Job(trial=record.key, params=dict(record.params), seed=seed, start=0, stop=total, total=total))
     while run.step < total:
-        assert step([run]) == []
+        assert train_step([run]) == []
     return run.evaluate("validation").metrics["accuracy"]

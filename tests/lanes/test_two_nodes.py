@@ -31,7 +31,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         cluster.shutdown()
 
 
-def test_lanes_on_two_nodes_share_a_sweep_and_fetch_the_backbone_once_each(tmp_path: Path, address: str) -> None:
+def test_two_nodes_share_a_sweep_and_fetch_the_backbone_once(tmp_path: Path, address: str) -> None:
     config = write_sweep(tmp_path, lanes={"min": 2}, training={"max_steps": 60}, budget={"trials": 10})
     command = [sys.executable, "-m", "orchestrator.cli", "run", str(config), "--address", address, "--json"]
     done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, check=True, timeout=400)

@@ -1,4 +1,4 @@
-"""A whole lane on the broker itself, without Ray: calls that go to an actor in a sweep are plain calls here."""
+"""A whole lane on the broker itself, without Ray: calls that go to an actor in a sweep are plain calls site."""
 
 import threading
 import time
@@ -15,6 +15,7 @@ import torch
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Answer, Job
 from orchestrator.engine import packing
+from orchestrator.engine.matmul import shared_matmul
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes import lane as lane_module
 from orchestrator.lanes import worker as module
@@ -42,9 +43,10 @@ class Site:
     """A broker, and lanes that are threads."""
 
     def __init__(self, lab: Lab, folder: Path, pack: int) -> None:
-        self.lab, self.broker, self.pack, self.folder = lab, Broker(), pack, folder
+        self.lab, self.pack, self.folder = lab, pack, folder
+        self.broker: Any = Broker()  # typed by Ray as an actor
         self.pool = ThreadPoolExecutor(8)
-        task = TaskSetup(lab.rows._config, lab.rows._tables, 3, "tiny", "original", 0)  # type: ignore[arg-type]
+        task = TaskSetup(lab.dataset._config, lab.dataset._tables, 3, "tiny", "original", 0)
         self.setup = LaneSetup(
             storage=str(folder),
             sweep="sweep",
@@ -58,33 +60,35 @@ class Site:
         self.broker.open(self.setup)
         self.workers: list[Worker] = []
 
-    def lane(self, number: int = 0) -> Future[None]:
+    def start_lane(self, number: int = 0) -> Future[None]:
         worker = Worker(number, Direct(self.broker))
         self.workers.append(worker)
-        return self.pool.submit(worker.live)
+        return self.pool.submit(worker.run)
 
     def submit(self, *jobs: Job) -> list[Future[Answer]]:
         return [self.pool.submit(self.broker.run, job) for job in jobs]
 
 
 @pytest.fixture
-def site(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Site]]:
-    context = SimpleNamespace(get_node_id=lambda: "here")
-    for one in (module, lane_module):
-        monkeypatch.setattr(one, "ray", SimpleNamespace(get=lambda x: x, get_runtime_context=lambda: context))
+def make_site(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Site]]:
+    context = SimpleNamespace(get_node_id=lambda: "node")
+    for module_with_ray in (module, lane_module):
+        monkeypatch.setattr(
+            module_with_ray, "ray", SimpleNamespace(get=lambda x: x, get_runtime_context=lambda: context)
+        )
     monkeypatch.setattr(lane_module, "fetch", lambda digest, storage: lab.folder / f"{digest}.safetensors")
-    monkeypatch.setattr(module, "HEARTBEAT", 0.01)
-    made: list[Site] = []
+    monkeypatch.setattr(module, "HEARTBEAT_INTERVAL_S", 0.01)
+    sites: list[Site] = []
 
     def make(pack: int = 1) -> Site:
-        made.append(Site(lab, tmp_path, pack))
-        return made[-1]
+        sites.append(Site(lab, tmp_path, pack))
+        return sites[-1]
 
     yield make
-    for one in made:
-        one.broker.cancel()
-        one.broker.close()
-        one.pool.shutdown()
+    for site in sites:
+        site.broker.cancel()
+        site.broker.close()
+        site.pool.shutdown()
 
 
 def until(holds: Callable[[], Any]) -> None:
@@ -96,27 +100,27 @@ def until(holds: Callable[[], Any]) -> None:
 
 
 @pytest.mark.parametrize("pack", [1, 3])
-def test_a_lane_trains_what_it_is_given_and_retires(site: Callable[..., Site], lab: Lab, pack: int) -> None:
-    here = site(pack)
+def test_worker_trains_its_jobs_and_retires(make_site: Callable[..., Site], lab: Lab, pack: int) -> None:
+    site = make_site(pack)
     jobs = [lab.job(method, number) for number, method in enumerate(("lora", "ia3", "adapter", "prefix", "full"))]
-    life = here.lane()
-    answers = [answer.result(DEADLINE) for answer in here.submit(*jobs)]
+    life = site.start_lane()
+    answers = [answer.result(DEADLINE) for answer in site.submit(*jobs)]
     assert {(answer.status, answer.step) for answer in answers} == {("done", 12)}
     for job, answer in zip(jobs, answers, strict=True):
         alone = lab.run(job.trial.method, job.trial.number)
         train(alone, 12)
         assert answer.metrics["macro_f1"] == pytest.approx(alone.evaluate("validation").metrics["macro_f1"], abs=1e-6)
         assert answer.measurements["trainable_parameters"] == alone.measurements["trainable_parameters"]
-        folder = here.folder / "sweep" / str(answer.checkpoint)
+        folder = site.folder / "sweep" / str(answer.checkpoint)
         assert (folder / "adapter").is_dir()
         assert not (folder / "state.safetensors").exists(), "what is at its end needs no state to go on"
-    assert 0 < here.workers[0]._status().busy <= 1, "steps and scorings are counted once"
-    here.broker.close()
+    assert 0 < site.workers[0]._status().busy <= 1, "steps and scorings are counted once"
+    site.broker.close()
     life.result(DEADLINE)
 
 
-def test_the_next_trial_trains_while_the_storage_takes_what_the_last_one_saved(
-    site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
+def test_worker_trains_on_while_the_storage_is_slow(
+    make_site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken, upload = threading.Event(), Storage.upload
 
@@ -125,53 +129,51 @@ def test_the_next_trial_trains_while_the_storage_takes_what_the_last_one_saved(
         upload(storage, *arguments)
 
     monkeypatch.setattr(Storage, "upload", slowly)
-    here = site()
-    life = here.lane()
-    first, second = here.submit(lab.job("lora", 0), lab.job("ia3", 1))
-    until(lambda: len(here.workers[0].writing) == 2)
+    site = make_site()
+    life = site.start_lane()
+    first, second = site.submit(lab.job("lora", 0), lab.job("ia3", 1))
+    until(lambda: len(site.workers[0].writing) == 2)
     assert not first.done(), "it is not answered before it is there"
     assert not second.done()
     taken.set()
-    assert all((here.folder / "sweep" / str(one.result(DEADLINE).checkpoint)).is_dir() for one in (first, second))
-    here.broker.close()
+    assert all((site.folder / "sweep" / str(one.result(DEADLINE).checkpoint)).is_dir() for one in (first, second))
+    site.broker.close()
     life.result(DEADLINE)
 
 
-def test_a_trial_that_the_storage_does_not_take_fails_with_what_it_cost(
-    site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
+def test_worker_fails_a_trial_that_the_storage_refuses(
+    make_site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
         raise OSError("no space left")
 
     monkeypatch.setattr(Storage, "upload", full)
-    here = site()
-    life = here.lane()
-    [answer] = [one.result(DEADLINE) for one in here.submit(lab.job("lora"))]
+    site = make_site()
+    life = site.start_lane()
+    [answer] = [one.result(DEADLINE) for one in site.submit(lab.job("lora"))]
     assert (answer.status, answer.step, answer.reason) == ("failed", 12, "OSError: no space left")
     assert answer.measurements["train_seconds"] > 0
-    here.broker.close()
+    site.broker.close()
     life.result(DEADLINE)
 
 
-def test_a_trial_goes_on_where_it_was_left_whether_its_lane_remembers_it_or_not(
-    site: Callable[..., Site], lab: Lab
-) -> None:
+def test_lane_resumes_a_trial_from_memory_or_checkpoint(make_site: Callable[..., Site], lab: Lab) -> None:
     straight = lab.run("lora")
     train(straight, 12)
-    here = site()
-    here.lane()
-    (first,) = [answer.result(DEADLINE) for answer in here.submit(lab.job("lora", stop=5))]
+    site = make_site()
+    site.start_lane()
+    (first,) = [answer.result(DEADLINE) for answer in site.submit(lab.job("lora", stop=5))]
     rest = lab.job("lora", start=5, checkpoint=first.checkpoint)
-    for lane in (Lane(here.setup, torch.device("cpu"), torch.float32), here.workers[0].here):
+    for lane in (Lane(site.setup, torch.device("cpu"), torch.float32), site.workers[0].lane):
         run = lane.begin(rest)
         train(run, 7)
         assert equal(state(run), state(straight))
 
 
-def test_a_trial_that_raises_fails_with_one_line_and_its_neighbours_go_on(
-    site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
+def test_worker_fails_a_trial_that_raises_alone(
+    make_site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = site(3)
+    site = make_site(3)
     forward = TrialRun.forward
 
     def unlucky(run: TrialRun) -> torch.Tensor:
@@ -180,25 +182,25 @@ def test_a_trial_that_raises_fails_with_one_line_and_its_neighbours_go_on(
         return forward(run)
 
     monkeypatch.setattr(TrialRun, "forward", unlucky)
-    here.lane()
-    answers = [answer.result(DEADLINE) for answer in here.submit(*(lab.job("lora", number) for number in range(3)))]
+    site.start_lane()
+    answers = [answer.result(DEADLINE) for answer in site.submit(*(lab.job("lora", number) for number in range(3)))]
     assert [answer.status for answer in answers] == ["done", "failed", "done"]
     assert (answers[1].step, answers[1].reason) == (4, "RuntimeError: out of luck")
 
 
-def test_a_trial_that_cannot_begin_fails_alone(site: Callable[..., Site], lab: Lab) -> None:
-    here = site(2)
-    here.lane()
-    wrong, right = here.submit(lab.job("lora", 0, rank=-3), lab.job("lora", 1))
+def test_worker_fails_a_trial_that_cannot_start_alone(make_site: Callable[..., Site], lab: Lab) -> None:
+    site = make_site(2)
+    site.start_lane()
+    wrong, right = site.submit(lab.job("lora", 0, rank=-3), lab.job("lora", 1))
     assert (wrong.result(DEADLINE).status, right.result(DEADLINE).status) == ("failed", "done")
     assert "rank" in wrong.result().reason
 
 
-def test_an_error_in_a_shared_pass_is_repeated_trial_by_trial(
-    site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
+def test_worker_repeats_a_failed_packed_step_trial_by_trial(
+    make_site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = site(2)
-    product = packing.shared_matmul
+    site = make_site(2)
+    product = shared_matmul
 
     def small(
         weight: Any, dtype: torch.dtype, inputs: list[torch.Tensor], biases: list[Any]
@@ -209,34 +211,34 @@ def test_an_error_in_a_shared_pass_is_repeated_trial_by_trial(
 
     monkeypatch.setattr(packing, "shared_matmul", small)
     jobs = [lab.job("lora", number, batch_size=8) for number in range(2)]
-    waiting = here.submit(*jobs)
-    until(lambda: here.broker.status()[1] == 2)
-    here.lane()
+    waiting = site.submit(*jobs)
+    until(lambda: site.broker.status()[1] == 2)
+    site.start_lane()
     assert [answer.result(DEADLINE).status for answer in waiting] == ["done", "done"]
 
 
-def test_cancelled_trials_are_dropped_within_a_heartbeat(site: Callable[..., Site], lab: Lab) -> None:
-    here = site(2)
-    here.lane()
+def test_worker_drops_cancelled_trials_within_a_heartbeat(make_site: Callable[..., Site], lab: Lab) -> None:
+    site = make_site(2)
+    site.start_lane()
     endless = [lab.job("lora", number, stop=10**6, total=10**6) for number in range(2)]
-    waiting = here.submit(*endless)
-    until(lambda: len(here.broker.status()[0].get(0, LaneStatus()).working) == 2)
-    here.broker.cancel()
+    waiting = site.submit(*endless)
+    until(lambda: len(site.broker.status()[0].get(0, LaneStatus()).working) == 2)
+    site.broker.cancel()
     assert {answer.result(DEADLINE).status for answer in waiting} == {"cancelled"}
-    (after,) = here.submit(lab.job("ia3", 5))
+    (after,) = site.submit(lab.job("ia3", 5))
     assert after.result(DEADLINE).status == "done"
-    assert here.workers[0].active == []
+    assert site.workers[0].active == []
 
 
 @pytest.mark.slow
-def test_a_lane_that_was_given_up_begins_a_new_life_and_does_the_same_job(
-    site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
+def test_worker_declared_dead_joins_again_and_does_the_job(
+    make_site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it once heard to have lost says nothing of its new life, even about the very same job."""
-    here = site()
-    lane = here.lane()
+    site = make_site()
+    lane = site.start_lane()
     told = threading.Event()
-    heartbeat = here.broker.heartbeat
+    heartbeat = site.broker.heartbeat
 
     def slow(number: int, life: str, held: frozenset[str], status: LaneStatus) -> frozenset[str]:
         lost = heartbeat(number, life, held, status)
@@ -244,23 +246,23 @@ def test_a_lane_that_was_given_up_begins_a_new_life_and_does_the_same_job(
             told.set()
         return lost
 
-    monkeypatch.setattr(here.broker, "heartbeat", slow)
-    (answer,) = here.submit(lab.job("lora", stop=400, total=400))
-    until(lambda: here.broker.status()[0].get(0, LaneStatus()).working)
-    with here.broker._news:
-        here.broker._fail(here.broker._table.expire(time.monotonic() + 1000))
+    monkeypatch.setattr(site.broker, "heartbeat", slow)
+    (answer,) = site.submit(lab.job("lora", stop=400, total=400))
+    until(lambda: site.broker.status()[0].get(0, LaneStatus()).working)
+    with site.broker._changed:
+        site.broker._fail(site.broker._table.expire(time.monotonic() + 1000))
     assert told.wait(DEADLINE)
-    until(lambda: here.broker.status()[1] == 0 or answer.done())
-    monkeypatch.setattr(module, "HEARTBEAT", 1e6)
+    until(lambda: site.broker.status()[1] == 0 or answer.done())
+    monkeypatch.setattr(module, "HEARTBEAT_INTERVAL_S", 1e6)
     assert answer.result(DEADLINE).status == "done"
-    here.broker.close()
+    site.broker.close()
     lane.result(DEADLINE)
 
 
-def test_a_lane_keeps_what_is_under_way_for_the_one_that_takes_its_place(
-    site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
+def test_worker_saves_progress_for_the_lane_that_replaces_it(
+    make_site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, steps = site(), list[int]()
+    site, steps = make_site(), list[int]()
     finish = TrialRun.finish_step
 
     def mortal(run: TrialRun, loss: torch.Tensor) -> None:
@@ -271,41 +273,41 @@ def test_a_lane_keeps_what_is_under_way_for_the_one_that_takes_its_place(
         steps.append(run.step)
 
     monkeypatch.setattr(TrialRun, "finish_step", mortal)
-    (answer,) = here.submit(replace(lab.job("lora"), split="test", retraining=0, keep_every=3))
+    (answer,) = site.submit(replace(lab.job("lora"), split="test", retraining=0, keep_every=3))
     with pytest.raises(SystemExit):
-        here.lane().result(DEADLINE)
-    here.lane()
+        site.start_lane().result(DEADLINE)
+    site.start_lane()
     assert answer.result(DEADLINE).status == "done"
     assert steps == [1, 2, 3, 4, 5, 6, 7, 8, -1, 7, 8, 9, 10, 11, 12]
 
 
-def test_what_a_lane_heard_in_its_former_life_counts_no_more(site: Callable[..., Site], lab: Lab) -> None:
-    here = site()
-    worker = Worker(0, Direct(here.broker))
-    worker.here = Lane(here.setup, worker.device, worker.dtype)
+def test_worker_forgets_lost_jobs_when_it_joins_again(make_site: Callable[..., Site], lab: Lab) -> None:
+    site = make_site()
+    worker = Worker(0, Direct(site.broker))
+    worker.lane = Lane(site.setup, worker.device, worker.dtype)
     worker._join()
     job = lab.job("lora")
     worker.heartbeat.lost = frozenset({job.id})
     worker._join()
     worker.active = [lab.run("lora")]
-    worker._drop_cancelled()
+    worker._drop_lost_trials()
     assert [run.job.id for run in worker.active] == [job.id]
 
 
-def test_a_trial_that_writes_to_the_backbone_fails_and_ends_its_lane(
-    site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
+def test_worker_ends_when_a_trial_writes_to_the_backbone(
+    make_site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = site()
+    site = make_site()
     forward = TrialRun.forward
 
     def vandal(run: TrialRun) -> torch.Tensor:
         with torch.no_grad():
-            run.attached.module.get_submodule("base_model.model.bert.embeddings.LayerNorm").weight.add_(1e-3)
+            run.attached.module.get_parameter("base_model.model.bert.embeddings.LayerNorm.weight").add_(1e-3)
         return forward(run)
 
     monkeypatch.setattr(TrialRun, "forward", vandal)
-    lane = here.lane()
-    (answer,) = here.submit(lab.job("lora"))
+    lane = site.start_lane()
+    (answer,) = site.submit(lab.job("lora"))
     assert "shared backbone" in answer.result(DEADLINE).reason
     with pytest.raises(BackboneWrittenError):
         lane.result(DEADLINE)

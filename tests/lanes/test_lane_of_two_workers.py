@@ -12,15 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from orchestrator.common.trial_types import Answer, Job
-from orchestrator.engine.data_parallel import dropout_stream, share
-from orchestrator.engine.random_stream import RandomStream
 from orchestrator.engine.ranks import ALONE, Ranks
 from orchestrator.lanes.broker import Broker, LaneStatus
 from orchestrator.lanes.worker import Worker
 
-from ..lanes.second_worker_of_lane import PACK, SCENES, lane_setup, parameters, rows_of, scored, trained, without_ray
-from .conftest import Lab, train
-from .two_workers import second_worker
+from ..engine.conftest import Lab, train
+from ..engine.two_workers import second_worker
+from .second_worker_of_lane import PACK, SCENES, lane_setup, parameters, rows_of, scored, trained, without_ray
 
 DEADLINE = 120.0
 
@@ -29,7 +27,8 @@ class Together:
     """What both ranks found, as rank 0 has it, and a lane of both that takes jobs."""
 
     def __init__(self, lab: Lab, folder: Path, ranks: Ranks) -> None:
-        self.lab, self.folder, self.broker = lab, folder, Broker()
+        self.lab, self.folder = lab, folder
+        self.broker: Any = Broker()  # typed by Ray as an actor
         self.found = trained(lab, ranks)
         self.scored = scored(self.found)
         self.alone = trained(lab, ALONE)
@@ -38,7 +37,7 @@ class Together:
         self.broker.open(lane_setup(lab, folder, pack=3))
         self.pool = ThreadPoolExecutor(8)
         self.worker = Worker(0, Direct(self.broker), ranks)
-        self.life = self.pool.submit(self.worker.live)
+        self.life = self.pool.submit(self.worker.run)
 
     def submit(self, *jobs: Job) -> list[Future[Answer]]:
         return [self.pool.submit(self.broker.run, job) for job in jobs]
@@ -60,7 +59,7 @@ class Direct:
 @pytest.fixture(scope="module")
 def together(make_lab: Callable[[str], Lab], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Together]:
     lab, folder = make_lab("encoder"), tmp_path_factory.mktemp("lane")
-    with without_ray(lab), second_worker("second_worker_of_lane", folder) as ranks:
+    with without_ray(lab), second_worker("tests.lanes.second_worker_of_lane", folder) as ranks:
         made = Together(lab, folder, ranks)
         yield made
         made.broker.cancel()
@@ -70,17 +69,17 @@ def together(make_lab: Callable[[str], Lab], tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.mark.parametrize("name", [*SCENES, *(f"packed {name}" for name in PACK)])
-def test_losses_are_those_of_one_worker_with_the_same_batch(name: str, together: Together) -> None:
+def test_two_workers_have_the_losses_of_one_worker(name: str, together: Together) -> None:
     assert together.found[name][0] == pytest.approx(together.alone[name][0], abs=1e-5)
 
 
-def test_both_workers_hold_the_same_bits(together: Together) -> None:
+def test_two_workers_hold_the_same_parameter_bits(together: Together) -> None:
     mine = parameters(together.found)
     assert mine.keys() == together.second.keys()
     assert all(torch.equal(mine[name], together.second[name]) for name in mine)
 
 
-def test_both_score_every_row_once_and_in_order(together: Together) -> None:
+def test_two_workers_score_every_row_once_in_order(together: Together) -> None:
     for name, evaluation in together.scored.items():
         run = together.found[name][1]
         expected = rows_of(together.lab, ALONE).evaluate(run.attached.module, "validation")
@@ -88,7 +87,7 @@ def test_both_score_every_row_once_and_in_order(together: Together) -> None:
         assert evaluation.metrics == expected.metrics
 
 
-def test_a_lane_of_two_answers_as_one_of_one(together: Together) -> None:
+def test_two_workers_answer_like_one_worker(together: Together) -> None:
     lab = together.lab
     jobs = [lab.job("prefix", 11), lab.job("ia3", 12), lab.job("lora", 13, dropout=0.0)]
     answers = together.done(*jobs)
@@ -101,11 +100,11 @@ def test_a_lane_of_two_answers_as_one_of_one(together: Together) -> None:
 
 
 @pytest.mark.parametrize(("number", "there"), [(21, True), (22, False)])
-def test_a_trial_goes_on_the_same_on_both(number: int, there: bool, together: Together) -> None:
+def test_two_workers_resume_a_trial_at_the_same_step(number: int, there: bool, together: Together) -> None:
     """One rank still has it in memory, the other has not; without a checkpoint both begin anew."""
     lab = together.lab
     (first,) = together.done(lab.job("prefix", number, stop=5))
-    together.worker.here._warm.clear()
+    together.worker.lane._paused.clear()
     checkpoint = first.checkpoint if there else "checkpoints/gone"
     (second,) = together.done(lab.job("prefix", number, start=5, checkpoint=checkpoint))
     run = lab.run("prefix", number)
@@ -114,19 +113,19 @@ def test_a_trial_goes_on_the_same_on_both(number: int, there: bool, together: To
     assert second.metrics == pytest.approx(run.evaluate("validation").metrics, abs=1e-6)
 
 
-def test_what_raises_on_the_other_worker_fails_the_trial_and_no_other(together: Together) -> None:
+def test_two_workers_fail_only_the_trial_that_raised_on_one(together: Together) -> None:
     answers = together.done(*(together.lab.job("ia3", number) for number in range(3)))
     assert [answer.status for answer in answers] == ["done", "failed", "done"]
     assert (answers[1].step, answers[1].reason) == (4, "OtherWorkerError: worker 1: RuntimeError: out of luck")
 
 
-def test_what_cannot_begin_fails_alone(together: Together) -> None:
+def test_two_workers_fail_only_the_trial_that_cannot_start(together: Together) -> None:
     wrong, right = together.done(together.lab.job("lora", 31, rank=-3), together.lab.job("ia3", 32))
     assert (wrong.status, right.status) == ("failed", "done")
     assert "rank" in wrong.reason
 
 
-def test_cancelled_trials_leave_both_workers(together: Together) -> None:
+def test_two_workers_both_drop_cancelled_trials(together: Together) -> None:
     lab = together.lab
     waiting = together.submit(*(lab.job("ia3", 40 + k, stop=10**6, total=10**6) for k in range(2)))
     until(lambda: len(together.broker.status()[0].get(0, LaneStatus()).working) == 2)
@@ -143,35 +142,3 @@ def until(holds: Callable[[], Any]) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.01)
-
-
-ROWS = [(5, 2), (1, 3), (3, 4), (4, 1)]
-
-
-@pytest.mark.parametrize(("rows", "size"), ROWS)
-def test_shares_of_a_batch_add_up_to_it(rows: int, size: int) -> None:
-    """By what is predicted: classes of rows, or tokens, of which some rows have none."""
-    tokens = torch.arange(rows * 4).reshape(rows, 4)
-    labels = tokens.where(tokens % 3 > 0, -100)
-    for batch in ({"input_ids": tokens, "labels": tokens[:, 0]}, {"input_ids": tokens, "labels": labels}):
-        per_row = ((batch["labels"][:, 1:] != -100).sum(1) if batch["labels"].dim() == 2 else torch.ones(rows)).float()
-        total = 0.0
-        for rank in range(size):
-            part, weight = share(batch, Ranks(rank, size))
-            own = torch.isin(tokens[:, 0], part["input_ids"][:, 0])
-            if weight:
-                assert weight == pytest.approx(float(per_row[own].sum() / per_row.sum()))
-            assert per_row[own].sum() > 0, "a mean over nothing is no number"
-            total += weight
-        assert total == pytest.approx(1.0)
-
-
-def test_ranks_draw_their_own_dropout_the_same_at_every_visit() -> None:
-    own = RandomStream.here()
-    assert dropout_stream(3, 5, Ranks(0, 2), own) is own
-    drawn = {
-        (seed, step, rank): bytes(dropout_stream(seed, step, Ranks(rank, 4), own).cpu.numpy())
-        for seed, step, rank in [(3, 5, 1), (3, 5, 2), (3, 6, 1), (4, 5, 1)]
-    }
-    assert len(set(drawn.values())) == 4
-    assert drawn[3, 5, 1] == bytes(dropout_stream(3, 5, Ranks(1, 4), own).cpu.numpy())

@@ -18,7 +18,7 @@ TRAINING = [name for name in methods.names() if methods.get(name).trains]
 
 @pytest.mark.parametrize("method", TRAINING)
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
-def test_paused_and_continued_elsewhere_equals_straight_through(
+def test_trial_resumed_elsewhere_equals_uninterrupted_training(
     make_lab: Callable[[str], Lab], kind: str, method: str, tmp_path: Path
 ) -> None:
     lab = make_lab(kind)
@@ -45,18 +45,18 @@ def test_paused_and_continued_elsewhere_equals_straight_through(
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_evaluation_in_between_changes_nothing(lab: Lab, method: str) -> None:
+def test_evaluation_leaves_training_unchanged(lab: Lab, method: str) -> None:
     quiet, watched = lab.run(method), lab.run(method)
     losses = train(quiet, 6)
-    found = []
+    losses_with_evaluation = []
     for _ in range(6):
-        found += train(watched, 1)
+        losses_with_evaluation += train(watched, 1)
         watched.evaluate("validation")
-    assert found == losses
+    assert losses_with_evaluation == losses
     assert equal(state(watched), state(quiet))
 
 
-def test_dropout_is_on_while_training_and_off_while_scoring(lab: Lab) -> None:
+def test_dropout_is_on_in_training_and_off_in_evaluation(lab: Lab) -> None:
     dropping, plain = train(lab.run("lora"), 3), train(lab.run("lora", dropout=0.0), 3)
     assert dropping[0] == plain[0], "fresh, it adds nothing to drop"
     assert dropping[2] != plain[2]
@@ -65,7 +65,7 @@ def test_dropout_is_on_while_training_and_off_while_scoring(lab: Lab) -> None:
     assert run.evaluate("validation").predictions.equals(run.evaluate("validation").predictions)
 
 
-def test_a_finished_trial_is_scored_from_its_adapter_alone(lab: Lab, tmp_path: Path) -> None:
+def test_finished_trial_is_scored_from_its_adapter_alone(lab: Lab, tmp_path: Path) -> None:
     run = lab.run("lora")
     train(run, 12)
     run.save(tmp_path / "step", resumable=False)
@@ -77,7 +77,7 @@ def test_a_finished_trial_is_scored_from_its_adapter_alone(lab: Lab, tmp_path: P
     assert scored.measurements["train_seconds"] == run.measurements["train_seconds"]
 
 
-def test_what_a_trial_needs_to_go_on_is_safetensors_and_json(lab: Lab, tmp_path: Path) -> None:
+def test_saved_state_is_safetensors_and_json(lab: Lab, tmp_path: Path) -> None:
     run = lab.run("lora", stop=2)
     train(run, 2)
     run.save(tmp_path / "step", resumable=True)
@@ -87,7 +87,7 @@ def test_what_a_trial_needs_to_go_on_is_safetensors_and_json(lab: Lab, tmp_path:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_ends_the_trial_and_changes_nothing(lab: Lab, bad: float) -> None:
+def test_nan_loss_raises_and_leaves_parameters_unchanged(lab: Lab, bad: float) -> None:
     run = lab.run("lora")
     train(run, 2)
     before = state(run)
@@ -99,7 +99,7 @@ def test_a_loss_that_is_no_number_ends_the_trial_and_changes_nothing(lab: Lab, b
     assert run.step == 2
 
 
-def test_a_gradient_that_is_no_number_ends_the_trial_too(lab: Lab) -> None:
+def test_nan_gradient_raises_and_leaves_parameters_unchanged(lab: Lab) -> None:
     run = lab.run("lora")
     before = state(run)
     loss = run.forward()
@@ -122,12 +122,12 @@ def test_gradients_are_clipped(lab: Lab) -> None:
         norms.append(torch.stack([g.norm() for g in gradients]).norm().item())
         return original(*arguments)
 
-    run._optimizer.step = step  # type: ignore[method-assign]
+    run._optimizer.step = step  # type: ignore[assignment, method-assign]
     run.finish_step(loss)
     assert norms == pytest.approx([lab.training.clip_norm], rel=1e-4)
 
 
-def test_a_step_begun_twice_reads_the_same_rows(lab: Lab) -> None:
+def test_rewind_repeats_the_same_rows(lab: Lab) -> None:
     run, smooth = lab.run("linear_probe"), lab.run("linear_probe")
     run.forward()
     run.rewind()
@@ -157,13 +157,13 @@ def test_schedule(step: int, total: int, warmup: float, factor: float) -> None:
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.06, 0.5, 0.9])
-def test_the_schedule_never_stands_still_and_peaks_at_one(warmup: float) -> None:
+def test_schedule_stays_above_0_and_peaks_at_1(warmup: float) -> None:
     factors = [schedule(step, 50, warmup) for step in range(50)]
     assert all(0 < factor <= 1 for factor in factors)
     assert max(factors) == 1
 
 
-def test_the_rate_follows_the_whole_schedule_in_a_first_rung_too(lab: Lab) -> None:
+def test_learning_rate_follows_the_full_schedule_in_every_rung(lab: Lab) -> None:
     run = lab.run("lora", stop=3, warmup=0.0)
     rates = []
     for _ in range(3):
@@ -172,7 +172,7 @@ def test_the_rate_follows_the_whole_schedule_in_a_first_rung_too(lab: Lab) -> No
     assert rates == pytest.approx([1e-2 * (12 - step) / 12 for step in range(3)])
 
 
-def test_all_trials_see_the_same_rows_in_the_same_order(lab: Lab) -> None:
+def test_all_trials_read_the_same_rows_in_order(lab: Lab) -> None:
     streams = [
         np.concatenate(list(lab.run(method, number, batch_size=size)._batches))
         for number, (method, size) in enumerate([("lora", 3), ("ia3", 3), ("full", 4), ("prefix", 8)])
@@ -183,12 +183,12 @@ def test_all_trials_see_the_same_rows_in_the_same_order(lab: Lab) -> None:
         assert np.array_equal(stream[:shortest], streams[0][:shortest])
 
 
-def test_trials_differ_by_their_seed_alone(lab: Lab) -> None:
+def test_trials_differ_by_seed_alone(lab: Lab) -> None:
     assert train(lab.run("lora", 1), 3) == train(lab.run("lora", 1), 3)
     assert train(lab.run("lora", 1), 3) != train(lab.run("lora", 2), 3)
 
 
-def test_a_trial_leaves_the_backbone_alone(lab: Lab) -> None:
+def test_trial_leaves_the_backbone_unchanged(lab: Lab) -> None:
     before = lab.backbone.checksum()
     for method in TRAINING:
         run = lab.run(method)

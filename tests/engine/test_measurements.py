@@ -1,0 +1,103 @@
+"""What a trial costs, measured by a scripted clock and a scripted memory; and once each by the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.engine.measurements import latency_overheads, overhead
+
+from .conftest import Lab, train
+
+MEGABYTE = 2**20
+
+
+class Clock:
+    """Stands still but while something is called that takes time."""
+
+    def __init__(self) -> None:
+        self.now, self.order = 100.0, ""
+
+    def __call__(self) -> float:
+        return self.now
+
+    def taking(self, name: str, *seconds: float) -> Callable[[], None]:
+        """A call that takes so long, the first time, the second, ...; the last again and again."""
+        durations = list(seconds)
+
+        def call() -> None:
+            self.order += name
+            self.now += durations.pop(0) if len(durations) > 1 else durations[0]
+
+        return call
+
+
+def overhead_and_order(bare: tuple[float, ...], adapted: tuple[float, ...], **limits: Any) -> tuple[float, str]:
+    clock = Clock()
+    result = overhead(clock.taking("b", *bare), clock.taking("a", *adapted), clock=clock, **limits)
+    return result, clock.order
+
+
+@pytest.mark.parametrize(("bare", "adapted", "fraction"), [(2, 3, 0.5), (2, 2, 0.0), (4, 3, -0.25)])
+def test_overhead_is_a_fraction_of_the_bare_time(bare: float, adapted: float, fraction: float) -> None:
+    assert overhead_and_order((bare,), (adapted,), seconds=1000)[0] == pytest.approx(fraction)
+
+
+def test_overhead_alternates_the_order_and_counts_pairs() -> None:
+    assert overhead_and_order((1,), (2,), seconds=1000, pairs=3)[1] == "b" + "abbaab", "one to warm up, and three pairs"
+
+
+def test_overhead_ignores_the_warm_up_and_a_disturbed_pair() -> None:
+    assert overhead_and_order((90, 1), (1.5,), seconds=1000, pairs=2)[0] == pytest.approx(0.5)
+    assert overhead_and_order((1,), (1.5, 80, 1.5), seconds=1000)[0] == pytest.approx(0.5)
+
+
+def test_overhead_is_zero_on_a_machine_that_slows_down() -> None:
+    slower = tuple(1.5**n for n in range(12))
+    assert overhead_and_order(slower, slower[1:], seconds=1e9)[0] == pytest.approx(0.0)
+
+
+def test_overhead_times_two_pairs_even_beyond_the_limit() -> None:
+    assert overhead_and_order((1,), (1.25,), seconds=0.5) == (pytest.approx(0.25), "babba")
+    assert overhead_and_order((1,), (1.25,), seconds=5)[1] == "babbaab"
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_latency_is_measured_on_1_and_32_rows_in_evaluation_mode(make_lab: Callable[..., Lab], kind: str) -> None:
+    lab = make_lab(kind)
+    run = lab.run("prompt", tokens=4)
+    calls: set[tuple[int, bool, bool]] = set()
+    run.attached.train(True)
+    run.attached.module.register_forward_pre_hook(
+        lambda module, _, kwargs: calls.add((len(kwargs["input_ids"]), module.training, torch.is_grad_enabled())),
+        with_kwargs=True,
+    )
+    stream = torch.get_rng_state()
+    result = latency_overheads(run.attached, lab.backbone, lab.dataset)
+    assert calls == {(1, False, False), (32, False, False)}
+    assert result.keys() == {"latency_overhead_1", "latency_overhead_32"}
+    assert all(-1 < value < 100 for value in result.values())
+    assert torch.equal(torch.get_rng_state(), stream)
+
+
+def test_median_length_batch_repeats_rows_of_a_small_split(lab: Lab) -> None:
+    assert len(lab.dataset.median_length_batch(100)["input_ids"]) == 100
+    widths = sorted(lab.dataset.batch(torch.tensor([row]).numpy())["input_ids"].shape[1] for row in range(40))
+    assert lab.dataset.median_length_batch(1)["input_ids"].shape == (1, widths[19])
+
+
+@pytest.mark.parametrize(("method", "merges"), [("lora", 1.0), ("linear_probe", 1.0), ("adapter", 0.0)])
+def test_measurements_hold_mergeable_and_seconds_per_step(lab: Lab, tmp_path: Path, method: str, merges: float) -> None:
+    run = lab.run(method)
+    assert run.measurements["mergeable"] == merges
+    train(run, 4)
+    run.measurements["train_seconds"] = 6.0
+    run.save(tmp_path / "step", resumable=True)
+    assert run.measurements["seconds_per_step"] == 1.5
+    restored = lab.run(method, start=4)
+    restored.restore(tmp_path / "step")
+    assert restored.measurements == run.measurements
