@@ -23,8 +23,7 @@ from transformers import (
     T5Config,
 )
 
-import methods
-from methods.base.spec import Attached, Context, Hyperparameters, MethodSpec, TaskText
+from methods.base.spec import Attached, Context, Hyperparameters, MethodSpec, Quantization, TaskText
 from methods.families.peft_type import trainable_types
 from orchestrator.backbone.checkpoint import write
 from orchestrator.backbone.shared import SharedBackbone, load
@@ -34,17 +33,17 @@ PAD, END, LABELS, VOCABULARY, WIDTH = 0, 1, 3, 100, 32
 CLASSES = ("negative", "neutral", "positive")
 SOURCES = ("first", "second")
 AUTO_CLASSES = {"classification": "AutoModelForSequenceClassification", "causal-lm": "AutoModelForCausalLM"}
-# without quantization little is different: the plain tests leave it to the slow ones
-CASES = [
-    pytest.param((kind, task, quantization), id=f"{kind}-{task}-{quantization}", marks=marks)
-    for quantization, marks in (("nf4", ()), ("none", pytest.mark.slow))
-    for kind, task in (
-        ("encoder", "classification"),
-        ("decoder", "classification"),
-        ("encoder-decoder", "classification"),
-        ("decoder", "causal-lm"),
-    )
+BACKBONES = (
+    ("encoder", "classification"),
+    ("decoder", "classification"),
+    ("encoder-decoder", "classification"),
+    ("decoder", "causal-lm"),
+)
+# plain backbones differ little from quantized ones, so that make test-plain leaves them out
+PLAIN_CASES = [
+    pytest.param((kind, task, "none"), id=f"{kind}-{task}-none", marks=pytest.mark.slow) for kind, task in BACKBONES
 ]
+CASES = [pytest.param((kind, task, "nf4"), id=f"{kind}-{task}-nf4") for kind, task in BACKBONES] + PLAIN_CASES
 COMPOSITIONS = ("compose:prefix+adapter", "compose:bitfit+ia3", "compose:adapter+prefix+lora")
 
 
@@ -58,9 +57,11 @@ def one_thread() -> Iterator[None]:
 
 def tiny_config(kind: str) -> BertConfig | LlamaConfig | T5Config:
     # weights ten times as large as usual: a change anywhere shows in the logits
+    shape: dict[str, Any]
     if kind == "encoder-decoder":
         shape = {"vocab_size": VOCABULARY, "d_model": WIDTH, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
-        return T5Config(**shape, pad_token_id=PAD, eos_token_id=END, decoder_start_token_id=PAD)
+        shape |= {"pad_token_id": PAD, "eos_token_id": END, "decoder_start_token_id": PAD}
+        return T5Config(**shape)
     shape = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": 3, "num_attention_heads": 4}
     shape |= {"intermediate_size": 64, "max_position_embeddings": 160, "initializer_range": 0.2, "pad_token_id": PAD}
     if kind == "encoder":
@@ -174,10 +175,12 @@ class Case:
 def make_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Case]:
     made: dict[tuple[str, str, str], Case] = {}
 
-    def make(kind: str, task: str, quantization: str) -> Case:
+    def make(kind: str, task: str, quantization: Quantization) -> Case:
         key = (kind, task, quantization)
         if key not in made:
-            made[key] = case_of(tmp_path_factory.mktemp("-".join(key)), tiny_model(kind, task), *key)
+            made[key] = case_of(
+                tmp_path_factory.mktemp("-".join(key)), tiny_model(kind, task), kind, task, quantization
+            )
         return made[key]
 
     return make
@@ -187,7 +190,7 @@ def make_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Case]:
 def share(tmp_path: Path) -> Callable[..., Case]:
     """Makes a quantized case from a configuration of any architecture."""
 
-    def made(config: PreTrainedConfig, kind: str, task: str, quantization: str = "nf4") -> Case:
+    def made(config: PreTrainedConfig, kind: str, task: str, quantization: Quantization = "nf4") -> Case:
         import transformers
 
         torch.manual_seed(7)
@@ -208,7 +211,7 @@ def tied_decoder(tmp_path: Path) -> Case:
     return case_of(folder, model, "decoder", "causal-lm", "nf4")
 
 
-def case_of(folder: Path, model: PreTrainedModel, kind: str, task: str, quantization: str) -> Case:
+def case_of(folder: Path, model: PreTrainedModel, kind: str, task: str, quantization: Quantization) -> Case:
     """Bring a model into the shared form, by way of the files that a sweep would write."""
     checkpoint = folder / "checkpoint"
     # the inner model alone, so that the head is missing as in a pretrained checkpoint
@@ -232,14 +235,12 @@ def case(request: pytest.FixtureRequest, make_case: Callable[..., Case]) -> Case
     return make_case(*request.param)
 
 
+@pytest.fixture(scope="module", params=PLAIN_CASES)
+def plain_case(request: pytest.FixtureRequest, make_case: Callable[..., Case]) -> Case:
+    """A backbone without quantization, so that a model of transformers alone has the same weights."""
+    return make_case(*request.param)
+
+
 def family_members() -> tuple[str, ...]:
-    """Every type of the installed `peft` that has no file of its own, and a few compositions."""
+    """Every ``peft:TYPE`` of the installed `peft`, and a few compositions."""
     return (*(f"peft:{name}" for name in trainable_types()), *COMPOSITIONS)
-
-
-@pytest.fixture(
-    scope="module",
-    params=[*methods.names(), *(pytest.param(name, marks=pytest.mark.slow) for name in family_members())],
-)
-def method(request: pytest.FixtureRequest) -> MethodSpec:
-    return methods.get(request.param)

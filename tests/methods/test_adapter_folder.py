@@ -11,7 +11,7 @@ import methods
 from methods.base.spec import Attached, MethodError
 
 pytestmark = pytest.mark.filterwarnings(
-    # peft 0.21 still asks transformers 5 by its old name when it attaches
+    # peft 0.21 uses a name that transformers 5 has deprecated, when it attaches
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
 )
 
@@ -40,7 +40,7 @@ def refused(case, folder: Path) -> str:
     return str(caught.value)
 
 
-def test_method_json_says_what_is_in_the_folder(case, tmp_path):
+def test_method_json_describes_saved_adapter(case, tmp_path):
     attached = saved(case, "adapter", tmp_path, bottleneck=6)
     said = json.loads((tmp_path / "method.json").read_text())
     assert said["format"] == 1
@@ -51,31 +51,31 @@ def test_method_json_says_what_is_in_the_folder(case, tmp_path):
     assert attached.trainable()
 
 
-def test_a_folder_without_an_adapter_is_refused(case, tmp_path):
+def test_load_adapter_refuses_folder_without_adapter(case, tmp_path):
     assert "is not an adapter" in refused(case, tmp_path)
 
 
-def test_a_folder_of_another_format_is_refused(case, tmp_path):
+def test_load_adapter_refuses_other_format(case, tmp_path):
     saved(case, "adapter", tmp_path)
     edit(tmp_path, format=2)
     assert "has format 2; this version reads 1" in refused(case, tmp_path)
 
 
-def test_an_adapter_of_another_task_is_refused(case, tmp_path):
+def test_load_adapter_refuses_other_task(case, tmp_path):
     saved(case, "adapter", tmp_path)
     edit(tmp_path, task="causal-lm")
     assert "was trained for causal-lm and cannot do classification" in refused(case, tmp_path)
 
 
 @pytest.mark.parametrize("method", ["lorra", "_folder", "../evil"])
-def test_a_method_that_does_not_exist_is_refused(case, tmp_path, method):
+def test_load_adapter_refuses_unknown_method(case, tmp_path, method):
     saved(case, "adapter", tmp_path)
     edit(tmp_path, method=method)
     assert "names an unknown method" in refused(case, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["adapter", "lora", "prefix"])
-def test_tensors_of_other_shapes_are_refused(case, tmp_path, name):
+def test_load_adapter_refuses_other_shapes(case, tmp_path, name):
     size = {"adapter": "bottleneck", "lora": "rank", "prefix": "tokens"}[name]
     attached = saved(case, name, tmp_path, **{size: 6})
     edit(tmp_path, params={**json.loads((tmp_path / "method.json").read_text())["params"], size: 5})
@@ -84,7 +84,7 @@ def test_tensors_of_other_shapes_are_refused(case, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["adapter", "lora"])
-def test_missing_tensors_are_refused(case, tmp_path, name):
+def test_load_adapter_refuses_missing_tensors(case, tmp_path, name):
     key, wide, narrow = {
         "adapter": ("placement", "houlsby", "pfeiffer"),
         "lora": ("targets", "all_linear", "attention_qv"),
@@ -94,7 +94,7 @@ def test_missing_tensors_are_refused(case, tmp_path, name):
     assert "does not fit this backbone" in refused(case, tmp_path)
 
 
-def test_backbone_weights_come_from_the_folder_and_not_from_the_checkpoint(case, tmp_path):
+def test_load_adapter_reads_backbone_weights_from_folder_alone(case, tmp_path):
     attached = saved(case, "full", tmp_path)
     attached.train(False)
 

@@ -41,20 +41,19 @@ def add_by_hand(model: nn.Module, prompt: Tensor, mask: Tensor) -> None:
 
 
 @pytest.mark.parametrize("tokens", [1, 4])
-def test_vectors_take_turns_over_the_real_tokens(tokens, case):
-    if case.quantization != "none":
-        pytest.skip("a plain model has other weights than a quantized one")
-    attached = attach(case, tokens)
-    reference = case.plain().double()
+def test_additive_prompt_uses_vectors_in_turn_over_real_tokens(tokens, plain_case):
+    attached = attach(plain_case, tokens)
+    reference = plain_case.plain().double()
     prompt = vectors(attached).detach().double().requires_grad_(True)
-    add_by_hand(reference, prompt, case.batch()["attention_mask"])
-    torch.testing.assert_close(case.logits(attached.module).double(), case.logits(reference), atol=1e-4, rtol=1e-4)
+    add_by_hand(reference, prompt, plain_case.batch()["attention_mask"])
+    logits, expected = plain_case.logits(attached.module).double(), plain_case.logits(reference)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
     for module in (attached.module, reference):
-        module(**case.batch(), labels=case.labels()).loss.backward()
+        module(**plain_case.batch(), labels=plain_case.labels()).loss.backward()
     torch.testing.assert_close(vectors(attached).grad.double(), prompt.grad, atol=1e-5, rtol=1e-3)
 
 
-def test_generation_with_a_cache_goes_on_counting(make_case):
+def test_additive_prompt_generates_alike_with_and_without_cache(make_case):
     case = make_case("decoder", "causal-lm", "nf4")
     attached = attach(case, 4)
     batch, generated = case.batch(), []
@@ -75,7 +74,7 @@ def test_generation_with_a_cache_goes_on_counting(make_case):
     assert torch.equal(*(out.sequences for out in generated))
 
 
-def test_a_cache_without_a_mask_goes_on_counting(make_case):
+def test_additive_prompt_counts_cached_tokens_without_mask(make_case):
     case = make_case("decoder", "causal-lm", "nf4")
     model, tokens = attach(case, 4).module, case.batch(padded=False)["input_ids"]
     with torch.no_grad():
@@ -85,7 +84,7 @@ def test_a_cache_without_a_mask_goes_on_counting(make_case):
     torch.testing.assert_close(rest, whole, atol=1e-5, rtol=1e-5)
 
 
-def test_tokens_that_are_embedded_outside_of_the_model_are_refused(make_case):
+def test_additive_prompt_refuses_tokens_embedded_outside_model(make_case):
     case = make_case("decoder", "causal-lm", "nf4")
     model = attach(case, 4).module
     case.logits(model)

@@ -16,7 +16,7 @@ from methods.families.compose_names import Part, methods_of, parse
 from orchestrator.search.space import resolve
 
 pytestmark = pytest.mark.filterwarnings(
-    # peft 0.21 still asks transformers 5 by its old name when it loads an adapter
+    # peft 0.21 uses a name that transformers 5 has deprecated, when it loads an adapter
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
 )
 
@@ -41,7 +41,7 @@ def kinds(attached: Attached) -> set[str]:
     return {kind for name in attached.trainable() for mark, kind in marks.items() if mark in name}
 
 
-def test_a_name_says_the_parts() -> None:
+def test_compose_name_is_parsed_into_parts() -> None:
     assert parse("prefix+adapter") == (Part("prefix", "prefix"), Part("adapter", "adapter"))
     assert parse("serial=adapter+oft=peft:oft+peft:boft") == (
         Part("serial", "adapter"),
@@ -68,21 +68,21 @@ def test_a_name_says_the_parts() -> None:
         ("prefix+lora+prompt", "prefix and prompt both put virtual tokens before the input; take one of them"),
     ],
 )
-def test_an_impossible_name_is_one_clear_line(member: str, message: str) -> None:
+def test_compose_refuses_invalid_name_in_one_line(member: str, message: str) -> None:
     with pytest.raises(MethodError) as raised:
         methods.get(f"compose:{member}")
     assert str(raised.value).startswith(f"compose:{member}: {message}")
     assert "\n" not in str(raised.value)
 
 
-def test_an_unknown_part_is_no_method() -> None:
+def test_compose_refuses_unknown_part() -> None:
     with pytest.raises(KeyError, match="lroa"):
         methods.get("compose:adapter+lroa")
     with pytest.raises(KeyError, match="lroa"):
         search_spaces.get("compose:adapter+lroa")
 
 
-def test_parameters_are_flat_and_each_part_checks_its_own() -> None:
+def test_compose_params_are_flat_and_checked_by_part() -> None:
     kind = methods.get("compose:serial=adapter+lora").params_type
     params = kind.from_dict({"batch_size": 8, "serial.bottleneck": 4, "lora.rank": 2, "layer_1": False})
     assert params.parts["serial"].bottleneck == 4
@@ -107,12 +107,12 @@ def test_parameters_are_flat_and_each_part_checks_its_own() -> None:
         ({"other.layer_1": True}, "unknown parameter 'other.layer_1'"),
     ],
 )
-def test_an_impossible_parameter_is_one_clear_line(values, message) -> None:
+def test_compose_params_refuse_invalid_value_in_one_line(values, message) -> None:
     with pytest.raises(MethodError, match=message):
         methods.get("compose:serial=adapter+lora").params_type.from_dict(values)
 
 
-def test_each_part_learns_at_its_own_rate_and_the_head_at_the_compositions(make_case) -> None:
+def test_compose_trains_each_part_at_its_own_rate(make_case) -> None:
     case = make_case("encoder", "classification", "nf4")
     rates = {"learning_rate": 1e-2, "adapter__learning_rate": 1e-3, "lora__learning_rate": 2e-3, "lora__lr_ratio": 4.0}
     attached = attach(case, "adapter+lora", **rates)
@@ -124,7 +124,7 @@ def test_each_part_learns_at_its_own_rate_and_the_head_at_the_compositions(make_
 
 
 @pytest.mark.parametrize("member", ["lora+adapter", "adapter+ia3+lora", "adapter+prefix+lora", "lora+hra=peft:hra"])
-def test_each_part_does_what_it_does_alone(member: str, make_case, tmp_path: Path) -> None:
+def test_compose_part_equals_its_method_alone(member: str, make_case, tmp_path: Path) -> None:
     """What one part has learned, read by its own method on a bare view, gives what the composition gave."""
     case = make_case("decoder", "causal-lm", "none")
     for name in member.replace("hra=", "").split("+"):
@@ -152,7 +152,7 @@ def forget_wrappers(folder: Path) -> None:
         save_file({name.replace(".base_layer", ""): tensor for name, tensor in load_file(file).items()}, file)
 
 
-def test_what_comes_later_wraps_what_came_before(make_case) -> None:
+def test_compose_later_part_wraps_earlier_part(make_case) -> None:
     """Longhand: the adapter behind a layer reads the layer with its low-rank update in it."""
     case = make_case("encoder", "classification", "none")
     attached = attach(case, "adapter+lora", lora__rank=2, adapter__bottleneck=3)
@@ -169,7 +169,7 @@ def test_what_comes_later_wraps_what_came_before(make_case) -> None:
         torch.testing.assert_close(serial(x).double(), y, atol=1e-5, rtol=1e-5)
 
 
-def test_serial_and_parallel_adapters_sit_at_one_layer(make_case) -> None:
+def test_compose_puts_serial_and_parallel_adapters_at_one_layer(make_case) -> None:
     case = make_case("encoder", "classification", "none")
     placed = {"serial__placement": "pfeiffer", "parallel__placement": "parallel"}
     attached = attach(case, "serial=adapter+parallel=adapter", **placed)
@@ -190,7 +190,7 @@ def inside(attached: Attached, mark: str) -> set[int]:
     }
 
 
-def test_switches_say_which_block_a_part_sits_in(make_case) -> None:
+def test_compose_switches_limit_blocks_of_parts(make_case) -> None:
     case = make_case("encoder", "classification", "nf4")
     attached = attach(case, "adapter+lora", layer_0=False, lora__layer_2=False, adapter__layer_1=True)
     assert (inside(attached, "adapter."), inside(attached, "lora_")) == ({1, 2}, {1})
@@ -200,7 +200,7 @@ def test_switches_say_which_block_a_part_sits_in(make_case) -> None:
 @pytest.mark.parametrize(
     "off", [{"lora__on": False}, {"lora__layer_0": False, "lora__layer_1": False, "lora__layer_2": False}]
 )
-def test_a_part_that_is_off_everywhere_is_left_out(off, make_case, tmp_path: Path) -> None:
+def test_compose_leaves_out_part_switched_off_everywhere(off, make_case, tmp_path: Path) -> None:
     case = make_case("encoder", "classification", "nf4")
     attached = attach(case, "adapter+lora", **off)
     assert kinds(attached) == {"adapter", "head"}
@@ -214,26 +214,34 @@ def test_a_part_that_is_off_everywhere_is_left_out(off, make_case, tmp_path: Pat
 @pytest.mark.parametrize(
     ("member", "params", "message"),
     [
-        ("adapter+lora", {"layer_7": True}, "layer_7 names a block that does not exist: the backbone has 3 blocks, layer_0 to layer_2"),
-        ("adapter+lora", {"lora__layer_3": False}, "lora.layer_3 names a block that does not exist: the backbone has 3 blocks"),
+        (
+            "adapter+lora",
+            {"layer_7": True},
+            "layer_7 names a block that does not exist: the backbone has 3 blocks, layer_0 to layer_2",
+        ),
+        (
+            "adapter+lora",
+            {"lora__layer_3": False},
+            "lora.layer_3 names a block that does not exist: the backbone has 3 blocks",
+        ),
         ("adapter+lora", {"lora__on": False, "adapter__on": False}, "every part of compose:adapter.lora is switched"),
         ("adapter+prefix", {"layer_1": False}, "prefix.* sits in every block"),
     ],
 )
-def test_switches_that_cannot_be_are_one_clear_line(member, params, message, make_case) -> None:
+def test_compose_refuses_invalid_switches_in_one_line(member, params, message, make_case) -> None:
     with pytest.raises(MethodError, match=message) as raised:
         attach(make_case("encoder", "classification", "nf4"), member, **params)
     assert "\n" not in str(raised.value)
 
 
-def test_a_part_that_cannot_keep_to_some_blocks_is_left_out_when_it_is_off(make_case) -> None:
+def test_compose_ignores_layer_switches_of_part_switched_off(make_case) -> None:
     case = make_case("encoder", "classification", "nf4")
     off = {"prefix__on": False, "layer_1": False}
     assert inside(attach(case, "adapter+prefix", **off), "adapter.") == {0, 2}
 
 
 @pytest.mark.parametrize("member", ["lora+ia3", "last_layers+lora", "ia3+hra=peft:hra"])
-def test_a_merged_composition_equals_the_unmerged_one(member: str, make_case) -> None:
+def test_compose_merged_equals_unmerged(member: str, make_case) -> None:
     case = make_case("decoder", "classification", "nf4")
     attached = attach(case, member)
     nudge(attached.trainable().values())
@@ -245,17 +253,17 @@ def test_a_merged_composition_equals_the_unmerged_one(member: str, make_case) ->
     assert case.shared.checksum() == checksum
 
 
-def test_two_parts_that_rewrite_the_weight_of_one_layer_are_refused(make_case) -> None:
+def test_compose_refuses_two_parts_that_change_one_weight(make_case) -> None:
     with pytest.raises(MethodError, match=r"second computes with the weight of bert.*, which another part changes"):
         attach(make_case("encoder", "classification", "nf4"), "peft:hra+second=peft:oft")
 
 
-def test_one_part_that_cannot_be_merged_is_enough() -> None:
+def test_compose_merges_only_if_all_parts_do() -> None:
     assert methods.get("compose:lora+ia3").supports_merge
     assert not methods.get("compose:lora+adapter").supports_merge
 
 
-def test_copies_of_the_backbones_weights_are_read_from_the_folder(make_case, tmp_path: Path) -> None:
+def test_compose_reads_backbone_copies_from_folder(make_case, tmp_path: Path) -> None:
     """Under names that do not know that other parts have wrapped the layers since."""
     case = make_case("encoder", "classification", "nf4")
     attached = attach(case, "adapter+lora+last_layers")
@@ -271,12 +279,12 @@ def missing(name: str) -> Tensor:
     raise KeyError(f"{name} was not kept")
 
 
-def test_two_parts_that_both_replace_the_forward_pass_are_refused(make_case) -> None:
+def test_compose_refuses_two_parts_that_replace_forward(make_case) -> None:
     with pytest.raises(MethodError, match="prefix and cartridge both replace the model's forward pass; take one"):
         attach(make_case("decoder", "causal-lm", "nf4"), "prefix+peft:cartridge")
 
 
-def test_a_part_keeps_its_schedule_its_penalty_and_its_state(make_case) -> None:
+def test_compose_keeps_schedule_penalty_and_state_of_part(make_case) -> None:
     """AdaLoRA's: what is left of the ranks when a trial is paused is what it goes on with."""
     case, fields = make_case("decoder", "classification", "nf4"), {"adalora__tinit": 0.0, "adalora__tfinal": 0.25}
     attached, alone = (attach(case, member, **fields) for member in ("adapter+adalora+prefix", "adalora"))
@@ -309,7 +317,7 @@ def count(attached: Attached) -> int:
     return sum(int(p.count_nonzero()) for p in diagonals)
 
 
-def test_overrides_search_switches_and_leave_the_rest_on(make_case) -> None:
+def test_compose_space_overrides_search_switches(make_case) -> None:
     name, switch = "compose:serial=adapter+lora", {"choices": [True, False]}
     space = resolve(name, {"layer_0": switch, "serial.layer_2": switch, "lora.on": {"value": False}})
     plain = search_spaces.get(name)
@@ -323,7 +331,7 @@ def test_overrides_search_switches_and_leave_the_rest_on(make_case) -> None:
     assert "lora.batch_size" not in plain.distributions
 
 
-def test_the_head_is_the_compositions_and_no_parts(make_case, tmp_path: Path) -> None:
+def test_compose_saves_head_outside_parts(make_case, tmp_path: Path) -> None:
     case = make_case("encoder", "classification", "nf4")
     attached = attach(case, "lora+prefix+adapter")
     head = {name for name in attached.trainable() if "classifier" in name or "pooler" in name}
@@ -336,7 +344,7 @@ def test_the_head_is_the_compositions_and_no_parts(make_case, tmp_path: Path) ->
     assert not [name for name in kept if "classifier" in name or "pooler" in name]
 
 
-def test_what_one_part_has_replaced_another_does_not_train(make_case) -> None:
+def test_compose_does_not_train_replaced_parameters(make_case) -> None:
     """The biases of norms are bitfit's, until norm tuning puts norms of its own there."""
     case = make_case("encoder", "classification", "nf4")
     attached = attach(case, "bitfit+norm_tuning+lora")
@@ -347,7 +355,7 @@ def test_what_one_part_has_replaced_another_does_not_train(make_case) -> None:
     assert all("ln_tuning_layers" in name for name in norms)
 
 
-def test_a_methods_own_layers_are_none_of_the_backbones(make_case) -> None:
+def test_blocks_ignore_layers_that_methods_added(make_case) -> None:
     """Even where it has wrapped more than one layer."""
     view = make_case("encoder", "classification", "none").view()
     bare = blocks(view)[0].linears
@@ -360,7 +368,7 @@ def test_a_methods_own_layers_are_none_of_the_backbones(make_case) -> None:
     }
 
 
-def test_a_module_that_wraps_layers_hides_none_of_them(make_case) -> None:
+def test_blocks_are_unchanged_by_wrappers(make_case) -> None:
     case = make_case("encoder", "classification", "nf4")
     attached = attach(case, "adapter+lora+hra=peft:hra")
     bare = {b.name: b.linears for b in blocks(case.view())}

@@ -1,10 +1,14 @@
-"""What every method promises, on every backbone and task; no test here names one."""
+"""The contract that every method keeps, on every backbone and task that it supports.
+
+No test here names a method: a new file in methods/ is tested without a change. Where a method refuses a backbone, say
+so in expected_support.py.
+"""
 
 import dataclasses
 import json
 import pickle
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,18 +24,79 @@ from torch import Tensor, nn
 import methods
 import search_spaces
 from methods.base.spec import Attached, Hyperparameters, MethodError, MethodSpec
+from orchestrator.tasks import TASK_TYPES
+
+from ..architectures import ARCHITECTURES
+from .conftest import BACKBONES, Case, family_members
+from .expected_support import ARCHITECTURE_OF_KIND, REFUSALS, expected_refusal
 
 pytestmark = [
-    # peft 0.21 still asks transformers 5 by its old name when it loads an adapter
+    # peft 0.21 uses a name that transformers 5 has deprecated, when it loads an adapter
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
-    # and it asks the norms that it copies for the width of a linear layer
+    # and it knows the width of linear layers alone, when it copies norms
     pytest.mark.filterwarnings("ignore:Unsupported layer type .*Norm:UserWarning"),
-    # what it has to say of beft and boft on a machine without CUDA, when it loads them itself
+    # warnings of beft and boft on a machine without CUDA, when peft loads them itself
     pytest.mark.filterwarnings("ignore:Detected that the base layer has no bias term:UserWarning"),
     pytest.mark.filterwarnings("ignore:Failed to load the CUDA extension:UserWarning"),
     pytest.mark.filterwarnings("ignore:Setting boft_n_butterfly_factor to 1:UserWarning"),
 ]
 STEPS = 4
+Pair = tuple[str, str, str, str]  # method, kind, task, quantization
+METHODS = [*methods.names(), *(pytest.param(name, marks=pytest.mark.slow) for name in family_members())]
+
+
+def all_pairs() -> list[tuple[Pair, list[pytest.MarkDecorator]]]:
+    """Every method with every backbone, and the marks of the pair.
+
+    Methods with a file are tried on all backbones. Of the many members of families, make test tries each on every
+    architecture and task once, alternately with and without quantization; make test-full tries the rest.
+    """
+    pairs: list[tuple[Pair, list[pytest.MarkDecorator]]] = []
+    for quantization in ("nf4", "none"):
+        for place, (kind, task) in enumerate(BACKBONES):
+            marks = [] if quantization == "nf4" else [pytest.mark.slow]
+            pairs += [((name, kind, task, quantization), marks) for name in methods.names()]
+            for index, name in enumerate(family_members()):
+                chosen = (index + place) % 2 == (quantization == "none")
+                mark = pytest.mark.slow if chosen else pytest.mark.exhaustive
+                pairs.append(((name, kind, task, quantization), [mark]))
+    return pairs
+
+
+def refusal(pair: Pair) -> str:
+    name, kind, task, quantization = pair
+    return expected_refusal(name, ARCHITECTURE_OF_KIND[kind], task, quantization)
+
+
+def on_pairs(condition: Callable[[MethodSpec, Pair], bool]) -> pytest.MarkDecorator:
+    """Generate a case for each pair of method and backbone that satisfies ``condition``."""
+    # module scope, and the same values in all tests: pytest runs the tests of a pair in a row, on the same fixtures
+    pairs = [
+        pytest.param(pair, id="-".join(pair), marks=marks)
+        for pair, marks in all_pairs()
+        if condition(methods.get(pair[0]), pair)
+    ]
+    return pytest.mark.parametrize("pair", pairs, indirect=True, scope="module")
+
+
+on_supported = on_pairs(lambda _, pair: not refusal(pair))
+on_trained = on_pairs(lambda spec, pair: spec.trains and not refusal(pair))
+
+
+@pytest.fixture(scope="module")
+def pair(request: pytest.FixtureRequest) -> Pair:
+    method_and_backbone: Pair = request.param
+    return method_and_backbone
+
+
+@pytest.fixture(scope="module")
+def spec(pair: Pair) -> MethodSpec:
+    return methods.get(pair[0])
+
+
+@pytest.fixture(scope="module")
+def case(pair: Pair, make_case: Callable[..., Case]) -> Case:
+    return make_case(*pair[1:])
 
 
 def default(spec: MethodSpec) -> Hyperparameters:
@@ -84,29 +149,18 @@ class Trained:
     logits: Tensor
 
 
-def attach(spec: MethodSpec, case, view: nn.Module | None = None) -> Attached:
-    if case.shared.context.task_type not in spec.tasks:
-        pytest.skip(f"the method declares that it does not do {case.task}")
-    try:
-        return case.attach(spec, default(spec), view)
-    except MethodError as error:
-        pytest.skip(str(error))
-
-
 @pytest.fixture(scope="module")
-def fresh(method, case) -> Fresh:
+def fresh(spec, case) -> Fresh:
     view = case.view()
     inside, before = set(view.modules()), case.logits(view)
-    attached = attach(method, case, view)
+    attached = case.attach(spec, default(spec), view)
     attached.train(False)
     return Fresh(attached, inside, before, case.logits(attached.module))
 
 
 @pytest.fixture(scope="module")
-def trained(method, case, tmp_path_factory) -> Trained:
-    if not method.trains:
-        pytest.skip("the method declares that it has nothing to train")
-    checksum, attached = case.shared.checksum(), attach(method, case)
+def trained(spec, case, tmp_path_factory) -> Trained:
+    checksum, attached = case.shared.checksum(), case.attach(spec, default(spec))
     folder, before = tmp_path_factory.mktemp("adapter"), tensors_of(attached.module)
     optimizer = optimizer_of(attached)
     train(attached, case, optimizer, range(STEPS // 2))
@@ -143,23 +197,23 @@ def loss(attached: Attached, case, *, source: bool) -> Tensor:
     batch = case.batch()
     if source:
         batch["task_ids"] = torch.arange(len(batch["input_ids"])) % len(case.context.sources)
-    found: Tensor = attached.module(**batch, labels=case.labels()).loss
-    return found
+    task_loss: Tensor = attached.module(**batch, labels=case.labels()).loss
+    return task_loss
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in module.named_parameters()}
 
 
-def same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(one, other)
+def same(tensor: Tensor, other: Tensor) -> bool:
+    return tensor.shape == other.shape and torch.equal(tensor, other)
 
 
 def pause(attached: Attached, optimizer: torch.optim.Optimizer, file: Path) -> None:
     tensors = {f"parameter:{name}": p.detach() for name, p in attached.trainable().items()}
     tensors |= {f"method:{name}": tensor for name, tensor in attached.state().items()}
-    for index, own in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer:{index}:{name}": value for name, value in own.items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer:{index}:{name}": value for name, value in state.items()}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
 
 
@@ -169,7 +223,8 @@ def resume(attached: Attached, file: Path) -> torch.optim.Optimizer:
         for name, parameter in attached.trainable().items():
             parameter.copy_(tensors[f"parameter:{name}"])
     attached.load_state({n.removeprefix("method:"): t for n, t in tensors.items() if n.startswith("method:")})
-    optimizer, state = optimizer_of(attached), {}
+    optimizer = optimizer_of(attached)
+    state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         if key.startswith("optimizer:"):
             _, index, name = key.split(":")
@@ -186,49 +241,68 @@ def nudge(attached: Attached) -> None:
             parameter += 0.05 * torch.randn_like(parameter)
 
 
-def test_it_attaches_somewhere(method, make_case):
-    task = "classification" if "SEQ_CLS" in method.tasks else "causal-lm"
-    refusals = []
-    for kind in ("decoder", "encoder", "encoder-decoder") if task == "classification" else ("decoder",):
-        try:
-            make_case(kind, task, "nf4").attach(method, default(method))
-        except MethodError as error:
-            refusals.append(str(error))
-        else:
-            return
-    pytest.fail(" / ".join(refusals))
+def test_expected_support_names_existing_methods_and_backbones():
+    assert set(REFUSALS) <= {*methods.names(), *family_members()}
+    for patterns in REFUSALS.values():
+        for pattern in patterns:
+            architecture, *rest = pattern.partition("-")
+            assert architecture in ("*", *ARCHITECTURES), pattern
+            assert rest, pattern
 
 
-def test_starts_as_identity_where_declared(method, case, fresh):
-    if not method.starts_as_identity:
-        pytest.skip("the method declares that it does not")
-    if method.needs_original and case.quantization != "none":
-        pytest.skip("the method starts from the original weights and not from the quantized ones")
+@pytest.mark.parametrize("name", METHODS)
+def test_method_supports_some_backbone(name):
+    assert any(not refusal(pair) for pair, _ in all_pairs() if pair[0] == name)
+
+
+@on_pairs(lambda _, pair: bool(refusal(pair)))
+def test_method_refuses_unsupported_backbone(pair, spec, case):
+    with pytest.raises(MethodError, match=refusal(pair)) as caught:
+        case.attach(spec, default(spec))
+    assert "\n" not in str(caught.value)
+
+
+def test_methods_declare_supported_tasks():
+    for pair, _ in all_pairs():
+        if not refusal(pair):
+            assert TASK_TYPES[pair[2]].peft_task_type in methods.get(pair[0]).tasks, pair
+
+
+@on_pairs(
+    lambda spec, pair: (
+        spec.starts_as_identity and not refusal(pair) and not (spec.needs_original and pair[3] != "none")
+    )  # it starts from the original weights, not the quantized ones
+)
+def test_fresh_method_is_identity_where_declared(fresh):
     torch.testing.assert_close(fresh.logits, fresh.before, atol=1e-5, rtol=1e-5)
 
 
-def test_what_trains_is_what_is_declared_once_and_in_float32(method, fresh):
+@on_supported
+def test_trainable_parameters_are_declared_once_and_float32(spec, fresh):
     declared = [p for group in fresh.attached.groups for p in group.parameters]
     assert len(declared) == len(set(declared))
     assert set(declared) == set(fresh.attached.trainable().values())
-    assert bool(declared) == method.trains
+    assert bool(declared) == spec.trains
     assert {p.dtype for p in declared} <= {torch.float32}
 
 
-def test_what_trains_is_shared_with_no_other_view(case, fresh, trained):
-    storages = [{p.data_ptr() for p in one.attached.trainable().values()} for one in (fresh, trained)]
+@on_trained
+def test_trainable_parameters_are_not_shared_between_views(case, fresh, trained):
+    storages = [{p.data_ptr() for p in view.attached.trainable().values()} for view in (fresh, trained)]
     shared = {p.data_ptr() for p in case.shared.model.parameters() if p.device.type != "meta"}
     assert not storages[0] & storages[1]
     assert not storages[0] & shared
 
 
-def test_only_declared_parameters_change_and_the_backbone_is_untouched(trained):
+@on_trained
+def test_training_changes_declared_parameters_alone(trained):
     assert trained.changed
     assert trained.changed <= trained.at_the_end.keys()
     assert len(trained.checksums) == 1
 
 
-def test_every_trained_parameter_gets_a_gradient(case, trained):
+@on_trained
+def test_every_trainable_parameter_gets_a_gradient(case, trained):
     attached = trained.attached
     if attached.source_steps(STEPS):
         loss(attached, case, source=True).backward()
@@ -238,7 +312,8 @@ def test_every_trained_parameter_gets_a_gradient(case, trained):
     assert silent == []
 
 
-def test_training_switches_dropout_of_the_adapter_alone(fresh):
+@on_supported
+def test_train_switches_dropout_of_adapter_alone(fresh):
     attached, active = fresh.attached, set(fresh.attached.active)
     modules = set(attached.module.modules())
     attached.train(True)
@@ -249,45 +324,49 @@ def test_training_switches_dropout_of_the_adapter_alone(fresh):
     assert not any(module.training for module in modules | active)
 
 
-def test_a_changed_adapter_changes_the_output(fresh, trained):
+@on_trained
+def test_changed_adapter_changes_output(fresh, trained):
     assert not torch.allclose(fresh.logits, trained.logits, atol=1e-3)
 
 
-def test_a_row_does_not_depend_on_the_padding_of_its_batch(case, fresh, request):
+@on_supported
+def test_row_does_not_depend_on_padding(case, fresh, request):
     attached = fresh.attached
     if attached.groups:
         attached = request.getfixturevalue("trained").attached
     batch = case.batch()
-    kept = batch["attention_mask"][0] == 1
-    alone = {name: tensor[:1, kept] for name, tensor in batch.items()}
+    real = batch["attention_mask"][0] == 1
+    alone = {name: tensor[:1, real] for name, tensor in batch.items()}
     with torch.no_grad():
-        among, solo = attached.module(**batch).logits[0], attached.module(**alone).logits[0]
+        in_batch, by_itself = attached.module(**batch).logits[0], attached.module(**alone).logits[0]
     if case.task == "causal-lm":
-        among, solo = among[-1], solo[-1]
-    torch.testing.assert_close(among, solo, atol=1e-4, rtol=1e-4)
+        in_batch, by_itself = in_batch[-1], by_itself[-1]
+    torch.testing.assert_close(in_batch, by_itself, atol=1e-4, rtol=1e-4)
 
 
-def test_a_paused_trial_goes_on_as_if_nothing_had_happened(method, case, trained):
-    attached = attach(method, case)
+@on_trained
+def test_paused_trial_resumes_bit_for_bit(spec, case, trained):
+    attached = case.attach(spec, default(spec))
     optimizer = resume(attached, trained.paused)
     train(attached, case, optimizer, range(STEPS // 2, STEPS))
     assert attached.trainable().keys() == trained.at_the_end.keys()
     assert all(torch.equal(p, trained.at_the_end[name]) for name, p in attached.trainable().items())
 
 
-def test_a_saved_adapter_is_read_back_bit_for_bit_and_merges_where_declared(method, case, fresh, request, tmp_path):
+@on_supported
+def test_saved_adapter_loads_bit_for_bit_and_merges(spec, case, fresh, request, tmp_path):
     folder, logits = tmp_path, fresh.logits
-    if method.trains:
+    if spec.trains:
         trained = request.getfixturevalue("trained")
         folder, logits = trained.folder, trained.logits
     else:
         fresh.attached.save(folder)
     assert {f.suffix for f in folder.rglob("*") if f.is_file()} <= {".json", ".safetensors", ".md"}
     # with another head, except where nothing is trained and so none is saved
-    back = methods.load_adapter(case.shared.view(99 if method.trains else case.seed), folder, case.shared.context)
+    back = methods.load_adapter(case.shared.view(99 if spec.trains else case.seed), folder, case.shared.context)
     back.train(False)
     assert torch.equal(case.logits(back.module), logits)
-    assert (back.merge is not None) == method.supports_merge
+    assert (back.merge is not None) == spec.supports_merge
     if back.merge is not None:
         checksum, merged = case.shared.checksum(), back.merge()
         torch.testing.assert_close(case.logits(merged), logits, atol=1e-4, rtol=1e-4)
@@ -295,11 +374,9 @@ def test_a_saved_adapter_is_read_back_bit_for_bit_and_merges_where_declared(meth
         assert set(dict(case.plain().named_modules())) == set(dict(merged.named_modules()))
 
 
-def test_peft_reads_what_is_declared_to_be_its_own(method, case, trained):
-    if not method.peft:
-        pytest.skip("the method declares a format of its own")
-    if case.quantization != "none":
-        pytest.skip("a plain model has other weights than a quantized one")
+# a plain model of transformers has the weights of a backbone without quantization alone
+@on_pairs(lambda spec, pair: spec.peft and pair[3] == "none" and not refusal(pair))
+def test_peft_loads_saved_adapter_where_declared(case, trained):
     plain = PeftModel.from_pretrained(case.plain(), str(trained.folder)).eval()
     assert plain.active_peft_config.base_model_name_or_path == case.shared.context.backbone
     torch.testing.assert_close(
@@ -307,41 +384,51 @@ def test_peft_reads_what_is_declared_to_be_its_own(method, case, trained):
     )
 
 
-def test_params_survive_json_and_pickle(method):
-    params = default(method)
-    assert method.params_type.from_dict(json.loads(json.dumps(params.to_dict()))) == params
+@pytest.mark.parametrize("name", METHODS)
+def test_params_survive_json_and_pickle(name):
+    spec = methods.get(name)
+    params = default(spec)
+    assert spec.params_type.from_dict(json.loads(json.dumps(params.to_dict()))) == params
     assert pickle.loads(pickle.dumps(params)) == params
 
 
-def test_every_draw_of_its_space_is_a_valid_parameter_set(method):
-    assert len(draws(method, 200)) == 200
+@pytest.mark.parametrize("name", METHODS)
+def test_search_space_draws_valid_parameters(name):
+    assert len(draws(methods.get(name), 200)) == 200
 
 
-def test_a_handful_of_draws_run_or_are_refused_in_one_line(method, make_case):
-    task = "classification" if "SEQ_CLS" in method.tasks else "causal-lm"
+@pytest.mark.parametrize("name", METHODS)
+def test_search_space_draws_run_or_are_refused_in_one_line(name, make_case):
+    """Two draws on each kind of backbone that the method supports; some draws are too large for tiny models."""
+    spec = methods.get(name)
+    task = "classification" if "SEQ_CLS" in spec.tasks else "causal-lm"
+    backbones = [(kind, task, "nf4") for kind, other in BACKBONES if other == task]
+    supported = [backbone for backbone in backbones if not refusal((name, *backbone))]
     ran, refusals = 0, []
-    for params in random.Random(2).sample(draws(method, 40), 5):
-        for kind in ("encoder", "decoder", "encoder-decoder") if task == "classification" else ("decoder",):
-            case = make_case(kind, task, "nf4")
-            try:
-                attached = case.attach(method, params)
-            except MethodError as error:
-                refusals.append(str(error))
-            else:
-                attached.train(False)
-                assert torch.isfinite(case.logits(attached.module)).all()
-                ran += 1
+    for index, params in enumerate(random.Random(2).sample(draws(spec, 40), 2 * len(supported))):
+        case = make_case(*supported[index % len(supported)])
+        try:
+            attached = case.attach(spec, params)
+        except MethodError as error:
+            refusals.append(str(error))
+        else:
+            attached.train(False)
+            assert torch.isfinite(case.logits(attached.module)).all()
+            ran += 1
     assert ran
-    assert not any("\n" in refusal for refusal in refusals)
+    assert not any("\n" in message for message in refusals)
 
 
-def test_unknown_and_impossible_parameters_are_refused_in_one_line(method):
+@pytest.mark.parametrize("name", METHODS)
+def test_params_refuse_unknown_and_impossible_values_in_one_line(name):
+    params_type = methods.get(name).params_type
     with pytest.raises(MethodError, match="unknown parameter 'rnak'"):
-        method.params_type.from_dict({"rnak": 1})
-    for field in dataclasses.fields(method.params_type):
-        wrong = "nonsense" if isinstance(getattr(method.params_type(), field.name), str) else -1
-        if isinstance(getattr(method.params_type(), field.name), bool):
+        params_type.from_dict({"rnak": 1})
+    for field in dataclasses.fields(params_type):
+        default_value = getattr(params_type(), field.name)
+        if isinstance(default_value, bool):
             continue
+        impossible = "nonsense" if isinstance(default_value, str) else -1
         with pytest.raises(MethodError, match=field.name) as caught:
-            method.params_type.from_dict({field.name: wrong})
+            params_type.from_dict({field.name: impossible})
         assert "\n" not in str(caught.value)

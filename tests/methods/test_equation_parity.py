@@ -41,7 +41,7 @@ def longhand(
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_bottleneck_is_its_equation(activation):
+def test_bottleneck_equals_its_equation(activation):
     adapter = Bottleneck(12, AdapterParams(bottleneck=5, activation=activation, scale=4.0))
     random_values(adapter)
     z = torch.randn(2, 3, 12)
@@ -50,7 +50,7 @@ def test_bottleneck_is_its_equation(activation):
     torch.testing.assert_close(adapter(z).double(), expected, atol=1e-6, rtol=1e-5)
 
 
-def test_a_bottleneck_wider_than_the_model_is_refused_in_one_line(make_case):
+def test_adapter_refuses_bottleneck_wider_than_model(make_case):
     case, spec = make_case("encoder", "classification", "none"), methods.get("adapter")
     spec.attach(case.view(), AdapterParams(bottleneck=32), case.context)
     with pytest.raises(MethodError, match=r"^bottleneck is 33; it must be at most 32, the width of the model$"):
@@ -59,7 +59,7 @@ def test_a_bottleneck_wider_than_the_model_is_refused_in_one_line(make_case):
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
 @pytest.mark.parametrize("placement", ["houlsby", "pfeiffer", "parallel"])
-def test_adapters_sit_where_their_papers_put_them(kind, placement, make_case):
+def test_adapter_placements_equal_their_papers(kind, placement, make_case):
     case = make_case(kind, "classification", "none")
     params = AdapterParams(placement=placement, bottleneck=6, scale=2.0)
     attached = case.attach(methods.get("adapter"), params)
@@ -95,7 +95,7 @@ def hook_longhand(model: nn.Module, kind: str, placement: str, weights: dict[str
             module.register_forward_hook(add(name, name.removesuffix(last)))
 
 
-def test_full_equals_the_original_model_and_trains_as_it_does(case):
+def test_full_equals_original_model_before_and_after_step(case):
     attached = case.attach(methods.get("full"), methods.get("full").params_type())
     attached.train(False)
     reference = case.plain().requires_grad_(True)
@@ -109,7 +109,7 @@ def test_full_equals_the_original_model_and_trains_as_it_does(case):
         torch.testing.assert_close(parameter, expected[name], atol=1e-5, rtol=1e-4)
 
 
-def test_full_lowers_the_rate_block_by_block(make_case):
+def test_full_layer_decay_lowers_rate_per_block(make_case):
     case = make_case("encoder", "classification", "nf4")
     spec = methods.get("full")
     attached = case.attach(spec, spec.params_type(layer_decay=0.5))
@@ -122,7 +122,7 @@ def test_full_lowers_the_rate_block_by_block(make_case):
     assert len(rates) == len(names)
 
 
-def test_tied_weights_stay_tied_and_train_once(tmp_path, tied_decoder):
+def test_full_keeps_tied_weights_tied(tmp_path, tied_decoder):
     case = tied_decoder
     attached = case.attach(methods.get("full"), methods.get("full").params_type())
     assert attached.module.lm_head.weight is attached.module.model.embed_tokens.weight
@@ -132,7 +132,7 @@ def test_tied_weights_stay_tied_and_train_once(tmp_path, tied_decoder):
 
 
 @pytest.mark.parametrize(("fraction", "trained"), [(1 / 6, {2}), (1 / 3, {2}), (1 / 2, {1, 2}), (1.0, {0, 1, 2})])
-def test_last_layers_trains_the_last_blocks_from_their_original_weights(fraction, trained, make_case):
+def test_last_layers_trains_original_weights_of_last_blocks(fraction, trained, make_case):
     case = make_case("decoder", "causal-lm", "nf4")
     spec = methods.get("last_layers")
     attached = case.attach(spec, spec.params_type(fraction=fraction))
@@ -146,7 +146,7 @@ def test_last_layers_trains_the_last_blocks_from_their_original_weights(fraction
     torch.testing.assert_close(case.logits(attached.module), case.logits(reference), atol=1e-5, rtol=1e-5)
 
 
-def test_linear_probe_learns_by_the_gradient_of_logistic_regression(make_case):
+def test_linear_probe_gradient_equals_logistic_regression(make_case):
     case = make_case("encoder", "classification", "nf4")
     spec = methods.get("linear_probe")
     attached = case.attach(spec, spec.params_type())
@@ -161,7 +161,7 @@ def test_linear_probe_learns_by_the_gradient_of_logistic_regression(make_case):
     torch.testing.assert_close(attached.module.classifier.weight.grad.double(), expected, atol=1e-6, rtol=1e-5)
 
 
-def test_linear_probe_drops_features_while_training_only(make_case):
+def test_linear_probe_dropout_acts_in_training_only(make_case):
     case = make_case("encoder", "classification", "nf4")
     spec = methods.get("linear_probe")
     attached = case.attach(spec, spec.params_type(dropout=0.5))
@@ -171,7 +171,7 @@ def test_linear_probe_drops_features_while_training_only(make_case):
     torch.testing.assert_close(case.logits(attached.module), case.logits(case.view()))
 
 
-def test_originals_that_are_not_at_hand_are_one_clear_line(make_case):
+def test_full_refuses_missing_original_weights_in_one_line(make_case):
     case = make_case("encoder", "classification", "nf4")
     without = dataclasses.replace(case.shared.context, original=missing_original)
     spec = methods.get("full")

@@ -23,7 +23,8 @@ from methods.parts.prompt_template import classification_prompt
 from .conftest import CLASSES, Case, case_of, tiny_config, tiny_tokenizer
 
 SPEC = methods.get("hard_prompt")
-WIDE = {"vocab_size": 100, "initializer_range": 0.3, "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
+WIDE: dict[str, Any] = {"vocab_size": 100, "initializer_range": 0.3}
+WIDE |= {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
 ARCHITECTURES: dict[str, PreTrainedConfig] = {
     "llama": transformers.LlamaConfig(**tiny_config("decoder").to_diff_dict() | {"tie_word_embeddings": True}),
     "gpt2": transformers.GPT2Config(**WIDE, n_embd=32, n_layer=2, n_head=4, n_positions=160),
@@ -58,7 +59,7 @@ def case_for(folder: Path, name: str, task: str = "classification") -> Case:
 def tokenizer_with_ends() -> PreTrainedTokenizerBase:
     """A token per word, ``<s>`` before every text and ``</s>`` after it."""
     base = tiny_tokenizer()
-    inner = Tokenizer.from_str(base.backend_tokenizer.to_str())  # type: ignore[attr-defined]
+    inner = Tokenizer.from_str(base.backend_tokenizer.to_str())
     inner.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 1)])
     special = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>"}
     return PreTrainedTokenizerFast(tokenizer_object=inner, **special)
@@ -114,7 +115,7 @@ def expected(case: Case, prompts: Sequence[str], words: Sequence[str], tokenizer
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_class_scores_what_the_language_model_gives_its_word(name: str, tmp_path: Path) -> None:
+def test_hard_prompt_scores_equal_word_log_probabilities(name: str, tmp_path: Path) -> None:
     case, tokenizer = case_for(tmp_path, name), tokenizer_with_ends()
     found = attached(case, tokenizer)
     wanted = expected(case, [f"word10 {row} word11" for row in ROWS], CLASSES, tokenizer)
@@ -124,7 +125,7 @@ def test_a_class_scores_what_the_language_model_gives_its_word(name: str, tmp_pa
         torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=1e-5)
 
 
-def test_examples_stand_before_the_text_with_their_classes(tmp_path: Path) -> None:
+def test_hard_prompt_examples_precede_text_with_classes(tmp_path: Path) -> None:
     case, tokenizer = case_for(tmp_path, "llama"), tokenizer_with_ends()
     found = attached(case, tokenizer, examples=2)
     shown = "word10 word50 word51 word11 positive word10 word60 word11 negative"
@@ -135,7 +136,7 @@ def test_examples_stand_before_the_text_with_their_classes(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["llama", "t5"])
-def test_words_that_begin_alike_are_scored_as_far_as_they_differ(name: str, tmp_path: Path) -> None:
+def test_hard_prompt_scores_distinguishing_tokens_alone(name: str, tmp_path: Path) -> None:
     case, tokenizer = case_for(tmp_path, name), tokenizer_with_ends()
     labels = ["word80 word81 word90", "word80 word82 word90", "word83"]
     found = attached(case, tokenizer, labels)
@@ -146,7 +147,7 @@ def test_words_that_begin_alike_are_scored_as_far_as_they_differ(name: str, tmp_
     torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=1e-5)
 
 
-def test_given_words_stand_for_the_classes(tmp_path: Path) -> None:
+def test_hard_prompt_verbalizers_replace_class_names(tmp_path: Path) -> None:
     case, tokenizer = case_for(tmp_path, "llama"), tokenizer_with_ends()
     found = attached(case, tokenizer, verbalizers="negative = word91; positive=word92")
     wanted = expected(case, [f"word10 {row} word11" for row in ROWS], ["word91", "neutral", "word92"], tokenizer)
@@ -156,7 +157,7 @@ def test_given_words_stand_for_the_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "bart"])
-def test_calibration_takes_off_what_the_prompt_prefers_without_content(name: str, tmp_path: Path) -> None:
+def test_hard_prompt_calibration_divides_by_content_free_probabilities(name: str, tmp_path: Path) -> None:
     case, tokenizer = case_for(tmp_path, name), tokenizer_with_ends()
     found = attached(case, tokenizer, calibration=True)
     plain = expected(case, [f"word10 {row} word11" for row in ROWS], CLASSES, tokenizer)
@@ -168,7 +169,7 @@ def test_calibration_takes_off_what_the_prompt_prefers_without_content(name: str
 
 
 @pytest.mark.parametrize(("name", "labels"), [("llama", CLASSES), ("t5", ["word80 word81", "word80 word82", "word83"])])
-def test_the_prompt_travels_with_the_adapter(name: str, labels: Sequence[str], tmp_path: Path) -> None:
+def test_hard_prompt_is_saved_with_adapter(name: str, labels: Sequence[str], tmp_path: Path) -> None:
     (tmp_path / "backbone").mkdir()
     case, tokenizer = case_for(tmp_path / "backbone", name), tokenizer_with_ends()
     found = attached(case, tokenizer, labels, examples=3, calibration=True)
@@ -180,14 +181,14 @@ def test_the_prompt_travels_with_the_adapter(name: str, labels: Sequence[str], t
         assert torch.equal(back.module(**rows).logits, found.module(**rows).logits)
 
 
-def test_nothing_can_be_said_without_words(tmp_path: Path) -> None:
+def test_hard_prompt_refuses_call_without_prompt(tmp_path: Path) -> None:
     case = case_for(tmp_path, "llama")
     bare = SPEC.attach(case.view(), SPEC.params_type(), case.shared.context)
     with pytest.raises(MethodError, match="has no words"):
         bare.module(**batch(tokenizer_with_ends(), "left"))
 
 
-def test_nothing_trains(tmp_path: Path) -> None:
+def test_hard_prompt_trains_nothing(tmp_path: Path) -> None:
     found = attached(case_for(tmp_path, "llama"), tokenizer_with_ends())
     assert not found.trainable()
     assert not found.groups
@@ -197,13 +198,17 @@ def test_nothing_trains(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("params", "labels", "message"),
     [
-        ({"verbalizers": "bad = word9"}, CLASSES, "'bad', which is not a class; the classes are negative, neutral, positive"),
+        (
+            {"verbalizers": "bad = word9"},
+            CLASSES,
+            "'bad', which is not a class; the classes are negative, neutral, positive",
+        ),
         ({}, ["word80", "word80 word81"], "'word80 word81' begins like 'word80'"),
         ({}, ["unheard", "unseen"], "'unseen' begins like 'unheard'"),
         ({"examples": 3, "template": "word1 " * 40 + "{text} {label}"}, CLASSES, "takes 187 tokens; .* takes 160"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(
+def test_hard_prompt_refuses_impossible_prompts_in_one_line(
     params: dict[str, Any], labels: Sequence[str], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(MethodError, match=message) as caught:
@@ -211,7 +216,7 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_backbone_that_predicts_nothing_is_refused(make_case: Any) -> None:
+def test_hard_prompt_refuses_backbone_without_language_model(make_case: Any) -> None:
     with pytest.raises(MethodError, match="an encoder, which predicts no next token"):
         make_case("encoder", "classification", "none").attach(SPEC, SPEC.params_type())
     with pytest.raises(MethodError, match=r"lacks lm_head\.weight: its output embeddings are not tied"):
@@ -219,7 +224,7 @@ def test_a_backbone_that_predicts_nothing_is_refused(make_case: Any) -> None:
 
 
 @pytest.mark.parametrize("template", ["{text}", "{label}", "{text} {label} more", "{text} {text} {label}", "sentiment"])
-def test_a_template_must_hold_the_text_and_end_with_the_class(template: str) -> None:
+def test_hard_prompt_template_needs_text_and_final_class(template: str) -> None:
     with pytest.raises(MethodError, match=r"template is .* must be one of label, question, instruction, or a text"):
         SPEC.params_type(template=template)
 
@@ -254,7 +259,7 @@ def pieces_tokenizer() -> PreTrainedTokenizerBase:
     ("tokenizer", "word"), [(bytes_tokenizer(), "Ġgood"), (pieces_tokenizer(), "▁good")], ids=["bytes", "pieces"]
 )
 @pytest.mark.parametrize("template", ["label", "{text} Label: {label}", "{text} {label}"])
-def test_the_space_before_a_word_goes_with_the_word(
+def test_hard_prompt_tokenizes_words_with_preceding_space(
     tokenizer: PreTrainedTokenizerBase, word: str, template: str
 ) -> None:
     text = TaskText(tokenizer=tokenizer, labels=("good", "bad"), max_length=16, examples=lambda count: [])
@@ -264,7 +269,7 @@ def test_the_space_before_a_word_goes_with_the_word(
     assert [*tokenizer("this was bad")["input_ids"], *words.after, *words.classes[0]] == whole
 
 
-def test_templates_name_the_classes() -> None:
+def test_hard_prompt_templates_list_classes() -> None:
     text = TaskText(tokenizer=bytes_tokenizer(), labels=("good", "bad"), max_length=16, examples=lambda count: [])
     assert text.tokenizer.decode(classification_prompt(text, "question", "names", 0, closes=False).after) == (
         "\nQuestion: which of good, bad is this?\nAnswer:"
@@ -281,14 +286,12 @@ def writer(tmp_path: Path) -> Case:
 def opening_tokenizer() -> PreTrainedTokenizerBase:
     """``<s>`` before every text, as Llama's."""
     tokenizer = tokenizer_with_ends()
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(  # type: ignore[attr-defined]
-        single="<s> $A", special_tokens=[("<s>", 2)]
-    )
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 2)])
     return tokenizer
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_a_language_model_reads_examples_before_the_row(writer: Case, side: str) -> None:
+def test_hard_prompt_language_model_reads_examples_before_row(writer: Case, side: str) -> None:
     tokenizer = opening_tokenizer()
     found = attached(writer, tokenizer, (), examples=2)
     model = transformers.AutoModelForCausalLM.from_pretrained(writer.original).eval()
@@ -307,7 +310,7 @@ def test_a_language_model_reads_examples_before_the_row(writer: Case, side: str)
             )
 
 
-def test_a_language_model_without_examples_is_the_bare_one(writer: Case) -> None:
+def test_hard_prompt_language_model_without_examples_is_bare_model(writer: Case) -> None:
     tokenizer = opening_tokenizer()
     found = attached(writer, tokenizer, (), examples=0)
     rows = batch(tokenizer, "right")
@@ -318,7 +321,7 @@ def test_a_language_model_without_examples_is_the_bare_one(writer: Case) -> None
 
 
 @pytest.mark.parametrize("examples", [0, 2])
-def test_it_writes_what_follows_the_examples_and_the_row(writer: Case, examples: int) -> None:
+def test_hard_prompt_generates_after_examples_and_row(writer: Case, examples: int) -> None:
     tokenizer = opening_tokenizer()
     found = attached(writer, tokenizer, (), examples=examples)
     model = transformers.AutoModelForCausalLM.from_pretrained(writer.original).eval()

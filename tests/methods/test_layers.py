@@ -9,7 +9,7 @@ from methods.base.architecture import blocks, name_pattern, targets
 from methods.base.spec import MethodError
 
 pytestmark = [
-    # peft 0.21 still asks transformers 5 by its old name when it attaches
+    # peft 0.21 uses a name that transformers 5 has deprecated, when it attaches
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
 ]
 
@@ -23,7 +23,7 @@ def sits_in(case, name: str, layers: frozenset[int]) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["adapter", "ia3", "lora", "bitfit", "norm_tuning"])
-def test_a_method_sits_in_the_layers_that_it_is_told(name, make_case):
+def test_layers_limit_where_method_trains(name, make_case):
     case = make_case("encoder", "classification", "nf4")
     assert sits_in(case, name, frozenset({0, 2})) == {"layer.0", "layer.2"}
     with pytest.raises(MethodError, match="layers is 1, 7; BertForSequenceClassification has 0 to 2"):
@@ -32,13 +32,13 @@ def test_a_method_sits_in_the_layers_that_it_is_told(name, make_case):
         sits_in(case, name, frozenset())
 
 
-def test_a_decoders_blocks_are_counted_after_its_encoders(make_case):
+def test_blocks_count_decoder_after_encoder(make_case):
     view = make_case("encoder-decoder", "classification", "nf4").view()
     names = [block.name for block in blocks(view, frozenset({1, 2}))]
     assert names == ["transformer.encoder.block.1", "transformer.decoder.block.0"]
 
 
-def test_a_pattern_matches_its_names_and_no_others(make_case):
+def test_name_pattern_matches_exactly_its_names(make_case):
     for kind in ("encoder", "decoder", "encoder-decoder"):
         view = make_case(kind, "classification", "nf4").view()
         chosen = targets(view, ("query", "feed_forward"), frozenset({0, 2}))
@@ -47,7 +47,7 @@ def test_a_pattern_matches_its_names_and_no_others(make_case):
         assert {name for name in every if re.fullmatch(expression, name)} == {*chosen, "embeddings.norm"}
 
 
-def test_a_pattern_writes_what_differs_in_a_number_once():
+def test_name_pattern_shares_branches_of_numbered_names():
     names = [f"model.layers.{index}.mlp.up_proj" for index in range(40)]
     assert len(name_pattern(names)) < 4 * 40
     assert name_pattern(names[:1]) == r"model\.layers\.0\.mlp\.up_proj"

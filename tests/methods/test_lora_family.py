@@ -21,7 +21,7 @@ from orchestrator.backbone.weights import FourBitWeight
 from orchestrator.tasks import TASK_TYPES
 
 pytestmark = pytest.mark.filterwarnings(
-    # peft 0.21 still asks transformers 5 by its old name when it attaches or loads an adapter
+    # peft 0.21 uses a name that transformers 5 has deprecated, when it attaches or loads an adapter
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
     # peft 0.21 takes AdaLoRA's pattern for LoRA's when it attaches, and reads it when it loads the tensors
     "ignore:The following rank_pattern keys did not match:RuntimeWarning",
@@ -91,7 +91,7 @@ def assert_alike(case, one: nn.Module, other: nn.Module) -> None:
         torch.testing.assert_close(trainable(one)[name].grad, parameter.grad, atol=1e-5, rtol=1e-4)
 
 
-HAND_MADE = {
+HAND_MADE: dict[str, tuple[dict[str, Any], Any]] = {
     "dora": ({}, lambda: peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", use_dora=True)),
     "adalora": (
         {"init_rank": 6, "target_ratio": 0.67, "orthogonality": 0.3},
@@ -113,7 +113,7 @@ HAND_MADE = {
 
 
 @pytest.mark.parametrize("name", HAND_MADE)
-def test_outputs_and_gradients_equal_those_of_peft_at_the_start_and_after(name, plain_case):
+def test_lora_family_outputs_and_gradients_equal_peft(name, plain_case):
     params, config = HAND_MADE[name]
     attached, reference = attach(plain_case, name.partition("-")[0], **params), by_peft(plain_case, config())
     for label, parameter in trainable(attached.module).items():
@@ -127,7 +127,7 @@ def test_outputs_and_gradients_equal_those_of_peft_at_the_start_and_after(name, 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("shape", [(3, 5, 12), (3, 12)])
-def test_a_layers_pass_is_pefts_to_rounding(dtype, tolerance, dropout, shape):
+def test_lora_layer_equals_peft_to_rounding(dtype, tolerance, dropout, shape):
     config = peft.LoraConfig(r=4, lora_alpha=6, lora_dropout=dropout, init_lora_weights=False)
     layer = AddedLinear(
         nn.Linear(12, 20, dtype=dtype).requires_grad_(False), "default", config=config, r=4, lora_alpha=6
@@ -148,7 +148,7 @@ def test_a_layers_pass_is_pefts_to_rounding(dtype, tolerance, dropout, shape):
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
-def test_a_layers_pass_is_the_frozen_one_while_the_adapter_is_off(plain_case):
+def test_lora_layer_is_frozen_layer_while_adapter_disabled(plain_case):
     attached = attach(plain_case, "lora")
     assert all(isinstance(layer, AddedLinear) for _, layer in updated_layers(attached.module))
     before = plain_case.logits(attached.module)
@@ -159,7 +159,7 @@ def test_a_layers_pass_is_the_frozen_one_while_the_adapter_is_off(plain_case):
 
 
 @pytest.mark.parametrize("init", ["pissa", "olora"])
-def test_an_update_that_begins_in_the_weight_changes_nothing_at_first(init, packed_case):
+def test_lora_init_from_weight_starts_as_identity(init, packed_case):
     checksum = packed_case.shared.checksum()
     attached = attach(packed_case, "lora", init=init)
     assert all(layer.lora_B["default"].weight.any() for _, layer in updated_layers(attached.module))
@@ -174,7 +174,7 @@ def test_an_update_that_begins_in_the_weight_changes_nothing_at_first(init, pack
 
 @pytest.mark.parametrize("rslora", [False, True])
 @pytest.mark.parametrize("init", ["pissa", "olora"])
-def test_it_is_saved_as_a_plain_lora_of_twice_the_rank(init, rslora, plain_case, tmp_path: Path):
+def test_lora_init_from_weight_is_saved_with_doubled_rank(init, rslora, plain_case, tmp_path: Path):
     attached = attach(plain_case, "lora", init=init, rslora=rslora, rank=4)
     steps(attached, plain_case, 1, 2, 2)
     attached.save(tmp_path)
@@ -192,7 +192,7 @@ def test_it_is_saved_as_a_plain_lora_of_twice_the_rank(init, rslora, plain_case,
     torch.testing.assert_close(plain_case.logits(merged, padded=False), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_a_saved_beginning_of_another_rank_is_refused_in_one_line(make_case, tmp_path: Path):
+def test_lora_init_from_weight_refuses_other_rank(make_case, tmp_path: Path):
     case = make_case("decoder", "causal-lm", "nf4")
     attach(case, "lora", init="pissa", rank=4).save(tmp_path)
     with pytest.raises(MethodError, match="is not an update of rank 6"):
@@ -200,7 +200,7 @@ def test_a_saved_beginning_of_another_rank_is_refused_in_one_line(make_case, tmp
 
 
 @pytest.mark.parametrize("init", ["pissa", "olora"])
-def test_what_is_taken_off_travels_with_a_paused_trial(init, make_case):
+def test_lora_init_from_weight_survives_pause(init, make_case):
     case = make_case("decoder", "causal-lm", "nf4")
     attached = attach(case, "lora", init=init)
     kept = attached.state()
@@ -214,7 +214,7 @@ def test_what_is_taken_off_travels_with_a_paused_trial(init, make_case):
     assert torch.equal(case.logits(other.module), case.logits(attached.module))
 
 
-def test_principal_factors_of_a_large_weight_are_those_of_the_exact_decomposition():
+def test_principal_factors_equal_exact_decomposition():
     generator = torch.Generator().manual_seed(2)
     left, right = (torch.linalg.qr(torch.randn(120, 120, generator=generator)).Q for _ in range(2))
     weight = left * 0.9 ** torch.arange(120) @ right
@@ -228,7 +228,7 @@ def test_principal_factors_of_a_large_weight_are_those_of_the_exact_decompositio
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
-def test_loftq_begins_nearer_to_the_original_than_the_quantized_backbone(quantization, make_case):
+def test_loftq_starts_at_best_approximation_of_error(quantization, make_case):
     case = make_case("encoder", "classification", quantization)
     attached = attach(case, "lora", init="loftq", rank=8)
     for name, layer in updated_layers(attached.module):
@@ -240,7 +240,7 @@ def test_loftq_begins_nearer_to_the_original_than_the_quantized_backbone(quantiz
     assert attached.merge
 
 
-def test_loftq_needs_what_was_lost_and_says_so(make_case):
+def test_loftq_refuses_missing_quantization_or_original(make_case):
     spec = methods.get("lora")
     params = spec.params_type(init="loftq")
     case = make_case("encoder", "classification", "none")
@@ -257,7 +257,7 @@ def test_loftq_needs_what_was_lost_and_says_so(make_case):
     assert spec.original_for["init"] == {"loftq"}
 
 
-def test_a_saved_loftq_adapter_is_read_back_without_the_original(make_case, tmp_path: Path):
+def test_loftq_adapter_loads_without_original(make_case, tmp_path: Path):
     case = make_case("encoder", "classification", "nf4")
     attached = attach(case, "lora", init="loftq")
     steps(attached, case, 1, 1, 1)
@@ -269,7 +269,7 @@ def test_a_saved_loftq_adapter_is_read_back_without_the_original(make_case, tmp_
 
 
 @pytest.mark.parametrize("init", ["pissa", "olora"])
-def test_reading_a_saved_beginning_unpacks_no_weight(init, make_case, tmp_path: Path, monkeypatch):
+def test_lora_init_from_weight_loads_without_unpacking(init, make_case, tmp_path: Path, monkeypatch):
     case = make_case("decoder", "causal-lm", "nf4")
     attach(case, "lora", init=init).save(tmp_path)
     view = case.view()
@@ -277,7 +277,7 @@ def test_reading_a_saved_beginning_unpacks_no_weight(init, make_case, tmp_path: 
     methods.load_adapter(view, tmp_path, case.shared.context)
 
 
-def test_dora_measures_every_row_of_the_quantized_weight(packed_case):
+def test_dora_magnitudes_start_as_row_norms(packed_case):
     attached = attach(packed_case, "dora")
     for _, layer in updated_layers(attached.module):
         rows = layer.get_base_layer().weight.double().square().sum(dim=1).sqrt()
@@ -298,7 +298,7 @@ def counted(monkeypatch) -> list[int]:
     return count
 
 
-def test_dora_measures_lengths_once_while_nothing_trains(make_case, monkeypatch):
+def test_dora_caches_norms_in_evaluation(make_case, monkeypatch):
     case = make_case("encoder", "classification", "nf4")
     attached = attach(case, "dora", dropout=0.5)
     layers = len(list(updated_layers(attached.module)))
@@ -309,7 +309,7 @@ def test_dora_measures_lengths_once_while_nothing_trains(make_case, monkeypatch)
     assert count[0] == 3 * layers
 
 
-def test_doras_lengths_are_measured_anew_for_every_step_of_training(make_case):
+def test_dora_recomputes_norms_in_training(make_case):
     case = make_case("encoder", "classification", "nf4")
     kept, other = attach(case, "dora"), attach(case, "dora")
     case.logits(kept.module)
@@ -326,7 +326,7 @@ def test_doras_lengths_are_measured_anew_for_every_step_of_training(make_case):
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_doras_lengths_follow_what_was_trained_and_what_was_read(dropout, plain_case, tmp_path: Path):
+def test_dora_norms_follow_training_and_loading(dropout, plain_case, tmp_path: Path):
     attached = attach(plain_case, "dora", dropout=dropout)
     plain_case.logits(attached.module, padded=False)  # and they are kept
     attached.train(True)
@@ -342,7 +342,7 @@ def test_doras_lengths_follow_what_was_trained_and_what_was_read(dropout, plain_
     assert torch.equal(plain_case.logits(other.module, padded=False), expected)
 
 
-def test_dora_with_dropout_trains_as_in_peft(plain_case):
+def test_dora_with_dropout_equals_peft(plain_case):
     attached = attach(plain_case, "dora", dropout=0.3)
     config = peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", use_dora=True, lora_dropout=0.3)
     reference = by_peft(plain_case, config)
@@ -364,13 +364,13 @@ def test_dora_with_dropout_trains_as_in_peft(plain_case):
 
 
 @pytest.mark.parametrize("quantization", ["none", "int8"])
-def test_qlora_refuses_what_is_not_in_four_bits(quantization, make_case):
+def test_qlora_refuses_backbone_not_in_four_bits(quantization, make_case):
     case = make_case("decoder", "causal-lm", quantization)
     with pytest.raises(MethodError, match=r"needs a backbone in 4 bit; write backbone.quantization: nf4"):
         attach(case, "qlora")
 
 
-def test_qlora_asks_for_the_paged_optimizer_and_every_linear_layer(make_case):
+def test_qlora_uses_paged_optimizer_and_all_linear_layers(make_case):
     case = make_case("decoder", "causal-lm", "nf4")
     attached = attach(case, "qlora")
     assert attached.optimizer == "paged_adamw_8bit"
@@ -389,13 +389,13 @@ def test_qlora_asks_for_the_paged_optimizer_and_every_linear_layer(make_case):
         ("adalora", {"init_rank": 33}, "init_rank is 33"),
     ],
 )
-def test_a_rank_above_what_a_layer_holds_is_refused(name, params, message, make_case):
+def test_lora_refuses_rank_above_layer_size(name, params, message, make_case):
     with pytest.raises(MethodError, match=message):
         attach(make_case("encoder", "classification", "nf4"), name, **params)
 
 
 @pytest.mark.parametrize("name", ["lora", "dora", "adalora"])
-def test_a_role_that_the_architecture_lacks_is_refused(name, share: Callable):
+def test_lora_refuses_role_that_architecture_lacks(name, share: Callable):
     spec = methods.get(name)
     context = make_context("causal-lm")
     with pytest.raises(MethodError, match="has no linear layer for query, value, fused"):
@@ -419,7 +419,7 @@ def make_context(task: str):
 
 
 @pytest.mark.parametrize("name", ["lora", "qlora", "dora", "adalora"])
-def test_only_the_blocks_that_were_asked_for_are_changed(name, make_case):
+def test_lora_family_keeps_to_layers_of_context(name, make_case):
     case = make_case("decoder", "causal-lm", "nf4")
     spec = methods.get(name)
     context = dataclasses.replace(case.shared.context, layers=frozenset({1}))
@@ -434,7 +434,7 @@ def left(attached: Attached) -> int:
     return sum(int(layer.lora_E["default"].count_nonzero()) for _, layer in updated_layers(attached.module))
 
 
-def test_adalora_falls_to_its_budget_and_trains_on_what_is_left(packed_case, tmp_path: Path):
+def test_adalora_falls_to_budget_and_trains_on(packed_case, tmp_path: Path):
     attached = attach(packed_case, "adalora", **SHORT)
     layers = len(list(updated_layers(attached.module)))
     optimizer = steps(attached, packed_case, 1, 3, 10)
@@ -448,7 +448,7 @@ def test_adalora_falls_to_its_budget_and_trains_on_what_is_left(packed_case, tmp
 
 
 @pytest.mark.parametrize("total", [1, 2, 3])
-def test_adalora_copes_with_a_trial_of_a_few_steps(total, make_case):
+def test_adalora_trains_in_very_short_trials(total, make_case):
     case = make_case("encoder", "classification", "nf4")
     attached = attach(case, "adalora", tinit=0.5, tfinal=0.4, init_rank=3)
     steps(attached, case, 1, total, total)
@@ -456,7 +456,7 @@ def test_adalora_copes_with_a_trial_of_a_few_steps(total, make_case):
 
 
 @pytest.mark.parametrize("done", [3, 8])
-def test_adalora_paused_and_continued_elsewhere_equals_straight_through(done, make_case):
+def test_adalora_paused_trial_equals_uninterrupted(done, make_case):
     case = make_case("encoder", "classification", "nf4")
     straight = attach(case, "adalora", **SHORT)
     steps(straight, case, 1, 10, 10)
@@ -477,7 +477,7 @@ def test_adalora_paused_and_continued_elsewhere_equals_straight_through(done, ma
 
 
 @pytest.mark.parametrize("done", [5, 10])
-def test_adalora_is_saved_as_it_is_with_and_without_a_final_budget(done, plain_case, tmp_path: Path):
+def test_adalora_saves_with_and_without_final_budget(done, plain_case, tmp_path: Path):
     attached = attach(plain_case, "adalora", interval=0.4, **SHORT)  # between two falls, entries move again
     steps(attached, plain_case, 1, done, 10)
     expected = plain_case.logits(attached.module, padded=False)
@@ -498,7 +498,7 @@ def test_adalora_is_saved_as_it_is_with_and_without_a_final_budget(done, plain_c
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_adaloras_penalty_is_what_peft_adds_to_the_loss_that_it_computes(make_case):
+def test_adalora_penalty_equals_term_in_peft_loss(make_case):
     case = make_case("decoder", "causal-lm", "nf4")
     attached = attach(case, "adalora", orthogonality=0.3)
     free = attach(case, "adalora", orthogonality=0.0)
@@ -512,7 +512,7 @@ def test_adaloras_penalty_is_what_peft_adds_to_the_loss_that_it_computes(make_ca
 
 
 @pytest.mark.parametrize(("init", "ratio", "target"), [(12, 0.67, 8), (2, 0.9, 1), (3, 0.1, 1), (96, 0.3, 29)])
-def test_adaloras_target_lies_between_nothing_and_where_it_starts(init, ratio, target):
+def test_adalora_target_rank_is_between_one_and_init_rank(init, ratio, target):
     assert methods.get("adalora").params_type(init_rank=init, target_ratio=ratio).target_rank == target
 
 
@@ -526,6 +526,6 @@ def test_adaloras_target_lies_between_nothing_and_where_it_starts(init, ratio, t
         ({"targets": "output"}, "targets is 'output'; it must be one of attention_qv"),
     ],
 )
-def test_adalora_refuses_a_schedule_that_cannot_be(params, message):
+def test_adalora_refuses_impossible_schedule(params, message):
     with pytest.raises(MethodError, match=message):
         methods.get("adalora").params_type(**params)

@@ -14,7 +14,7 @@ import methods
 from methods.base.spec import MethodError
 
 pytestmark = pytest.mark.filterwarnings(
-    # peft 0.21 still asks transformers 5 by its old name when it attaches or loads an adapter
+    # peft 0.21 uses a name that transformers 5 has deprecated, when it attaches or loads an adapter
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
 )
 SPEC = methods.get("multitask_prompt")
@@ -62,7 +62,7 @@ def plain(request, make_case):
     return make_case(*request.param, "none")
 
 
-def test_the_first_stage_is_that_of_peft_with_many_tasks(plain):
+def test_multitask_prompt_source_stage_equals_peft(plain):
     found = attached(plain)
     reference = by_peft(plain, 2)
     reference.prompt_encoder["default"].load_state_dict(found.module.source_stage.encoder.state_dict())
@@ -86,7 +86,7 @@ def test_the_first_stage_is_that_of_peft_with_many_tasks(plain):
 
 
 @pytest.mark.parametrize("transfer", TRANSFERS)
-def test_the_move_and_the_second_stage_are_those_of_peft(plain, transfer: str, tmp_path: Path):
+def test_multitask_prompt_transfer_and_target_stage_equal_peft(plain, transfer: str, tmp_path: Path):
     found = attached(plain, transfer=transfer, source_fraction=0.5)
     learned = found.module.source_stage.encoder
     file = tmp_path / "source.safetensors"
@@ -119,7 +119,7 @@ def test_the_move_and_the_second_stage_are_those_of_peft(plain, transfer: str, t
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
-def test_source_tasks_may_have_other_classes(kind: str, make_case):
+def test_multitask_prompt_source_tasks_may_have_other_classes(kind: str, make_case):
     case = make_case(kind, "classification", "nf4")
     found = attached(case, sources=("few", "many"), source_labels=(2, 5))
     rows = torch.tensor([0, 1, 1, 0])
@@ -137,7 +137,7 @@ def test_source_tasks_may_have_other_classes(kind: str, make_case):
         torch.testing.assert_close(alone[rows == task], logits[rows == task, : (2, 5)[task]], atol=1e-5, rtol=1e-5)
 
 
-def test_a_head_that_waits_gets_no_gradient(make_case):
+def test_multitask_prompt_inactive_head_gets_no_gradient(make_case):
     case = make_case("encoder", "classification", "nf4")
     found = attached(case, sources=("one", "two"))
     found.module(**case.batch(), task_ids=torch.ones(4, dtype=torch.int64), labels=case.labels()).loss.backward()
@@ -151,12 +151,12 @@ def test_a_head_that_waits_gets_no_gradient(make_case):
 @pytest.mark.parametrize(
     ("fraction", "total", "steps"), [(0.2, 100, 20), (0.2, 12, 2), (0.0, 12, 0), (0.99, 3, 2), (0.99, 1, 0)]
 )
-def test_the_task_itself_always_has_a_step(fraction: float, total: int, steps: int, make_case):
+def test_multitask_prompt_leaves_a_step_for_the_task(fraction: float, total: int, steps: int, make_case):
     found = attached(make_case("encoder", "classification", "nf4"), source_fraction=fraction)
     assert found.source_steps(total) == steps
 
 
-def test_each_stage_has_its_rate(make_case):
+def test_multitask_prompt_stages_have_their_rates(make_case):
     found = attached(make_case("encoder", "classification", "nf4"), target_lr_ratio=4.0)
     rates = {id(p): group.multiplier for group in found.groups for p in group.parameters}
     of_source = {id(p) for p in found.module.source_stage.parameters()}
@@ -165,7 +165,7 @@ def test_each_stage_has_its_rate(make_case):
 
 
 @pytest.mark.parametrize("init", ["vocabulary", "random"])
-def test_both_stages_begin_with_the_same_prompt(init: str, make_case):
+def test_multitask_prompt_stages_start_with_same_prompt(init: str, make_case):
     case = make_case("decoder", "causal-lm", "none")
     module = case.attach(SPEC, SPEC.params_type(tokens=5, init=init)).module
     start: Tensor = module.prompt_encoder["default"].embedding.weight
@@ -174,7 +174,7 @@ def test_both_stages_begin_with_the_same_prompt(init: str, make_case):
     assert all((words == line).all(dim=1).any() for line in start) == (init == "vocabulary")
 
 
-def test_what_is_saved_is_a_plain_soft_prompt(make_case, tmp_path: Path):
+def test_multitask_prompt_is_saved_as_plain_prompt(make_case, tmp_path: Path):
     case = make_case("decoder", "causal-lm", "none")
     found = attached(case)
     found.save(tmp_path)
@@ -191,7 +191,7 @@ def test_what_is_saved_is_a_plain_soft_prompt(make_case, tmp_path: Path):
     assert torch.equal(*written)
 
 
-def test_without_source_tasks_it_is_left_out(make_case):
+def test_multitask_prompt_refuses_task_without_source_tasks(make_case):
     case = make_case("encoder", "classification", "nf4")
     with pytest.raises(MethodError, match="name them in the task's source_tasks"):
         case.attach(SPEC, SPEC.params_type(), sources=())

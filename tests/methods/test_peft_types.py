@@ -18,9 +18,9 @@ from methods.base.architecture import name_pattern, targets
 from methods.base.lazy_weights import LazyWeight, lazy_weights
 from methods.base.spec import Hyperparameters, MethodError
 from methods.families import peft_type_names
-from methods.families.peft_type_sizes import fit_sizes
 from methods.families.peft_type_names import FIRST_CLASS, refused, trainable_types, types
 from methods.families.peft_type_params import config_class, has_targets, params_type
+from methods.families.peft_type_sizes import fit_sizes
 from methods.parts.low_rank import TARGETS
 from orchestrator.backbone.skeleton import skeleton
 from orchestrator.backbone.weights import FourBitWeight
@@ -33,7 +33,7 @@ def attached(case, kind: str, **changes):
     return case.attach(spec, spec.params_type(**changes))
 
 
-def test_every_type_of_the_installed_peft_is_in_exactly_one_place():
+def test_peft_types_are_trainable_or_refused():
     assert set(types()) == {kind.value.lower() for kind in PeftType}
     assert set(trainable_types()) | set(refused()) == set(types())
     assert not set(trainable_types()) & set(refused())
@@ -41,11 +41,11 @@ def test_every_type_of_the_installed_peft_is_in_exactly_one_place():
     assert len(trainable_types()) >= 25
 
 
-def test_what_stands_under_a_name_of_its_own_is_a_method_here():
+def test_peft_types_with_own_method_exist():
     assert set(FIRST_CLASS.values()) <= set(methods.names())
 
 
-def test_types_are_known_without_importing_peft_or_torch():
+def test_peft_types_are_listed_without_importing_torch():
     check = (
         "import sys, methods, search_spaces\n"
         "from methods.families.peft_type_names import trainable_types\n"
@@ -55,7 +55,7 @@ def test_types_are_known_without_importing_peft_or_torch():
     subprocess.run([sys.executable, "-c", check], check=True)
 
 
-def test_a_type_of_a_newer_peft_takes_part(monkeypatch):
+def test_peft_types_include_those_of_newer_peft(monkeypatch):
     source = peft_type_names._source()
     newer = source.replace('    BOFT = "BOFT"', '    BOFT = "BOFT"\n    NEWEST = "NEWEST"')
     monkeypatch.setattr(peft_type_names, "_source", lambda: newer)
@@ -66,7 +66,7 @@ def test_a_type_of_a_newer_peft_takes_part(monkeypatch):
         types.cache_clear()
 
 
-def test_an_unknown_type_is_a_key_error_and_a_refused_one_says_why():
+def test_peft_type_unknown_or_refused_raises():
     with pytest.raises(KeyError, match="peft:boff"):
         methods.get("peft:boff")
     for kind, reason in refused().items():
@@ -77,7 +77,7 @@ def test_an_unknown_type_is_a_key_error_and_a_refused_one_says_why():
 
 @pytest.mark.filterwarnings("ignore:No value was provided for:UserWarning")  # xlora, of its defaults
 @pytest.mark.parametrize("kind", [kind for kind in refused() if kind not in FIRST_CLASS])
-def test_what_is_refused_does_not_work_either_when_forced(kind, make_case):
+def test_peft_type_refused_fails_when_forced(kind, make_case):
     for case in (make_case(*ENCODER), make_case("decoder", "causal-lm", "nf4")):
         with pytest.raises((ArithmeticError, LookupError, RuntimeError, StopIteration, TypeError, ValueError)):
             force(case, kind)
@@ -104,7 +104,7 @@ def force(case, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", trainable_types())
-def test_parameters_are_the_numbers_of_pefts_configuration_with_its_defaults(kind):
+def test_peft_type_params_equal_defaults_of_peft(kind):
     params = params_type(kind)()
     theirs = {field.name: field.default for field in dataclasses.fields(config_class(kind))}
     ours = {name: value for name, value in params.to_dict().items() if name in theirs and theirs[name] is not None}
@@ -115,8 +115,8 @@ def test_parameters_are_the_numbers_of_pefts_configuration_with_its_defaults(kin
     assert pickle.loads(pickle.dumps(params)) == params
 
 
-def test_parameters_unpickle_where_nobody_has_asked_for_the_type():
-    params = params_type("boft")(boft_block_size=8, learning_rate=0.5)
+def test_peft_type_params_unpickle_in_fresh_process():
+    params = params_type("boft")(**{"boft_block_size": 8}, learning_rate=0.5)
     pickled = pickle.dumps(params)
     params_type.cache_clear()
     found = pickle.loads(pickled)
@@ -134,7 +134,7 @@ def test_parameters_unpickle_where_nobody_has_asked_for_the_type():
         ("supertuning", {"sparsity": 1.0}, "peft:supertuning: sparsity must be in"),
     ],
 )
-def test_parameters_out_of_range_are_refused_in_one_line(kind, values, line):
+def test_peft_type_params_refuse_values_out_of_range(kind, values, line):
     with pytest.raises(MethodError, match="^" + line) as caught:
         params_type(kind).from_dict(values)
     assert "\n" not in str(caught.value)
@@ -153,17 +153,17 @@ def test_parameters_out_of_range_are_refused_in_one_line(kind, values, line):
         ("vera", {"r": 256}, {(32, 16)}, {}),
     ],
 )
-def test_sizes_are_limits_where_layers_set_others(kind, values, shapes, used):
+def test_peft_type_sizes_are_upper_limits(kind, values, shapes, used):
     assert fit_sizes(params_type(kind)(**values), shapes) == used
 
 
-def test_widths_that_no_block_divides_are_named():
+def test_peft_type_sizes_refuse_widths_without_divisor():
     with pytest.raises(MethodError, match=r"^block_size is 16; .* divides every layer's width: 7, 30$"):
-        fit_sizes(params_type("c3a")(block_size=16), {(30, 7)})
+        fit_sizes(params_type("c3a")(**{"block_size": 16}), {(30, 7)})
 
 
 @pytest.mark.parametrize("kind", trainable_types())
-def test_a_type_trains_and_comes_back_bit_for_bit(kind, make_case, tmp_path: Path):
+def test_peft_type_trains_and_loads_bit_for_bit(kind, make_case, tmp_path: Path):
     case = make_case(*ENCODER)
     before, fresh = case.shared.checksum(), attached(case, kind)
     optimizer = torch.optim.AdamW([p for group in fresh.groups for p in group.parameters], lr=1e-2)
@@ -186,7 +186,7 @@ def test_a_type_trains_and_comes_back_bit_for_bit(kind, make_case, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["adamss", "cartridge", "frod", "osf", "psoft", "shira", "tinylora", "vera"])
-def test_a_skeleton_without_weights_tells_how_much_trains(kind, make_case):
+def test_peft_type_counts_parameters_on_skeleton(kind, make_case):
     # T5 has a layer that is not packed, and BERT has biases
     for where in ("encoder", "encoder-decoder") if has_targets(kind) else ("encoder",):
         case, spec = make_case(where, "classification", "none"), methods.get(f"peft:{kind}")
@@ -198,7 +198,7 @@ def test_a_skeleton_without_weights_tells_how_much_trains(kind, make_case):
 
 
 @pytest.mark.parametrize("kind", ["adamss", "boft", "beft", "cartridge", "vera"])
-def test_layers_limit_where_a_type_sits(kind, make_case):
+def test_peft_type_keeps_to_layers_of_context(kind, make_case):
     case = make_case(*ENCODER)
     spec = methods.get(f"peft:{kind}")
     context = dataclasses.replace(case.shared.context, layers=frozenset({1}))
@@ -210,7 +210,7 @@ def test_layers_limit_where_a_type_sits(kind, make_case):
     assert {name.split(".layer.")[1].split(".")[0] for name in names if ".layer." in name} == {"1"}
 
 
-def test_a_type_that_peft_wants_to_call_after_each_step_is_called(make_case, monkeypatch):
+def test_peft_type_calls_update_after_each_step(make_case, monkeypatch):
     case, seen = make_case(*ENCODER), []
     made = attached(case, "adamss")
     monkeypatch.setattr(type(made.module.base_model), "update_and_allocate", lambda model, step: seen.append(step))
@@ -220,7 +220,7 @@ def test_a_type_that_peft_wants_to_call_after_each_step_is_called(make_case, mon
     assert attached(case, "vera").on_step is None
 
 
-def test_a_weight_is_unpacked_by_the_first_operation_on_its_numbers(make_case, monkeypatch):
+def test_lazy_weight_unpacks_at_first_operation(make_case, monkeypatch):
     view, opened = make_case(*ENCODER).view(), []
     layer: nn.Linear = view.get_submodule("bert.encoder.layer.0.attention.self.query")
     real, dense = layer.weight, FourBitWeight.dequantize
@@ -238,7 +238,7 @@ def test_a_weight_is_unpacked_by_the_first_operation_on_its_numbers(make_case, m
 
 
 @pytest.mark.slow
-def test_saved_adapters_give_the_same_bits_in_another_process(make_case, tmp_path: Path):
+def test_peft_type_adapters_give_same_bits_in_another_process(make_case, tmp_path: Path):
     case = make_case(*ENCODER)
     for number, kind in enumerate(trainable_types()):
         torch.manual_seed(number)

@@ -43,7 +43,7 @@ def broken(tmp_path: Path) -> Callable[..., str]:
     return made
 
 
-def test_the_example_keeps_the_contract_and_is_short() -> None:
+def test_plugin_example_keeps_contract_and_is_short() -> None:
     assert len(EXAMPLE.read_text().splitlines()) < 60
     name = methods.register(EXAMPLE)
     check_plugin(name)
@@ -52,7 +52,7 @@ def test_the_example_keeps_the_contract_and_is_short() -> None:
     assert name not in methods.names()
 
 
-def test_the_example_does_what_it_says(make_case, tmp_path: Path) -> None:
+def test_plugin_example_scales_blocks(make_case, tmp_path: Path) -> None:
     """Longhand: all of a block's stream times the factor, block after block."""
     methods.register(EXAMPLE)
     case = make_case("encoder", "classification", "none")
@@ -69,7 +69,7 @@ def test_the_example_does_what_it_says(make_case, tmp_path: Path) -> None:
     assert torch.equal(case.logits(attached.module), attached.module.classifier.bias.expand(4, -1))
 
 
-def test_a_plugin_is_a_part_like_any_other(make_case, tmp_path: Path) -> None:
+def test_plugin_can_be_part_of_composition(make_case, tmp_path: Path) -> None:
     methods.register(EXAMPLE)
     case = make_case("encoder", "classification", "nf4")
     spec = methods.get("compose:my_method+lora")
@@ -84,7 +84,7 @@ def test_a_plugin_is_a_part_like_any_other(make_case, tmp_path: Path) -> None:
     assert torch.equal(case.logits(back.module), case.logits(attached.module))
 
 
-def test_registering_runs_nothing_and_imports_no_torch(tmp_path: Path) -> None:
+def test_plugin_registration_runs_nothing_and_imports_no_torch(tmp_path: Path) -> None:
     file = tmp_path / "loud.py"
     file.write_text("raise SystemExit('it ran')\nSPEC = SPACE = None\n")
     code = f"""
@@ -97,7 +97,7 @@ def test_registering_runs_nothing_and_imports_no_torch(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
 
 
-def test_a_changed_file_takes_the_place_of_what_was_registered(broken) -> None:
+def test_plugin_registration_replaces_changed_file(broken) -> None:
     assert methods.get(broken()).reference == "this file"
     assert methods.get(broken(("this file", "another"))).reference == "another"
 
@@ -107,7 +107,11 @@ def test_a_changed_file_takes_the_place_of_what_was_registered(broken) -> None:
     [
         ("lora.py", "SPEC = SPACE = 1", "lora is the name of a built-in method; give the file another name"),
         ("_mine.py", "SPEC = SPACE = 1", "_mine is the name of a built-in"),
-        ("my-method.py", "SPEC = SPACE = 1", "is not a Python file whose name can be a method's; write letters, digits"),
+        (
+            "my-method.py",
+            "SPEC = SPACE = 1",
+            "is not a Python file whose name can be a method's; write letters, digits",
+        ),
         ("mine.txt", "SPEC = SPACE = 1", "is not a Python file"),
         ("mine.py", "SPEC = 1", "defines no SPACE; a plugin defines SPEC and SPACE"),
         ("mine.py", "def SPEC(): ...", "defines no SPEC and no SPACE"),
@@ -116,7 +120,7 @@ def test_a_changed_file_takes_the_place_of_what_was_registered(broken) -> None:
         ("mine.py", None, "cannot be read"),
     ],
 )
-def test_a_file_that_is_no_plugin_is_one_clear_line(name, text, message, tmp_path: Path) -> None:
+def test_plugin_registration_refuses_other_files_in_one_line(name, text, message, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=message) as raised:
@@ -192,7 +196,7 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("case", BREAKS)
-def test_what_breaks_the_contract_is_one_clear_line(case, broken) -> None:
+def test_plugin_check_reports_violation_in_one_line(case, broken) -> None:
     changes, message = BREAKS[case]
     with pytest.raises(MethodError) as raised:
         check_plugin(broken(*changes))
@@ -200,7 +204,7 @@ def test_what_breaks_the_contract_is_one_clear_line(case, broken) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_a_method_for_decoders_alone_is_tried_on_a_decoder(broken) -> None:
+def test_plugin_check_accepts_method_for_decoders_alone(broken) -> None:
     line = "    chosen, device ="
     refuses = "    if 'Bert' in type(view).__name__:\n        raise methods.MethodError('decoders only')\n"
     fine = broken((line, refuses + line), ("import torch\n", "import torch\nimport methods\n"))
@@ -210,7 +214,7 @@ def test_a_method_for_decoders_alone_is_tried_on_a_decoder(broken) -> None:
         check_plugin(broken((line, refuses + line), ("import torch\n", "import torch\nimport methods\n")))
 
 
-def test_nothing_in_an_adapters_folder_is_run(make_case, tmp_path: Path) -> None:
+def test_load_adapter_runs_no_code_in_folder(make_case, tmp_path: Path) -> None:
     """An adapter names a method; who has not registered it gets told, whatever lies beside the adapter."""
     methods.register(EXAMPLE)
     case = make_case("encoder", "classification", "none")
@@ -225,7 +229,7 @@ def test_nothing_in_an_adapters_folder_is_run(make_case, tmp_path: Path) -> None
         methods.load_adapter(case.view(), tmp_path, case.shared.context)
 
 
-def test_a_registered_models_code_folder_holds_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugin_is_found_in_code_folder_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / loader.PACKAGE).mkdir()
     (tmp_path / loader.PACKAGE / "my_method.py").write_text(EXAMPLE.read_text())
     monkeypatch.syspath_prepend(tmp_path)

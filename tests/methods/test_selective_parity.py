@@ -1,6 +1,7 @@
 """The methods that train a few tensors of a model, against float64 models that hold those tensors."""
 
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
@@ -15,9 +16,9 @@ from methods.bitfit import BitFitParams
 from methods.linear_probe import LinearProbeParams
 
 pytestmark = [
-    # peft 0.21 still asks transformers 5 by its old name when it attaches or loads an adapter
+    # peft 0.21 uses a name that transformers 5 has deprecated, when it attaches or loads an adapter
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
-    # and it asks the norms that it copies for the width of a linear layer
+    # and it knows the width of linear layers alone, when it copies norms
     pytest.mark.filterwarnings("ignore:Unsupported layer type .*Norm:UserWarning"),
 ]
 SMALL = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -58,7 +59,7 @@ def assert_same_gradients(case, attached: Attached, reference: nn.Module) -> Non
 
 
 @pytest.mark.parametrize("biases", ["all", "query_mlp"])
-def test_bitfit_is_the_model_with_other_biases(biases, make_case):
+def test_bitfit_equals_model_with_other_biases(biases, make_case):
     case = make_case("encoder", "classification", "none")
     attached = case.attach(methods.get("bitfit"), BitFitParams(biases=biases))
     nudge(attached.module)
@@ -68,7 +69,7 @@ def test_bitfit_is_the_model_with_other_biases(biases, make_case):
     assert_same_gradients(case, attached, reference)
 
 
-def test_bitfit_trains_every_bias_or_those_of_queries_and_of_what_widens_the_stream(make_case):
+def test_bitfit_trains_all_or_query_mlp_biases(make_case):
     case = make_case("encoder", "classification", "nf4")
     spec = methods.get("bitfit")
     head = {name for name in case.attach(spec, BitFitParams()).trainable() if name.startswith(case.context.head)}
@@ -79,9 +80,10 @@ def test_bitfit_trains_every_bias_or_those_of_queries_and_of_what_widens_the_str
     assert case.attach(spec, BitFitParams(biases="query_mlp")).trainable().keys() == few | head
 
 
-def test_bitfit_refuses_what_has_no_such_biases_in_one_line(make_case, share):
+def test_bitfit_refuses_architecture_without_biases(make_case, share):
     spec = methods.get("bitfit")
-    for kind, name, biases in (("decoder", "Llama", "all"), ("encoder-decoder", "T5", "query_mlp")):
+    refusing: list[tuple[str, str, Any]] = [("decoder", "Llama", "all"), ("encoder-decoder", "T5", "query_mlp")]
+    for kind, name, biases in refusing:
         with pytest.raises(MethodError, match=f"{name}ForSequenceClassification has no biases, which"):
             make_case(kind, "classification", "nf4").attach(spec, BitFitParams(biases=biases))
     config = GPT2Config(vocab_size=100, n_embd=32, n_layer=1, n_head=4, n_positions=64)
@@ -92,8 +94,8 @@ def test_bitfit_refuses_what_has_no_such_biases_in_one_line(make_case, share):
 
 @pytest.mark.parametrize("method", ["bitfit", "norm_tuning"])
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
-def test_float32_tensors_in_a_bfloat16_stream_leave_it_as_it_is(method, kind, share):
-    shape = {**SMALL, "intermediate_size": 64, "dtype": "bfloat16"}
+def test_float32_parameters_keep_bfloat16_stream(method, kind, share):
+    shape: dict[str, Any] = {**SMALL, "intermediate_size": 64, "dtype": "bfloat16"}
     config = BertConfig(**shape) if kind == "encoder" else Qwen2Config(**shape, num_key_value_heads=2, pad_token_id=0)
     case, spec = share(config, kind, "classification"), methods.get(method)
     attached = case.attach(spec, spec.params_type())
@@ -111,7 +113,7 @@ def test_float32_tensors_in_a_bfloat16_stream_leave_it_as_it_is(method, kind, sh
 
 
 @pytest.mark.parametrize("kind", NORMS)
-def test_norm_tuning_is_that_of_peft(kind, make_case):
+def test_norm_tuning_equals_peft(kind, make_case):
     case = make_case(kind, "classification", "none")
     spec = methods.get("norm_tuning")
     attached = case.attach(spec, spec.params_type())
@@ -130,7 +132,7 @@ def test_norm_tuning_is_that_of_peft(kind, make_case):
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder", "encoder-decoder"])
-def test_a_probe_of_the_mean_is_logistic_regression_on_it(kind, make_case):
+def test_linear_probe_of_mean_is_logistic_regression(kind, make_case):
     case = make_case(kind, "classification", "none")
     attached = case.attach(methods.get("linear_probe"), LinearProbeParams(pooling="mean"))
     nudge(attached.module)
@@ -157,7 +159,7 @@ def means(case) -> Tensor:
     return torch.stack(rows)
 
 
-def test_a_probe_of_the_mean_is_read_back_and_drops_features_while_training(make_case, tmp_path: Path):
+def test_linear_probe_of_mean_loads_and_drops_features(make_case, tmp_path: Path):
     case = make_case("encoder", "classification", "nf4")
     spec = methods.get("linear_probe")
     attached = case.attach(spec, LinearProbeParams(pooling="mean", dropout=0.5))
@@ -171,7 +173,7 @@ def test_a_probe_of_the_mean_is_read_back_and_drops_features_while_training(make
     assert torch.equal(case.logits(back.module), case.logits(attached.module))
 
 
-def test_a_head_that_cannot_read_the_mean_is_refused_in_one_line(make_case):
+def test_linear_probe_refuses_head_that_cannot_read_mean(make_case):
     case = make_case("encoder", "classification", "nf4")
     view = case.view()
     view.classifier = nn.Linear(16, 3)

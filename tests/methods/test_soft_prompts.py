@@ -21,12 +21,12 @@ from orchestrator.backbone.skeleton import skeleton
 from orchestrator.engine.packing import in_lockstep
 
 pytestmark = pytest.mark.filterwarnings(
-    # peft 0.21 still asks transformers 5 by its old name when it attaches or loads an adapter
+    # peft 0.21 uses a name that transformers 5 has deprecated, when it attaches or loads an adapter
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
 )
 DEEP, PREFIX, PROMPT, P_TUNING = (methods.get(name) for name in ("deep_prompt", "prefix", "prompt", "p_tuning"))
 KINDS = ["encoder", "decoder"]
-SHAPE = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+SHAPE: dict[str, Any] = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 SHAPE |= {"intermediate_size": 64, "max_position_embeddings": 40, "initializer_range": 0.2}
 IDS = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
 ROTARY = {**SHAPE, **IDS, "num_key_value_heads": 2}
@@ -91,7 +91,7 @@ def context(make_case) -> Any:
     return dataclasses.replace(make_case("encoder", "classification", "none").shared.context, head=())
 
 
-def longhand(q: Tensor, k: Tensor, v: Tensor, pairs: nn.Module, visible: Tensor, scaling: float) -> Tensor:
+def longhand(q: Tensor, k: Tensor, v: Tensor, pairs: Any, visible: Tensor, scaling: float) -> Tensor:
     """Attention in float64, head by head and query by query; of shape (batch, queries, heads * width)."""
     rows, heads, queries, _ = q.shape
     group = heads // k.shape[1]
@@ -128,12 +128,12 @@ def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 @pytest.mark.parametrize("padded", [True, False], ids=["padded", "whole"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("name", ["bert", "llama", "mistral"])
-def test_deep_prompts_are_their_equation(name, attention, padded, context):
+def test_deep_prompt_equals_its_equation(name, attention, padded, context):
     view = model(name, attention)
     attached = deep(view, context)
     nudge(attached.module)
     layers = [m for m in view.modules() if hasattr(m, "learned_pairs")]
-    message: dict[nn.Module, tuple[Any, Any, Any]] = {}
+    message: dict[Any, Any] = {}
     for layer in layers:
         layer.register_forward_hook(
             lambda m, args, kwargs, out: message.update({m: (args, kwargs, out)}), with_kwargs=True
@@ -168,7 +168,7 @@ def project(linear: nn.Linear, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_pairs_are_seen_where_the_caller_leaves_the_mask_to_a_flag(causal, context):
+def test_deep_prompt_pairs_are_visible_with_is_causal_flag(causal, context):
     view = model("llama")
     deep(view, context)
     layer = next(m for m in view.modules() if hasattr(m, "learned_pairs"))
@@ -181,7 +181,7 @@ def test_pairs_are_seen_where_the_caller_leaves_the_mask_to_a_flag(causal, conte
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_deep_prompts_are_the_same_by_sdpa_and_by_eager_attention(name, context):
+def test_deep_prompt_is_equal_in_sdpa_and_eager(name, context):
     outputs = []
     for attention in ("sdpa", "eager"):
         attached = deep(model(name, attention), context)
@@ -194,7 +194,7 @@ def test_deep_prompts_are_the_same_by_sdpa_and_by_eager_attention(name, context)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_layers_of_a_skeleton_get_the_shapes_of_the_real_ones(name, context):
+def test_deep_prompt_on_skeleton_has_real_shapes(name, context):
     real = {n: p.shape for n, p in deep(model(name), context).trainable().items()}
     kind, values = MODELS[name]
     config = getattr(transformers, kind)(**values)
@@ -205,7 +205,7 @@ def test_the_layers_of_a_skeleton_get_the_shapes_of_the_real_ones(name, context)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_deep_prompts_equal_peft_s_prefix_of_the_same_pairs(kind, make_case):
+def test_deep_prompt_equals_peft_prefix_of_same_pairs(kind, make_case):
     case = make_case(kind, "classification", "none")
     attached = case.attach(DEEP, DeepPromptParams(tokens=6, init="random"))
     attached.train(False)
@@ -227,7 +227,7 @@ def test_deep_prompts_equal_peft_s_prefix_of_the_same_pairs(kind, make_case):
     torch.testing.assert_close(gradients.permute(2, 0, 1, 3).flatten(1), weight.grad, atol=1e-5, rtol=1e-4)
 
 
-def test_other_views_attend_as_before(make_case):
+def test_deep_prompt_leaves_other_views_unchanged(make_case):
     case = make_case("decoder", "classification", "nf4")
     earlier = case.view()
     before = case.logits(earlier)
@@ -240,7 +240,7 @@ def test_other_views_attend_as_before(make_case):
     assert not torch.allclose(case.logits(attached.module), before, atol=1e-3)
 
 
-def test_deep_prompts_in_a_pack_equal_each_alone(make_case):
+def test_deep_prompts_in_pack_equal_each_alone(make_case):
     case = make_case("decoder", "classification", "nf4")
 
     def trials() -> list[Attached]:
@@ -256,33 +256,33 @@ def test_deep_prompts_in_a_pack_equal_each_alone(make_case):
         run.module(**rows).loss.backward()
     turns = in_lockstep([lambda run=run: run.module(**rows).loss for run in together])
     assert [turn.error for turn in turns] == [None] * 3
-    sum(turn.result for turn in turns).backward()
+    torch.stack([turn.result for turn in turns]).sum().backward()
     for one, other in zip(alone, together, strict=True):
         for name, parameter in one.trainable().items():
             torch.testing.assert_close(other.trainable()[name].grad, parameter.grad, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "layers", "where"), [("llama", {1}, "layers.1."), ("t5", {2}, "decoder.block.0.")])
-def test_deep_prompts_sit_in_the_layers_that_are_chosen(name, layers, where, context):
+def test_deep_prompt_keeps_to_layers_of_context(name, layers, where, context):
     attached = deep(model(name), dataclasses.replace(context, layers=frozenset(layers)))
     assert len(attached.trainable()) == 2
     assert all(where in n for n in attached.trainable())
 
 
-def test_cross_attention_gets_no_pairs(context):
+def test_deep_prompt_skips_cross_attention(context):
     trainable = deep(model("bart"), context).trainable()
     assert len(trainable) == 8
     assert all(".self_attn.learned_pairs." in name for name in trainable)
 
 
-def test_an_attention_of_the_architecture_s_own_is_refused_in_one_line(context):
+def test_deep_prompt_refuses_attention_outside_interface(context):
     config = transformers.DebertaV2Config(**SHAPE, relative_attention=True, pos_att_type=["p2c", "c2p"])
     view = transformers.AutoModelForSequenceClassification.from_config(config).eval()
     with pytest.raises(MethodError, match=r"DebertaV2.* computes attention \(eager\) outside transformers' attention"):
         deep(view, context)
 
 
-def test_a_small_start_is_nearer_to_the_bare_model_and_tells_the_pairs_apart(make_case):
+def test_deep_prompt_small_init_is_near_bare_model(make_case):
     case = make_case("decoder", "classification", "nf4")
     bare, distance = case.logits(case.view()), {}
     for init in ("small", "random"):
@@ -295,7 +295,7 @@ def test_a_small_start_is_nearer_to_the_bare_model_and_tells_the_pairs_apart(mak
     assert distance["small"] < distance["random"]
 
 
-def test_a_prefix_of_zeros_stays_one_pair_and_one_of_tokens_does_not(make_case):
+def test_prefix_zero_init_keeps_pairs_equal(make_case):
     case = make_case("decoder", "classification", "nf4")
     distinct = {}
     for init in ("zero", "tokens"):
@@ -314,7 +314,7 @@ def learn(attached: Attached, case) -> None:
 
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
 @pytest.mark.parametrize("spec", [PREFIX, DEEP], ids=lambda spec: spec.name)
-def test_pairs_of_tokens_are_those_tokens_before_the_text(spec, quantization, make_case):
+def test_prefix_token_init_equals_tokens_before_text(spec, quantization, make_case):
     case = make_case("decoder", "causal-lm", quantization)
     labels = ("word17", "word40", "word41", "word8")
     text = dataclasses.replace(case.context.text, labels=labels)
@@ -332,7 +332,7 @@ def test_pairs_of_tokens_are_those_tokens_before_the_text(spec, quantization, ma
 
 
 @pytest.mark.parametrize("spec", [PREFIX, DEEP, PROMPT], ids=lambda spec: spec.name)
-def test_what_started_from_words_loads_where_nobody_knows_them(spec, make_case, tmp_path: Path):
+def test_soft_prompt_from_words_loads_without_words(spec, make_case, tmp_path: Path):
     case = make_case("encoder", "classification", "nf4")
     attached = case.attach(spec, spec.params_type(tokens=5, init="text" if spec is PROMPT else "tokens"))
     attached.train(False)
@@ -352,7 +352,7 @@ def test_what_started_from_words_loads_where_nobody_knows_them(spec, make_case, 
     ],
     ids=["repeated", "cut", "classes"],
 )
-def test_a_prompt_starts_from_the_embeddings_of_words(text, words, make_case):
+def test_prompt_text_init_equals_embeddings_of_words(text, words, make_case):
     case = make_case("encoder", "classification", "nf4")
     view = case.view()
     attached = case.attach(PROMPT, PromptParams(tokens=5, init="text", init_text=text), view)
@@ -362,21 +362,21 @@ def test_a_prompt_starts_from_the_embeddings_of_words(text, words, make_case):
 
 
 @pytest.mark.parametrize("spec", [PREFIX, DEEP, PROMPT], ids=lambda spec: spec.name)
-def test_reading_a_saved_adapter_runs_no_frozen_layer(spec, make_case, tmp_path: Path, monkeypatch):
+def test_soft_prompt_loads_without_forward_pass(spec, make_case, tmp_path: Path, monkeypatch):
     case = make_case("encoder", "classification", "nf4")
     case.attach(spec, spec.params_type(tokens=5, init="text" if spec is PROMPT else "tokens")).save(tmp_path)
     monkeypatch.setattr(FrozenLinear, "matmul", lambda *_: pytest.fail("a frozen layer was run"))
     methods.load_adapter(case.view(), tmp_path, case.shared.context)
 
 
-def test_words_to_start_from_need_the_init_that_reads_them():
+def test_prompt_refuses_init_text_without_text_init():
     with pytest.raises(MethodError, match="init_text is 'Classify'; it must be empty where init is not text"):
         PromptParams(init_text="Classify")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("encoder", ["lstm", "mlp"])
-def test_p_tuning_equals_peft_and_is_saved_as_what_the_encoder_made(encoder, kind, make_case, tmp_path: Path):
+def test_p_tuning_equals_peft_and_is_saved_as_tokens(encoder, kind, make_case, tmp_path: Path):
     case = make_case(kind, "classification", "none")
     attached = case.attach(P_TUNING, PTuningParams(tokens=6, encoder=encoder, width=12, depth=1 + (encoder == "lstm")))
     attached.train(False)
@@ -409,7 +409,7 @@ def test_p_tuning_equals_peft_and_is_saved_as_what_the_encoder_made(encoder, kin
 
 
 @pytest.mark.parametrize("spec", [PROMPT, PREFIX, P_TUNING], ids=lambda spec: spec.name)
-def test_virtual_tokens_that_leave_no_room_are_refused_in_one_line(spec, make_case):
+def test_virtual_tokens_beyond_positions_are_refused(spec, make_case):
     case = make_case("decoder", "classification", "nf4")
     with pytest.raises(MethodError, match=r"tokens is 129; .* rows of up to 32 tokens it must be at most 128, .* 160"):
         case.attach(spec, spec.params_type(tokens=129))
@@ -422,7 +422,7 @@ def test_virtual_tokens_that_leave_no_room_are_refused_in_one_line(spec, make_ca
         case.attach(DEEP, DeepPromptParams(tokens=400, init="tokens"))
 
 
-def test_positions_are_counted_from_where_the_model_counts(context):
+def test_virtual_tokens_limit_counts_roberta_positions(context):
     config = transformers.RobertaConfig(**{**SHAPE, "pad_token_id": 1, "eos_token_id": 2, "bos_token_id": 0})
     view = transformers.AutoModelForSequenceClassification.from_config(config).eval()
     with pytest.raises(MethodError, match=r"tokens is 38; .* at most 37, since Roberta\w+ takes 38"):
@@ -432,7 +432,7 @@ def test_positions_are_counted_from_where_the_model_counts(context):
 
 
 @pytest.mark.parametrize("name", ["linear_probe", "deep_prompt", "prompt", "prefix"])
-def test_learned_positions_count_real_tokens(name, share):
+def test_position_ids_count_real_tokens(name, share):
     kind, values = MODELS["gpt2"]
     case = share(getattr(transformers, kind)(**values, num_labels=3), "decoder", "classification")
     spec = methods.get(name)
@@ -446,13 +446,13 @@ def test_learned_positions_count_real_tokens(name, share):
     torch.testing.assert_close(among, solo, atol=1e-5, rtol=1e-5)
 
 
-def test_a_prefix_cannot_be_given_some_of_the_layers(make_case):
+def test_prefix_refuses_limited_layers(make_case):
     case = make_case("decoder", "classification", "nf4")
     with pytest.raises(MethodError, match="prefix sits in every block; deep_prompt can be given some"):
         case.attach(PREFIX, PrefixParams(), layers=frozenset({1}))
 
 
-def test_deep_prompts_are_dropped_while_training_only(make_case):
+def test_deep_prompt_dropout_acts_in_training_only(make_case):
     case = make_case("encoder", "classification", "nf4")
     attached = case.attach(DEEP, DeepPromptParams(init="random", dropout=0.5))
     attached.train(True)
@@ -461,7 +461,7 @@ def test_deep_prompts_are_dropped_while_training_only(make_case):
     assert torch.equal(case.logits(attached.module), case.logits(attached.module))
 
 
-def test_generation_without_a_cache_gives_the_same_tokens(make_case):
+def test_deep_prompt_generates_alike_with_and_without_cache(make_case):
     case = make_case("decoder", "causal-lm", "nf4")
     attached = case.attach(DEEP, DeepPromptParams(init="random"))
     nudge(attached.module)
