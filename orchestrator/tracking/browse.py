@@ -140,10 +140,9 @@ def _verdict(left: ScoredVersion, right: ScoredVersion, lead: Lead | None, label
         return "Not comparable: trained and scored on different data."
     first, second = labels if lead.difference >= 0 else labels[::-1]
     low, high = (lead.low, lead.high) if lead.difference >= 0 else (-lead.high, -lead.low)
-    difference = f"{abs(lead.difference):.3f} [{low:.3f}, {high:.3f}] in {left.metric.name} (95 % interval)"
-    if low > 0:
-        return f"{first} is significantly better than {second}, by {difference}."
-    return f"The difference is not significant: {first} is better than {second} by {difference}."
+    difference = f"{abs(lead.difference):.3f} [{low:.3f}, {high:.3f}] {left.metric.label} (95 % interval)"
+    sentence = f"{first} is better than {second} by {difference}."
+    return sentence if low > 0 else f"Not significant: {sentence}"
 
 
 def _unknown(client: MlflowClient, reference: str, name: str) -> InputError:

@@ -246,3 +246,16 @@ def test_report_of_a_sparse_journal(written: Write) -> None:
         return event
 
     assert "Use lora" in told(rewritten(written(trials=14), sparse)).text
+
+
+def test_report_of_a_journal_of_0_1_has_its_numbers() -> None:
+    release_0_1 = Path(__file__).parents[1] / "data" / "sweeps_of_0_1" / "storage" / "finished-20261126-164710"
+    page = told(release_0_1)
+    assert "Use linear_probe 0.487 accuracy 95 % interval 0.341 to 0.633 39 test rows · 2 seeds" in page.text
+    assert "Tied with it (95 % level): lora" in page.text
+    assert "differences below 0.100 accuracy cannot be detected" in page.text
+    rows = {row.method: row for row in TaskPage(read_history(release_0_1), "mail", {}).rows}
+    assert rows["lora"].result is not None
+    assert (rows["lora"].result.mean_score, rows["lora"].result.checkpoint_score) == (
+        0.47435897435897434, 0.48717948717948717,
+    )  # fmt: skip

@@ -54,8 +54,8 @@ def test_bootstrap_interval_has_its_nominal_coverage() -> None:
 def test_bootstrap_is_reproducible() -> None:
     assert bootstrap_interval(accuracy, 400, seed=5) == bootstrap_interval(accuracy, 400, seed=5)
     assert bootstrap_interval(accuracy, 400, seed=5) != bootstrap_interval(accuracy, 400, seed=6)
-    same = [bootstrap(accuracy, 400, seed=5, repeats=50), bootstrap(accuracy, 400, seed=5, repeats=50)]
-    np.testing.assert_array_equal(*same)
+    first, second = (bootstrap(accuracy, 400, seed=5, repeats=50) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_bootstrap_draws_with_replacement_from_all_rows() -> None:

@@ -28,7 +28,7 @@ from orchestrator.tracking.modelcard import model_card
 
 WORDS = ["good", "bad", "fine", "poor", "great", "awful", "kind", "rude", "late", "early"]
 LABELS = ("negative", "neutral", "positive")
-SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+SIZES: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ def make(place: Path, kind: str = "encoder", *, method: str = "lora", carry: boo
     with torch.no_grad():
         for parameter in attached.trainable().values():
             if parameter.dim() > 1:  # a random bias would decide alone
-                parameter += torch.randn_like(parameter)
+                parameter.add_(torch.randn_like(parameter))
             else:
-                parameter += 0.1 * torch.randn_like(parameter)
+                parameter.add_(0.1 * torch.randn_like(parameter))
     attached.train(False)
     (place / "adapter").mkdir()
     attached.save(place / "adapter")
@@ -92,7 +92,9 @@ def make(place: Path, kind: str = "encoder", *, method: str = "lora", carry: boo
         "environment": Environment.here(threads=1),
         "metric": metric,
         "higher_is_better": kind == "encoder",
-        "score": evaluation.metrics[metric],
+        "mean_score": evaluation.metrics[metric],
+        "checkpoint_score": evaluation.metrics[metric],
+        "seed_scores": (evaluation.metrics[metric],),
         "interval": (0.1, 0.9),
         "metrics": evaluation.metrics,
         "rows": {"train": 60, "validation": 20, "test": rows.num_rows},

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from orchestrator.backbone.store import backbone_path, cache_folder
 from orchestrator.backbone.weights import SCALES
 from orchestrator.common.errors import SweepError
 from orchestrator.common.storage import Storage
-from orchestrator.tracking.bundle import BUNDLE, CARRIED, EVALUATION, Bundle, Comparison, evaluation_table
-from orchestrator.tracking.modelcard import Compared, model_card
+from orchestrator.selection.results import MethodResult
+from orchestrator.tracking.bundle import BUNDLE, CARRIED, EVALUATION, Bundle, BundleSelection, evaluation_table
+from orchestrator.tracking.modelcard import model_card
 from orchestrator.tracking.predictor import Predictor
 
 from .conftest import MakeBundle
@@ -47,15 +49,15 @@ def carried(made: Made) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
         return opened.metadata(), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
 
 
-def test_a_bundle_reads_back_as_it_was_written(made: Made) -> None:
+def test_bundle_reads_back_as_written(made: Made) -> None:
     assert Bundle.read(made.folder) == made.bundle
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"format": 2}, "format"), ({"surprise": 1}, "surprise"), ({"score": "high"}, "score")],
+    [({"format": 3}, "format"), ({"surprise": 1}, "surprise"), ({"mean_score": "high"}, "mean_score")],
 )
-def test_a_bundle_that_cannot_be_understood_is_refused(
+def test_bundle_of_unknown_format_is_refused(
     made: Made, tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     (tmp_path / BUNDLE).write_text(json.dumps({**made.bundle.model_dump(mode="json"), **change}))
@@ -63,14 +65,14 @@ def test_a_bundle_that_cannot_be_understood_is_refused(
         Bundle.read(tmp_path)
 
 
-def test_a_folder_without_bundle_is_refused(tmp_path: Path) -> None:
+def test_bundle_read_refuses_another_folder(tmp_path: Path) -> None:
     with pytest.raises(SweepError, match="is not a bundle"):
         Bundle.read(tmp_path)
 
 
-def test_predictions_of_other_rows_are_refused() -> None:
+def test_evaluation_table_refuses_predictions_of_other_rows() -> None:
     rows = pa.table({"row": [1, 2], "text": ["a", "b"]})
-    with pytest.raises(ValueError, match="not of these rows"):
+    with pytest.raises(ValueError, match="not those of these rows"):
         evaluation_table(rows, pa.table({"row": [2, 1], "label": [0, 1]}))
 
 
@@ -115,7 +117,7 @@ def test_predictor_completes_prompts_in_their_order(make_bundle: MakeBundle) -> 
     assert predictor.predict([]).num_rows == 0
 
 
-def test_a_backbone_that_is_not_carried_is_made_again_once(make_bundle: MakeBundle, cache: Path) -> None:
+def test_backbone_outside_the_bundle_is_quantized_once(make_bundle: MakeBundle, cache: Path) -> None:
     made = make_bundle(carry=False)
     file = cache_folder() / backbone_path(made.bundle.backbone.digest)
     file.unlink(missing_ok=True)
@@ -126,7 +128,7 @@ def test_a_backbone_that_is_not_carried_is_made_again_once(make_bundle: MakeBund
     Predictor.load(made.folder)
 
 
-def test_a_backbone_is_taken_from_the_storage(make_bundle: MakeBundle, cache: Path) -> None:
+def test_backbone_is_taken_from_the_storage(make_bundle: MakeBundle, cache: Path) -> None:
     made = make_bundle(carry=False)
     (cache_folder() / backbone_path(made.bundle.backbone.digest)).unlink()
     (made.checkpoint / "model.safetensors").unlink()
@@ -135,7 +137,7 @@ def test_a_backbone_is_taken_from_the_storage(make_bundle: MakeBundle, cache: Pa
     Predictor.load(made.folder, Storage(str(made.folder.parent / "storage")))
 
 
-def test_a_changed_checkpoint_is_refused(make_bundle: MakeBundle, cache: Path) -> None:
+def test_backbone_from_a_changed_checkpoint_is_refused(make_bundle: MakeBundle, cache: Path) -> None:
     made = make_bundle(carry=False)
     (cache_folder() / backbone_path(made.bundle.backbone.digest)).unlink()
     with (made.checkpoint / "config.json").open("a") as config:
@@ -144,7 +146,7 @@ def test_a_changed_checkpoint_is_refused(make_bundle: MakeBundle, cache: Path) -
         Predictor.load(made.folder)
 
 
-def test_another_backbone_is_refused_by_its_checksum(make_bundle: MakeBundle) -> None:
+def test_backbone_with_another_checksum_is_refused(make_bundle: MakeBundle) -> None:
     made = make_bundle()
     header, tensors = carried(made)
     tensors["bert.embeddings.LayerNorm.bias"][0] += 1e-3
@@ -153,7 +155,7 @@ def test_another_backbone_is_refused_by_its_checksum(make_bundle: MakeBundle) ->
         Predictor.load(made.folder)
 
 
-def test_what_the_checksum_is_not_of_changes_no_answer(make_bundle: MakeBundle) -> None:
+def test_backbone_tensors_outside_the_checksum_change_no_prediction(make_bundle: MakeBundle) -> None:
     made = make_bundle()
     header, tensors = carried(made)
     scales = [tensor.mul_(2) for name, tensor in tensors.items() if name.endswith(f":{SCALES}")]
@@ -163,38 +165,42 @@ def test_what_the_checksum_is_not_of_changes_no_answer(make_bundle: MakeBundle) 
     np.testing.assert_allclose(probabilities(answers), recorded(made, "probabilities"), rtol=0, atol=1e-9)
 
 
-def test_the_card_says_what_it_is_how_good_and_how_to_use_it(made: Made) -> None:
-    costs = ("2.4 MB", "210 MB", "+3%")
-    compared = [
-        Compared(
-            method="lora", trials=5, validation=0.81, test=0.8043, interval=(0.781, 0.832), seeds=3,
-            verdict="recommended", costs=costs,
-        ),
-        Compared(method="linear_probe", trials=1, validation=0.41),
-    ]  # fmt: skip
-    card = model_card(made.bundle, compared, peft=True)
+def test_model_card_has_purpose_score_comparison_and_use(made: Made) -> None:
+    costs = {"adapter_bytes": 2.4e6, "peak_memory_bytes": 2.1e8, "latency_overhead_1": 0.03}
+    lora = MethodResult(
+        method="lora", trial="mail/lora/0", mean_score=0.8043, interval=(0.781, 0.832), seed_scores=(0.80, 0.81, 0.80),
+        validation=0.81, measurements=costs, tied=True,
+    )  # fmt: skip
+    probe = replace(lora, method="linear_probe", seed_scores=(0.41,), mean_score=0.41, measurements={}, tied=False)
+    chosen = BundleSelection(recommended="lora", reason="only lora passed the validation screening", tied=("lora",))
+    bundle = made.bundle.model_copy(update={"selection": chosen})
+    card = model_card(bundle, [lora, probe], trials={"lora": 5, "linear_probe": 1}, untuned=probe, peft=True)
     assert "`lora` adapter on the frozen backbone" in card
-    assert f"**macro_f1 {made.bundle.score:.3f}** [0.100, 0.900] on 30 test rows, looked at once" in card
+    assert f"**macro_f1 {bundle.mean_score:.3f}** [0.100, 0.900]: one seed on 30 test rows" in card
     assert "accuracy of 0.400" in card
+    assert "Reason: only lora passed the validation screening." in card
     assert "| lora | 0.804 [0.781, 0.832] | 3 | recommended |" in card
     assert "| lora | 5 | 0.810 | 2.4 MB | 210 MB | +3% |" in card
-    assert "| linear_probe |  | 1 |  |" in card
-    assert "| linear_probe | 1 | 0.410 |  |  |  |" in card
+    assert "| linear_probe | 0.410 [0.781, 0.832] | 1 | eliminated on validation |" in card
+    assert "| linear_probe | 1 | 0.810 | not measured | not measured | not measured |" in card
+    assert "| linear_probe (default parameters) | 0.410 [0.781, 0.832] | 1 |  |" in card
     assert 'mlflow.pyfunc.load_model("models:/mail@champion")' in card
     assert "PeftModel.from_pretrained" in card
-    assert made.bundle.data_digest in card
+    assert bundle.data_digest in card
     assert "PeftModel" not in model_card(made.bundle)
 
 
-def test_the_card_says_why_this_one_was_chosen_and_what_a_tied_one_is(made: Made) -> None:
-    seeds = Comparison(
-        score=0.7, scores=(0.6, 0.7, 0.8), recommended="lora", reason="lora is the smallest.", tied=("lora", "ia3"),
-        runner_up="ia3", runner_up_lost="it is larger.",
+def test_model_card_has_reason_runner_up_and_tie(made: Made) -> None:
+    chosen = BundleSelection(
+        recommended="lora", reason="lora has the smallest adapter", tied=("lora", "ia3"), runner_up="ia3",
+        runner_up_reason="0.650 [0.500, 0.800], tied with lora; prefer: size decided",
     )  # fmt: skip
-    bundle = made.bundle.model_copy(update={"comparison": seeds, "score": 0.8})
+    scores = {"mean_score": 0.7, "seed_scores": (0.6, 0.7, 0.8), "checkpoint_score": 0.8}
+    bundle = made.bundle.model_copy(update={"selection": chosen, **scores})
     card = model_card(bundle)
-    assert "**macro_f1 0.700** [0.100, 0.900] on 30 test rows, the mean over 3 seeds" in card
+    assert "**macro_f1 0.700** [0.100, 0.900]: mean over 3 seeds on 30 test rows" in card
     assert "its own test score is 0.800" in card
-    assert "lora is the smallest.\nThe runner-up is `ia3`: it is larger." in card
+    assert "Reason: lora has the smallest adapter.\nRunner-up: `ia3`, 0.650" in card
     tied = model_card(bundle.model_copy(update={"method": "ia3"}))
-    assert "the sweep recommends `lora`; `ia3` is as good" in tied
+    assert "Recommended method: `lora`" in tied
+    assert "`ia3` is tied with it: the difference is not significant at the 95 % level." in tied

@@ -75,7 +75,7 @@ def found(tmp_path_factory: pytest.TempPathFactory, plugin: None) -> dict[str, d
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_row_comes_again(found: dict[str, dict[str, Any]], method: str) -> None:
+def test_bundle_of_every_method_reproduces_its_predictions(found: dict[str, dict[str, Any]], method: str) -> None:
     told = found[method]
     assert told["rows"] == 30
     assert told["largest_difference"] <= 1e-6

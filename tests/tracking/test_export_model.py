@@ -23,7 +23,7 @@ def exported(reference: str, out: Path | None, uri: str, *, merged: bool = False
     return export(reference, merged=merged, out=out, dtype=None, storage="sweeps", tracking_uri=uri)
 
 
-def test_a_registered_model_gives_its_recorded_probabilities_once_merged(
+def test_exported_model_reproduces_recorded_probabilities_after_merging(
     make_bundle: MakeBundle, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

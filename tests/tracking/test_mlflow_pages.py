@@ -76,23 +76,23 @@ def _told(uri: str, folder: Path) -> str:
     return publish(read_history(folder), write_report(folder), tracking_uri=uri)["airline"]
 
 
-def test_the_experiment_lists_trials_by_method_and_score(pages: Pages) -> None:
-    asked = {"searchFilter": "tags.method = 'lora'", "orderByKey": "metrics.`test_score`", "orderByAsc": "false"}
+def test_mlflow_page_lists_trials_by_method_and_score(pages: Pages) -> None:
+    asked = {"searchFilter": "tags.method = 'lora'", "orderByKey": "metrics.`mean_score`", "orderByAsc": "false"}
     text = pages.open(
         f"experiments/{pages.experiment}/runs?{urllib.parse.urlencode(asked)}", "lora-0", "lora-1", picture="experiment"
     )
     assert "ia3-0" not in text
 
 
-def test_the_parent_run_tells_the_story(pages: Pages) -> None:
+def test_mlflow_page_of_the_parent_run_shows_the_summary(pages: Pages) -> None:
     text = pages.open(
         f"experiments/{pages.experiment}/runs/{pages.parent}", "lora has the best score", "macro_f1", picture="parent"
     )
-    assert "What would change it" in text
-    assert "test_score" in text
+    assert "Alternative: prefer: size selects" in text
+    assert "mean_score" in text
 
 
-def test_the_parent_run_carries_leaderboard_and_plots(pages: Pages) -> None:
+def test_mlflow_page_of_the_parent_run_has_leaderboard_and_plots(pages: Pages) -> None:
     route = f"experiments/{pages.experiment}/runs/{pages.parent}/artifacts/leaderboard.json"
     text = pages.open(route, "leaderboard.csv", "plots", "report.html", "linear_probe", picture="leaderboard")
     assert "config.yaml" in text
@@ -100,7 +100,7 @@ def test_the_parent_run_carries_leaderboard_and_plots(pages: Pages) -> None:
     pages.open(route, "score-against-trainable-parameters.svg", picture="plots")
 
 
-def test_the_parent_run_shows_the_report(pages: Pages) -> None:
+def test_mlflow_page_of_the_parent_run_shows_the_report(pages: Pages) -> None:
     route = f"experiments/{pages.experiment}/runs/{pages.parent}/artifacts/report.html"
     pages.open(route, "leaderboard.csv", "report.html", picture="report")
     pages.browser.wait_until("document.querySelector('iframe')?.getBoundingClientRect().height > 300")
@@ -108,7 +108,7 @@ def test_the_parent_run_shows_the_report(pages: Pages) -> None:
     assert shown > 200, "the recommendation stands out in its colour"
 
 
-def test_the_registered_model_shows_its_aliases_and_its_card(pages: Pages) -> None:
+def test_mlflow_page_of_the_model_shows_aliases_and_card(pages: Pages) -> None:
     text = pages.open("models/airline", "champion", picture="model")
     assert "Version 1" in text
     card = pages.open("models/airline/versions/1", "champion", "lora", picture="version")

@@ -55,16 +55,20 @@ def three(made: Made, uri: str) -> None:
     client = open_client(uri)
     client.create_registered_model("mail")
     for number, score in enumerate((0.5, 0.6, 0.61)):
-        changes = {"score": score, "interval": (score - 0.03, score + 0.03), "sweep": f"mail-{number}"}
+        scores = {"mean_score": score, "checkpoint_score": score, "interval": (score - 0.03, score + 0.03)}
         bundle = made.bundle.model_copy(
-            update={**changes, "measurements": {"adapter_bytes": 2.4e6, "nothing": float("nan")}}
+            update={
+                **scores,
+                "sweep": f"mail-{number}",
+                "measurements": {"adapter_bytes": 2.4e6, "nothing": float("nan")},
+            }
         )
         client.create_model_version("mail", "file:///nowhere", None, tags_of(bundle), description="# mail")
     apply_promotion_policy(client, "mail")
 
 
 @pytest.mark.usefixtures("three")
-def test_models_are_listed_newest_first(command: Command) -> None:
+def test_models_list_is_newest_first(command: Command) -> None:
     code, out, _ = command("models", "list")
     assert code == 0
     _, third, second, first, following = out.splitlines()
@@ -79,11 +83,11 @@ def test_models_are_listed_newest_first(command: Command) -> None:
 
 
 @pytest.mark.usefixtures("three")
-def test_a_title_is_given_and_given_back(command: Command) -> None:
+def test_models_promote_and_rollback(command: Command) -> None:
     assert command("models", "promote", "mail/3")[:2] == (
         0,
-        "mail: version 3 is the champion; until now it was version 2\n"
-        "to go back to version 2: peft-sweep models rollback mail\n",
+        "mail: version 3 is the champion (before: version 2)\n"
+        "to return to version 2: peft-sweep models rollback mail\n",
     )
     assert json.loads(command("models", "show", "mail@champion", "--json")[1])["version"] == 3
     assert command("models", "promote", "mail/3")[1].startswith("mail: version 3 is the champion already\n")
@@ -101,11 +105,11 @@ def test_a_title_is_given_and_given_back(command: Command) -> None:
 
 
 @pytest.mark.usefixtures("three")
-def test_two_versions_are_compared(command: Command) -> None:
+def test_models_compare(command: Command) -> None:
     code, out, _ = command("models", "compare", "mail/1", "mail/2")
     assert code == 0
     assert out.splitlines()[0].split() == ["mail/1", "mail/2"]
-    assert "mail/2 is better than mail/1 beyond doubt, by 0.100 [0.058, 0.142] in macro_f1." in out
+    assert "mail/2 is better than mail/1 by 0.100 [0.058, 0.142] macro-F1 (95 % interval)." in out
     assert max(map(len, out.splitlines())) <= 80
     assert json.loads(command("models", "compare", "mail/3", "mail@champion", "--json")[1])["better"] is None
 
@@ -123,14 +127,16 @@ def test_two_versions_are_compared(command: Command) -> None:
         (["pull", "mial"], "mial: there is no model of that name; did you mean mail?"),
     ],
 )
-def test_a_wrong_word_is_one_line(command: Command, arguments: list[str], message: str) -> None:
+def test_models_commands_refuse_unknown_references_in_one_line(
+    command: Command, arguments: list[str], message: str
+) -> None:
     code, out, err = command("models", *arguments)
     assert (code, out) == (2, "")
     assert err.startswith(message)
     assert len(err.splitlines()) == 1
 
 
-def test_a_registry_that_does_not_answer_is_one_line(command: Command) -> None:
+def test_models_commands_report_an_unreachable_registry_in_one_line(command: Command) -> None:
     for arguments in (["list"], ["show", "mail"], ["promote", "mail/1"]):
         code, out, err = command("models", *arguments, "--tracking-uri", "http://someone:secret@127.0.0.1:9")
         assert (code, out) == (1, "")
@@ -148,7 +154,7 @@ def registered(made: Made, uri: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("registered")
-def test_rows_are_answered_as_recorded(command: Command, made: Made, tmp_path: Path) -> None:
+def test_predict_command_reproduces_recorded_predictions(command: Command, made: Made, tmp_path: Path) -> None:
     rows = "".join(json.dumps({"id": n, "text": text}) + "\n" for n, text in enumerate(made.texts)).encode()
     code, out, err = command("predict", "mail", rows=rows)
     assert code == 0, err
@@ -170,19 +176,19 @@ def test_rows_are_answered_as_recorded(command: Command, made: Made, tmp_path: P
     assert sorted(tmp_path.iterdir()) == before
     assert command("predict", "mail", "--out", "no/where.jsonl", rows=rows)[0] == 2
     code, _, err = command("predict", "mail")
-    assert (code, err) == (2, "standard input: gives no rows; write peft-sweep predict mail < rows.jsonl\n")
+    assert (code, err) == (2, "standard input: has no rows; write peft-sweep predict mail < rows.jsonl\n")
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("registered")
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")  # peft's own use of transformers 5
-def test_what_is_pulled_is_loaded_by_peft(command: Command, made: Made, tmp_path: Path) -> None:
+def test_models_pull_gives_a_folder_that_peft_loads(command: Command, made: Made, tmp_path: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
 
     code, out, err = command("models", "pull", "mail@champion")
     assert code == 0, err
-    assert 'use      peft.PeftModel.from_pretrained(model, "mail-1")' in out
+    assert 'with peft    peft.PeftModel.from_pretrained(model, "mail-1")' in out
     model = AutoModelForSequenceClassification.from_pretrained(made.checkpoint, num_labels=3)
     loaded = PeftModel.from_pretrained(model, tmp_path / "mail-1")
     assert loaded.peft_config["default"].peft_type == "LORA"

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
 
 from orchestrator.common.errors import InputError, SweepError
-from orchestrator.tracking import connection, registry
+from orchestrator.tracking import registry
 from orchestrator.tracking.aliases import apply_promotion_policy, promote, rollback
 from orchestrator.tracking.browse import compare_models, list_models, show_model
-from orchestrator.tracking.bundle import BUNDLE, Bundle, Comparison
+from orchestrator.tracking.bundle import BUNDLE, Bundle, BundleSelection
 from orchestrator.tracking.connection import open_client, retry_while_away
 from orchestrator.tracking.registry import Registered, register
 from orchestrator.tracking.verify import verify
@@ -51,15 +52,15 @@ def version(uri: str, bundle: Bundle) -> Registered:
 
 
 def scored(made: Made, score: float, trial: int = 0, half: float = 0.03) -> Bundle:
-    changes = {"score": score, "interval": (score - half, score + half), "trial": f"mail/lora/{trial}"}
-    return made.bundle.model_copy(update={**changes, "sweep": f"mail-{trial}"})
+    scores = {"mean_score": score, "checkpoint_score": score, "interval": (score - half, score + half)}
+    return made.bundle.model_copy(update={**scores, "trial": f"mail/lora/{trial}", "sweep": f"mail-{trial}"})
 
 
 def aliases(uri: str) -> dict[str, int]:
     return held(open_client(uri), "mail")
 
 
-def test_the_champion_is_who_was_better_on_the_same_data(made: Made, uri: str) -> None:
+def test_registry_champion_is_significantly_better_on_the_same_data(made: Made, uri: str) -> None:
     assert version(uri, scored(made, 0.5)) == Registered("mail", 1, "champion")
     assert version(uri, scored(made, 0.4, 1)) == Registered("mail", 2, "challenger")
     assert aliases(uri) == {"champion": 1, "challenger": 2}
@@ -70,7 +71,7 @@ def test_the_champion_is_who_was_better_on_the_same_data(made: Made, uri: str) -
     assert aliases(uri) == {"champion": 3, "challenger": 5}
 
 
-def test_a_person_can_overrule_the_gate_and_take_it_back(made: Made, uri: str) -> None:
+def test_registry_promote_overrules_the_policy_and_rolls_back(made: Made, uri: str) -> None:
     client = open_client(uri)
     for trial, score in enumerate((0.5, 0.4, 0.3)):
         version(uri, scored(made, score, trial))
@@ -78,7 +79,7 @@ def test_a_person_can_overrule_the_gate_and_take_it_back(made: Made, uri: str) -
     assert promote(client, "mail", 3).champion == 3
     assert aliases(uri) == {"champion": 3, "challenger": 2}
     again = promote(client, "mail", 3)  # changes nothing
-    assert (again.champion, again.before) == (3, 2)
+    assert (again.champion, again.previous) == (3, 2)
     assert version(uri, scored(made, 0.34, 3)).alias == "challenger"
     assert version(uri, scored(made, 0.45, 4)).alias == "champion"  # it has to beat who was promoted, and does
     for before, after in ((5, 3), (3, 2), (2, 1)):
@@ -88,21 +89,22 @@ def test_a_person_can_overrule_the_gate_and_take_it_back(made: Made, uri: str) -
         rollback(client, "mail")
 
 
-def test_what_the_method_scored_over_its_seeds_is_weighed(made: Made, uri: str) -> None:
-    seeds = Comparison(
-        score=0.7, scores=(0.6, 0.7, 0.8), recommended="lora", reason="It is the smallest.", tied=("lora", "ia3"),
-        runner_up="ia3", runner_up_lost="It is larger.",
+def test_registry_tags_hold_mean_and_checkpoint_score(made: Made, uri: str) -> None:
+    chosen = BundleSelection(
+        recommended="lora", reason="It is the smallest.", tied=("lora", "ia3"), runner_up="ia3",
+        runner_up_reason="It is larger.",
     )  # fmt: skip
-    bundle = scored(made, 0.8).model_copy(update={"comparison": seeds, "interval": (0.6, 0.8)})
+    scores = {"mean_score": 0.7, "seed_scores": (0.6, 0.7, 0.8), "interval": (0.6, 0.8)}
+    bundle = scored(made, 0.8).model_copy(update={"selection": chosen, **scores})
     version(uri, bundle)
     version(uri, bundle.model_copy(update={"trial": "mail/ia3/0", "method": "ia3"}))
     tags, tied = (show_model(name, uri)["tags"] for name in ("mail/1", "mail/2"))
-    assert (tags["score"], tags["checkpoint_score"]) == ("0.7", "0.8")
+    assert (tags["mean_score"], tags["checkpoint_score"]) == ("0.7", "0.8")
     assert (tags["role"], tied["role"]) == ("recommended", "tied")
-    assert (tags["runner_up"], tags["runner_up_lost"], tags["tied"]) == ("ia3", "It is larger.", "lora, ia3")
+    assert (tags["runner_up"], tags["runner_up_reason"], tags["tied"]) == ("ia3", "It is larger.", "lora, ia3")
 
 
-def test_two_versions_are_compared_by_what_is_recorded(made: Made, uri: str) -> None:
+def test_compare_models_by_recorded_scores(made: Made, uri: str) -> None:
     version(uri, scored(made, 0.5))
     version(uri, scored(made, 0.6, 1))
     version(uri, scored(made, 0.61, 2).model_copy(update={"data_digest": "e" * 64}))
@@ -110,15 +112,15 @@ def test_two_versions_are_compared_by_what_is_recorded(made: Made, uri: str) -> 
     assert found["lead"]["difference"] == pytest.approx(-0.1)
     assert found["lead"]["high"] == pytest.approx(-0.1 + 0.03 * 2**0.5)
     assert found["better"] == "second"
-    assert found["reason"] == "mail/2 is better than mail/1 beyond doubt, by 0.100 [0.058, 0.142] in macro_f1."
+    assert found["reason"] == ("mail/2 is better than mail/1 by 0.100 [0.058, 0.142] macro-F1 (95 % interval).")
     same = compare_models("mail/2", "mail/2", uri)
-    assert (same["better"], same["reason"].partition(":")[0]) == (None, "They cannot be told apart")
+    assert (same["better"], same["reason"].partition(":")[0]) == (None, "Not significant")
     other = compare_models("mail/2", "mail/3", uri)
     assert (other["better"], other["lead"]) == (None, None)
     assert "different data" in other["reason"]
 
 
-def test_a_version_registered_meanwhile_is_seen(made: Made, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_registry_sees_a_version_registered_meanwhile(made: Made, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another sweep registers a better one between our reading of the versions and our setting of the alias."""
     client = open_client(uri)
     setting, others = client.set_registered_model_alias, [scored(made, 0.9, 9)]
@@ -137,7 +139,7 @@ def test_a_version_registered_meanwhile_is_seen(made: Made, uri: str, monkeypatc
     assert aliases(uri) == {"champion": 2, "challenger": 1}
 
 
-def test_many_at_once_agree_on_the_best(made: Made, uri: str) -> None:
+def test_registry_agrees_on_the_champion_of_concurrent_sweeps(made: Made, uri: str) -> None:
     start, scores = threading.Barrier(4), [0.3, 0.9, 0.5, 0.7]
 
     def one(trial: int) -> None:
@@ -149,12 +151,12 @@ def test_many_at_once_agree_on_the_best(made: Made, uri: str) -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
-    found = {model["version"]: float(model["tags"]["score"]) for model in list_models(uri)}
+    found = {model["version"]: float(model["tags"]["mean_score"]) for model in list_models(uri)}
     assert sorted(found.values()) == sorted(scores)
     assert found[aliases(uri)["champion"]] == 0.9
 
 
-def test_a_reference_names_a_version(made: Made, uri: str) -> None:
+def test_model_reference_names_a_version(made: Made, uri: str) -> None:
     version(uri, scored(made, 0.5))
     version(uri, scored(made, 0.4, 1))
     assert [show_model(name, uri)["version"] for name in ("mail", "mail@champion", "mail/2", "mail@challenger")] == [
@@ -173,13 +175,13 @@ def test_a_reference_names_a_version(made: Made, uri: str) -> None:
         ("mail/7", "no such version; known: mail@champion, mail/1"),
     ],
 )
-def test_a_wrong_reference_is_told_what_there_is(made: Made, uri: str, reference: str, message: str) -> None:
+def test_unknown_model_reference_lists_known_ones(made: Made, uri: str, reference: str, message: str) -> None:
     version(uri, scored(made, 0.5))
     with pytest.raises(InputError, match=message.replace("?", r"\?")):
         show_model(reference, uri)
 
 
-def test_looking_makes_no_database(tmp_path: Path) -> None:
+def test_reading_the_registry_creates_no_database(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'none.db'}"
     assert list_models(uri) == []
     with pytest.raises(InputError, match=r"nothing is registered in sqlite:///.* yet"):
@@ -187,7 +189,7 @@ def test_looking_makes_no_database(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_models_of_other_programs_are_not_listed(made: Made, uri: str) -> None:
+def test_list_models_leaves_out_other_programs(made: Made, uri: str) -> None:
     client = open_client(uri)
     client.create_registered_model("theirs")
     client.create_model_version("theirs", "file:///nowhere")
@@ -195,9 +197,9 @@ def test_models_of_other_programs_are_not_listed(made: Made, uri: str) -> None:
     assert [model["name"] for model in list_models(uri)] == ["mail"]
 
 
-def test_trying_goes_on_while_the_server_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_are_retried_while_the_server_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(connection.time, "sleep", slept.append)
+    monkeypatch.setattr(time, "sleep", slept.append)
     answers: list[Any] = [MlflowException("away", TEMPORARILY_UNAVAILABLE), ConnectionError("away"), "done"]
 
     def step() -> str:
@@ -226,7 +228,7 @@ def registered(
 
 
 @pytest.mark.slow
-def test_a_registered_model_predicts_in_a_fresh_process(
+def test_registered_model_predicts_in_a_fresh_process(
     registered: Registered, made: Made, uri: str, tmp_path: Path
 ) -> None:
     assert registered == Registered("mail", 1, "champion")
@@ -254,22 +256,22 @@ print(json.dumps(frame.to_dict("list")))
 
 
 @pytest.mark.slow
-def test_registering_twice_changes_nothing(registered: Registered, made: Made, uri: str, run_id: str) -> None:
+def test_register_twice_changes_nothing(registered: Registered, made: Made, uri: str, run_id: str) -> None:
     assert register(made.folder, run_id=run_id, tracking_uri=uri) == registered
     (model,) = list_models(uri)
     assert model["aliases"] == ["champion"]
     assert model["tags"]["backbone_checksum"] == made.bundle.backbone.checksum
-    assert float(model["tags"]["score"]) == made.bundle.score
+    assert float(model["tags"]["mean_score"]) == made.bundle.mean_score
     shown = show_model("mail@champion", uri)
     assert shown["description"].startswith("# mail")
     assert shown["run_id"] == run_id
 
 
 @pytest.mark.slow
-def test_an_upload_that_broke_off_is_completed(
+def test_register_completes_an_interrupted_upload(
     made: Made, uri: str, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     client = open_client(uri)
     upload, broken = client.log_model_artifacts, [True]
 
@@ -287,7 +289,7 @@ def test_an_upload_that_broke_off_is_completed(
 
 
 @pytest.mark.slow
-def test_what_is_registered_needs_no_pickle_and_pins_what_it_needs(registered: Registered, uri: str) -> None:
+def test_registered_model_has_no_pickle_and_pinned_requirements(registered: Registered, uri: str) -> None:
     folder = Path(open_client(uri).get_model_version_download_uri("mail", "1"))
     names = {file.name for file in folder.rglob("*") if file.is_file()}
     assert not {name for name in names if name.endswith((".pkl", ".pickle", ".bin", ".pt"))}
@@ -298,15 +300,15 @@ def test_what_is_registered_needs_no_pickle_and_pins_what_it_needs(registered: R
 
 
 @pytest.mark.slow
-def test_verification_finds_what_was_recorded_and_what_was_not(registered: Registered, made: Made, uri: str) -> None:
+def test_verify_finds_equal_and_changed_predictions(registered: Registered, made: Made, uri: str) -> None:
     found = verify(registered.reference, uri)
     assert (found.ok, found.rows, found.version) == (True, 30, 1)
     assert found.largest_difference <= 1e-9
-    assert found.score_now == pytest.approx(made.bundle.score)
+    assert found.score_now == pytest.approx(made.bundle.checkpoint_score)
     assert found.to_dict()["ok"] is True
     bundle = Path(next(iter(Path(uri.removeprefix("sqlite:///")).parent.rglob(BUNDLE))))
     values = json.loads(bundle.read_text())
-    values["score"] += 0.1
+    values["checkpoint_score"] += 0.1
     values["environment"]["torch"] = "1.0"
     bundle.write_text(json.dumps(values))
     wrong = verify("mail", uri)
@@ -316,9 +318,7 @@ def test_verification_finds_what_was_recorded_and_what_was_not(registered: Regis
     assert not replace(found, largest_difference=float("nan")).ok
 
 
-def test_an_alias_that_another_sets_at_the_same_moment_is_read_again(
-    made: Made, uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_registry_reads_again_after_a_refused_alias(made: Made, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both find no alias and both insert it: the database refuses the second."""
     client, refused = open_client(uri), [True]
     setting = client.set_registered_model_alias

@@ -35,33 +35,34 @@ def runs(folder: Path, uri: str) -> dict[str, Any]:
     return found
 
 
-def test_children_sort_by_what_the_comparison_says(folder: Path, runs: dict[str, Any]) -> None:
+def test_child_runs_have_mean_score_gap_and_tie(folder: Path, runs: dict[str, Any]) -> None:
     selection = read_history(folder).selections["airline"]
-    for entry in selection.scored:
-        run = runs[entry.trial]
-        assert run.data.metrics["test_score"] == entry.score, "the mean over the seeds, not the last seed's"
-        assert (run.data.metrics["test_low"], run.data.metrics["test_high"]) == entry.interval
-        assert run.data.metrics["seeds"] == len(entry.scores)
-        assert run.data.metrics.get("gap") == entry.gap
-        assert run.data.tags["tied"] == str(entry.tied).lower()
+    for result in selection.scored:
+        run = runs[result.trial]
+        assert run.data.metrics["mean_score"] == result.mean_score
+        assert run.data.metrics["checkpoint_score"] == result.checkpoint_score
+        assert (run.data.metrics["mean_low"], run.data.metrics["mean_high"]) == result.interval
+        assert run.data.metrics["seeds"] == len(result.seed_scores)
+        assert run.data.metrics.get("gap") == result.gap
+        assert run.data.tags["tied"] == str(result.tied).lower()
         assert run.data.tags["kind"] == "trial"
-        assert run.data.tags["role"] == ("champion" if entry.method == "lora" else "best")
-    assert runs[selection.trial].data.metrics["seed_score"] == selection.winner.scores[-1]
+        assert run.data.tags["role"] == ("champion" if result.method == "lora" else "best")
+    assert runs[selection.trial].data.metrics["seed_score"] == selection.winner.seed_scores[-1]
 
 
-def test_the_parent_tells_the_recommendation(folder: Path, runs: dict[str, Any]) -> None:
+def test_parent_run_has_the_recommendation(folder: Path, runs: dict[str, Any]) -> None:
     parent, selection = runs["airline"].data, read_history(folder).selections["airline"]
     assert parent.tags["kind"] == "sweep"
     assert parent.tags["recommended"] == "lora"
     assert parent.tags["tied_methods"].split(", ") == list(selection.tied)
-    assert parent.metrics["test_score"] == selection.winner.score
+    assert parent.metrics["mean_score"] == selection.winner.mean_score
     assert parent.metrics["minimum_detectable_difference"] == selection.minimum_detectable_difference
     note = parent.tags["mlflow.note.content"]
-    assert note.startswith(f"Use **lora**. {selection.reason}")
+    assert note.startswith(f"Recommended: **lora**. Reason: {selection.reason}.")
     assert note.count("\n| ") == len(selection.scored) + 2, "a line each, below the heads"
 
 
-def test_the_report_lies_on_the_parent_run(folder: Path, runs: dict[str, Any], uri: str, tmp_path: Path) -> None:
+def test_parent_run_has_the_report_as_artifacts(folder: Path, runs: dict[str, Any], uri: str, tmp_path: Path) -> None:
     history, report = read_history(folder), write_report(folder)
     for _ in range(2):  # again changes nothing
         assert publish(history, report, tracking_uri=uri) == {"airline": runs["airline"].info.run_id}
@@ -78,7 +79,7 @@ def test_the_report_lies_on_the_parent_run(folder: Path, runs: dict[str, Any], u
     assert shown == [{"path": "leaderboard.json", "type": "table"}]
 
 
-def test_without_a_database_or_a_run_nothing_is_logged(folder: Path, uri: str, tmp_path: Path) -> None:
+def test_publish_without_database_or_run_logs_nothing(folder: Path, uri: str, tmp_path: Path) -> None:
     history, report = read_history(folder), write_report(folder)
     assert publish(history, report, tracking_uri=f"sqlite:///{tmp_path / 'none.db'}") == {}
     assert not (tmp_path / "none.db").exists()

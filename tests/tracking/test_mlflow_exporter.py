@@ -40,7 +40,7 @@ def runs(uri: str, asked: str = "") -> dict[str, Run]:
     return by_key
 
 
-def test_trials_become_child_runs_with_their_states(story: Story, tell: Tell, uri: str) -> None:
+def test_exporter_writes_trials_as_child_runs(story: Story, tell: Tell, uri: str) -> None:
     tell()
     exporter = mirrored(story, uri)
     found = runs(uri)
@@ -57,7 +57,7 @@ def test_trials_become_child_runs_with_their_states(story: Story, tell: Tell, ur
     assert exporter.close(10)
 
 
-def test_every_rung_is_a_metric_at_its_step_and_time(story: Story, tell: Tell, uri: str) -> None:
+def test_exporter_writes_rungs_at_step_and_time(story: Story, tell: Tell, uri: str) -> None:
     tell()
     mirrored(story, uri).close(10)
     run = runs(uri)["airline/lora/0"]
@@ -69,7 +69,7 @@ def test_every_rung_is_a_metric_at_its_step_and_time(story: Story, tell: Tell, u
     assert (run.info.start_time, run.info.end_time) == (1_795_000_002_000, 1_795_000_006_000)
 
 
-def test_runs_can_be_filtered_by_tags(story: Story, tell: Tell, uri: str) -> None:
+def test_exported_runs_can_be_filtered_by_tags(story: Story, tell: Tell, uri: str) -> None:
     tell()
     mirrored(story, uri).close(10)
     asked = f"tags.method = 'lora' and tags.quantization = 'nf4' and tags.sweep = '{SWEEP}' and tags.task = 'airline'"
@@ -77,11 +77,12 @@ def test_runs_can_be_filtered_by_tags(story: Story, tell: Tell, uri: str) -> Non
     assert list(runs(uri, "tags.state = 'pruned' and metrics.validation_macro_f1 < 0.5")) == ["airline/ia3/0"]
 
 
-def test_the_parent_run_holds_config_data_and_end(story: Story, tell: Tell, uri: str) -> None:
+def test_exporter_parent_run_holds_config_data_and_end(story: Story, tell: Tell, uri: str) -> None:
     tell()
     story.journal.append(
-        "test", trial="airline/lora/0", metrics={"macro_f1": 0.79}, score=0.79, interval=[0.7, 0.9], role="champion"
-    )
+        "test", trial="airline/lora/0", metrics={"macro_f1": 0.79}, checkpoint_score=0.79, interval=[0.7, 0.9],
+        role="champion",
+    )  # fmt: skip
     story.journal.append("registered", task="airline", name="airline", version=3, aliases=["champion"])
     story.journal.append("close", reason="interrupted", message="Ctrl-C")
     mirrored(story, uri).close(10)
@@ -91,12 +92,13 @@ def test_the_parent_run_holds_config_data_and_end(story: Story, tell: Tell, uri:
     assert parent.data.tags["data_digest"] == TASK["digest"]
     assert parent.data.tags["registered_version"] == "3"
     assert parent.data.metrics["test_macro_f1"] == 0.79
+    assert parent.inputs
     assert parent.inputs.dataset_inputs[0].dataset.name == "airline"
     file = open_client(uri).download_artifacts(parent.info.run_id, "config.yaml")
     assert yaml.safe_load(Path(file).read_text())["seed"] == 0
 
 
-def test_what_was_open_does_not_run_until_the_sweep_goes_on(story: Story, tell: Tell, uri: str) -> None:
+def test_exporter_closes_open_trials_until_the_sweep_is_resumed(story: Story, tell: Tell, uri: str) -> None:
     tell()
     story.journal.append("trial", trial="airline/lora/1", params={"rank": 4}, seed=7)
     story.journal.append("rung", trial="airline/lora/1", step=25, value=0.4, metrics={}, measurements={})
@@ -122,14 +124,14 @@ def test_what_was_open_does_not_run_until_the_sweep_goes_on(story: Story, tell: 
     assert {key: run.info.run_id for key, run in after.items()} == {k: run.info.run_id for k, run in before.items()}
 
 
-def test_facts_of_the_final_are_what_runs_are_filtered_by(story: Story, tell: Tell, uri: str) -> None:
+def test_exporter_logs_measurements_of_the_final_at_the_last_step(story: Story, tell: Tell, uri: str) -> None:
     tell()
     story.journal.append(
         "test",
         trial="airline/lora/0",
         role="champion",
         step=100,
-        score=0.79,
+        checkpoint_score=0.79,
         interval=[0.7, 0.9],
         metrics={"macro_f1": 0.79},
         measurements={"adapter_bytes": 500.0, "latency_overhead_1": 0.1, "mergeable": 1.0},
@@ -141,7 +143,7 @@ def test_facts_of_the_final_are_what_runs_are_filtered_by(story: Story, tell: Te
     assert found["airline"].data.metrics["mergeable"] == 1
 
 
-def test_artifacts_of_a_sqlite_store_lie_beside_its_file(
+def test_artifacts_of_a_sqlite_store_are_beside_its_file(
     story: Story, tell: Tell, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
@@ -152,7 +154,7 @@ def test_artifacts_of_a_sqlite_store_lie_beside_its_file(
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_a_second_mirror_on_the_same_journal_writes_nothing_twice(story: Story, tell: Tell, uri: str) -> None:
+def test_exporter_started_again_writes_nothing_twice(story: Story, tell: Tell, uri: str) -> None:
     tell()
     first = mirrored(story, uri)
     first.close(10)
@@ -168,9 +170,12 @@ def test_a_second_mirror_on_the_same_journal_writes_nothing_twice(story: Story, 
     assert len(history) == 3
 
 
-def test_a_lost_answer_makes_no_second_run(story: Story, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exporter_creates_no_second_run_after_a_lost_response(
+    story: Story, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writer = RunWriter(uri, "airline")
-    create, lost = writer._client.create_run, []
+    create = writer._client.create_run
+    lost: list[str] = []
 
     def create_and_lose(*args: Any, **kwargs: Any) -> Run:
         run = create(*args, **kwargs)
@@ -220,7 +225,7 @@ def exporter(story: Story, scripted: Scripted) -> MlflowExporter:
     return MlflowExporter(story.path, "nowhere", "airline", poll=0.01, longest_pause=0.02, writer=lambda: scripted)
 
 
-def test_what_is_written_while_the_server_is_away_arrives_later_in_order(
+def test_exporter_writes_delayed_events_in_order(
     story: Story, tell: Tell, scripted: Scripted, exporter: MlflowExporter
 ) -> None:
     exporter.start()
@@ -236,9 +241,7 @@ def test_what_is_written_while_the_server_is_away_arrives_later_in_order(
     assert exporter.close(10)
 
 
-def test_closing_while_the_server_is_away_ends_in_time(
-    tell: Tell, scripted: Scripted, exporter: MlflowExporter
-) -> None:
+def test_exporter_close_ends_in_time_without_a_server(tell: Tell, scripted: Scripted, exporter: MlflowExporter) -> None:
     exporter.start()
     tell()
     assert scripted.tried.wait(10)
@@ -248,7 +251,7 @@ def test_closing_while_the_server_is_away_ends_in_time(
     assert exporter.pending == 14
 
 
-def test_a_refused_event_does_not_hold_up_the_others(
+def test_exporter_skips_a_refused_event(
     story: Story, scripted: Scripted, exporter: MlflowExporter, caplog: pytest.LogCaptureFixture
 ) -> None:
     scripted.error = MlflowException("no such key", INVALID_PARAMETER_VALUE)
@@ -264,7 +267,7 @@ def test_a_refused_event_does_not_hold_up_the_others(
     exporter.close(10)
 
 
-def test_the_parent_run_is_waited_for(story: Story, scripted: Scripted, exporter: MlflowExporter) -> None:
+def test_exporter_waits_for_the_parent_run(story: Story, scripted: Scripted, exporter: MlflowExporter) -> None:
     exporter.start()
     story.sweep()
     assert scripted.tried.wait(10)
@@ -275,9 +278,7 @@ def test_the_parent_run_is_waited_for(story: Story, scripted: Scripted, exporter
     exporter.close(10)
 
 
-def test_a_damaged_journal_ends_the_mirror_with_its_reason(
-    story: Story, scripted: Scripted, exporter: MlflowExporter
-) -> None:
+def test_exporter_ends_with_a_damaged_journal(story: Story, scripted: Scripted, exporter: MlflowExporter) -> None:
     story.path.write_text("not json\n")
     exporter.start()
     assert not exporter.flush(10)
@@ -285,13 +286,11 @@ def test_a_damaged_journal_ends_the_mirror_with_its_reason(
     assert not exporter.close(1)
 
 
-def test_settings_are_flattened_under_dotted_names() -> None:
+def test_flat_settings_have_dotted_names() -> None:
     assert flat({"a": {"b": 1, "c": None}, "d": [2]}) == {"a.b": 1, "d": [2]}
 
 
-def test_a_server_that_is_away_for_hours_does_not_end_the_mirror(
-    tell: Tell, scripted: Scripted, exporter: MlflowExporter
-) -> None:
+def test_exporter_survives_hours_without_a_server(tell: Tell, scripted: Scripted, exporter: MlflowExporter) -> None:
     exporter._failures = 5000
     exporter.start()
     tell()
@@ -301,7 +300,7 @@ def test_a_server_that_is_away_for_hours_does_not_end_the_mirror(
 
 
 @pytest.mark.parametrize("uri", ["localhost:5000", "mlflow.db", "sqlite:///no/such/folder/mlflow.db", "ftp://here"])
-def test_a_place_that_mlflow_does_not_know_is_refused_beforehand(uri: str) -> None:
+def test_check_uri_refuses_unknown_schemes(uri: str) -> None:
     with pytest.raises(InputError) as caught:
         check_uri(uri, "mlflow.tracking_uri")
     assert len(caught.value.lines()) == 1
@@ -309,5 +308,5 @@ def test_a_place_that_mlflow_does_not_know_is_refused_beforehand(uri: str) -> No
 
 
 @pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "http://here:5000", "postgresql+psycopg2://u:p@h/db"])
-def test_places_that_mlflow_knows_are_taken(uri: str) -> None:
+def test_check_uri_accepts_known_schemes(uri: str) -> None:
     check_uri(uri, "mlflow.tracking_uri")
