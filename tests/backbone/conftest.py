@@ -47,12 +47,12 @@ def save_checkpoint(folder: Path, kind: str, task: str = "classification") -> So
 
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Source]:
-    made: dict[tuple[str, str], Source] = {}
+    checkpoints: dict[tuple[str, str], Source] = {}
 
     def make(kind: str, task: str = "classification") -> Source:
-        if (kind, task) not in made:
-            made[kind, task] = save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "model", kind, task)
-        return made[kind, task]
+        if (kind, task) not in checkpoints:
+            checkpoints[kind, task] = save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "model", kind, task)
+        return checkpoints[kind, task]
 
     return make
 

@@ -74,11 +74,11 @@ def test_unquantized_backbone_has_the_logits_of_transformers(
     for name in shared.fresh:
         original.get_submodule(name).load_state_dict(view.get_submodule(name).state_dict())
     with torch.no_grad():
-        found, expected = view(**inputs()).logits, original(**inputs()).logits
+        logits, expected = view(**inputs()).logits, original(**inputs()).logits
     if kind == "gpt2":  # addmm over a transposed weight sums in another order
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
     else:
-        assert torch.equal(found, expected)
+        assert torch.equal(logits, expected)
 
 
 def test_double_quantization_is_smaller(sources: Callable[..., Source], tmp_path: Path) -> None:
@@ -161,9 +161,9 @@ def test_frozen_linear_weight_is_read_only() -> None:
             layer.weight = value
 
 
-@pytest.mark.parametrize(("asked", "expected"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
-def test_compute_dtype_is_the_configured_one(asked: str, expected: torch.dtype) -> None:
-    assert compute_dtype(asked, torch.device("cpu")) == expected
+@pytest.mark.parametrize(("setting", "expected"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_compute_dtype_is_the_configured_one(setting: str, expected: torch.dtype) -> None:
+    assert compute_dtype(setting, torch.device("cpu")) == expected
 
 
 @pytest.mark.parametrize("fast", ["_is_avx512_bf16_supported", "_is_amx_tile_supported", ""])
@@ -173,8 +173,8 @@ def test_compute_dtype_auto_is_bfloat16_where_fast(fast: str, monkeypatch: pytes
     assert compute_dtype("auto", torch.device("cpu")) == (torch.bfloat16 if fast else torch.float32)
 
 
-@pytest.mark.parametrize(("given", "ends", "padding"), [(None, [5, 6], 5), (None, 7, 7), (3, [5, 6], 3)])
-def test_pad_token_defaults_to_the_end_token(given: int | None, ends: Any, padding: int) -> None:
-    config = transformers.LlamaConfig(pad_token_id=given, eos_token_id=ends)
+@pytest.mark.parametrize(("pad_token", "ends", "padding"), [(None, [5, 6], 5), (None, 7, 7), (3, [5, 6], 3)])
+def test_pad_token_defaults_to_the_end_token(pad_token: int | None, ends: Any, padding: int) -> None:
+    config = transformers.LlamaConfig(pad_token_id=pad_token, eos_token_id=ends)
     pad(config)
     assert config.pad_token_id == padding

@@ -78,14 +78,14 @@ def test_fetch_downloads_once_for_many_lanes(
     lanes = [subprocess.Popen([sys.executable, "-c", program], **pipes) for _ in range(3)]  # type: ignore[call-overload]
     for lane in lanes:
         assert lane.stdout.readline() == "ready\n"
-    said = []
+    outputs = []
     for lane in lanes:
         lane.stdin.write("go\n")
         lane.stdin.flush()
     for lane in lanes:
-        said.append(lane.communicate(timeout=60)[0].split())
-    assert sum(int(downloads) for downloads, *_ in said) == 1
-    assert {(int(size), file) for _, size, file in said} == {(published.size, str(fetched))}
+        outputs.append(lane.communicate(timeout=60)[0].split())
+    assert sum(int(downloads) for downloads, *_ in outputs) == 1
+    assert {(int(size), file) for _, size, file in outputs} == {(published.size, str(fetched))}
 
 
 def test_fetch_interrupted_leaves_no_complete_file(
@@ -123,9 +123,7 @@ def _pickled(folder: Path) -> None:
     ("make", "words"),
     [(_empty, "no config.json"), (_no_weights, "no *.safetensors"), (_pickled, "convert the checkpoint")],
 )
-def test_resolve_refuses_a_folder_without_checkpoint(
-    tmp_path: Path, make: Callable[[Path], None], words: str
-) -> None:
+def test_resolve_refuses_a_folder_without_checkpoint(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
     make(tmp_path / "model")
     with pytest.raises(InputError) as caught:
         resolve(_config(tmp_path / "model"), tmp_path)

@@ -14,7 +14,7 @@ from orchestrator.backbone.shared import SharedBackbone
 KINDS = ["bert", "llama", "gpt2"]
 
 
-def own(shared: SharedBackbone, name: str) -> bool:
+def is_in_head(shared: SharedBackbone, name: str) -> bool:
     return any(name == part or name.startswith(f"{part}.") for part in shared.context.head)
 
 
@@ -22,13 +22,13 @@ def own(shared: SharedBackbone, name: str) -> bool:
 def test_views_share_every_frozen_tensor_and_no_head(share: Callable[..., SharedBackbone], kind: str) -> None:
     shared = share(kind)
     first, second = shared.view(1), shared.view(2)
-    others = dict(second.named_parameters())
+    second_parameters = dict(second.named_parameters())
     for name, parameter in first.named_parameters():
-        same = parameter.data_ptr() == others[name].data_ptr()
-        assert same is not own(shared, name), name
+        same = parameter.data_ptr() == second_parameters[name].data_ptr()
+        assert same is not is_in_head(shared, name), name
         assert not parameter.requires_grad
     pairs = zip(first.modules(), second.modules(), strict=True)
-    assert all(a.frozen is b.frozen for a, b in pairs if isinstance(a, FrozenLinear))
+    assert all(a.frozen is b.frozen for a, b in pairs if isinstance(a, FrozenLinear) and isinstance(b, FrozenLinear))
     assert first.get_submodule(shared.fresh[0]) is not second.get_submodule(shared.fresh[0])
 
 
@@ -102,16 +102,18 @@ def test_checksum_and_fingerprint_detect_a_stray_write(
     share: Callable[..., SharedBackbone], which: Callable[[SharedBackbone], torch.Tensor]
 ) -> None:
     shared = share("bert")
-    before, known = shared.fingerprint(), shared.checksum()
-    assert (shared.fingerprint(), shared.checksum()) == (before, known)
+    before, checksum_before = shared.fingerprint(), shared.checksum()
+    assert (shared.fingerprint(), shared.checksum()) == (before, checksum_before)
     with torch.no_grad():
         tensor = which(shared).view(-1)
         value = tensor[-1].clone()
         tensor[-1] += 1
         assert shared.fingerprint() != before
-        assert (shared.checksum() == known) == (which is _scales), "it is known by what it was made of"
+        assert (shared.checksum() == checksum_before) == (which is _scales), (
+            "derived tensors are not part of the checksum"
+        )
         tensor[-1] = value
-    assert (shared.fingerprint(), shared.checksum()) == (before, known)
+    assert (shared.fingerprint(), shared.checksum()) == (before, checksum_before)
 
 
 def test_checksum_is_the_same_for_two_maps_of_a_file(share: Callable[..., SharedBackbone]) -> None:

@@ -65,11 +65,11 @@ def test_backbone_pages_are_shared_by_two_processes(tmp_path: Path, monkeypatch:
     try:
         checksums = [lane.stdout.readline() for lane in lanes]
         assert len(set(checksums)) == 1
-        found = [mapping(lane.pid, file) for lane in lanes]
+        mappings = [mapping(lane.pid, file) for lane in lanes]
     finally:
         for lane in lanes:
             lane.communicate("over\n", timeout=60)
-    for one in found:
-        assert one["Rss"] > 0.9 * published.size, "it was read, all of it"
-        assert one["Private_Clean"] + one["Private_Dirty"] <= 0.01 * published.size
-        assert one["Anonymous"] == 0, "no page was written"
+    for pages in mappings:
+        assert pages["Rss"] > 0.9 * published.size, "it was read, all of it"
+        assert pages["Private_Clean"] + pages["Private_Dirty"] <= 0.01 * published.size
+        assert pages["Anonymous"] == 0, "no page was written"

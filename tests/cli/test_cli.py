@@ -68,7 +68,8 @@ def sweep(tmp_path: Path) -> Callable[..., str]:
 
         words = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1}, unk_token="[UNK]"))
         PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]").save_pretrained(tmp_path / "model")
-        shape: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+        shape: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32}
+        shape |= {"num_hidden_layers": 2, "num_attention_heads": 2}
         BertModel(BertConfig(vocab_size=20, max_position_embeddings=64, **shape)).save_pretrained(tmp_path / "model")
         rows = [f"text number {row},{'ab'[row % 2]}" for row in range(40)]
         (tmp_path / "rows.csv").write_text("\n".join(["text,label", *rows]))

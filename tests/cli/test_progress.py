@@ -1,14 +1,13 @@
 """The live display of a running sweep."""
 
 import io
-import time
 import math
+import time
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from orchestrator.cli.output import progress as module
 from orchestrator.cli.output.progress import SweepDisplay, fraction_spent
 from orchestrator.config import Budget
 from orchestrator.lanes.broker import LaneStatus

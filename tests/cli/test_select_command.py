@@ -36,7 +36,7 @@ def sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write(sweeps: Path, *tasks: Any, name: str = NAME, trials: int = 0) -> None:
     journal = Journal(sweeps / name / "journal.jsonl")
     journal.append("sweep", sweep=name, backbone={"bytes": 1e9})
-    lines = []
+    lines: list[dict[str, Any]] = []
     for number in range(trials):
         key = f"mail/lora/{number}"
         lines.append({"event": "trial", "trial": key, "params": {"rank": 8, "learning_rate": 1e-3}})

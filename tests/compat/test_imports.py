@@ -26,6 +26,7 @@ NAMES = {
     "optuna.storages.journal.JournalFileBackend": [
         "orchestrator/report/importance.py",
         "orchestrator/search/optuna_file.py",
+        "orchestrator/simulation/written_sweep.py",
     ],
     "peft.tuners.adalora.AdaLoraLayer": ["methods/parts/adalora_budget.py"],
     "peft.tuners.adalora.RankAllocator": ["methods/parts/adalora_budget.py"],

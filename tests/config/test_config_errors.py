@@ -1,12 +1,14 @@
 """Every mistake is one line: its key path, what is wrong, what to write instead."""
 
+from typing import Any
+
 import pytest
 import yaml
 
 from orchestrator.common.errors import InputError
 from orchestrator.config import load_config
 
-VALID = {
+VALID: dict[str, Any] = {
     "backbone": {"model": "org/name"},
     "tasks": {"mail": {"type": "classification", "data": "mail.csv", "text": "text", "label": "label"}},
     "budget": {"trials": 2},

@@ -22,21 +22,21 @@ def test_shards_of_a_batch_add_up_to_it(rows: int, size: int) -> None:
         per_row = ((batch["labels"][:, 1:] != -100).sum(1) if batch["labels"].dim() == 2 else torch.ones(rows)).float()
         total = 0.0
         for rank in range(size):
-            part, weight = shard(batch, Ranks(rank, size), type_.loss_terms)
-            own = torch.isin(tokens[:, 0], part["input_ids"][:, 0])
+            rows, weight = shard(batch, Ranks(rank, size), type_.loss_terms)
+            in_shard = torch.isin(tokens[:, 0], rows["input_ids"][:, 0])
             if weight:
-                assert weight == pytest.approx(float(per_row[own].sum() / per_row.sum()))
-            assert per_row[own].sum() > 0, "a mean over nothing is no number"
+                assert weight == pytest.approx(float(per_row[in_shard].sum() / per_row.sum()))
+            assert per_row[in_shard].sum() > 0, "the mean over no labels is NaN"
             total += weight
         assert total == pytest.approx(1.0)
 
 
 def test_dropout_streams_differ_by_rank_and_repeat() -> None:
-    own = RandomStream.capture()
-    assert dropout_stream(3, 5, Ranks(0, 2), own) is own
-    drawn = {
-        (seed, step, rank): bytes(dropout_stream(seed, step, Ranks(rank, 4), own).cpu.numpy())
+    stream = RandomStream.capture()
+    assert dropout_stream(3, 5, Ranks(0, 2), stream) is stream
+    draws = {
+        (seed, step, rank): bytes(dropout_stream(seed, step, Ranks(rank, 4), stream).cpu.numpy())
         for seed, step, rank in [(3, 5, 1), (3, 5, 2), (3, 6, 1), (4, 5, 1)]
     }
-    assert len(set(drawn.values())) == 4
-    assert drawn[3, 5, 1] == bytes(dropout_stream(3, 5, Ranks(1, 4), own).cpu.numpy())
+    assert len(set(draws.values())) == 4
+    assert draws[3, 5, 1] == bytes(dropout_stream(3, 5, Ranks(1, 4), stream).cpu.numpy())

@@ -1,4 +1,4 @@
-"""Trials above shared lower blocks against the same trials without."""
+"""Trials that skip the frozen prefix against the same trials without it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +37,7 @@ def run_with_prefix(lab: Lab, prefix: FrozenPrefix, method: str, number: int = 0
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Level and rows of every pass that a trunk makes."""
+    """Depth and rows of every pass through the prefix."""
     passes: list[tuple[int, int]] = []
     compute = FrozenPrefix._compute
 
@@ -65,12 +65,12 @@ def test_frozen_prefix_depth_of_every_method(make_lab: Callable[[str], Lab], kin
 @pytest.mark.parametrize("method", ["linear_probe", "last_layers", "compose:lora", "compose:adapter+ia3", "prompt"])
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
 def test_frozen_prefix_keeps_losses_and_scores(make_lab: Callable[[str], Lab], kind: str, method: str) -> None:
-    """Over several epochs, dropout on: rows come from the trunk's memory, in other batches with other padding."""
+    """Over several epochs with dropout: rows come from the cache, in other batches with other padding."""
     lab, changes = make_lab(kind), DEPTHS.get(method, ({}, 0))[0]
     full = lab.run(method, batch_size=8, **changes)
     skipping = run_with_prefix(lab, FrozenPrefix(lab.backbone), method, batch_size=8, **changes)
-    for found, loss in zip(train(skipping, 12), train(full, 12), strict=True):  # 96 rows of 40
-        assert found == pytest.approx(loss, rel=1e-6 if kind == "encoder" else 1e-5)
+    for loss, expected_loss in zip(train(skipping, 12), train(full, 12), strict=True):  # 96 rows of 40
+        assert loss == pytest.approx(expected_loss, rel=1e-6 if kind == "encoder" else 1e-5)
     for split in ("validation", "test"):
         expected, scored = (run.evaluate(split).predictions["probabilities"] for run in (full, skipping))
         assert scored.combine_chunks().flatten().to_numpy() == pytest.approx(
@@ -80,20 +80,20 @@ def test_frozen_prefix_keeps_losses_and_scores(make_lab: Callable[[str], Lab], k
 
 def test_frozen_prefix_computes_a_row_once(lab: Lab, passes: list[tuple[int, int]]) -> None:
     prefix = FrozenPrefix(lab.backbone)
-    skipping, other = (
+    skipping, packed_run = (
         run_with_prefix(lab, prefix, "linear_probe", batch_size=8),
         run_with_prefix(lab, prefix, "linear_probe", 1),
     )
     train(skipping, 12)  # more than two epochs
     skipping.evaluate("validation")
     assert sum(rows for _, rows in passes) == 40 + 40
-    train(other, 3)
-    other.evaluate("validation")
+    train(packed_run, 3)
+    packed_run.evaluate("validation")
     assert sum(rows for _, rows in passes) == 40 + 40
 
 
 def test_frozen_prefix_is_computed_once_per_pack(lab: Lab, passes: list[tuple[int, int]]) -> None:
-    prefix = FrozenPrefix(lab.backbone, limit_bytes=20_000)  # not even an epoch
+    prefix = FrozenPrefix(lab.backbone, limit_bytes=20_000)  # less than an epoch
     runs = [run_with_prefix(lab, prefix, "linear_probe", number, batch_size=4) for number in range(3)]
     alone = [lab.run("linear_probe", number, batch_size=4) for number in range(3)]
     for run in alone:
@@ -101,9 +101,9 @@ def test_frozen_prefix_is_computed_once_per_pack(lab: Lab, passes: list[tuple[in
     for _ in range(4):
         assert train_step(runs) == []
     assert passes == [(2, 4)] * 4
-    for one, other in zip(alone, runs, strict=True):
-        for name, value in state(one).items():
-            torch.testing.assert_close(state(other)[name], value, rtol=1e-5, atol=1e-7, msg=name)
+    for alone_run, packed_run in zip(alone, runs, strict=True):
+        for name, value in state(alone_run).items():
+            torch.testing.assert_close(state(packed_run)[name], value, rtol=1e-5, atol=1e-7, msg=name)
 
 
 def test_frozen_prefix_caches_smaller_depths_on_the_way(lab: Lab, passes: list[tuple[int, int]]) -> None:
@@ -117,7 +117,7 @@ def test_frozen_prefix_caches_smaller_depths_on_the_way(lab: Lab, passes: list[t
 
 
 def test_skip_prefix_runs_other_calls_in_full(lab: Lab, passes: list[tuple[int, int]]) -> None:
-    """Outside of training and scoring, and with anything but rows."""
+    """Outside of training and scoring, and with other arguments."""
     skipping = run_with_prefix(lab, FrozenPrefix(lab.backbone), "linear_probe")
     batch = lab.dataset.median_length_batch(3)
     rows = {name: batch[name] for name in ("input_ids", "attention_mask")}
@@ -127,8 +127,8 @@ def test_skip_prefix_runs_other_calls_in_full(lab: Lab, passes: list[tuple[int, 
     assert skipping._skip_prefix is not None
     with torch.no_grad(), skipping._skip_prefix.enabled():
         embedded = lab.backbone.model.get_input_embeddings()(batch["input_ids"])
-        found = skipping.attached.module(inputs_embeds=embedded, attention_mask=batch["attention_mask"]).logits
-    torch.testing.assert_close(found, expected)
+        logits = skipping.attached.module(inputs_embeds=embedded, attention_mask=batch["attention_mask"]).logits
+    torch.testing.assert_close(logits, expected)
     assert passes == []
 
 
@@ -162,7 +162,7 @@ def test_activation_cache_drops_entries_at_its_limit() -> None:
     assert len(keys) == 5
     cache.put("large", torch.zeros(26))
     assert cache.get("large") is None
-    assert [key for key in range(50) if cache.get(key) is not None] == keys, "it is not worth all others"
+    assert [key for key in range(50) if cache.get(key) is not None] == keys, "a tensor above the limit drops no entry"
 
 
 def test_frozen_prefix_works_for_a_restored_trial(lab: Lab, tmp_path: Any) -> None:

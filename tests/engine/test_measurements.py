@@ -1,4 +1,4 @@
-"""What a trial costs, measured by a scripted clock and a scripted memory; and once each by the real ones."""
+"""Latency overheads by a scripted clock and by a real one, and what a trial stores of its measurements."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MEGABYTE = 2**20
 
 
 class Clock:
-    """Stands still but while something is called that takes time."""
+    """A clock that advances only in calls that take time."""
 
     def __init__(self) -> None:
         self.now, self.order = 100.0, ""
@@ -26,7 +26,7 @@ class Clock:
         return self.now
 
     def taking(self, name: str, *seconds: float) -> Callable[[], None]:
-        """A call that takes so long, the first time, the second, ...; the last again and again."""
+        """Return a call that takes these seconds, one after the other; the last of them from then on."""
         durations = list(seconds)
 
         def call() -> None:
@@ -48,7 +48,9 @@ def test_overhead_is_a_fraction_of_the_bare_time(bare: float, adapted: float, fr
 
 
 def test_overhead_alternates_the_order_and_counts_pairs() -> None:
-    assert overhead_and_order((1,), (2,), seconds=1000, pairs=3)[1] == "b" + "abbaab", "one to warm up, and three pairs"
+    assert overhead_and_order((1,), (2,), seconds=1000, pairs=3)[1] == "b" + "abbaab", (
+        "one warm-up call, then three pairs"
+    )
 
 
 def test_overhead_ignores_the_warm_up_and_a_disturbed_pair() -> None:
@@ -62,7 +64,9 @@ def test_overhead_is_zero_on_a_machine_that_slows_down() -> None:
 
 
 def test_overhead_times_two_pairs_even_beyond_the_limit() -> None:
-    assert overhead_and_order((1,), (1.25,), seconds=0.5) == (pytest.approx(0.25), "babba")
+    overhead, order = overhead_and_order((1,), (1.25,), seconds=0.5)
+    assert overhead == pytest.approx(0.25)
+    assert order == "babba"
     assert overhead_and_order((1,), (1.25,), seconds=5)[1] == "babbaab"
 
 

@@ -1,4 +1,4 @@
-"""A packed step against the same trials alone."""
+"""Packed passes against the same trials alone."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -45,7 +45,7 @@ def fitting(lab: Lab, kind: str, pack: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def begin(lab: Lab, pack: tuple[str, ...]) -> list[TrialRun]:
-    """Trials of different batch sizes, so of different shapes."""
+    """Start trials with different batch sizes, and so different shapes."""
     return [lab.run(method, number, batch_size=2 + number) for number, method in enumerate(pack)]
 
 
@@ -121,7 +121,7 @@ def test_packed_trials_of_all_methods_share_every_frozen_product(
 
 
 def test_packed_trials_keep_their_random_streams(lab: Lab) -> None:
-    """Neighbours, and how many there are, change nothing of what a trial draws."""
+    """A trial's random numbers do not depend on its neighbours."""
     alone = lab.run("lora")
     train(alone, 2)
     for neighbours in (("lora",), ("full", "lora", "adapter")):
@@ -184,17 +184,17 @@ def test_packed_error_in_a_shared_product_unwinds_every_forward(lab: Lab, monkey
     monkeypatch.setattr(packing, "shared_matmul", fail)
     with pytest.raises(torch.OutOfMemoryError):
         in_lockstep([watched(0), watched(1)])
-    assert sorted(ended) == [0, 1], "each was unwound"
-    assert frozen._matmul_override is None, "frozen layers are on their own again"
+    assert sorted(ended) == [0, 1], "both forwards were unwound"
+    assert frozen._matmul_override is None, "frozen layers compute alone again"
     monkeypatch.undo()
     for run, fresh, values in zip(runs, begin(lab, ("lora", "ia3")), before, strict=True):
         run.rewind()
         assert all(torch.equal(value, values[name]) for name, value in state(run).items())
-        assert train(run, 2) == train(fresh, 2), "repeated alone, the step is what it would have been"
+        assert train(run, 2) == train(fresh, 2), "the step repeated alone is the same step"
 
 
 def test_packed_trials_have_gradient_modes_of_their_own(lab: Lab) -> None:
-    """A forward may be without gradients when it hands over its rows."""
+    """A forward may be in no_grad mode while it waits at a frozen layer."""
     layer = next(module for module in lab.backbone.model.modules() if isinstance(module, FrozenLinear))
     results: list[bool] = []
 
@@ -228,7 +228,7 @@ def test_packed_pass_leaves_the_callers_random_stream(lab: Lab) -> None:
 
 
 def test_packed_trials_have_inference_and_autocast_modes_of_their_own(lab: Lab) -> None:
-    """Inference mode and autocast hold across the layers where others have their turn, and only for who asked."""
+    """Inference mode and autocast hold across frozen layers, for the trial that set them alone."""
     layer = next(module for module in lab.backbone.model.modules() if isinstance(module, FrozenLinear))
     recorded: dict[str, list[tuple[bool, ...]]] = {}
 
@@ -261,7 +261,7 @@ def test_packed_trials_have_inference_and_autocast_modes_of_their_own(lab: Lab) 
         recorded.clear()
         packed_calls = in_lockstep(order)
         assert [call.error for call in packed_calls if call.call is not failing] == [None] * 3
-        assert modes() == (False, True, False), "as the caller had them"
+        assert modes() == (False, True, False), "the caller's modes are unchanged"
         for name, mode in expected.items():
             assert recorded[name] == [mode, mode], name
 
@@ -278,7 +278,7 @@ def test_packed_trials_inherit_the_callers_modes(lab: Lab) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("inner", "outer"), [(16, 24), (384, 192), (1536, 384), (384, 1536)])
 def test_shared_matmul_gives_each_trial_the_bits_of_its_own(dtype: torch.dtype, inner: int, outer: int) -> None:
-    """Whatever the trials' sizes, forward and backward; processors part long sums by the number of rows."""
+    """For all sizes, forward and backward; processors split long sums by the number of rows."""
     weight, bias = PlainWeight(torch.randn(outer, inner).to(dtype)), torch.randn(outer)
     shapes = [(4, 16), (3, 7), (2, 5), (CHUNK_ROWS // 8, 8), (1 + CHUNK_ROWS // 16, 8), (1, 1)]
     biases = [bias, bias, None, None, bias, bias]
@@ -286,20 +286,20 @@ def test_shared_matmul_gives_each_trial_the_bits_of_its_own(dtype: torch.dtype, 
     alone = [x.detach().clone().requires_grad_() for x in xs]
     ys = shared_matmul(weight, dtype, xs, biases)
     torch.stack([(y**2).sum() for y in ys]).sum().backward()
-    for x, y, own, added in zip(xs, ys, alone, biases, strict=True):
-        expected = FrozenMatmul.apply(own, weight, dtype, added)
+    for x, y, solo_x, added in zip(xs, ys, alone, biases, strict=True):
+        expected = FrozenMatmul.apply(solo_x, weight, dtype, added)
         (expected**2).sum().backward()
         assert torch.equal(y, expected)
-        assert x.grad is not None and own.grad is not None  # noqa: PT018
-        assert torch.equal(x.grad, own.grad)
+        assert x.grad is not None and solo_x.grad is not None  # noqa: PT018
+        assert torch.equal(x.grad, solo_x.grad)
 
 
 def test_shared_matmul_computes_only_required_gradients() -> None:
     weight = PlainWeight(torch.randn(24, 16))
     xs = [torch.randn(2, 16, requires_grad=on) for on in (True, False, True)]
-    one, other, unused = shared_matmul(weight, torch.float32, xs, [None] * 3)
-    assert unused.requires_grad
-    (one.sum() + other.sum()).backward()
+    first, second, third = shared_matmul(weight, torch.float32, xs, [None] * 3)
+    assert third.requires_grad
+    (first.sum() + second.sum()).backward()
     torch.testing.assert_close(xs[0].grad, weight.weight.sum(dim=0).expand(2, 16))
     assert xs[1].grad is None
     assert xs[2].grad is None

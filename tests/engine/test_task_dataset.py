@@ -29,21 +29,21 @@ def test_task_text_holds_the_sweeps_tokenizer_and_labels(lab: Lab, tmp_path: Pat
 
 def test_examples_take_classes_in_turn(lab: Lab, tmp_path: Path) -> None:
     many = table([0] * 20 + [1] * 3 + [2] * 2)
-    rows = dataset_of(lab, tmp_path, many)
+    dataset = dataset_of(lab, tmp_path, many)
     for count, classes in ((3, [0, 1, 2]), (6, [0, 0, 1, 1, 2, 2]), (8, [0, 0, 0, 1, 1, 1, 2, 2])):
-        assert sorted(label for _, label in rows.examples(count)) == classes
+        assert sorted(label for _, label in dataset.examples(count)) == classes
     columns = many["input_ids"].to_pylist(), many["label"].to_pylist()
-    given = {tuple(ids): label for ids, label in zip(*columns, strict=True)}
-    assert all(given[tuple(ids)] == label for ids, label in rows.examples(25))
-    assert len(rows.examples(99)) == 25
-    assert rows.examples(4) == rows.examples(9)[:4] == dataset_of(lab, tmp_path, many).examples(4)
-    assert rows.examples(4) != dataset_of(lab, tmp_path, many, seed=1).examples(4)
+    labels_by_ids = {tuple(ids): label for ids, label in zip(*columns, strict=True)}
+    assert all(labels_by_ids[tuple(ids)] == label for ids, label in dataset.examples(25))
+    assert len(dataset.examples(99)) == 25
+    assert dataset.examples(4) == dataset.examples(9)[:4] == dataset_of(lab, tmp_path, many).examples(4)
+    assert dataset.examples(4) != dataset_of(lab, tmp_path, many, seed=1).examples(4)
 
 
 def test_examples_of_a_language_model_have_class_0(lab: Lab, tmp_path: Path) -> None:
-    found = dataset_of(lab, tmp_path, table([0, 1, 2, 1]).drop_columns("label"), ()).examples(3)
-    assert len(found) == 3
-    assert {label for _, label in found} == {0}
+    examples = dataset_of(lab, tmp_path, table([0, 1, 2, 1]).drop_columns("label"), ()).examples(3)
+    assert len(examples) == 3
+    assert {label for _, label in examples} == {0}
 
 
 def test_trained_method_is_scored_again_after_steps(lab: Lab) -> None:
@@ -56,8 +56,8 @@ def test_trained_method_is_scored_again_after_steps(lab: Lab) -> None:
 
 def test_hard_prompts_give_different_scores(prompted: Lab) -> None:
     runs = [prompted.run("hard_prompt", examples=examples) for examples in (0, 3)]
-    found = [run.evaluate("validation").predictions["probabilities"].to_pylist() for run in runs]
-    assert found[0] != found[1]
+    first, second = (run.evaluate("validation").predictions["probabilities"].to_pylist() for run in runs)
+    assert first != second
 
 
 def as_lists(batches: Any) -> list[dict[str, list[Any]]]:
@@ -71,8 +71,8 @@ def test_source_batches_alternate_and_start_at_any_step(sources: dict[str, TaskD
     assert max(max(batch["labels"]) for batch in straight[::2]) == 1
     for start in range(10):
         assert as_lists(source_batches(tasks, 4, start, 9)) == straight[start:]
-    own = [tasks[1].batch(indices) for indices in tasks[1].training_batches(4, 0, 4)]
-    assert [batch["input_ids"] for batch in straight[1::2]] == [batch["input_ids"].tolist() for batch in own]
+    batches = [tasks[1].batch(indices) for indices in tasks[1].training_batches(4, 0, 4)]
+    assert [batch["input_ids"] for batch in straight[1::2]] == [batch["input_ids"].tolist() for batch in batches]
 
 
 def two_stages(lab: Lab, sources: dict[str, TaskDataset], **changes: Any) -> TrialRun:
@@ -100,30 +100,30 @@ def test_source_stage_resumes_exactly_at_any_step(
 
 def test_source_stage_trains_its_own_parameters_first(lab: Lab, sources: dict[str, TaskDataset]) -> None:
     run = two_stages(lab, sources)
-    own = {name for name in state(run) if "source_stage" not in name}
+    task_parameters = {name for name in state(run) if "source_stage" not in name}
     begun = state(run)
     train(run, 5)
     middle = state(run)
-    assert {name for name in begun if not torch.equal(begun[name], middle[name])} == begun.keys() - own
+    assert {name for name in begun if not torch.equal(begun[name], middle[name])} == begun.keys() - task_parameters
     train(run, 1)
     moved = state(run)
-    changed = {name for name in own if not torch.equal(middle[name], moved[name])}
-    assert changed == {name for name in own if "prompt_encoder" in name}, "the head begins by itself"
+    changed = {name for name in task_parameters if not torch.equal(middle[name], moved[name])}
+    assert changed == {name for name in task_parameters if "prompt_encoder" in name}, "the head starts untrained"
     train(run, 6)
     after = state(run)
-    assert {name for name in begun if not torch.equal(moved[name], after[name])} == own
+    assert {name for name in begun if not torch.equal(moved[name], after[name])} == task_parameters
 
 
 def test_task_rows_start_at_0_after_the_source_stage(lab: Lab, sources: dict[str, TaskDataset]) -> None:
-    run, usual = two_stages(lab, sources), lab.run("lora")
-    seen: list[Any] = []
+    run, plain = two_stages(lab, sources), lab.run("lora")
+    read_rows: list[Any] = []
     batch = lab.dataset.batch
-    lab.dataset.batch = lambda indices: seen.append(indices.tolist()) or batch(indices)  # type: ignore[method-assign]
+    lab.dataset.batch = lambda indices: read_rows.append(indices.tolist()) or batch(indices)  # type: ignore[method-assign]
     try:
         train(run, 12)
     finally:
         del lab.dataset.batch
-    assert seen == [indices.tolist() for indices in usual._batches][:6]
+    assert read_rows == [indices.tolist() for indices in plain._batches][:6]
 
 
 def test_source_step_reads_the_same_rows_after_rewind(lab: Lab, sources: dict[str, TaskDataset]) -> None:

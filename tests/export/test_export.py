@@ -89,7 +89,7 @@ def leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Leave:
         labels = LABELS if task == "classification" else ()
         shared = load(
             fetch(published.digest, storage),
-            task,  # type: ignore[arg-type]
+            task,
             name=str(checkpoint),
             dtype=torch.float32,
             labels=len(labels),
@@ -100,7 +100,7 @@ def leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Leave:
         attached = spec.attach(shared.view(3), spec.params_type.from_dict(params), shared.context)
         with torch.no_grad():
             for parameter in attached.trainable().values():
-                parameter += 0.1 * torch.randn_like(parameter)
+                parameter.add_(0.1 * torch.randn_like(parameter))
         adapter = folder / checkpoint_path(TrialKey.parse(trial), 4) / "adapter"
         adapter.mkdir(parents=True)
         attached.save(adapter)
@@ -148,7 +148,7 @@ def write_checkpoint(folder: Path, kind: str, task: str) -> None:
 def adapters_logits(left: Left, folder: Path, task: str) -> tuple[dict[str, Tensor], Tensor]:
     """A few rows, and what the exported adapter makes of them on a backbone that was found by its name."""
     labels = len(LABELS) if task == "classification" else 0
-    backbone = pretrained(str(left.checkpoint), task, labels=labels)  # type: ignore[arg-type]
+    backbone = pretrained(str(left.checkpoint), task, labels=labels)
     attached = methods.load_adapter(backbone.view(99), folder, backbone.context)
     attached.train(False)
     batch = sample(backbone.model.config, AutoTokenizer.from_pretrained(folder))
@@ -172,7 +172,7 @@ TASKS += [("t5", "classification")]
 
 
 @pytest.mark.parametrize(("kind", "task", "method", "params"), MERGES, ids=lambda value: str(value or "-"))
-def test_a_merged_checkpoint_answers_like_the_adapter(
+def test_merged_checkpoint_has_the_adapter_s_logits(
     leave: Leave, tmp_path: Path, kind: str, task: str, method: str, params: dict[str, Any]
 ) -> None:
     left = leave(kind, task, method, **params)
@@ -197,7 +197,7 @@ def test_a_merged_checkpoint_answers_like_the_adapter(
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("kind", "task"), TASKS, ids=["-".join(pair) for pair in TASKS])
 @pytest.mark.parametrize("method", [name for name in methods.names() if methods.get(name).supports_merge])
-def test_whatever_merges_can_be_exported(leave: Leave, tmp_path: Path, kind: str, task: str, method: str) -> None:
+def test_export_merges_every_mergeable_method(leave: Leave, tmp_path: Path, kind: str, task: str, method: str) -> None:
     try:
         left = leave(kind, task, method)
     except MethodError as error:
@@ -210,7 +210,7 @@ def test_whatever_merges_can_be_exported(leave: Leave, tmp_path: Path, kind: str
     assert made.merged is not None
 
 
-def test_tied_embeddings_are_stored_once(leave: Leave, tmp_path: Path) -> None:
+def test_merged_checkpoint_stores_tied_embeddings_once(leave: Leave, tmp_path: Path) -> None:
     leave("gpt2", "causal-lm", "lora").export(tmp_path / "plain", merged=True)
     with safe_open(tmp_path / "plain" / "model.safetensors", framework="pt") as opened:
         names = set(opened.keys())
@@ -220,7 +220,7 @@ def test_tied_embeddings_are_stored_once(leave: Leave, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("asked", "dtype"), [(None, "bfloat16"), ("float32", "float32"), ("float16", "float16")])
-def test_weights_are_in_the_checkpoints_own_precision_unless_told(
+def test_merged_weights_have_the_backbone_s_precision_by_default(
     leave: Leave, tmp_path: Path, asked: str | None, dtype: str
 ) -> None:
     left = leave("qwen3", "causal-lm", "lora")
@@ -243,7 +243,7 @@ def test_weights_are_in_the_checkpoints_own_precision_unless_told(
         ("linear_probe", {"pooling": "mean"}, "with these parameters it does more than change weights"),
     ],
 )
-def test_what_cannot_be_merged_is_refused_and_leaves_nothing(
+def test_export_refuses_unmergeable_methods_and_leaves_nothing(
     leave: Leave, tmp_path: Path, method: str, params: dict[str, Any], reason: str
 ) -> None:
     left = leave("bert", "classification", method, **params)
@@ -255,7 +255,7 @@ def test_what_cannot_be_merged_is_refused_and_leaves_nothing(
     assert not (tmp_path / "out" / "plain").exists()
 
 
-def test_a_merge_that_changes_the_answers_is_refused(
+def test_export_refuses_a_merge_that_changes_logits(
     leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from orchestrator.export import merged
@@ -272,7 +272,7 @@ def test_a_merge_that_changes_the_answers_is_refused(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_an_adapter_of_peft_loads_with_peft(leave: Leave, tmp_path: Path) -> None:
+def test_exported_peft_adapter_loads_with_peft(leave: Leave, tmp_path: Path) -> None:
     left = leave("bert", "classification", "lora")
     made = left.export(tmp_path / "adapter")
     assert (made.peft, made.merged) == (True, None)
@@ -289,7 +289,7 @@ def own_lines(folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_the_folders_own_lines_load_it_without_ray_and_mlflow(leave: Leave, tmp_path: Path) -> None:
+def test_exported_readme_code_needs_no_ray_and_mlflow(leave: Leave, tmp_path: Path) -> None:
     leave("bert", "classification", "adapter").export(tmp_path / "adapter")
     blocked = "import sys\nsys.modules |= dict.fromkeys(['ray', 'mlflow', 'optuna'])\n"
     command, environment = (
@@ -305,20 +305,20 @@ def test_the_folders_own_lines_load_it_without_ray_and_mlflow(leave: Leave, tmp_
     ("kind", "task", "method"),
     [("bert", "classification", "adapter"), ("llama", "causal-lm", "prefix"), ("gpt2", "classification", "full")],
 )
-def test_the_folders_own_lines_give_what_the_adapter_says(
+def test_exported_readme_code_gives_the_adapter_s_logits(
     leave: Leave, tmp_path: Path, kind: str, task: str, method: str
 ) -> None:
     left = leave(kind, task, method)
     left.export(tmp_path / "adapter")
     found: dict[str, Any] = {}
     exec(own_lines(tmp_path / "adapter"), found)
-    backbone = pretrained(str(left.checkpoint), task, labels=3 if task == "classification" else 0)  # type: ignore[arg-type]
+    backbone = pretrained(str(left.checkpoint), task, labels=3 if task == "classification" else 0)
     attached = methods.load_adapter(backbone.view(99), tmp_path / "adapter", backbone.context)
     attached.train(False)
     assert torch.equal(found["logits"], attached.module(**{k: found["tokens"][k] for k in INPUTS}).logits)
 
 
-def test_a_method_from_outside_comes_along(leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_contains_the_method_s_plugin(leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("methods.plugins.loader._SOURCES", {})
     plugin = tmp_path / "my_method.py"
     plugin.write_bytes((Path(__file__).parents[2] / "examples" / "my_method.py").read_bytes())
@@ -335,7 +335,7 @@ def test_a_method_from_outside_comes_along(leave: Leave, tmp_path: Path, monkeyp
     assert f"came from {plugin}, which is not there any more" in refusal(left, tmp_path / "other", left.trial)
 
 
-def test_the_last_state_of_a_trial_is_exported_and_the_sweeps_own_is_left_alone(leave: Leave, tmp_path: Path) -> None:
+def test_export_takes_a_trial_s_last_checkpoint(leave: Leave, tmp_path: Path) -> None:
     left = leave("bert", "classification", "lora")
     checkpoints = left.storage / SWEEP / "checkpoints" / left.trial
     before = {f.name: f.read_bytes() for f in (checkpoints / "step-4" / "adapter").iterdir()}
@@ -355,7 +355,7 @@ def test_the_last_state_of_a_trial_is_exported_and_the_sweeps_own_is_left_alone(
     assert {f.name: f.read_bytes() for f in (checkpoints / "step-4" / "adapter").iterdir()} == before
 
 
-def test_a_path_to_the_sweep_says_where_it_is(leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_finds_a_sweep_by_its_path(leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left = leave("bert", "classification", "linear_probe")
     monkeypatch.chdir(tmp_path)
     made = export(
@@ -375,7 +375,7 @@ def refusal(left: Left, out: Path, trial: str) -> str:
     return line
 
 
-def test_what_is_not_there_is_named_with_what_is(leave: Leave, tmp_path: Path) -> None:
+def test_export_of_an_unknown_reference_suggests_known_ones(leave: Leave, tmp_path: Path) -> None:
     left, out = leave("bert", "classification", "linear_probe"), tmp_path / "out"
     assert "has no trial mail/linear_prob/3; there is mail/linear_probe/" in refusal(left, out, "mail/linear_prob/3")
     assert "left no adapter behind (ValueError: no luck)" in refusal(left, out, "mail/linear_probe/4")
@@ -384,7 +384,7 @@ def test_what_is_not_there_is_named_with_what_is(leave: Leave, tmp_path: Path) -
         export(f"mail-2026/{left.trial}", merged=False, out=out, dtype=None, storage=str(left.storage), tracking_uri="")
 
 
-def test_a_folder_with_something_in_it_is_left_alone(leave: Leave, tmp_path: Path) -> None:
+def test_export_refuses_a_folder_that_is_not_empty(leave: Leave, tmp_path: Path) -> None:
     left = leave("bert", "classification", "linear_probe")
     (tmp_path / "out").mkdir()
     left.export(tmp_path / "out")
@@ -401,7 +401,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
-def test_the_command_says_what_it_wrote_and_what_to_type_next(
+def test_export_command_prints_folder_and_next_step(
     leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     left = leave("bert", "classification", "lora")

@@ -23,7 +23,7 @@ from orchestrator.tracking.journal import Journal
 
 from ..small_plan import CAUSAL, CLASSIFICATION, small_plan, trial
 
-SURE = {"measurements": {ERROR: 0.01}}  # what the small plan's two validation rows could never be
+SURE: dict[str, Any] = {"measurements": {ERROR: 0.01}}  # what the small plan's two validation rows could never be
 LORA = (
     trial("mail/lora/0", "pruned", {20: 0.5}),
     trial("mail/lora/1", "complete", {20: 0.6, 40: 0.8}, params={"rank": 4}, **SURE),

@@ -1,4 +1,4 @@
-"""Rank 1 of the tests of a lane of two workers; what both ranks do is written here."""
+"""Rank 1 of the tests of a lane of two workers, and the functions that both ranks run."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ SCENES: dict[str, dict[str, Any]] = {
     "adalora": {"method": "adalora", "batch_size": 5},
     "additive_prompt": {"method": "additive_prompt"},
     "one row": {"method": "ia3", "batch_size": 1},
-    "in parts": {"method": "lora", "batch_size": 7, "parts": 3},
+    "micro-batches": {"method": "lora", "batch_size": 7, "micro_batches": 3},
 }
 PACK = ("lora", "prefix", "adapter")
 
 
 class Recorded(TrialRun):
-    """Remembers the losses that its steps were finished with."""
+    """A trial that records the loss of every step."""
 
     losses: list[float]
 
@@ -53,31 +53,35 @@ class Recorded(TrialRun):
 
 
 def small_batches(lab: Lab) -> Training:
-    """So that an evaluation has more batches than ranks, and not as many for each."""
+    """Return limits with which an evaluation has more batches than ranks, and not as many for each rank."""
     return lab.training.model_copy(update={"evaluation_batch": 9})
 
 
-def rows_of(lab: Lab, ranks: Ranks) -> TaskDataset:
-    rows = copy.copy(lab.dataset)
-    rows.ranks, rows.training = ranks, small_batches(lab)
-    return rows
+def dataset_of(lab: Lab, ranks: Ranks) -> TaskDataset:
+    dataset = copy.copy(lab.dataset)
+    dataset.ranks, dataset.training = ranks, small_batches(lab)
+    return dataset
 
 
-def begun(lab: Lab, ranks: Ranks, number: int, method: str, parts: int = 1, **changes: Any) -> Recorded:
-    """A trial without dropout, be it the method's or, where all of it trains, the backbone's."""
+def begin_without_dropout(
+    lab: Lab, ranks: Ranks, number: int, method: str, micro_batches: int = 1, **changes: Any
+) -> Recorded:
+    """Start a trial without dropout: of the method and, where the backbone itself trains, of the backbone."""
     job = lab.job(method, number, stop=STEPS, total=STEPS, **changes)
-    run = Recorded(job, lab.backbone, rows_of(lab, ranks), lab.training)
+    run = Recorded(job, lab.backbone, dataset_of(lab, ranks), lab.training)
     for module in run.attached.module.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    run.losses, run._micro_batches = [], parts
+    run.losses, run._micro_batches = [], micro_batches
     return run
 
 
-def trained(lab: Lab, ranks: Ranks) -> dict[str, tuple[list[float], TrialRun]]:
-    """Every scene alone, and the pack together."""
-    runs = {name: begun(lab, ranks, number, **scene) for number, (name, scene) in enumerate(SCENES.items())}
-    packed = {f"packed {name}": begun(lab, ranks, k, **SCENES[name]) for k, name in enumerate(PACK)}
+def train_scenes(lab: Lab, ranks: Ranks) -> dict[str, tuple[list[float], TrialRun]]:
+    """Train every scene alone, and the pack together."""
+    runs = {
+        name: begin_without_dropout(lab, ranks, number, **scene) for number, (name, scene) in enumerate(SCENES.items())
+    }
+    packed = {f"packed {name}": begin_without_dropout(lab, ranks, k, **SCENES[name]) for k, name in enumerate(PACK)}
     for group in ([[run] for run in runs.values()], [list(packed.values())]):
         for together in group:
             for _ in range(STEPS):
@@ -85,16 +89,16 @@ def trained(lab: Lab, ranks: Ranks) -> dict[str, tuple[list[float], TrialRun]]:
     return {name: (run.losses, run) for name, run in {**runs, **packed}.items()}
 
 
-def parameters(found: dict[str, tuple[list[float], TrialRun]]) -> dict[str, Tensor]:
+def parameters(runs_by_name: dict[str, tuple[list[float], TrialRun]]) -> dict[str, Tensor]:
     return {
-        f"{name}/{own}": parameter.detach().clone().contiguous()
-        for name, (_, run) in found.items()
-        for own, parameter in run.attached.trainable().items()
+        f"{name}/{parameter_name}": parameter.detach().clone().contiguous()
+        for name, (_, run) in runs_by_name.items()
+        for parameter_name, parameter in run.attached.trainable().items()
     }
 
 
-def scored(found: dict[str, tuple[list[float], TrialRun]]) -> dict[str, Evaluation]:
-    return {name: run.evaluate("validation") for name, (_, run) in found.items() if name in ("lora", "prefix")}
+def score_scenes(runs_by_name: dict[str, tuple[list[float], TrialRun]]) -> dict[str, Evaluation]:
+    return {name: run.evaluate("validation") for name, (_, run) in runs_by_name.items() if name in ("lora", "prefix")}
 
 
 def lane_setup(lab: Lab, folder: Path, pack: int) -> LaneSetup:
@@ -113,8 +117,8 @@ def lane_setup(lab: Lab, folder: Path, pack: int) -> LaneSetup:
 
 @contextmanager
 def without_ray(lab: Lab) -> Iterator[None]:
-    """Calls that go to an actor in a sweep are plain calls here, and backbones come from the lab."""
-    context = SimpleNamespace(get_node_id=lambda: "here")
+    """Replace calls of the broker's actor by plain calls, and take backbones from the lab."""
+    context = SimpleNamespace(get_node_id=lambda: "node")
     plain = SimpleNamespace(get=lambda x: x, get_runtime_context=lambda: context)
     fetch = lambda digest, storage: lab.folder / f"{digest}.safetensors"  # noqa: E731
     with (
@@ -127,23 +131,23 @@ def without_ray(lab: Lab) -> Iterator[None]:
 
 
 class Setup:
-    """All that a worker other than the first asks a broker for."""
+    """The part of a broker that workers other than rank 0 call."""
 
     def __init__(self, setup: LaneSetup) -> None:
         self.setup = SimpleNamespace(remote=lambda: setup)
 
 
 @contextmanager
-def unlucky_forward(number: int, at: int) -> Iterator[None]:
-    """One trial raises in this process alone."""
+def failing_forward(number: int, at: int) -> Iterator[None]:
+    """Let one trial raise in this process alone."""
     forward = TrialRun.forward
 
-    def unlucky(run: TrialRun) -> Tensor:
+    def fail_once(run: TrialRun) -> Tensor:
         if run.job.trial.number == number and run.step == at:
             raise RuntimeError("out of luck")
         return forward(run)
 
-    with mock.patch.object(TrialRun, "forward", unlucky):
+    with mock.patch.object(TrialRun, "forward", fail_once):
         yield
 
 
@@ -152,11 +156,11 @@ def main(folder: Path) -> None:
     (folder / "second").mkdir()
     lab = build_lab(folder / "second", "encoder")
     with process_group(1, folder) as ranks:
-        found = trained(lab, ranks)
-        scored(found)
-        save_file(parameters(found), folder / "second.safetensors")
+        runs_by_name = train_scenes(lab, ranks)
+        score_scenes(runs_by_name)
+        save_file(parameters(runs_by_name), folder / "second.safetensors")
         ranks.all_gather_object("saved")
-        with without_ray(lab), unlucky_forward(number=1, at=4):
+        with without_ray(lab), failing_forward(number=1, at=4):
             worker_module.Worker(0, Setup(lane_setup(lab, folder, pack=3)), ranks).run()
 
 

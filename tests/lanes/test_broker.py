@@ -33,14 +33,14 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 class Office:
-    """A broker with its callers."""
+    """A broker and the threads that call it."""
 
     def __init__(self, pool: ThreadPoolExecutor, min_lanes: int = 1, death_limit: int = 2) -> None:
         self.pool = pool
         self.broker: Any = Broker(min_lanes, LeaseTable(death_limit, FAULT_LIMIT))  # typed by Ray as an actor
 
     def submit(self, *numbers: int) -> list[Future[Answer]]:
-        """Asks for jobs one after the other, so that they queue in this order."""
+        """Submit jobs one after the other, so that they queue in this order."""
         answers = []
         for number in numbers:
             before = self.waiting()
@@ -54,15 +54,15 @@ class Office:
     def waiting(self) -> int:
         return self.broker.status()[1]
 
-    def join(self, lane: int = 0, life: str = "first") -> None:
-        self.broker.join(lane, life, LaneStatus(pid=lane))
+    def join(self, lane: int = 0, incarnation: str = "first") -> None:
+        self.broker.join(lane, incarnation, LaneStatus(pid=lane))
 
-    def take(self, lane: int = 0, life: str = "first", wait: bool = False) -> Any:
-        return self.broker.take(lane, life, wait)
+    def take(self, lane: int = 0, incarnation: str = "first", wait: bool = False) -> Any:
+        return self.broker.take(lane, incarnation, wait)
 
-    def later(self, lane: int = 0, life: str = "first") -> Future[Any]:
-        """A lane that waits for work; returns once it does."""
-        waits = self.pool.submit(self.broker.take, lane, life, True)
+    def later(self, lane: int = 0, incarnation: str = "first") -> Future[Any]:
+        """Start a lane's long poll; returns once it waits."""
+        waits = self.pool.submit(self.broker.take, lane, incarnation, True)
         until(lambda: len(self.broker._changed._waiters) > 0 or waits.done())
         return waits
 
@@ -90,7 +90,7 @@ def test_broker_returns_each_answer_to_its_caller(office: Office) -> None:
         assert office.take() == job(number)
     for number in (2, 0, 1):
         office.broker.done(0, "first", job(number).id, done(number))
-    assert [one.result(DEADLINE) for one in answers] == [done(0), done(1), done(2)]
+    assert [answer.result(DEADLINE) for answer in answers] == [done(0), done(1), done(2)]
 
 
 def test_broker_gives_new_work_to_a_waiting_lane_at_once(office: Office) -> None:
@@ -106,35 +106,35 @@ def test_broker_delivers_an_answer_past_waiting_lanes(office: Office) -> None:
     office.join()
     (answer,) = office.submit(0)
     assert office.take() == job(0)
-    crowd = [office.later() for _ in range(8)]
+    waiting_lanes = [office.later() for _ in range(8)]
     office.broker.done(0, "first", job(0).id, done(0))
     assert answer.result(DEADLINE / 4) == done(0)
     office.broker.close()
-    assert {one.result(DEADLINE) for one in crowd} == {Signal.RETIRE}
+    assert {wait.result(DEADLINE) for wait in waiting_lanes} == {Signal.RETIRE}
 
 
 def test_broker_requeues_a_job_given_to_a_dead_waiter(office: Office) -> None:
-    """What is handed to a caller that is gone comes back with its next life."""
+    """A job that was given to a dead caller is leased again when the lane joins again."""
     office.join()
-    dead = office.later()
+    dead_wait = office.later()
     answer = office.pool.submit(office.broker.run, job(0))
-    assert dead.result(DEADLINE) == job(0)  # nobody is there to hear it
-    office.join(life="second")
-    assert office.take(life="second") == job(0)
+    assert dead_wait.result(DEADLINE) == job(0)  # the lane has died and does not receive it
+    office.join(incarnation="second")
+    assert office.take(incarnation="second") == job(0)
     office.broker.done(0, "second", job(0).id, done(0))
     assert answer.result(DEADLINE) == done(0)
 
 
 def test_broker_gives_nothing_to_a_former_incarnation(office: Office) -> None:
     office.join()
-    dead = office.later()
-    office.join(life="second")
+    dead_wait = office.later()
+    office.join(incarnation="second")
     answer = office.pool.submit(office.broker.run, job(0))
     assert office.broker.take(0, "second", True) == job(0)
     office.broker.done(0, "second", job(0).id, done(0))
     assert answer.result(DEADLINE) == done(0)
     office.broker.close()
-    assert dead.result(DEADLINE) != job(0)
+    assert dead_wait.result(DEADLINE) != job(0)
 
 
 def test_broker_requeues_the_job_of_a_lane_killed_in_training(office: Office) -> None:
@@ -142,10 +142,10 @@ def test_broker_requeues_the_job_of_a_lane_killed_in_training(office: Office) ->
     office.join()
     office.join(lane=1)
     assert (office.take(), office.take(lane=1)) == (job(0), job(1))
-    office.join(life="second")
+    office.join(incarnation="second")
     office.broker.done(1, "first", job(1).id, done(1))
-    assert answers[1].result(DEADLINE) == done(1), "the other lane did not notice"
-    assert office.take(life="second") == job(0)
+    assert answers[1].result(DEADLINE) == done(1), "the other lane is not affected"
+    assert office.take(incarnation="second") == job(0)
     office.broker.done(0, "second", job(0).id, done(0))
     assert answers[0].result(DEADLINE) == done(0)
 
@@ -154,10 +154,10 @@ def test_broker_ignores_an_answer_of_a_former_incarnation(office: Office) -> Non
     (answer,) = office.submit(0)
     office.join()
     assert office.take() == job(0)
-    office.join(life="second")
-    office.broker.done(0, "first", job(0).id, Answer(status="failed", reason="from beyond"))
+    office.join(incarnation="second")
+    office.broker.done(0, "first", job(0).id, Answer(status="failed", reason="from a dead lane"))
     assert not answer.done()
-    assert office.take(life="second") == job(0)
+    assert office.take(incarnation="second") == job(0)
     office.broker.done(0, "second", job(0).id, done(0))
     assert answer.result(DEADLINE) == done(0)
 
@@ -166,12 +166,12 @@ def test_a_poison_job_fails_after_its_second_death_and_the_rest_go_on(office: Of
     answers = office.submit(0, 1)
     office.join()
     assert (office.take(), office.take()) == (job(0), job(1))  # 0 is poison, 1 was in its pack
-    office.join(life="second")
-    assert (office.take(life="second"), office.take(life="second")) == (job(0), None)
-    office.join(life="third")
+    office.join(incarnation="second")
+    assert (office.take(incarnation="second"), office.take(incarnation="second")) == (job(0), None)
+    office.join(incarnation="third")
     poisoned = answers[0].result(DEADLINE)
     assert (poisoned.status, "died 2 times" in poisoned.reason) == ("failed", True)
-    assert office.take(life="third") == job(1)
+    assert office.take(incarnation="third") == job(1)
     office.broker.done(0, "third", job(1).id, done(1))
     assert answers[1].result(DEADLINE) == done(1)
 
@@ -182,11 +182,11 @@ def test_broker_makes_a_lane_declared_dead_join_again(office: Office, monkeypatc
     assert office.take() == job(0)
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + FAULT_LIMIT + 1)
-    assert office.waiting() == 1, "its job is free"
+    assert office.waiting() == 1, "its job is in the queue again"
     assert office.take() is Signal.REJOIN
     assert office.broker.heartbeat(0, "first", frozenset({job(0).id}), LaneStatus()) == {job(0).id}
-    office.join(life="second")
-    assert office.take(life="second") == job(0)
+    office.join(incarnation="second")
+    assert office.take(incarnation="second") == job(0)
     office.broker.done(0, "second", job(0).id, done(0))
     assert answer.result(DEADLINE) == done(0)
 
@@ -199,13 +199,13 @@ def test_broker_reports_lost_jobs_with_the_heartbeat(office: Office) -> None:
     assert office.broker.heartbeat(0, "first", both, LaneStatus()) == frozenset()
     office.broker.cancel()
     assert office.broker.heartbeat(0, "first", both, LaneStatus()) == both
-    assert {one.result(DEADLINE).status for one in answers} == {"cancelled"}
+    assert {answer.result(DEADLINE).status for answer in answers} == {"cancelled"}
 
 
 def test_broker_cancel_answers_waiting_callers(office: Office) -> None:
     answers = office.submit(0, 1)
     office.broker.cancel()
-    assert [one.result(DEADLINE) for one in answers] == [Answer(status="cancelled"), Answer(status="cancelled")]
+    assert [answer.result(DEADLINE) for answer in answers] == [Answer(status="cancelled"), Answer(status="cancelled")]
     assert office.waiting() == 0
 
 
@@ -226,7 +226,7 @@ def test_broker_leases_nothing_before_min_lanes_have_joined(pool: ThreadPoolExec
     assert office.take() is None
     early = office.later()
     office.join(lane=1)
-    assert early.result(DEADLINE / 4) == job(0), "the lane that waits hears of it"
+    assert early.result(DEADLINE / 4) == job(0), "the waiting lane receives it"
     office.broker.done(0, "first", job(0).id, done(0))
     assert answer.result(DEADLINE) == done(0)
 
@@ -239,39 +239,39 @@ def test_broker_long_polls_end(office: Office, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_broker_lets_lanes_wait_for_the_setup(office: Office) -> None:
-    asks = office.pool.submit(office.broker.setup)
+    pending = office.pool.submit(office.broker.setup)
     until(lambda: len(office.broker._changed._waiters) > 0)
     setup: Any = object()
     office.broker.open(setup)
-    assert asks.result(DEADLINE / 4) is setup
+    assert pending.result(DEADLINE / 4) is setup
 
 
 def test_broker_loses_no_job_when_many_lanes_die(pool: ThreadPoolExecutor) -> None:
     """Four lanes; each dies once, at its third job."""
     office = Office(pool, death_limit=5)  # a job may meet the death of each lane
     jobs = 40
-    over = threading.Event()
+    stop = threading.Event()
 
     def lane(number: int) -> None:
-        life, taken = f"{number}-first", 0
-        office.join(number, life)
-        while not over.is_set():
-            found = office.take(number, life)
-            if not isinstance(found, Job):
+        incarnation, count = f"{number}-first", 0
+        office.join(number, incarnation)
+        while not stop.is_set():
+            message = office.take(number, incarnation)
+            if not isinstance(message, Job):
                 continue
-            taken += 1
-            if taken == 3:
-                life = f"{number}-second"
-                office.join(number, life)
+            count += 1
+            if count == 3:
+                incarnation = f"{number}-second"
+                office.join(number, incarnation)
                 continue
-            office.broker.done(number, life, found.id, done(found.trial.number))
+            office.broker.done(number, incarnation, message.id, done(message.trial.number))
 
     lanes = [pool.submit(lane, number) for number in range(4)]
     try:
         with ThreadPoolExecutor(jobs) as callers:
             answers = list(callers.map(office.broker.run, [job(number) for number in range(jobs)], timeout=DEADLINE))
     finally:
-        over.set()
+        stop.set()
     assert answers == [done(number) for number in range(jobs)]
-    for one in lanes:
-        one.result(DEADLINE)
+    for lane_call in lanes:
+        lane_call.result(DEADLINE)

@@ -66,22 +66,22 @@ def test_lane_layout_refuses_a_lane_too_large_for_the_machine() -> None:
 
 
 def test_ray_client_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for given, environment in (("ray://head:10001", None), (None, "ray://head:10001")):
+    for argument, environment in (("ray://head:10001", None), (None, "ray://head:10001")):
         if environment:
             monkeypatch.setenv("RAY_ADDRESS", environment)
         with pytest.raises(InputError, match="Ray Client"):
-            check_address(given)
+            check_address(argument)
 
 
 @pytest.mark.parametrize(
-    ("given", "environment", "taken"),
+    ("argument", "environment", "address"),
     [(None, "", None), ("auto", "", "auto"), (None, "head:6379", "head:6379"), ("auto", "head:6379", "auto")],
 )
 def test_address_comes_from_the_command_or_the_environment(
-    given: str | None, environment: str, taken: str | None, monkeypatch: pytest.MonkeyPatch
+    argument: str | None, environment: str, address: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", environment)
-    assert check_address(given) == taken
+    assert check_address(argument) == address
 
 
 def test_cluster_starts_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,7 @@ def test_cluster_starts_in_the_background(monkeypatch: pytest.MonkeyPatch) -> No
         assert not ended.is_set()
         entered.disconnect()
         assert ended.is_set()
-    assert threads[0] is threads[1], "what Ray starts dies with the thread that started it"
+    assert threads[0] is threads[1], "Ray's processes die with the thread that started them"
 
 
 def test_cluster_raises_its_connection_error_in_the_waiting_thread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +121,7 @@ def test_cluster_raises_its_connection_error_in_the_waiting_thread(monkeypatch: 
 
 def test_cluster_refuses_an_address_without_a_listener_at_once() -> None:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))  # and does not listen
+        listener.bind(("127.0.0.1", 0))  # without listening
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         with Cluster(address) as entered, pytest.raises(InputError, match=f"{address}: there is no Ray cluster"):
             entered.wait_until_connected()
@@ -130,11 +130,11 @@ def test_cluster_refuses_an_address_without_a_listener_at_once() -> None:
 def test_cluster_sets_the_heap_unless_the_user_did(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.init", lambda **_: None)
     monkeypatch.setattr("ray.shutdown", lambda: None)
-    for own, expected in ((None, HEAP), ("glibc.malloc.check=1", "glibc.malloc.check=1")):
-        with patch.dict(os.environ):  # and what else is set goes again
+    for user_setting, expected in ((None, HEAP), ("glibc.malloc.check=1", "glibc.malloc.check=1")):
+        with patch.dict(os.environ):  # restores what else is set
             os.environ.pop("GLIBC_TUNABLES", None)
-            if own:
-                os.environ["GLIBC_TUNABLES"] = own
+            if user_setting:
+                os.environ["GLIBC_TUNABLES"] = user_setting
             with Cluster() as entered:
                 entered.wait_until_connected()
                 assert os.environ["GLIBC_TUNABLES"] == expected
@@ -157,16 +157,16 @@ thread.join()
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is another")
 def test_heap_settings_keep_pages_between_steps() -> None:
-    """glibc says nothing of settings that it does not know."""
+    """glibc ignores unknown settings without a message."""
 
     def faults(settings: list[str]) -> int:
         environment = {**os.environ, "GLIBC_TUNABLES": ":".join(settings)}
         return int(subprocess.check_output([sys.executable, "-c", STEPS], env=environment))
 
-    *others, mapped, trimmed = HEAP.split(":")
-    assert faults([*others, mapped, trimmed]) < 10
-    assert faults([*others, trimmed]) > 1000, "every block is mapped anew"
-    assert faults([*others, mapped]) > 20, "every step ends with trimming, here by large pages"
+    *heap_settings, mapped, trimmed = HEAP.split(":")
+    assert faults([*heap_settings, mapped, trimmed]) < 10
+    assert faults([*heap_settings, trimmed]) > 1000, "every block is mapped again"
+    assert faults([*heap_settings, mapped]) > 20, "every step ends with a trim, by large pages"
 
 
 def test_cluster_ends_when_its_block_raises(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ NOISE = (  # Ray's own
     "ignore:unclosed:ResourceWarning",
     "ignore:subprocess .* is still running:ResourceWarning",
 )
-pytestmark = [pytest.mark.ray, *(pytest.mark.filterwarnings(one) for one in NOISE)]
+pytestmark = [pytest.mark.ray, *(pytest.mark.filterwarnings(line) for line in NOISE)]
 
 
 def frail_lane() -> Any:
@@ -58,9 +58,7 @@ def job(number: int, poison: bool = False) -> Job:
     return Job(trial=key, params={"poison": poison}, seed=0, start=0, stop=5, total=5)
 
 
-def test_a_poison_trial_fails_after_its_second_death_and_the_rest_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lane_groups_survive_a_job_that_kills_its_lane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "lane_loop", frail_lane())
     with Cluster() as cluster:
         cluster.wait_until_connected()
@@ -70,15 +68,15 @@ def test_a_poison_trial_fails_after_its_second_death_and_the_rest_go_on(
         groups = LaneGroups(broker, [2], LaneShape(1.0), str(tmp_path))
         ray.get(broker.open.remote("anything"))
         jobs = [job(number, poison=number == 1) for number in range(6)]
-        answers: list[Answer] = ray.get([broker.run.remote(one) for one in jobs], timeout=120)
+        answers: list[Answer] = ray.get([broker.run.remote(submitted) for submitted in jobs], timeout=120)
         assert [answer.status for answer in answers] == ["done", "failed", *["done"] * 4]
         assert "died 2 times" in answers[1].reason
         after: list[Answer] = ray.get([broker.run.remote(job(number)) for number in range(10, 14)], timeout=120)
         assert {answer.status for answer in after} == {"done"}
         names = {word for process in psutil.Process().children(recursive=True) for word in process.cmdline()[:1]}
         helpers = {"ray::DatasetManager", "ray::PlacementGroupCleaner", "ray::_AutoscalingCoordinatorActor"}
-        assert "ray::SynchronizationActor" in names, "a name that Ray gives its helpers"
-        assert not names & helpers, "what lanes do without is not started"
+        assert "ray::SynchronizationActor" in names, "Ray names its helper processes like this"
+        assert not names & helpers, "helpers that lanes do not need are not started"
         ray.get(broker.close.remote())
         assert groups.join(60.0), "lanes that died and came back retire like the others"
         assert groups.errors == []

@@ -38,13 +38,13 @@ def test_latency_is_measured_once_per_form_at_the_end(lab: Lab, lane: Lane, monk
     last = Job(**{**vars(first), "start": 4, "stop": 12, "checkpoint": "checkpoints/mail/lora/0/step-4"})
     assert answer(last)["latency_overhead_32"] == 0.125
     test = Job(**{**vars(last), "start": 12, "checkpoint": "checkpoints/mail/lora/0/step-12", "split": "test"})
-    assert answer(test)["latency_overhead_1"] == 0.25, "it travels with the checkpoint"
+    assert answer(test)["latency_overhead_1"] == 0.25, "it is stored in the checkpoint"
     assert len(calls) == 1
     assert answer(lab.job("lora", 1, learning_rate=1e-4))["latency_overhead_1"] == 0.25
-    assert len(calls) == 1, "of its form, one was measured"
+    assert len(calls) == 1, "an adapter of the same form was measured"
     answer(lab.job("lora", 2, rank=2))
     answer(lab.job("ia3", 3))
-    assert len(calls) == 3, "and none of these"
+    assert len(calls) == 3, "no adapter of these forms was measured"
 
 
 def test_memory_of_a_resumed_trial_excludes_trials_in_between(
@@ -69,7 +69,7 @@ def lane_of(lab: Lab, **tasks: TaskSetup) -> Lane:
 
 def answer(lane: Lane, job: Job) -> tuple[int, dict[str, float], str]:
     run = lane.begin(job)
-    assert run.step == job.stop, "there is nothing to do before it is scored"
+    assert run.step == job.stop, "there is nothing to train"
     done = lane.finish_job(run).upload()
     assert done.checkpoint is not None
     return done.step, done.metrics, done.checkpoint

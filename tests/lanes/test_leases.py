@@ -18,45 +18,45 @@ def table_of(*numbers: int, lanes: int = 1) -> LeaseTable:
 
 
 def held(table: LeaseTable, lane: int = 0) -> list[int]:
-    return [one.trial.number for one in table.lanes().get(lane, [])]
+    return [leased_job.trial.number for leased_job in table.lanes().get(lane, [])]
 
 
-def taken(table: LeaseTable, lane: int = 0, life: str = "first", now: float = 1.0) -> int | None:
-    found = table.take(lane, life, now)
-    return found.trial.number if found else None
+def take(table: LeaseTable, lane: int = 0, incarnation: str = "first", now: float = 1.0) -> int | None:
+    leased_job = table.take(lane, incarnation, now)
+    return leased_job.trial.number if leased_job else None
 
 
 def test_leases_follow_the_queue_and_each_job_once() -> None:
     table = table_of(0, 1, 2, lanes=2)
-    assert [taken(table, 0), taken(table, 1), taken(table, 0), taken(table, 1)] == [0, 1, 2, None]
+    assert [take(table, 0), take(table, 1), take(table, 0), take(table, 1)] == [0, 1, 2, None]
     assert (held(table, 0), held(table, 1), table.waiting()) == ([0, 2], [1], 0)
 
 
 def test_lease_prefers_the_lanes_last_trial() -> None:
     table = table_of(0, 1, lanes=2)
-    assert (taken(table, 0), taken(table, 1)) == (0, 1)
+    assert (take(table, 0), take(table, 1)) == (0, 1)
     for lane, number in ((0, 0), (1, 1)):
         assert table.complete(lane, "first", job(number).id)
     for number in (0, 1):
         table.submit(job(number, start=10))
-    assert (taken(table, 1), taken(table, 0)) == (1, 0)
+    assert (take(table, 1), take(table, 0)) == (1, 0)
 
 
 def test_lease_takes_another_lanes_trial_rather_than_nothing() -> None:
     table = table_of(0, lanes=2)
-    assert taken(table, 0) == 0
+    assert take(table, 0) == 0
     table.complete(0, "first", job(0).id)
     table.submit(job(0, start=10))
-    assert taken(table, 1) == 0
+    assert take(table, 1) == 0
 
 
 def test_lease_requeues_a_dead_lanes_jobs_first_in_order() -> None:
     table = table_of(0, 1, 2)
-    assert (taken(table), taken(table)) == (0, 1)
+    assert (take(table), take(table)) == (0, 1)
     assert table.join(0, "second", 2.0) == []
     assert table.waiting() == 3
     order = []
-    while (number := taken(table, life="second")) is not None:
+    while (number := take(table, incarnation="second")) is not None:
         order.append(number)
         table.complete(0, "second", job(number).id)
     assert order == [0, 1, 2]
@@ -64,36 +64,36 @@ def test_lease_requeues_a_dead_lanes_jobs_first_in_order() -> None:
 
 def test_lease_of_a_job_after_a_death_is_alone() -> None:
     table = table_of(0, 1, 2)
-    assert (taken(table), taken(table)) == (0, 1)
+    assert (take(table), take(table)) == (0, 1)
     table.join(0, "second", 2.0)
-    assert taken(table, life="second") == 0
-    assert taken(table, life="second") is None, "nothing joins a job that has seen a death"
+    assert take(table, incarnation="second") == 0
+    assert take(table, incarnation="second") is None, "a job whose lane has died is alone in its lane"
     table.complete(0, "second", job(0).id)
-    assert taken(table, life="second") == 1
+    assert take(table, incarnation="second") == 1
     table.complete(0, "second", job(1).id)
     table.submit(job(3))
-    assert (taken(table, life="second"), taken(table, life="second")) == (2, 3)
+    assert (take(table, incarnation="second"), take(table, incarnation="second")) == (2, 3)
 
 
 def test_lease_of_a_job_after_a_death_joins_no_other() -> None:
     table = table_of(0, 1, lanes=2)
-    assert (taken(table, 0), taken(table, 1)) == (0, 1)
+    assert (take(table, 0), take(table, 1)) == (0, 1)
     table.join(0, "second", 2.0)
     table.submit(job(2))
-    assert taken(table, 1) is None, "lane 1 is at work, and runs empty for the job that needs a lane of its own"
-    assert taken(table, 0, "second") == 0
-    assert taken(table, 1) == 2
+    assert take(table, 1) is None, "lane 1 has a job, and takes no other while one waits that must be alone"
+    assert take(table, 0, "second") == 0
+    assert take(table, 1) == 2
 
 
 def test_lease_fails_a_job_at_its_second_death_alone() -> None:
     table = table_of(0, 1, 2)
-    assert (taken(table), taken(table)) == (0, 1)
+    assert (take(table), take(table)) == (0, 1)
     table.join(0, "second", 2.0)
-    assert taken(table, life="second") == 0
+    assert take(table, incarnation="second") == 0
     assert table.join(0, "third", 3.0) == [job(0)]
-    assert [taken(table, life="third")] == [1]
+    assert [take(table, incarnation="third")] == [1]
     table.complete(0, "third", job(1).id)
-    assert taken(table, life="third") == 2
+    assert take(table, incarnation="third") == 2
 
 
 def test_dead_answer_names_the_number_of_deaths() -> None:
@@ -103,7 +103,7 @@ def test_dead_answer_names_the_number_of_deaths() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lane", "life", "job_id", "counts"),
+    ("lane", "incarnation", "job_id", "counts"),
     [
         (0, "first", job(0).id, False),  # a life that has ended
         (0, "second", job(0).id, True),
@@ -112,21 +112,21 @@ def test_dead_answer_names_the_number_of_deaths() -> None:
         (5, "first", job(0).id, False),  # no such lane
     ],
 )
-def test_lease_completes_by_its_holder_alone(lane: int, life: str, job_id: str, counts: bool) -> None:
+def test_lease_completes_by_its_holder_alone(lane: int, incarnation: str, job_id: str, counts: bool) -> None:
     table = table_of(0, lanes=2)
-    taken(table)
+    take(table)
     table.join(0, "second", 2.0)
-    assert taken(table, life="second") == 0
-    assert table.complete(lane, life, job_id) is counts
-    assert table.complete(lane, life, job_id) is False, "an answer counts once"
+    assert take(table, incarnation="second") == 0
+    assert table.complete(lane, incarnation, job_id) is counts
+    assert table.complete(lane, incarnation, job_id) is False, "an answer counts once"
 
 
 def test_lease_is_refused_to_a_former_incarnation() -> None:
     table = table_of(0)
     table.join(0, "second", 2.0)
-    assert taken(table, life="first") is None
+    assert take(table, incarnation="first") is None
     assert table.heartbeat(0, "first", 3.0) == set()
-    assert taken(table, life="second") == 0
+    assert take(table, incarnation="second") == 0
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_lease_is_refused_to_a_former_incarnation() -> None:
 )
 def test_lease_expires_without_heartbeats(beats: list[float], now: float, given_up: bool) -> None:
     table = table_of(0)
-    assert taken(table, now=1.0) == 0
+    assert take(table, now=1.0) == 0
     for beat in beats:
         assert table.heartbeat(0, "first", beat) == {job(0).id}
     assert table.expire(now) == []
@@ -151,33 +151,33 @@ def test_lane_without_jobs_needs_no_heartbeat() -> None:
 
 def test_lease_that_expires_twice_fails_the_job() -> None:
     table = table_of(0)
-    assert taken(table, now=0.0) == 0
+    assert take(table, now=0.0) == 0
     assert table.expire(61.0) == []
     table.join(0, "second", 61.0)
-    assert taken(table, life="second", now=61.0) == 0
+    assert take(table, incarnation="second", now=61.0) == 0
     assert table.expire(122.0) == [job(0)]
     assert table.waiting() == 0
 
 
 def test_lease_table_cancel_removes_queued_and_leased_jobs() -> None:
     table = table_of(0, 1)
-    assert taken(table) == 0
-    assert sorted(one.trial.number for one in table.cancel()) == [0, 1]
+    assert take(table) == 0
+    assert sorted(leased_job.trial.number for leased_job in table.cancel()) == [0, 1]
     assert (table.waiting(), held(table)) == (0, [])
-    assert table.heartbeat(0, "first", 2.0) == set(), "the lane learns that it has lost its job"
+    assert table.heartbeat(0, "first", 2.0) == set(), "the lane has lost its job"
     assert not table.complete(0, "first", job(0).id)
-    assert table.join(0, "second", 3.0) == [], "a death after it concerns nobody"
+    assert table.join(0, "second", 3.0) == [], "a later death fails no job"
     assert table.waiting() == 0
 
 
 def test_lane_empties_for_a_job_that_must_be_alone() -> None:
-    """Otherwise fresh jobs would fill its room for ever."""
+    """Otherwise new jobs would always fill its slots."""
     table = table_of(0, lanes=2)
-    assert taken(table, 1) == 0
+    assert take(table, 1) == 0
     table.submit(job(1))
     table.submit(job(2))
-    assert taken(table, 0) == 1
+    assert take(table, 0) == 1
     table.join(1, "second", 2.0)
-    assert taken(table, 0) is None
+    assert take(table, 0) is None
     assert table.complete(0, "first", job(1).id)
-    assert taken(table, 0) == 0
+    assert take(table, 0) == 0

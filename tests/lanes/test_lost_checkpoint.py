@@ -1,4 +1,4 @@
-"""A trial that goes on from a checkpoint, and what a lane does where there is none that it can use."""
+"""A trial that resumes from its checkpoint, and what a lane does if that is missing or damaged."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ from orchestrator.lanes.lane import Lane
 from ..engine.conftest import Lab, equal, state, train
 
 
-def done(lane: Lane, job: Job) -> Answer:
+def finish(lane: Lane, job: Job) -> Answer:
     run = lane.begin(job)
     train(run, job.stop - run.step)
     return lane.finish_job(run).upload()
 
 
-def another(lane: Lane) -> Lane:
-    """A lane that has the same in memory, but no trial."""
-    made = Lane(lane.setup, torch.device("cpu"), torch.float32)
-    made._backbones, made._datasets, made.fingerprints = lane._backbones, lane._datasets, lane.fingerprints
-    return made
+def fresh_lane(lane: Lane) -> Lane:
+    """Return a lane with the same backbone and dataset in memory, but no trials."""
+    other_lane = Lane(lane.setup, torch.device("cpu"), torch.float32)
+    other_lane._backbones, other_lane._datasets, other_lane.fingerprints = (
+        lane._backbones,
+        lane._datasets,
+        lane.fingerprints,
+    )
+    return other_lane
 
 
 def cut(folder: Path, name: str) -> None:
@@ -46,19 +50,19 @@ LOSSES: dict[str, Callable[[Path], None]] = {
 def test_lost_checkpoint_restarts_the_trial_with_the_same_result(
     lost: str, lab: Lab, lane: Lane, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = done(lane, lab.job("lora", stop=4))
-    whole = lane.begin(job := lab.job("lora", start=4, stop=12, checkpoint=answer.checkpoint))
-    train(whole, 8)
+    answer = finish(lane, lab.job("lora", stop=4))
+    uninterrupted = lane.begin(job := lab.job("lora", start=4, stop=12, checkpoint=answer.checkpoint))
+    train(uninterrupted, 8)
     LOSSES[lost](tmp_path / "mail-1" / str(answer.checkpoint))
-    run = another(lane).begin(job)
+    run = fresh_lane(lane).begin(job)
     assert run.step == 0
     assert f"starts again at step 0: {answer.checkpoint} cannot be used" in caplog.text
     train(run, 12)
-    assert equal(state(run), state(whole))
+    assert equal(state(run), state(uninterrupted))
 
 
 def test_checkpoint_is_used_where_it_exists(lab: Lab, lane: Lane, caplog: pytest.LogCaptureFixture) -> None:
-    answer = done(lane, lab.job("lora", stop=4))
-    run = another(lane).begin(lab.job("lora", start=4, stop=12, checkpoint=answer.checkpoint))
+    answer = finish(lane, lab.job("lora", stop=4))
+    run = fresh_lane(lane).begin(lab.job("lora", start=4, stop=12, checkpoint=answer.checkpoint))
     assert run.step == 4
     assert caplog.text == ""

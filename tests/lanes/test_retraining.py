@@ -1,4 +1,4 @@
-"""A finalist's retraining: a trial of its own, with its own start, order and place, scored on two splits."""
+"""A finalist's retraining: a trial with its own initialization, data order and checkpoint, scored on two splits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.common.trial_types import Answer, Job, checkpoint_path, partia
 from orchestrator.lanes.lane import Lane
 
 from ..engine.conftest import Lab, equal, state, train
-from .test_lost_checkpoint import LOSSES, another
+from .test_lost_checkpoint import LOSSES, fresh_lane
 
 
 def retraining(lab: Lab, number: int, **changes: Any) -> Job:
@@ -21,73 +21,73 @@ def retraining(lab: Lab, number: int, **changes: Any) -> Job:
     return replace(job, split="test", retraining=number, seed=trial_seed(0, job.trial, number))
 
 
-def done(lane: Lane, job: Job) -> Answer:
+def finish(lane: Lane, job: Job) -> Answer:
     run = lane.begin(job)
     train(run, job.stop - run.step)
     return lane.finish_job(run).upload()
 
 
 def test_retraining_has_its_own_checkpoint_and_two_scores(lab: Lab, lane: Lane, tmp_path: Path) -> None:
-    answers = [done(lane, retraining(lab, number)) for number in range(2)]
-    assert [one.checkpoint for one in answers] == [
+    answers = [finish(lane, retraining(lab, number)) for number in range(2)]
+    assert [answer.checkpoint for answer in answers] == [
         f"{checkpoint_path(lab.job('lora').trial, 12, number)}-test" for number in range(2)
     ]
-    for one in answers:
-        assert set(one.validation) == set(one.metrics) == {"macro_f1", "accuracy"}
-        assert (tmp_path / "mail-1" / str(one.checkpoint) / "test.parquet").exists()
-        assert (tmp_path / "mail-1" / str(one.checkpoint) / "adapter").is_dir()
+    for answer in answers:
+        assert set(answer.validation) == set(answer.metrics) == {"macro_f1", "accuracy"}
+        assert (tmp_path / "mail-1" / str(answer.checkpoint) / "test.parquet").exists()
+        assert (tmp_path / "mail-1" / str(answer.checkpoint) / "adapter").is_dir()
 
 
 def test_retraining_alone_is_scored_on_validation_too(lab: Lab, lane: Lane) -> None:
-    assert done(lane, replace(lab.job("lora"), split="test")).validation == {}
+    assert finish(lane, replace(lab.job("lora"), split="test")).validation == {}
 
 
 def test_retraining_has_its_own_data_order_and_initialization(lab: Lab, lane: Lane) -> None:
-    own, first, second, again = (
+    trial, first, second, repeated = (
         lane.begin(job) for job in (lab.job("lora"), retraining(lab, 0), retraining(lab, 1), retraining(lab, 0))
     )
-    batches = [next(run._batches).tolist() for run in (own, first, second, again)]
+    batches = [next(run._batches).tolist() for run in (trial, first, second, repeated)]
     plain = next(lab.dataset.training_batches(3, 0, 12)).tolist()
     assert batches[0] == plain
-    assert len({tuple(one) for one in batches[:3]}) == 3
+    assert len({tuple(batch) for batch in batches[:3]}) == 3
     assert batches[1] == batches[3]
-    assert equal(state(first), state(again))
+    assert equal(state(first), state(repeated))
     assert not equal(state(first), state(second))
 
 
 def test_retraining_does_not_continue_the_paused_trial(lab: Lab, lane: Lane) -> None:
     paused = lab.job("lora", stop=4)
-    done(lane, paused)
+    finish(lane, paused)
     assert lane.begin(retraining(lab, 0)).step == 0
-    assert str(paused.trial) in lane._paused, "and the trial can still go on"
+    assert str(paused.trial) in lane._paused, "the trial can still continue"
 
 
 @pytest.mark.parametrize("method", ["lora", "adapter"])  # adapter has dropout of its own
 def test_retraining_resumes_in_another_lane_exactly(method: str, lab: Lab, lane: Lane, tmp_path: Path) -> None:
     job = replace(retraining(lab, 1), trial=lab.job(method).trial, params=lab.job(method).params, keep_every=3)
-    whole = lane.begin(job)
-    losses = train(whole, 12)
-    cut_off = lane.begin(job)
+    uninterrupted = lane.begin(job)
+    losses = train(uninterrupted, 12)
+    interrupted = lane.begin(job)
     for _ in range(8):
-        train(cut_off, 1)
-        lane.save_progress(cut_off)
-    again = another(lane).begin(job)
-    assert again.step == 6
-    assert train(again, 6) == losses[6:]
-    assert equal(state(again), state(whole))
-    assert lane.finish_job(again).upload().checkpoint == f"{checkpoint_path(job.trial, 12, 1)}-test"
-    assert another(lane).begin(replace(job, retraining=0)).step == 0, "another seed has a state of its own"
+        train(interrupted, 1)
+        lane.save_progress(interrupted)
+    resumed = fresh_lane(lane).begin(job)
+    assert resumed.step == 6
+    assert train(resumed, 6) == losses[6:]
+    assert equal(state(resumed), state(uninterrupted))
+    assert lane.finish_job(resumed).upload().checkpoint == f"{checkpoint_path(job.trial, 12, 1)}-test"
+    assert fresh_lane(lane).begin(replace(job, retraining=0)).step == 0, "each seed has its own state"
 
 
 @pytest.mark.parametrize(("keep_every", "expected"), [(0, 4), (2, 8)])
 def test_partial_state_of_a_final_training_is_resumed(lab: Lab, lane: Lane, keep_every: int, expected: int) -> None:
-    paused = done(lane, lab.job("lora", stop=4))
+    paused = finish(lane, lab.job("lora", stop=4))
     job = replace(lab.job("lora", start=4, checkpoint=paused.checkpoint), split="test", keep_every=keep_every)
-    cut_off = lane.begin(job)
+    interrupted = lane.begin(job)
     for _ in range(5):
-        train(cut_off, 1)
-        lane.save_progress(cut_off)
-    assert another(lane).begin(job).step == expected
+        train(interrupted, 1)
+        lane.save_progress(interrupted)
+    assert fresh_lane(lane).begin(job).step == expected
 
 
 @pytest.mark.parametrize("lost", ["the optimizer's state", "half of the state", "half of where it was"])
@@ -95,10 +95,10 @@ def test_retraining_with_a_damaged_state_starts_at_0(
     lost: str, lab: Lab, lane: Lane, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = replace(retraining(lab, 0), keep_every=3)
-    train(cut_off := lane.begin(job), 3)
-    lane.save_progress(cut_off)
+    train(interrupted := lane.begin(job), 3)
+    lane.save_progress(interrupted)
     LOSSES[lost](tmp_path / "mail-1" / partial_state_path(job))
-    assert another(lane).begin(job).step == 0
+    assert fresh_lane(lane).begin(job).step == 0
     assert "starts again at step 0" in caplog.text
 
 
@@ -110,10 +110,10 @@ def test_retraining_names_and_seeds_are_distinct(lab: Lab) -> None:
 
 
 def test_full_trial_reports_its_validation_standard_error(lab: Lab, lane: Lane) -> None:
-    answer = done(lane, lab.job("lora"))
+    answer = finish(lane, lab.job("lora"))
     error = answer.measurements["validation_standard_error"]
     assert 0 < error < 0.2
     score = answer.metrics["accuracy"]
     binomial = np.sqrt(max(score * (1 - score), 0.05) / 40)
-    assert 0.3 * binomial < error < 3 * binomial, "the right size for forty rows"
-    assert "validation_standard_error" not in done(lane, lab.job("ia3", 1, stop=4)).measurements
+    assert 0.3 * binomial < error < 3 * binomial, "about the binomial error of forty rows"
+    assert "validation_standard_error" not in finish(lane, lab.job("ia3", 1, stop=4)).measurements

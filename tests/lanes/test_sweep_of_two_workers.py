@@ -28,7 +28,7 @@ from orchestrator.sweep.status import Snapshot
 
 from ..small_sweep import NOISE, descendants, ends, events, journal_of, write_sweep
 
-pytestmark = [pytest.mark.ray, *(pytest.mark.filterwarnings(one) for one in NOISE)]
+pytestmark = [pytest.mark.ray, *(pytest.mark.filterwarnings(line) for line in NOISE)]
 
 
 class SecondWorkerKiller:
@@ -44,7 +44,7 @@ class SecondWorkerKiller:
 
 
 def workers() -> set[int]:
-    return {one.pid for one in descendants() if "TrainWorker" in _title(one)}
+    return {process.pid for process in descendants() if "TrainWorker" in _title(process)}
 
 
 def _title(process: psutil.Process) -> str:
@@ -86,10 +86,10 @@ def one_worker(plan: SweepPlan, folder: Path, monkeypatch: pytest.MonkeyPatch) -
         for split, rows in task.data.splits.items()
     }
     names, pad = task.data.labels, plan.tokenizer.pad_token_id
-    own = TaskSetup(task.data.config, splits, labels, digest, None, pad, names)
+    task_setup = TaskSetup(task.data.config, splits, labels, digest, None, pad, names)
     monkeypatch.setattr(lane_module, "ray", SimpleNamespace(get=lambda table: table))
     root, model = storage.root, config.backbone.model
-    setup = LaneSetup(root, "alone", model, "float32", {"mail": own}, config.training, config.seed, pack=1)
+    setup = LaneSetup(root, "alone", model, "float32", {"mail": task_setup}, config.training, config.seed, pack=1)
     return Lane(setup, torch.device("cpu"), torch.float32)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from ..small_sweep import NOISE, ends, events, journal_of, write_sweep
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, *(pytest.mark.filterwarnings(one) for one in NOISE)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, *(pytest.mark.filterwarnings(line) for line in NOISE)]
 
 
 @pytest.fixture

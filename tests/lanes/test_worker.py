@@ -30,7 +30,7 @@ DEADLINE = 60.0
 
 
 class Direct:
-    """An actor's handle on a plain object."""
+    """A broker object with the interface of an actor handle."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -40,7 +40,7 @@ class Direct:
 
 
 class Site:
-    """A broker, and lanes that are threads."""
+    """A broker, and lanes as threads."""
 
     def __init__(self, lab: Lab, folder: Path, pack: int) -> None:
         self.lab, self.pack, self.folder = lab, pack, folder
@@ -113,8 +113,8 @@ def test_worker_trains_its_jobs_and_retires(make_site: Callable[..., Site], lab:
         assert answer.measurements["trainable_parameters"] == alone.measurements["trainable_parameters"]
         folder = site.folder / "sweep" / str(answer.checkpoint)
         assert (folder / "adapter").is_dir()
-        assert not (folder / "state.safetensors").exists(), "what is at its end needs no state to go on"
-    assert 0 < site.workers[0]._status().busy <= 1, "steps and scorings are counted once"
+        assert not (folder / "state.safetensors").exists(), "a finished trial saves no optimizer state"
+    assert 0 < site.workers[0]._status().busy <= 1, "steps and evaluations are counted once"
     site.broker.close()
     life.result(DEADLINE)
 
@@ -122,10 +122,10 @@ def test_worker_trains_its_jobs_and_retires(make_site: Callable[..., Site], lab:
 def test_worker_trains_on_while_the_storage_is_slow(
     make_site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken, upload = threading.Event(), Storage.upload
+    may_upload, upload = threading.Event(), Storage.upload
 
     def slowly(storage: Storage, *arguments: Any) -> None:
-        assert taken.wait(DEADLINE)
+        assert may_upload.wait(DEADLINE)
         upload(storage, *arguments)
 
     monkeypatch.setattr(Storage, "upload", slowly)
@@ -133,10 +133,10 @@ def test_worker_trains_on_while_the_storage_is_slow(
     life = site.start_lane()
     first, second = site.submit(lab.job("lora", 0), lab.job("ia3", 1))
     until(lambda: len(site.workers[0].writing) == 2)
-    assert not first.done(), "it is not answered before it is there"
+    assert not first.done(), "a job is not answered before its files are uploaded"
     assert not second.done()
-    taken.set()
-    assert all((site.folder / "sweep" / str(one.result(DEADLINE).checkpoint)).is_dir() for one in (first, second))
+    may_upload.set()
+    assert all((site.folder / "sweep" / str(answer.result(DEADLINE).checkpoint)).is_dir() for answer in (first, second))
     site.broker.close()
     life.result(DEADLINE)
 
@@ -150,7 +150,7 @@ def test_worker_fails_a_trial_that_the_storage_refuses(
     monkeypatch.setattr(Storage, "upload", full)
     site = make_site()
     life = site.start_lane()
-    [answer] = [one.result(DEADLINE) for one in site.submit(lab.job("lora"))]
+    [answer] = [waiting.result(DEADLINE) for waiting in site.submit(lab.job("lora"))]
     assert (answer.status, answer.step, answer.reason) == ("failed", 12, "OSError: no space left")
     assert answer.measurements["train_seconds"] > 0
     site.broker.close()
@@ -176,12 +176,12 @@ def test_worker_fails_a_trial_that_raises_alone(
     site = make_site(3)
     forward = TrialRun.forward
 
-    def unlucky(run: TrialRun) -> torch.Tensor:
+    def fail_once(run: TrialRun) -> torch.Tensor:
         if run.job.trial.number == 1 and run.step == 4:
             raise RuntimeError("out of luck\nand more")
         return forward(run)
 
-    monkeypatch.setattr(TrialRun, "forward", unlucky)
+    monkeypatch.setattr(TrialRun, "forward", fail_once)
     site.start_lane()
     answers = [answer.result(DEADLINE) for answer in site.submit(*(lab.job("lora", number) for number in range(3)))]
     assert [answer.status for answer in answers] == ["done", "failed", "done"]
@@ -205,7 +205,7 @@ def test_worker_repeats_a_failed_packed_step_trial_by_trial(
     def small(
         weight: Any, dtype: torch.dtype, inputs: list[torch.Tensor], biases: list[Any]
     ) -> tuple[torch.Tensor, ...]:
-        if len(inputs) > 1 and any(x.requires_grad for x in inputs):  # of both: more than there is room for
+        if len(inputs) > 1 and any(x.requires_grad for x in inputs):  # training with both trials
             raise torch.OutOfMemoryError("no room")
         return product(weight, dtype, inputs, biases)
 
@@ -234,16 +234,16 @@ def test_worker_drops_cancelled_trials_within_a_heartbeat(make_site: Callable[..
 def test_worker_declared_dead_joins_again_and_does_the_job(
     make_site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it once heard to have lost says nothing of its new life, even about the very same job."""
+    """Jobs lost by a former incarnation are not lost to the new one, even the very same job."""
     site = make_site()
     lane = site.start_lane()
-    told = threading.Event()
+    lost_a_job = threading.Event()
     heartbeat = site.broker.heartbeat
 
     def slow(number: int, life: str, held: frozenset[str], status: LaneStatus) -> frozenset[str]:
         lost = heartbeat(number, life, held, status)
         if lost:
-            told.set()
+            lost_a_job.set()
         return lost
 
     monkeypatch.setattr(site.broker, "heartbeat", slow)
@@ -251,7 +251,7 @@ def test_worker_declared_dead_joins_again_and_does_the_job(
     until(lambda: site.broker.status()[0].get(0, LaneStatus()).working)
     with site.broker._changed:
         site.broker._fail(site.broker._table.expire(time.monotonic() + 1000))
-    assert told.wait(DEADLINE)
+    assert lost_a_job.wait(DEADLINE)
     until(lambda: site.broker.status()[1] == 0 or answer.done())
     monkeypatch.setattr(module, "HEARTBEAT_INTERVAL_S", 1e6)
     assert answer.result(DEADLINE).status == "done"
@@ -265,14 +265,14 @@ def test_worker_saves_progress_for_the_lane_that_replaces_it(
     site, steps = make_site(), list[int]()
     finish = TrialRun.finish_step
 
-    def mortal(run: TrialRun, loss: torch.Tensor) -> None:
+    def die_once(run: TrialRun, loss: torch.Tensor) -> None:
         if len(steps) == 8:
             steps.append(-1)
             raise SystemExit
         finish(run, loss)
         steps.append(run.step)
 
-    monkeypatch.setattr(TrialRun, "finish_step", mortal)
+    monkeypatch.setattr(TrialRun, "finish_step", die_once)
     (answer,) = site.submit(replace(lab.job("lora"), split="test", retraining=0, keep_every=3))
     with pytest.raises(SystemExit):
         site.start_lane().result(DEADLINE)
@@ -300,12 +300,12 @@ def test_worker_ends_when_a_trial_writes_to_the_backbone(
     site = make_site()
     forward = TrialRun.forward
 
-    def vandal(run: TrialRun) -> torch.Tensor:
+    def write_to_backbone(run: TrialRun) -> torch.Tensor:
         with torch.no_grad():
             run.attached.module.get_parameter("base_model.model.bert.embeddings.LayerNorm.weight").add_(1e-3)
         return forward(run)
 
-    monkeypatch.setattr(TrialRun, "forward", vandal)
+    monkeypatch.setattr(TrialRun, "forward", write_to_backbone)
     lane = site.start_lane()
     (answer,) = site.submit(lab.job("lora"))
     assert "shared backbone" in answer.result(DEADLINE).reason

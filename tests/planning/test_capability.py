@@ -19,6 +19,7 @@ from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.backbone.shrink import shallow, shrunk
 from orchestrator.backbone.skeleton import skeleton, tiny_model
 from orchestrator.cli.output import methods as view
+from orchestrator.cli.output.console import console
 from orchestrator.common.errors import InputError
 from orchestrator.config import BackboneConfig
 from orchestrator.planning.capability import Probe, list_methods, try_method
@@ -111,7 +112,7 @@ def test_restrict_space_cuts_off_what_fails_with_a_note(possible: Any, name: str
 
 
 def test_restrict_space_bisects_the_end_of_a_range() -> None:
-    high = restricted(refusing(rate=lambda x: x < 0.8)).space.distributions["rate"].high  # type: ignore[attr-defined]
+    high = restricted(refusing(rate=lambda x: x < 0.8)).space.distributions["rate"].high
     assert high == pytest.approx(0.8, abs=1e-3)
     assert high < 0.8
 
@@ -203,7 +204,7 @@ def probe_head(small: SharedBackbone) -> Attached:
     return attach(methods.get("linear_probe"), {}, small)
 
 
-def write_backbone(small: SharedBackbone) -> Callable[[int, int], None]:
+def write_backbone(small: SharedBackbone) -> Callable[[int, int], object]:
     return lambda step, total: next(small.shared_tensors()).view(-1)[:1].add_(1)
 
 
@@ -273,7 +274,7 @@ def test_reads_ahead_tells_encoders_from_decoders() -> None:
 
 @pytest.mark.parametrize("method", ["lora", "adapter", "ia3", "prompt"])
 def test_probe_extrapolates_counts_from_few_layers(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = []
+    counted: list[Any] = []
     for seconds in (_probe.MAX_ATTACH_SECONDS, 0.0):
         monkeypatch.setattr(_probe, "MAX_ATTACH_SECONDS", seconds)
         probe = Probe(tiny(), CLASSIFICATION, name="x", labels=3, quantization="nf4")
@@ -365,7 +366,7 @@ def test_methods_command_fits_eighty_columns(
     names = ["lora", "linear_probe", "adapter", "peft:xlora", "peft:poly", "compose:houlsby=adapter+parallel=adapter"]
     for backbone in ("", str(tmp_path)):
         result = view.capabilities(backbone, "nf4", "classification", names)
-        monkeypatch.setattr(view.console, "_width", 80)
+        monkeypatch.setattr(console, "_width", 80)
         view.print_methods(result, bool(backbone))
         lines = capsys.readouterr().out.splitlines()
         assert max(len(line) for line in lines if "--backbone" not in line) <= 80  # that one is to be typed

@@ -22,7 +22,7 @@ from orchestrator.planning.capability import MethodConstraints
 from orchestrator.planning.plan import SweepPlan, make_plan
 from orchestrator.search.studies import Study, open_storage
 
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 SIZES |= {"vocab_size": 60, "max_position_embeddings": 96, "pad_token_id": 0}
 TASK = {"type": "classification", "text": "text", "label": "label", "data": "rows.csv"}
 METHODS = ["lora", "adapter", "prefix", "linear_probe", "prompt"]
@@ -57,7 +57,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Planner:
 
     def make(methods: list[str], search: dict[str, Any], **changes: Any) -> SweepPlan:
         fixed = {method: _fixed(method) for method in methods}
-        values = {"search_space": fixed}
+        values: dict[str, Any] = {"search_space": fixed}
         values |= {"backbone": {"model": "encoder"}, "tasks": {"mail": TASK}, "budget": {"trials": 2}}
         values |= {"training": {"max_length": 64}, "methods": methods, "search": search, **changes}
         return make_plan(SweepConfig.model_validate(values, context={"base": folder}))

@@ -216,7 +216,7 @@ def attempt(world: World, events: int = NEVER, **changes: Any) -> Outcome:
 
 
 def events_of(folder: Path) -> list[dict[str, Any]]:
-    return list(SavedSweep.of(folder).events)
+    return [dict(event) for event in SavedSweep.of(folder).events]
 
 
 def without_attempts(events: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -130,12 +130,12 @@ def test_sweep_registers_the_champion_and_tied_methods(swept: EndedSweep) -> Non
     outcome = swept.outcome.tasks["mail"]
     champion = outcome.champion
     assert (model["name"], model["version"], model["aliases"]) == ("mail", 1, ["champion"])
-    assert model["tags"]["method"] == model["tags"]["recommended"] == champion.record.key.method
+    assert model["tags"]["method"] == model["tags"]["recommended"] == champion.method
     assert sorted(other["tags"]["method"] for other in others) == sorted(outcome.selection.tied[1:])
     assert all(other["tags"]["role"] == "tied" for other in others)
-    completed = [r for r in swept.outcome.trials if r.key.study == champion.record.key.study and r.state == "complete"]
-    assert champion.record.value == max(record.value for record in completed)
-    assert champion.interval[0] <= champion.score <= champion.interval[1]
+    completed = [r for r in swept.outcome.trials if r.key.study == champion.key.study and r.state == "complete"]
+    assert champion.validation == max(record.value for record in completed)
+    assert champion.interval[0] <= champion.mean_score <= champion.interval[1]
 
 
 def test_sweep_log_holds_no_warning_and_no_traceback(swept: EndedSweep) -> None:

@@ -34,8 +34,8 @@ def test_smollm2_example_registers_a_reproducible_model(tmp_path: Path) -> None:
 
     assert set(ends(events(outcome.folder / "journal.jsonl")).values()) == {"complete"}
     task = outcome.tasks["sentiment"]
-    assert {one.record.key.method for one in task.finalists} == {"lora", "ia3", "prompt"}
-    assert 1 <= task.champion.score < 2, "three possible words: an untrained decoder is far above"
-    assert task.champion.score == min(one.score for one in task.tied)
-    assert all("forgetting" in one.measurements for one in task.finalists)
+    assert {result.method for result in task.selection.finalists} == {"lora", "ia3", "prompt"}
+    assert 1 <= task.champion.mean_score < 2, "three possible words: an untrained decoder is far above"
+    assert task.champion.mean_score == min(result.mean_score for result in task.tied)
+    assert all("forgetting" in result.measurements for result in task.selection.finalists)
     assert verify("sentiment@champion", uri).ok

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,8 +45,9 @@ def tokenizer():
 def encoder():
     """A BERT with two layers and three classes, random but fixed."""
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    config = BertConfig(vocab_size=97, num_labels=3, max_position_embeddings=64, pad_token_id=0, **sizes)
+    sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"intermediate_size": 64, "num_labels": 3}
+    config = BertConfig(vocab_size=97, max_position_embeddings=64, pad_token_id=0, **sizes)
     return BertForSequenceClassification(config).eval()
 
 

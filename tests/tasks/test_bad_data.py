@@ -1,5 +1,7 @@
 """Data that cannot be used: the error names file, row, column and the mend."""
 
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,8 +16,8 @@ DROP = "drop them with tasks.mail.drop_invalid: true"
 def problems(read, tmp_path):
     """What reading a csv file of these lines says."""
 
-    def find(lines, header="text,label", file="m.csv", **settings):
-        content = "\n".join([header, *lines, ""])
+    def find(lines: list[Any], header: Any = "text,label", file: str = "m.csv", **settings: Any) -> list[str]:
+        content: Any = "\n".join([header, *lines, ""])
         (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode("latin-1"))
         with pytest.raises(InputError) as raised:
             read(file, **settings)

@@ -19,7 +19,7 @@ def rows():
 
 
 def stream(rows, batch_size, steps, seed=0, start=0):
-    return np.concatenate(list(training_batches(*rows, seed, batch_size, start, steps)))
+    return np.concatenate(list(training_batches(rows[0], rows[1], seed, batch_size, start, steps)))
 
 
 def test_training_order_does_not_depend_on_batch_size(rows):
@@ -35,8 +35,8 @@ def test_epoch_has_every_row_once(rows):
 
 @pytest.mark.parametrize("start", [0, 1, 92, 93, 94, 150])
 def test_training_batches_continue_at_any_step(rows, start):
-    through = list(training_batches(*rows, 3, 16, 0, 200))
-    np.testing.assert_array_equal(list(training_batches(*rows, 3, 16, start, 200)), through[start:])
+    through = list(training_batches(rows[0], rows[1], 3, 16, 0, 200))
+    np.testing.assert_array_equal(list(training_batches(rows[0], rows[1], 3, 16, start, 200)), through[start:])
 
 
 def test_training_batch_may_be_larger_than_the_data():
@@ -45,7 +45,7 @@ def test_training_batch_may_be_larger_than_the_data():
 
 
 def test_epochs_group_rows_differently(rows):
-    first, second = (epoch_order(*rows, 0, epoch)[:1472].reshape(-1, BUCKET_ROWS) for epoch in (0, 1))
+    first, second = (epoch_order(rows[0], rows[1], 0, epoch)[:1472].reshape(-1, BUCKET_ROWS) for epoch in (0, 1))
     overlap = [max(len(np.intersect1d(bucket, other)) for other in second) for bucket in first]
     assert np.median(overlap) < BUCKET_ROWS * 0.75
 

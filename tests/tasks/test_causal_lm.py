@@ -73,7 +73,7 @@ def test_causal_lm_keeps_bos_before_a_truncated_prompt(tokenizer):
     from tokenizers import processors
 
     opening = PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer, bos_token="<unk>", eos_token="</s>")
-    opening._tokenizer.post_processor = processors.TemplateProcessing(
+    opening.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<unk> $A </s>", special_tokens=[("<unk>", 1), ("</s>", 0)]
     )
     row = TASK.tokenize(table(PROMPTS[:1], COMPLETIONS[:1]), opening, 10)

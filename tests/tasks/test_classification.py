@@ -88,7 +88,7 @@ def test_evaluate_scores_the_rows_of_the_batches_alone(encoder, rows):
 
 def test_left_padded_decoder_classifies_by_its_last_token(rows, decoder_sizes):
     torch.manual_seed(0)
-    model = LlamaForSequenceClassification(LlamaConfig(num_labels=3, bos_token_id=None, **decoder_sizes)).eval()
+    model = LlamaForSequenceClassification(LlamaConfig(bos_token_id=None, **{**decoder_sizes, "num_labels": 3})).eval()
     evaluation = TASK.evaluate(model, rows, [np.arange(6)], pad_id=0, pad_left=True)
     expected = np.stack([alone(model, rows, i).softmax(0).numpy() for i in range(6)])
     np.testing.assert_allclose(evaluation.predictions["probabilities"].to_pylist(), expected, atol=1e-5)

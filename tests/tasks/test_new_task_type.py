@@ -158,6 +158,12 @@ class Stars(TaskType):
         return torch.ones(len(input_ids), device=input_ids.device)
 
 
+SIZES: dict[str, Any] = {
+    "vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+    "max_position_embeddings": 64, "pad_token_id": 0,
+}  # fmt: skip
+
+
 @pytest.fixture
 def stars() -> Iterator[TaskType]:
     """The type as the registry's line adds it; configurations follow the registry when their schema is built."""
@@ -181,9 +187,7 @@ def sweep(stars: TaskType, tmp_path: Path) -> Path:
 @pytest.fixture
 def regressor() -> nn.Module:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    config = BertConfig(vocab_size=97, num_labels=1, max_position_embeddings=64, pad_token_id=0, **sizes)
-    return BertForSequenceClassification(config).eval()
+    return BertForSequenceClassification(BertConfig(**SIZES, num_labels=1)).eval()  # type: ignore[call-arg]
 
 
 def test_new_type_is_validated_and_in_the_schema(sweep: Path) -> None:
@@ -212,7 +216,7 @@ def test_new_type_is_read_trained_on_and_scored(
     tokens = type_.tokenize(data.splits["test"], tokenizer, 32)
     batches = evaluation_batches(lengths(tokens), 3)
     loss = type_.loss(regressor, type_.collate(tokens, np.arange(tokens.num_rows), 0))
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     evaluation = type_.evaluate(regressor, tokens, batches, 0)
     assert evaluation.metrics == {"rmse": pytest.approx(loss.item() ** 0.5, rel=1e-5)}
     draws = np.array([[0, 0, 1], [2, 2, 2]])
@@ -222,7 +226,7 @@ def test_new_type_is_read_trained_on_and_scored(
 def test_new_type_is_answered_and_signed(
     stars: TaskType, tokenizer: PreTrainedTokenizerBase, regressor: nn.Module
 ) -> None:
-    bundle = Bundle.model_construct(
+    bundle = Bundle.model_construct(  # type: ignore[call-arg]
         type="stars", labels=("target",), column="review", metric="rmse", max_new_tokens=32, max_length=16,
         evaluation_batch=2, environment=SimpleNamespace(threads=1),  # type: ignore[arg-type]
     )  # fmt: skip
@@ -238,10 +242,7 @@ def test_new_type_is_answered_and_signed(
 
 
 def test_new_type_is_tried_with_methods(stars: TaskType) -> None:
-    config: Any = BertConfig(
-        vocab_size=97, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
-    )
-    probe = Probe(config, stars, name="tiny", labels=1, quantization="none")
+    probe = Probe(BertConfig(**SIZES), stars, name="tiny", labels=1, quantization="none")
     for name in ("lora", "linear_probe", "ia3"):
         capability = probe.capability(name, search_spaces.get(name).default)
         assert capability.available, capability.reason

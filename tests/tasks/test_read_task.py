@@ -1,5 +1,6 @@
 import gzip
 import json
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -134,7 +135,7 @@ def test_duplicates_across_given_splits_stay_in_test(read, tmp_path):
 
 
 def test_where_keeps_rows_that_meet_every_condition(read, tmp_path):
-    rows = [{**row, "stars": i % 5, "kind": "x" if i % 2 else "y"} for i, row in enumerate(ROWS)]
+    rows: list[dict[str, Any]] = [{**row, "stars": i % 5, "kind": "x" if i % 2 else "y"} for i, row in enumerate(ROWS)]
     where = {"text": {"matches": "(?i)TEXT [0-4]"}, "stars": {"at_least": 1, "at_most": 3}, "kind": {"equals": "x"}}
     expected = [r["text"] for r in rows if r["text"][5] in "01234" and 1 <= r["stars"] <= 3 and r["kind"] == "x"]
     for name in ("m.csv", "m.parquet"):

@@ -34,7 +34,9 @@ def test_warm_start_repeated_sweep_takes_its_own_best(tmp_path: Path, monkeypatc
     changes = {"warm_start": ["tiny-1"]}
     config = plan.config.model_copy(update={"search": plan.config.search.model_copy(update=changes)})
     again = make_plan(config)
-    assert [(origin.sweep, origin.similarity) for origin in again.prior.origins] == [("tiny-1", pytest.approx(1.0))]
+    (origin,) = again.prior.origins
+    assert origin.sweep == "tiny-1"
+    assert origin.similarity == pytest.approx(1.0)
     studies = {plan.study: plan for plan in again.studies}
     (params,) = studies["mail/lora"].prior
     assert {name: params[name] for name in GOOD} == GOOD
