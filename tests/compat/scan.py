@@ -54,11 +54,12 @@ MADE_FOR_SUBCLASSES = {
 
 
 class Use(NamedTuple):
-    """A private name of a library in a file of ours, or a method of a library's class that a class of ours overrides.
+    """Something of a library that a file of ours uses and that the library does not promise to keep.
 
     Args:
         file: path below the root of the project.
-        name: ``_private_attribute``, ``library._module.Name`` or ``OurClass.method``.
+        name: ``_private_attribute``, ``library._module.Name``, ``library.module.Class.method``, ``=patched_attribute``,
+            ``logger:name`` or the name of an environment variable.
     """
 
     file: str
@@ -103,9 +104,8 @@ def _patched_names(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr in PATCHED_ATTRIBUTES:
             yield node.attr
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("patch.object"):
-            yield ".".join(
-                str(ast.literal_eval(a)) if isinstance(a, ast.Constant) else ast.unparse(a) for a in node.args[:2]
-            )
+            target, name = node.args[:2]
+            yield f"{ast.unparse(target)}.{ast.literal_eval(name)}"
 
 
 def is_private(name: str) -> bool:
