@@ -93,7 +93,7 @@ def train(
         MethodError: if the method refuses the backbone or the task.
     """
     spec = methods.get(name)
-    if backbone.context.task not in spec.tasks or not spec.trains:
+    if backbone.context.task_type not in spec.tasks or not spec.trains:
         raise MethodError(f"cannot train {backbone.context.task} tasks")
     params = {**search_spaces.get(name).default, "batch_size": BATCH}
     job = Job(trial=TrialKey(f"airline/{name}", 0), params=params, seed=0, start=0, stop=steps, total=steps)

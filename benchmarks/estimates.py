@@ -56,7 +56,7 @@ def main() -> None:
 def compare(task: str, names: list[str], folder: Path) -> Iterator[float]:
     """Estimate and measure every method at every shape. Yields the ratios of those that are large enough."""
     backbone, model = attached_backbone(SMOLLM2, task, folder), step_model(task)
-    for name in (name for name in names if task in methods.get(name).tasks):
+    for name in (name for name in names if TASK_TYPES[task].peft_task_type in methods.get(name).tasks):
         for rows, tokens in SHAPES:
             params = {**search_spaces.get(name).default, "batch_size": rows}
             cost = model.cost(name, params, Batch(rows=rows, tokens=tokens, targets=TARGETS))

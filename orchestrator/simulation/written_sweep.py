@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.common.metric import Metric
 from orchestrator.selection.overall import overall
 from orchestrator.selection.recommend import choose, pareto
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Claim, Selection
+from orchestrator.tasks import recorded_metric
 from orchestrator.tracking.journal import Journal
 
-MACRO_F1 = Metric(name="macro_f1", label="macro-F1")
+MACRO_F1 = recorded_metric("macro_f1", higher_is_better=True)
 RUNGS = (25, 50, 100)
 BEGIN = 1_795_000_000.0
 PARAMETERS = 22_713_216

@@ -157,7 +157,7 @@ def task_line(name: str, task: TaskPlan) -> str:
         task.type.name,
         f"{total:,} rows ({rows['train']} train, {rows['validation']} validation, {rows['test']} test)",
     ]
-    if data.labels:
+    if data.majority is not None:
         parts += [f"{len(data.labels)} classes", f"majority class {data.majority:.0%}"]
     if data.duplicates_removed:
         parts.append(f"{data.duplicates_removed:,} duplicates removed")
