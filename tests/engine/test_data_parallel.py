@@ -22,8 +22,8 @@ def test_shards_of_a_batch_add_up_to_it(rows: int, size: int) -> None:
         per_row = ((batch["labels"][:, 1:] != -100).sum(1) if batch["labels"].dim() == 2 else torch.ones(rows)).float()
         total = 0.0
         for rank in range(size):
-            rows, weight = shard(batch, Ranks(rank, size), type_.loss_terms)
-            in_shard = torch.isin(tokens[:, 0], rows["input_ids"][:, 0])
+            part, weight = shard(batch, Ranks(rank, size), type_.loss_terms)
+            in_shard = torch.isin(tokens[:, 0], part["input_ids"][:, 0])
             if weight:
                 assert weight == pytest.approx(float(per_row[in_shard].sum() / per_row.sum()))
             assert per_row[in_shard].sum() > 0, "the mean over no labels is NaN"

@@ -48,9 +48,7 @@ def test_overhead_is_a_fraction_of_the_bare_time(bare: float, adapted: float, fr
 
 
 def test_overhead_alternates_the_order_and_counts_pairs() -> None:
-    assert overhead_and_order((1,), (2,), seconds=1000, pairs=3)[1] == "b" + "abbaab", (
-        "one warm-up call, then three pairs"
-    )
+    assert overhead_and_order((1,), (2,), seconds=1000, pairs=3)[1] == "b" + "abbaab", "a warm-up and three pairs"
 
 
 def test_overhead_ignores_the_warm_up_and_a_disturbed_pair() -> None:

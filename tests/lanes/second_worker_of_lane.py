@@ -63,9 +63,7 @@ def dataset_of(lab: Lab, ranks: Ranks) -> TaskDataset:
     return dataset
 
 
-def begin_without_dropout(
-    lab: Lab, ranks: Ranks, number: int, method: str, micro_batches: int = 1, **changes: Any
-) -> Recorded:
+def start_scene(lab: Lab, ranks: Ranks, number: int, method: str, micro_batches: int = 1, **changes: Any) -> Recorded:
     """Start a trial without dropout: of the method and, where the backbone itself trains, of the backbone."""
     job = lab.job(method, number, stop=STEPS, total=STEPS, **changes)
     run = Recorded(job, lab.backbone, dataset_of(lab, ranks), lab.training)
@@ -78,10 +76,8 @@ def begin_without_dropout(
 
 def train_scenes(lab: Lab, ranks: Ranks) -> dict[str, tuple[list[float], TrialRun]]:
     """Train every scene alone, and the pack together."""
-    runs = {
-        name: begin_without_dropout(lab, ranks, number, **scene) for number, (name, scene) in enumerate(SCENES.items())
-    }
-    packed = {f"packed {name}": begin_without_dropout(lab, ranks, k, **SCENES[name]) for k, name in enumerate(PACK)}
+    runs = {name: start_scene(lab, ranks, number, **scene) for number, (name, scene) in enumerate(SCENES.items())}
+    packed = {f"packed {name}": start_scene(lab, ranks, k, **SCENES[name]) for k, name in enumerate(PACK)}
     for group in ([[run] for run in runs.values()], [list(packed.values())]):
         for together in group:
             for _ in range(STEPS):

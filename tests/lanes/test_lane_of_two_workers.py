@@ -22,9 +22,9 @@ from .second_worker_of_lane import (
     PACK,
     SCENES,
     dataset_of,
-    evaluations,
     lane_setup,
     parameters,
+    score_scenes,
     train_scenes,
     without_ray,
 )
@@ -39,7 +39,7 @@ class BothWorkers:
         self.lab, self.folder = lab, folder
         self.broker: Any = Broker()  # typed by Ray as an actor
         self.runs_by_name = train_scenes(lab, ranks)
-        self.evaluations = evaluations(self.runs_by_name)
+        self.evaluations = score_scenes(self.runs_by_name)
         self.alone = train_scenes(lab, ALONE)
         ranks.all_gather_object("saved")
         self.second = load_file(folder / "second.safetensors")

@@ -23,13 +23,13 @@ def finish(lane: Lane, job: Job) -> Answer:
 
 def fresh_lane(lane: Lane) -> Lane:
     """Return a lane with the same backbone and dataset in memory, but no trials."""
-    other_lane = Lane(lane.setup, torch.device("cpu"), torch.float32)
-    other_lane._backbones, other_lane._datasets, other_lane.fingerprints = (
+    copy = Lane(lane.setup, torch.device("cpu"), torch.float32)
+    copy._backbones, copy._datasets, copy.fingerprints = (
         lane._backbones,
         lane._datasets,
         lane.fingerprints,
     )
-    return other_lane
+    return copy
 
 
 def cut(folder: Path, name: str) -> None:
