@@ -1,4 +1,4 @@
-"""Out of the sweep: a trained adapter as a folder that others load, or merged into a plain checkpoint."""
+"""Export of a trained adapter: as a folder that other programs load, or merged into a plain checkpoint."""
 
 from orchestrator.export.folder import Exported, export
 

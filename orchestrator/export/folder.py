@@ -1,4 +1,4 @@
-"""Writes what is exported: whole or not at all, and never over anything."""
+"""Writing of an exported folder: it appears only once it is complete, and never replaces files."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ README = "README.md"
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What was written.
+    """An exported folder.
 
     Args:
-        reference: what was asked for.
-        folder: where it is.
-        method: that trained it.
+        reference: reference of the trial or registered model.
+        folder: path of the folder.
+        method: method that trained the adapter.
         peft: whether ``peft.PeftModel.from_pretrained`` loads it.
-        backbone: that it belongs to, or was merged into.
-        task: the task's type.
-        labels: in the order of the logits.
-        bytes: of all files.
-        merged: what the merging gave; ``None`` for an adapter.
+        backbone: backbone that it belongs to, or was merged into.
+        task: type of the task.
+        labels: labels in the order of the logits.
+        bytes: size of all files.
+        merged: result of the merge; ``None`` for an adapter.
     """
 
     reference: str
@@ -45,7 +45,7 @@ class Exported:
     merged: Merged | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {**asdict(self), "folder": str(self.folder), "labels": list(self.labels)}
 
 
@@ -58,27 +58,27 @@ def export(
     storage: str,
     tracking_uri: str,
 ) -> Exported:
-    """Write a trained adapter, or the plain checkpoint that it makes of its backbone, into a new folder.
+    """Write a trained adapter, or the plain checkpoint of its backbone with the adapter merged, into a new folder.
 
     Args:
         reference: ``SWEEP/TASK/METHOD/NUMBER``, ``NAME@ALIAS`` or ``NAME/VERSION``.
-        merged: whether to fold it into the backbone's weights.
-        out: the folder; named after what is exported if left out.
-        dtype: of merged weights; the backbone checkpoint's own if left out.
-        storage: where sweeps are.
-        tracking_uri: where models are.
+        merged: whether to merge it into the backbone's weights.
+        out: path of the folder; named after the reference if left out.
+        dtype: data type of merged weights; that of the backbone's checkpoint if left out.
+        storage: storage of the sweeps.
+        tracking_uri: MLflow's tracking URI.
 
     Raises:
-        InputError: if there is no such trial or model, it cannot be merged, or the folder holds something.
-        SweepError: if it, or its backbone, cannot be had here.
+        InputError: if there is no such trial or model, it cannot be merged, or the folder is not empty.
+        SweepError: if it, or its backbone, cannot be downloaded.
     """
     if out is not None:
         _require_free(out)
-    with tempfile.TemporaryDirectory() as place:
-        trained = find(reference, Path(place), storage=storage, tracking_uri=tracking_uri)
+    with tempfile.TemporaryDirectory() as downloads:
+        trained = find(reference, Path(downloads), storage=storage, tracking_uri=tracking_uri)
         folder = out or Path(f"{trained.name}-merged" if merged else trained.name)
         _require_free(folder)
-        made = _write(trained, folder, merged, dtype)
+        merge = _write(trained, folder, merged, dtype)
     return Exported(
         reference=reference,
         folder=folder,
@@ -88,33 +88,33 @@ def export(
         task=trained.type,
         labels=trained.labels,
         bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
-        merged=made,
+        merged=merge,
     )
 
 
 def _write(trained: Trained, folder: Path, merged: bool, dtype: str | None) -> Merged | None:
-    """Aside first, then under its name."""
-    with _aside(folder) as place:
-        aside = Path(place) / folder.name
-        made = write_merged(trained, aside, dtype) if merged else None
+    """Write into a temporary folder, and give it its name at the end."""
+    with _temporary_sibling(folder) as parent:
+        target = Path(parent) / folder.name
+        merge = write_merged(trained, target, dtype) if merged else None
         if not merged:
             read_method(trained.adapter)
-            shutil.copytree(trained.adapter, aside)
+            shutil.copytree(trained.adapter, target)
             for plugin in trained.plugins:
-                shutil.copy(plugin, aside)
-        shutil.copytree(trained.tokenizer, aside, dirs_exist_ok=True)
-        text = merged_readme(trained, str(folder), made) if made else adapter_readme(trained, str(folder))
-        (aside / README).write_text(text, encoding="utf-8")
-        os.replace(aside, folder)
-    return made
+                shutil.copy(plugin, target)
+        shutil.copytree(trained.tokenizer, target, dirs_exist_ok=True)
+        text = merged_readme(trained, str(folder), merge) if merge else adapter_readme(trained, str(folder))
+        (target / README).write_text(text, encoding="utf-8")
+        os.replace(target, folder)
+    return merge
 
 
 def _require_free(folder: Path) -> None:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError("--out", [Problem(str(folder), "is there already, and not an empty folder; name another")])
+        raise InputError("--out", [Problem(str(folder), "exists and is not an empty folder; name another one")])
 
 
-def _aside(folder: Path) -> tempfile.TemporaryDirectory[str]:
+def _temporary_sibling(folder: Path) -> tempfile.TemporaryDirectory[str]:
     try:
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=".exporting-")

@@ -1,4 +1,4 @@
-"""An adapter folded into a plain transformers checkpoint, and the proof that both answer alike."""
+"""An adapter merged into a plain transformers checkpoint, with a check that both give the same logits."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ if TYPE_CHECKING:
 ROWS = 8
 TOLERANCE = 1e-4
 REASONS = {
-    Category.SOFT_PROMPT: "what it adds to the input is no weight of the backbone",
-    Category.ADDITIVE: "what it adds between the layers is no weight of the backbone",
-    Category.PROMPTING: "it trains nothing",
-    Category.COMPOSITION: "one of its parts cannot",
+    Category.SOFT_PROMPT: "it adds tokens to the input, which no weight of the backbone can replace",
+    Category.ADDITIVE: "it adds layers, which no weight of the backbone can replace",
+    Category.PROMPTING: "it trains no weights",
+    Category.COMPOSITION: "one of its parts cannot be merged",
 }
+"""Why methods of a category cannot be merged."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Merged:
-    """What was written.
+    """A merged checkpoint.
 
     Args:
-        auto_class: the transformers class that loads it.
-        dtype: of its weights.
-        largest_difference: between its logits and the adapter's.
-        rows: how many rows of random tokens were compared.
+        auto_class: transformers class that loads it.
+        dtype: data type of its weights.
+        largest_difference: largest absolute difference between its logits and the adapter's.
+        rows: number of rows of random tokens that were compared.
     """
 
     auto_class: str
@@ -51,18 +52,18 @@ class Merged:
 
 
 def write_merged(trained: Trained, folder: Path, dtype: str | None) -> Merged:
-    """Merge an adapter into the weights that it was trained on, unpacked, and save them as a plain checkpoint.
+    """Merge an adapter into the dequantized weights that it was trained on, and save them as a plain checkpoint.
 
-    All is computed in float32; weights are rounded to ``dtype`` when they are saved.
+    Everything is computed in float32; weights are rounded to ``dtype`` when they are saved.
 
     Args:
         trained: the adapter.
-        folder: where to.
-        dtype: of the saved weights; the backbone checkpoint's own if left out.
+        folder: folder of the checkpoint.
+        dtype: data type of the saved weights; that of the backbone's checkpoint if left out.
 
     Raises:
         InputError: if it cannot be merged.
-        SweepError: if its backbone cannot be had here.
+        SweepError: if its backbone cannot be downloaded.
     """
     from transformers import AutoTokenizer
 
@@ -71,38 +72,38 @@ def write_merged(trained: Trained, folder: Path, dtype: str | None) -> Merged:
     attached = methods.load_adapter(shared.view(0), trained.adapter, shared.context)
     attached.train(False)
     batch = sample(shared.model.config, AutoTokenizer.from_pretrained(trained.tokenizer))
-    wanted = logits(attached.module, batch)
+    expected = logits(attached.module, batch)
     model = plain_model(_merge(trained, attached), trained.labels)
-    if (apart := difference(wanted, logits(model, batch))) > TOLERANCE * max(1.0, float(wanted.abs().max())):
-        message = f"what {trained.method} trained is no plain {type(model).__name__}: logits differ by {apart:.1g}"
+    if (error := difference(expected, logits(model, batch))) > TOLERANCE * max(1.0, float(expected.abs().max())):
+        message = f"a plain {type(model).__name__} cannot represent it: logits differ by {error:.1g}"
         raise _refused(trained, message)
-    dtype = dtype or _own_dtype(shared)
+    dtype = dtype or _checkpoint_dtype(shared)
     with _no_progress_bars():
         model.to(DTYPES[dtype]).save_pretrained(folder)  # type: ignore[arg-type]
-        apart = difference(wanted, logits(type(model).from_pretrained(folder), batch))
-    return Merged(auto_class=shared_auto_class(trained), dtype=dtype, largest_difference=apart, rows=ROWS)
+        error = difference(expected, logits(type(model).from_pretrained(folder), batch))
+    return Merged(auto_class=shared_auto_class(trained), dtype=dtype, largest_difference=error, rows=ROWS)
 
 
 def require_mergeable(trained: Trained) -> None:
-    """Refuse what can never be merged, before anything is loaded.
+    """Refuse a method that can never be merged, before anything is loaded.
 
     Raises:
         InputError: if the method does not merge.
     """
     spec = trained.spec()
     if not spec.supports_merge:
-        raise _refused(trained, REASONS.get(spec.category, "what it trains is no change of weights"))
+        raise _refused(trained, REASONS.get(spec.category, "it does not change the backbone's weights"))
 
 
 def plain_model(merged: nn.Module, labels: Sequence[str]) -> PreTrainedModel:
-    """A model of transformers alone, in float32, with the weights of ``merged``.
+    """Return a model of transformers alone, in float32, with the weights of ``merged``.
 
-    Packed weights are unpacked, and layers that the architecture keeps transposed (GPT-2's ``Conv1D``) are turned
-    back. Tied weights stay tied.
+    Quantized weights are dequantized, and layers that the architecture stores transposed (GPT-2's ``Conv1D``) are
+    transposed back. Tied weights stay tied.
 
     Args:
-        merged: what ``Attached.merge`` gave: a model of transformers, some of whose linear layers are ours.
-        labels: for ``id2label``.
+        merged: result of ``Attached.merge``: a model of transformers with some linear layers of this project.
+        labels: labels for ``id2label``.
     """
     from accelerate import init_empty_weights
 
@@ -122,7 +123,7 @@ def plain_model(merged: nn.Module, labels: Sequence[str]) -> PreTrainedModel:
 
 
 def _like(plain: nn.Module, merged: nn.Module, name: str) -> Tensor:
-    """A tensor of the merged model, as the plain one keeps it."""
+    """Return a tensor of the merged model in the layout of the plain one."""
     from transformers.pytorch_utils import Conv1D
 
     path, _, leaf = name.rpartition(".")
@@ -136,11 +137,11 @@ def _like(plain: nn.Module, merged: nn.Module, name: str) -> Tensor:
 
 
 def sample(config: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
-    """A few rows of random tokens, each of another length.
+    """Return a few rows of random tokens, each of a different length.
 
     Args:
-        config: of the model.
-        tokenizer: of the model; its special tokens are not drawn.
+        config: configuration of the model.
+        tokenizer: tokenizer of the model; its special tokens are not drawn.
 
     Returns:
         ``input_ids`` and ``attention_mask`` of shape ``(rows, tokens)``, padded on the right.
@@ -152,25 +153,25 @@ def sample(config: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]
     ids, mask = torch.full((ROWS, ROWS + 4), int(pad)), torch.zeros(ROWS, ROWS + 4, dtype=torch.long)
     draw = torch.Generator().manual_seed(0)
     for row in range(ROWS):
-        drawn = [words[i] for i in torch.randint(len(words), (row + 3,), generator=draw).tolist()] + end
-        ids[row, : len(drawn)], mask[row, : len(drawn)] = torch.tensor(drawn), 1
+        tokens = [words[i] for i in torch.randint(len(words), (row + 3,), generator=draw).tolist()] + end
+        ids[row, : len(tokens)], mask[row, : len(tokens)] = torch.tensor(tokens), 1
     return {"input_ids": ids, "attention_mask": mask}
 
 
 def logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """In float32: of shape ``(rows, labels)``, or ``(tokens, vocabulary)`` without the padding."""
+    """Return the logits in float32, of shape ``(rows, labels)``, or ``(tokens, vocabulary)`` without the padding."""
     with torch.no_grad():
-        found: Tensor = model(**batch).logits.float()
-    return found if found.dim() == 2 else found[batch["attention_mask"] == 1]
+        output: Tensor = model(**batch).logits.float()
+    return output if output.dim() == 2 else output[batch["attention_mask"] == 1]
 
 
-def difference(one: Tensor, other: Tensor) -> float:
-    """The largest, between two tensors of one shape."""
-    return float((one - other).abs().max())
+def difference(first: Tensor, second: Tensor) -> float:
+    """Return the largest absolute difference between two tensors of one shape."""
+    return float((first - second).abs().max())
 
 
 def shared_auto_class(trained: Trained) -> str:
-    """The transformers class that loads models of the task's type."""
+    """Return the name of the transformers class that loads models of the task's type."""
     from orchestrator.tasks import TASK_TYPES
 
     return TASK_TYPES[trained.type].auto_class
@@ -190,23 +191,23 @@ def _no_progress_bars() -> Iterator[None]:
 
 
 def _backbone(trained: Trained) -> SharedBackbone:
-    """The whole stream in float32, whatever the checkpoint is in."""
+    """Load the backbone with all its unquantized parts in float32, whatever the checkpoint's data type is."""
     file = backbone_file(trained.backbone, trained.type, carried=trained.carried, storage=trained.storage)
     shared = attachable(trained.backbone, trained.type, len(trained.labels), file, torch.float32)
-    own_dtype = shared.model.config.dtype
+    checkpoint_dtype = shared.model.config.dtype
     shared.model.float()
-    shared.model.config.dtype = own_dtype
+    shared.model.config.dtype = checkpoint_dtype
     return shared
 
 
-def _own_dtype(shared: SharedBackbone) -> str:
+def _checkpoint_dtype(shared: SharedBackbone) -> str:
     name = str(shared.model.config.dtype or "float32").removeprefix("torch.")
     return name if name in DTYPES else "float32"
 
 
 def _merge(trained: Trained, attached: Attached) -> nn.Module:
     if attached.merge is None:
-        raise _refused(trained, "with these parameters it does more than change weights")
+        raise _refused(trained, "with these parameters it changes more than weights")
     return attached.merge()
 
 

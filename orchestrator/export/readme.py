@@ -1,4 +1,4 @@
-"""What an exported folder says of itself: what it is, and the lines that load it."""
+"""The README of an exported folder: what it contains, and the code that loads it."""
 
 from __future__ import annotations
 
@@ -10,41 +10,44 @@ from orchestrator.export.trained import Trained
 
 
 def adapter_readme(trained: Trained, folder: str) -> str:
-    """For an adapter's folder; the Python in it runs where our packages are installed."""
+    """Return the README of an adapter's folder; its code runs where this project is installed."""
     parts = [
         f"# {folder}\n\nA `{trained.method}` adapter for `{trained.backbone.model}` ({trained.backbone.quantization}):"
         f" {trained.origin}.",
         f"```python\n{loading(trained, folder)}```",
-        "Neither Ray nor MLflow is needed. The backbone is quantized at the first use and kept in the cache.",
+        "Ray and MLflow are not needed. The backbone is quantized at the first use and cached.",
     ]
     if trained.peft:
         auto_class, labels = shared_auto_class(trained), len(trained.labels)
         parts.append(
-            f"It is a folder of peft as well, which knows nothing of the quantization that it was trained with:"
+            "peft also loads the folder, over the unquantized backbone; the adapter was trained over the quantized one:"
             f'\n\n```python\nmodel = {auto_class}.from_pretrained("{trained.backbone.model}"'
             f"{f', num_labels={labels}' if labels else ''})\n"
             f'model = peft.PeftModel.from_pretrained(model, "{folder}")\n```'
         )
     else:
-        parts.append("`method.json` says how it was made; the safetensors beside it hold what was trained, by name.")
+        parts.append(
+            "`method.json` holds the method and its parameters; the safetensors files hold the trained tensors by name."
+        )
     return "\n\n".join(parts) + "\n"
 
 
 def merged_readme(trained: Trained, folder: str, merged: Merged) -> str:
-    """For a plain checkpoint's folder."""
+    """Return the README of a merged checkpoint's folder."""
     return (
         f"# {folder}\n\n`{trained.backbone.model}` with a `{trained.method}` adapter merged into it: {trained.origin}."
-        f" The adapter was trained over weights in {trained.backbone.quantization}, and these are those, unpacked, in"
-        f" {merged.dtype}.\n\n```python\nfrom transformers import {merged.auto_class}, AutoTokenizer\n\n"
+        f" The adapter was trained over weights in {trained.backbone.quantization}; this checkpoint holds those weights"
+        f" dequantized, in {merged.dtype}.\n\n"
+        f"```python\nfrom transformers import {merged.auto_class}, AutoTokenizer\n\n"
         f'model = {merged.auto_class}.from_pretrained("{folder}")\n'
         f'tokenizer = AutoTokenizer.from_pretrained("{folder}")\n```\n\n'
-        f"Its logits differ from the adapter's by {merged.largest_difference:.1e} at most"
+        f"Its logits differ from the adapter's by at most {merged.largest_difference:.1e}"
         f" ({merged.rows} rows of random tokens).\n"
     )
 
 
 def loading(trained: Trained, folder: str) -> str:
-    """Python that loads an adapter and asks it something."""
+    """Return Python code that loads an adapter and runs it on a text."""
     text = "Thank you for the quick help!" if trained.labels else "Once upon a time"
     lines = [
         "from pathlib import Path",
@@ -73,7 +76,7 @@ def loading(trained: Trained, folder: str) -> str:
 
 
 def _arguments(trained: Trained) -> Iterator[str]:
-    """Of :func:`orchestrator.backbone.pretrained.pretrained`, those that differ from its defaults."""
+    """Return the arguments of :func:`orchestrator.backbone.pretrained.pretrained` that differ from its defaults."""
     backbone = trained.backbone
     yield json.dumps(backbone.model, ensure_ascii=False)
     yield json.dumps(trained.type)

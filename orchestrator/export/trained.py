@@ -1,4 +1,4 @@
-"""Where a trained adapter is: a trial's in its sweep's folder, or a registered model's in MLflow."""
+"""Lookup of a trained adapter: of a trial in its sweep's folder, or of a registered model in MLflow."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ Event = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A trained adapter, and what must be known to use it.
+    """A trained adapter, with everything that is needed to load it.
 
     Args:
-        reference: as it was asked for.
-        name: what a folder of it may be called.
-        origin: what it is, in words.
-        method: that trained it.
-        type: of its task.
-        labels: in the order of the logits; none for a language model.
-        backbone: that it was trained on.
+        reference: reference of the trial or registered model.
+        name: default name of its folder.
+        origin: sweep and trial, or model and version, as text.
+        method: method that trained it.
+        type: type of its task.
+        labels: labels in the order of the logits; none for a language model.
+        backbone: backbone that it was trained on.
         adapter: folder that the method saved.
         tokenizer: folder that the tokenizer saved.
-        carried: file that may be the backbone.
-        storage: where the backbone may be found.
-        plugins: files of the methods from outside that it needs; none of them has been run.
+        carried: path of the backbone's file in the bundle; it need not exist.
+        storage: storage that may hold the backbone.
+        plugins: files of the plugin methods that it needs; none of them has been run.
     """
 
     reference: str
@@ -56,99 +56,99 @@ class Trained:
     plugins: tuple[Path, ...] = ()
 
     def spec(self) -> MethodSpec[Any]:
-        """Its method. Runs the code of its plugins.
+        """Return its method. Runs the code of its plugins.
 
         Raises:
-            InputError: if there is no such method here.
+            InputError: if the method is unknown.
         """
         return method_with(self.method, self.plugins, self.reference)
 
     @property
     def peft(self) -> bool:
-        """Whether `peft` loads its folder, as it does those of its own methods."""
+        """Whether `peft` loads its folder."""
         return not self.plugins and self.spec().peft
 
 
-def find(reference: str, place: Path, *, storage: str, tracking_uri: str) -> Trained:
-    """Bring a trained adapter here.
+def find(reference: str, folder: Path, *, storage: str, tracking_uri: str) -> Trained:
+    """Download a trained adapter.
 
     Args:
         reference: ``SWEEP/TASK/METHOD/NUMBER``, ``NAME@ALIAS`` or ``NAME/VERSION``.
-        place: empty folder for what must be fetched.
-        storage: where sweeps are, as in the configuration; a path or URI before ``SWEEP`` counts instead.
-        tracking_uri: where models are.
+        folder: empty folder for the download.
+        storage: storage of the sweeps; a path or URI before ``SWEEP`` takes its place.
+        tracking_uri: MLflow's tracking URI.
 
     Raises:
-        InputError: if there is no such trial or model, or the trial left nothing behind.
-        SweepError: if it cannot be fetched.
+        InputError: if there is no such trial or model, or the trial has no checkpoint.
+        SweepError: if it cannot be downloaded.
     """
     if reference.count("/") < 3:
-        return _model(reference, place, tracking_uri)
+        return _model(reference, folder, tracking_uri)
     sweep, task, method, number = reference.rsplit("/", 3)
     if not number.isdecimal():
         raise InputError(reference, [Problem("", f"is neither a trial nor a model; {FORMS}")])
     root, slash, sweep = sweep.rpartition("/")
     return _trial(
-        reference, Storage.at(root if slash else storage), sweep, TrialKey(f"{task}/{method}", int(number)), place
+        reference, Storage.at(root if slash else storage), sweep, TrialKey(f"{task}/{method}", int(number)), folder
     )
 
 
-def _model(reference: str, place: Path, tracking_uri: str) -> Trained:
+def _model(reference: str, folder: Path, tracking_uri: str) -> Trained:
     from orchestrator.tracking.fetch import fetch_model
 
     if reference.count("/") > 1:
         raise InputError(reference, [Problem("", f"is neither a trial nor a model; {FORMS}")])
-    found = fetch_model(reference, place, tracking_uri)
-    bundle = found.bundle
+    model = fetch_model(reference, folder, tracking_uri)
+    bundle = model.bundle
     return Trained(
         reference=reference,
-        name=f"{found.name}-{found.version}",
-        origin=f"version {found.version} of model {found.name}, trial {bundle.trial} of sweep {bundle.sweep}",
+        name=f"{model.name}-{model.version}",
+        origin=f"version {model.version} of model {model.name}, trial {bundle.trial} of sweep {bundle.sweep}",
         method=bundle.method,
         type=bundle.type,
         labels=bundle.labels,
         backbone=bundle.backbone,
-        adapter=found.folder / ADAPTER,
-        tokenizer=found.folder / TOKENIZER,
-        carried=found.folder / CARRIED,
-        plugins=found.plugins,
+        adapter=model.folder / ADAPTER,
+        tokenizer=model.folder / TOKENIZER,
+        carried=model.folder / CARRIED,
+        plugins=model.plugins,
     )
 
 
-def _trial(reference: str, storage: Storage, sweep: str, key: TrialKey, place: Path) -> Trained:
+def _trial(reference: str, storage: Storage, sweep: str, key: TrialKey, folder: Path) -> Trained:
     events = _events(reference, storage, sweep)
-    told = next((event for event in reversed(events) if event["event"] == "sweep"), None)
-    own = [event for event in events if event.get("trial") == str(key)]
-    if told is None or not own:
+    manifest = next((event for event in reversed(events) if event["event"] == "sweep"), None)
+    of_trial = [event for event in events if event.get("trial") == str(key)]
+    if manifest is None or not of_trial:
         raise _unknown_trial(reference, sweep, key, events)
-    inside = storage.sub(sweep)
-    checkpoint = _checkpoint(inside, key, own)
+    sweep_storage = storage.sub(sweep)
+    checkpoint = _checkpoint(sweep_storage, key, of_trial)
     if checkpoint is None:
-        reason = next((event["reason"] for event in own if event.get("reason")), "it came to no result yet")
-        raise InputError(reference, [Problem("", f"the trial left no adapter behind ({reason})")])
-    inside.download(f"{checkpoint}/adapter", place / ADAPTER)
-    inside.download("tokenizer", place / TOKENIZER)
+        reason = next((event["reason"] for event in of_trial if event.get("reason")), "it has no result yet")
+        raise InputError(reference, [Problem("", f"the trial has no adapter ({reason})")])
+    sweep_storage.download(f"{checkpoint}/adapter", folder / ADAPTER)
+    sweep_storage.download("tokenizer", folder / TOKENIZER)
     return Trained(
         reference=reference,
         name=re.sub(r"[^\w.-]+", "-", f"{sweep}-{key}"),
         origin=f"trial {key} of sweep {sweep}",
         method=key.method,
-        type=told["config"]["tasks"][key.task]["type"],
-        labels=tuple(told["tasks"][key.task].get("labels", ())),
-        backbone=_backbone(told["backbone"], key.task),
-        adapter=place / ADAPTER,
-        tokenizer=place / TOKENIZER,
+        type=manifest["config"]["tasks"][key.task]["type"],
+        labels=tuple(manifest["tasks"][key.task].get("labels", ())),
+        backbone=_backbone(manifest["backbone"], key.task),
+        adapter=folder / ADAPTER,
+        tokenizer=folder / TOKENIZER,
         storage=storage,
-        plugins=tuple(_plugins(reference, key.method, told["config"].get("plugins", ()))),
+        plugins=tuple(_plugins(reference, key.method, manifest["config"].get("plugins", ()))),
     )
 
 
 def _plugins(reference: str, method: str, files: Sequence[str]) -> Iterator[Path]:
-    """Those of a sweep's plugins that a method needs."""
+    """Return the plugins of a sweep that a method needs."""
     for file in map(Path, files):
         if file.stem in methods_of(method):
             if not file.is_file():
-                message = f"its method {file.stem} came from {file}, which is not there any more"
+                message = f"its method {file.stem} came from {file}, which does not exist any more"
                 raise InputError(reference, [Problem("", message)])
             yield file
 
@@ -157,36 +157,36 @@ def _events(reference: str, storage: Storage, sweep: str) -> list[dict[str, Any]
     journal = local_folder(storage, sweep) / "journal.jsonl"
     if journal.exists():
         return Journal.read(journal)
-    known = sorted(file.parent.name for file in journal.parent.parent.glob("*/journal.jsonl"))
+    sweeps = sorted(file.parent.name for file in journal.parent.parent.glob("*/journal.jsonl"))
     where = f"there is no sweep {sweep} in {journal.parent.parent}"
-    raise InputError(reference, [Problem("", f"{where}; {_nearest(sweep, known)}")])
+    raise InputError(reference, [Problem("", f"{where}; {_nearest(sweep, sweeps)}")])
 
 
 def _unknown_trial(reference: str, sweep: str, key: TrialKey, events: Sequence[Event]) -> InputError:
-    known = list(dict.fromkeys(event["trial"] for event in events if event["event"] == "trial"))
-    return InputError(reference, [Problem("", f"sweep {sweep} has no trial {key}; {_nearest(str(key), known)}")])
+    trials = list(dict.fromkeys(event["trial"] for event in events if event["event"] == "trial"))
+    return InputError(reference, [Problem("", f"sweep {sweep} has no trial {key}; {_nearest(str(key), trials)}")])
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, 3, cutoff=0.5) or known[-3:]
-    return f"there is {', '.join(close)}" if close else "there is none at all"
+def _nearest(name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, 3, cutoff=0.5) or names[-3:]
+    return f"there is {', '.join(close)}" if close else "there is none"
 
 
-def _checkpoint(inside: Storage, key: TrialKey, own: Sequence[Event]) -> str | None:
-    """Where the trial's last state is: that of its final, or of its last rung."""
-    steps = sorted({event["step"] for event in own if "step" in event}, reverse=True)
+def _checkpoint(sweep_storage: Storage, key: TrialKey, events: Sequence[Event]) -> str | None:
+    """Return the folder of a trial's last checkpoint: that of the final, or of its last rung."""
+    steps = sorted({event["step"] for event in events if "step" in event}, reverse=True)
     paths = (f"{checkpoint_path(key, step)}{final}" for step in steps for final in ("-test", ""))
-    return next((path for path in paths if inside.exists(f"{path}/adapter")), None)
+    return next((path for path in paths if sweep_storage.exists(f"{path}/adapter")), None)
 
 
-def _backbone(told: Event, task: str) -> BundleBackbone:
-    dtype = told.get("compute_dtype")
+def _backbone(recorded: Event, task: str) -> BundleBackbone:
+    dtype = recorded.get("compute_dtype")
     return BundleBackbone(
-        model=told["model"],
-        revision=told.get("revision"),
-        quantization=told["quantization"],
-        double_quantization=told["double_quantization"],
+        model=recorded["model"],
+        revision=recorded.get("revision"),
+        quantization=recorded["quantization"],
+        double_quantization=recorded["double_quantization"],
         compute_dtype="bfloat16" if dtype == "bfloat16" else "float32",
-        digest=told["digest"][task],
-        checksum=told["checksum"][task],
+        digest=recorded["digest"][task],
+        checksum=recorded["checksum"][task],
     )

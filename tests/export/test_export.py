@@ -61,7 +61,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Left:
-    """What a sweep has left behind."""
+    """A folder with a sweep's checkpoint, as export finds it."""
 
     storage: Path
     trial: str
@@ -145,10 +145,10 @@ def write_checkpoint(folder: Path, kind: str, task: str) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
 
 
-def adapters_logits(left: Left, folder: Path, task: str) -> tuple[dict[str, Tensor], Tensor]:
-    """A few rows, and what the exported adapter makes of them on a backbone that was found by its name."""
+def adapters_logits(trained: Left, folder: Path, task: str) -> tuple[dict[str, Tensor], Tensor]:
+    """A few rows, and what the exported adapter makes of them on a backbone that was actual by its name."""
     labels = len(LABELS) if task == "classification" else 0
-    backbone = pretrained(str(left.checkpoint), task, labels=labels)
+    backbone = pretrained(str(trained.checkpoint), task, labels=labels)
     attached = methods.load_adapter(backbone.view(99), folder, backbone.context)
     attached.train(False)
     batch = sample(backbone.model.config, AutoTokenizer.from_pretrained(folder))
@@ -175,19 +175,19 @@ TASKS += [("t5", "classification")]
 def test_merged_checkpoint_has_the_adapter_s_logits(
     leave: Leave, tmp_path: Path, kind: str, task: str, method: str, params: dict[str, Any]
 ) -> None:
-    left = leave(kind, task, method, **params)
-    left.export(tmp_path / "adapter")
-    made = left.export(tmp_path / "plain", merged=True)
-    batch, wanted = adapters_logits(left, tmp_path / "adapter", task)
+    trained = leave(kind, task, method, **params)
+    trained.export(tmp_path / "adapter")
+    made = trained.export(tmp_path / "plain", merged=True)
+    batch, expected = adapters_logits(trained, tmp_path / "adapter", task)
     plain = getattr(transformers, TASK_TYPES[task].auto_class).from_pretrained(tmp_path / "plain")
-    found = logits(plain, batch)
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    actual = logits(plain, batch)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
     assert made.merged is not None
-    assert difference(found, wanted) == pytest.approx(made.merged.largest_difference, abs=1e-6)
+    assert difference(actual, expected) == pytest.approx(made.merged.largest_difference, abs=1e-6)
     assert made.merged.dtype == "float32"
-    untouched = getattr(transformers, TASK_TYPES[task].auto_class).from_pretrained(left.checkpoint, num_labels=3)
+    untouched = getattr(transformers, TASK_TYPES[task].auto_class).from_pretrained(trained.checkpoint, num_labels=3)
     if task == "causal-lm":
-        assert difference(logits(untouched.eval(), batch), wanted) > 0.1, "the adapter does something"
+        assert difference(logits(untouched.eval(), batch), expected) > 0.1, "the adapter does something"
         assert plain.config.tie_word_embeddings == untouched.config.tie_word_embeddings
     else:
         assert plain.config.id2label == dict(enumerate(LABELS))
@@ -199,14 +199,14 @@ def test_merged_checkpoint_has_the_adapter_s_logits(
 @pytest.mark.parametrize("method", [name for name in methods.names() if methods.get(name).supports_merge])
 def test_export_merges_every_mergeable_method(leave: Leave, tmp_path: Path, kind: str, task: str, method: str) -> None:
     try:
-        left = leave(kind, task, method)
+        trained = leave(kind, task, method)
     except MethodError as error:
         pytest.skip(str(error))
-    left.export(tmp_path / "adapter")
-    made = left.export(tmp_path / "plain", merged=True)
-    batch, wanted = adapters_logits(left, tmp_path / "adapter", task)
+    trained.export(tmp_path / "adapter")
+    made = trained.export(tmp_path / "plain", merged=True)
+    batch, expected = adapters_logits(trained, tmp_path / "adapter", task)
     plain = getattr(transformers, TASK_TYPES[task].auto_class).from_pretrained(tmp_path / "plain")
-    torch.testing.assert_close(logits(plain, batch), wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits(plain, batch), expected, rtol=1e-4, atol=1e-4)
     assert made.merged is not None
 
 
@@ -223,8 +223,8 @@ def test_merged_checkpoint_stores_tied_embeddings_once(leave: Leave, tmp_path: P
 def test_merged_weights_have_the_backbone_s_precision_by_default(
     leave: Leave, tmp_path: Path, asked: str | None, dtype: str
 ) -> None:
-    left = leave("qwen3", "causal-lm", "lora")
-    made = left.export(tmp_path / "plain", merged=True, dtype=asked)
+    trained = leave("qwen3", "causal-lm", "lora")
+    made = trained.export(tmp_path / "plain", merged=True, dtype=asked)
     assert made.merged is not None
     assert made.merged.dtype == dtype
     assert json.loads((tmp_path / "plain" / "config.json").read_text())["dtype"] == dtype
@@ -237,20 +237,20 @@ def test_merged_weights_have_the_backbone_s_precision_by_default(
 @pytest.mark.parametrize(
     ("method", "params", "reason"),
     [
-        ("prefix", {}, "what it adds to the input is no weight"),
-        ("adapter", {}, "what it adds between the layers is no weight"),
+        ("prefix", {}, "it adds tokens to the input, which no weight"),
+        ("adapter", {}, "it adds layers, which no weight"),
         ("compose:prefix+lora", {}, "one of its parts cannot"),
-        ("linear_probe", {"pooling": "mean"}, "with these parameters it does more than change weights"),
+        ("linear_probe", {"pooling": "mean"}, "with these parameters it changes more than weights"),
     ],
 )
 def test_export_refuses_unmergeable_methods_and_leaves_nothing(
     leave: Leave, tmp_path: Path, method: str, params: dict[str, Any], reason: str
 ) -> None:
-    left = leave("bert", "classification", method, **params)
+    trained = leave("bert", "classification", method, **params)
     with pytest.raises(InputError) as caught:
-        left.export(tmp_path / "out" / "plain", merged=True)
+        trained.export(tmp_path / "out" / "plain", merged=True)
     (line,) = caught.value.lines()
-    assert line.startswith(f"{SWEEP}/{left.trial}: --merged: {method} cannot be merged: {reason}")
+    assert line.startswith(f"{SWEEP}/{trained.trial}: --merged: {method} cannot be merged: {reason}")
     assert "leave out --merged" in line
     assert not (tmp_path / "out" / "plain").exists()
 
@@ -260,26 +260,26 @@ def test_export_refuses_a_merge_that_changes_logits(
 ) -> None:
     from orchestrator.export import merged
 
-    left, original = leave("bert", "classification", "lora"), merged._like
+    trained, original = leave("bert", "classification", "lora"), merged._like
 
     def forgetful(plain: Any, model: Any, name: str) -> Tensor:
         tensor = original(plain, model, name)
         return torch.zeros_like(tensor) if name == "bert.encoder.layer.1.output.dense.weight" else tensor
 
     monkeypatch.setattr(merged, "_like", forgetful)
-    with pytest.raises(InputError, match="is no plain BertForSequenceClassification: logits differ"):
-        left.export(tmp_path / "out" / "plain", merged=True)
+    with pytest.raises(InputError, match="a plain BertForSequenceClassification cannot represent it: logits differ"):
+        trained.export(tmp_path / "out" / "plain", merged=True)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_exported_peft_adapter_loads_with_peft(leave: Leave, tmp_path: Path) -> None:
-    left = leave("bert", "classification", "lora")
-    made = left.export(tmp_path / "adapter")
+    trained = leave("bert", "classification", "lora")
+    made = trained.export(tmp_path / "adapter")
     assert (made.peft, made.merged) == (True, None)
-    plain = transformers.AutoModelForSequenceClassification.from_pretrained(left.checkpoint, num_labels=3)
+    plain = transformers.AutoModelForSequenceClassification.from_pretrained(trained.checkpoint, num_labels=3)
     model = PeftModel.from_pretrained(plain, str(tmp_path / "adapter")).eval()
-    batch, wanted = adapters_logits(left, tmp_path / "adapter", "classification")
-    assert 0 < difference(logits(model, batch), wanted) < 3, "what NF4 rounds is all that differs"
+    batch, expected = adapters_logits(trained, tmp_path / "adapter", "classification")
+    assert 0 < difference(logits(model, batch), expected) < 3, "what NF4 rounds is all that differs"
     assert "PeftModel.from_pretrained" in (tmp_path / "adapter" / "README.md").read_text()
 
 
@@ -308,14 +308,14 @@ def test_exported_readme_code_needs_no_ray_and_mlflow(leave: Leave, tmp_path: Pa
 def test_exported_readme_code_gives_the_adapter_s_logits(
     leave: Leave, tmp_path: Path, kind: str, task: str, method: str
 ) -> None:
-    left = leave(kind, task, method)
-    left.export(tmp_path / "adapter")
-    found: dict[str, Any] = {}
-    exec(own_lines(tmp_path / "adapter"), found)
-    backbone = pretrained(str(left.checkpoint), task, labels=3 if task == "classification" else 0)
+    trained = leave(kind, task, method)
+    trained.export(tmp_path / "adapter")
+    actual: dict[str, Any] = {}
+    exec(own_lines(tmp_path / "adapter"), actual)
+    backbone = pretrained(str(trained.checkpoint), task, labels=3 if task == "classification" else 0)
     attached = methods.load_adapter(backbone.view(99), tmp_path / "adapter", backbone.context)
     attached.train(False)
-    assert torch.equal(found["logits"], attached.module(**{k: found["tokens"][k] for k in INPUTS}).logits)
+    assert torch.equal(actual["logits"], attached.module(**{k: actual["tokens"][k] for k in INPUTS}).logits)
 
 
 def test_export_contains_the_method_s_plugin(leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,43 +323,43 @@ def test_export_contains_the_method_s_plugin(leave: Leave, tmp_path: Path, monke
     plugin = tmp_path / "my_method.py"
     plugin.write_bytes((Path(__file__).parents[2] / "examples" / "my_method.py").read_bytes())
     methods.register(plugin)
-    left = leave("bert", "classification", "my_method", (plugin, tmp_path / "not_this_one.py"))
+    trained = leave("bert", "classification", "my_method", (plugin, tmp_path / "not_this_one.py"))
     methods.plugins.loader._SOURCES.clear()
-    assert not left.export(tmp_path / "adapter").peft
+    assert not trained.export(tmp_path / "adapter").peft
     assert (tmp_path / "adapter" / "my_method.py").read_text() == plugin.read_text()
     assert "my_method" not in methods.plugins.loader._SOURCES, "to copy it, nothing of it is run"
     exec(own_lines(tmp_path / "adapter"), {})
     with pytest.raises(InputError, match="my_method cannot be merged"):
-        left.export(tmp_path / "plain", merged=True)
+        trained.export(tmp_path / "plain", merged=True)
     plugin.unlink()
-    assert f"came from {plugin}, which is not there any more" in refusal(left, tmp_path / "other", left.trial)
+    assert f"came from {plugin}, which does not exist any more" in refusal(trained, tmp_path / "other", trained.trial)
 
 
 def test_export_takes_a_trial_s_last_checkpoint(leave: Leave, tmp_path: Path) -> None:
-    left = leave("bert", "classification", "lora")
-    checkpoints = left.storage / SWEEP / "checkpoints" / left.trial
+    trained = leave("bert", "classification", "lora")
+    checkpoints = trained.storage / SWEEP / "checkpoints" / trained.trial
     before = {f.name: f.read_bytes() for f in (checkpoints / "step-4" / "adapter").iterdir()}
     assert "README.md" in before, "peft's own, which is replaced in what is exported"
-    left.export(tmp_path / "rung")
-    journal = Journal(left.storage / SWEEP / "journal.jsonl")
-    journal.append("test", trial=left.trial, role="champion", step=8, score=0.5)
+    trained.export(tmp_path / "rung")
+    journal = Journal(trained.storage / SWEEP / "journal.jsonl")
+    journal.append("test", trial=trained.trial, role="champion", step=8, checkpoint_score=0.5)
     (checkpoints / "step-8-test" / "adapter").mkdir(parents=True)
     changed = json.loads((checkpoints / "step-4" / "adapter" / "method.json").read_text())
     for file, content in before.items():
         (checkpoints / "step-8-test" / "adapter" / file).write_bytes(content)
     changed["params"]["warmup"] = 0.5
     (checkpoints / "step-8-test" / "adapter" / "method.json").write_text(json.dumps(changed))
-    left.export(tmp_path / "final")
+    trained.export(tmp_path / "final")
     warmups = [json.loads((tmp_path / n / "method.json").read_text())["params"]["warmup"] for n in ("rung", "final")]
     assert warmups == [0.06, 0.5]
     assert {f.name: f.read_bytes() for f in (checkpoints / "step-4" / "adapter").iterdir()} == before
 
 
 def test_export_finds_a_sweep_by_its_path(leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    left = leave("bert", "classification", "linear_probe")
+    trained = leave("bert", "classification", "linear_probe")
     monkeypatch.chdir(tmp_path)
     made = export(
-        f"sweeps/{SWEEP}/{left.trial}", merged=False, out=None, dtype=None, storage="elsewhere", tracking_uri=""
+        f"sweeps/{SWEEP}/{trained.trial}", merged=False, out=None, dtype=None, storage="elsewhere", tracking_uri=""
     )
     assert made.folder == Path(f"{SWEEP}-mail-linear_probe-3")
     assert {"method.json", "adapter.safetensors", "tokenizer.json", "README.md"} <= {
@@ -368,29 +368,36 @@ def test_export_finds_a_sweep_by_its_path(leave: Leave, tmp_path: Path, monkeypa
     assert made.bytes > 1000
 
 
-def refusal(left: Left, out: Path, trial: str) -> str:
+def refusal(trained: Left, out: Path, trial: str) -> str:
     with pytest.raises(InputError) as caught:
-        left.export(out, trial=trial)
+        trained.export(out, trial=trial)
     (line,) = caught.value.lines()
     return line
 
 
 def test_export_of_an_unknown_reference_suggests_known_ones(leave: Leave, tmp_path: Path) -> None:
-    left, out = leave("bert", "classification", "linear_probe"), tmp_path / "out"
-    assert "has no trial mail/linear_prob/3; there is mail/linear_probe/" in refusal(left, out, "mail/linear_prob/3")
-    assert "left no adapter behind (ValueError: no luck)" in refusal(left, out, "mail/linear_probe/4")
-    assert "is neither a trial nor a model; write SWEEP/TASK/METHOD/NUMBER" in refusal(left, out, "mail/lora/best")
+    trained, out = leave("bert", "classification", "linear_probe"), tmp_path / "out"
+    assert "has no trial mail/linear_prob/3; there is mail/linear_probe/" in refusal(trained, out, "mail/linear_prob/3")
+    assert "the trial has no adapter (ValueError: no luck)" in refusal(trained, out, "mail/linear_probe/4")
+    assert "is neither a trial nor a model; write SWEEP/TASK/METHOD/NUMBER" in refusal(trained, out, "mail/lora/best")
     with pytest.raises(InputError, match=f"there is no sweep mail-2026 in .*; there is {SWEEP}"):
-        export(f"mail-2026/{left.trial}", merged=False, out=out, dtype=None, storage=str(left.storage), tracking_uri="")
+        export(
+            f"mail-2026/{trained.trial}",
+            merged=False,
+            out=out,
+            dtype=None,
+            storage=str(trained.storage),
+            tracking_uri="",
+        )
 
 
 def test_export_refuses_a_folder_that_is_not_empty(leave: Leave, tmp_path: Path) -> None:
-    left = leave("bert", "classification", "linear_probe")
+    trained = leave("bert", "classification", "linear_probe")
     (tmp_path / "out").mkdir()
-    left.export(tmp_path / "out")
+    trained.export(tmp_path / "out")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(InputError, match="is there already, and not an empty folder"):
-        left.export(tmp_path / "out")
+    with pytest.raises(InputError, match="exists and is not an empty folder"):
+        trained.export(tmp_path / "out")
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -404,20 +411,20 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_export_command_prints_folder_and_next_step(
     leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    left = leave("bert", "classification", "lora")
+    trained = leave("bert", "classification", "lora")
     monkeypatch.chdir(tmp_path)
-    reference = f"{SWEEP}/{left.trial}"
+    reference = f"{SWEEP}/{trained.trial}"
     capsys.readouterr()  # what was printed before is not the command's
     assert command(monkeypatch, reference, "--merged", "--out", "plain") == 0
-    said, noise = capsys.readouterr()
-    assert said.startswith("plain: ")
+    printed, noise = capsys.readouterr()
+    assert printed.startswith("plain: ")
     assert noise == ""
-    assert "logits differ from the adapter's by" in said
-    assert 'AutoModelForSequenceClassification.from_pretrained("plain")' in said
+    assert "logits differ from the adapter's by" in printed
+    assert 'AutoModelForSequenceClassification.from_pretrained("plain")' in printed
     assert command(monkeypatch, reference, "--out", "adapter", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["folder"], found["peft"], found["merged"]) == ("adapter", True, None)
-    assert found["labels"] == list(LABELS)
+    actual = json.loads(capsys.readouterr().out)
+    assert (actual["folder"], actual["peft"], actual["merged"]) == ("adapter", True, None)
+    assert actual["labels"] == list(LABELS)
     assert command(monkeypatch, reference, "--out", "plain") == 2
     assert command(monkeypatch, reference, "--dtype", "float16", "--out", "other") == 2
     assert command(monkeypatch, reference, "--merged", "--dtype", "int4", "--out", "other") == 2
