@@ -88,12 +88,12 @@ def test_a_server_that_is_away_for_a_while_loses_and_doubles_nothing(server: Ser
     story.trial("ia3", 0, {25: 0.5})
     story.journal.append("close", reason="finished", message="")
     assert not exporter.flush(2)
-    assert exporter.behind >= 4
+    assert exporter.pending >= 4
     assert exporter.last_error
 
     server.start()
     assert exporter.flush(60), exporter.last_error
-    assert exporter.behind == exporter.refused == 0
+    assert exporter.pending == exporter.refused == 0
     client = open_client(server.uri)
     experiment = client.get_experiment_by_name("airline")
     assert experiment
