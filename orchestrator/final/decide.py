@@ -42,7 +42,7 @@ def decide(
     front = pareto(compared, metric)
     compared = [replace(result, pareto=result.method in front) for result in compared]
     choice = choose(compared, settings.prefer, metric)
-    chosen = next(number for number, result in enumerate(compared) if result.method == choice.method)
+    best = next(number for number, result in enumerate(compared) if result.method == choice.method)
     tied = [result.method for result in compared if result.tied and result.method != choice.method]
     return Selection(
         task=task,
@@ -51,11 +51,11 @@ def decide(
         rows=evidence.rows,
         seeds=settings.seeds,
         recommended=choice.method,
-        trial=compared[chosen].trial,
+        trial=compared[best].trial,
         reason=choice.reason,
         alternative=choice.alternative,
         tied=(choice.method, *tied),
-        minimum_detectable_difference=rank[chosen].minimum_detectable_difference,
+        minimum_detectable_difference=rank[best].minimum_detectable_difference,
         finalists=tuple(compared[:finalists]),
         others=tuple(compared[finalists:]),
         failed=failed,

@@ -19,7 +19,7 @@ STATUS_TEXT: Mapping[Status, str] = {
     "recommended": "recommended",
     "tied": "tied",
     "worse": "worse",
-    "eliminated": "eliminated on validation",
+    "eliminated": "eliminated",
     "scored": "scored",
     "failed": "failed in the final",
     "untested": "not scored on test",

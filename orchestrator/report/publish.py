@@ -60,12 +60,12 @@ def artifacts(history: History, task: str) -> dict[str, str]:
     """Return a task's files by name: the table, once for MLflow and once for spreadsheets, and the drawings."""
     page = TaskPage(history, task, {})
     rows = leaderboard(page)
-    drawings = {f"plots/score-against-{name.replace('_', '-')}.svg": drawn for name, drawn in page.charts}
-    drawings |= {f"plots/learning-curves/{_file(method)}.svg": drawn for method, drawn in page.curves.items()}
+    drawings = {f"plots/score-against-{name.replace('_', '-')}.svg": drawing for name, drawing in page.charts}
+    drawings |= {f"plots/learning-curves/{_file(method)}.svg": drawing for method, drawing in page.curves.items()}
     return {
         TABLE: json.dumps({"columns": list(COLUMNS), "data": rows}),
         "leaderboard.csv": _csv(rows),
-        **{name: standalone(drawn) for name, drawn in drawings.items()},
+        **{name: standalone(drawing) for name, drawing in drawings.items()},
     }
 
 

@@ -110,7 +110,7 @@ def _dot(point: Point, x: float, y: float, up: Scale) -> Markup:
 
 def _labels(placed: Sequence[tuple[Point, float, float]], lines: Sequence[Box]) -> Iterator[Markup]:
     """Place each label where it overlaps least; that of the recommended method first."""
-    taken = [*lines, *((x - 6, y - 6, x + 6, y + 6) for _, x, y in placed)]
+    occupied = [*lines, *((x - 6, y - 6, x + 6, y + 6) for _, x, y in placed)]
     order = sorted(placed, key=lambda item: ("recommended", "tied", "other").index(item[0].kind))
     for point, x, y in order:
         width = len(point.label) * LETTER
@@ -124,16 +124,16 @@ def _labels(placed: Sequence[tuple[Point, float, float]], lines: Sequence[Box]) 
             (x - 8 - width, y - 19, x - 8, y - 7),
             (x - 8 - width, y + 5, x - 8, y + 17),
         ]
-        box = min(boxes, key=lambda box: _overlap(box, taken))
-        taken.append(box)
+        box = min(boxes, key=lambda box: _overlap(box, occupied))
+        occupied.append(box)
         yield text(box[0], box[1] + 10, point.label, kind=f"label {point.kind}")
 
 
-def _overlap(box: Box, taken: Sequence[Box]) -> float:
+def _overlap(box: Box, occupied: Sequence[Box]) -> float:
     """Return the area of a box on others, with a penalty for what lies outside the plot."""
     overlap = sum(
         max(0.0, min(box[2], x2) - max(box[0], x1)) * max(0.0, min(box[3], y2) - max(box[1], y1))
-        for x1, y1, x2, y2 in taken
+        for x1, y1, x2, y2 in occupied
     )
     outside = max(0.0, LEFT - box[0]) + max(0.0, box[2] - RIGHT) + max(0.0, TOP - box[1]) + max(0.0, box[3] - BOTTOM)
     return overlap + 20 * LINE * outside

@@ -58,10 +58,10 @@ def path(points: Iterable[tuple[float, float]], kind: str) -> Markup:
     return element("polyline", points=" ".join(f"{_short(x)},{_short(y)}" for x, y in points), class_=kind)
 
 
-def standalone(drawn: str) -> str:
+def standalone(svg: str) -> str:
     """Return a drawing as the content of a separate file, with its style sheet."""
     style = element("style", Markup(STYLE.read_text(encoding="utf-8")))
-    head, bracket, rest = drawn.partition(">")
+    head, bracket, rest = svg.partition(">")
     return f"{head}{bracket}{style}{rest}"
 
 

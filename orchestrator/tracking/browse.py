@@ -74,8 +74,8 @@ def compare_models(first: str, second: str, tracking_uri: str, registry_uri: str
         SweepError: if MLflow cannot be reached.
     """
     shown = [show_model(reference, tracking_uri, registry_uri) for reference in (first, second)]
-    left, right = (scored_version(model["version"], model["tags"]) for model in shown)
-    lead = left.lead(right) if left.is_comparable(right) else None
+    version, other = (scored_version(model["version"], model["tags"]) for model in shown)
+    lead = version.lead(other) if version.is_comparable(other) else None
     better = None if lead is None else "first" if lead.low > 0 else "second" if lead.high < 0 else None
     labels = [f"{model['name']}/{model['version']}" for model in shown]
     keys = ("name", "version", "aliases", "tags")
@@ -84,7 +84,7 @@ def compare_models(first: str, second: str, tracking_uri: str, registry_uri: str
         "second": {key: shown[1][key] for key in keys},
         "lead": lead and asdict(lead),
         "better": better,
-        "reason": _verdict(left, right, lead, labels),
+        "reason": _verdict(version, other, lead, labels),
     }
 
 
@@ -133,14 +133,14 @@ def reaching(uri: str) -> Iterator[None]:
         raise SweepError(f"MLflow at {mask_secrets(uri)}: {masked_first_line(error)}") from error
 
 
-def _verdict(left: ScoredVersion, right: ScoredVersion, lead: Lead | None, labels: list[str]) -> str:
+def _verdict(version: ScoredVersion, other: ScoredVersion, lead: Lead | None, labels: list[str]) -> str:
     if lead is None:
-        if left.metric != right.metric:
-            return f"Not comparable: scored by different metrics, {left.metric.name} and {right.metric.name}."
+        if version.metric != other.metric:
+            return f"Not comparable: scored by different metrics, {version.metric.name} and {other.metric.name}."
         return "Not comparable: trained and scored on different data."
     first, second = labels if lead.difference >= 0 else labels[::-1]
     low, high = (lead.low, lead.high) if lead.difference >= 0 else (-lead.high, -lead.low)
-    difference = f"{abs(lead.difference):.3f} [{low:.3f}, {high:.3f}] {left.metric.label} (95 % interval)"
+    difference = f"{abs(lead.difference):.3f} [{low:.3f}, {high:.3f}] {version.metric.label} (95 % interval)"
     sentence = f"{first} is better than {second} by {difference}."
     return sentence if low > 0 else f"Not significant: {sentence}"
 
