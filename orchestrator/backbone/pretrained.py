@@ -18,6 +18,7 @@ from orchestrator.tasks import TASK_TYPES
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+
 def pretrained(
     model: str,
     task: str,

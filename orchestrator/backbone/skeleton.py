@@ -103,9 +103,7 @@ def _buildable(configs: Iterator[PretrainedConfig], auto_class: str, labels: int
         yield config
 
 
-def _shared(
-    model: PreTrainedModel, task: str, name: str, labels: int, quantization: Quantization
-) -> SharedBackbone:
+def _shared(model: PreTrainedModel, task: str, name: str, labels: int, quantization: Quantization) -> SharedBackbone:
     prefix = f"{model.base_model_prefix}."
     outside = {n.partition(".")[0] for n, _ in model.named_parameters() if not n.startswith(prefix)}
     fresh = tuple(sorted(outside)) if labels else ()
