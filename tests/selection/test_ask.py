@@ -32,14 +32,14 @@ def reply(prefer: Any = None, events: Any = (), **limits: Any) -> Reply:
 
 
 def method(**limits: Any) -> str | None:
-    found = reply(**limits).result
-    return found.method if found else None
+    answer = reply(**limits).result
+    return answer.method if answer else None
 
 
 def test_select_without_limits_gives_the_sweep_s_own_answer() -> None:
-    found = reply()
-    assert found.tied == ("lora", "adapter")
-    assert found.result == LORA
+    answer = reply()
+    assert answer.tied == ("lora", "adapter")
+    assert answer.result == LORA
     assert reply("size").result == ADAPTER
 
 
@@ -63,40 +63,40 @@ def test_select_compares_the_methods_within_limits_again() -> None:
     """Without lora, the adapter leads ia3 by more than doubt; without both, ia3 is alone."""
     assert reply(max_size=1e6).tied == ("adapter",)
     close = selection(LORA, ADAPTER, result("ia3", 0.805, gap=0.001, measurements=IA3.measurements))
-    found = ask(close, Limits(max_size=1e6), "size", backbone=BACKBONE)
-    assert found.tied == ("ia3", "adapter"), "behind lora, and not behind the adapter"
-    assert found.result
-    assert found.result.method == "ia3"
+    answer = ask(close, Limits(max_size=1e6), "size", backbone=BACKBONE)
+    assert answer.tied == ("ia3", "adapter"), "behind lora, and not behind the adapter"
+    assert answer.result
+    assert answer.result.method == "ia3"
 
 
 def test_select_without_a_match_names_the_limit_to_relax() -> None:
-    found = reply(max_size=0.09e6, max_latency_overhead=0.02, max_forgetting=0.02)
-    assert found.result is None
-    assert found.reason == (
+    answer = reply(max_size=0.09e6, max_latency_overhead=0.02, max_forgetting=0.02)
+    assert answer.result is None
+    assert answer.reason == (
         "no scored method satisfies size up to 90.0 kB, latency overhead up to 2.0%,"
         " forgetting up to 0.02 nats per token"
     )
-    assert found.alternative == "relax one limit: write --max-size 100kB, and ia3 satisfies the rest (100 kB)"
+    assert answer.alternative == "relax one limit: write --max-size 100kB, and ia3 satisfies the rest (100 kB)"
     assert method(max_size=0.1e6, max_latency_overhead=0.02, max_forgetting=0.02) == "ia3", "as it says"
 
 
 def test_select_accepts_the_relaxed_limit_that_it_names() -> None:
-    found = reply(max_memory=1.05e9)
-    assert "write --max-memory 1.1GB, and linear_probe satisfies the rest" in found.alternative
+    answer = reply(max_memory=1.05e9)
+    assert "write --max-memory 1.1GB, and linear_probe satisfies the rest" in answer.alternative
     assert method(max_memory=parse_bytes("1.1GB")) == "linear_probe"
 
 
 def test_select_names_the_closest_method_when_one_limit_is_insufficient() -> None:
-    found = reply(max_size=0.005e6, max_forgetting=0.001, mergeable=True)
-    assert found.alternative.startswith(
+    answer = reply(max_size=0.005e6, max_forgetting=0.001, mergeable=True)
+    assert answer.alternative.startswith(
         "relaxing one limit is not enough: linear_probe comes closest and exceeds --max-size"
     )
-    assert "--max-forgetting (not measured)" in found.alternative
+    assert "--max-forgetting (not measured)" in answer.alternative
 
 
 def test_select_advises_to_leave_out_mergeable() -> None:
-    found = reply(max_size=0.2e6, max_forgetting=0.05, mergeable=True)
-    assert found.alternative == "relax one limit: leave out --mergeable, and ia3 satisfies the rest (not mergeable)"
+    answer = reply(max_size=0.2e6, max_forgetting=0.05, mergeable=True)
+    assert answer.alternative == "relax one limit: leave out --mergeable, and ia3 satisfies the rest (not mergeable)"
 
 
 def test_select_alternative_is_the_limit_that_excludes_a_better_score() -> None:
@@ -119,21 +119,21 @@ def test_select_mentions_an_unscored_trial_that_leads_on_validation() -> None:
     early = {**small, "trial": "mail/lora/5", "step": 40, "value": 0.99}
     other_task = {**small, "trial": "talk/lora/4", "value": 0.99}
     torn = {**small, "trial": "mail/lora/6", "value": None}
-    found = reply(max_size=0.25e6, events=[small, early, other_task, torn])
-    assert found.result
-    assert found.result.method == "ia3"
-    assert found.unscored
-    assert str(found.unscored.key) == "mail/lora/4"
+    answer = reply(max_size=0.25e6, events=[small, early, other_task, torn])
+    assert answer.result
+    assert answer.result.method == "ia3"
+    assert answer.unscored
+    assert str(answer.unscored.key) == "mail/lora/4"
     assert reply(max_size=1e6, events=[{**small, "value": 0.75}]).unscored is None, "the adapter is ahead of it"
     assert reply(events=[small]).unscored is None, "without limits the sweep has chosen"
 
 
 def test_select_reply_is_json_with_mean_and_checkpoint_score() -> None:
-    found = reply(max_size=1e6).to_dict()
-    assert {"method", "trial", "mean_score", "checkpoint_score", "interval", "tied", "reason", "pareto"} <= set(found)
-    assert (found["method"], found["trial"]) == ("adapter", "mail/adapter/1")
-    assert found["interval"] == pytest.approx([0.79, 0.83])
-    assert found["broken"]["lora"] == {"max_size": 2.4e6}
+    answer = reply(max_size=1e6).to_dict()
+    assert {"method", "trial", "mean_score", "checkpoint_score", "interval", "tied", "reason", "pareto"} <= set(answer)
+    assert (answer["method"], answer["trial"]) == ("adapter", "mail/adapter/1")
+    assert answer["interval"] == pytest.approx([0.79, 0.83])
+    assert answer["broken"]["lora"] == {"max_size": 2.4e6}
     none = reply(max_size=1).to_dict()
     assert (none["method"], none["mean_score"]) == (None, None)
 

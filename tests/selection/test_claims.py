@@ -20,8 +20,8 @@ def verdicts(*results: MethodResult, metric: Metric = MACRO_F1, parameters: int 
 
 @pytest.mark.parametrize(("full", "verdict"), [(0.9, "confirmed"), (0.77, "undecided"), (0.6, "contradicted")])
 def test_claim_that_no_method_exceeds_full(full: float, verdict: str) -> None:
-    found = verdicts(result("lora", 0.78), result("full", full))
-    assert found["no other method exceeds full fine-tuning"] == verdict
+    by_claim = verdicts(result("lora", 0.78), result("full", full))
+    assert by_claim["no other method exceeds full fine-tuning"] == verdict
 
 
 @pytest.mark.parametrize(("lora", "verdict"), [(0.8, "confirmed"), (0.785, "undecided"), (0.7, "contradicted")])
@@ -57,17 +57,17 @@ def test_claim_that_prompt_tuning_is_the_smallest() -> None:
 
 @pytest.mark.parametrize(("spread", "verdict"), [(0.2, "confirmed"), (0.012, "undecided"), (0.0005, "contradicted")])
 def test_claim_that_prompt_tuning_is_the_least_stable(spread: float, verdict: str) -> None:
-    found = verdicts(
+    by_claim = verdicts(
         result("prompt", 0.5, measurements={"seed_spread": spread}),
         result("lora", 0.8, measurements={"seed_spread": 0.01}),
     )
-    assert found["prompt tuning is the least stable over seeds"] == verdict
+    assert by_claim["prompt tuning is the least stable over seeds"] == verdict
 
 
 @pytest.mark.parametrize(("count", "verdict"), [(5e3, "confirmed"), (5e5, "contradicted")])
 def test_claims_about_fractions_of_the_parameters(count: float, verdict: str) -> None:
-    found = verdicts(result("lora", 0.8, measurements={"trainable_parameters": count}))
-    assert found["LoRA trains 0.1 to 1 % of the parameters"] == verdict
+    by_claim = verdicts(result("lora", 0.8, measurements={"trainable_parameters": count}))
+    assert by_claim["LoRA trains 0.1 to 1 % of the parameters"] == verdict
 
 
 def ia3(score: float, *, tied: bool, size: float) -> str:
@@ -85,13 +85,13 @@ def test_claim_that_ia3_is_the_smallest_of_the_best() -> None:
 
 @pytest.mark.parametrize(("probe", "verdict"), [(0.6, "confirmed"), (0.8, "undecided"), (0.9, "contradicted")])
 def test_claim_that_more_than_the_head_improves_the_score(probe: float, verdict: str) -> None:
-    found = verdicts(result("lora", 0.8, tied=True), result("linear_probe", probe))
-    assert found["training more than the head improves the score"] == verdict
+    by_claim = verdicts(result("lora", 0.8, tied=True), result("linear_probe", probe))
+    assert by_claim["training more than the head improves the score"] == verdict
 
 
 def test_claims_about_a_loss_prefer_lower_values() -> None:
-    found = verdicts(result("lora", 4.0, tied=True), result("linear_probe", 6.0), metric=PERPLEXITY)
-    assert found["training more than the head improves the score"] == "confirmed"
+    by_claim = verdicts(result("lora", 4.0, tied=True), result("linear_probe", 6.0), metric=PERPLEXITY)
+    assert by_claim["training more than the head improves the score"] == "confirmed"
     assert "LoRA is as good as full fine-tuning" not in verdicts(
         result("lora", 4.0), result("full", 4.0), metric=PERPLEXITY
     )

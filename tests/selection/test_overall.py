@@ -16,45 +16,45 @@ TALK = selection(
 
 
 def test_overall_recommends_the_smallest_mean_loss() -> None:
-    found = overall([MAIL, TALK])
-    assert found.per_task == {"mail": "lora", "talk": "ia3"}
-    assert found.losses["lora"] == pytest.approx({"mail": 0.0, "talk": 0.05})
-    assert found.losses["ia3"] == pytest.approx({"mail": 0.5, "talk": 0.0})
-    assert found.recommended == "lora"
-    assert found.loss == pytest.approx(0.025)
-    assert found.costs == pytest.approx({"mail": 0.0, "talk": 0.2})
+    choice = overall([MAIL, TALK])
+    assert choice.per_task == {"mail": "lora", "talk": "ia3"}
+    assert choice.losses["lora"] == pytest.approx({"mail": 0.0, "talk": 0.05})
+    assert choice.losses["ia3"] == pytest.approx({"mail": 0.5, "talk": 0.0})
+    assert choice.recommended == "lora"
+    assert choice.loss == pytest.approx(0.025)
+    assert choice.costs == pytest.approx({"mail": 0.0, "talk": 0.2})
     assert (
-        found.reason
+        choice.reason
         == "lora has the smallest mean loss; it is worse than the choice per task by 0.200 perplexity on talk"
     )
 
 
 def test_overall_shows_partly_scored_methods_in_the_matrix_alone() -> None:
-    found = overall([MAIL, TALK])
-    assert found.matrix["prefix"] == {"mail": 0.6}
-    assert set(found.matrix) == {"lora", "ia3", "prefix", "prompt"}
+    choice = overall([MAIL, TALK])
+    assert choice.matrix["prefix"] == {"mail": 0.6}
+    assert set(choice.matrix) == {"lora", "ia3", "prefix", "prompt"}
 
 
 def test_overall_method_that_is_best_everywhere_has_no_loss() -> None:
-    found = overall([MAIL, selection(result("lora", 0.9, tied=True), others=(result("ia3", 0.8),), task="post")])
-    assert (found.recommended, found.loss) == ("lora", 0.0)
-    assert found.reason == "lora is recommended for every task"
+    choice = overall([MAIL, selection(result("lora", 0.9, tied=True), others=(result("ia3", 0.8),), task="post")])
+    assert (choice.recommended, choice.loss) == ("lora", 0.0)
+    assert choice.reason == "lora is recommended for every task"
 
 
 def test_overall_names_methods_that_are_tied_everywhere() -> None:
     close = selection(
         result("ia3", 0.81, tied=True), result("lora", 0.80, tied=True), others=(result("x", 0.1),), task="post"
     )
-    found = overall([MAIL, close])
-    assert found.tied_everywhere == ("lora",)
-    assert found.reason.startswith("lora is tied with the best on every task")
+    choice = overall([MAIL, close])
+    assert choice.tied_everywhere == ("lora",)
+    assert choice.reason.startswith("lora is tied with the best on every task")
 
 
 def test_overall_is_empty_without_a_common_method() -> None:
-    found = overall([MAIL, selection(result("full", 0.9, tied=True), task="post")])
-    assert (found.recommended, found.costs) == ("", {})
+    choice = overall([MAIL, selection(result("full", 0.9, tied=True), task="post")])
+    assert (choice.recommended, choice.costs) == ("", {})
 
 
 def test_overall_survives_json() -> None:
-    found = overall([MAIL, TALK])
-    assert Overall.from_dict(found.to_dict()) == found
+    choice = overall([MAIL, TALK])
+    assert Overall.from_dict(choice.to_dict()) == choice

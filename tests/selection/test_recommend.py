@@ -35,9 +35,9 @@ def chosen(prefer: Any, *results: Any, higher: bool = True) -> Choice:
     ],
 )
 def test_choose_applies_the_preference_to_tied_methods_alone(prefer: Any, method: str, words: str) -> None:
-    found = chosen(prefer)
-    assert found.method == method
-    assert words in found.reason
+    choice = chosen(prefer)
+    assert choice.method == method
+    assert words in choice.reason
 
 
 def test_choose_alternative_names_other_preferences() -> None:
@@ -49,13 +49,13 @@ def test_choose_alternative_names_other_preferences() -> None:
 
 
 def test_choose_reason_of_a_sole_winner_names_the_gap() -> None:
-    found = chosen("size", LORA, IA3, PROBE)
-    assert found.method == "lora"
+    choice = chosen("size", LORA, IA3, PROBE)
+    assert choice.method == "lora"
     assert (
-        found.reason
+        choice.reason
         == "lora is better than every other finalist (95 % level): ia3, the closest, is at least 0.080 lower"
     )
-    assert found.alternative == ("if size is limited: ia3, 100 kB instead of 2.4 MB, 0.120 lower")
+    assert choice.alternative == ("if size is limited: ia3, 100 kB instead of 2.4 MB, 0.120 lower")
 
 
 def test_choose_reason_of_a_sole_finalist_names_the_screening() -> None:

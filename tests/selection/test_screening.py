@@ -32,9 +32,9 @@ def names(screening: Any) -> list[str]:
 
 
 def test_screening_eliminates_only_beyond_noise() -> None:
-    found = split(record("mail/lora/0", 0.80), record("mail/ia3/0", 0.78), record("mail/prefix/0", 0.70))
-    assert names(found) == ["lora", "ia3"]
-    assert found.reasons == {
+    screening = split(record("mail/lora/0", 0.80), record("mail/ia3/0", 0.78), record("mail/prefix/0", 0.70))
+    assert names(screening) == ["lora", "ia3"]
+    assert screening.reasons == {
         "prefix": "0.100 lower than lora on validation; noise (95 % level) and winner's bias explain 0.028 at most"
     }
 
@@ -47,17 +47,17 @@ def test_screening_allows_for_the_winners_bias_of_many_trials() -> None:
 
 
 def test_screening_eliminates_methods_without_a_full_trial() -> None:
-    found = split(record("mail/lora/0", 0.8), record("mail/ia3/0", 0.9, step=20))
-    assert names(found) == ["lora"]
-    assert found.reasons["ia3"] == "none of its trials reached step 40"
+    screening = split(record("mail/lora/0", 0.8), record("mail/ia3/0", 0.9, step=20))
+    assert names(screening) == ["lora"]
+    assert screening.reasons["ia3"] == "none of its trials reached step 40"
 
 
 def test_screening_limits_the_finalists_and_keeps_the_leader() -> None:
     records = [record(f"mail/{name}/0", 0.8 - number / 1000) for number, name in enumerate("abcde")]
-    found = split(*records, most=2)
-    assert names(found) == ["a", "b"]
-    assert set(found.reasons) == {"c", "d", "e"}
-    assert found.reasons["e"] == "2 methods rank higher on validation, and selection.contenders retrains 2 at most"
+    screening = split(*records, most=2)
+    assert names(screening) == ["a", "b"]
+    assert set(screening.reasons) == {"c", "d", "e"}
+    assert screening.reasons["e"] == "2 methods rank higher on validation, and selection.contenders retrains 2 at most"
     assert names(split(*records, most=1)) == ["a"]
 
 
