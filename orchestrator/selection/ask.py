@@ -93,16 +93,23 @@ def ask(
     results = _compared_again(selection, within)
     choice = choose(results, prefer or selection.prefer, selection.metric)
     best = next(result for result in results if result.method == choice.method)
+    rivals = [result for result in results if result is not best and (result.tied or result.gap is not None)]
     return Reply(
         selection=selection,
         limits=limits,
         result=best,
         tied=(best.method, *(result.method for result in results if result.tied and result is not best)),
-        reason=choice.reason,
+        reason=_reason_within_limits(best, results) if limits.values() and not rivals else choice.reason,
         alternative=_limit_to_relax(selection, exceeded, best) if limits.values() else choice.alternative,
         exceeded=exceeded,
         unscored=unscored,
     )
+
+
+def _reason_within_limits(best: MethodResult, results: Sequence[MethodResult]) -> str:
+    """Return why a method without rivals within the limits is chosen."""
+    kind = "scored method" if len(results) == 1 else "finalist"
+    return f"{best.method} is the only {kind} within the limits"
 
 
 def _limit_to_relax(selection: Selection, exceeded: Exceeded, best: MethodResult) -> str:

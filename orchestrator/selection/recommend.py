@@ -103,7 +103,7 @@ def _reason_alone(best: MethodResult, others: Sequence[MethodResult], metric: Me
     if distant:
         nearest = min(distant, key=lambda result: result.gap or 0.0)
         return (
-            f"{best.method} is better than every other finalist (95 % level):"
+            f"{best.method} is better than every other compared method (95 % level):"
             f" {nearest.method}, the closest, is at least {nearest.gap:.3f} {metric.worse}"
         )
     if others:

@@ -69,6 +69,11 @@ def test_select_compares_the_methods_within_limits_again() -> None:
     assert answer.result.method == "ia3"
 
 
+def test_select_reason_of_a_sole_match_names_the_limits() -> None:
+    assert reply(max_size=0.05e6).reason == "linear_probe is the only scored method within the limits"
+    assert reply(max_latency_overhead=0.0).reason == "lora is the only finalist within the limits"
+
+
 def test_select_without_a_match_names_the_limit_to_relax() -> None:
     answer = reply(max_size=0.09e6, max_latency_overhead=0.02, max_forgetting=0.02)
     assert answer.result is None

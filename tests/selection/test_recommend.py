@@ -53,7 +53,7 @@ def test_choose_reason_of_a_sole_winner_names_the_gap() -> None:
     assert choice.method == "lora"
     assert (
         choice.reason
-        == "lora is better than every other finalist (95 % level): ia3, the closest, is at least 0.080 lower"
+        == "lora is better than every other compared method (95 % level): ia3, the closest, is at least 0.080 lower"
     )
     assert choice.alternative == ("if size is limited: ia3, 100 kB instead of 2.4 MB, 0.120 lower")
 
