@@ -94,7 +94,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def narrowed(params: Hyperparameters) -> Hyperparameters:
-    """The same with bottlenecks that fit: usual ones are wider than a tiny model."""
+    """Return the parameters with bottlenecks that fit: usual ones are wider than a tiny model."""
     wide = {n: WIDTH for n, v in params.to_dict().items() if n.rpartition(".")[2] == "bottleneck" and v > WIDTH}
     return type(params).from_dict({**params.to_dict(), **wide})
 
@@ -120,7 +120,7 @@ class Case:
 
     @property
     def context(self) -> Context:
-        """What a trial's method is told; the shared backbone's own is what an adapter is loaded with."""
+        """The context of a trial; a saved adapter is loaded with that of the shared backbone, which has no words."""
         labels = CLASSES if self.task == "classification" else ()
         text = TaskText(tokenizer=tiny_tokenizer(), labels=labels, max_length=32, examples=self.examples)
         return replace(self.shared.context, text=text, sources=SOURCES)
@@ -164,33 +164,33 @@ class Case:
         return batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
 
     def logits(self, model: nn.Module, padded: bool = True) -> Tensor:
-        """Of shape ``(rows, labels)`` or ``(rows, tokens, vocabulary)``, what virtual tokens give left out."""
+        """Return ``(rows, labels)`` or ``(rows, tokens, vocabulary)`` logits, without those of virtual tokens."""
         batch = self.batch(padded)
         with torch.no_grad():
-            found: Tensor = model(**batch).logits
-        return found if found.dim() == 2 else found[:, -batch["input_ids"].shape[1] :][batch["attention_mask"] == 1]
+            logits: Tensor = model(**batch).logits
+        return logits if logits.dim() == 2 else logits[:, -batch["input_ids"].shape[1] :][batch["attention_mask"] == 1]
 
 
 @pytest.fixture(scope="session")
 def make_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Case]:
-    made: dict[tuple[str, str, str], Case] = {}
+    cases: dict[tuple[str, str, str], Case] = {}
 
     def make(kind: str, task: str, quantization: Quantization) -> Case:
         key = (kind, task, quantization)
-        if key not in made:
-            made[key] = case_of(
+        if key not in cases:
+            cases[key] = case_of(
                 tmp_path_factory.mktemp("-".join(key)), tiny_model(kind, task), kind, task, quantization
             )
-        return made[key]
+        return cases[key]
 
     return make
 
 
 @pytest.fixture
 def share(tmp_path: Path) -> Callable[..., Case]:
-    """Makes a quantized case from a configuration of any architecture."""
+    """Make a quantized case from a configuration of any architecture."""
 
-    def made(config: PreTrainedConfig, kind: str, task: str, quantization: Quantization = "nf4") -> Case:
+    def make(config: PreTrainedConfig, kind: str, task: str, quantization: Quantization = "nf4") -> Case:
         import transformers
 
         torch.manual_seed(7)
@@ -199,7 +199,7 @@ def share(tmp_path: Path) -> Callable[..., Case]:
         model = getattr(transformers, AUTO_CLASSES[task]).from_config(config, dtype=config.dtype or torch.float32)
         return case_of(folder, model.eval(), kind, task, quantization)
 
-    return made
+    return make
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def tied_decoder(tmp_path: Path) -> Case:
 
 
 def case_of(folder: Path, model: PreTrainedModel, kind: str, task: str, quantization: Quantization) -> Case:
-    """Bring a model into the shared form, by way of the files that a sweep would write."""
+    """Share a model, through the files that a sweep writes."""
     checkpoint = folder / "checkpoint"
     # the inner model alone, so that the head is missing as in a pretrained checkpoint
     (model if task == "causal-lm" else copy.deepcopy(model.base_model)).save_pretrained(checkpoint)

@@ -1,4 +1,4 @@
-"""What is refused when an adapter is read back, and how."""
+"""The files of a saved adapter, and which of them ``load_adapter`` refuses."""
 
 import json
 from dataclasses import replace
@@ -42,12 +42,12 @@ def refused(case, folder: Path) -> str:
 
 def test_method_json_describes_saved_adapter(case, tmp_path):
     attached = saved(case, "adapter", tmp_path, bottleneck=6)
-    said = json.loads((tmp_path / "method.json").read_text())
-    assert said["format"] == 1
-    assert (said["method"], said["task"]) == ("adapter", "classification")
-    assert said["head"] == list(case.shared.context.head)
-    assert said["backbone"] == case.shared.context.backbone
-    assert said["params"]["bottleneck"] == 6
+    record = json.loads((tmp_path / "method.json").read_text())
+    assert record["format"] == 1
+    assert (record["method"], record["task"]) == ("adapter", "classification")
+    assert record["head"] == list(case.shared.context.head)
+    assert record["backbone"] == case.shared.context.backbone
+    assert record["params"]["bottleneck"] == 6
     assert attached.trainable()
 
 

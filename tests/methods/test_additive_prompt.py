@@ -19,20 +19,20 @@ def attach(case, tokens: int):
 
 
 def vectors(attached) -> nn.Parameter:
-    (found,) = (p for name, p in attached.trainable().items() if name.endswith("additive_prompt.vectors"))
-    return found
+    (parameter,) = (p for name, p in attached.trainable().items() if name.endswith("additive_prompt.vectors"))
+    return parameter
 
 
 def add_by_hand(model: nn.Module, prompt: Tensor, mask: Tensor) -> None:
-    """Token by token; in an encoder-decoder to what its encoder reads."""
+    """Add the vectors token by token; in an encoder-decoder, to the encoder's input."""
 
     def add(_: nn.Module, __: tuple[Tensor], embedded: Tensor) -> Tensor:
         rows = []
         for row, real in zip(embedded, mask.tolist(), strict=True):
-            seen, tokens = 0, []
-            for token, here in zip(row, real, strict=True):
-                tokens.append(token + prompt[seen % len(prompt)] if here else token)
-                seen += here
+            count, tokens = 0, []
+            for token, is_real in zip(row, real, strict=True):
+                tokens.append(token + prompt[count % len(prompt)] if is_real else token)
+                count += is_real
             rows.append(torch.stack(tokens))
         return torch.stack(rows)
 
@@ -78,10 +78,10 @@ def test_additive_prompt_counts_cached_tokens_without_mask(make_case):
     case = make_case("decoder", "causal-lm", "nf4")
     model, tokens = attach(case, 4).module, case.batch(padded=False)["input_ids"]
     with torch.no_grad():
-        whole = model(input_ids=tokens).logits[:, 6:]
+        uncached = model(input_ids=tokens).logits[:, 6:]
         cache = model(input_ids=tokens[:, :6], use_cache=True).past_key_values
         rest = model(input_ids=tokens[:, 6:], past_key_values=cache).logits
-    torch.testing.assert_close(rest, whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(rest, uncached, atol=1e-5, rtol=1e-5)
 
 
 def test_additive_prompt_refuses_tokens_embedded_outside_model(make_case):

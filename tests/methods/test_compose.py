@@ -1,4 +1,4 @@
-"""Several methods on one view: names, parameters, layers, and that each part does what it does alone."""
+"""Compositions: names, parameters, layers, and that each part equals its method alone."""
 
 import dataclasses
 from pathlib import Path
@@ -36,7 +36,7 @@ def nudge(parameters) -> None:
 
 
 def kinds(attached: Attached) -> set[str]:
-    """Which families of parameters train, by what their names give away."""
+    """Return the kinds of parameters that train, by marks in their names."""
     marks = {"lora_": "lora", "ia3_": "ia3", "adapter.": "adapter", "prompt_encoder": "prefix", "classifier": "head"}
     return {kind for name in attached.trainable() for mark, kind in marks.items() if mark in name}
 
@@ -117,15 +117,15 @@ def test_compose_trains_each_part_at_its_own_rate(make_case) -> None:
     rates = {"learning_rate": 1e-2, "adapter__learning_rate": 1e-3, "lora__learning_rate": 2e-3, "lora__lr_ratio": 4.0}
     attached = attach(case, "adapter+lora", **rates)
     names = {id(p): name for name, p in attached.trainable().items()}
-    found = {names[id(p)]: 1e-2 * group.multiplier for group in attached.groups for p in group.parameters}
-    wanted = {"adapter.": 1e-3, "lora_A": 2e-3, "lora_B": 8e-3, "classifier": 1e-2, "pooler": 1e-2}
-    for mark, rate in wanted.items():
-        assert {round(value, 9) for name, value in found.items() if mark in name} == {rate}, mark
+    rate_by_name = {names[id(p)]: 1e-2 * group.multiplier for group in attached.groups for p in group.parameters}
+    expected = {"adapter.": 1e-3, "lora_A": 2e-3, "lora_B": 8e-3, "classifier": 1e-2, "pooler": 1e-2}
+    for mark, rate in expected.items():
+        assert {round(value, 9) for name, value in rate_by_name.items() if mark in name} == {rate}, mark
 
 
 @pytest.mark.parametrize("member", ["lora+adapter", "adapter+ia3+lora", "adapter+prefix+lora", "lora+hra=peft:hra"])
 def test_compose_part_equals_its_method_alone(member: str, make_case, tmp_path: Path) -> None:
-    """What one part has learned, read by its own method on a bare view, gives what the composition gave."""
+    """A part's folder, loaded by its own method on a bare view, gives the logits of the composition."""
     case = make_case("decoder", "causal-lm", "none")
     for name in member.replace("hra=", "").split("+"):
         attached = attach(case, member)
@@ -147,7 +147,7 @@ def test_compose_part_equals_its_method_alone(member: str, make_case, tmp_path: 
 
 
 def forget_wrappers(folder: Path) -> None:
-    """Give the tensors of a part the names that they have where no other part is around them."""
+    """Rename the tensors of a part as if no other part had wrapped their layers."""
     for file in folder.glob("*.safetensors"):
         save_file({name.replace(".base_layer", ""): tensor for name, tensor in load_file(file).items()}, file)
 
@@ -180,7 +180,7 @@ def test_compose_puts_serial_and_parallel_adapters_at_one_layer(make_case) -> No
 
 
 def inside(attached: Attached, mark: str) -> set[int]:
-    """The blocks with a trained parameter whose name has ``mark`` in it."""
+    """Return the positions of the blocks with a trained parameter whose name contains ``mark``."""
     names = {id(p): name for name, p in attached.trainable().items()}
     return {
         number
@@ -264,7 +264,7 @@ def test_compose_merges_only_if_all_parts_do() -> None:
 
 
 def test_compose_reads_backbone_copies_from_folder(make_case, tmp_path: Path) -> None:
-    """Under names that do not know that other parts have wrapped the layers since."""
+    """The names in the folder do not contain the wrappers that other parts have put around the layers."""
     case = make_case("encoder", "classification", "nf4")
     attached = attach(case, "adapter+lora+last_layers")
     nudge(attached.trainable().values())
@@ -285,7 +285,7 @@ def test_compose_refuses_two_parts_that_replace_forward(make_case) -> None:
 
 
 def test_compose_keeps_schedule_penalty_and_state_of_part(make_case) -> None:
-    """AdaLoRA's: what is left of the ranks when a trial is paused is what it goes on with."""
+    """AdaLoRA resumes with the ranks that it had when the trial was paused."""
     case, fields = make_case("decoder", "classification", "nf4"), {"adalora__tinit": 0.0, "adalora__tfinal": 0.25}
     attached, alone = (attach(case, member, **fields) for member in ("adapter+adalora+prefix", "adalora"))
     assert attached.penalty is not None
@@ -310,7 +310,7 @@ def test_compose_keeps_schedule_penalty_and_state_of_part(make_case) -> None:
 
 
 def count(attached: Attached) -> int:
-    """How many entries of AdaLoRA's diagonals are not cut to zero; those start at zero and move at the first step."""
+    """Count the entries of AdaLoRA's diagonals within budget; before the first step, all are zero and count."""
     diagonals = [p for name, p in attached.trainable().items() if "lora_E" in name]
     if not any(bool(p.any()) for p in diagonals):
         return sum(p.numel() for p in diagonals)
@@ -339,13 +339,13 @@ def test_compose_saves_head_outside_parts(make_case, tmp_path: Path) -> None:
     assert {name.removeprefix("base_model.") for name in head} == plain
     attached.save(tmp_path)
     assert set(load_file(tmp_path / "adapter.safetensors")) == plain
-    kept = {name for file in tmp_path.glob("*/*.safetensors") for name in load_file(file)}
-    assert kept
-    assert not [name for name in kept if "classifier" in name or "pooler" in name]
+    part_names = {name for file in tmp_path.glob("*/*.safetensors") for name in load_file(file)}
+    assert part_names
+    assert not [name for name in part_names if "classifier" in name or "pooler" in name]
 
 
 def test_compose_does_not_train_replaced_parameters(make_case) -> None:
-    """The biases of norms are bitfit's, until norm tuning puts norms of its own there."""
+    """Bitfit trains the biases of norms, unless norm tuning replaces the norms."""
     case = make_case("encoder", "classification", "nf4")
     attached = attach(case, "bitfit+norm_tuning+lora")
     attached.module(**case.batch(), labels=case.labels()).loss.backward()
@@ -362,8 +362,8 @@ def test_blocks_ignore_layers_that_methods_added(make_case) -> None:
     attention = nn.Module()
     attention.base_layer, attention.own = view.bert.encoder.layer[0].attention, nn.Linear(32, 32)
     view.bert.encoder.layer[0].attention = attention
-    found = blocks(view)[0].linears
-    assert {role: [n.replace(".base_layer", "") for n in names] for role, names in found.items()} == {
+    linears = blocks(view)[0].linears
+    assert {role: [n.replace(".base_layer", "") for n in names] for role, names in linears.items()} == {
         role: list(names) for role, names in bare.items()
     }
 

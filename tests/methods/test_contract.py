@@ -57,8 +57,8 @@ def all_pairs() -> list[tuple[Pair, list[pytest.MarkDecorator]]]:
             marks = [] if quantization == "nf4" else [pytest.mark.slow]
             pairs += [((name, kind, task, quantization), marks) for name in methods.names()]
             for index, name in enumerate(family_members()):
-                chosen = (index + place) % 2 == (quantization == "none")
-                mark = pytest.mark.slow if chosen else pytest.mark.exhaustive
+                in_make_test = (index + place) % 2 == (quantization == "none")
+                mark = pytest.mark.slow if in_make_test else pytest.mark.exhaustive
                 pairs.append(((name, kind, task, quantization), [mark]))
     return pairs
 
@@ -129,15 +129,15 @@ class Fresh:
 
 @dataclass
 class Trained:
-    """An attachment after a few steps, which were interrupted once, and a nudge to everything that trains.
+    """An attachment after a few steps with one pause, and noise added to everything that trains.
 
     Args:
         changed: the names of the tensors that the steps changed.
         checksums: of the backbone, before and after.
         paused: the file of the state in the middle.
-        at_the_end: everything that trains, as the steps left it.
-        folder: where it is saved, after the nudge.
-        logits: what it gives, after the nudge.
+        at_the_end: everything that trains, after the steps and before the noise.
+        folder: folder of the saved adapter, after the noise.
+        logits: logits after the noise.
     """
 
     attached: Attached
@@ -181,7 +181,7 @@ def optimizer_of(attached: Attached) -> torch.optim.Optimizer:
 
 
 def train(attached: Attached, case, optimizer: torch.optim.Optimizer, steps: Iterable[int]) -> None:
-    """As a lane does it, dropout on, the source tasks first; a random stream per step."""
+    """Train as a lane does: with dropout, source tasks first, and a random stream per step."""
     for step in steps:
         torch.manual_seed(step)
         attached.train(True)

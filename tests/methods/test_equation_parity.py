@@ -1,4 +1,4 @@
-"""The methods of our own against longhand math, and against the models that they should equal."""
+"""The methods that peft does not implement, against longhand math and against models that they should equal."""
 
 import dataclasses
 from collections.abc import Callable

@@ -80,34 +80,34 @@ def context_of(case: Case, tokenizer: PreTrainedTokenizerBase, labels: Sequence[
 
 def attached(case: Case, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str] = CLASSES, **params: Any) -> Any:
     params = {"template": TEMPLATE, "calibration": False, **params}
-    found = SPEC.attach(case.view(), SPEC.params_type(**params), context_of(case, tokenizer, labels))
-    found.train(False)
-    return found
+    attachment = SPEC.attach(case.view(), SPEC.params_type(**params), context_of(case, tokenizer, labels))
+    attachment.train(False)
+    return attachment
 
 
 def batch(tokenizer: PreTrainedTokenizerBase, side: str) -> dict[str, Tensor]:
     tokenizer.padding_side = side
-    found = tokenizer(ROWS, padding=True, return_tensors="pt")
-    return {name: found[name] for name in ("input_ids", "attention_mask")}
+    encoded = tokenizer(ROWS, padding=True, return_tensors="pt")
+    return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
 
 def longhand(case: Case, prompt: str, word: str, tokenizer: PreTrainedTokenizerBase) -> float:
-    """The log-probability of a word after a prompt, by the class of transformers and no other code."""
+    """Return the log-probability of a word after a prompt, computed with transformers alone."""
     both = case.kind == "encoder-decoder"
     auto = transformers.AutoModelForSeq2SeqLM if both else transformers.AutoModelForCausalLM
     model: nn.Module = auto.from_pretrained(case.original).eval()
-    wanted = tokenizer(word, add_special_tokens=False)["input_ids"]
+    word_ids = tokenizer(word, add_special_tokens=False)["input_ids"]
     read = tokenizer(prompt)["input_ids"]
     with torch.no_grad():
         if both:
-            start = [model.config.decoder_start_token_id, *wanted[:-1]]
+            start = [model.config.decoder_start_token_id, *word_ids[:-1]]
             logits = model(input_ids=torch.tensor([read]), decoder_input_ids=torch.tensor([start])).logits[0]
         else:
             special = tokenizer("")["input_ids"][1:]
             read = read[: len(read) - len(special)]
-            logits = model(input_ids=torch.tensor([[*read, *wanted[:-1]]])).logits[0, len(read) - 1 :]
+            logits = model(input_ids=torch.tensor([[*read, *word_ids[:-1]]])).logits[0, len(read) - 1 :]
     scores = logits.double().log_softmax(dim=-1)
-    return float(scores[torch.arange(len(wanted)), torch.tensor(wanted)].sum())
+    return float(scores[torch.arange(len(word_ids)), torch.tensor(word_ids)].sum())
 
 
 def expected(case: Case, prompts: Sequence[str], words: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Tensor:
@@ -117,68 +117,68 @@ def expected(case: Case, prompts: Sequence[str], words: Sequence[str], tokenizer
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_hard_prompt_scores_equal_word_log_probabilities(name: str, tmp_path: Path) -> None:
     case, tokenizer = case_for(tmp_path, name), tokenizer_with_ends()
-    found = attached(case, tokenizer)
-    wanted = expected(case, [f"word10 {row} word11" for row in ROWS], CLASSES, tokenizer)
+    attachment = attached(case, tokenizer)
+    scores = expected(case, [f"word10 {row} word11" for row in ROWS], CLASSES, tokenizer)
     for side in ("left", "right"):
         with torch.no_grad():
-            logits = found.module(**batch(tokenizer, side)).logits
-        torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=1e-5)
+            logits = attachment.module(**batch(tokenizer, side)).logits
+        torch.testing.assert_close(logits, scores, atol=1e-5, rtol=1e-5)
 
 
 def test_hard_prompt_examples_precede_text_with_classes(tmp_path: Path) -> None:
     case, tokenizer = case_for(tmp_path, "llama"), tokenizer_with_ends()
-    found = attached(case, tokenizer, examples=2)
+    attachment = attached(case, tokenizer, examples=2)
     shown = "word10 word50 word51 word11 positive word10 word60 word11 negative"
-    wanted = expected(case, [f"{shown} word10 {row} word11" for row in ROWS], CLASSES, tokenizer)
+    scores = expected(case, [f"{shown} word10 {row} word11" for row in ROWS], CLASSES, tokenizer)
     with torch.no_grad():
-        logits = found.module(**batch(tokenizer, "left")).logits
-    torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=1e-5)
+        logits = attachment.module(**batch(tokenizer, "left")).logits
+    torch.testing.assert_close(logits, scores, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["llama", "t5"])
 def test_hard_prompt_scores_distinguishing_tokens_alone(name: str, tmp_path: Path) -> None:
     case, tokenizer = case_for(tmp_path, name), tokenizer_with_ends()
     labels = ["word80 word81 word90", "word80 word82 word90", "word83"]
-    found = attached(case, tokenizer, labels)
-    telling = ["word80 word81", "word80 word82", "word83"]
-    wanted = expected(case, [f"word10 {row} word11" for row in ROWS], telling, tokenizer)
+    attachment = attached(case, tokenizer, labels)
+    distinguishing = ["word80 word81", "word80 word82", "word83"]
+    scores = expected(case, [f"word10 {row} word11" for row in ROWS], distinguishing, tokenizer)
     with torch.no_grad():
-        logits = found.module(**batch(tokenizer, "left")).logits
-    torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=1e-5)
+        logits = attachment.module(**batch(tokenizer, "left")).logits
+    torch.testing.assert_close(logits, scores, atol=1e-5, rtol=1e-5)
 
 
 def test_hard_prompt_verbalizers_replace_class_names(tmp_path: Path) -> None:
     case, tokenizer = case_for(tmp_path, "llama"), tokenizer_with_ends()
-    found = attached(case, tokenizer, verbalizers="negative = word91; positive=word92")
-    wanted = expected(case, [f"word10 {row} word11" for row in ROWS], ["word91", "neutral", "word92"], tokenizer)
+    attachment = attached(case, tokenizer, verbalizers="negative = word91; positive=word92")
+    scores = expected(case, [f"word10 {row} word11" for row in ROWS], ["word91", "neutral", "word92"], tokenizer)
     with torch.no_grad():
-        logits = found.module(**batch(tokenizer, "left")).logits
-    torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=1e-5)
+        logits = attachment.module(**batch(tokenizer, "left")).logits
+    torch.testing.assert_close(logits, scores, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["llama", "bart"])
 def test_hard_prompt_calibration_divides_by_content_free_probabilities(name: str, tmp_path: Path) -> None:
     case, tokenizer = case_for(tmp_path, name), tokenizer_with_ends()
-    found = attached(case, tokenizer, calibration=True)
+    attachment = attached(case, tokenizer, calibration=True)
     plain = expected(case, [f"word10 {row} word11" for row in ROWS], CLASSES, tokenizer)
     without = expected(case, ["word10 N/A word11"], CLASSES, tokenizer).softmax(dim=1)
     with torch.no_grad():
-        probabilities = found.module(**batch(tokenizer, "left")).logits.softmax(dim=1)
-    wanted = plain.softmax(dim=1) / without  # the diagonal matrix of arXiv:2102.09690
-    torch.testing.assert_close(probabilities, wanted / wanted.sum(dim=1, keepdim=True), atol=1e-5, rtol=1e-5)
+        probabilities = attachment.module(**batch(tokenizer, "left")).logits.softmax(dim=1)
+    calibrated = plain.softmax(dim=1) / without  # the diagonal matrix of arXiv:2102.09690
+    torch.testing.assert_close(probabilities, calibrated / calibrated.sum(dim=1, keepdim=True), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "labels"), [("llama", CLASSES), ("t5", ["word80 word81", "word80 word82", "word83"])])
 def test_hard_prompt_is_saved_with_adapter(name: str, labels: Sequence[str], tmp_path: Path) -> None:
     (tmp_path / "backbone").mkdir()
     case, tokenizer = case_for(tmp_path / "backbone", name), tokenizer_with_ends()
-    found = attached(case, tokenizer, labels, examples=3, calibration=True)
+    attachment = attached(case, tokenizer, labels, examples=3, calibration=True)
     (tmp_path / "adapter").mkdir()
-    found.save(tmp_path / "adapter")
+    attachment.save(tmp_path / "adapter")
     back = methods.load_adapter(case.shared.view(5), tmp_path / "adapter", case.shared.context)
     rows = batch(tokenizer, "left")
     with torch.no_grad():
-        assert torch.equal(back.module(**rows).logits, found.module(**rows).logits)
+        assert torch.equal(back.module(**rows).logits, attachment.module(**rows).logits)
 
 
 def test_hard_prompt_refuses_call_without_prompt(tmp_path: Path) -> None:
@@ -189,9 +189,9 @@ def test_hard_prompt_refuses_call_without_prompt(tmp_path: Path) -> None:
 
 
 def test_hard_prompt_trains_nothing(tmp_path: Path) -> None:
-    found = attached(case_for(tmp_path, "llama"), tokenizer_with_ends())
-    assert not found.trainable()
-    assert not found.groups
+    attachment = attached(case_for(tmp_path, "llama"), tokenizer_with_ends())
+    assert not attachment.trainable()
+    assert not attachment.groups
     assert not SPEC.trains
 
 
@@ -233,7 +233,7 @@ CORPUS = [f"this was {word} and that was {word} .\nLabel: {word}" for word in ("
 
 
 def bytes_tokenizer() -> PreTrainedTokenizerBase:
-    """As GPT-2 and Llama 3 have it: a word's token begins with the space before it."""
+    """A byte-level tokenizer, as of GPT-2 and Llama 3: a word's token includes the space before it."""
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
@@ -245,7 +245,7 @@ def bytes_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def pieces_tokenizer() -> PreTrainedTokenizerBase:
-    """As SentencePiece has it: every text begins with a space of its own."""
+    """A tokenizer like SentencePiece, which begins every text with a space."""
     inner = Tokenizer(models.BPE(unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Metaspace()
     inner.decoder = decoders.Metaspace()
@@ -265,8 +265,10 @@ def test_hard_prompt_tokenizes_words_with_preceding_space(
     text = TaskText(tokenizer=tokenizer, labels=("good", "bad"), max_length=16, examples=lambda count: [])
     words = classification_prompt(text, template, "names", 0, closes=False)
     assert tokenizer.convert_ids_to_tokens(words.classes[0]) == [word]
-    whole = tokenizer("this was bad" + {"label": "\nLabel: good"}.get(template, template[6:-7] + "good"))["input_ids"]
-    assert [*tokenizer("this was bad")["input_ids"], *words.after, *words.classes[0]] == whole
+    joined_ids = tokenizer("this was bad" + {"label": "\nLabel: good"}.get(template, template[6:-7] + "good"))[
+        "input_ids"
+    ]
+    assert [*tokenizer("this was bad")["input_ids"], *words.after, *words.classes[0]] == joined_ids
 
 
 def test_hard_prompt_templates_list_classes() -> None:
@@ -284,7 +286,7 @@ def writer(tmp_path: Path) -> Case:
 
 
 def opening_tokenizer() -> PreTrainedTokenizerBase:
-    """``<s>`` before every text, as Llama's."""
+    """A tokenizer that puts ``<s>`` before every text, as Llama's."""
     tokenizer = tokenizer_with_ends()
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 2)])
     return tokenizer
@@ -293,44 +295,44 @@ def opening_tokenizer() -> PreTrainedTokenizerBase:
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_hard_prompt_language_model_reads_examples_before_row(writer: Case, side: str) -> None:
     tokenizer = opening_tokenizer()
-    found = attached(writer, tokenizer, (), examples=2)
+    attachment = attached(writer, tokenizer, (), examples=2)
     model = transformers.AutoModelForCausalLM.from_pretrained(writer.original).eval()
     rows = batch(tokenizer, side)
     with torch.no_grad():
-        logits = found.module(**rows).logits
+        logits = attachment.module(**rows).logits
         for row, text, mask in zip(logits, ROWS, rows["attention_mask"], strict=True):
-            whole = tokenizer(f"word50 word51 word60 {text}", return_tensors="pt")["input_ids"]
+            prompted = tokenizer(f"word50 word51 word60 {text}", return_tensors="pt")["input_ids"]
             count = len(text.split())
             torch.testing.assert_close(
-                row[mask == 1][-count:], model(input_ids=whole).logits[0, -count:], atol=1e-5, rtol=1e-5
+                row[mask == 1][-count:], model(input_ids=prompted).logits[0, -count:], atol=1e-5, rtol=1e-5
             )
             # what the row's opening predicts is what the last example does
             torch.testing.assert_close(
-                row[mask == 1][0], model(input_ids=whole).logits[0, -count - 1], atol=1e-5, rtol=1e-5
+                row[mask == 1][0], model(input_ids=prompted).logits[0, -count - 1], atol=1e-5, rtol=1e-5
             )
 
 
 def test_hard_prompt_language_model_without_examples_is_bare_model(writer: Case) -> None:
     tokenizer = opening_tokenizer()
-    found = attached(writer, tokenizer, (), examples=0)
+    attachment = attached(writer, tokenizer, (), examples=0)
     rows = batch(tokenizer, "right")
     with torch.no_grad():
-        wanted = writer.view()(**rows).logits
+        scores = writer.view()(**rows).logits
         real = rows["attention_mask"] == 1
-        torch.testing.assert_close(found.module(**rows).logits[real], wanted[real], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(attachment.module(**rows).logits[real], scores[real], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("examples", [0, 2])
 def test_hard_prompt_generates_after_examples_and_row(writer: Case, examples: int) -> None:
     tokenizer = opening_tokenizer()
-    found = attached(writer, tokenizer, (), examples=examples)
+    attachment = attached(writer, tokenizer, (), examples=examples)
     model = transformers.AutoModelForCausalLM.from_pretrained(writer.original).eval()
     rows = batch(tokenizer, "left")
     settings = {"do_sample": False, "max_new_tokens": 4, "min_new_tokens": 4, "pad_token_id": 0}
-    written = found.module.generate(**rows, **settings)
+    written = attachment.module.generate(**rows, **settings)
     assert torch.equal(written[:, : rows["input_ids"].shape[1]], rows["input_ids"])
     for line, text in zip(written, ROWS, strict=True):
         shown = "word50 word51 word60 " if examples else ""
-        whole = tokenizer(shown + text, return_tensors="pt")["input_ids"]
-        assert line[-4:].tolist() == model.generate(whole, **settings)[0, -4:].tolist()
+        prompted = tokenizer(shown + text, return_tensors="pt")["input_ids"]
+        assert line[-4:].tolist() == model.generate(prompted, **settings)[0, -4:].tolist()
     assert len(set(itertools.chain(*written[:, -4:].tolist()))) > 1

@@ -1,4 +1,4 @@
-"""Methods that are told to sit in some blocks alone."""
+"""Methods that the context limits to some blocks."""
 
 import re
 
@@ -15,7 +15,7 @@ pytestmark = [
 
 
 def sits_in(case, name: str, layers: frozenset[int]) -> set[str]:
-    """The prefixes of the blocks in which a method trains anything."""
+    """Return the prefixes of the blocks in which a method trains parameters."""
     spec = methods.get(name)
     attached = case.attach(spec, spec.params_type(), layers=layers)
     body = [n for n in attached.trainable() if not any(f"{head}." in n for head in case.context.head)]
@@ -41,10 +41,10 @@ def test_blocks_count_decoder_after_encoder(make_case):
 def test_name_pattern_matches_exactly_its_names(make_case):
     for kind in ("encoder", "decoder", "encoder-decoder"):
         view = make_case(kind, "classification", "nf4").view()
-        chosen = targets(view, ("query", "feed_forward"), frozenset({0, 2}))
-        expression = name_pattern([*chosen, "embeddings.norm"])
+        names = targets(view, ("query", "feed_forward"), frozenset({0, 2}))
+        expression = name_pattern([*names, "embeddings.norm"])
         every = [*(name for name, _ in view.named_modules()), "embeddings.norm", "embeddings.norms"]
-        assert {name for name in every if re.fullmatch(expression, name)} == {*chosen, "embeddings.norm"}
+        assert {name for name in every if re.fullmatch(expression, name)} == {*names, "embeddings.norm"}
 
 
 def test_name_pattern_shares_branches_of_numbered_names():

@@ -1,4 +1,4 @@
-"""LoRA's other beginnings, DoRA, QLoRA and AdaLoRA: against peft, and against what their papers say."""
+"""LoRA's initializations, DoRA, QLoRA and AdaLoRA, against peft and against their papers."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ def attach(case, name: str, **params) -> Attached:
 
 
 def steps(attached: Attached, case, first: int, last: int, total: int, optimizer=None) -> torch.optim.Optimizer:
-    """Optimizer steps ``first`` to ``last`` of ``total``, counted from 1."""
+    """Do the optimizer steps ``first`` to ``last`` of ``total``, counted from 1."""
     rated = [{"params": list(g.parameters), "lr": 1e-2 * g.multiplier} for g in attached.groups]
     optimizer = optimizer or torch.optim.AdamW(rated)
     for step in range(first, last + 1):
@@ -83,12 +83,12 @@ def move_alike(case, *modules: nn.Module) -> None:
         module(**case.batch(padded=False), labels=case.labels()).loss.backward()
 
 
-def assert_alike(case, one: nn.Module, other: nn.Module) -> None:
-    logits = case.logits(one, padded=False), case.logits(other, padded=False)
+def assert_alike(case, module: nn.Module, reference: nn.Module) -> None:
+    logits = case.logits(module, padded=False), case.logits(reference, padded=False)
     torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-5)
-    assert trainable(one).keys() == trainable(other).keys()
-    for name, parameter in trainable(other).items():
-        torch.testing.assert_close(trainable(one)[name].grad, parameter.grad, atol=1e-5, rtol=1e-4)
+    assert trainable(module).keys() == trainable(reference).keys()
+    for name, parameter in trainable(reference).items():
+        torch.testing.assert_close(trainable(module)[name].grad, parameter.grad, atol=1e-5, rtol=1e-4)
 
 
 HAND_MADE: dict[str, tuple[dict[str, Any], Any]] = {
@@ -136,16 +136,16 @@ def test_lora_layer_equals_peft_to_rounding(dtype, tolerance, dropout, shape):
     layer.set_adapter(["default", "second"])
     for factors in (layer.lora_A, layer.lora_B):
         factors.float()
-    found = []
+    results = []
     for forward in (AddedLinear.forward, peft.tuners.lora.Linear.forward):
         x = torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(1)).requires_grad_()
         torch.manual_seed(2)
         y = forward(layer, x)
-        own = [x, *(p for p in layer.parameters() if p.requires_grad)]
-        found.append([y, *torch.autograd.grad(y.float().square().mean(), own)])
-    assert len(found[0]) == 2 + 4
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+        inputs = [x, *(p for p in layer.parameters() if p.requires_grad)]
+        results.append([y, *torch.autograd.grad(y.float().square().mean(), inputs)])
+    assert len(results[0]) == 2 + 4
+    for tensor, other in zip(*results, strict=True):
+        torch.testing.assert_close(tensor, other, rtol=tolerance, atol=tolerance)
 
 
 def test_lora_layer_is_frozen_layer_while_adapter_disabled(plain_case):
@@ -180,8 +180,12 @@ def test_lora_init_from_weight_is_saved_with_doubled_rank(init, rslora, plain_ca
     attached.save(tmp_path)
     assert json.loads((tmp_path / "adapter_config.json").read_text())["r"] == 8
     attach(plain_case, "lora", rank=8).save(tmp_path / "plain")
-    one, other = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path, tmp_path / "plain"))
-    assert {name: tensor.shape for name, tensor in one.items()} == {name: t.shape for name, t in other.items()}
+    tensors, plain_tensors = (
+        load_file(folder / "adapter_model.safetensors") for folder in (tmp_path, tmp_path / "plain")
+    )
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {
+        name: t.shape for name, t in plain_tensors.items()
+    }
     plain = peft.PeftModel.from_pretrained(plain_case.plain(), str(tmp_path)).eval()
     expected = plain_case.logits(attached.module, padded=False)
     torch.testing.assert_close(plain_case.logits(plain, padded=False), expected, atol=1e-5, rtol=1e-5)
@@ -203,14 +207,14 @@ def test_lora_init_from_weight_refuses_other_rank(make_case, tmp_path: Path):
 def test_lora_init_from_weight_survives_pause(init, make_case):
     case = make_case("decoder", "causal-lm", "nf4")
     attached = attach(case, "lora", init=init)
-    kept = attached.state()
-    assert len(kept) == 2 * len(list(updated_layers(attached.module)))
+    state = attached.state()
+    assert len(state) == 2 * len(list(updated_layers(attached.module)))
     other = attach(case, "lora", init=init)
     with torch.no_grad():
         for tensor in other.state().values():
             tensor.zero_()
     assert not torch.allclose(case.logits(other.module), case.logits(attached.module), atol=1e-3)
-    other.load_state(kept)
+    other.load_state(state)
     assert torch.equal(case.logits(other.module), case.logits(attached.module))
 
 
@@ -233,10 +237,10 @@ def test_loftq_starts_at_best_approximation_of_error(quantization, make_case):
     attached = attach(case, "lora", init="loftq", rank=8)
     for name, layer in updated_layers(attached.module):
         original = case.shared.context.original(f"{name}.weight")
-        kept = layer.get_base_layer().weight
-        begun = kept + layer.get_delta_weight("default")
-        best = torch.linalg.svdvals(original - kept)[8:].norm()
-        torch.testing.assert_close((original - begun).norm(), best, atol=1e-4, rtol=1e-3)
+        quantized = layer.get_base_layer().weight
+        start = quantized + layer.get_delta_weight("default")
+        best = torch.linalg.svdvals(original - quantized)[8:].norm()
+        torch.testing.assert_close((original - start).norm(), best, atol=1e-4, rtol=1e-3)
     assert attached.merge
 
 
@@ -287,7 +291,7 @@ def test_dora_magnitudes_start_as_row_norms(packed_case):
 
 
 def counted(monkeypatch) -> list[int]:
-    """Counts how often a weight is unpacked from here on, in its one item."""
+    """Count how often a weight is unpacked from now on, in the list's only item."""
     count, unpack = [0], FourBitWeight.dequantize
 
     def dequantize(weight: FourBitWeight, dtype: torch.dtype) -> torch.Tensor:
@@ -311,18 +315,18 @@ def test_dora_caches_norms_in_evaluation(make_case, monkeypatch):
 
 def test_dora_recomputes_norms_in_training(make_case):
     case = make_case("encoder", "classification", "nf4")
-    kept, other = attach(case, "dora"), attach(case, "dora")
-    case.logits(kept.module)
-    for attached in (kept, other):
+    cached, other = attach(case, "dora"), attach(case, "dora")
+    case.logits(cached.module)
+    for attached in (cached, other):
         for name, parameter in attached.trainable().items():
             if "lora_B" in name:
                 parameter.data.add_(0.1)  # as an optimizer does that writes past torch
-    kept.train(True)
+    cached.train(True)
     other.train(True)
     expected = case.logits(other.module)
-    assert torch.equal(case.logits(kept.module), expected)
-    kept.train(False)
-    assert torch.equal(case.logits(kept.module), expected)
+    assert torch.equal(case.logits(cached.module), expected)
+    cached.train(False)
+    assert torch.equal(case.logits(cached.module), expected)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -430,7 +434,7 @@ def test_lora_family_keeps_to_layers_of_context(name, make_case):
 SHORT = {"init_rank": 4, "target_ratio": 0.5, "tinit": 0.0, "tfinal": 0.4, "alpha_ratio": 1.0}
 
 
-def left(attached: Attached) -> int:
+def entries_within_budget(attached: Attached) -> int:
     return sum(int(layer.lora_E["default"].count_nonzero()) for _, layer in updated_layers(attached.module))
 
 
@@ -438,12 +442,12 @@ def test_adalora_falls_to_budget_and_trains_on(packed_case, tmp_path: Path):
     attached = attach(packed_case, "adalora", **SHORT)
     layers = len(list(updated_layers(attached.module)))
     optimizer = steps(attached, packed_case, 1, 3, 10)
-    assert 2 * layers < left(attached) < 4 * layers
+    assert 2 * layers < entries_within_budget(attached) < 4 * layers
     steps(attached, packed_case, 4, 6, 10, optimizer)
-    assert left(attached) == 2 * layers
+    assert entries_within_budget(attached) == 2 * layers
     before = {name: p.clone() for name, p in attached.trainable().items()}
     steps(attached, packed_case, 7, 10, 10, optimizer)
-    assert left(attached) == 2 * layers
+    assert entries_within_budget(attached) == 2 * layers
     assert any(not torch.equal(before[name], p) for name, p in attached.trainable().items() if "lora_E" in name)
 
 
@@ -493,9 +497,9 @@ def test_adalora_saves_with_and_without_final_budget(done, plain_case, tmp_path:
     again = tmp_path / "again"
     again.mkdir()
     back.save(again)
-    one, other = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path, again))
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    tensors, saved_again = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path, again))
+    assert tensors.keys() == saved_again.keys()
+    assert all(torch.equal(tensors[name], saved_again[name]) for name in tensors)
 
 
 def test_adalora_penalty_equals_term_in_peft_loss(make_case):

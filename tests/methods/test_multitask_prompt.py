@@ -1,4 +1,4 @@
-"""A prompt of two stages against peft's own, stage by stage."""
+"""Multitask prompt tuning against peft's, stage by stage."""
 
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,13 @@ TRANSFERS = {"average": Init.AVERAGE_SOURCE_TASKS, "first": Init.EXACT_SOURCE_TA
 def attached(case, **changes: Any):
     context = {name: changes.pop(name) for name in ("sources", "source_labels", "text") if name in changes}
     params = SPEC.params_type(**{"tokens": 5, "ranks": 2, **changes})
-    found = case.attach(SPEC, params, **context)
+    attachment = case.attach(SPEC, params, **context)
     torch.manual_seed(23)
     with torch.no_grad():  # away from matrices of almost nothing
-        for _, parameter in sorted(found.trainable().items()):
+        for _, parameter in sorted(attachment.trainable().items()):
             parameter += 0.3 * torch.randn_like(parameter)
-    found.train(False)
-    return found
+    attachment.train(False)
+    return attachment
 
 
 def by_peft(case, tasks: int, init: Init = Init.RANDOM, file: Path | None = None) -> nn.Module:
@@ -48,11 +48,11 @@ def by_peft(case, tasks: int, init: Init = Init.RANDOM, file: Path | None = None
     return peft.get_peft_model(case.plain(), config).eval()
 
 
-def copy_head(found, reference: nn.Module, source: int | None, case) -> None:
-    """Give peft's model the head of ours, or of a source task."""
+def copy_head(attachment, reference: nn.Module, source: int | None, case) -> None:
+    """Copy the attachment's head, or that of a source task, into peft's model."""
     for place, name in enumerate(case.shared.context.head):
-        wrapper = found.module.get_base_model().get_submodule(name).modules_to_save["default"]
-        head = wrapper if source is None else found.module.source_stage.heads[source][place]
+        wrapper = attachment.module.get_base_model().get_submodule(name).modules_to_save["default"]
+        head = wrapper if source is None else attachment.module.source_stage.heads[source][place]
         other = reference.get_base_model().get_submodule(name).modules_to_save["default"]
         other.load_state_dict(head.state_dict())
 
@@ -63,16 +63,16 @@ def plain(request, make_case):
 
 
 def test_multitask_prompt_source_stage_equals_peft(plain):
-    found = attached(plain)
+    attachment = attached(plain)
     reference = by_peft(plain, 2)
-    reference.prompt_encoder["default"].load_state_dict(found.module.source_stage.encoder.state_dict())
+    reference.prompt_encoder["default"].load_state_dict(attachment.module.source_stage.encoder.state_dict())
     for task in (0, 1):
-        copy_head(found, reference, task, plain)
+        copy_head(attachment, reference, task, plain)
         batch = plain.batch(padded=False)
         batch["task_ids"] = torch.full((4,), task)
         losses, gradients = [], []
         for module, encoder in (
-            (found.module, found.module.source_stage.encoder),
+            (attachment.module, attachment.module.source_stage.encoder),
             (reference, reference.prompt_encoder["default"]),
         ):
             module.zero_grad(set_to_none=True)
@@ -82,25 +82,25 @@ def test_multitask_prompt_source_stage_equals_peft(plain):
             gradients.append({name: p.grad for name, p in encoder.named_parameters()})
         torch.testing.assert_close(losses[0], losses[1], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-4)
-        assert found.module.prompt_encoder["default"].embedding.weight.grad is None, "its turn comes later"
+        assert attachment.module.prompt_encoder["default"].embedding.weight.grad is None, "its turn comes later"
 
 
 @pytest.mark.parametrize("transfer", TRANSFERS)
 def test_multitask_prompt_transfer_and_target_stage_equal_peft(plain, transfer: str, tmp_path: Path):
-    found = attached(plain, transfer=transfer, source_fraction=0.5)
-    learned = found.module.source_stage.encoder
+    attachment = attached(plain, transfer=transfer, source_fraction=0.5)
+    learned = attachment.module.source_stage.encoder
     file = tmp_path / "source.safetensors"
     factors = {name: getattr(learned, name).detach() for name in ("prefix_task_cols", "prefix_task_rows")}
     save_file({**factors, "prompt_embeddings": learned.embedding.weight.detach()}, file)
-    target = found.module.prompt_encoder["default"]
+    target = attachment.module.prompt_encoder["default"]
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
     for step in (1, 2, 3, 5, 6):
-        found.on_step(step, 8)
+        attachment.on_step(step, 8)
     assert all(torch.equal(tensor, before[name]) for name, tensor in target.state_dict().items())
-    found.on_step(4, 8)
+    attachment.on_step(4, 8)
 
     reference = by_peft(plain, 1, TRANSFERS[transfer], file)
-    copy_head(found, reference, None, plain)
+    copy_head(attachment, reference, None, plain)
     moved = reference.prompt_encoder["default"]
     if transfer == "shared":  # noise of its own is what it leaves the matrix
         for name in ("prefix_task_cols", "prefix_task_rows"):
@@ -108,60 +108,62 @@ def test_multitask_prompt_transfer_and_target_stage_equal_peft(plain, transfer: 
             getattr(moved, name).data.copy_(before[name])
     torch.testing.assert_close(dict(target.state_dict()), dict(moved.state_dict()), atol=1e-6, rtol=1e-6)
     batch = plain.batch(padded=False)
-    for module, extra in ((found.module, {}), (reference, {"task_ids": torch.zeros(4, dtype=torch.int64)})):
+    for module, extra in ((attachment.module, {}), (reference, {"task_ids": torch.zeros(4, dtype=torch.int64)})):
         module.zero_grad(set_to_none=True)
         module(**batch, **extra, labels=plain.labels()).loss.backward()
-    ours, theirs = ({name: p.grad for name, p in encoder.named_parameters()} for encoder in (target, moved))
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    gradients, peft_gradients = (
+        {name: p.grad for name, p in encoder.named_parameters()} for encoder in (target, moved)
+    )
+    torch.testing.assert_close(gradients, peft_gradients, atol=1e-5, rtol=1e-4)
     with torch.no_grad():
         expected = reference(**batch, task_ids=torch.zeros(4, dtype=torch.int64)).logits
-        torch.testing.assert_close(found.module(**batch).logits, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(attachment.module(**batch).logits, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
 def test_multitask_prompt_source_tasks_may_have_other_classes(kind: str, make_case):
     case = make_case(kind, "classification", "nf4")
-    found = attached(case, sources=("few", "many"), source_labels=(2, 5))
+    attachment = attached(case, sources=("few", "many"), source_labels=(2, 5))
     rows = torch.tensor([0, 1, 1, 0])
     with torch.no_grad():
-        logits = found.module(**case.batch(), task_ids=rows).logits
-        assert found.module(**case.batch()).logits.shape == (4, 3)
+        logits = attachment.module(**case.batch(), task_ids=rows).logits
+        assert attachment.module(**case.batch()).logits.shape == (4, 3)
     assert logits.shape == (4, 5)
     assert torch.isfinite(logits[rows == 1]).all()
     assert torch.isfinite(logits[rows == 0, :2]).all()
     assert torch.isneginf(logits[rows == 0, 2:]).all()
     for task in (0, 1):
         with torch.no_grad():
-            alone = found.module(**case.batch(), task_ids=torch.full((4,), task)).logits
+            alone = attachment.module(**case.batch(), task_ids=torch.full((4,), task)).logits
         assert alone.shape == (4, (2, 5)[task])
         torch.testing.assert_close(alone[rows == task], logits[rows == task, : (2, 5)[task]], atol=1e-5, rtol=1e-5)
 
 
 def test_multitask_prompt_inactive_head_gets_no_gradient(make_case):
     case = make_case("encoder", "classification", "nf4")
-    found = attached(case, sources=("one", "two"))
-    found.module(**case.batch(), task_ids=torch.ones(4, dtype=torch.int64), labels=case.labels()).loss.backward()
-    heads = found.module.source_stage.heads
+    attachment = attached(case, sources=("one", "two"))
+    attachment.module(**case.batch(), task_ids=torch.ones(4, dtype=torch.int64), labels=case.labels()).loss.backward()
+    heads = attachment.module.source_stage.heads
     assert all(p.grad is None for p in heads[0].parameters())
     assert all(p.grad is not None for p in heads[1].parameters())
-    own = {p for g in found.groups[:1] for p in g.parameters}
-    assert all(p.grad is None for p in own)
+    target_parameters = {p for g in attachment.groups[:1] for p in g.parameters}
+    assert all(p.grad is None for p in target_parameters)
 
 
 @pytest.mark.parametrize(
     ("fraction", "total", "steps"), [(0.2, 100, 20), (0.2, 12, 2), (0.0, 12, 0), (0.99, 3, 2), (0.99, 1, 0)]
 )
 def test_multitask_prompt_leaves_a_step_for_the_task(fraction: float, total: int, steps: int, make_case):
-    found = attached(make_case("encoder", "classification", "nf4"), source_fraction=fraction)
-    assert found.source_steps(total) == steps
+    attachment = attached(make_case("encoder", "classification", "nf4"), source_fraction=fraction)
+    assert attachment.source_steps(total) == steps
 
 
 def test_multitask_prompt_stages_have_their_rates(make_case):
-    found = attached(make_case("encoder", "classification", "nf4"), target_lr_ratio=4.0)
-    rates = {id(p): group.multiplier for group in found.groups for p in group.parameters}
-    of_source = {id(p) for p in found.module.source_stage.parameters()}
-    assert {rates[number] for number in of_source} == {1.0}
-    assert {rate for number, rate in rates.items() if number not in of_source} == {4.0}
+    attachment = attached(make_case("encoder", "classification", "nf4"), target_lr_ratio=4.0)
+    rates = {id(p): group.multiplier for group in attachment.groups for p in group.parameters}
+    source_ids = {id(p) for p in attachment.module.source_stage.parameters()}
+    assert {rates[number] for number in source_ids} == {1.0}
+    assert {rate for number, rate in rates.items() if number not in source_ids} == {4.0}
 
 
 @pytest.mark.parametrize("init", ["vocabulary", "random"])
@@ -176,17 +178,17 @@ def test_multitask_prompt_stages_start_with_same_prompt(init: str, make_case):
 
 def test_multitask_prompt_is_saved_as_plain_prompt(make_case, tmp_path: Path):
     case = make_case("decoder", "causal-lm", "none")
-    found = attached(case)
-    found.save(tmp_path)
+    attachment = attached(case)
+    attachment.save(tmp_path)
     config = peft.PeftConfig.from_pretrained(str(tmp_path))
     assert config.peft_type == peft.PeftType.PROMPT_TUNING
     back = methods.load_adapter(case.view(), tmp_path, case.shared.context)
     back.train(False)
-    assert torch.equal(case.logits(back.module), case.logits(found.module))
+    assert torch.equal(case.logits(back.module), case.logits(attachment.module))
     batch = case.batch()
     written = [
         module.generate(**batch, max_new_tokens=3, do_sample=False, pad_token_id=0)
-        for module in (found.module, back.module)
+        for module in (attachment.module, back.module)
     ]
     assert torch.equal(*written)
 

@@ -36,7 +36,7 @@ HAND_MADE = {
 
 
 def by_peft(spec: MethodSpec, case) -> nn.Module:
-    """What somebody who reads peft's documentation would write."""
+    """Return the model that a user of peft would build from its documentation."""
     config = HAND_MADE[spec.name](case.kind)
     config.task_type = TASK_TYPES[case.task]
     if case.task == "classification":
@@ -88,12 +88,12 @@ def test_lora_targets_follow_architecture(kind, targets, encoder, decoder, make_
     spec = methods.get("lora")
     attached = case.attach(spec, spec.params_type(targets=targets))
     blocks = [n.partition(".lora_A")[0] for n in attached.trainable() if "lora_A" in n]
-    found = {n.partition(".layer.")[2] or n.partition(".layers.")[2] for n in blocks}
+    layer_names = {n.partition(".layer.")[2] or n.partition(".layers.")[2] for n in blocks}
     suffixes = encoder if kind == "encoder" else decoder
-    assert len(found) == 3 * len(suffixes)
-    assert all(any(name.endswith(f".{suffix}") for suffix in suffixes) for name in found)
+    assert len(layer_names) == 3 * len(suffixes)
+    assert all(any(name.endswith(f".{suffix}") for suffix in suffixes) for name in layer_names)
     if kind == "encoder" and targets == "feed_forward":
-        assert not any("attention" in name for name in found)
+        assert not any("attention" in name for name in layer_names)
 
 
 def test_lora_plus_sets_rate_of_b(make_case):

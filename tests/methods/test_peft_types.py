@@ -1,4 +1,4 @@
-"""``peft:TYPE``: which types take part, what their parameters are, and that each one trains and comes back."""
+"""``peft:TYPE``: which types are methods, their parameters, and that each one trains, saves and loads."""
 
 import dataclasses
 import json
@@ -84,21 +84,21 @@ def test_peft_type_refused_fails_when_forced(kind, make_case):
 
 
 def force(case, kind: str) -> None:
-    """Attach and train a type with peft's defaults, and see whether it keeps what every method promises."""
+    """Attach and train a type with peft's defaults, and raise if it breaks the contract of a method."""
     view, config = case.view(), config_class(kind)
-    known, names = {field.name for field in dataclasses.fields(config)}, targets(view, TARGETS["all_linear"])
+    fields, names = {field.name for field in dataclasses.fields(config)}, targets(view, TARGETS["all_linear"])
     places = {} if kind in ("adaption_prompt", "shadow") else {"target_modules": name_pattern(names)}
-    changes = {name: value for name, value in places.items() if name in known}
-    made = peft_adapter.attach(view, config(**changes), kind, Hyperparameters(), case.shared.context)
-    made.train(True)
-    made.module(**case.batch(), labels=case.labels()).loss.backward()
-    if any(parameter.grad is None for parameter in made.trainable().values()):
+    changes = {name: value for name, value in places.items() if name in fields}
+    attachment = peft_adapter.attach(view, config(**changes), kind, Hyperparameters(), case.shared.context)
+    attachment.train(True)
+    attachment.module(**case.batch(), labels=case.labels()).loss.backward()
+    if any(parameter.grad is None for parameter in attachment.trainable().values()):
         raise ArithmeticError("something that trains gets no gradient")
-    torch.optim.SGD(made.trainable().values(), lr=1.0).step()
-    made.train(False)
+    torch.optim.SGD(attachment.trainable().values(), lr=1.0).step()
+    attachment.train(False)
     with torch.no_grad():
-        among = made.module(**case.batch()).logits[1]
-        alone = made.module(**{name: tensor[1:2] for name, tensor in case.batch().items()}).logits[0]
+        among = attachment.module(**case.batch()).logits[1]
+        alone = attachment.module(**{name: tensor[1:2] for name, tensor in case.batch().items()}).logits[0]
     if not torch.allclose(among, alone, atol=1e-4, rtol=1e-4):
         raise ArithmeticError("a row's result depends on the rows beside it")
 
@@ -106,11 +106,15 @@ def force(case, kind: str) -> None:
 @pytest.mark.parametrize("kind", trainable_types())
 def test_peft_type_params_equal_defaults_of_peft(kind):
     params = params_type(kind)()
-    theirs = {field.name: field.default for field in dataclasses.fields(config_class(kind))}
-    ours = {name: value for name, value in params.to_dict().items() if name in theirs and theirs[name] is not None}
-    assert ours == {name: theirs[name] for name in ours}
+    peft_defaults = {field.name: field.default for field in dataclasses.fields(config_class(kind))}
+    defaults = {
+        name: value
+        for name, value in params.to_dict().items()
+        if name in peft_defaults and peft_defaults[name] is not None
+    }
+    assert defaults == {name: peft_defaults[name] for name in defaults}
     shared = {field.name for field in dataclasses.fields(Hyperparameters)}
-    assert set(params.to_dict()) <= shared | set(theirs) | {"targets"}
+    assert set(params.to_dict()) <= shared | set(peft_defaults) | {"targets"}
     assert json.loads(json.dumps(params.to_dict())) == params.to_dict()
     assert pickle.loads(pickle.dumps(params)) == params
 
@@ -119,9 +123,9 @@ def test_peft_type_params_unpickle_in_fresh_process():
     params = params_type("boft")(**{"boft_block_size": 8}, learning_rate=0.5)
     pickled = pickle.dumps(params)
     params_type.cache_clear()
-    found = pickle.loads(pickled)
-    assert type(found) is params_type("boft")
-    assert (found.kind, found.to_dict()) == ("boft", params.to_dict())
+    loaded = pickle.loads(pickled)
+    assert type(loaded) is params_type("boft")
+    assert (loaded.kind, loaded.to_dict()) == ("boft", params.to_dict())
 
 
 @pytest.mark.parametrize(
@@ -193,7 +197,9 @@ def test_peft_type_counts_parameters_on_skeleton(kind, make_case):
         config = case.plain().config
         bare = skeleton(config, "AutoModelForSequenceClassification", "classification", "x", config.num_labels)
         counted = spec.attach(bare.view(0), spec.params_type(), bare.context)
-        sizes = [sum(p.numel() for p in found.trainable().values()) for found in (counted, attached(case, kind))]
+        sizes = [
+            sum(p.numel() for p in attachment.trainable().values()) for attachment in (counted, attached(case, kind))
+        ]
         assert sizes[0] == sizes[1]
 
 
@@ -211,28 +217,30 @@ def test_peft_type_keeps_to_layers_of_context(kind, make_case):
 
 
 def test_peft_type_calls_update_after_each_step(make_case, monkeypatch):
-    case, seen = make_case(*ENCODER), []
-    made = attached(case, "adamss")
-    monkeypatch.setattr(type(made.module.base_model), "update_and_allocate", lambda model, step: seen.append(step))
-    made = attached(case, "adamss")
-    made.on_step(3, 10)
-    assert seen == [3]
+    case, steps = make_case(*ENCODER), []
+    attachment = attached(case, "adamss")
+    monkeypatch.setattr(
+        type(attachment.module.base_model), "update_and_allocate", lambda model, step: steps.append(step)
+    )
+    attachment = attached(case, "adamss")
+    attachment.on_step(3, 10)
+    assert steps == [3]
     assert attached(case, "vera").on_step is None
 
 
 def test_lazy_weight_unpacks_at_first_operation(make_case, monkeypatch):
-    view, opened = make_case(*ENCODER).view(), []
+    view, unpacked = make_case(*ENCODER).view(), []
     layer: nn.Linear = view.get_submodule("bert.encoder.layer.0.attention.self.query")
     real, dense = layer.weight, FourBitWeight.dequantize
-    monkeypatch.setattr(FourBitWeight, "dequantize", lambda *args: opened.append(1) or dense(*args))
+    monkeypatch.setattr(FourBitWeight, "dequantize", lambda *args: unpacked.append(1) or dense(*args))
     with lazy_weights(view):
         weight = layer.weight
-        known = (weight.shape, weight.dtype, weight.device, weight.detach().dtype, weight.data.shape)
-        assert known == (real.shape, real.dtype, real.device, real.dtype, real.shape)
+        properties = (weight.shape, weight.dtype, weight.device, weight.detach().dtype, weight.data.shape)
+        assert properties == (real.shape, real.dtype, real.device, real.dtype, real.shape)
         assert isinstance(weight, LazyWeight)
-        assert not opened
+        assert not unpacked
         assert torch.equal(weight.data.T, real.T)
-        assert opened
+        assert unpacked
         assert torch.equal(torch.cat([weight, real]), torch.cat([real, real]))
     assert torch.equal(layer.weight, real)
 
@@ -242,14 +250,14 @@ def test_peft_type_adapters_give_same_bits_in_another_process(make_case, tmp_pat
     case = make_case(*ENCODER)
     for number, kind in enumerate(trainable_types()):
         torch.manual_seed(number)
-        made = attached(case, kind)
+        attachment = attached(case, kind)
         with torch.no_grad():
-            for parameter in made.trainable().values():
+            for parameter in attachment.trainable().values():
                 parameter += 0.1 * torch.randn_like(parameter)
-        made.train(False)
+        attachment.train(False)
         (tmp_path / kind).mkdir()
-        made.save(tmp_path / kind)
-        (tmp_path / f"{kind}.json").write_text(json.dumps(case.logits(made.module).tolist()))
+        attachment.save(tmp_path / kind)
+        (tmp_path / f"{kind}.json").write_text(json.dumps(case.logits(attachment.module).tolist()))
     (tmp_path / "batch.json").write_text(json.dumps({key: value.tolist() for key, value in case.batch().items()}))
     frozen = case.original.parent / "frozen.safetensors"
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Methods from outside: what makes a file one, and what is said of a file that breaks the contract."""
+"""Plugins: which files can be one, and the errors of those that break the contract."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "my_method.py"
 
 @pytest.fixture(autouse=True)
 def forget(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Plugins are the process's; each test begins without any."""
+    """Start each test without plugins, which are registered per process."""
     monkeypatch.setattr(loader, "_SOURCES", {})
     yield
     for name in [name for name in sys.modules if name.startswith(f"{loader.PACKAGE}.")]:
@@ -29,9 +29,9 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Callable[..., str]:
-    """Registers the example with some of its text exchanged."""
+    """Register the example with some of its text replaced."""
 
-    def made(*changes: tuple[str, str]) -> str:
+    def register(*changes: tuple[str, str]) -> str:
         text = EXAMPLE.read_text()
         for before, after in changes:
             assert before in text
@@ -40,7 +40,7 @@ def broken(tmp_path: Path) -> Callable[..., str]:
         file.write_text(text)
         return methods.register(file)
 
-    return made
+    return register
 
 
 def test_plugin_example_keeps_contract_and_is_short() -> None:
@@ -215,7 +215,7 @@ def test_plugin_check_accepts_method_for_decoders_alone(broken) -> None:
 
 
 def test_load_adapter_runs_no_code_in_folder(make_case, tmp_path: Path) -> None:
-    """An adapter names a method; who has not registered it gets told, whatever lies beside the adapter."""
+    """An adapter of a plugin that is not registered is refused, even if its folder holds the plugin's source."""
     methods.register(EXAMPLE)
     case = make_case("encoder", "classification", "none")
     spec = methods.get("my_method")

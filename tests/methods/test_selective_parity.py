@@ -124,10 +124,10 @@ def test_norm_tuning_equals_peft(kind, make_case):
     for module in (attached.module, reference):
         nudge(module)
         module(**case.batch(), labels=case.labels()).loss.backward()
-    found, expected = attached.trainable(), trainable(reference)
-    assert found.keys() == expected.keys()
+    parameters, expected = attached.trainable(), trainable(reference)
+    assert parameters.keys() == expected.keys()
     torch.testing.assert_close(case.logits(attached.module), case.logits(reference), atol=1e-5, rtol=1e-5)
-    for name, parameter in found.items():
+    for name, parameter in parameters.items():
         torch.testing.assert_close(parameter.grad, expected[name].grad, atol=1e-5, rtol=1e-4)
 
 
@@ -148,7 +148,7 @@ def test_linear_probe_of_mean_is_logistic_regression(kind, make_case):
 
 
 def means(case) -> Tensor:
-    """Row by row, without padding, in float64."""
+    """Return the mean hidden state of each row in float64, computed row by row without padding."""
     batch, model = case.batch(), case.plain().double().base_model
     if case.kind == "encoder-decoder":
         model = model.encoder

@@ -1,4 +1,4 @@
-"""Prompts, prefixes and deep prompts: against longhand math, against peft, and against the text they start from."""
+"""Prompts, prefixes and deep prompts, against longhand math, peft, and the tokens that initialize them."""
 
 import dataclasses
 from pathlib import Path
@@ -65,8 +65,8 @@ def model(name: str, attention: str = "sdpa") -> transformers.PreTrainedModel:
     kind, values = MODELS[name]
     config = getattr(transformers, kind)(**values, num_labels=3, attn_implementation=attention)
     torch.manual_seed(7)
-    made = transformers.AutoModelForSequenceClassification.from_config(config, attn_implementation=attention)
-    return made.eval().requires_grad_(False)
+    built = transformers.AutoModelForSequenceClassification.from_config(config, attn_implementation=attention)
+    return built.eval().requires_grad_(False)
 
 
 def batch(name: str) -> dict[str, Tensor]:
@@ -92,7 +92,7 @@ def context(make_case) -> Any:
 
 
 def longhand(q: Tensor, k: Tensor, v: Tensor, pairs: Any, visible: Tensor, scaling: float) -> Tensor:
-    """Attention in float64, head by head and query by query; of shape (batch, queries, heads * width)."""
+    """Compute attention in float64, head by head and query by query; shape (batch, queries, heads * width)."""
     rows, heads, queries, _ = q.shape
     group = heads // k.shape[1]
     out = torch.zeros(rows, queries, heads, v.shape[3], dtype=torch.float64)
@@ -101,20 +101,20 @@ def longhand(q: Tensor, k: Tensor, v: Tensor, pairs: Any, visible: Tensor, scali
             keys = torch.cat([pairs.keys[head // group], k[row, head // group]]).double()
             values = torch.cat([pairs.values[head // group], v[row, head // group]]).double()
             for query in range(queries):
-                seen = torch.cat([torch.ones(len(pairs.keys[0]), dtype=torch.bool), visible[row, query]])
-                scores = torch.exp(keys[seen] @ q[row, head, query].double() * scaling)
-                out[row, query, head] = (scores / scores.sum()) @ values[seen]
+                visible_keys = torch.cat([torch.ones(len(pairs.keys[0]), dtype=torch.bool), visible[row, query]])
+                scores = torch.exp(keys[visible_keys] @ q[row, head, query].double() * scaling)
+                out[row, query, head] = (scores / scores.sum()) @ values[visible_keys]
     return out.flatten(2)
 
 
 def visible(mask: Tensor, causal: bool, window: int | None) -> Tensor:
-    """Which of the input's keys a query sees; of shape (batch, queries, keys)."""
-    here = torch.arange(mask.shape[1])
-    distance = here[:, None] - here[None, :]
-    seen = (distance >= 0) if causal else torch.ones_like(distance, dtype=torch.bool)
+    """Return which of the input's keys each query attends to; shape (batch, queries, keys)."""
+    positions = torch.arange(mask.shape[1])
+    distance = positions[:, None] - positions[None, :]
+    allowed = (distance >= 0) if causal else torch.ones_like(distance, dtype=torch.bool)
     if window is not None:
-        seen = seen & (distance.abs() < window)
-    return seen[None] & mask[:, None, :].bool()
+        allowed = allowed & (distance.abs() < window)
+    return allowed[None] & mask[:, None, :].bool()
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -133,36 +133,36 @@ def test_deep_prompt_equals_its_equation(name, attention, padded, context):
     attached = deep(view, context)
     nudge(attached.module)
     layers = [m for m in view.modules() if hasattr(m, "learned_pairs")]
-    message: dict[Any, Any] = {}
+    records: dict[Any, Any] = {}
     for layer in layers:
         layer.register_forward_hook(
-            lambda m, args, kwargs, out: message.update({m: (args, kwargs, out)}), with_kwargs=True
+            lambda m, args, kwargs, out: records.update({m: (args, kwargs, out)}), with_kwargs=True
         )
         if name != "bert":  # what its output projection reads
-            layer.o_proj.register_forward_pre_hook(lambda _, args, m=layer: message.update({f"{id(m)}": args[0]}))
+            layer.o_proj.register_forward_pre_hook(lambda _, args, m=layer: records.update({f"{id(m)}": args[0]}))
     rows = batch(name)
     if not padded:
         rows["attention_mask"] = torch.ones_like(rows["attention_mask"])
     with torch.no_grad():
         view(**rows)
-    assert len(message) == (2 if name == "bert" else 4)
+    assert len(records) == (2 if name == "bert" else 4)
     for layer in layers:
-        args, kwargs, out = message[layer]
+        args, kwargs, out = records[layer]
         x = (args[0] if args else kwargs["hidden_states"]).double()
         names = ("query", "key", "value") if name == "bert" else ("q_proj", "k_proj", "v_proj")
         q, k, v = (project(getattr(layer, n), x) for n in names)
         if name != "bert":
             cos, sin = kwargs["position_embeddings"]
             q, k = rotated(q, cos, sin), rotated(k, cos, sin)
-        seen = visible(rows["attention_mask"], name != "bert", 4 if name == "mistral" else None)
-        expected = longhand(q, k, v, layer.learned_pairs, seen, 8**-0.5)
-        found = out[0] if name == "bert" else message[f"{id(layer)}"]
+        allowed = visible(rows["attention_mask"], name != "bert", 4 if name == "mistral" else None)
+        expected = longhand(q, k, v, layer.learned_pairs, allowed, 8**-0.5)
+        output = out[0] if name == "bert" else records[f"{id(layer)}"]
         real = rows["attention_mask"].bool()
-        torch.testing.assert_close(found[real].double(), expected[real], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(output[real].double(), expected[real], atol=1e-5, rtol=1e-5)
 
 
 def project(linear: nn.Linear, x: Tensor) -> Tensor:
-    """To queries, keys or values in float64, of shape (batch, heads, tokens, 8)."""
+    """Project to queries, keys or values in float64, of shape (batch, heads, tokens, 8)."""
     bias = 0 if linear.bias is None else linear.bias.double()
     return (x @ linear.weight.double().T + bias).unflatten(-1, (-1, 8)).transpose(1, 2)
 
@@ -174,10 +174,10 @@ def test_deep_prompt_pairs_are_visible_with_is_causal_flag(causal, context):
     layer = next(m for m in view.modules() if hasattr(m, "learned_pairs"))
     q, k, v = (torch.randn(2, heads, 6, 8) for heads in (4, 2, 2))
     attend = transformers.AttentionInterface()["learned_pairs_sdpa"]
-    found, _ = attend(layer, q, k, v, None, scaling=0.3, is_causal=causal)
-    seen = visible(torch.ones(2, 6), causal, None)
-    expected = longhand(q, k, v, layer.learned_pairs, seen, 0.3)
-    torch.testing.assert_close(found.flatten(2).double(), expected, atol=1e-5, rtol=1e-5)
+    output, _ = attend(layer, q, k, v, None, scaling=0.3, is_causal=causal)
+    allowed = visible(torch.ones(2, 6), causal, None)
+    expected = longhand(q, k, v, layer.learned_pairs, allowed, 0.3)
+    torch.testing.assert_close(output.flatten(2).double(), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -219,9 +219,9 @@ def test_deep_prompt_equals_peft_prefix_of_same_pairs(kind, make_case):
     rows = case.batch(padded=False)
     # a prefix of peft's takes the first positions, a deep prompt none
     shifted = {**rows, "position_ids": torch.arange(6, 15).expand(4, -1)}
-    found, expected = attached.module(**shifted, labels=case.labels()), reference(**rows, labels=case.labels())
-    torch.testing.assert_close(found.logits, expected.logits, atol=1e-5, rtol=1e-5)
-    found.loss.backward()
+    output, expected = attached.module(**shifted, labels=case.labels()), reference(**rows, labels=case.labels())
+    torch.testing.assert_close(output.logits, expected.logits, atol=1e-5, rtol=1e-5)
+    output.loss.backward()
     expected.loss.backward()
     gradients = torch.stack([pair.grad for layer in layers for pair in (layer.keys, layer.values)])
     torch.testing.assert_close(gradients.permute(2, 0, 1, 3).flatten(1), weight.grad, atol=1e-5, rtol=1e-4)
@@ -234,7 +234,7 @@ def test_deep_prompt_leaves_other_views_unchanged(make_case):
     attached = case.attach(DEEP, DeepPromptParams())
     nudge(attached.module)
     assert attached.module.config._attn_implementation == "learned_pairs_sdpa"
-    assert {one.config._attn_implementation for one in (case.shared.model, earlier, case.view())} == {"sdpa"}
+    assert {model.config._attn_implementation for model in (case.shared.model, earlier, case.view())} == {"sdpa"}
     assert torch.equal(case.logits(earlier), before)
     assert torch.equal(case.logits(case.view()), before)
     assert not torch.allclose(case.logits(attached.module), before, atol=1e-3)
@@ -257,9 +257,9 @@ def test_deep_prompts_in_pack_equal_each_alone(make_case):
     turns = in_lockstep([lambda run=run: run.module(**rows).loss for run in together])
     assert [turn.error for turn in turns] == [None] * 3
     torch.stack([turn.result for turn in turns]).sum().backward()
-    for one, other in zip(alone, together, strict=True):
-        for name, parameter in one.trainable().items():
-            torch.testing.assert_close(other.trainable()[name].grad, parameter.grad, atol=1e-6, rtol=1e-5)
+    for solo, packed in zip(alone, together, strict=True):
+        for name, parameter in solo.trainable().items():
+            torch.testing.assert_close(packed.trainable()[name].grad, parameter.grad, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "layers", "where"), [("llama", {1}, "layers.1."), ("t5", {2}, "decoder.block.0.")])
@@ -322,12 +322,12 @@ def test_prefix_token_init_equals_tokens_before_text(spec, quantization, make_ca
     attached.train(False)
     words = case.context.text.tokenizer("word17 , word40 , word41 , word8", add_special_tokens=False)["input_ids"]
     rows = case.batch(padded=False)
-    whole = {"input_ids": torch.cat([torch.tensor(words).expand(4, -1), rows["input_ids"]], dim=1)}
-    whole["attention_mask"] = torch.ones_like(whole["input_ids"])
+    prefixed = {"input_ids": torch.cat([torch.tensor(words).expand(4, -1), rows["input_ids"]], dim=1)}
+    prefixed["attention_mask"] = torch.ones_like(prefixed["input_ids"])
     if spec is DEEP:
         rows["position_ids"] = torch.arange(7, 16).expand(4, -1)
     with torch.no_grad():
-        expected = case.view()(**whole).logits[:, 7:]
+        expected = case.view()(**prefixed).logits[:, 7:]
         torch.testing.assert_close(attached.module(**rows).logits, expected, atol=1e-4, rtol=1e-4)
 
 
