@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cli.output.budget import spent_words
+from orchestrator.cli.output.budget import spent_text
 from orchestrator.cli.output.console import console, print_field, program
 from orchestrator.cli.output.progress import SweepDisplay
 from orchestrator.cli.output.select import print_overall, sample_text, score_text
@@ -180,7 +180,7 @@ def _print_cost(outcome: Outcome, config: SweepConfig) -> None:
     console.print(
         f"{len(outcome.trials)} trials ({stopped} stopped early) in {duration(outcome.wall_seconds)}"
         f" on {len(outcome.lanes)} lanes, {busy:.0%} busy;"
-        f" the search took {spent_words(sum(trial.lane_seconds for trial in outcome.trials), config.budget)}"
+        f" the search took {spent_text(sum(trial.lane_seconds for trial in outcome.trials), config.budget)}"
     )
 
 
