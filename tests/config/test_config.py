@@ -135,8 +135,8 @@ def test_invalid_template_is_refused(template):
     ],
 )  # fmt: skip
 def test_yaml_scalars_follow_yaml_1_2(tmp_path, scalar, value):
-    found = read_yaml(written(tmp_path, f"key: {scalar}"))[0]["key"]
-    assert (found, type(found)) == (value, type(value))
+    parsed = read_yaml(written(tmp_path, f"key: {scalar}"))[0]["key"]
+    assert (parsed, type(parsed)) == (value, type(value))
 
 
 def test_yaml_cannot_build_python_objects(tmp_path):
@@ -165,8 +165,8 @@ def test_schema_refuses_what_load_config_refuses():
     config["backbone"]["quantisation"] = "nf4"
     config["methods"] = ["lorra"]
     config["lanes"] = {"max": 0}
-    found = {error.json_path for error in Draft202012Validator(json_schema()).iter_errors(config)}
-    assert found == {"$.backbone", "$.methods[0]", "$.lanes.max"}
+    paths = {error.json_path for error in Draft202012Validator(json_schema()).iter_errors(config)}
+    assert paths == {"$.backbone", "$.methods[0]", "$.lanes.max"}
 
 
 def test_schema_describes_every_field():

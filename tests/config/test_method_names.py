@@ -76,8 +76,8 @@ def test_unknown_method_is_one_line_with_a_suggestion(name: str, message: str, t
 def test_plugin_mistake_is_reported_once(tmp_path: Path) -> None:
     (tmp_path / "empty.py").write_text("")
     (tmp_path / "lora.py").write_text("SPEC = SPACE = 1")
-    found = lines(tmp_path, plugins=["gone.py", "empty.py", "lora.py"], methods=["gone", "empty", "lora"])
-    assert found == [
+    messages = lines(tmp_path, plugins=["gone.py", "empty.py", "lora.py"], methods=["gone", "empty", "lora"])
+    assert messages == [
         f"plugins[0]: there is no {tmp_path / 'gone.py'}",
         "plugins[1]: empty.py: defines no SPEC and no SPACE; a plugin defines SPEC and SPACE",
         "plugins[2]: lora.py: lora is the name of a built-in method; give the file another name",
