@@ -210,7 +210,7 @@ def _originals(file: Path | None) -> Callable[[str], Tensor]:
 
 
 def is_decoder(config: dict[str, Any]) -> bool:
-    """Return whether the architecture attends to the left only: transformers has a causal and no masked model of it."""
+    """Return whether a model attends to the left only: encoders if configured so, others if causal in transformers."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,

@@ -69,7 +69,7 @@ def test_overhead_times_two_pairs_even_beyond_the_limit() -> None:
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
-def test_latency_is_measured_on_1_and_32_rows_in_evaluation_mode(make_lab: Callable[..., Lab], kind: str) -> None:
+def test_latency_is_measured_on_1_and_32_rows(make_lab: Callable[..., Lab], kind: str) -> None:
     lab = make_lab(kind)
     run = lab.run("prompt", tokens=4)
     calls: set[tuple[int, bool, bool]] = set()

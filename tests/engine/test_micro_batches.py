@@ -91,7 +91,7 @@ def test_out_of_memory_halves_the_micro_batch(lab: Lab, monkeypatch: pytest.Monk
         torch.testing.assert_close(state(short)[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_micro_batches_of_one_row_that_do_not_fit_fail_the_trial(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_micro_batch_of_one_row_that_does_not_fit_fails(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     run = lab.run("lora", batch_size=4)
     before = state(run)
     monkeypatch.setattr(TrialRun, "forward", _method(ShortOfMemory(0, torch.OutOfMemoryError("no room"))))

@@ -162,7 +162,7 @@ def test_broker_ignores_an_answer_of_a_former_incarnation(office: Office) -> Non
     assert answer.result(DEADLINE) == done(0)
 
 
-def test_a_poison_job_fails_after_its_second_death_and_the_rest_go_on(office: Office) -> None:
+def test_broker_fails_a_poison_job_at_its_second_death(office: Office) -> None:
     answers = office.submit(0, 1)
     office.join()
     assert (office.take(), office.take()) == (job(0), job(1))  # 0 is poison, 1 was in its pack
