@@ -17,11 +17,11 @@ import numpy as np
 
 from benchmarks._common import emit
 from orchestrator.common.metric import Metric
-from orchestrator.selection.best import ranks
+from orchestrator.selection.tied_set import ranks
 from orchestrator.selection.evidence import Evidence
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Selection
-from orchestrator.tracking.journal import Journal
+from orchestrator.journal.events import Journal
 
 TRIALS, STEPS, METHODS = 500, (20, 40, 80), ("lora", "adapter", "ia3", "prefix", "linear_probe")
 FACTS = ("trainable_parameters", "adapter_bytes", "peak_memory_bytes", "seconds_per_step", "train_seconds",

@@ -15,9 +15,9 @@ from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import TrialKey, checkpoint_path
 from orchestrator.config.plugins import method_with
+from orchestrator.journal.events import Journal
+from orchestrator.journal.folders import local_folder
 from orchestrator.tracking.bundle import ADAPTER, CARRIED, TOKENIZER, BundleBackbone
-from orchestrator.tracking.journal import Journal
-from orchestrator.tracking.sweeps import local_folder
 
 FORMS = "write SWEEP/TASK/METHOD/NUMBER of a trial, or NAME@champion or NAME/3 of a registered model"
 Event = Mapping[str, Any]

@@ -8,10 +8,10 @@ from dataclasses import replace
 import methods
 from orchestrator.final.results import AnswerReader
 from orchestrator.planning.plan import SweepPlan
-from orchestrator.selection.best import ranks
+from orchestrator.selection.tied_set import ranks
 from orchestrator.selection.claims import claims
-from orchestrator.selection.evidence import Arm, Evidence, gather
-from orchestrator.selection.recommend import choose, pareto
+from orchestrator.selection.evidence import Evidence, MethodSample, gather
+from orchestrator.selection.recommend import pareto, recommend
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Selection
 
@@ -41,7 +41,7 @@ def decide(
         compared[number] = replace(compared[number], gap=gap, tied=rank[number].tied)
     front = pareto(compared, metric)
     compared = [replace(result, pareto=result.method in front) for result in compared]
-    choice = choose(compared, settings.prefer, metric)
+    choice = recommend(compared, settings.prefer, metric)
     best = next(number for number, result in enumerate(compared) if result.method == choice.method)
     tied = [result.method for result in compared if result.tied and result.method != choice.method]
     return Selection(
@@ -65,8 +65,8 @@ def decide(
 
 
 def _evidence(reader: AnswerReader, results: Sequence[MethodResult], seed: int) -> Evidence:
-    arms = [
-        Arm(
+    samples = [
+        MethodSample(
             result.seed_scores,
             tuple(reader.statistic(seed_result.checkpoint) for seed_result in result.seeds),
             methods.get(result.method).trains,
@@ -74,7 +74,7 @@ def _evidence(reader: AnswerReader, results: Sequence[MethodResult], seed: int) 
         for result in results
     ]
     rows = reader.predictions(results[0].seeds[0].checkpoint).num_rows
-    return gather(arms, rows, seed=seed)
+    return gather(samples, rows, seed=seed)
 
 
 def _with_interval(result: MethodResult, evidence: Evidence, number: int, reader: AnswerReader) -> MethodResult:

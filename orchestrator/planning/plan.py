@@ -22,7 +22,7 @@ from orchestrator.config.overrides import as_mappings
 from orchestrator.config.plugins import check_plugins
 from orchestrator.planning.capability import MethodConstraints, MethodPlan, Probe, apply_constraints, plan_method
 from orchestrator.search.grid import grid_problem
-from orchestrator.search.plans import StepCost, StudyPlan
+from orchestrator.search.plans import RelativeStepCost, StudyPlan
 from orchestrator.search.rungs import rung_steps
 from orchestrator.search.space import resolve as resolve_space
 from orchestrator.tasks import TaskData, TaskType, read_task, task_type
@@ -91,7 +91,7 @@ class SweepPlan:
                 study=f"{name}/{method}",
                 space=task.plan_of(method).space,
                 higher_is_better=task.type.metric(task.data.config.metric).higher_is_better,
-                step_cost=StepCost(task.plan_of(method).passes),
+                step_cost=RelativeStepCost(task.plan_of(method).passes),
                 prior=self.prior.of(f"{name}/{method}"),
                 constraints=task.limits.get(method),
             )

@@ -10,10 +10,10 @@ from typing import Any
 
 from orchestrator.common.metric import Metric
 from orchestrator.common.trial_types import State, TrialKey, TrialRecord
+from orchestrator.journal.events import ending
 from orchestrator.selection.overall import Overall
 from orchestrator.selection.selection import Selection, selections
 from orchestrator.tasks import recorded_metric
-from orchestrator.tracking.journal import ending
 
 Event = Mapping[str, Any]
 

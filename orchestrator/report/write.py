@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 from orchestrator.common.errors import InputError, Problem
+from orchestrator.journal.events import Journal
+from orchestrator.journal.folders import JOURNAL
 from orchestrator.report.history import History
 from orchestrator.report.importance import importances
 from orchestrator.report.page import page
-from orchestrator.tracking.journal import Journal
-from orchestrator.tracking.sweeps import JOURNAL
 
 REPORT, OPTUNA = "report.html", "optuna.log"
 

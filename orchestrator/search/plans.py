@@ -12,7 +12,7 @@ from search_spaces._base import SearchSpace
 
 
 class EventLog(Protocol):
-    """Stores every event before it takes effect: the sweep's journal."""
+    """Stores every event before it takes effect; ``orchestrator.journal.events.Journal`` is the implementation on disk."""
 
     def append(self, event: str, **fields: Any) -> None:
         """Write one event."""
@@ -28,7 +28,7 @@ class Decision(StrEnum):
 
 
 @dataclass(frozen=True)
-class StepCost:
+class RelativeStepCost:
     """Models the cost of an optimizer step, in passes of a row through the bare backbone.
 
     Args:
@@ -60,7 +60,7 @@ class StudyPlan:
     study: str
     space: SearchSpace
     higher_is_better: bool
-    step_cost: Callable[[Mapping[str, Any]], float] = StepCost()
+    step_cost: Callable[[Mapping[str, Any]], float] = RelativeStepCost()
     prior: tuple[Mapping[str, Any], ...] = ()
     constraints: Callable[[Mapping[str, Any]], tuple[float, ...]] | None = None
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.journal.events import Journal
 from orchestrator.selection.overall import overall
-from orchestrator.selection.recommend import choose, pareto
+from orchestrator.selection.recommend import pareto, recommend
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Claim, Selection
 from orchestrator.tasks import recorded_metric
-from orchestrator.tracking.journal import Journal
 
 MACRO_F1 = recorded_metric("macro_f1", higher_is_better=True)
 RUNGS = (25, 50, 100)
@@ -214,7 +214,7 @@ class WrittenSweep:
         front = pareto(results, MACRO_F1)
         results = [replace(result, pareto=result.method in front) for result in results]
         results.sort(key=lambda result: -result.mean_score)
-        choice = choose(results, "score", MACRO_F1)
+        choice = recommend(results, "score", MACRO_F1)
         finalists = tuple(result for result in results if not result.reason)
         tied = tuple(result.method for result in results if result.tied)
         selection = Selection(

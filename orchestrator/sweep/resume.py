@@ -12,11 +12,11 @@ from typing import Any
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.storage import Storage
 from orchestrator.config import SweepConfig, config_of, load_config
+from orchestrator.journal.folders import find_sweep, lock_folder
 from orchestrator.planning.plan import SweepPlan, make_plan
-from orchestrator.sweep.manifest import departures, identity
+from orchestrator.sweep.manifest import changed_inputs, identity
 from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.tracking.connection import SQLITE
-from orchestrator.tracking.sweeps import find_sweep, lock_folder
 from orchestrator.warm_start import Prior
 
 
@@ -52,7 +52,7 @@ def resumed_plan(saved: SavedSweep, file: Path | None = None) -> SweepPlan:
     """
     config = _config_of_file(saved, file) if file else _recorded_config(saved)
     plan = make_plan(config, Prior.of_events(saved.events) or Prior())
-    if problems := departures(saved.description["identity"], identity(plan)):
+    if problems := changed_inputs(saved.description["identity"], identity(plan)):
         raise InputError(
             saved.sweep,
             problems,

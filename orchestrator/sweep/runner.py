@@ -17,16 +17,16 @@ from orchestrator.common.background import run_watched
 from orchestrator.common.errors import InputError, SweepError
 from orchestrator.common.output_capture import output_to
 from orchestrator.common.storage import Storage
+from orchestrator.journal.folders import local_folder, lock_folder, make_folder, new_sweep_name
 from orchestrator.lanes.cluster import Cluster
 from orchestrator.planning.plan import SweepPlan
-from orchestrator.sweep.manifest import changed_versions, departures, describe, driver
+from orchestrator.sweep.manifest import changed_inputs, changed_versions, describe, driver
 from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.sweep.status import Outcome, Phase, Snapshot, Watch
-from orchestrator.tracking.sweeps import local_folder, lock_folder, make_folder, new_sweep_name
 from orchestrator.warm_start import EVENT as WARM_START
 
 if TYPE_CHECKING:
-    from orchestrator.final.retrain import TaskOutcome
+    from orchestrator.final.results import TaskOutcome
     from orchestrator.search.core import Search
 
 __all__ = ["Outcome", "Snapshot", "Watch", "local_folder", "new_sweep_name", "resume_sweep", "run_sweep"]
@@ -90,9 +90,9 @@ class _Sweep:
     def __init__(
         self, plan: SweepPlan, saved: SavedSweep, watch: Watch, stop: threading.Event, *, in_cluster: bool
     ) -> None:
-        from orchestrator.tracking.journal import Journal
+        from orchestrator.journal.events import Journal
+        from orchestrator.journal.folders import JOURNAL
         from orchestrator.tracking.mlflow_exporter import MlflowExporter
-        from orchestrator.tracking.sweeps import JOURNAL
 
         self.plan, self.config, self.saved = plan, plan.config, saved
         self.sweep, self.folder, self.storage = saved.sweep, saved.folder, Storage.at(plan.config.storage)
@@ -194,7 +194,7 @@ class _Sweep:
             InputError: if a checksum differs.
         """
         recorded, current = self.saved.description["backbone"], description["backbone"]
-        if problems := departures({"backbone": recorded["checksum"]}, {"backbone": current["checksum"]}):
+        if problems := changed_inputs({"backbone": recorded["checksum"]}, {"backbone": current["checksum"]}):
             raise InputError(self.sweep, problems)
 
     def _search(self) -> str:
@@ -217,15 +217,15 @@ class _Sweep:
 
     def _run_final(self) -> dict[str, TaskOutcome]:
         """Retrain the finalists and score them on the test split, without jobs that earlier attempts have done."""
-        from orchestrator.final.replay import CachedJobRunner, DedupingJournal
-        from orchestrator.final.retrain import play_final
+        from orchestrator.final.run import run_final
+        from orchestrator.final.skip_done import CachedJobRunner, DedupingJournal
 
         assert self.search is not None
         self._phase = Phase.FINAL
         records, storage = self.search.trials(), self.storage.sub(self.sweep)
         run = CachedJobRunner(self.pool.run_jobs, self.saved.answers, storage, self.journal)
         journal = DedupingJournal(self.journal, self.saved.events)
-        return self._run_watched(lambda: play_final(self.plan, records, run, storage, journal))
+        return self._run_watched(lambda: run_final(self.plan, records, run, storage, journal))
 
     def _register(self, outcomes: dict[str, TaskOutcome]) -> None:
         """Register each task's recommended method and those tied with it. Tasks fail independently."""

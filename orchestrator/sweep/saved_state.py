@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from orchestrator.common.trial_types import Answer
-from orchestrator.tracking.journal import Journal, ending
-from orchestrator.tracking.sweeps import JOURNAL
+from orchestrator.journal.events import Journal, ending
+from orchestrator.journal.folders import JOURNAL
 
 Event = Mapping[str, Any]
 

@@ -1,1 +1,1 @@
-"""The sweep journal, MLflow runs and the model registry."""
+"""MLflow runs that follow a sweep's journal, the model registry, and predictions with registered models."""

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.common.errors import SweepError
+from orchestrator.journal.events import read_from
 from orchestrator.tracking.connection import is_refusal, masked_first_line
-from orchestrator.tracking.journal import read_from
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from orchestrator.common.errors import InputError, Problem, SweepError
 from orchestrator.common.suggest import did_you_mean
 from orchestrator.common.trial_types import TrialKey
 from orchestrator.common.uris import mask_secrets
+from orchestrator.journal.folders import find_sweep
 from orchestrator.search.plans import StudyPlan
-from orchestrator.tracking.sweeps import find_sweep
-from orchestrator.warm_start.choose import Source, choose
+from orchestrator.warm_start.transfer import Source, transfer_configurations
 from orchestrator.warm_start.earlier import EarlierTask
 from orchestrator.warm_start.journals import tasks_of_folder
 from orchestrator.warm_start.prior import Origin, Prior
@@ -124,7 +124,7 @@ def _prior(studies: Sequence[StudyPlan], similar: Mapping[str, Sequence[SimilarT
         name: [Source(task, similarity, task.read()) for similarity, task in tasks] for name, tasks in similar.items()
     }
     configurations = {
-        plan.study: choose(plan.space, TrialKey(plan.study, 0).method, sources.get(plan.task, ())) for plan in studies
+        plan.study: transfer_configurations(plan.space, TrialKey(plan.study, 0).method, sources.get(plan.task, ())) for plan in studies
     }
     return Prior(
         origins=tuple(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.common.trial_types import TrialKey
-from orchestrator.tracking.journal import Journal
-from orchestrator.tracking.sweeps import JOURNAL
+from orchestrator.journal.events import Journal
+from orchestrator.journal.folders import JOURNAL
 from orchestrator.warm_start.earlier import EarlierTask, EarlierTrial
 from orchestrator.warm_start.task_metadata import TaskMetadata
 

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from orchestrator import cli
 from orchestrator.common.errors import InputError
+from orchestrator.journal.events import Journal
+from orchestrator.journal.folders import find_sweep
 from orchestrator.selection.overall import overall
-from orchestrator.tracking.journal import Journal
-from orchestrator.tracking.sweeps import find_sweep
 
 from ..selection.small_evidence import measurements, result, selection
 

@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections import defaultdict
 
-from orchestrator.tracking.journal import Journal
+from orchestrator.journal.events import Journal
 
 from .documents import ROOT, code_names, table
 

@@ -186,14 +186,14 @@ def test_search_recipe_gives_a_rule_and_a_sampler_that_a_sweep_uses(project: Cop
         from collections import Counter
         from pathlib import Path
 
-        from orchestrator.config.models import SearchConfig
+        from orchestrator.config.sections import SearchConfig
         from orchestrator.search.allocation import ALLOCATIONS
-        from orchestrator.search.budget import Limits
+        from orchestrator.search.budget import SpendingLimits
         from orchestrator.search.core import Search
         from orchestrator.simulation.fleet import Fleet
         from orchestrator.simulation.sweep import Clock, Simulation
         from orchestrator.simulation.synthetic import Synthetic
-        from orchestrator.tracking.journal import Journal
+        from orchestrator.journal.events import Journal
 
         config = SearchConfig(allocation="thrifty", sampler="univariate_tpe")
         clock, curves, rungs = Clock(), Synthetic(), (10, 20, 40, 80)
@@ -204,7 +204,7 @@ def test_search_recipe_gives_a_rule_and_a_sampler_that_a_sweep_uses(project: Cop
             journal=Journal(Path("journal.jsonl"), clock),
             allocation=ALLOCATIONS[config.allocation](),
             sampler=config.sampler,
-            budget=Limits(trials=120),
+            budget=SpendingLimits(trials=120),
             clock=clock,
         )
         Simulation(curves, rungs, Fleet(nodes=1, lanes_per_node=2), clock).run(search)

@@ -33,8 +33,8 @@ from orchestrator.common.trial_types import TrialKey, checkpoint_path
 from orchestrator.config import BackboneConfig
 from orchestrator.export import Exported, export
 from orchestrator.export.merged import difference, logits, sample
+from orchestrator.journal.events import Journal
 from orchestrator.tasks import TASK_TYPES
-from orchestrator.tracking.journal import Journal
 
 pytestmark = pytest.mark.filterwarnings(
     # peft 0.21 still asks transformers 5 by its old name when it attaches

@@ -13,13 +13,13 @@ from orchestrator.common.errors import SweepError
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Answer, Job, TrialRecord, checkpoint_path, trial_seed
 from orchestrator.final.results import TEST_FILE, TaskOutcome
-from orchestrator.final.retrain import play_final
+from orchestrator.final.run import run_final
+from orchestrator.journal.events import Journal
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.selection.screening import ERROR
 from orchestrator.selection.selection import Selection
 from orchestrator.tasks.causal_lm import CausalLM
 from orchestrator.tasks.classification import Classification
-from orchestrator.tracking.journal import Journal
 
 from ..small_plan import CAUSAL, CLASSIFICATION, small_plan, trial
 
@@ -85,7 +85,7 @@ Play = Callable[..., dict[str, TaskOutcome]]
 def play(tmp_path: Path) -> Play:
     def run(records: tuple[TrialRecord, ...], lanes: Lanes | None = None, plan: SweepPlan | None = None) -> Any:
         journal = Journal(tmp_path / "journal.jsonl")
-        return play_final(
+        return run_final(
             plan or small_plan(METHODS), records, lanes or Lanes(tmp_path), Storage(str(tmp_path)), journal
         )
 

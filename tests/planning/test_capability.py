@@ -24,7 +24,8 @@ from orchestrator.common.errors import InputError
 from orchestrator.config import BackboneConfig
 from orchestrator.planning.capability import Probe, list_methods, try_method
 from orchestrator.planning.capability import probe as _probe
-from orchestrator.planning.capability.dry_run import attach, dry_run, reads_ahead
+from orchestrator.planning.capability.attach import attach
+from orchestrator.planning.capability.dry_run import dry_run, reads_ahead
 from orchestrator.planning.capability.dummy_text import dummy_text, special_ids
 from orchestrator.planning.capability.restrict_space import restrict_space
 from orchestrator.tasks import TASK_TYPES

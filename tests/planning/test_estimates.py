@@ -15,7 +15,7 @@ from methods.base.spec import Attached, Quantization
 from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.backbone.skeleton import _model, _shared
-from orchestrator.planning.capability.dry_run import attach
+from orchestrator.planning.capability.attach import attach
 from orchestrator.planning.capability.dummy_text import dummy_text
 from orchestrator.planning.estimates import Batch, StepCost, StepModel
 from orchestrator.planning.estimates.cost_counter import CostCounter

@@ -86,7 +86,7 @@ def test_forecast_lane_bytes_count_a_pack_of_largest_trials(plan: SweepPlan, pac
     assert sweep_forecast.lane_bytes == peak
     with console.console.capture() as captured:
         print_plan(plan, Path("mail.yaml"), sweep_forecast)
-    assert f"memory    up to {size(peak)} in a lane, beside the backbone" in captured.get()
+    assert f"memory    up to {size(peak)} per lane, in addition to the backbone" in captured.get()
 
 
 def test_forecast_leaves_out_what_cannot_be_estimated(plan: SweepPlan) -> None:

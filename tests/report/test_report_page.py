@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from orchestrator.journal.events import Journal
 from orchestrator.report.costs import costs
-from orchestrator.report.departures import departures
+from orchestrator.report.early_ends import early_ends
 from orchestrator.report.history import History
 from orchestrator.report.method_rows import method_rows
 from orchestrator.report.page import TaskPage
 from orchestrator.report.write import read_history, render, write_report
-from orchestrator.tracking.journal import Journal
 
 EVIL = "<script>alert('x')</script>\" onload=\"alert(1)"
 Write = Callable[..., Path]
@@ -168,10 +168,10 @@ def test_history_counts_a_resumed_trial_once(written: Write) -> None:
     assert read_history(folder).reason == "interrupted"
 
 
-def test_departures_have_step_reason_and_values(swept: Path) -> None:
+def test_early_ends_have_step_reason_and_values(swept: Path) -> None:
     history = read_history(swept)
     rows = method_rows(history, "airline", history.selections["airline"])
-    found = departures(rows, history.steps)
+    found = early_ends(rows, history.steps)
     own = [r for r in history.trials if r.key.method == "lora" and r.state == "pruned" and r.step == 50]
     first = next(one for one in found if one.method == "lora" and one.when == "step 50 of 100")
     assert first.what == f"{len(own)} trials stopped early"
@@ -186,12 +186,12 @@ def test_departures_have_step_reason_and_values(swept: Path) -> None:
     assert stopped == sum(record.state == "pruned" for record in history.trials)
 
 
-def test_departures_list_dropped_methods_unless_readmitted(swept: Path) -> None:
+def test_early_ends_list_dropped_methods_unless_readmitted(swept: Path) -> None:
     events = Journal.read(swept / "journal.jsonl")
     numbers = {"bound": 0.61, "best": 0.6, "leader": "airline/lora", "leader_best": 0.8, "margin": 0.04, "pulls": 5.24}
     drops = [{"event": "drop", "time": 0.0, "study": f"airline/{method}", **numbers} for method in ("ia3", "prefix")]
     history = History.of("race", [*events, *drops, {"event": "readmit", "time": 0.0, "study": "airline/ia3"}])
-    (told,) = [one for one in TaskPage(history, "airline", {}).departures if one.what == "dropped from the race"]
+    (told,) = [one for one in TaskPage(history, "airline", {}).early_ends if one.what == "dropped from the race"]
     assert (told.method, told.when) == ("prefix", "after the cost of 5.2 full trials")
     assert told.why == "not expected to reach lora"
     assert told.numbers == "upper bound 0.610, lora has 0.800, margin 0.040"

@@ -13,12 +13,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
+from orchestrator.journal.events import Journal
 from orchestrator.search.allocation import Allocation
-from orchestrator.search.budget import Limits
+from orchestrator.search.budget import SpendingLimits
 from orchestrator.search.core import Search
 from orchestrator.search.plans import StudyPlan
-from orchestrator.search.rungs import Halving
-from orchestrator.tracking.journal import Journal
+from orchestrator.search.early_stopping import Halving
 from search_spaces._base import SearchSpace
 
 RUNGS = (25, 50, 100)
@@ -66,7 +66,7 @@ class Sweep:
             halving=halving,
             allocation=allocation,
             saved=saved,
-            budget=Limits(**budget),
+            budget=SpendingLimits(**budget),
             clock=self.clock,
             seed=7,
         )

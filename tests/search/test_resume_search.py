@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from optuna.distributions import CategoricalDistribution
 
+from orchestrator.journal.events import Journal
 from orchestrator.search.allocation import ALLOCATIONS
 from orchestrator.search.plans import Decision
-from orchestrator.tracking.journal import Journal
 from search_spaces._base import SearchSpace
 
 from .conftest import CONTINUOUS, RUNGS, curve

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.output.select import ask_sweep, replies_json
+from orchestrator.journal.events import Journal
 from orchestrator.selection.limits import Limits
 from orchestrator.selection.selection import selections
-from orchestrator.tracking.journal import Journal
 
 SWEEP = Path(__file__).parents[1] / "data" / "sweeps_of_0_1" / "storage" / "finished-20261126-164710"
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
+from orchestrator.journal.events import Journal
 from orchestrator.search.allocation import Race
-from orchestrator.search.budget import Limits
+from orchestrator.search.budget import SpendingLimits
 from orchestrator.search.core import Search
 from orchestrator.search.state import STATE_EVENTS
 from orchestrator.simulation.fleet import Fleet
 from orchestrator.simulation.sweep import Clock, Simulation
 from orchestrator.simulation.synthetic import METHODS, Synthetic
-from orchestrator.tracking.journal import Journal
 
 RUNGS, TRIALS, KILLS = (10, 20, 40, 80), 60, 20
 
@@ -81,7 +81,7 @@ class Sweep:
             storage_path=None,
             journal=KillingJournal(self.path, self._clock, self._moments),
             allocation=Race(),
-            budget=Limits(trials=TRIALS),
+            budget=SpendingLimits(trials=TRIALS),
             clock=self._clock,
             seed=3,
             saved=saved,
@@ -118,7 +118,7 @@ def test_resumed_simulation_continues_from_last_rungs(tmp_path: Path, uninterrup
     cut = saved[: len(saved) // 2]
     search = Search(
         Synthetic(METHODS[:4], RUNGS).plans("mail"), RUNGS, storage_path=None,
-        journal=Journal(tmp_path / "journal.jsonl"), allocation=Race(), budget=Limits(trials=TRIALS), seed=3, saved=cut,
+        journal=Journal(tmp_path / "journal.jsonl"), allocation=Race(), budget=SpendingLimits(trials=TRIALS), seed=3, saved=cut,
     )  # fmt: skip
     running = [record for record in search.trials() if record.state == "running"]
     assert len(running) > 3

@@ -18,6 +18,7 @@ from orchestrator.backbone.store import Published
 from orchestrator.common.errors import InputError, SweepError
 from orchestrator.common.trial_types import Answer, Job, checkpoint_path
 from orchestrator.final import register
+from orchestrator.journal import events as journal_events
 from orchestrator.lanes import pool
 from orchestrator.lanes.broker import LaneStatus
 from orchestrator.lanes.cluster import Cluster
@@ -25,13 +26,12 @@ from orchestrator.planning.plan import SweepPlan
 from orchestrator.search.core import Search
 from orchestrator.search.optuna_file import OptunaFile
 from orchestrator.search.plans import Decision
-from orchestrator.search.tune_bridge import TuneBridge
+from orchestrator.lanes.tune_bridge import TuneBridge
 from orchestrator.sweep import prepare
 from orchestrator.sweep import runner as sweep
 from orchestrator.sweep import search_phase as searching
 from orchestrator.sweep.runner import Outcome, resume_sweep
 from orchestrator.sweep.saved_state import SavedSweep
-from orchestrator.tracking import journal as journals
 from orchestrator.tracking import mlflow_exporter as exporter
 from orchestrator.tracking.registry import Registered
 
@@ -161,7 +161,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     world = World(tmp_path / "tiny-1")
     world.folder.mkdir()
 
-    class MortalJournal(journals.Journal):
+    class MortalJournal(journal_events.Journal):
         def append(self, event: str, **fields: Any) -> None:
             world.event()
             super().append(event, **fields)
@@ -187,7 +187,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(searching, "tune_search", fake_tune)
     monkeypatch.setattr(register, "Registrar", FakeRegistrar)
     monkeypatch.setattr(exporter, "MlflowExporter", FakeExporter)
-    monkeypatch.setattr(journals, "Journal", MortalJournal)
+    monkeypatch.setattr(journal_events, "Journal", MortalJournal)
     monkeypatch.setattr("orchestrator.report.ending.report_at_end", lambda folder, tracking_uri: None)
     monkeypatch.setattr("orchestrator.common.background.INTERVAL_S", 0.002)
     # A killed driver writes nothing more to Optuna's file; here the garbage collector would flush it later.

@@ -19,12 +19,12 @@ from orchestrator.cli.output.resume import summary
 from orchestrator.cli.output.run import resume_hint
 from orchestrator.common.errors import InputError
 from orchestrator.config import load_config
+from orchestrator.journal.events import Journal
+from orchestrator.journal.folders import lock_folder
 from orchestrator.planning.plan import SweepPlan, make_plan
-from orchestrator.sweep.manifest import changed_versions, departures, describe, driver, identity
+from orchestrator.sweep.manifest import changed_inputs, changed_versions, describe, driver, identity
 from orchestrator.sweep.resume import open_sweep, resumed_plan
 from orchestrator.sweep.saved_state import SavedSweep
-from orchestrator.tracking.journal import Journal
-from orchestrator.tracking.sweeps import lock_folder
 
 from ..small_plan import small_plan
 from ..small_sweep import write_sweep
@@ -109,14 +109,14 @@ def test_resume_refuses_changed_checkpoint(tmp_path: Path) -> None:
     assert "backbone.mail: the checkpoint has changed since the sweep started" in refusal(tmp_path)
 
 
-def test_departures_name_changed_spaces_and_rungs() -> None:
+def test_changed_inputs_name_changed_spaces_and_rungs() -> None:
     plan = small_plan(["lora", "ia3"])
-    assert departures(identity(plan), identity(plan)) == []
+    assert changed_inputs(identity(plan), identity(plan)) == []
     narrower = small_plan(["lora", "ia3"], search_space={"lora": {"rank": {"choices": [2]}}})
     fewer = small_plan(["lora"])
     later = replace(plan, rungs=(10, 40))
     changed = [
-        [problem.where for problem in departures(identity(plan), identity(other))] for other in (narrower, fewer, later)
+        [problem.where for problem in changed_inputs(identity(plan), identity(other))] for other in (narrower, fewer, later)
     ]
     assert changed == [["spaces.mail/lora"], ["spaces.mail/ia3"], ["rungs.steps"]]
 
@@ -159,7 +159,7 @@ def test_lock_folder_is_held_until_its_driver_dies(tmp_path: Path) -> None:
     recorded_sweep(tmp_path)
     folder = tmp_path / "sweeps" / NAME
     code = (
-        "import sys, pathlib; from orchestrator.tracking.sweeps import lock_folder\n"
+        "import sys, pathlib; from orchestrator.journal.folders import lock_folder\n"
         "with lock_folder(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}

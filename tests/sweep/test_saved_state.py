@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from orchestrator.common.trial_types import Answer
+from orchestrator.journal.events import Journal, ending
 from orchestrator.sweep.saved_state import SavedSweep
-from orchestrator.tracking.journal import Journal, ending
 
 BEGIN = {"event": "sweep", "began": 90.0, "time": 100.0, "tasks": {"mail": {}, "post": {}}}
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.journal.events import Journal
 from orchestrator.tracking.connection import open_client
-from orchestrator.tracking.journal import Journal
 
 from .small import Made, make
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from orchestrator.journal.events import Journal
 from orchestrator.report.publish import COLUMNS, publish
 from orchestrator.report.write import read_history, write_report
 from orchestrator.simulation.written_sweep import WrittenSweep
 from orchestrator.tracking.connection import open_client
-from orchestrator.tracking.journal import Journal
 from orchestrator.tracking.runs import RunWriter
 
 

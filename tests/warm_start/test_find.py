@@ -10,8 +10,8 @@ import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 
 from orchestrator.common.errors import InputError, SweepError
+from orchestrator.journal.events import Journal
 from orchestrator.search.plans import StudyPlan
-from orchestrator.tracking.journal import Journal
 from orchestrator.warm_start import EVENT, Prior, TaskMetadata, prior_of
 from orchestrator.warm_start.earlier import EarlierTask
 from orchestrator.warm_start.find import MAX_SWEEPS, SweepNames

@@ -9,9 +9,9 @@ import pytest
 from orchestrator.backbone.store import publish
 from orchestrator.common.storage import Storage
 from orchestrator.config import load_config
+from orchestrator.journal.events import Journal
 from orchestrator.planning.plan import make_plan
 from orchestrator.sweep.manifest import describe
-from orchestrator.tracking.journal import Journal
 from orchestrator.warm_start import Prior
 
 from ..small_sweep import write_sweep

@@ -17,8 +17,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from orchestrator.cli.output.console import program
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.tracking.fetch import fetch_model
+from orchestrator.tracking.predict_lines import predict_lines
 from orchestrator.tracking.predictor import Predictor
-from orchestrator.tracking.stream import predict_lines
 
 SOURCE = "standard input"
 

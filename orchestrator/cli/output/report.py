@@ -11,10 +11,10 @@ from orchestrator.cli.output.console import console, print_field, program
 from orchestrator.common.errors import InputError, Problem, SweepError
 from orchestrator.common.units import size
 from orchestrator.common.uris import mask_secrets
+from orchestrator.journal.folders import find_sweep
 from orchestrator.report.history import History
 from orchestrator.report.write import read_history, write_report
 from orchestrator.selection.selection import Selection
-from orchestrator.tracking.sweeps import find_sweep
 
 NOT_REQUESTED = "it was not requested"
 

@@ -19,6 +19,7 @@ from orchestrator.common.units import duration, number, size
 from orchestrator.common.uris import mask_secrets
 from orchestrator.config import SweepConfig
 from orchestrator.final.results import Role, TaskOutcome
+from orchestrator.journal.folders import JOURNAL, local_folder, new_sweep_name
 from orchestrator.lanes.cluster import Cluster
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.selection.overall import overall
@@ -27,7 +28,6 @@ from orchestrator.selection.selection import Selection
 from orchestrator.sweep.runner import run_sweep
 from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.sweep.status import Outcome, Watch
-from orchestrator.tracking.sweeps import JOURNAL, local_folder, new_sweep_name
 
 RunSweep = Callable[[Watch, threading.Event], Outcome]
 

@@ -10,14 +10,14 @@ from typing import Any, cast
 from orchestrator.cli.output.console import console, print_field, program, table
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.suggest import did_you_mean
+from orchestrator.journal.events import Journal, ending
+from orchestrator.journal.folders import JOURNAL, find_sweep
 from orchestrator.selection.ask import Reply, ask
 from orchestrator.selection.limits import Limit, Limits
 from orchestrator.selection.overall import Overall
 from orchestrator.selection.recommend import COSTS, cost, cost_text
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Preference, Selection, selections
-from orchestrator.tracking.journal import Journal, ending
-from orchestrator.tracking.sweeps import JOURNAL, find_sweep
 
 Event = Mapping[str, Any]
 

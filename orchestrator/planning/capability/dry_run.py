@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,65 +13,13 @@ from torch import Tensor, nn
 import methods
 from methods.base.spec import Attached, MethodError, MethodSpec
 from orchestrator.backbone.shared import SharedBackbone
-from orchestrator.common.errors import describe_error
+from orchestrator.planning.capability.attach import as_method_error, isolated
 from orchestrator.planning.capability.dummy_text import special_ids
 from orchestrator.tasks import TaskType
 
 ROWS, TOKENS, PADDING_TOKENS = 4, 10, 3
 STEPS, MAX_STEPS = 2, 100
 LEARNING_RATE = 1e-2
-MAX_WIDTH = 2048  # decomposing a wider matrix takes seconds, and every layer has several
-
-
-class WeightsNeededError(MethodError):
-    """A method needs the backbone's weights to be attached, and they are too large to be replaced by random ones."""
-
-
-def attach(spec: MethodSpec[Any], params: Mapping[str, Any], backbone: SharedBackbone) -> Attached:
-    """Attach a method to a new view of a backbone.
-
-    If the backbone is on the meta device, the method's own tensors are made there too, which is fast at any size. A few
-    methods need data in them, and are then attached with data.
-
-    Args:
-        spec: the method.
-        params: its configuration.
-        backbone: the backbone.
-
-    Raises:
-        MethodError: if the method refuses the configuration, or fails.
-    """
-    typed = spec.params_type.from_dict(params)
-    if backbone.model.device.type == "meta":
-        try:
-            with _isolated(), torch.device("meta"):
-                return spec.attach(backbone.view(0), typed, backbone.context)
-        except Exception as error:
-            if "meta" in str(error).lower() and _width(backbone) > MAX_WIDTH:
-                line = f"{spec.name} computes with weights of {_width(backbone)} columns to be attached"
-                raise WeightsNeededError(line) from error
-    return attach_with_data(spec, params, backbone)
-
-
-def attach_with_data(spec: MethodSpec[Any], params: Mapping[str, Any], backbone: SharedBackbone) -> Attached:
-    """Attach a method to a new view of a backbone, with data in the method's own tensors even on the meta device.
-
-    Args:
-        spec: the method.
-        params: its configuration.
-        backbone: the backbone.
-
-    Raises:
-        MethodError: if the method refuses the configuration, or fails.
-    """
-    typed = spec.params_type.from_dict(params)
-    with _isolated(), _explained("attaching it fails"):
-        return spec.attach(backbone.view(0), typed, backbone.context)
-
-
-def _width(backbone: SharedBackbone) -> int:
-    width: int = backbone.model.config.get_text_config().hidden_size
-    return width
 
 
 def dry_run(spec: MethodSpec[Any], attached: Attached, backbone: SharedBackbone, kind: TaskType) -> None:
@@ -90,20 +35,20 @@ def dry_run(spec: MethodSpec[Any], attached: Attached, backbone: SharedBackbone,
         MethodError: for the first step that fails.
     """
     before, inputs = backbone.fingerprint(), batch(backbone, kind)
-    with _isolated():
+    with isolated():
         if spec.trains:
-            with _explained("training it fails"):
+            with as_method_error("training it fails"):
                 _train(attached, inputs, kind)
-        with _explained("scoring it fails"):
+        with as_method_error("scoring it fails"):
             expected = _scores(attached.module, attached, inputs, backbone, kind)
-        with _explained("saving and loading it fails"), tempfile.TemporaryDirectory() as folder:
+        with as_method_error("saving and loading it fails"), tempfile.TemporaryDirectory() as folder:
             attached.save(Path(folder))
             context = replace(backbone.context, text=None)
             loaded = methods.load_adapter(backbone.view(1), Path(folder), context)
             reloaded = _scores(loaded.module, loaded, inputs, backbone, kind)
         _require(torch.equal(reloaded, expected), "it gives other results after saving and loading")
         if loaded.merge is not None:
-            with _explained("merging it fails"):
+            with as_method_error("merging it fails"):
                 merged = loaded.merge()(**_inputs(inputs)).logits
             _require(_close(merged, expected, backbone), "it gives other results after merging")
     _require(backbone.fingerprint() == before, "it writes into the shared backbone")
@@ -197,28 +142,3 @@ def _inputs(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise MethodError(message)
-
-
-@contextmanager
-def _explained(failure: str) -> Iterator[None]:
-    """Turn any exception into a ``MethodError`` of one line; a method's own ``MethodError`` is raised unchanged."""
-    try:
-        yield
-    except MethodError:
-        raise
-    except Exception as error:
-        raise MethodError(f"{failure}: {describe_error(error)}") from error
-
-
-@contextmanager
-def _isolated() -> Iterator[None]:
-    """Use one thread, a fixed seed and no warnings, and restore the caller's state at the end."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a second thread only slows down computations this small
-    try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.manual_seed(0)
-            yield
-    finally:
-        torch.set_num_threads(threads)

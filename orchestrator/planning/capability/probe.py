@@ -15,7 +15,8 @@ from methods.base.spec import Attached, Hyperparameters, MethodError, MethodSpec
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.backbone.skeleton import shallow_skeletons, skeleton, tiny_model
 from orchestrator.common.errors import first_line
-from orchestrator.planning.capability.dry_run import WeightsNeededError, attach, dry_run, reads_ahead
+from orchestrator.planning.capability.attach import WeightsNeededError, attach
+from orchestrator.planning.capability.dry_run import dry_run, reads_ahead
 from orchestrator.planning.capability.dummy_text import dummy_text
 from orchestrator.planning.capability.requirements import MAX_WRITTEN_BYTES, measure_requirements
 from orchestrator.planning.capability.step_cost import passes

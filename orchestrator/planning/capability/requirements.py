@@ -13,7 +13,7 @@ from torch import nn
 from methods.base.spec import Attached, MethodSpec
 from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.backbone.shared import SharedBackbone
-from orchestrator.planning.capability.dry_run import attach, attach_with_data
+from orchestrator.planning.capability.attach import attach, attach_with_data
 
 MAX_WRITTEN_BYTES = 64 * 2**20
 """Largest adapter that is saved to a temporary folder to measure its size, in bytes."""

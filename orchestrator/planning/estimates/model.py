@@ -11,7 +11,7 @@ import torch
 
 import methods
 from methods.base.spec import Quantization, TaskText
-from orchestrator.planning.capability.dry_run import attach
+from orchestrator.planning.capability.attach import attach
 from orchestrator.planning.estimates.meta_backbone import meta_backbone
 from orchestrator.planning.estimates.step import Batch, StepCost, step_cost
 from orchestrator.tasks import TaskType

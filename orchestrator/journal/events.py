@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.common.errors import SweepError
 from orchestrator.common.jsonl import cut_torn_line, finite
-from orchestrator.tracking.earlier_journals import in_todays_words
+from orchestrator.journal.earlier_releases import in_todays_words
 
 # These events are on disk before work goes on. If the machine dies, others may be lost: they follow from the events
 # around them, or their work is done again.

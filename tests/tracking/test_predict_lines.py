@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.common.errors import InputError
 from orchestrator.tasks import TASK_TYPES
-from orchestrator.tracking.stream import CHUNK_BATCHES, predict_lines
+from orchestrator.tracking.predict_lines import CHUNK_BATCHES, predict_lines
 
 
 class Echo:

@@ -10,11 +10,11 @@ import pytest
 
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Answer, Job
-from orchestrator.final.replay import CachedJobRunner, DedupingJournal
 from orchestrator.final.results import TEST_FILE
-from orchestrator.final.retrain import play_final
+from orchestrator.final.run import run_final
+from orchestrator.final.skip_done import CachedJobRunner, DedupingJournal
+from orchestrator.journal.events import Journal
 from orchestrator.sweep.saved_state import SavedSweep
-from orchestrator.tracking.journal import Journal
 
 from ..small_plan import small_plan
 from .test_final import IA3, LORA, METHODS, PREFIX, Lanes
@@ -51,7 +51,7 @@ class Driver:
     def play(self) -> Any:
         run = CachedJobRunner(self.each, self.saved.answers, Storage(str(self.folder)), self.journal)
         journal = DedupingJournal(self.journal, self.saved.events)
-        return play_final(small_plan(METHODS), RECORDS, run, Storage(str(self.folder)), journal)
+        return run_final(small_plan(METHODS), RECORDS, run, Storage(str(self.folder)), journal)
 
 
 def played(folder: Path, *killed_after: int) -> tuple[Any, list[str], list[dict[str, Any]]]:

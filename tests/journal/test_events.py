@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.common.errors import SweepError
-from orchestrator.tracking.journal import Journal, read_from
+from orchestrator.journal.events import Journal, read_from
 
 
 def test_events_come_back_in_order_with_their_times(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.suggest import did_you_mean
 from orchestrator.common.uris import is_uri
-from orchestrator.tracking.journal import Journal
+from orchestrator.journal.events import Journal
 
 if TYPE_CHECKING:
     from orchestrator.common.storage import Storage  # imports pyarrow
