@@ -14,8 +14,10 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TaskType = Literal["SEQ_CLS", "CAUSAL_LM", "TOKEN_CLS", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION"]
+PeftTaskType = Literal["SEQ_CLS", "CAUSAL_LM", "TOKEN_CLS", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION"]
 """The task types of `peft`: what kind of model a method attaches to."""
+TASK_TYPES_OF_0_1: Mapping[str, PeftTaskType] = {"classification": "SEQ_CLS", "causal-lm": "CAUSAL_LM"}
+"""The names that release 0.1 had for them. Plugins of that release, which registered models carry, declare these."""
 Quantization = Literal["nf4", "fp4", "int8", "none"]
 Optimizer = Literal["adamw", "paged_adamw_8bit"]
 
@@ -94,8 +96,8 @@ class TaskText:
         tokenizer: the backbone's tokenizer.
         labels: names of the classes in the order of their ids; empty for a language model.
         max_length: maximum tokens per row.
-        examples: function of a count that returns up to so many training rows, the same for every trial: pairs of
-            token ids and class.
+        examples: function that returns training rows, at most the number that it is given, the same for every trial:
+            pairs of token ids and class.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -126,7 +128,7 @@ class Context:
     """
 
     task: str
-    task_type: TaskType
+    task_type: PeftTaskType
     backbone: str
     head: tuple[str, ...]
     original: Callable[[str], Tensor]
@@ -221,10 +223,14 @@ class MethodSpec(Generic[ParamsT]):
     reference: str
     params_type: type[ParamsT]
     attach: Callable[[nn.Module, ParamsT, Context], Attached]
-    tasks: frozenset[TaskType] = frozenset(get_args(TaskType))
+    tasks: frozenset[PeftTaskType] = frozenset(get_args(PeftTaskType))
     starts_as_identity: bool = True
     supports_merge: bool = False
     peft: bool = False
     needs_original: bool = False
     original_for: Mapping[str, frozenset[str]] = field(default_factory=dict)
     trains: bool = True
+
+    def __post_init__(self) -> None:
+        tasks = frozenset(TASK_TYPES_OF_0_1.get(task, task) for task in self.tasks)
+        object.__setattr__(self, "tasks", tasks)

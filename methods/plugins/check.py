@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from methods import load_adapter
-from methods.base.spec import Attached, Hyperparameters, MethodError, MethodSpec, TaskType
+from methods.base.spec import Attached, Hyperparameters, MethodError, MethodSpec, PeftTaskType
 from methods.plugins.loader import load
 from methods.plugins.tiny_model import TinyModel, tiny_models
 
@@ -47,7 +47,7 @@ def _declared(name: str, spec: Any, space: Any) -> tuple[MethodSpec[Any], Hyperp
     """Check ``SPEC`` and ``SPACE``; return ``SPEC`` and the default parameters."""
     _require(isinstance(spec, MethodSpec), f"SPEC is {_kind(spec)}; it must be a MethodSpec")
     _require(spec.name == name, f"SPEC.name is {spec.name!r}; it must be the file's own, {name!r}")
-    types = get_args(TaskType)
+    types = get_args(PeftTaskType)
     for unknown in sorted(set(spec.tasks).difference(types)):
         raise MethodError(f"SPEC.tasks names {unknown!r}; name task types of peft: {', '.join(types)}")
     kind = spec.params_type

@@ -17,13 +17,14 @@ from transformers import (
     PreTrainedModel,
 )
 
-from methods.base.spec import Context, TaskType
+from methods.base.spec import TASK_TYPES_OF_0_1, Context, PeftTaskType
 
 _SIZES: dict[str, Any] = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 _SIZES |= {"intermediate_size": 32, "max_position_embeddings": 64, "pad_token_id": 0}
 
-TRIED_TYPES: tuple[TaskType, ...] = ("SEQ_CLS", "CAUSAL_LM")
+TRIED_TYPES: tuple[PeftTaskType, ...] = ("SEQ_CLS", "CAUSAL_LM")
 """The task types that there is a tiny model for."""
+_TASK_NAMES = {task_type: name for name, task_type in TASK_TYPES_OF_0_1.items()}
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class TinyModel:
         return loss
 
 
-def tiny_models(task_types: Iterable[TaskType]) -> Iterator[TinyModel]:
+def tiny_models(task_types: Iterable[PeftTaskType]) -> Iterator[TinyModel]:
     """Iterate over an encoder with a head for classification and a decoder, those of them that are among the types.
 
     Models of the other task types have the same modules, with another head.
@@ -79,7 +80,7 @@ def tiny_models(task_types: Iterable[TaskType]) -> Iterator[TinyModel]:
         frozen: PreTrainedModel = model.requires_grad_(False).eval()
         originals = {name: p.detach() for name, p in frozen.named_parameters()}
         context = Context(
-            task=task_type, task_type=task_type, backbone="tiny", head=head, original=originals.__getitem__
+            task=_TASK_NAMES[task_type], task_type=task_type, backbone="tiny", head=head, original=originals.__getitem__
         )
         yield TinyModel(frozen, context)
 

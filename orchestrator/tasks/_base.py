@@ -1,4 +1,4 @@
-"""What every task type offers, so that nobody has to ask which type a task is of."""
+"""The interface of a task type: everything that depends on a task's type is a member of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
-    from methods.base.spec import TaskType as PeftTaskType
+    from methods.base.spec import PeftTaskType
     from orchestrator.common.metric import Metric
 
 Batches = Sequence[NDArray[np.int64]]

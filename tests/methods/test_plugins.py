@@ -214,6 +214,27 @@ def test_plugin_check_accepts_method_for_decoders_alone(broken) -> None:
         check_plugin(broken((line, refuses + line), ("import torch\n", "import torch\nimport methods\n")))
 
 
+@pytest.mark.parametrize(
+    ("declared", "read"),
+    [
+        ('{"classification"}', {"SEQ_CLS"}),
+        ('{"causal-lm"}', {"CAUSAL_LM"}),
+        ('{"classification", "causal-lm"}', {"SEQ_CLS", "CAUSAL_LM"}),
+        ('{"classification", "TOKEN_CLS"}', {"SEQ_CLS", "TOKEN_CLS"}),
+    ],
+)
+def test_plugin_of_release_0_1_may_declare_its_task_names(declared, read, broken) -> None:
+    name = broken(("params_type=MyParams", f"params_type=MyParams, tasks=frozenset({declared})"))
+    check_plugin(name)
+    assert methods.get(name).tasks == read
+
+
+def test_plugin_check_gives_task_names_that_release_0_1_gave(broken) -> None:
+    line = "    chosen, device ="
+    check = "    assert context.task in ('classification', 'causal-lm'), context.task\n"
+    check_plugin(broken((line, check + line)))
+
+
 def test_load_adapter_runs_no_code_in_folder(make_case, tmp_path: Path) -> None:
     """An adapter of a plugin that is not registered is refused, even if its folder holds the plugin's source."""
     methods.register(EXAMPLE)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from methods.base.spec import TaskType as PeftTaskType
+from methods.base.spec import PeftTaskType
 from orchestrator.config import load_config
 from orchestrator.tasks import TASK_TYPES, read_task, recorded_metric, task_type
 from orchestrator.tasks.section import TaskSection
@@ -85,7 +85,12 @@ def test_task_types_are_named_in_their_own_files():
     command = ["grep", "-rlE", "--include=*.py", pattern, "orchestrator", "methods"]
     files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     own_files = {f"orchestrator/tasks/{name.replace('-', '_')}.py" for name in TASK_TYPES}
-    assert {*files} - own_files <= {"orchestrator/cli/methods.py", "orchestrator/simulation/written_sweep.py"}
+    others = {
+        "methods/base/spec.py",  # the names that plugins of release 0.1 declare
+        "orchestrator/cli/methods.py",
+        "orchestrator/simulation/written_sweep.py",
+    }
+    assert {*files} - own_files <= others
 
 
 def test_example_data_can_be_read(config):
