@@ -33,15 +33,15 @@ from benchmarks._common import emit
 from benchmarks._verdicts import Tied, judge, tied
 from orchestrator.common.trial_types import TrialKey
 from orchestrator.search.allocation import Race
-from orchestrator.search.budget import Limits
+from orchestrator.search.budget import SpendingLimits
 from orchestrator.search.core import Search
 from orchestrator.search.plans import StudyPlan
 from orchestrator.simulation.replay import Incumbent, NullJournal, incumbents, plans_of, replay
 from orchestrator.simulation.spaces import plain, space_of
 from orchestrator.simulation.table import Table
-from orchestrator.warm_start.choose import Source, choose
 from orchestrator.warm_start.earlier import EarlierTask, EarlierTrial
 from orchestrator.warm_start.task_metadata import TaskMetadata
+from orchestrator.warm_start.transfer import Source, transfer_configurations
 
 CURVES = Path(__file__).with_name("curves")
 PRIORS = ("cold", "good", "adversarial")
@@ -74,7 +74,7 @@ def configurations_for(table: Table, tables: Sequence[Table], prior: str) -> Con
         return {}
     others = [_source(other, higher_is_better=prior == "good") for other in tables if other.task != table.task]
     return {
-        method: tuple(one.params for one in choose(space_of(curves), method, others))
+        method: tuple(one.params for one in transfer_configurations(space_of(curves), method, others))
         for method, curves in table.methods.items()
     }
 
@@ -133,7 +133,7 @@ def _search(
         storage_path=None,
         journal=NullJournal(),
         allocation=Race(),
-        budget=Limits(lane_seconds=budget),
+        budget=SpendingLimits(lane_seconds=budget),
         clock=clock,
         seed=seed,
     )

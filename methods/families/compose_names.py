@@ -16,7 +16,7 @@ _NEVER_PARTS = {
     "hard_prompt": "trains nothing",
     "multitask_prompt": "learns from other tasks before its own",
 }
-# methods of which a composition can have one only, by what they all do
+# groups of methods, by what they do; a composition has at most one method of each group
 _EXCLUSIVE = {
     "sit in LoRA's place": frozenset({"lora", "qlora", "dora", "adalora"}),
     "put virtual tokens before the input": frozenset({"prompt", "p_tuning", "prefix"}),

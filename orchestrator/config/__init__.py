@@ -1,7 +1,8 @@
 """What a sweep.yaml may say, validated once; importing it loads no machine-learning library."""
 
 from orchestrator.config.load import config_of, json_schema, load_config
-from orchestrator.config.models import (
+from orchestrator.config.overrides import Choices, Fixed, Override, Range
+from orchestrator.config.sections import (
     BackboneConfig,
     Budget,
     Lanes,
@@ -10,7 +11,6 @@ from orchestrator.config.models import (
     SweepConfig,
     Training,
 )
-from orchestrator.config.overrides import Choices, Fixed, Override, Range
 from orchestrator.config.tasks import Task
 
 __all__ = [

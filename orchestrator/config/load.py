@@ -15,7 +15,7 @@ from methods.families.peft_type_names import trainable_types
 from orchestrator.common.errors import InputError, KeyPath, Problem, key_path
 from orchestrator.config.explain import explain
 from orchestrator.config.method_names import COMPOSITION, PLUGIN
-from orchestrator.config.models import SweepConfig
+from orchestrator.config.sections import SweepConfig
 from orchestrator.config.yaml_file import read_yaml
 
 

@@ -68,7 +68,7 @@ class MemoryGauge:
         _sampler.remove(self)
 
     def record(self, in_use: int) -> None:
-        """Raise the peak if so many bytes in use exceed it."""
+        """Raise the peak if the bytes in use exceed it."""
         with self._lock:
             self.peak = max(self.peak, float(in_use - self._baseline))
 

@@ -14,12 +14,12 @@ class MicroBatchMemory:
         self._token_limits: dict[str, int] = {}
 
     def record_out_of_memory(self, method: str, tokens: int) -> None:
-        """Record that a method's micro-batch of so many tokens, padding included, did not fit; half as many may."""
+        """Halve a method's token limit: a micro-batch of ``tokens``, padding included, did not fit."""
         half = max(1, tokens // 2)
         self._token_limits[method] = min(self._token_limits.get(method, half), half)
 
     def micro_batch_count(self, method: str, tokens: int) -> int:
-        """Return into how many micro-batches to split a batch of so many tokens; a power of 2."""
+        """Return into how many micro-batches to split a batch of ``tokens`` tokens; a power of 2."""
         limit, count = self._token_limits.get(method, tokens), 1
         while tokens > count * limit:
             count *= 2

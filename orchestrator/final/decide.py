@@ -8,12 +8,12 @@ from dataclasses import replace
 import methods
 from orchestrator.final.results import AnswerReader
 from orchestrator.planning.plan import SweepPlan
-from orchestrator.selection.tied_set import ranks
 from orchestrator.selection.claims import claims
 from orchestrator.selection.evidence import Evidence, MethodSample, gather
 from orchestrator.selection.recommend import pareto, recommend
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Selection
+from orchestrator.selection.tied_set import ranks
 
 
 def decide(

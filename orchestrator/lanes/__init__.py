@@ -4,5 +4,5 @@
 sends jobs to the broker; ``leases`` records which lane works on which job. On the other side, ``group`` starts lanes as
 Ray Train workers (with ``backend`` and ``trainer``). Each of them runs ``loop``: a ``worker`` that takes jobs and steps
 their trials with what its ``lane`` has in memory. ``setup`` is what lanes receive once, ``messages`` what the workers
-of one lane pass on to each other. ``cluster`` connects to Ray, ``tune`` adapts Tune to the search.
+of one lane pass on to each other. ``cluster`` connects to Ray; ``tune`` and ``tune_bridge`` adapt Tune to the search.
 """

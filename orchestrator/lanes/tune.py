@@ -3,7 +3,7 @@
 Tune decides nothing here. Its searcher asks the core for pieces of work, its scheduler reports results to the core, and
 its stopper ends the run when the core has ended. Tune's own ways to end a trial overlap and leave gaps: a stopper
 informs neither searcher nor scheduler, and a result with ``done: true`` skips the scheduler. So every way to end leads
-to the same calls of :class:`orchestrator.search.tune_bridge.TuneBridge`, where only the first call counts.
+to the same calls of :class:`orchestrator.lanes.tune_bridge.TuneBridge`, where only the first call counts.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from ray.tune import Stopper
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.lanes.tune_bridge import TuneBridge
 from orchestrator.search.core import Search
 from orchestrator.search.plans import Decision
-from orchestrator.search.tune_bridge import TuneBridge
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController

@@ -26,7 +26,7 @@ def panels(records: Sequence[TrialRecord], *, metric: Metric, steps: int) -> dic
     Args:
         records: trials of one task.
         metric: metric of their values.
-        steps: optimizer steps of a trial that is not stopped.
+        steps: optimizer steps of a full trial.
     """
     values = [v for r in records for v in r.values.values() if math.isfinite(v)]
     if not values:

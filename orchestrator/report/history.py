@@ -88,7 +88,7 @@ class History:
 
     @cached_property
     def steps(self) -> int:
-        """Optimizer steps of a trial that is not stopped."""
+        """Optimizer steps of a full trial."""
         planned = self.config.get("training", {}).get("max_steps")
         return int(planned or max((record.step for record in self.trials), default=0))
 

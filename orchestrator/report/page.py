@@ -19,7 +19,7 @@ from orchestrator.common.units import duration, number, size
 from orchestrator.common.uris import mask_secrets
 from orchestrator.report.costs import costs
 from orchestrator.report.curves import panels
-from orchestrator.report.departures import Departure, departures
+from orchestrator.report.early_ends import EarlyEnd, early_ends
 from orchestrator.report.history import History
 from orchestrator.report.importance import Importance
 from orchestrator.report.method_rows import MethodRow, from_tests, method_rows
@@ -138,11 +138,11 @@ class TaskPage:
         return panels(self.history.of_task(self.name), metric=self.metric, steps=self.history.steps)
 
     @property
-    def departures(self) -> list[Departure]:
+    def early_ends(self) -> list[EarlyEnd]:
         """Trials and methods that did not reach the end."""
         drops = {study.rpartition("/")[2]: drop for study, drop in self.history.drops.items()
                  if study.rpartition("/")[0] == self.name}  # fmt: skip
-        return departures(self.rows, self.history.steps, drops)
+        return early_ends(self.rows, self.history.steps, drops)
 
     @property
     def importances(self) -> list[tuple[str, Importance]]:

@@ -48,12 +48,12 @@ class Scale:
         return self.start + (at - low) / (high - low) * (self.end - self.start)
 
     def ticks(self, about: int = 5) -> list[float]:
-        """Return about so many round values within the range."""
+        """Return round values within the range, ``about`` in number."""
         return _powers(self.low, self.high, about) if self.log else _steps(self.low, self.high, about)
 
 
 def _steps(low: float, high: float, about: int) -> list[float]:
-    """Return the coarsest round steps of which there are at least half as many as asked for."""
+    """Return multiples of the coarsest round step that gives at least half of ``about`` values."""
     power = 10.0 ** math.ceil(math.log10(high - low))
     for factor in (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01):
         step = factor * power

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orchestrator.search.reserve import Final, Pace
+from orchestrator.search.reserve import FinalEstimate, Pace
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class SpendingLimits:
     """What a sweep may spend; ``None`` is no limit.
 
     Args:
@@ -17,7 +17,7 @@ class Limits:
         wall_seconds: Wall time of all attempts of the sweep together.
         elapsed: Wall time in seconds of earlier attempts.
         lane_seconds: Time in seconds of all lanes together.
-        final: What the final will train; time is reserved for it.
+        final: The estimate of the final, for which time is reserved.
         lanes: Number of lanes that share the work, also in the final.
     """
 
@@ -25,7 +25,7 @@ class Limits:
     wall_seconds: float | None = None
     elapsed: float = 0.0
     lane_seconds: float | None = None
-    final: Final | None = None
+    final: FinalEstimate | None = None
     lanes: int = 1
 
 
@@ -37,7 +37,7 @@ class Budget:
         clock: Monotonic seconds.
     """
 
-    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: SpendingLimits, clock: Callable[[], float]) -> None:
         self._limits = limits
         self._clock = clock
         self._started_at = clock() - limits.elapsed
@@ -75,7 +75,7 @@ class Budget:
 
     def _retraining_seconds(self) -> list[float]:
         """Return the lane time of each retraining in the final, in seconds."""
-        return self._limits.final.lane_seconds(self.paces.values()) if self._limits.final else []
+        return self._limits.final.seconds_per_retraining(self.paces.values()) if self._limits.final else []
 
 
 def _reaches(limit: float, spent: float, final: float) -> bool:

@@ -21,11 +21,11 @@ from typing import Any
 from orchestrator.common.trial_types import Ending, TrialKey, TrialRecord
 from orchestrator.search.allocation import Allocation, Arm, Elimination
 from orchestrator.search.allocation.turns import RoundRobin
-from orchestrator.search.budget import Budget, Limits
+from orchestrator.search.budget import Budget, SpendingLimits
+from orchestrator.search.early_stopping import Halving
 from orchestrator.search.plans import Decision, EventLog, Proposal, StudyPlan
 from orchestrator.search.prior_gate import PriorGate
-from orchestrator.search.rungs import Halving
-from orchestrator.search.settings import TrainingSettings
+from orchestrator.search.shared_settings import SharedSettings
 from orchestrator.search.state import STATE_EVENTS, SearchState
 from orchestrator.search.studies import Study, open_storage
 
@@ -41,7 +41,7 @@ class Search:
         rungs: Optimizer steps at which trials report; a full trial ends at the last.
         storage_path: Optuna's file; ``None`` for none.
         journal: The journal, which gets every event first.
-        halving: Which trials continue at a rung; ``None`` if all do.
+        halving: Which trials continue at a rung; ``None`` if all do. See :mod:`orchestrator.search.early_stopping`.
         allocation: The rule that decides which method gets the next piece of work; without it methods take turns.
         sampler: The sampler of configurations, one of :data:`orchestrator.search.samplers.SAMPLERS`.
         budget: What all trials together may cost; without it there is no limit.
@@ -60,13 +60,13 @@ class Search:
         halving: Halving | None = _HALVING,
         allocation: Allocation | None = None,
         sampler: str = "tpe",
-        budget: Limits | None = None,
+        budget: SpendingLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
         seed: int = 0,
         saved: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         self._storage = open_storage(storage_path)
-        settings: dict[str, TrainingSettings] = defaultdict(TrainingSettings)
+        settings: dict[str, SharedSettings] = defaultdict(SharedSettings)
         prior_gates: dict[str, PriorGate] = defaultdict(PriorGate)
         self._studies = {
             plan.study: Study(
@@ -86,7 +86,7 @@ class Search:
         self._allocation = allocation or RoundRobin()
         self._rungs = tuple(rungs)
         self._journal = journal
-        self._budget = Budget(budget or Limits(), clock)
+        self._budget = Budget(budget or SpendingLimits(), clock)
         self._state = SearchState(plans, rungs, halving, self._budget)
         self._seed = seed
         self._dropped: dict[str, Elimination] = {}
@@ -258,21 +258,19 @@ class Search:
         return Proposal(key, dict(record.params), self._seed, record.step)
 
     def _decide(self, key: TrialKey) -> Decision:
-        """Return what happens to a trial that has just reported at a rung, given the results so far."""
-        record = self._state.records[key]
-        if not math.isfinite(record.value) or record.step == self._rungs[-1] or self._budget.spent:
-            return Decision.STOP
-        continues = self._state.progress[key.study].continues(record, can_start=self._can_start(key.study))
-        return Decision.CONTINUE if continues else Decision.PAUSE
+        """Return what happens to a trial that has just reported; see :mod:`orchestrator.search.early_stopping`."""
+        return self._state.progress[key.study].decide(
+            self._state.records[key], can_start=self._can_start(key.study), budget_spent=self._budget.spent
+        )
 
     def _apply_decision(self, key: TrialKey, decision: Decision) -> None:
         record = self._state.records[key]
         if decision is Decision.PAUSE:
             self._log("pause", key, step=record.step)
         elif decision is Decision.STOP:
-            self._stop(record)
+            self._end_at_rung(record)
 
-    def _stop(self, record: TrialRecord) -> None:
+    def _end_at_rung(self, record: TrialRecord) -> None:
         """End a trial at its rung, with the reason."""
         if not math.isfinite(record.value):
             self._end(record.key, "pruned", f"the metric is {record.value} at step {record.step}")

@@ -10,7 +10,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 MAX_LISTED_POINTS = 64
-"""A space of at most so many points is drawn from its list without repetition: a model of it has nothing to add."""
+"""Maximum number of points of a space that is drawn from a list without repetition, whatever the sampler."""
 MAX_GRID_POINTS = 100_000
 """The largest number of points of a grid."""
 

@@ -96,7 +96,7 @@ class History:
         return [self._trials[number] for number in sorted(numbers)]
 
     def _add_to_ranking(self, trial: FrozenTrial, state: TrialState) -> None:
-        number = trial.number - 1
+        number = study_number(trial)
         trial.state = state
         self._open.pop(number, None)
         if state != TrialState.FAIL:
@@ -106,7 +106,7 @@ class History:
     def _remove_from_ranking(self, trial: FrozenTrial) -> None:
         """Take a trial out of the ranking; to be called before its value changes, since its key is looked up."""
         if trial.state != TrialState.RUNNING:
-            self._scored.pop(bisect.bisect_left(self._scored, trial.number - 1))
+            self._scored.pop(bisect.bisect_left(self._scored, study_number(trial)))
             self._ranked.pop(bisect.bisect_left(self._ranked, self._sort_key(trial)))
 
     def _sort_key(self, trial: FrozenTrial) -> tuple[float, float, int]:
@@ -114,7 +114,17 @@ class History:
         rung = math.inf if trial.state == TrialState.COMPLETE else max(trial.intermediate_values, default=-1)
         value = trial.value if trial.state == TrialState.COMPLETE else trial.intermediate_values.get(int(rung))
         loss = math.inf if value is None or math.isnan(value) else -self._sign * value
-        return (-rung, loss, trial.number - 1)
+        return (-rung, loss, study_number(trial))
+
+
+def study_number(trial: FrozenTrial) -> int:
+    """Return a trial's number in its study, from 0; Optuna's, which :func:`running_trial` sets, is one higher."""
+    return trial.number - 1
+
+
+def is_default(trial: FrozenTrial) -> bool:
+    """Return whether a trial is its study's first, which is the default configuration."""
+    return study_number(trial) == 0
 
 
 def running_trial(
@@ -125,8 +135,8 @@ def running_trial(
 ) -> FrozenTrial:
     """Return a running trial for Optuna's samplers.
 
-    Optuna's number is one higher than the study's: in the storage that a sampler is shown, 0 is the trial that it is
-    asked for.
+    Optuna's number is one higher than the study's (see :func:`study_number`): in the storage that a sampler is shown, 0
+    is the trial that it is asked for.
 
     Args:
         number: The trial's number in its study, from 0.

@@ -12,7 +12,7 @@ from search_spaces._base import SearchSpace
 
 
 class EventLog(Protocol):
-    """Stores every event before it takes effect; ``orchestrator.journal.events.Journal`` is the implementation on disk."""
+    """Stores every event before it takes effect; on disk, that is ``orchestrator.journal.events.Journal``."""
 
     def append(self, event: str, **fields: Any) -> None:
         """Write one event."""

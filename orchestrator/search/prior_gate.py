@@ -13,13 +13,12 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from orchestrator.search.history import History
+from orchestrator.search.history import History, is_default
 
 EXAMINED_TRIALS = 40
 """Number of a study's first trials that are examined; transferred configurations come early."""
 
 _FIRST_RUNG = 0
-_DEFAULT_NUMBER = 1  # Optuna's numbers in a history begin with 1
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class PriorGate:
 def _outcomes(member: _Member) -> list[bool]:
     """Return for each transferred trial at the first rung whether it is ahead of the default there."""
     trials = [trial for trial in member.history.first(EXAMINED_TRIALS) if _FIRST_RUNG in trial.intermediate_values]
-    if not trials or trials[0].number != _DEFAULT_NUMBER:
+    if not trials or not is_default(trials[0]):
         return []
     default = _gain(trials[0], member.sign)
     return [_gain(trial, member.sign) > default for trial in trials[1:] if trial.params in member.transferred]

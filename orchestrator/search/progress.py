@@ -1,4 +1,7 @@
-"""The progress of one method on one task: which trial is at which rung, and what the method has cost."""
+"""The progress of one method on one task: which trial is at which rung, and what the method has cost.
+
+The rule by which trials continue at a rung is in :mod:`orchestrator.search.early_stopping`.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,18 @@ from collections.abc import Sequence
 
 from orchestrator.common.trial_types import TrialRecord
 from orchestrator.search.allocation import Arm
-from orchestrator.search.plans import StudyPlan
-from orchestrator.search.rungs import Halving, Rung
+from orchestrator.search.early_stopping import Halving, decide, quota
+from orchestrator.search.plans import Decision, StudyPlan
+from orchestrator.search.rungs import Rung
 
 MAX_FAILURES = 3
-"""After so many failures without any result a study starts no more trials."""
+"""Number of failed trials after which a study that has no result starts no more."""
 NOISE_MEASUREMENT = "validation_standard_error"
 """The measurement of a trial that is the standard error of its value over validation rows."""
 
 
 class Progress:
-    """Follows a study's trials and decides which may continue; it starts none.
+    """Follows a study's trials over the rungs.
 
     Args:
         plan: The study.
@@ -70,7 +74,7 @@ class Progress:
 
     def paused(self, record: TrialRecord) -> None:
         """Let a trial wait at its rung."""
-        self._stop_at_rung(record)
+        self._cancel_next_rung(record)
         self._rungs[record.step].wait(record.key.number, record.value)
 
     def promoted(self, record: TrialRecord) -> None:
@@ -84,18 +88,30 @@ class Progress:
         if paused:
             self._rungs[record.step].leave(record.key.number)
         elif record.step < self._steps[-1]:
-            self._stop_at_rung(record)
+            self._cancel_next_rung(record)
 
-    def continues(self, record: TrialRecord, *, can_start: bool) -> bool:
-        """Return whether a trial that has just reported at a rung is among those that continue."""
-        if self._halving is None or record.key.number < self._halving.through:
-            return True
-        return self._rungs[record.step].rank(record.key.number, record.value) < self._quota(record.step, can_start)
+    def decide(self, record: TrialRecord, *, can_start: bool, budget_spent: bool) -> Decision:
+        """Return what happens to a trial that has just reported at a rung.
+
+        Args:
+            record: The trial.
+            can_start: Whether the study can start another trial.
+            budget_spent: Whether the budget's time is over.
+        """
+        return decide(
+            self._halving,
+            record,
+            self._rungs[record.step],
+            is_last=record.step == self._steps[-1],
+            budget_spent=budget_spent,
+            no_more=self._no_more_results(record.step, can_start),
+        )
 
     def promotable(self, *, can_start: bool) -> int | None:
         """Return the number of a paused trial that may continue, one at the highest rung first."""
         for step in reversed(self._steps[:-1]):
-            number = self._rungs[step].best_waiting(self._quota(step, can_start))
+            rung = self._rungs[step]
+            number = rung.best_waiting(quota(self._halving, rung, no_more=self._no_more_results(step, can_start)))
             if number is not None:
                 return number
         return None
@@ -104,14 +120,12 @@ class Progress:
         """Return what an allocation rule sees of the study."""
         return Arm(self.plan.study, self.starts, self.cost, self._full_cost, self.bests, self._noise)
 
-    def _quota(self, step: int, can_start: bool) -> int:
-        """Return how many of a rung's results continue."""
-        if self._halving is None:
-            return self._rungs[step].results
-        more_to_come = can_start or any(count for rung, count in self._on_the_way_to.items() if rung <= step)
-        return self._halving.quota(self._rungs[step].results, no_more=not more_to_come)
+    def _no_more_results(self, step: int, can_start: bool) -> bool:
+        """Return whether a rung gets no more results: no trial is on the way to it, and none can start."""
+        return not can_start and not any(count for rung, count in self._on_the_way_to.items() if rung <= step)
 
-    def _stop_at_rung(self, record: TrialRecord) -> None:
+    def _cancel_next_rung(self, record: TrialRecord) -> None:
+        """Take back what was counted and charged for the next rung of a trial that pauses or ends."""
         self._on_the_way_to[self._next(record.step)] -= 1
         self._charge(record, record.step)
 

@@ -25,8 +25,8 @@ class Pace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Final:
-    """What the final will train.
+class FinalEstimate:
+    """An estimate of the time that the final takes.
 
     Args:
         contenders: Largest number of methods per task that are retrained.
@@ -38,8 +38,8 @@ class Final:
     seeds: int
     steps: int
 
-    def lane_seconds(self, paces: Collection[Pace]) -> list[float]:
-        """Return the seconds of every retraining if the final began now, each at its method's own pace.
+    def seconds_per_retraining(self, paces: Collection[Pace]) -> list[float]:
+        """Return the lane seconds of each retraining if the final began now, at the pace of its method.
 
         A method without a result may be in the final too, and is assumed to have the average pace.
 

@@ -1,7 +1,6 @@
-"""Successive halving within one method, in its promoting variant (ASHA; Li et al., 2020, arXiv:1810.05934).
+"""The rungs of a study: the steps at which trials report, the results there, and the trials that wait there.
 
-A trial pauses at a rung and continues once it is among the best there. No trial is stopped for good while the search
-lasts, and a rung that has too few results to compare decides nothing.
+Which trials continue at a rung is decided in :mod:`orchestrator.search.early_stopping`.
 """
 
 from __future__ import annotations
@@ -9,14 +8,13 @@ from __future__ import annotations
 import bisect
 import heapq
 import math
-from dataclasses import dataclass
 
 
 def rung_steps(max_steps: int, first_rung: float, reduction_factor: float) -> tuple[int, ...]:
     """Return the optimizer steps at which trials are compared; the last is ``max_steps``.
 
     Rungs grow by ``reduction_factor``. A rung that would leave less than that factor to the end is left out, since
-    stopping there saves little. The first rung is always kept.
+    pausing there saves little. The first rung is always kept.
 
     Args:
         max_steps: Optimizer steps of a full trial, at least 1.
@@ -34,33 +32,6 @@ def rung_steps(max_steps: int, first_rung: float, reduction_factor: float) -> tu
         steps.append(round(step))
         step *= reduction_factor
     return (*dict.fromkeys(steps), max_steps)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Halving:
-    """Decides how many trials continue at a rung.
-
-    Args:
-        reduction_factor: The best ``1 / reduction_factor`` of a rung's results continue.
-        min_results: A rung with fewer results than this decides nothing.
-        through: Number of a method's first trials that pause nowhere. The first is the default configuration: methods
-            are compared by what they reach at the last rung, so each needs a trial that gets there.
-    """
-
-    reduction_factor: float = 2.0
-    min_results: int = 2
-    through: int = 1
-
-    def quota(self, results: int, *, no_more: bool) -> int:
-        """Return how many of a rung's results continue.
-
-        Args:
-            results: The number of results at the rung.
-            no_more: Whether no result will follow; if there are too few to compare, all continue then.
-        """
-        if results >= self.min_results:
-            return max(1, int(results / self.reduction_factor))
-        return results if no_more else 0
 
 
 class Rung:

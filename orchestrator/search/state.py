@@ -9,10 +9,10 @@ from typing import Any
 
 from orchestrator.common.trial_types import TrialKey, TrialRecord
 from orchestrator.search.budget import Budget
+from orchestrator.search.early_stopping import Halving
 from orchestrator.search.plans import StudyPlan
 from orchestrator.search.progress import Progress
 from orchestrator.search.reserve import Pace
-from orchestrator.search.rungs import Halving
 
 STATE_EVENTS = frozenset({"trial", "rung", "pause", "promote", "end"})
 """The events of the journal that change the state."""

@@ -22,16 +22,16 @@ from orchestrator.search.prior_gate import PriorGate
 from orchestrator.search.propose import propose
 from orchestrator.search.queue import Queue
 from orchestrator.search.samplers import SAMPLERS
-from orchestrator.search.settings import TrainingSettings
+from orchestrator.search.shared_settings import SharedSettings
 from search_spaces._base import SearchSpace
 
 __all__ = ["Study", "open_storage"]
 
 SAMPLER_TURN = 3
-"""Every so many trials the shared settings are the sampler's: what suits other methods may not suit this one."""
+"""Every third trial keeps the sampler's own settings: what suits other methods may not suit this one."""
 Constraints = Callable[[Mapping[str, Any]], tuple[float, ...]]
 MAX_PROPOSALS = 16
-"""So often a sampler is asked before a proposal that exceeds a constraint is moved towards the default."""
+"""Maximum number of proposals for a trial; if each exceeds a constraint, the last is moved towards the default."""
 
 
 class Study:
@@ -65,7 +65,7 @@ class Study:
         sampler: str = "tpe",
         prior: Sequence[Mapping[str, Any]] = (),
         constraints: Constraints | None = None,
-        settings: TrainingSettings | None = None,
+        settings: SharedSettings | None = None,
         prior_gate: PriorGate | None = None,
     ) -> None:
         self.name = name
@@ -86,7 +86,7 @@ class Study:
             best=self._sampler.best,
             recent=self._sampler.recent,
         )
-        self._settings = settings or TrainingSettings()
+        self._settings = settings or SharedSettings()
         self._settings.join(name, space, self._history, higher_is_better=higher_is_better)
         self._prior_gate = prior_gate or PriorGate()
         self._prior_gate.join(self._history, self._queue.prior, higher_is_better=higher_is_better)
@@ -99,7 +99,7 @@ class Study:
         return len(self._history)
 
     def exhausted_by(self, trials: int) -> bool:
-        """Return whether so many trials have tried every point of the search space."""
+        """Return whether this number of trials has tried every point of the search space."""
         return self._queue.length is not None and trials >= self._queue.length
 
     def ask(self) -> tuple[int, dict[str, Any]]:

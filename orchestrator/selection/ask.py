@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.common.trial_types import TrialKey, TrialRecord
-from orchestrator.selection.best import ranks
 from orchestrator.selection.evidence import Evidence
 from orchestrator.selection.limits import Limit, Limits, limit_text, option
-from orchestrator.selection.recommend import choose
+from orchestrator.selection.recommend import recommend
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Preference, Selection
+from orchestrator.selection.tied_set import ranks
 
 Event = Mapping[str, Any]
 Exceeded = Mapping[str, Mapping[Limit, float]]
@@ -91,7 +91,7 @@ def ask(
             exceeded=exceeded, unscored=unscored,
         )  # fmt: skip
     results = _compared_again(selection, within)
-    choice = choose(results, prefer or selection.prefer, selection.metric)
+    choice = recommend(results, prefer or selection.prefer, selection.metric)
     best = next(result for result in results if result.method == choice.method)
     rivals = [result for result in results if result is not best and (result.tied or result.gap is not None)]
     return Reply(

@@ -28,7 +28,7 @@ MOST_DRAWN, FEWEST_REPEATS = 20_000_000, 200
 
 
 @dataclass(frozen=True)
-class Arm:
+class MethodSample:
     """The sample of one method in the comparison.
 
     Args:
@@ -132,11 +132,11 @@ class Evidence:
         )
 
 
-def gather(arms: Sequence[Arm], rows: int, *, seed: int, repeats: int | None = None) -> Evidence:
+def gather(samples: Sequence[MethodSample], rows: int, *, seed: int, repeats: int | None = None) -> Evidence:
     """Estimate the covariance of the methods' scores.
 
     Args:
-        arms: samples of the methods.
+        samples: samples of the methods.
         rows: rows of the test split.
         seed: seed of the resamples.
         repeats: number of resamples; a thousand if left out, fewer on very many rows, where they take too long.
@@ -144,20 +144,20 @@ def gather(arms: Sequence[Arm], rows: int, *, seed: int, repeats: int | None = N
     Raises:
         ValueError: if there are no rows, no methods, or no resample has all scores.
     """
-    if not arms:
+    if not samples:
         raise ValueError("there are no methods to compare")
     repeats = repeats or max(FEWEST_REPEATS, min(1000, MOST_DRAWN // max(1, rows)))
-    statistics = [statistic for arm in arms for statistic in arm.statistics]
+    statistics = [statistic for sample in samples for statistic in sample.statistics]
     resampled = bootstrap_jointly(statistics, rows, seed=seed, repeats=repeats)
-    ends = np.cumsum([len(arm.statistics) for arm in arms])
-    by_arm = np.split(resampled, ends[:-1], axis=1)
-    variance, freedom = _pooled_variance([np.asarray(arm.scores) for arm in arms if arm.random])
-    covariance = np.atleast_2d(np.cov(np.stack([scores.mean(axis=1) for scores in by_arm]), ddof=1))
+    ends = np.cumsum([len(sample.statistics) for sample in samples])
+    by_method = np.split(resampled, ends[:-1], axis=1)
+    variance, freedom = _pooled_variance([np.asarray(sample.scores) for sample in samples if sample.random])
+    covariance = np.atleast_2d(np.cov(np.stack([scores.mean(axis=1) for scores in by_method]), ddof=1))
     return Evidence(
-        means=np.array([np.mean(arm.scores) for arm in arms]),
-        row_covariance=_without_interaction(covariance, arms, by_arm) if freedom else covariance,
+        means=np.array([np.mean(sample.scores) for sample in samples]),
+        row_covariance=_without_interaction(covariance, samples, by_method) if freedom else covariance,
         seed_variance=variance,
-        seeds=np.array([len(arm.scores) if arm.random else 0 for arm in arms], np.int64),
+        seeds=np.array([len(sample.scores) if sample.random else 0 for sample in samples], np.int64),
         rows=rows,
         freedom=freedom,
     )
@@ -170,22 +170,22 @@ def _pooled_variance(scores: Sequence[Floats]) -> tuple[float, int]:
     return (squares / freedom, freedom) if freedom else (0.0, 0)
 
 
-def _without_interaction(covariance: Floats, arms: Sequence[Arm], resampled: Sequence[Floats]) -> Floats:
+def _without_interaction(covariance: Floats, samples: Sequence[MethodSample], resampled: Sequence[Floats]) -> Floats:
     """Return the covariance over rows without the interaction of seeds and rows.
 
     The variance over seeds contains the interaction already.
     """
     interactions = [
-        float((scores - np.asarray(arm.scores)).var(axis=1, ddof=1).mean())
-        if arm.random and len(arm.scores) > 1
+        float((scores - np.asarray(sample.scores)).var(axis=1, ddof=1).mean())
+        if sample.random and len(sample.scores) > 1
         else None
-        for arm, scores in zip(arms, resampled, strict=True)
+        for sample, scores in zip(samples, resampled, strict=True)
     ]
     typical = float(np.mean([value for value in interactions if value is not None]))
     corrected = covariance.copy()
-    for k, (arm, interaction) in enumerate(zip(arms, interactions, strict=True)):
-        if arm.random:
-            share = (typical if interaction is None else interaction) / len(arm.scores)
+    for k, (sample, interaction) in enumerate(zip(samples, interactions, strict=True)):
+        if sample.random:
+            share = (typical if interaction is None else interaction) / len(sample.scores)
             corrected[k, k] = max(0.0, corrected[k, k] - share)
     return corrected
 

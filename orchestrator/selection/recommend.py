@@ -22,7 +22,7 @@ CHEAPEST = {
 
 
 @dataclass(frozen=True)
-class Choice:
+class Recommendation:
     """The chosen method, why, and what would be chosen otherwise; two clauses."""
 
     method: str
@@ -74,7 +74,7 @@ def in_order(results: Iterable[MethodResult], prefer: Preference, metric: Metric
     return sorted(results, key=position)
 
 
-def choose(results: Sequence[MethodResult], prefer: Preference, metric: Metric) -> Choice:
+def recommend(results: Sequence[MethodResult], prefer: Preference, metric: Metric) -> Recommendation:
     """Choose among the tied methods.
 
     Args:
@@ -87,7 +87,7 @@ def choose(results: Sequence[MethodResult], prefer: Preference, metric: Metric) 
     others = [result for result in results if result is not best]
     reason = _reason_among_tied(best, rest, prefer) if rest else _reason_alone(best, others, metric)
     alternative = _alternative_preferences(tied, prefer, metric) if rest else ""
-    return Choice(best.method, reason, alternative or _smaller_alternative(best, others, metric))
+    return Recommendation(best.method, reason, alternative or _smaller_alternative(best, others, metric))
 
 
 def _reason_among_tied(best: MethodResult, rest: Sequence[MethodResult], prefer: Preference) -> str:

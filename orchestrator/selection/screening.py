@@ -14,7 +14,7 @@ from statistics import NormalDist
 
 from orchestrator.common.metric import Metric
 from orchestrator.common.trial_types import TrialRecord
-from orchestrator.selection.choose import BestTrials
+from orchestrator.selection.best_trials import BestTrials
 
 ERROR = "validation_standard_error"
 """Measurement of a full trial: the standard error of its score on validation, over rows."""
@@ -91,5 +91,5 @@ def standard_error(record: TrialRecord, rows: int, metric: Metric) -> float:
 
 
 def winners_bias(trials: int) -> float:
-    """Return by how many standard errors the best of so many equal trials seems too good (Blom, 1958)."""
+    """Return the expected maximum of equal trials over their mean, in standard errors (Blom, 1958)."""
     return max(0.0, NormalDist().inv_cdf((trials - 0.375) / (trials + 0.25))) if trials > 1 else 0.0

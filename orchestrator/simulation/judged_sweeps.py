@@ -1,7 +1,7 @@
 """Let the selection judge sweeps whose truth is known, and measure how often its statements hold.
 
 *A standard error apart* refers to the difference between two methods, over rows and seeds: one standard deviation of
-that difference over many sweeps random_shape in the same way, measured for every shape of sweep.
+that difference over many sweeps that are drawn in the same way, measured for every shape of sweep.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from functools import cache
 import numpy as np
 
 from orchestrator.common.metric import Metric
-from orchestrator.selection.best import ranks
 from orchestrator.selection.evidence import gather
+from orchestrator.selection.tied_set import ranks
 from orchestrator.simulation.scored_sweeps import MetricName, Played, Shape, play, truth
 
 REPEATS = 300
@@ -53,7 +53,7 @@ def draw_shapes(random: np.random.Generator) -> Iterator[Shape]:
 
 def judge(shape: Shape, sweep: Played, seed: int) -> Judgement:
     """Return what the selection states about a sweep."""
-    evidence = gather(sweep.arms(), shape.rows, seed=seed, repeats=REPEATS)
+    evidence = gather(sweep.samples(), shape.rows, seed=seed, repeats=REPEATS)
     true_scores = truth(shape)
     intervals = [evidence.interval(method, bounds=(0.0, 1.0)) for method in range(shape.methods)]
     method_ranks = ranks(evidence, Metric(name=shape.metric), seed=seed)
@@ -85,7 +85,7 @@ def judge_equal_methods(
         sweeps: number of sweeps.
         seed: seed of everything random.
         shuffled: make different methods equal by shuffling their names on every row.
-        methods: number of methods; random_shape for each sweep if left out.
+        methods: number of methods; drawn for each sweep if left out.
     """
     random = np.random.default_rng(seed)
     judgements = []
@@ -126,7 +126,7 @@ def standard_error(shape: Shape, sweeps: int = 400) -> float:
     """Return the standard error of a difference, as the points of accuracy that two methods must differ by for it."""
     random = np.random.default_rng(9)
     pair = Shape(2, shape.seeds, shape.rows, shape.metric, shape.seed_sd)
-    scores = [[np.mean(arm.scores) for arm in play(pair, random).arms()] for _ in range(sweeps)]
+    scores = [[np.mean(sample.scores) for sample in play(pair, random).samples()] for _ in range(sweeps)]
     slope = float(np.diff(truth(pair.spaced(0.01, ladder=True)))[0]) / -0.01
     return float(np.std(np.diff(scores), ddof=1)) / slope
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from orchestrator.common.trial_types import Ending, TrialKey
 from orchestrator.search.allocation import Allocation
-from orchestrator.search.budget import Limits
+from orchestrator.search.budget import SpendingLimits
 from orchestrator.search.core import Search
+from orchestrator.search.early_stopping import Halving
 from orchestrator.search.plans import Decision, Proposal, StudyPlan
-from orchestrator.search.rungs import Halving
 from orchestrator.simulation.fleet import Fleet
 from orchestrator.simulation.recorded import Recorded
 from orchestrator.simulation.spaces import space_of
@@ -108,7 +108,7 @@ def core(allocation: Allocation | None = None, halving: Halving | None = _HALVIN
             journal=NullJournal(),
             halving=halving,
             allocation=allocation,
-            budget=Limits(lane_seconds=budget),
+            budget=SpendingLimits(lane_seconds=budget),
             clock=clock,
             seed=seed,
         )

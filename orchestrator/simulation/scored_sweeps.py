@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from orchestrator.selection.evidence import Arm
+from orchestrator.selection.evidence import MethodSample
 from orchestrator.selection.intervals import Statistic
 
 MetricName = Literal["accuracy", "macro_f1"]
@@ -96,14 +96,16 @@ class Played:
     true: NDArray[np.int64]
     answers: NDArray[np.int64]
 
-    def arms(self) -> list[Arm]:
+    def samples(self) -> list[MethodSample]:
         """Return the answers in the form that the selection takes."""
         all_rows = np.arange(len(self.true))[None]
-        arms = []
+        samples = []
         for method in self.answers:
             statistics: list[Statistic] = [partial(_score, self.metric, self.true, answers) for answers in method]
-            arms.append(Arm(tuple(float(statistic(all_rows)[0]) for statistic in statistics), tuple(statistics)))
-        return arms
+            samples.append(
+                MethodSample(tuple(float(statistic(all_rows)[0]) for statistic in statistics), tuple(statistics))
+            )
+        return samples
 
     def shuffled(self, random: np.random.Generator) -> Played:
         """Return the sweep with the methods' names shuffled on every row and retraining, so that none is better."""

@@ -100,7 +100,7 @@ class Synthetic:
         return Curve(method=method.name, config_id=key.number, params=params, seconds=seconds, scores=scores)
 
     def table(self, task: str, configurations: int) -> Table:
-        """Return a table of so many configurations per method, the default first and the others drawn."""
+        """Return a table with a number of configurations per method, the default first and the others drawn."""
         methods = {}
         for method in self._methods:
             keys = [TrialKey(f"{task}/{method}", number) for number in range(configurations)]
@@ -125,7 +125,7 @@ def _ceiling(method: SyntheticMethod, params: Mapping[str, Any]) -> float:
 
 
 def _progress(method: SyntheticMethod, steps: float) -> float:
-    """Return how far a method has come after so many steps, in 0..1."""
+    """Return a method's progress after a number of steps, in 0..1."""
     if steps <= 0:
         return 0.0
     if method.shape == "slow":

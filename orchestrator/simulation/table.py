@@ -62,8 +62,8 @@ class Table:
     def of(task: str, rows: Sequence[Mapping[str, Any]]) -> Table:
         """Return the table of one task's rows.
 
-        Its rungs are at most three steps, of which each is at most half the next, counted from the last, as in a sweep
-        by default: for scores after each of 50 epochs, those after 12, 25 and 50. A curve without a score at a rung
+        It has at most three rungs, each at most half of the next, counted from the last, as in a sweep by default: for
+        scores after each of 50 epochs, those after 12, 25 and 50. A curve without a score at a rung
         gets the one before it, and none if it ended before the rung.
         """
         rungs = _rungs({int(row["step"]) for row in rows})
@@ -96,7 +96,7 @@ class Table:
 
 
 def share_error(score: float, rows: int) -> float | None:
-    """Return the standard error of a proportion of so many rows; ``None`` for a score outside 0..1."""
+    """Return the standard error of a proportion over ``rows`` rows; ``None`` for a score outside 0..1."""
     return math.sqrt(score * (1 - score) / rows) if 0 <= score <= 1 else None
 
 

@@ -1,4 +1,4 @@
-"""The first event of a journal: what is run on what, and the identity by which a resumed sweep checks its inputs."""
+"""The description of a sweep in its ``sweep`` event, and the digests by which a resumed sweep checks its inputs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CHANGES = {
 
 
 def driver(began: float) -> dict[str, Any]:
-    """Return the fields of a driver in the ``sweep`` and ``resume`` events: start, process, host and package versions.
+    """Return what ``sweep`` and ``resume`` events record of their driver: start, process, host and package versions.
 
     Args:
         began: the driver's start, in seconds since 1970.
@@ -86,7 +86,7 @@ def describe(plan: SweepPlan, sweep: str, backbones: Mapping[str, PreparedBackbo
 
 
 def identity(plan: SweepPlan) -> dict[str, dict[str, Any]]:
-    """Return digests of everything that must be equal for two plans' trials to be comparable: by kind, then by name."""
+    """Return digests of a plan's inputs, by kind and name. Trials of plans with equal digests can be compared."""
     settings = plan.config.backbone
     return {
         "data": {name: task.data.digest for name, task in plan.tasks.items()},
@@ -102,7 +102,9 @@ def identity(plan: SweepPlan) -> dict[str, dict[str, Any]]:
     }
 
 
-def departures(recorded: Mapping[str, Mapping[str, Any]], current: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
+def changed_inputs(
+    recorded: Mapping[str, Mapping[str, Any]], current: Mapping[str, Mapping[str, Any]]
+) -> list[Problem]:
     """Return a problem for each input that has changed since a sweep started.
 
     Args:

@@ -11,14 +11,14 @@ from ray import tune
 from orchestrator.lanes.pool import LanePool
 from orchestrator.lanes.proxy import TrialProxy, Work
 from orchestrator.lanes.tune import CoreScheduler, CoreSearcher, CoreStopper
+from orchestrator.lanes.tune_bridge import TuneBridge
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.search.allocation import ALLOCATIONS
-from orchestrator.search.budget import Limits
+from orchestrator.search.budget import SpendingLimits
 from orchestrator.search.core import Search
+from orchestrator.search.early_stopping import Halving
 from orchestrator.search.plans import EventLog
-from orchestrator.search.reserve import Final
-from orchestrator.search.rungs import Halving
-from orchestrator.search.tune_bridge import TuneBridge
+from orchestrator.search.reserve import FinalEstimate
 from orchestrator.sweep.saved_state import SavedSweep
 
 OPTUNA_FILE = "optuna.log"
@@ -45,12 +45,12 @@ def make_search(plan: SweepPlan, saved: SavedSweep, journal: EventLog, *, lanes:
         else None,
         allocation=ALLOCATIONS[settings.allocation](),
         sampler=settings.sampler,
-        budget=Limits(
+        budget=SpendingLimits(
             trials=budget.trials,
             wall_seconds=None if budget.wall_time is None else max(budget.wall_time, elapsed + 1.0),
             elapsed=elapsed,
             lane_seconds=budget.lane_seconds,
-            final=Final(contenders=selection.contenders, seeds=selection.seeds, steps=plan.rungs[-1]),
+            final=FinalEstimate(contenders=selection.contenders, seeds=selection.seeds, steps=plan.rungs[-1]),
             lanes=lanes,
         ),
         seed=plan.config.seed,

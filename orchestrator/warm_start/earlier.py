@@ -68,7 +68,7 @@ class RankedTrial:
     rank: float
 
 
-def best_trials(trials: Sequence[EarlierTrial], method: str, *, higher_is_better: bool) -> list[RankedTrial]:
+def better_half(trials: Sequence[EarlierTrial], method: str, *, higher_is_better: bool) -> list[RankedTrial]:
     """Return the complete trials of a method that are in its better half, the best first.
 
     The best of ``n`` draws beats a share of ``n / (n + 1)`` of all configurations on average, the next

@@ -11,12 +11,12 @@ from orchestrator.common.trial_types import TrialKey
 from orchestrator.common.uris import mask_secrets
 from orchestrator.journal.folders import find_sweep
 from orchestrator.search.plans import StudyPlan
-from orchestrator.warm_start.transfer import Source, transfer_configurations
 from orchestrator.warm_start.earlier import EarlierTask
 from orchestrator.warm_start.journals import tasks_of_folder
 from orchestrator.warm_start.prior import Origin, Prior
 from orchestrator.warm_start.runs import RecordedSweeps
 from orchestrator.warm_start.task_metadata import TaskMetadata
+from orchestrator.warm_start.transfer import Source, transfer_configurations
 
 MIN_SIMILARITY = 0.5
 """Least similarity of an earlier sweep that ``auto`` uses, in 0..1."""
@@ -124,7 +124,8 @@ def _prior(studies: Sequence[StudyPlan], similar: Mapping[str, Sequence[SimilarT
         name: [Source(task, similarity, task.read()) for similarity, task in tasks] for name, tasks in similar.items()
     }
     configurations = {
-        plan.study: transfer_configurations(plan.space, TrialKey(plan.study, 0).method, sources.get(plan.task, ())) for plan in studies
+        plan.study: transfer_configurations(plan.space, TrialKey(plan.study, 0).method, sources.get(plan.task, ()))
+        for plan in studies
     }
     return Prior(
         origins=tuple(

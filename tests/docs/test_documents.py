@@ -19,7 +19,7 @@ import search_spaces
 from orchestrator.cli import app
 from orchestrator.config import load_config
 from orchestrator.config.method_names import method_problem
-from orchestrator.config.models import SweepConfig
+from orchestrator.config.sections import SweepConfig
 
 from .documents import DOCUMENTS, ROOT, anchors, blocks, code_names, links, name_of, prose, table
 

@@ -17,8 +17,8 @@ from orchestrator.journal.events import Journal
 from orchestrator.search.allocation import Allocation
 from orchestrator.search.budget import SpendingLimits
 from orchestrator.search.core import Search
-from orchestrator.search.plans import StudyPlan
 from orchestrator.search.early_stopping import Halving
+from orchestrator.search.plans import StudyPlan
 from search_spaces._base import SearchSpace
 
 RUNGS = (25, 50, 100)

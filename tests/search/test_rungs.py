@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from orchestrator.search.rungs import Halving, Rung, rung_steps
+from orchestrator.search.rungs import Rung, rung_steps
 
 
 @pytest.mark.parametrize(
@@ -32,21 +32,6 @@ def test_rungs_grow_by_the_factor_to_the_last_step(
 def test_rungs_out_of_range_are_refused(max_steps: int, first_rung: float, factor: float) -> None:
     with pytest.raises(ValueError, match="needs"):
         rung_steps(max_steps, first_rung, factor)
-
-
-@pytest.mark.parametrize(
-    ("results", "factor", "no_more", "quota"),
-    [
-        (3, 2, False, 0),  # nothing to compare with yet
-        (3, 2, True, 3),  # and nothing to come
-        (4, 2, False, 2),
-        (5, 2, True, 2),
-        (6, 3, False, 2),
-        (6, 10, False, 1),  # the best always goes on
-    ],
-)
-def test_halving_quota(results: int, factor: float, no_more: bool, quota: int) -> None:
-    assert Halving(reduction_factor=factor, min_results=4).quota(results, no_more=no_more) == quota
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -18,7 +18,7 @@ import ray
 from ray import cloudpickle, tune
 
 from orchestrator.lanes.tune import CoreScheduler, CoreSearcher, CoreStopper
-from orchestrator.search.tune_bridge import TuneBridge
+from orchestrator.lanes.tune_bridge import TuneBridge
 
 pytestmark = pytest.mark.ray
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.lanes.tune_bridge import TuneBridge
+from orchestrator.search.early_stopping import Halving
 from orchestrator.search.plans import Decision
-from orchestrator.search.rungs import Halving
-from orchestrator.search.tune_bridge import TuneBridge
 
 
 def result(step: int, value: float = 0.5, status: str = "done", train_seconds: float = 0.0) -> dict[str, Any]:

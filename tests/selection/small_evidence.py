@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.common.metric import Metric
-from orchestrator.selection.evidence import Arm, Evidence
+from orchestrator.selection.evidence import Evidence, MethodSample
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Selection
 
@@ -22,9 +22,9 @@ def accuracy(right: NDArray[np.bool_], draws: NDArray[np.int64]) -> NDArray[np.f
     return shares
 
 
-def arm(*answers: NDArray[np.bool_], random: bool = True) -> Arm:
+def sample(*answers: NDArray[np.bool_], random: bool = True) -> MethodSample:
     """A method by which rows each of its seeds gets right."""
-    return Arm(
+    return MethodSample(
         tuple(float(rows.mean()) for rows in answers), tuple(partial(accuracy, rows) for rows in answers), random
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.selection.recommend import Choice, choose, cost, cost_text, pareto
+from orchestrator.selection.recommend import Recommendation, cost, cost_text, pareto, recommend
 
 from .small_evidence import MACRO_F1, PERPLEXITY, measurements, result
 
@@ -16,8 +16,8 @@ IA3 = result("ia3", 0.70, gap=0.08, measurements=measurements(size=0.1e6))
 PROBE = result("linear_probe", 0.60, measurements=measurements(size=0.01e6), reason="far behind")
 
 
-def chosen(prefer: Any, *results: Any, higher: bool = True) -> Choice:
-    return choose(results or (LORA, ADAPTER, IA3), prefer, MACRO_F1 if higher else PERPLEXITY)
+def chosen(prefer: Any, *results: Any, higher: bool = True) -> Recommendation:
+    return recommend(results or (LORA, ADAPTER, IA3), prefer, MACRO_F1 if higher else PERPLEXITY)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.common.trial_types import TrialKey, TrialRecord
-from orchestrator.selection.choose import best_trials
+from orchestrator.selection.best_trials import best_trials
 from orchestrator.selection.screening import ERROR, screen, standard_error, winners_bias
 
 from .small_evidence import MACRO_F1, PERPLEXITY

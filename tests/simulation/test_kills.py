@@ -118,7 +118,8 @@ def test_resumed_simulation_continues_from_last_rungs(tmp_path: Path, uninterrup
     cut = saved[: len(saved) // 2]
     search = Search(
         Synthetic(METHODS[:4], RUNGS).plans("mail"), RUNGS, storage_path=None,
-        journal=Journal(tmp_path / "journal.jsonl"), allocation=Race(), budget=SpendingLimits(trials=TRIALS), seed=3, saved=cut,
+        journal=Journal(tmp_path / "journal.jsonl"), allocation=Race(), budget=SpendingLimits(trials=TRIALS), seed=3,
+        saved=cut,
     )  # fmt: skip
     running = [record for record in search.trials() if record.state == "running"]
     assert len(running) > 3

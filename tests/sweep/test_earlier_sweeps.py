@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from orchestrator.common.trial_types import TrialKey, checkpoint_path
-from orchestrator.sweep.manifest import departures, identity
+from orchestrator.sweep.manifest import changed_inputs, identity
 from orchestrator.sweep.resume import resumed_plan
 from orchestrator.sweep.saved_state import SavedSweep
 
@@ -96,7 +96,7 @@ def test_interrupted_sweep_of_0_1_gives_measurements_of_each_rung(folder: Path) 
 def test_resume_plans_a_sweep_of_0_1_as_it_was(folder: Path) -> None:
     sweep = saved(folder, INTERRUPTED)
     plan = resumed_plan(sweep)
-    assert departures(sweep.description["identity"], identity(plan)) == []
+    assert changed_inputs(sweep.description["identity"], identity(plan)) == []
     assert identity(plan) == sweep.description["identity"]
     assert list(plan.rungs) == RUNGS
     assert [study.study for study in plan.studies] == ["mail/lora", "mail/linear_probe"]

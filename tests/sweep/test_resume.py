@@ -116,7 +116,8 @@ def test_changed_inputs_name_changed_spaces_and_rungs() -> None:
     fewer = small_plan(["lora"])
     later = replace(plan, rungs=(10, 40))
     changed = [
-        [problem.where for problem in changed_inputs(identity(plan), identity(other))] for other in (narrower, fewer, later)
+        [problem.where for problem in changed_inputs(identity(plan), identity(other))]
+        for other in (narrower, fewer, later)
     ]
     assert changed == [["spaces.mail/lora"], ["spaces.mail/ia3"], ["rungs.steps"]]
 

@@ -134,7 +134,7 @@ def fraction_spent(snapshot: Snapshot, budget: Budget, steps: int) -> float:
     Args:
         snapshot: status of the sweep.
         budget: its limits.
-        steps: optimizer steps of a full training, of which an open trial counts those up to its last rung.
+        steps: optimizer steps of a full training; an open trial counts by its steps up to its last rung.
     """
     fractions = [0.0]
     if budget.trials:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator.selection.best import ranks
 from orchestrator.selection.evidence import Evidence
+from orchestrator.selection.tied_set import ranks
 
 from .small_evidence import MACRO_F1, PERPLEXITY, evidence
 

@@ -15,7 +15,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from orchestrator.search.axes import axis_of
 from orchestrator.search.history import History, running_trial
-from orchestrator.search.settings import TrainingSettings, ranks
+from orchestrator.search.shared_settings import SharedSettings, scaled_ranks
 from orchestrator.search.studies import Study, open_storage
 from search_spaces._base import SearchSpace
 
@@ -45,9 +45,9 @@ def settings(
     sign: int = 1,
     spaces: Mapping[str, SearchSpace] = SPACES,
     order: Callable[[int], Iterable[int]] = range,
-) -> TrainingSettings:
+) -> SharedSettings:
     """Shared settings of all methods at random values; those with a score have trained to the first rung."""
-    together, draw = TrainingSettings(), random.Random(0)
+    together, draw = SharedSettings(), random.Random(0)
     for method, space in spaces.items():
         history = History(space.distributions, higher_is_better=sign == 1, learns_from_rungs=True, best=50, recent=100)
         together.join(method, space, history, higher_is_better=sign == 1)
@@ -66,7 +66,7 @@ def settings(
     return together
 
 
-def proposals(together: TrainingSettings, method: str, count: int = 40) -> list[dict[str, Any]]:
+def proposals(together: SharedSettings, method: str, count: int = 40) -> list[dict[str, Any]]:
     return [together.propose(method, seed) for seed in range(count)]
 
 
@@ -123,12 +123,12 @@ def test_ranks_compare_at_the_last_common_rung() -> None:
         trial.intermediate_values = values
     unit = math.sqrt(12)
     # beaten: the last; all others; the first, by its later value, and the last; none
-    assert ranks(trials, 1) == pytest.approx([unit * (wins / 5 - 0.5) for wins in (2, 4, 3, 1)])
-    assert ranks(trials[:1], 1) == [0.0]
+    assert scaled_ranks(trials, 1) == pytest.approx([unit * (wins / 5 - 0.5) for wins in (2, 4, 3, 1)])
+    assert scaled_ranks(trials[:1], 1) == [0.0]
 
 
 def test_study_uses_shared_settings_until_its_sampler_learns() -> None:
-    together = TrainingSettings()
+    together = SharedSettings()
     lora, ia3 = (
         Study(f"mail/{m}", SPACES[m], higher_is_better=True, storage=open_storage(None), seed=0, settings=together,
               constraints=lambda params: (params["batch_size"] - 16,))

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from orchestrator.common.trial_types import State, TrialKey, TrialRecord
-from orchestrator.selection.choose import best_trials
+from orchestrator.selection.best_trials import best_trials
 
 from .small_evidence import MACRO_F1, PERPLEXITY
 

@@ -107,7 +107,7 @@ class Training(Section):
     """Limits of one trial."""
 
     max_steps: Count = 200
-    """Optimizer steps of a trial that is not stopped."""
+    """Optimizer steps of a full trial."""
     max_length: Annotated[int, Field(ge=4)] = 128
     """Tokens of a row, at most; longer ones are cut."""
     evaluation_batch: Count = 64
@@ -119,7 +119,7 @@ class Training(Section):
 
 
 class SearchConfig(Section):
-    """How configurations are proposed, which methods get trials, and when trials stop early (successive halving)."""
+    """How configurations are proposed, which methods get trials, and which trials continue at a rung."""
 
     sampler: SamplerName = "tpe"
     """What proposes configurations: tree-structured Parzen estimators, a Gaussian process, CMA-ES, random draws, or
@@ -128,16 +128,16 @@ class SearchConfig(Section):
     """Upper bounds for every trial, as in [adapter <= 10 MB, trainable <= 1M, memory <= 2 GB]; memory is the least that
     training takes. Configurations beyond them are not trained."""
     early_stopping: bool = True
-    """Whether only the better trials continue at a rung, while the others wait there."""
+    """Whether only the better trials continue at a rung, while the others wait there (successive halving)."""
     allocation: AllocationName = "race"
     """Which method gets the next trial: race drops methods that can no longer win, round_robin takes each in turn, and
     equal takes the one that has used the least lane time."""
     reduction_factor: Annotated[int, Field(ge=2)] = 2
-    """Of so many trials at a rung, one continues."""
+    """The best ``1 / reduction_factor`` of a method's trials at a rung continue: with 2, the better half."""
     first_rung: Fraction = 0.25
     """Steps of the first rung, as a fraction of ``max_steps``."""
     min_results: Count = 2
-    """The fewest results of a rung at which a trial may be stopped."""
+    """Number of results at a rung before its best trials continue; until then, trials wait there."""
     warm_start: EarlierSweeps = Field(default_factory=list)
     """Earlier sweeps whose best configurations are tried early: their names, or auto for the most similar ones on the
     tracking server. At most a third of a method's trials come from them."""
@@ -248,7 +248,7 @@ class SweepConfig(Section):
     training: Training = Training()
     """Limits of one trial."""
     search: SearchConfig = SearchConfig()
-    """How configurations are proposed, which methods get trials, and when trials stop early."""
+    """How configurations are proposed, which methods get trials, and which trials continue at a rung."""
     selection: SelectionConfig = SelectionConfig()
     """How the winner is chosen."""
     lanes: Lanes = Lanes()

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.warm_start.earlier import EarlierTask, EarlierTrial, best_trials
+from orchestrator.warm_start.earlier import EarlierTask, EarlierTrial, better_half
 from orchestrator.warm_start.fit import fit_to_space, nearly_equal
 from orchestrator.warm_start.prior import Transferred
 from search_spaces._base import SearchSpace
@@ -30,7 +30,7 @@ class Source:
     trials: Sequence[EarlierTrial]
 
 
-def choose(
+def transfer_configurations(
     space: SearchSpace, method: str, sources: Iterable[Source], limit: int = MAX_CONFIGURATIONS
 ) -> tuple[Transferred, ...]:
     """Return a method's best configurations of earlier sweeps, one of each sweep before a second of any.
@@ -74,5 +74,5 @@ def _candidates(space: SearchSpace, method: str, source: Source) -> list[tuple[s
                 rank=ranked.rank,
             ),
         )
-        for ranked in best_trials(source.trials, method, higher_is_better=earlier.higher_is_better)
+        for ranked in better_half(source.trials, method, higher_is_better=earlier.higher_is_better)
     ]

@@ -22,7 +22,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 
 from orchestrator.search.axes import Axis, axis_of
-from orchestrator.search.history import History
+from orchestrator.search.history import History, is_default
 from search_spaces._base import SearchSpace
 
 EXAMINED_TRIALS = 20
@@ -57,7 +57,7 @@ class _Member:
         return self.axes[setting].position(trial.params[setting[0]]) if setting in self.axes else math.nan
 
 
-class TrainingSettings:
+class SharedSettings:
     """Proposes the shared settings of one task's studies from the results of all of them."""
 
     def __init__(self) -> None:
@@ -122,14 +122,14 @@ class TrainingSettings:
         positions, observed = [], []
         for member in self._members.values():
             trials = [trial for trial in member.history.first(EXAMINED_TRIALS) if trial.intermediate_values]
-            for trial, rank in zip(trials, ranks(trials, member.sign), strict=True):
-                if trial.number - 1:
+            for trial, rank in zip(trials, scaled_ranks(trials, member.sign), strict=True):
+                if not is_default(trial):
                     positions.append([member.position(trial, setting) for setting in settings])
                     observed.append(rank)
         return np.array(positions), np.array(observed)
 
 
-def ranks(trials: Sequence[FrozenTrial], sign: int) -> list[float]:
+def scaled_ranks(trials: Sequence[FrozenTrial], sign: int) -> list[float]:
     """Return the ranks of trials among each other, scaled to mean 0 and, for many trials, variance 1.
 
     Two trials are compared at the last rung that both have reached. The share of trials that a trial beats is shrunk

@@ -21,7 +21,7 @@ STATE_TEXT = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Departure:
+class EarlyEnd:
     """Trials of a method that ended for the same reason at the same step, or the method as a whole.
 
     Args:
@@ -39,20 +39,20 @@ class Departure:
     numbers: str = ""
 
 
-def departures(
+def early_ends(
     rows: Iterable[MethodRow], steps: int, drops: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
-) -> list[Departure]:
-    """Return the departures of all methods, in their order.
+) -> list[EarlyEnd]:
+    """Return what ended early, method by method in the order of the rows.
 
     Args:
         rows: rows of the methods.
-        steps: optimizer steps of a trial that is not stopped.
+        steps: optimizer steps of a full trial.
         drops: by method, the event of its drop from the race.
     """
-    return [departure for row in rows for departure in _of_method(row, steps, drops.get(row.method))]
+    return [early_end for row in rows for early_end in _of_method(row, steps, drops.get(row.method))]
 
 
-def _of_method(row: MethodRow, steps: int, drop: Mapping[str, Any] | None) -> Iterator[Departure]:
+def _of_method(row: MethodRow, steps: int, drop: Mapping[str, Any] | None) -> Iterator[EarlyEnd]:
     groups: dict[tuple[str, int, str], list[TrialRecord]] = {}
     for record in row.records:
         if record.state != "complete":
@@ -61,11 +61,11 @@ def _of_method(row: MethodRow, steps: int, drop: Mapping[str, Any] | None) -> It
         trials = f"{len(records)} trial{'s' if len(records) > 1 else ''} {STATE_TEXT[state]}"
         when = f"step {step:,} of {steps:,}" if step else "before a result"
         why, numbers = reason.removesuffix(f" at step {step}"), _values_at_step(records, row.records, step)
-        yield Departure(method=row.method, what=trials, when=when, why=why, numbers=numbers)
+        yield EarlyEnd(method=row.method, what=trials, when=when, why=why, numbers=numbers)
     if drop:
         leader = str(drop["leader"]).rpartition("/")[2]
         bound, best = abs(drop["bound"]), abs(drop["leader_best"])  # a loss is kept with its sign turned
-        yield Departure(
+        yield EarlyEnd(
             method=row.method,
             what="dropped from the race",
             when=f"after the cost of {drop['pulls']:.1f} full trials",
@@ -76,9 +76,9 @@ def _of_method(row: MethodRow, steps: int, drop: Mapping[str, Any] | None) -> It
         when = "after the search" if row.status == "eliminated" else "in the final"
         outcomes = {"eliminated": "eliminated on validation", "worse": "worse than the best", "failed": "not scored"}
         what, numbers = outcomes[row.status], _test_score(row)
-        yield Departure(method=row.method, what=what, when=when, why=row.why, numbers=numbers)
+        yield EarlyEnd(method=row.method, what=what, when=when, why=row.why, numbers=numbers)
     if row.status == "left out":
-        yield Departure(method=row.method, what="left out", when="before the start", why=row.why)
+        yield EarlyEnd(method=row.method, what="left out", when="before the start", why=row.why)
 
 
 def _values_at_step(stopped: Sequence[TrialRecord], all_of_method: Sequence[TrialRecord], step: int) -> str:

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from orchestrator.warm_start.choose import Source, choose
-from orchestrator.warm_start.earlier import EarlierTask, EarlierTrial, best_trials
+from orchestrator.warm_start.earlier import EarlierTask, EarlierTrial, better_half
 from orchestrator.warm_start.fit import fit_to_space, nearly_equal
 from orchestrator.warm_start.task_metadata import TaskMetadata
+from orchestrator.warm_start.transfer import Source, transfer_configurations
 from search_spaces._base import SearchSpace
 
 SPACE = SearchSpace(
@@ -35,12 +35,15 @@ def source(name: str, trials: list[EarlierTrial], similarity: float = 1.0, *, hi
 
 
 def chosen(*sources: Source, limit: int = 3) -> list[tuple[str, int]]:
-    return [(entry.sweep, int(entry.trial.rpartition("/")[2])) for entry in choose(SPACE, "lora", sources, limit)]
+    return [
+        (entry.sweep, int(entry.trial.rpartition("/")[2]))
+        for entry in transfer_configurations(SPACE, "lora", sources, limit)
+    ]
 
 
 def test_rank_of_best_trial_grows_with_the_number_of_trials() -> None:
-    few = best_trials([trial(0, 0.9)], "lora", higher_is_better=True)
-    many = best_trials([trial(n, n / 10) for n in range(4)], "lora", higher_is_better=True)
+    few = better_half([trial(0, 0.9)], "lora", higher_is_better=True)
+    many = better_half([trial(n, n / 10) for n in range(4)], "lora", higher_is_better=True)
     assert [entry.rank for entry in few] == [1 / 2]
     assert [(entry.trial.value, entry.rank) for entry in many] == [
         (0.3, 4 / 5),
@@ -50,7 +53,7 @@ def test_rank_of_best_trial_grows_with_the_number_of_trials() -> None:
 
 def test_rank_counts_pruned_and_failed_trials_as_beaten() -> None:
     beaten = [trial(1, 0.99, "pruned"), trial(2, float("nan"), "failed"), trial(3, 0.98, "killed")]
-    ranked = best_trials([trial(0, 0.1), *beaten, trial(4, 0.99, method="ia3")], "lora", higher_is_better=True)
+    ranked = better_half([trial(0, 0.1), *beaten, trial(4, 0.99, method="ia3")], "lora", higher_is_better=True)
     assert [(entry.trial.trial, entry.rank) for entry in ranked] == [("mail/lora/0", 3 / 4)]
 
 
