@@ -56,8 +56,8 @@ class Job:
         split: split to score at the end; ``None`` for none.
         retraining: index from 0 of a finalist's retraining, which starts anew with its own seed and data order, and is
             scored on validation as well; ``None`` for the trial itself.
-        keep_every: optimizer steps between two saves of the job's state, from which the job continues if its lane dies;
-            0 for no saves.
+        partial_state_every: optimizer steps between two saves of the job's partial state, from which another lane
+            continues the job if its lane dies; 0 for no saves.
     """
 
     trial: TrialKey
@@ -69,11 +69,11 @@ class Job:
     checkpoint: str | None = None
     split: Literal["validation", "test"] | None = "validation"
     retraining: int | None = None
-    keep_every: int = 0
+    partial_state_every: int = 0
 
     @property
     def name(self) -> str:
-        """Name of the state that the job continues: that of the trial or of one of its retrainings."""
+        """Name of the training that the job continues: the trial itself, or one of its retrainings."""
         return str(self.trial) if self.retraining is None else f"{self.trial}/seed-{self.retraining}"
 
     @property
@@ -194,8 +194,8 @@ def checkpoint_path(trial: TrialKey, step: int, retraining: int | None = None) -
 
 
 def partial_state_path(job: Job) -> str:
-    """Return the folder of a job's state between two rungs, relative to the sweep's folder."""
-    return _path(f"{job.name}/under-way")
+    """Return the folder of a job's partial state, saved before the job's end, relative to the sweep's folder."""
+    return _path(f"{job.name}/under-way")  # named so by release 0.1, whose interrupted sweeps are resumed
 
 
 def _path(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The jobs of one task's final, the retrainings of its finalists above all, and the results that their answers give."""
+"""Plan the jobs of one task's final, which retrain its finalists, and read the results from the answers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,22 @@ from orchestrator.selection.selection import Selection
 RunJobs = Callable[[list[Job]], list[Answer]]
 MIN_SEEDS = 2
 """Retrainings that are needed for a mean with an interval over seeds."""
-STATE_PARTS = 4
-"""An interrupted job of the final loses at most this fraction (one part of so many) of its steps."""
+PARTIAL_STATE_INTERVALS = 4
+"""Intervals of a job of the final between which its partial state is saved; a lane's death costs at most one."""
 
 
 @dataclass
 class TaskFinal:
-    """The final of one task: its jobs, their answers, and what follows from them."""
+    """The final of one task.
+
+    Args:
+        plan: plan of the sweep.
+        task: name of the task.
+        best: best trials of the task.
+        all_records: all trials of the sweep.
+        storage: storage of the sweep's folder.
+        answers: answers to the jobs that were run so far, by job; added by the caller.
+    """
 
     plan: SweepPlan
     task: str
@@ -142,5 +151,5 @@ class TaskFinal:
             total=steps,
             checkpoint=checkpoint_path(record.key, record.step),
             split="test",
-            keep_every=math.ceil(steps / STATE_PARTS),
+            partial_state_every=math.ceil(steps / PARTIAL_STATE_INTERVALS),
         )

@@ -59,7 +59,7 @@ class Broker:
     seconds, so that a caller that has died does not hold its thread for ever.
 
     Args:
-        min_lanes: number of lanes that must have joined before any job is leased.
+        min_lanes: number of living lanes at which the first job is leased; later deaths do not stop the sweep.
         table: table of leases.
     """
 
@@ -68,10 +68,10 @@ class Broker:
         self._answers: dict[str, Future[Answer]] = {}
         self._changed = threading.Condition()
         self._setup: LaneSetup | None = None
-        self._status: dict[int, LaneStatus] = {}
-        self._faults: list[str] = []
+        self._last_status: dict[int, LaneStatus] = {}  # of every lane that has joined; the table knows the living ones
+        self._failed_starts: list[str] = []
         self._closed = False
-        self._min_lanes = min_lanes
+        self._min_lanes, self._has_min_lanes = min_lanes, False
 
     @ray.method(concurrency_group="run")
     def run(self, job: Job) -> Answer:
@@ -101,7 +101,9 @@ class Broker:
         """Register a new incarnation of a lane; jobs of its former one are queued again."""
         with self._changed:
             self._fail(self._table.join(lane, incarnation, time.monotonic()))
-            self._status[lane] = status
+            self._last_status[lane] = status
+            # Once true, it stays true: a sweep that has started must not wait for a lane that died and is restarted.
+            self._has_min_lanes |= len(self._table.lanes()) >= self._min_lanes
             self._changed.notify_all()
 
     @ray.method(concurrency_group="take")
@@ -119,7 +121,7 @@ class Broker:
         jobs: list[Job] = []
 
         def is_over() -> bool:
-            if not self._closed and len(self._status) >= self._min_lanes:
+            if not self._closed and self._has_min_lanes:
                 job = self._table.take(lane, incarnation, time.monotonic())
                 jobs.extend([job] if job else [])
             return self._closed or bool(jobs)
@@ -141,7 +143,9 @@ class Broker:
         """Renew a lane's leases. Returns the ids among ``held`` that are no longer leased to it."""
         with self._changed:
             if self._table.is_current(lane, incarnation):
-                self._status[lane] = status
+                self._last_status[lane] = status
+                if held:  # it trains, so lanes can start
+                    self._failed_starts.clear()
             return held - self._table.heartbeat(lane, incarnation, time.monotonic())
 
     def cancel(self) -> None:
@@ -151,15 +155,19 @@ class Broker:
                 self._resolve(job.id, Answer(status="cancelled", step=job.start))
             self._changed.notify_all()
 
-    def fault(self, lane: int, reason: str) -> None:
-        """Record that a lane could not start; Ray Train starts it again, which may not help."""
+    def report_failed_start(self, lane: int, reason: str) -> None:
+        """Record that a lane could not start, unless others live; Ray Train starts it again, which may not help."""
         with self._changed:
-            self._faults.append(f"lane {lane} could not start: {reason}")
+            # Ray Train has ended the lane's former incarnation, and ends this one with all of its workers.
+            self._fail(self._table.leave(lane))
+            if not self._table.lanes():
+                self._failed_starts.append(f"lane {lane} could not start: {reason}")
+            self._changed.notify_all()
 
-    def faults(self) -> list[str]:
-        """Return why lanes could not start, oldest first."""
+    def failed_starts(self) -> list[str]:
+        """Return why lanes could not start since a lane last trained, oldest first."""
         with self._changed:
-            return list(self._faults)
+            return list(self._failed_starts)
 
     def close(self) -> None:
         """Take no more jobs, and let each lane retire when it next asks for one."""
@@ -168,11 +176,18 @@ class Broker:
             self._changed.notify_all()
 
     def status(self) -> tuple[dict[int, LaneStatus], int]:
-        """Return the last status of every lane and the number of waiting jobs; silent lanes are declared dead."""
+        """Return the last status of every living lane, by its number, and the number of waiting jobs."""
+        with self._changed:
+            return {lane: self._last_status[lane] for lane in self._table.lanes()}, self._table.waiting()
+
+    def expire_silent_lanes(self) -> None:
+        """Declare lanes dead whose heartbeats stay away, and queue their jobs again.
+
+        Nothing else finds a lane whose node is lost, so the sweep calls this regularly.
+        """
         with self._changed:
             self._fail(self._table.expire(time.monotonic()))
             self._changed.notify_all()
-            return dict(self._status), self._table.waiting()
 
     def _resolve(self, job_id: str, answer: Answer) -> None:
         if future := self._answers.pop(job_id, None):

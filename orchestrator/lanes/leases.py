@@ -50,8 +50,12 @@ class LeaseTable:
         self._lanes[lane] = _LaneLeases(incarnation, now)
         return failed
 
+    def leave(self, lane: int) -> list[Job]:
+        """Remove a lane whose process has ended. Returns the jobs that fail for good by its death."""
+        return self._release(lane)
+
     def expire(self, now: float) -> list[Job]:
-        """Declare lanes dead whose heartbeats stay away. Returns the jobs that fail for good by that."""
+        """Declare lanes with jobs dead whose heartbeats stay away. Returns the jobs that fail for good by that."""
         dead = [
             lane
             for lane, leases in self._lanes.items()

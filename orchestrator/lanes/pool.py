@@ -19,8 +19,8 @@ from orchestrator.lanes.group import LaneGroups, LaneShape
 if TYPE_CHECKING:
     from orchestrator.lanes.setup import LaneSetup
 
-FAULT_LIMIT = 3
-"""Failed starts after which a sweep without a single lane gives up."""
+FAILED_START_LIMIT = 3
+"""Failed starts after which a sweep without a living lane gives up."""
 SHUTDOWN_TIMEOUT_S = 30.0
 
 
@@ -40,6 +40,7 @@ class LanePool:
         self.pack = default_pack if config.pack == "auto" else config.pack
         self.jobs = self.count * self.pack + 1
         self.lanes: dict[int, LaneStatus] = {}
+        self._any_lane: LaneStatus | None = None
         self._lane_joined = threading.Event()
         self.broker: Any = start_broker(min(config.min, self.count), 2 * self.jobs + 64, self.count)
         self._groups = LaneGroups(self.broker, sizes, LaneShape(cpus, gpus, config.workers), folder)
@@ -56,29 +57,34 @@ class LanePool:
             yield waiting.pop(ready), ray.get(ready)
 
     def poll(self) -> dict[int, LaneStatus]:
-        """Fetch and return the last status of each lane."""
+        """Fetch and return the last status of each living lane, by its number."""
         self.lanes, _ = ray.get(self.broker.status.remote())
         if self.lanes:
+            self._any_lane = next(iter(self.lanes.values()))
             self._lane_joined.set()
         return self.lanes
 
+    def expire_silent_lanes(self) -> None:
+        """Declare lanes dead whose heartbeats stay away; to be called regularly, as nothing else finds them."""
+        ray.get(self.broker.expire_silent_lanes.remote())
+
     def wait_for_lane(self) -> LaneStatus:
-        """Wait until another thread's :meth:`poll` finds a lane, and return its status.
+        """Wait until another thread's :meth:`poll` finds a lane, and return its status; it may have died since.
 
         Raises:
             SweepError: if the pool was cancelled before any lane joined.
         """
         self._lane_joined.wait()
-        if not self.lanes:
+        if self._any_lane is None:
             raise SweepError("no lane has started")
-        return next(iter(self.lanes.values()))
+        return self._any_lane
 
     def fault(self) -> str:
         """Return why there will be no lanes any more; empty while lanes work or may still start."""
         if self._groups.errors and not self._groups.alive():
             return f"every lane has ended: {self._groups.errors[0]}"
-        faults: list[str] = ray.get(self.broker.faults.remote())
-        return faults[-1] if len(faults) >= FAULT_LIMIT and not self.lanes else ""
+        failed_starts: list[str] = ray.get(self.broker.failed_starts.remote())
+        return failed_starts[-1] if len(failed_starts) >= FAILED_START_LIMIT else ""
 
     def cancel(self) -> None:
         """Answer every open job with ``cancelled``; lanes drop their trials at the next heartbeat."""

@@ -27,9 +27,9 @@ from orchestrator.engine.ranks import ALONE, OtherWorkerError, Ranks
 from orchestrator.engine.step import score_trials, train_step
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes.broker import LaneStatus, Signal
-from orchestrator.lanes.lane import BackboneWrittenError, FinishedJob, Lane
 from orchestrator.lanes.messages import BrokerMessage, broadcast_message
 from orchestrator.lanes.setup import LaneSetup
+from orchestrator.lanes.worker_memory import BackboneWrittenError, FinishedJob, WorkerMemory
 
 HEARTBEAT_INTERVAL_S = 2.0
 ResultT = TypeVar("ResultT")
@@ -77,7 +77,7 @@ class Worker:
         if any(self.ranks.all_gather_object(setup is Signal.RETIRE)):
             return
         self.dtype = compute_dtype(setup.dtype, self.device)
-        self.lane = self._start_lane(setup)
+        self.memory = self._prepare_memory(setup)
         self.packs = PackSizes(setup.pack, measured=setup.measure_pack)
         self._join()
         heartbeats = threading.Thread(target=self._send_heartbeats, daemon=True)
@@ -89,18 +89,18 @@ class Worker:
             self.stop.set()
             heartbeats.join()
 
-    def _start_lane(self, setup: LaneSetup) -> Lane:
+    def _prepare_memory(self, setup: LaneSetup) -> WorkerMemory:
         """Map backbones and rows before the first trial needs them."""
         try:
             for name, source in setup.plugins:
                 register_source(name, source)
-            lane = Lane(setup, self.device, self.dtype, self.ranks)
+            memory = WorkerMemory(setup, self.device, self.dtype, self.ranks)
             for task in setup.tasks:
-                lane.dataset(task)
+                memory.dataset(task)
         except Exception as error:
-            ray.get(self.broker.fault.remote(self.lane_id, describe_error(error)))
+            ray.get(self.broker.report_failed_start.remote(self.lane_id, describe_error(error)))
             raise
-        return lane
+        return memory
 
     def _join(self) -> None:
         self.active, self.incarnation = [], uuid.uuid4().hex
@@ -114,13 +114,13 @@ class Worker:
                 continue
             self._drop_lost_trials()
             self._step()
-            self._save_progress()
+            self._save_partial_states()
             self._finish_jobs()
             self._update_heartbeat()
 
     def _take_jobs(self) -> bool:
         """Take jobs while slots are free. Returns ``False`` if the lane is to retire."""
-        while len(self.active) < self.lane.setup.pack:
+        while len(self.active) < self.memory.setup.pack:
             job = self._take()
             if job is Signal.RETIRE:
                 return False
@@ -130,7 +130,7 @@ class Worker:
                 return True
             self.first_job_at = self.first_job_at or time.perf_counter()
             try:
-                run = self.lane.begin(job)
+                run = self.memory.begin(job)
             except Exception as error:  # the trial's own fault must not end its lane
                 self._answer(job, _failure(job, error))
                 continue
@@ -173,10 +173,10 @@ class Worker:
             if run.job.id in texts
         ]
 
-    def _save_progress(self) -> None:
-        """Save the state of trials under way whose jobs ask for it."""
+    def _save_partial_states(self) -> None:
+        """Save the partial states of active trials whose jobs ask for it."""
         for run in list(self.active):
-            self._run_or_fail(run, self.lane.save_progress)
+            self._run_or_fail(run, self.memory.save_partial_state)
 
     def _finish_jobs(self) -> None:
         """Score, save and answer the trials that have reached the ends of their jobs."""
@@ -188,7 +188,7 @@ class Worker:
             score_trials(finished)
             self.busy_seconds += time.perf_counter() - begin
         for run in finished:
-            if finished_job := self._run_or_fail(run, self.lane.finish_job):
+            if finished_job := self._run_or_fail(run, self.memory.finish_job):
                 self.active.remove(run)
                 self._write(run.job, finished_job)
 
@@ -204,7 +204,7 @@ class Worker:
 
     def _write(self, job: Job, finished_job: FinishedJob) -> None:
         """Upload a job's files and answer it while the next trial trains; at most ``pack + 1`` jobs wait for that."""
-        while len(self.writing) > self.lane.setup.pack:
+        while len(self.writing) > self.memory.setup.pack:
             self.writing.popleft().result()
         self.writing.append(self.writer.submit(self._upload_and_answer, job, finished_job, self.incarnation))
 

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 EXPORT_TIMEOUT_S = 120.0
 
 
-class StopRequested(Exception):  # not an error, and never seen by a caller
+class StopRequested(Exception):  # raised and caught in this module
     """Ends the current phase because the user stopped the sweep."""
 
 
@@ -261,7 +261,7 @@ class _Sweep:
             )
 
     def _run_watched(self, work: Callable[[], T]) -> T:
-        """Run work in a thread, show the status meanwhile, and check whether to stop.
+        """Run work in a thread; meanwhile find dead lanes, show the status, and check whether to stop.
 
         Raises:
             StopRequested: if the user stopped the sweep.
@@ -270,6 +270,7 @@ class _Sweep:
         return run_watched(work, self._check)
 
     def _check(self) -> None:
+        self.pool.expire_silent_lanes()
         self._show_status()
         if fault := self.pool.fault():
             self._cancel_work()
@@ -289,7 +290,7 @@ class _Sweep:
         self.pool.cancel()
 
     def _write_close(self, reason: str, message: str = "") -> None:
-        """Write the journal's last event, unless this attempt has written no other."""
+        """Write the ``close`` event, unless this attempt has written no event that it would close."""
         if self._close_is_due:
             self.journal.append("close", reason=reason, message=message)
 
@@ -300,7 +301,7 @@ class _Sweep:
             self.exporter.close(EXPORT_TIMEOUT_S)
 
     def _write_report(self) -> None:
-        """Write the report, however the sweep ended. It is logged to MLflow unless that lacks events of the journal."""
+        """Write the report, however the sweep ended, and log it to MLflow if that has all events of the journal."""
         from orchestrator.report.ending import report_at_end
 
         report_at_end(self.folder, tracking_uri=None if self.exporter.pending else self.config.mlflow.tracking_uri)

@@ -137,7 +137,7 @@ def test_final_retrains_finalists_and_completes_the_eliminated(play: Play, tmp_p
     assert len({*seeds, trial_seed(3, LORA[1].key)}) == len(seeds) + 1, "each its own, and none the trial's"
     assert [job.seed for job in again] == [trial_seed(3, LORA[1].key, number) for number in range(3)]
     assert {job.split for job in lanes.jobs} == {"test"}
-    assert {job.keep_every for job in lanes.jobs} == {10}, "a quarter is lost at most"
+    assert {job.partial_state_every for job in lanes.jobs} == {10}, "a quarter is lost at most"
     assert len({job.id for job in lanes.jobs}) == len(lanes.jobs), "nobody looks at the test split twice"
 
 

@@ -1,28 +1,28 @@
-"""The engine's lab, and a lane with its backbone and dataset in memory."""
+"""The engine's lab, and a worker's memory that holds its backbone and dataset."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from orchestrator.lanes.lane import Lane
 from orchestrator.lanes.setup import LaneSetup
+from orchestrator.lanes.worker_memory import WorkerMemory
 
 from ..engine.conftest import Lab, lab, make_lab, one_thread, prompted, sources
 
-__all__ = ["lab", "lane", "make_lab", "one_thread", "prompted", "sources"]
+__all__ = ["lab", "make_lab", "memory", "one_thread", "prompted", "sources"]
 
 
 @pytest.fixture
-def lane(lab: Lab, tmp_path: Path) -> Lane:
-    """A lane that has mapped everything."""
+def memory(lab: Lab, tmp_path: Path) -> WorkerMemory:
+    """A worker's memory that has mapped everything."""
     setup = LaneSetup(str(tmp_path), "mail-1", "tiny", "float32", {}, lab.training, 0, 1)
-    return lane_with(lab, setup)
+    return memory_with(lab, setup)
 
 
-def lane_with(lab: Lab, setup: LaneSetup) -> Lane:
-    """Return a lane with the lab's backbone and dataset in memory, for the task ``mail``."""
-    lane = Lane(setup, torch.device("cpu"), torch.float32)
-    lane._backbones["mail"], lane._datasets["mail"] = lab.backbone, lab.dataset
-    lane.fingerprints["mail"] = lab.backbone.fingerprint()
-    return lane
+def memory_with(lab: Lab, setup: LaneSetup) -> WorkerMemory:
+    """Return a worker's memory that holds the lab's backbone and dataset, for the task ``mail``."""
+    memory = WorkerMemory(setup, torch.device("cpu"), torch.float32)
+    memory._backbones["mail"], memory._datasets["mail"] = lab.backbone, lab.dataset
+    memory.fingerprints["mail"] = lab.backbone.fingerprint()
+    return memory

@@ -20,8 +20,8 @@ from orchestrator.engine.ranks import Ranks
 from orchestrator.engine.step import train_step
 from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
-from orchestrator.lanes import lane as lane_module
 from orchestrator.lanes import worker as worker_module
+from orchestrator.lanes import worker_memory as memory_module
 from orchestrator.lanes.setup import LaneSetup, TaskSetup
 from orchestrator.tasks import Evaluation
 
@@ -119,8 +119,8 @@ def without_ray(lab: Lab) -> Iterator[None]:
     fetch = lambda digest, storage: lab.folder / f"{digest}.safetensors"  # noqa: E731
     with (
         mock.patch.object(worker_module, "ray", plain),
-        mock.patch.object(lane_module, "ray", plain),
-        mock.patch.object(lane_module, "fetch", fetch),
+        mock.patch.object(memory_module, "ray", plain),
+        mock.patch.object(memory_module, "fetch", fetch),
         mock.patch.object(worker_module, "HEARTBEAT_INTERVAL_S", 0.01),
     ):
         yield

@@ -15,7 +15,7 @@ from orchestrator.lanes.broker import Broker, LaneStatus, Signal
 from orchestrator.lanes.leases import LeaseTable
 
 DEADLINE = 20.0
-FAULT_LIMIT = 60.0
+HEARTBEAT_TIMEOUT_S = 60.0
 
 
 def job(number: int, start: int = 0) -> Job:
@@ -37,7 +37,7 @@ class Office:
 
     def __init__(self, pool: ThreadPoolExecutor, min_lanes: int = 1, death_limit: int = 2) -> None:
         self.pool = pool
-        self.broker: Any = Broker(min_lanes, LeaseTable(death_limit, FAULT_LIMIT))  # typed by Ray as an actor
+        self.broker: Any = Broker(min_lanes, LeaseTable(death_limit, HEARTBEAT_TIMEOUT_S))  # typed by Ray as an actor
 
     def submit(self, *numbers: int) -> list[Future[Answer]]:
         """Submit jobs one after the other, so that they queue in this order."""
@@ -53,6 +53,9 @@ class Office:
 
     def waiting(self) -> int:
         return self.broker.status()[1]
+
+    def living(self) -> list[int]:
+        return list(self.broker.status()[0])
 
     def join(self, lane: int = 0, incarnation: str = "first") -> None:
         self.broker.join(lane, incarnation, LaneStatus(pid=lane))
@@ -181,8 +184,10 @@ def test_broker_makes_a_lane_declared_dead_join_again(office: Office, monkeypatc
     office.join()
     assert office.take() == job(0)
     now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + FAULT_LIMIT + 1)
-    assert office.waiting() == 1, "its job is in the queue again"
+    monkeypatch.setattr(time, "monotonic", lambda: now + HEARTBEAT_TIMEOUT_S + 1)
+    assert (office.living(), office.waiting()) == ([0], 0), "asking for the status changes nothing"
+    office.broker.expire_silent_lanes()
+    assert (office.living(), office.waiting()) == ([], 1), "its job is in the queue again"
     assert office.take() is Signal.REJOIN
     assert office.broker.heartbeat(0, "first", frozenset({job(0).id}), LaneStatus()) == {job(0).id}
     office.join(incarnation="second")
@@ -229,6 +234,47 @@ def test_broker_leases_nothing_before_min_lanes_have_joined(pool: ThreadPoolExec
     assert early.result(DEADLINE / 4) == job(0), "the waiting lane receives it"
     office.broker.done(0, "first", job(0).id, done(0))
     assert answer.result(DEADLINE) == done(0)
+
+
+def test_broker_leases_on_when_a_death_leaves_fewer_than_min_lanes(pool: ThreadPoolExecutor) -> None:
+    office = Office(pool, min_lanes=2)
+    answers = office.submit(0, 1)
+    office.join()
+    office.join(lane=1)
+    assert office.take() == job(0)
+    office.broker.report_failed_start(0, "no GPU")
+    assert office.living() == [1]
+    for number in (0, 1):  # the job of the dead lane is at the front of the queue
+        assert office.take(lane=1) == job(number)
+        office.broker.done(1, "first", job(number).id, done(number))
+    assert [answer.result(DEADLINE) for answer in answers] == [done(0), done(1)]
+
+
+def test_broker_counts_only_living_lanes_towards_min_lanes(pool: ThreadPoolExecutor) -> None:
+    office = Office(pool, min_lanes=2)
+    (answer,) = office.submit(0)
+    office.join()
+    office.broker.report_failed_start(0, "no GPU")
+    office.join(lane=1)
+    assert office.take(lane=1) is None
+    office.join(incarnation="second")
+    assert office.take(lane=1) == job(0)
+    office.broker.done(1, "first", job(0).id, done(0))
+    assert answer.result(DEADLINE) == done(0)
+
+
+def test_broker_counts_failed_starts_while_no_lane_lives(office: Office) -> None:
+    office.join()
+    office.join(lane=1)
+    office.broker.report_failed_start(1, "no GPU")
+    assert office.broker.failed_starts() == [], "lane 0 lives"
+    for _ in range(2):
+        office.broker.report_failed_start(0, "no GPU")
+    assert office.broker.failed_starts() == ["lane 0 could not start: no GPU"] * 2
+    office.join(incarnation="second")
+    assert len(office.broker.failed_starts()) == 2, "a lane of several workers can join before one of them fails"
+    office.broker.heartbeat(0, "second", frozenset({job(0).id}), LaneStatus())
+    assert office.broker.failed_starts() == [], "it trains"
 
 
 def test_broker_long_polls_end(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:

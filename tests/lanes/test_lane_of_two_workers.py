@@ -113,7 +113,7 @@ def test_two_workers_resume_a_trial_at_the_same_step(number: int, has_checkpoint
     """One rank still has it in memory, the other has not; without a checkpoint both begin anew."""
     lab = both.lab
     (first,) = both.done(lab.job("prefix", number, stop=5))
-    both.worker.lane._paused.clear()
+    both.worker.memory._paused.clear()
     checkpoint = first.checkpoint if has_checkpoint else "checkpoints/gone"
     (second,) = both.done(lab.job("prefix", number, start=5, checkpoint=checkpoint))
     run = lab.run("prefix", number)

@@ -10,24 +10,24 @@ import pytest
 import torch
 
 from orchestrator.common.trial_types import Answer, Job
-from orchestrator.lanes.lane import Lane
+from orchestrator.lanes.worker_memory import WorkerMemory
 
 from ..engine.conftest import Lab, equal, state, train
 
 
-def finish(lane: Lane, job: Job) -> Answer:
-    run = lane.begin(job)
+def finish(memory: WorkerMemory, job: Job) -> Answer:
+    run = memory.begin(job)
     train(run, job.stop - run.step)
-    return lane.finish_job(run).upload()
+    return memory.finish_job(run).upload()
 
 
-def fresh_lane(lane: Lane) -> Lane:
-    """Return a lane with the same backbone and dataset in memory, but no trials."""
-    copy = Lane(lane.setup, torch.device("cpu"), torch.float32)
+def fresh_memory(memory: WorkerMemory) -> WorkerMemory:
+    """Return another worker's memory, with the same backbone and dataset but no trials."""
+    copy = WorkerMemory(memory.setup, torch.device("cpu"), torch.float32)
     copy._backbones, copy._datasets, copy.fingerprints = (
-        lane._backbones,
-        lane._datasets,
-        lane.fingerprints,
+        memory._backbones,
+        memory._datasets,
+        memory.fingerprints,
     )
     return copy
 
@@ -48,21 +48,21 @@ LOSSES: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("lost", LOSSES)
 def test_lost_checkpoint_restarts_the_trial_with_the_same_result(
-    lost: str, lab: Lab, lane: Lane, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    lost: str, lab: Lab, memory: WorkerMemory, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = finish(lane, lab.job("lora", stop=4))
-    uninterrupted = lane.begin(job := lab.job("lora", start=4, stop=12, checkpoint=answer.checkpoint))
+    answer = finish(memory, lab.job("lora", stop=4))
+    uninterrupted = memory.begin(job := lab.job("lora", start=4, stop=12, checkpoint=answer.checkpoint))
     train(uninterrupted, 8)
     LOSSES[lost](tmp_path / "mail-1" / str(answer.checkpoint))
-    run = fresh_lane(lane).begin(job)
+    run = fresh_memory(memory).begin(job)
     assert run.step == 0
     assert f"starts again at step 0: {answer.checkpoint} cannot be used" in caplog.text
     train(run, 12)
     assert equal(state(run), state(uninterrupted))
 
 
-def test_checkpoint_is_used_where_it_exists(lab: Lab, lane: Lane, caplog: pytest.LogCaptureFixture) -> None:
-    answer = finish(lane, lab.job("lora", stop=4))
-    run = fresh_lane(lane).begin(lab.job("lora", start=4, stop=12, checkpoint=answer.checkpoint))
+def test_checkpoint_is_used_where_it_exists(lab: Lab, memory: WorkerMemory, caplog: pytest.LogCaptureFixture) -> None:
+    answer = finish(memory, lab.job("lora", stop=4))
+    run = fresh_memory(memory).begin(lab.job("lora", start=4, stop=12, checkpoint=answer.checkpoint))
     assert run.step == 4
     assert caplog.text == ""

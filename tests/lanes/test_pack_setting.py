@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from orchestrator.common.storage import Storage
-from orchestrator.lanes import lane as lane_module
 from orchestrator.lanes import pool as pool_module
 from orchestrator.lanes import worker as worker_module
+from orchestrator.lanes import worker_memory as memory_module
 from orchestrator.lanes.broker import Signal
 from orchestrator.lanes.setup import LaneSetup
 from orchestrator.lanes.worker import Worker
@@ -70,7 +70,7 @@ def test_pack_setting_reaches_the_pack_sizes_of_a_lane(
     assert (setup.pack, setup.measure_pack) == (slots, measured)
 
     context = SimpleNamespace(get_node_id=returning("node"))
-    for module in (worker_module, lane_module):
+    for module in (worker_module, memory_module):
         plain = SimpleNamespace(get=lambda value: value, get_runtime_context=returning(context))
         monkeypatch.setattr(module, "ray", plain)
     answers: dict[str, Any] = {"setup": setup, "join": None, "take": Signal.RETIRE, "heartbeat": frozenset()}

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from orchestrator.common.trial_types import Answer, Job, checkpoint_path, partial_state_path, trial_seed
-from orchestrator.lanes.lane import Lane
+from orchestrator.lanes.worker_memory import WorkerMemory
 
 from ..engine.conftest import Lab, equal, state, train
-from .test_lost_checkpoint import LOSSES, fresh_lane
+from .test_lost_checkpoint import LOSSES, fresh_memory
 
 
 def retraining(lab: Lab, number: int, **changes: Any) -> Job:
@@ -21,14 +21,14 @@ def retraining(lab: Lab, number: int, **changes: Any) -> Job:
     return replace(job, split="test", retraining=number, seed=trial_seed(0, job.trial, number))
 
 
-def finish(lane: Lane, job: Job) -> Answer:
-    run = lane.begin(job)
+def finish(memory: WorkerMemory, job: Job) -> Answer:
+    run = memory.begin(job)
     train(run, job.stop - run.step)
-    return lane.finish_job(run).upload()
+    return memory.finish_job(run).upload()
 
 
-def test_retraining_has_its_own_checkpoint_and_two_scores(lab: Lab, lane: Lane, tmp_path: Path) -> None:
-    answers = [finish(lane, retraining(lab, number)) for number in range(2)]
+def test_retraining_has_its_own_checkpoint_and_two_scores(lab: Lab, memory: WorkerMemory, tmp_path: Path) -> None:
+    answers = [finish(memory, retraining(lab, number)) for number in range(2)]
     assert [answer.checkpoint for answer in answers] == [
         f"{checkpoint_path(lab.job('lora').trial, 12, number)}-test" for number in range(2)
     ]
@@ -38,13 +38,13 @@ def test_retraining_has_its_own_checkpoint_and_two_scores(lab: Lab, lane: Lane, 
         assert (tmp_path / "mail-1" / str(answer.checkpoint) / "adapter").is_dir()
 
 
-def test_retraining_alone_is_scored_on_validation_too(lab: Lab, lane: Lane) -> None:
-    assert finish(lane, replace(lab.job("lora"), split="test")).validation == {}
+def test_retraining_alone_is_scored_on_validation_too(lab: Lab, memory: WorkerMemory) -> None:
+    assert finish(memory, replace(lab.job("lora"), split="test")).validation == {}
 
 
-def test_retraining_has_its_own_data_order_and_initialization(lab: Lab, lane: Lane) -> None:
+def test_retraining_has_its_own_data_order_and_initialization(lab: Lab, memory: WorkerMemory) -> None:
     trial, first, second, repeated = (
-        lane.begin(job) for job in (lab.job("lora"), retraining(lab, 0), retraining(lab, 1), retraining(lab, 0))
+        memory.begin(job) for job in (lab.job("lora"), retraining(lab, 0), retraining(lab, 1), retraining(lab, 0))
     )
     batches = [next(run._batches).tolist() for run in (trial, first, second, repeated)]
     plain = next(lab.dataset.training_batches(3, 0, 12)).tolist()
@@ -55,51 +55,62 @@ def test_retraining_has_its_own_data_order_and_initialization(lab: Lab, lane: La
     assert not equal(state(first), state(second))
 
 
-def test_retraining_does_not_continue_the_paused_trial(lab: Lab, lane: Lane) -> None:
+def test_retraining_does_not_continue_the_paused_trial(lab: Lab, memory: WorkerMemory) -> None:
     paused = lab.job("lora", stop=4)
-    finish(lane, paused)
-    assert lane.begin(retraining(lab, 0)).step == 0
-    assert str(paused.trial) in lane._paused, "the trial can still continue"
+    finish(memory, paused)
+    assert memory.begin(retraining(lab, 0)).step == 0
+    assert str(paused.trial) in memory._paused, "the trial can still continue"
 
 
 @pytest.mark.parametrize("method", ["lora", "adapter"])  # adapter has dropout of its own
-def test_retraining_resumes_in_another_lane_exactly(method: str, lab: Lab, lane: Lane, tmp_path: Path) -> None:
-    job = replace(retraining(lab, 1), trial=lab.job(method).trial, params=lab.job(method).params, keep_every=3)
-    uninterrupted = lane.begin(job)
+def test_retraining_resumes_in_another_lane_exactly(
+    method: str, lab: Lab, memory: WorkerMemory, tmp_path: Path
+) -> None:
+    job = replace(retraining(lab, 1), trial=lab.job(method).trial, params=lab.job(method).params, partial_state_every=3)
+    uninterrupted = memory.begin(job)
     losses = train(uninterrupted, 12)
-    interrupted = lane.begin(job)
+    interrupted = memory.begin(job)
     for _ in range(8):
         train(interrupted, 1)
-        lane.save_progress(interrupted)
-    resumed = fresh_lane(lane).begin(job)
+        memory.save_partial_state(interrupted)
+    resumed = fresh_memory(memory).begin(job)
     assert resumed.step == 6
     assert train(resumed, 6) == losses[6:]
     assert equal(state(resumed), state(uninterrupted))
-    assert lane.finish_job(resumed).upload().checkpoint == f"{checkpoint_path(job.trial, 12, 1)}-test"
-    assert fresh_lane(lane).begin(replace(job, retraining=0)).step == 0, "each seed has its own state"
+    assert memory.finish_job(resumed).upload().checkpoint == f"{checkpoint_path(job.trial, 12, 1)}-test"
+    assert fresh_memory(memory).begin(replace(job, retraining=0)).step == 0, "each seed has its own state"
 
 
-@pytest.mark.parametrize(("keep_every", "expected"), [(0, 4), (2, 8)])
-def test_partial_state_of_a_final_training_is_resumed(lab: Lab, lane: Lane, keep_every: int, expected: int) -> None:
-    paused = finish(lane, lab.job("lora", stop=4))
-    job = replace(lab.job("lora", start=4, checkpoint=paused.checkpoint), split="test", keep_every=keep_every)
-    interrupted = lane.begin(job)
+@pytest.mark.parametrize(("partial_state_every", "expected"), [(0, 4), (2, 8)])
+def test_partial_state_of_a_final_training_is_resumed(
+    lab: Lab, memory: WorkerMemory, partial_state_every: int, expected: int
+) -> None:
+    paused = finish(memory, lab.job("lora", stop=4))
+    job = replace(
+        lab.job("lora", start=4, checkpoint=paused.checkpoint), split="test", partial_state_every=partial_state_every
+    )
+    interrupted = memory.begin(job)
     for _ in range(5):
         train(interrupted, 1)
-        lane.save_progress(interrupted)
-    assert fresh_lane(lane).begin(job).step == expected
+        memory.save_partial_state(interrupted)
+    assert fresh_memory(memory).begin(job).step == expected
 
 
 @pytest.mark.parametrize("lost", ["the optimizer's state", "half of the state", "half of where it was"])
-def test_retraining_with_a_damaged_state_starts_at_0(
-    lost: str, lab: Lab, lane: Lane, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_retraining_with_a_damaged_partial_state_starts_at_0(
+    lost: str, lab: Lab, memory: WorkerMemory, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job = replace(retraining(lab, 0), keep_every=3)
-    train(interrupted := lane.begin(job), 3)
-    lane.save_progress(interrupted)
+    job = replace(retraining(lab, 0), partial_state_every=3)
+    train(interrupted := memory.begin(job), 3)
+    memory.save_partial_state(interrupted)
     LOSSES[lost](tmp_path / "mail-1" / partial_state_path(job))
-    assert fresh_lane(lane).begin(job).step == 0
+    assert fresh_memory(memory).begin(job).step == 0
     assert "starts again at step 0" in caplog.text
+
+
+def test_partial_state_is_where_release_0_1_saved_it(lab: Lab) -> None:
+    job = replace(lab.job("peft:loha"), retraining=1)
+    assert partial_state_path(job) == "checkpoints/mail/peft.loha/0/seed-1/under-way"
 
 
 def test_retraining_names_and_seeds_are_distinct(lab: Lab) -> None:
@@ -109,11 +120,11 @@ def test_retraining_names_and_seeds_are_distinct(lab: Lab) -> None:
     assert len({trial_seed(0, trial), *(trial_seed(0, trial, number) for number in range(5))}) == 6
 
 
-def test_full_trial_reports_its_validation_standard_error(lab: Lab, lane: Lane) -> None:
-    answer = finish(lane, lab.job("lora"))
+def test_full_trial_reports_its_validation_standard_error(lab: Lab, memory: WorkerMemory) -> None:
+    answer = finish(memory, lab.job("lora"))
     error = answer.measurements["validation_standard_error"]
     assert 0 < error < 0.2
     score = answer.metrics["accuracy"]
     binomial = np.sqrt(max(score * (1 - score), 0.05) / 40)
     assert 0.3 * binomial < error < 3 * binomial, "about the binomial error of forty rows"
-    assert "validation_standard_error" not in finish(lane, lab.job("ia3", 1, stop=4)).measurements
+    assert "validation_standard_error" not in finish(memory, lab.job("ia3", 1, stop=4)).measurements

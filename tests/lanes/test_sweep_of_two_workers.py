@@ -18,10 +18,10 @@ from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Job, TrialRecord, trial_seed
 from orchestrator.config import load_config
 from orchestrator.engine.step import train_step
-from orchestrator.lanes import lane as lane_module
+from orchestrator.lanes import worker_memory as memory_module
 from orchestrator.lanes.cluster import Cluster
-from orchestrator.lanes.lane import Lane
 from orchestrator.lanes.setup import LaneSetup, TaskSetup
+from orchestrator.lanes.worker_memory import WorkerMemory
 from orchestrator.planning.plan import SweepPlan, make_plan
 from orchestrator.sweep.runner import new_sweep_name, run_sweep
 from orchestrator.sweep.status import Snapshot
@@ -75,8 +75,8 @@ def test_sweep_of_two_workers_survives_the_death_of_one(tmp_path: Path, monkeypa
             assert set(record.values) == set(plan.rungs)
 
 
-def one_worker(plan: SweepPlan, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Lane:
-    """A lane of this process alone, with the backbone that the sweep has published."""
+def one_worker(plan: SweepPlan, folder: Path, monkeypatch: pytest.MonkeyPatch) -> WorkerMemory:
+    """Return the memory of a lane in this process, with the backbone that the sweep has published."""
     config, task, storage = plan.config, plan.tasks["mail"], Storage.at(plan.config.storage)
     labels = len(task.data.labels)
     kinds = (task.type.auto_class, task.type.name, labels)
@@ -87,15 +87,15 @@ def one_worker(plan: SweepPlan, folder: Path, monkeypatch: pytest.MonkeyPatch) -
     }
     names, pad = task.data.labels, plan.tokenizer.pad_token_id
     task_setup = TaskSetup(task.data.config, splits, labels, digest, None, pad, names)
-    monkeypatch.setattr(lane_module, "ray", SimpleNamespace(get=lambda table: table))
+    monkeypatch.setattr(memory_module, "ray", SimpleNamespace(get=lambda table: table))
     root, model = storage.root, config.backbone.model
     setup = LaneSetup(root, "alone", model, "float32", {"mail": task_setup}, config.training, config.seed, pack=1)
-    return Lane(setup, torch.device("cpu"), torch.float32)
+    return WorkerMemory(setup, torch.device("cpu"), torch.float32)
 
 
-def score(lane: Lane, plan: SweepPlan, record: TrialRecord) -> float:
+def score(memory: WorkerMemory, plan: SweepPlan, record: TrialRecord) -> float:
     seed, total = trial_seed(plan.config.seed, record.key), plan.rungs[-1]
-    run = lane.begin(Job(trial=record.key, params=dict(record.params), seed=seed, start=0, stop=total, total=total))
+    run = memory.begin(Job(trial=record.key, params=dict(record.params), seed=seed, start=0, stop=total, total=total))
     while run.step < total:
         assert train_step([run]) == []
     return run.evaluate("validation").metrics["accuracy"]

@@ -1,4 +1,4 @@
-"""A whole lane on the broker itself, without Ray: calls that go to an actor in a sweep are plain calls site."""
+"""A whole lane on the broker itself, without Ray: calls to an actor are plain calls here."""
 
 import threading
 import time
@@ -17,12 +17,12 @@ from orchestrator.common.trial_types import Answer, Job
 from orchestrator.engine import packing
 from orchestrator.engine.matmul import shared_matmul
 from orchestrator.engine.trial_run import TrialRun
-from orchestrator.lanes import lane as lane_module
 from orchestrator.lanes import worker as module
+from orchestrator.lanes import worker_memory as memory_module
 from orchestrator.lanes.broker import Broker, LaneStatus
-from orchestrator.lanes.lane import BackboneWrittenError, Lane
 from orchestrator.lanes.setup import LaneSetup, TaskSetup
 from orchestrator.lanes.worker import Worker
+from orchestrator.lanes.worker_memory import BackboneWrittenError, WorkerMemory
 
 from ..engine.conftest import Lab, equal, state, train
 
@@ -72,11 +72,11 @@ class Site:
 @pytest.fixture
 def make_site(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Site]]:
     context = SimpleNamespace(get_node_id=lambda: "node")
-    for module_with_ray in (module, lane_module):
+    for module_with_ray in (module, memory_module):
         monkeypatch.setattr(
             module_with_ray, "ray", SimpleNamespace(get=lambda x: x, get_runtime_context=lambda: context)
         )
-    monkeypatch.setattr(lane_module, "fetch", lambda digest, storage: lab.folder / f"{digest}.safetensors")
+    monkeypatch.setattr(memory_module, "fetch", lambda digest, storage: lab.folder / f"{digest}.safetensors")
     monkeypatch.setattr(module, "HEARTBEAT_INTERVAL_S", 0.01)
     sites: list[Site] = []
 
@@ -164,8 +164,8 @@ def test_lane_resumes_a_trial_from_memory_or_checkpoint(make_site: Callable[...,
     site.start_lane()
     (first,) = [answer.result(DEADLINE) for answer in site.submit(lab.job("lora", stop=5))]
     rest = lab.job("lora", start=5, checkpoint=first.checkpoint)
-    for lane in (Lane(site.setup, torch.device("cpu"), torch.float32), site.workers[0].lane):
-        run = lane.begin(rest)
+    for memory in (WorkerMemory(site.setup, torch.device("cpu"), torch.float32), site.workers[0].memory):
+        run = memory.begin(rest)
         train(run, 7)
         assert equal(state(run), state(straight))
 
@@ -259,7 +259,7 @@ def test_worker_declared_dead_joins_again_and_does_the_job(
     lane.result(DEADLINE)
 
 
-def test_worker_saves_progress_for_the_lane_that_replaces_it(
+def test_worker_saves_a_partial_state_for_its_replacement(
     make_site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site, steps = make_site(), list[int]()
@@ -273,7 +273,7 @@ def test_worker_saves_progress_for_the_lane_that_replaces_it(
         steps.append(run.step)
 
     monkeypatch.setattr(TrialRun, "finish_step", die_once)
-    (answer,) = site.submit(replace(lab.job("lora"), split="test", retraining=0, keep_every=3))
+    (answer,) = site.submit(replace(lab.job("lora"), split="test", retraining=0, partial_state_every=3))
     with pytest.raises(SystemExit):
         site.start_lane().result(DEADLINE)
     site.start_lane()
@@ -284,7 +284,7 @@ def test_worker_saves_progress_for_the_lane_that_replaces_it(
 def test_worker_forgets_lost_jobs_when_it_joins_again(make_site: Callable[..., Site], lab: Lab) -> None:
     site = make_site()
     worker = Worker(0, Direct(site.broker))
-    worker.lane = Lane(site.setup, worker.device, worker.dtype)
+    worker.memory = WorkerMemory(site.setup, worker.device, worker.dtype)
     worker._join()
     job = lab.job("lora")
     worker.heartbeat.lost = frozenset({job.id})

@@ -22,11 +22,11 @@ from orchestrator.journal import events as journal_events
 from orchestrator.lanes import pool
 from orchestrator.lanes.broker import LaneStatus
 from orchestrator.lanes.cluster import Cluster
+from orchestrator.lanes.tune_bridge import TuneBridge
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.search.core import Search
 from orchestrator.search.optuna_file import OptunaFile
 from orchestrator.search.plans import Decision
-from orchestrator.lanes.tune_bridge import TuneBridge
 from orchestrator.sweep import prepare
 from orchestrator.sweep import runner as sweep
 from orchestrator.sweep import search_phase as searching
@@ -97,6 +97,8 @@ class FakePool:
             return "done"
         assert self._world.cancelled.wait(60)
         return "cancelled"
+
+    def expire_silent_lanes(self) -> None: ...
 
     def poll(self) -> dict[int, LaneStatus]:
         return self.lanes

@@ -1,4 +1,4 @@
-"""What a lane measures and scores at the end of a job, and what it passes to a new trial."""
+"""What a worker measures and scores at the end of a job, and what it passes to a new trial."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ import pytest
 import torch
 
 from orchestrator.common.trial_types import Job
-from orchestrator.engine import measurements, memory
+from orchestrator.engine import measurements
+from orchestrator.engine import memory as memory_module
 from orchestrator.engine.task_dataset import TaskDataset
-from orchestrator.lanes.lane import Lane
 from orchestrator.lanes.setup import LaneSetup, TaskSetup
+from orchestrator.lanes.worker_memory import WorkerMemory
 
 from ..engine.conftest import LABELS, NAMES, Lab, train
-from .conftest import lane_with
+from .conftest import memory_with
 
 
-def test_latency_is_measured_once_per_form_at_the_end(lab: Lab, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latency_is_measured_once_per_form_at_the_end(
+    lab: Lab, memory: WorkerMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[Any] = []
 
     def measure(*arguments: Any) -> dict[str, float]:
@@ -29,9 +32,9 @@ def test_latency_is_measured_once_per_form_at_the_end(lab: Lab, lane: Lane, monk
     monkeypatch.setattr(measurements, "latency_overheads", measure)
 
     def answer(job: Job) -> dict[str, float]:
-        run = lane.begin(job)
+        run = memory.begin(job)
         train(run, job.stop - run.step)
-        return lane.finish_job(run).upload().measurements
+        return memory.finish_job(run).upload().measurements
 
     first = lab.job("lora", stop=4)
     assert "latency_overhead_1" not in answer(first)
@@ -48,29 +51,29 @@ def test_latency_is_measured_once_per_form_at_the_end(lab: Lab, lane: Lane, monk
 
 
 def test_memory_of_a_resumed_trial_excludes_trials_in_between(
-    lab: Lab, lane: Lane, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, memory: WorkerMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_use = [0]
-    monkeypatch.setattr(memory, "_bytes_in_use", lambda: in_use[0])
+    monkeypatch.setattr(memory_module, "_bytes_in_use", lambda: in_use[0])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     first = lab.job("lora", stop=2)
-    run = lane.begin(first)
+    run = memory.begin(first)
     train(run, 2)
-    lane.finish_job(run).upload()
+    memory.finish_job(run).upload()
     in_use[0] = 10**9
-    again = lane.begin(Job(**{**vars(first), "start": 2, "stop": 4, "checkpoint": "checkpoints/mail/lora/0/step-2"}))
+    again = memory.begin(Job(**{**vars(first), "start": 2, "stop": 4, "checkpoint": "checkpoints/mail/lora/0/step-2"}))
     train(again, 1)
     assert again.measurements["peak_memory_bytes"] < 10**6
 
 
-def lane_of(lab: Lab, **tasks: TaskSetup) -> Lane:
-    return lane_with(lab, LaneSetup(str(lab.folder), "mail-1", "tiny", "float32", tasks, lab.training, 0, 1))
+def memory_of(lab: Lab, **tasks: TaskSetup) -> WorkerMemory:
+    return memory_with(lab, LaneSetup(str(lab.folder), "mail-1", "tiny", "float32", tasks, lab.training, 0, 1))
 
 
-def answer(lane: Lane, job: Job) -> tuple[int, dict[str, float], str]:
-    run = lane.begin(job)
+def answer(memory: WorkerMemory, job: Job) -> tuple[int, dict[str, float], str]:
+    run = memory.begin(job)
     assert run.step == job.stop, "there is nothing to train"
-    done = lane.finish_job(run).upload()
+    done = memory.finish_job(run).upload()
     assert done.checkpoint is not None
     return done.step, done.metrics, done.checkpoint
 
@@ -79,26 +82,26 @@ def test_untrained_method_is_scored_once_for_all_rungs(prompted: Lab, monkeypatc
     scored: list[str] = []
     evaluate = TaskDataset.evaluate
     monkeypatch.setattr(TaskDataset, "evaluate", lambda *a: scored.append(a[-1]) or evaluate(*a))
-    lane = lane_of(prompted)
+    memory = memory_of(prompted)
     first = prompted.job("hard_prompt", examples=2, stop=3)
-    step, metrics, checkpoint = answer(lane, first)
+    step, metrics, checkpoint = answer(memory, first)
     assert step == 3
     assert metrics.keys() == {"macro_f1", "accuracy"}
     later = replace(first, start=3, stop=12, checkpoint=checkpoint)
-    assert answer(lane, later)[:2] == (12, metrics)
+    assert answer(memory, later)[:2] == (12, metrics)
     assert scored == ["validation"]
     # another lane, which has its checkpoint alone
-    assert answer(lane_of(prompted), later)[:2] == (12, metrics)
-    assert answer(lane_of(prompted), replace(later, start=12, split="test"))[1].keys() == metrics.keys()
+    assert answer(memory_of(prompted), later)[:2] == (12, metrics)
+    assert answer(memory_of(prompted), replace(later, start=12, split="test"))[1].keys() == metrics.keys()
     assert scored == ["validation", "validation", "test"]
 
 
 def test_lane_passes_source_tasks_to_the_method(lab: Lab, sources: dict[str, TaskDataset], tmp_path: Path) -> None:
     config = lab.dataset._config.model_copy(update={"source_tasks": ["many", "few"]})
-    lane = lane_of(replace(lab, folder=tmp_path), mail=TaskSetup(config, {}, LABELS, "tiny", None, 0, NAMES))
-    lane._datasets |= sources
-    run = lane.begin(lab.job("multitask_prompt", tokens=4, source_fraction=0.5))
+    memory = memory_of(replace(lab, folder=tmp_path), mail=TaskSetup(config, {}, LABELS, "tiny", None, 0, NAMES))
+    memory._datasets |= sources
+    run = memory.begin(lab.job("multitask_prompt", tokens=4, source_fraction=0.5))
     stage: Any = run.attached.module.source_stage
     assert [head[-1].out_features for head in stage.heads] == [5, 2]
     assert run.attached.source_steps(12) == 6
-    assert lane.begin(lab.job("lora")).attached.source_steps(12) == 0
+    assert memory.begin(lab.job("lora")).attached.source_steps(12) == 0

@@ -1,4 +1,4 @@
-"""What a lane has in memory: backbones, datasets, and paused trials that may soon continue."""
+"""What a worker has in memory (backbones, datasets, paused trials), and how it begins and finishes a job with that."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ class FinishedJob:
         return self.answer
 
 
-class Lane:
-    """What one worker of a lane has in memory.
+class WorkerMemory:
+    """What one worker of a lane has in memory: backbones and datasets of the tasks, and paused trials.
 
     Args:
         setup: setup of the sweep.
@@ -88,7 +88,7 @@ class Lane:
     def begin(self, job: Job) -> TrialRun:
         """Return the trial of a job at its last known state.
 
-        That is, in this order, the state that another lane saved during the same job, the trial paused in this lane's
+        That is, in this order, the partial state that another lane saved during the same job, the trial paused in this
         memory, the job's checkpoint, or a new trial. A trial whose checkpoint is missing or damaged starts at step 0.
         """
         run = self._restore_or_start(job)
@@ -100,13 +100,13 @@ class Lane:
             run.step = job.stop
         return run
 
-    def save_progress(self, run: TrialRun) -> None:
-        """Save a trial's state every ``keep_every`` steps, over the last one, for a lane that takes over the job."""
-        every = run.job.keep_every
+    def save_partial_state(self, run: TrialRun) -> None:
+        """Save a job's partial state if it is due, over the last one, for a lane that takes over the job."""
+        every = run.job.partial_state_every
         if every and run.step < run.job.stop and run.step % every == 0:
-            self.ranks.run_on_all_ranks(partial(self._save_partial_state, run))
+            self.ranks.run_on_all_ranks(partial(self._upload_partial_state, run))
 
-    def _save_partial_state(self, run: TrialRun) -> None:
+    def _upload_partial_state(self, run: TrialRun) -> None:
         self._check_backbone(run.job.trial.task)
         if self.ranks.is_rank_zero:
             with TemporaryDirectory() as folder:
@@ -226,9 +226,9 @@ class Lane:
         return self.ranks.run_on_all_ranks(partial(self._new_run, job))
 
     def _from_partial_state(self, job: Job) -> TrialRun | None:
-        """Restore the state that a lane saved during the same job."""
+        """Restore the partial state that a lane saved during the same job."""
         path = partial_state_path(job)
-        exists = job.keep_every and self._storage.exists(f"{self.setup.sweep}/{path}")
+        exists = job.partial_state_every and self._storage.exists(f"{self.setup.sweep}/{path}")
         return self._load(job, path) if exists else None
 
     def _from_memory(self, job: Job) -> TrialRun | None:

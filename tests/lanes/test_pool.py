@@ -1,0 +1,98 @@
+"""The lane pool on a broker in the same process, without Ray."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestrator.common.errors import SweepError
+from orchestrator.common.trial_types import Answer, Job, TrialKey
+from orchestrator.config import Lanes
+from orchestrator.lanes import pool as module
+from orchestrator.lanes.broker import Broker, LaneStatus
+from orchestrator.lanes.pool import FAILED_START_LIMIT, LanePool
+from orchestrator.sweep.runner import _Sweep
+from orchestrator.sweep.status import Phase
+
+JOB = Job(trial=TrialKey("mail/lora", 0), params={}, seed=0, start=0, stop=10, total=40)
+STATUS = LaneStatus(pid=1, device="cuda")
+
+
+class Direct:
+    """A broker object with the interface of an actor handle."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=getattr(self._broker, name))
+
+
+@pytest.fixture
+def broker() -> Any:
+    return Broker()
+
+
+@pytest.fixture
+def pool(broker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LanePool:
+    groups = SimpleNamespace(errors=[], alive=lambda: True)
+    monkeypatch.setattr(module, "ray", SimpleNamespace(get=lambda value: value))
+    monkeypatch.setattr(module, "start_broker", lambda *_: Direct(broker))
+    monkeypatch.setattr(module, "LaneGroups", lambda *_: groups)
+    monkeypatch.setattr(module, "node_resources", lambda: [{"CPU": 2.0}])
+    return LanePool(Lanes(), str(tmp_path), growing=False)
+
+
+@pytest.fixture
+def silent(broker: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Lane 0 has a job, and has sent no heartbeat for longer than a lane may."""
+    with ThreadPoolExecutor(1) as caller:
+        answer = caller.submit(broker.run, JOB)
+        broker.join(0, "first", STATUS)
+        while broker.take(0, "first", False) != JOB:
+            time.sleep(0.001)
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + 61.0)
+        yield
+        broker.cancel()
+        assert answer.result() == Answer(status="cancelled")
+
+
+@pytest.mark.usefixtures("silent")
+def test_sweep_check_finds_silent_lanes_without_a_display(broker: Any, pool: LanePool) -> None:
+    sweep: Any = SimpleNamespace(
+        pool=pool, search=None, _phase=Phase.SEARCHING, _stop=threading.Event(), _show_status=lambda: None
+    )
+    _Sweep._check(sweep)
+    assert broker.status() == ({}, 1), "the lane is dead, and its job waits for another"
+
+
+@pytest.mark.usefixtures("silent")
+def test_pool_gives_up_when_its_last_lane_cannot_start_again(broker: Any, pool: LanePool) -> None:
+    assert pool.poll() == {0: STATUS}
+    pool.expire_silent_lanes()
+    assert pool.poll() == {}
+    assert pool.fault() == "", "it may still start again"
+    for _ in range(FAILED_START_LIMIT):
+        broker.report_failed_start(0, "no GPU")
+    assert pool.fault() == "lane 0 could not start: no GPU"
+
+
+@pytest.mark.usefixtures("silent")
+def test_pool_knows_the_device_of_a_lane_that_has_died(pool: LanePool) -> None:
+    pool.poll()
+    pool.expire_silent_lanes()
+    pool.poll()
+    assert pool.wait_for_lane() == STATUS
+
+
+def test_pool_that_is_cancelled_before_any_lane_joins_has_none(pool: LanePool) -> None:
+    pool.poll()
+    pool.cancel()
+    with pytest.raises(SweepError, match="no lane has started"):
+        pool.wait_for_lane()
