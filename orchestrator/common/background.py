@@ -18,8 +18,8 @@ def run_watched(work: Callable[[], T], check: Callable[[], None]) -> T:
 
     Args:
         work: function to run.
-        check: function to call meanwhile. An exception of its own is raised here, after waiting up to
-            ``SHUTDOWN_TIMEOUT_S`` for the work to end.
+        check: function to call meanwhile. If it raises an exception, the work gets up to ``SHUTDOWN_TIMEOUT_S`` to end,
+            and the exception is raised.
 
     Returns:
         The result of the work.

@@ -47,7 +47,7 @@ def _scalar(value: Any) -> str | int | float | bool:
 
 @dataclass(frozen=True)
 class OneOf:
-    """Annotate a ``str`` field that takes one of these names, which are also the ``enum`` of its JSON schema.
+    """Annotation of a ``str`` field whose value is one of these names. They are also the ``enum`` of its JSON schema.
 
     A ``Literal`` would do the same, but cannot be written from a list that is kept elsewhere.
     """

@@ -1,4 +1,4 @@
-"""Append-only files of JSON lines: values that JSON can hold, and lines that a killed writer left incomplete."""
+"""JSON lines: cut a line that a killed writer left incomplete, and replace numbers that JSON cannot hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A metric: what a task is scored by, which way it goes, and how it is computed and shown."""
+"""A metric that a task is scored by: its name, direction, bounds, label, and the function that computes it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Direction = Literal["maximize", "minimize"]
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One metric of a task type. Two are equal where name and direction are.
+    """One metric of a task type. Two metrics are equal if their names and directions are.
 
     Args:
         name: as in the configuration, in journals and in MLflow: ``macro_f1``.
         direction: whether a search maximizes or minimizes it.
         bounds: the lowest and the highest value that it can have.
         label: its name in text for people: ``macro-F1``.
-        statistic: computes it on samples of rows; ``None`` where a metric was read back from a journal or a bundle,
-            which record scores and no code.
+        statistic: function that computes it on samples of rows; ``None`` for a metric that was read from a journal or a
+            bundle, which record scores and no code.
         needs_generation: whether it is computed on generated text, which takes many times longer than a forward pass.
     """
 

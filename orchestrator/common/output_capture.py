@@ -16,8 +16,8 @@ from typing import TextIO
 def output_to(log: Path) -> Iterator[None]:
     """Redirect file descriptors 1 and 2, Python's streams, logging and warnings to a file.
 
-    Descriptors are redirected because libraries in C++ and child processes write to them directly. A display opens its
-    own descriptor before, with :func:`terminal_stream`.
+    Descriptors are redirected because libraries in C++ and child processes write to them directly. A display that
+    writes to the terminal meanwhile needs a stream that :func:`terminal_stream` opened before.
 
     Args:
         log: the file to append to.
@@ -50,7 +50,7 @@ def output_to(log: Path) -> Iterator[None]:
 
 
 def terminal_stream() -> TextIO:
-    """Return a stream to the present standard error, which :func:`output_to` does not redirect."""
+    """Open another stream to standard error, which a later :func:`output_to` does not redirect."""
     return os.fdopen(os.dup(2), "w", buffering=1)
 
 

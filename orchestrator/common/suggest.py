@@ -1,4 +1,4 @@
-"""Hints for a word that is not known: the word that was probably meant, or the words that there are."""
+"""Hints for a word that is not known: the known word that was probably meant, or all known words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 def did_you_mean(word: str, known: Sequence[str], label: str = "known") -> str:
-    """Return a hint for an unknown word: the known word that is most like it, or all of them.
+    """Return a hint for an unknown word: the known word that is most like it, or all known words.
 
     Args:
         word: The unknown word.

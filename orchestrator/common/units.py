@@ -1,4 +1,4 @@
-"""Durations, bytes and counts as text for people, and back."""
+"""Format durations, sizes and counts as text for people, and parse sizes and counts that people write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""References to files and folders: a path, a URI, or ``package:NAME/SUBPATH`` inside an installed Python package."""
+"""Resolve references to files and folders, as users write them.
+
+A reference is a path, a URI such as ``s3://bucket/rows.parquet``, or ``package:NAME/SUBPATH``, which is a path inside
+an installed Python package.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +63,15 @@ def local_path(reference: str, base: Path) -> Path | None:
 
 
 def open_location(reference: str, base: Path) -> tuple[fs.FileSystem, str]:
-    """Return the filesystem of a reference, and the path in it. Arguments and errors as in :func:`local_path`."""
+    """Return the filesystem that a reference is in, and the path of the file or folder in that filesystem.
+
+    Args:
+        reference: a path, a URI, or ``package:NAME/SUBPATH``.
+        base: the folder that relative paths start from.
+
+    Raises:
+        InputError: if the package is not installed or lacks the file, or pyarrow cannot open the URI.
+    """
     from pyarrow import fs
 
     if (path := local_path(reference, base)) is not None:

@@ -1,4 +1,4 @@
-"""Writing of an exported folder: it appears only once it is complete, and never replaces files."""
+"""Write an exported folder, which appears only once it is complete and never replaces files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lookup of a trained adapter: of a trial in its sweep's folder, or of a registered model in MLflow."""
+"""Find and download a trained adapter: of a trial in its sweep's folder, or of a registered model in MLflow."""
 
 from __future__ import annotations
 

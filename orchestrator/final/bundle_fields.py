@@ -1,4 +1,4 @@
-"""What is recorded of a registered method: the fields of its bundle."""
+"""Fill in the bundle of a registered method from the sweep's plan and results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def describe(
     backbone: PreparedBackbone,
     lane: LaneStatus,
 ) -> Bundle:
-    """Return everything that is recorded of a method.
+    """Return the bundle of a method.
 
     Args:
         plan: plan of the sweep.
@@ -27,7 +27,7 @@ def describe(
         outcome: outcome of the task.
         result: result of the method, with its kept checkpoint.
         backbone: backbone that the adapter is attached to.
-        lane: a lane that scored it; all are alike.
+        lane: status of any lane; all have the same device, dtype and number of threads.
     """
     config, data = plan.config, outcome.plan.data
     task, settings, metric = data.config, config.backbone, outcome.selection.metric

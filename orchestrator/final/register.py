@@ -34,7 +34,7 @@ class Registrar:
         sweep: name of the sweep.
         outcome: outcome of the task.
         backbone: backbone that the adapters are attached to.
-        lane: a lane that scored them; all are alike.
+        lane: status of any lane; all have the same device, dtype and number of threads.
         storage: storage of backbones and of the sweep's folder.
         run_id: MLflow run of the task.
     """

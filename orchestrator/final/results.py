@@ -27,7 +27,7 @@ TEST_FILE = "test.parquet"
 
 
 class AnswerReader:
-    """Builds the results of one task from the answers of the lanes and the predictions that they left.
+    """Builds the results of one task from the answers of the lanes and the predictions that they stored.
 
     Args:
         task: plan of the task.

@@ -55,7 +55,7 @@ def run_final(
 
 
 def _run_jobs(run: RunJobs, finals: Iterable[TaskFinal], jobs: list[Job]) -> None:
-    """Run jobs, if there are any, and hand the answers to all finals."""
+    """Run jobs, if there are any, and add the answers to all finals."""
     answers = dict(zip((job.id for job in jobs), run(jobs), strict=True)) if jobs else {}
     for final in finals:
         final.answers.update(answers)

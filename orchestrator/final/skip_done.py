@@ -1,4 +1,4 @@
-"""What a resumed sweep does not repeat: finished jobs of the final, and events that the journal has already."""
+"""Skip what earlier attempts at a final have done: answered jobs, and events that are in the journal already."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _IDENTITY = {"test": ("trial", "role", "seed"), "selection": ("task",), "selecti
 
 
 class CachedJobRunner:
-    """Runs jobs of the final, records each answer as it arrives, and does not run what was answered before.
+    """Runs jobs of the final that have no answer yet, and records each answer as it arrives.
 
     Args:
         each: function that runs jobs and yields their answers as they arrive.

@@ -1,1 +1,5 @@
-"""The journal of a sweep, from which everything else about the sweep can be rebuilt, and the folder that it is in."""
+"""The journal of a sweep, its source of truth: MLflow, the report and a resumed sweep are rebuilt from it.
+
+``events`` writes and reads it, ``earlier_releases`` translates journals of earlier releases, and ``folders`` finds and
+locks the folder that it is in.
+"""

@@ -1,7 +1,7 @@
-"""Reading of the journals of earlier releases: renamed keys, in the places where events had them.
+"""Translate keys in the events of earlier releases to today's names.
 
-Code knows today's names alone; a renamed key gets a line here, so that a sweep of any release can be resumed, reported
-and asked again.
+This is the only module that knows the earlier names. When a key of an event is renamed, add it here, so that sweeps of
+any release can still be resumed, reported and queried.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RENAMED_IN_TRANSFERRED = {"standing": "rank"}
 
 
 def in_todays_words(event: dict[str, Any]) -> dict[str, Any]:
-    """Return an event with today's keys; one that has them already comes back as it is.
+    """Return an event with today's keys; an event of this release comes back unchanged.
 
     Args:
         event: event of a journal of any release. Free-form values, such as a configuration or a trial's parameters,

@@ -1,4 +1,4 @@
-"""The journal of a sweep: all events in order, one JSON object per line.
+"""Write and read the journal of a sweep: all events in order, one JSON object per line.
 
 An event is written here before anything acts on it, so that MLflow, the report and a resumed sweep can be rebuilt from
 the journal. Only complete lines count: what a crash left of a line is ignored by readers and cut by the next writer.

@@ -1,6 +1,6 @@
-"""Folders of sweeps on the driver's machine: how one is named, found, made and locked.
+"""Name, find, create and lock the folders of sweeps on the driver's machine.
 
-Imports nothing heavy, so that commands that only read a sweep start at once.
+This module imports nothing heavy, so that commands that only read a sweep start at once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def new_sweep_name(name: str) -> str:
 
 
 def local_folder(storage: Storage, sweep: str) -> Path:
-    """Return where the driver keeps a sweep's journal: in a local storage, else in ``sweeps`` here.
+    """Return the folder of a sweep's journal: in a local storage, or in ``sweeps`` of the working directory.
 
     Args:
         storage: the storage of the configuration.

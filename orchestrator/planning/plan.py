@@ -145,7 +145,7 @@ def make_plan(config: SweepConfig, prior: Prior | None = None) -> SweepPlan:
 
     Args:
         config: the configuration.
-        prior: prior of a sweep that is resumed, which is not computed again.
+        prior: recorded prior of a resumed sweep; computed from earlier sweeps if left out.
 
     Raises:
         InputError: if data or checkpoint cannot be used, no method can train a task, or an earlier sweep is missing.

@@ -1,13 +1,13 @@
-"""Let the selection judge sweeps whose truth is known, and measure how often its statements hold.
+"""How often the selection's statements are correct, on simulated sweeps whose true scores are known.
 
-*A standard error apart* refers to the difference between two methods, over rows and seeds: one standard deviation of
-that difference over many sweeps that are drawn in the same way, measured for every shape of sweep.
+Two methods are *a standard error apart* if their true scores differ by the standard error of a difference over rows and
+seeds. It is the standard deviation of that difference over many simulated sweeps, computed for every shape of sweep.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from orchestrator.common.metric import Metric
 from orchestrator.selection.evidence import gather
 from orchestrator.selection.tied_set import ranks
-from orchestrator.simulation.scored_sweeps import MetricName, Played, Shape, play, truth
+from orchestrator.simulation.scored_sweeps import MetricName, ScoredSweep, Shape, simulate, true_scores
 
 REPEATS = 300
 METHODS, SEEDS, ROWS, SPREADS = (2, 3, 4, 6), (2, 3, 5), (300, 800, 2000), (0.0, 0.01, 0.03)
@@ -24,7 +24,7 @@ METRICS: tuple[MetricName, ...] = ("accuracy", "macro_f1")
 
 @dataclass(frozen=True)
 class Judgement:
-    """The selection's statements about one sweep, beside the truth.
+    """The selection's statements about one sweep, with the truth.
 
     Args:
         shape: shape of the sweep.
@@ -51,28 +51,28 @@ def draw_shapes(random: np.random.Generator) -> Iterator[Shape]:
         )
 
 
-def judge(shape: Shape, sweep: Played, seed: int) -> Judgement:
+def judge(shape: Shape, sweep: ScoredSweep, seed: int) -> Judgement:
     """Return what the selection states about a sweep."""
     evidence = gather(sweep.samples(), shape.rows, seed=seed, repeats=REPEATS)
-    true_scores = truth(shape)
+    scores = true_scores(shape)
     intervals = [evidence.interval(method, bounds=(0.0, 1.0)) for method in range(shape.methods)]
     method_ranks = ranks(evidence, Metric(name=shape.metric), seed=seed)
     return Judgement(
         shape=shape,
-        covered=tuple(low <= score <= high for (low, high), score in zip(intervals, true_scores, strict=True)),
+        covered=tuple(low <= score <= high for (low, high), score in zip(intervals, scores, strict=True)),
         tied=frozenset(method for method, rank in enumerate(method_ranks) if rank.tied),
-        best=frozenset(np.flatnonzero(true_scores >= true_scores.max() - 1e-12).tolist()),
+        best=frozenset(np.flatnonzero(scores >= scores.max() - 1e-12).tolist()),
     )
 
 
 def judge_different_methods(sweeps: int, seed: int = 1) -> list[Judgement]:
-    """Judge sweeps of methods that are up to ten points of accuracy apart."""
+    """Judge sweeps of methods whose true accuracies differ by up to 0.1."""
     random = np.random.default_rng(seed)
     judgements = []
     for number, shape in zip(range(sweeps), draw_shapes(random), strict=False):
         skills = tuple(0.85 - 0.1 * random.random(shape.methods) ** 2)
-        skilled = Shape(shape.methods, shape.seeds, shape.rows, shape.metric, shape.seed_sd, skills)
-        judgements.append(judge(skilled, play(skilled, random), number))
+        shape = replace(shape, skills=skills)
+        judgements.append(judge(shape, simulate(shape, random), number))
     return judgements
 
 
@@ -85,17 +85,13 @@ def judge_equal_methods(
         sweeps: number of sweeps.
         seed: seed of everything random.
         shuffled: make different methods equal by shuffling their names on every row.
-        methods: number of methods; drawn for each sweep if left out.
+        methods: number of methods; random for each sweep if left out.
     """
     random = np.random.default_rng(seed)
     judgements = []
     for number, random_shape in zip(range(sweeps), draw_shapes(random), strict=False):
-        shape = (
-            random_shape
-            if methods is None
-            else Shape(methods, random_shape.seeds, random_shape.rows, random_shape.metric, random_shape.seed_sd)
-        )
-        sweep = play(shape.spaced(0.02, ladder=True) if shuffled else shape, random)
+        shape = random_shape if methods is None else replace(random_shape, methods=methods)
+        sweep = simulate(shape.spaced(0.02, ladder=True) if shuffled else shape, random)
         judgements.append(judge(shape, sweep.shuffled(random) if shuffled else sweep, number))
     return judgements
 
@@ -109,25 +105,25 @@ def judge_spaced_methods(
         sweeps: number of sweeps.
         methods: number of methods in each.
         seed: seed of everything random.
-        ladder: place each method behind the one before it, instead of all others behind the best.
+        ladder: whether each method is below the one before it, instead of all others below the best.
         errors: distance in standard errors of a difference.
     """
     random = np.random.default_rng(seed)
     judgements = []
     for number, random_shape in zip(range(sweeps), draw_shapes(random), strict=False):
-        plain = Shape(methods, random_shape.seeds, random_shape.rows, random_shape.metric, random_shape.seed_sd)
-        shape = plain.spaced(errors * standard_error(plain), ladder=ladder)
-        judgements.append(judge(shape, play(shape, random), number))
+        equal = replace(random_shape, methods=methods)
+        shape = equal.spaced(errors * standard_error(equal), ladder=ladder)
+        judgements.append(judge(shape, simulate(shape, random), number))
     return judgements
 
 
 @cache
 def standard_error(shape: Shape, sweeps: int = 400) -> float:
-    """Return the standard error of a difference, as the points of accuracy that two methods must differ by for it."""
+    """Return the standard error of a difference, as the difference in true accuracy that causes it."""
     random = np.random.default_rng(9)
-    pair = Shape(2, shape.seeds, shape.rows, shape.metric, shape.seed_sd)
-    scores = [[np.mean(sample.scores) for sample in play(pair, random).samples()] for _ in range(sweeps)]
-    slope = float(np.diff(truth(pair.spaced(0.01, ladder=True)))[0]) / -0.01
+    pair = replace(shape, methods=2)
+    scores = [[np.mean(sample.scores) for sample in simulate(pair, random).samples()] for _ in range(sweeps)]
+    slope = float(np.diff(true_scores(pair.spaced(0.01, ladder=True)))[0]) / -0.01
     return float(np.std(np.diff(scores), ddof=1)) / slope
 
 

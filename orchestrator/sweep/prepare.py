@@ -28,10 +28,10 @@ def prepare(
         sweep: the sweep's name, which is its folder in the storage.
         pack: number of trials that a lane trains at once.
         remotely: whether to quantize on a worker node, since the head of a cluster may be small. On one machine this
-            process is faster, because it has imported what that needs.
+            process is faster, because it has imported the packages already.
 
     Returns:
-        What lanes are set up with, and the published backbone of each task.
+        The setup of the lanes, and the published backbone of each task.
     """
     config = plan.config
     waits = {name: _start_publishing(plan, task, storage, remotely=remotely) for name, task in plan.tasks.items()}
@@ -65,9 +65,10 @@ def prepare(
 def _start_publishing(
     plan: SweepPlan, task: TaskPlan, storage: Storage, *, remotely: bool
 ) -> Callable[[], PreparedBackbone]:
-    """Return a function that waits for the published backbone. Here the work starts when that function is called.
+    """Return a function that waits for the published backbone.
 
-    On another node it starts at once, while this process tokenizes.
+    On another node the work starts at once, while this process tokenizes; in this process it starts when the function
+    is called.
     """
     labels = len(task.data.labels)
     settings = (plan.config.backbone, plan.config.base, task.type.auto_class, task.type.name, labels)

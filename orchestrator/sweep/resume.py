@@ -66,7 +66,7 @@ def _recorded_config(saved: SavedSweep) -> SweepConfig:
     if re.search(r"\*\*\*@|=\*\*\*", json.dumps(values)):  # as mask_secrets writes them
         message = "its configuration contains passwords, which the journal does not record; add --config SWEEP.yaml"
         raise InputError(saved.sweep, [Problem("", message)])
-    return _with_absolute_places(config_of(values, saved.folder, saved.sweep), saved)
+    return _with_absolute_paths(config_of(values, saved.folder, saved.sweep), saved)
 
 
 def _config_of_file(saved: SavedSweep, file: Path) -> SweepConfig:
@@ -80,11 +80,11 @@ def _config_of_file(saved: SavedSweep, file: Path) -> SweepConfig:
         problems = [Problem(key, "differs from the configuration that the sweep started with") for key in changed]
         hint = "undo these changes to resume it, or start another sweep with peft-sweep run"
         raise InputError(str(file), problems, hint)
-    return _with_absolute_places(config, saved)
+    return _with_absolute_paths(config, saved)
 
 
-def _with_absolute_places(config: SweepConfig, saved: SavedSweep) -> SweepConfig:
-    """Return the configuration whose paths no longer depend on the first driver's working directory."""
+def _with_absolute_paths(config: SweepConfig, saved: SavedSweep) -> SweepConfig:
+    """Return the configuration with absolute paths, which do not depend on the first driver's working directory."""
     changes: dict[str, Any] = {}
     storage = Storage.at(config.storage)
     if storage.is_local and Path(storage.root) != saved.folder.parent:

@@ -18,7 +18,7 @@ Event = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class SavedSweep:
-    """What earlier drivers recorded of a sweep; nothing for a sweep that starts.
+    """The state of a sweep as earlier drivers recorded it; without events for a new sweep.
 
     Each driver that worked on the sweep is an attempt: the first wrote the ``sweep`` event, each later one ``resume``.
 

@@ -1,4 +1,4 @@
-"""The aliases of a model in the registry: set as the promotion policy decides, and read again until they agree."""
+"""Set the aliases of a registered model as the promotion policy decides, while other processes may do the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The quantized backbone of a registered adapter: carried along, cached, in a storage, or quantized again."""
+"""Find the quantized backbone of an adapter: in its bundle, in the cache or in a storage; or quantize it again."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from orchestrator.tracking.bundle import BundleBackbone
 def backbone_file(
     record: BundleBackbone, task: str, *, carried: Path | None = None, storage: Storage | None = None
 ) -> Path:
-    """Return the file of a quantized backbone, which is made again if it is nowhere.
+    """Return the file of a quantized backbone; the checkpoint is quantized again if there is no such file.
 
     Args:
         record: The backbone as the bundle records it.
         task: Name of the task's type.
-        carried: File of the bundle that may be the backbone.
-        storage: Storage that may hold it.
+        carried: Path of the backbone in the bundle; most bundles have no such file.
+        storage: Storage that may hold the file.
 
     Raises:
-        SweepError: If the checkpoint cannot be loaded here, or has changed since.
+        SweepError: If the checkpoint cannot be loaded here, or has changed since the adapter was trained.
     """
     path = backbone_path(record.digest)
     for file in (carried, cache_folder() / path):
@@ -49,9 +49,9 @@ def attachable(
     """Load a backbone's file after checking that it is the one that the adapter was trained on.
 
     Raises:
-        SweepError: If it is another.
+        SweepError: If its checksum differs.
     """
-    # A packed weight's own record names the dtype it is unpacked to, so the checksum has one dtype for all.
+    # The checksum covers the dtype that packed weights are dequantized to, so that it is always taken for float32.
     plain = load(file, task, name=record.model, dtype=torch.float32, labels=labels, derived=False)
     if plain.checksum() != record.checksum:
         raise SweepError(f"{file} is not the backbone that the adapter was trained on: its checksum differs")

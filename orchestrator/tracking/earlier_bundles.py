@@ -1,4 +1,4 @@
-"""Reading of bundles that earlier releases have registered: their fields under today's names."""
+"""Translate the fields of bundles that earlier releases registered to today's names."""
 
 from __future__ import annotations
 

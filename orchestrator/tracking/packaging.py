@@ -1,4 +1,4 @@
-"""A bundle as an MLflow model: the bundle with code and requirements, written without loading the model."""
+"""Package a bundle as an MLflow model, with code and requirements, without loading the adapter."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def save_pyfunc(folder: Path, target: Path, *, run_id: str, model_id: str) -> No
             metadata={"task": bundle.task, "method": bundle.method, "backbone": bundle.backbone.model},
             mlflow_model=Model(run_id=run_id),
         )
-    # Given its id before it is saved, MLflow would look the id up on the tracking server of this process.
+    # If the id were set before saving, MLflow would look it up on the default tracking server of this process.
     saved = Model.load(target)
     saved.model_id = model_id
     saved.save(target / "MLmodel")

@@ -1,4 +1,4 @@
-"""Rows through a predictor: lines of JSON in, lines of JSON out, in order, some batches in memory at a time."""
+"""Predict rows that are JSON lines, and yield them as JSON lines, with a few batches in memory at a time."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows that were answered together.
+    """Rows that were predicted together.
 
     Args:
         lines: One JSON object per row, each with its line end.
-        rows: Number of rows answered so far, with these.
+        rows: Number of rows predicted so far, these included.
     """
 
     lines: str
@@ -33,7 +33,7 @@ class Chunk:
 
 
 def predict_lines(predictor: Predictor, lines: Iterable[bytes], source: str) -> Iterator[Chunk]:
-    """Answer row after row.
+    """Predict rows, and yield them in their order with their predictions.
 
     A chunk is checked as a whole before any of its rows is predicted, so that every chunk before an error is complete.
 

@@ -1,4 +1,4 @@
-"""A registered adapter on its backbone: inputs in, answers of its task type out."""
+"""Predict with a registered adapter on its backbone."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ class Predictor:
         return TASK_TYPES[self.bundle.type].configured(self.bundle.metric, self.bundle.max_new_tokens, self._tokenizer)
 
     def predict(self, texts: Sequence[str]) -> pa.Table:
-        """Answer inputs.
+        """Return the answers to inputs.
 
         Returns:
-            One line per input in their order, with the task type's columns: ``label`` and ``probability_LABEL`` of each
+            One row per input in their order, with the task type's columns: ``label`` and ``probability_LABEL`` of each
             label, or ``completion``.
 
         Raises:

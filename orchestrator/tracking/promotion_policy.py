@@ -116,7 +116,7 @@ class AliasHolders:
 
 
 def alias_holders(versions: Iterable[ScoredVersion]) -> AliasHolders | None:
-    """Return who holds the aliases after all challenges in the order of the versions, and all promotions in theirs.
+    """Return the versions that hold the aliases, after all registrations and promotions in their order.
 
     The first version is champion until another beats it or is promoted. Every process that reads the same versions
     gets the same answer, which is what lets several sweeps register at once.

@@ -32,7 +32,7 @@ class AdapterModel(PythonModel):
     def predict(
         self, context: PythonModelContext | None, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Answer inputs.
+        """Return the answers to inputs.
 
         Args:
             context: Not used; ``load_context`` has read it.

@@ -1,3 +1,5 @@
+"""The journal's events: written, read, and followed while they are written."""
+
 from __future__ import annotations
 
 import json
@@ -12,7 +14,7 @@ from orchestrator.common.errors import SweepError
 from orchestrator.journal.events import Journal, read_from
 
 
-def test_events_come_back_in_order_with_their_times(tmp_path: Path) -> None:
+def test_journal_returns_events_in_order_with_their_times(tmp_path: Path) -> None:
     ticks = count(100.0)
     journal = Journal(tmp_path / "new" / "journal.jsonl", clock=lambda: next(ticks))
     journal.append("trial", trial="mail/lora/0", params={"rank": 8})
@@ -23,7 +25,7 @@ def test_events_come_back_in_order_with_their_times(tmp_path: Path) -> None:
     ]
 
 
-def test_a_torn_last_line_is_not_read_and_is_cut_before_appending(tmp_path: Path) -> None:
+def test_journal_ignores_and_cuts_an_incomplete_last_line(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     Journal(path).append("trial", trial="a/b/0")
     with path.open("a") as file:
@@ -33,7 +35,7 @@ def test_a_torn_last_line_is_not_read_and_is_cut_before_appending(tmp_path: Path
     assert [event["event"] for event in Journal.read(path)] == ["trial", "close"]
 
 
-def test_a_file_that_is_one_torn_line_becomes_empty(tmp_path: Path) -> None:
+def test_journal_of_one_incomplete_line_becomes_empty(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     path.write_text('{"time": 1.0')
     Journal(path)
@@ -41,7 +43,7 @@ def test_a_file_that_is_one_torn_line_becomes_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"\x00\xff garbage", b"[1, 2]", b'{"time": 1.0}', b""])
-def test_a_damaged_line_in_the_middle_is_an_error_that_says_where(tmp_path: Path, damage: bytes) -> None:
+def test_journal_read_reports_the_position_of_a_damaged_line(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "journal.jsonl"
     whole = b'{"time": 1.0, "event": "trial"}\n'
     path.write_bytes(whole + damage + b"\n" + whole)
@@ -49,7 +51,7 @@ def test_a_damaged_line_in_the_middle_is_an_error_that_says_where(tmp_path: Path
         Journal.read(path)
 
 
-def test_a_follower_gets_each_event_once_and_never_half_a_line(tmp_path: Path) -> None:
+def test_read_from_returns_each_event_once_and_whole(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     assert read_from(path, 0) == ([], 0)
     journal = Journal(path, clock=lambda: 0.0)
@@ -68,14 +70,14 @@ def test_a_follower_gets_each_event_once_and_never_half_a_line(tmp_path: Path) -
     assert read_from(path, offset) == ([], path.stat().st_size)
 
 
-def test_a_line_separator_inside_a_text_ends_no_line(tmp_path: Path) -> None:
+def test_journal_keeps_line_separators_inside_texts(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     journal.append("end", reason="one\u2028two\nthree\x85\r")
     (event,) = Journal.read(journal.path)
     assert event["reason"] == "one\u2028two\nthree\x85\r"
 
 
-def test_numbers_that_json_lacks_become_null_at_any_depth(tmp_path: Path) -> None:
+def test_journal_writes_nan_and_infinity_as_null(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     journal.append("rung", value=math.nan, metrics={"loss": math.inf, "all": [1.0, -math.inf]})
     (event,) = Journal.read(journal.path)
@@ -83,14 +85,14 @@ def test_numbers_that_json_lacks_become_null_at_any_depth(tmp_path: Path) -> Non
     assert event["metrics"] == {"loss": None, "all": [1.0, None]}
 
 
-def test_an_event_that_is_no_json_leaves_no_trace(tmp_path: Path) -> None:
+def test_journal_refuses_values_that_are_not_json(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     with pytest.raises(TypeError):
         journal.append("rung", value=object())
     assert Journal.read(journal.path) == []
 
 
-def test_threads_mix_neither_lines_nor_times(tmp_path: Path) -> None:
+def test_journal_append_is_safe_from_several_threads(tmp_path: Path) -> None:
     ticks = count(0.0)
     journal = Journal(tmp_path / "journal.jsonl", clock=lambda: next(ticks))
 

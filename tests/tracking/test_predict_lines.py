@@ -1,4 +1,4 @@
-"""Rows through a predictor, from the lines that come in to the lines that go out."""
+"""Prediction of rows that are JSON lines."""
 
 import itertools
 import json

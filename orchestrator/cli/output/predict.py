@@ -1,4 +1,4 @@
-"""``peft-sweep predict``: predictions from standard input to standard output, with progress on a terminal."""
+"""``peft-sweep predict``: read rows from standard input, write them with predictions, and show the progress."""
 
 from __future__ import annotations
 

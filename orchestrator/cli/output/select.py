@@ -1,4 +1,4 @@
-"""``peft-sweep select``: what a finished sweep answers under limits."""
+"""``peft-sweep select``: choose again among the methods of a finished sweep, and print the choice."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Event = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Replies:
-    """A sweep's answers.
+    """The choices for a sweep's tasks.
 
     Args:
         sweep: name of the sweep.
-        replies: answer for each task that was asked for.
-        overall: choice of one method for all tasks, where there are several and no limits.
+        replies: choice for each requested task.
+        overall: one method for all tasks, where there are several tasks and no limits.
     """
 
     sweep: str

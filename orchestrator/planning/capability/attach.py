@@ -1,4 +1,4 @@
-"""Attach a method to a view of a backbone, on the meta device where the backbone is there."""
+"""Attach methods to backbones on the meta device, where tensors have shapes and no data, and to real ones."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ MAX_WIDTH = 2048  # decomposing a wider matrix takes seconds, and every layer ha
 
 
 class WeightsNeededError(MethodError):
-    """A method needs the backbone's weights to be attached, and they are too large to be replaced by random ones."""
+    """Attaching a method needs values of backbone weights that are too large to be replaced by random ones."""
 
 
 def attach(spec: MethodSpec[Any], params: Mapping[str, Any], backbone: SharedBackbone) -> Attached:
     """Attach a method to a new view of a backbone.
 
     If the backbone is on the meta device, the method's own tensors are made there too, which is fast at any size. A few
-    methods need data in them, and are then attached with data.
+    methods compute with their tensors while they are attached; these are attached again by :func:`attach_with_data`.
 
     Args:
         spec: the method.
@@ -47,7 +47,7 @@ def attach(spec: MethodSpec[Any], params: Mapping[str, Any], backbone: SharedBac
 
 
 def attach_with_data(spec: MethodSpec[Any], params: Mapping[str, Any], backbone: SharedBackbone) -> Attached:
-    """Attach a method to a new view of a backbone, with data in the method's own tensors even on the meta device.
+    """Attach a method whose own tensors have data, even if those of the backbone are on the meta device.
 
     Args:
         spec: the method.

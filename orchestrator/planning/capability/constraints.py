@@ -1,4 +1,4 @@
-"""Constraints of a sweep on the configurations of a method: its first one, and each that the search proposes."""
+"""Apply a sweep's constraints to a method's default configuration, and to those that the search proposes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Params = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class MethodConstraints:
-    """The constraints on one method's configurations. The search calls it to get violations.
+    """Checks configurations of one method against the sweep's constraints; the search calls it to get violations.
 
     Args:
         probe: probe of the backbone and the task type.
@@ -33,7 +33,10 @@ class MethodConstraints:
     constraints: Sequence[Constraint]
 
     def requirements(self, params: Params) -> Mapping[str, float]:
-        """Return what a configuration requires; the adapter's bytes are exact if they are limited and within the limit.
+        """Return what a configuration requires, by quantity.
+
+        The adapter is written to disk to measure its size, which takes time, only if the sweep limits that size and the
+        trained tensors alone do not exceed the limit. Otherwise ``adapter`` is the bytes of the trained tensors.
 
         Raises:
             MethodError: if that is unknown without the backbone's weights.
@@ -42,7 +45,7 @@ class MethodConstraints:
         return self.probe.requirements(self.method, params, limit)
 
     def __call__(self, params: Params) -> tuple[float, ...]:
-        """Return by which fraction of itself each limit is exceeded; at most 0 where it is satisfied."""
+        """Return the excess over each limit as a fraction of the limit; at most 0 where the limit is satisfied."""
         try:
             requirements = self.requirements(params)
         except MethodError:

@@ -1,4 +1,4 @@
-"""Task text for methods that read it, made without a tokenizer: any vocabulary is good enough to try a method."""
+"""Dummy task text, for methods that read a task's words: any vocabulary is good enough to try a method."""
 
 from __future__ import annotations
 

@@ -19,9 +19,8 @@ class MethodPlan(Capability):
     """The plan of a method in a sweep.
 
     Args:
-        space: where it is searched on this backbone: what that allows of the method's space with the configuration's
-            overrides.
-        notes: what was cut off its space, one line each.
+        space: search space with the configuration's overrides, restricted to what works on the backbone.
+        notes: restrictions of the space, one line each.
     """
 
     space: SearchSpace
@@ -47,7 +46,7 @@ def try_method(probe: Probe, method: str) -> tuple[Capability, Mapping[str, Any]
 def plan_method(
     probe: Probe, method: str, space: SearchSpace, overridden: Collection[str]
 ) -> tuple[MethodPlan, list[Problem]]:
-    """Try a method at every end of its search space.
+    """Try a method at every end of its search space, and plan it with the part of the space that works.
 
     Args:
         probe: probe of the backbone and the task type.

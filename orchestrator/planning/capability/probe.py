@@ -42,7 +42,7 @@ class Capability:
         reason: why it does not work, one line.
         trainable: number of trained parameters in the configuration that was tried; ``None`` if that depends on the
             backbone's weights.
-        percent: the same as a percentage of the backbone's parameters.
+        percent: these as a percentage of the backbone's parameters.
         mergeable: whether the trained adapter can be merged into plain weights.
         category: category of the method.
         reference: publication of the method.

@@ -37,7 +37,7 @@ class CostCounter(TorchDispatchMode):
         self.flops, self.bytes_moved, self.calls = 0.0, 0.0, 0
 
     def exclude(self, tensors: Iterable[Tensor]) -> int:
-        """Do not count tensors that exist already. Returns the bytes of those that were not excluded before."""
+        """Exclude tensors that exist already from the count. Returns the bytes of newly excluded tensors."""
         return sum(self._follow(tensor, counted=False) for tensor in tensors)
 
     def add_flops(self, flops: float) -> None:

@@ -1,4 +1,4 @@
-"""A backbone on the meta device, with the dtypes of a lane's backbone, including the cost of dequantizing."""
+"""A backbone on the meta device that costs what a lane's does: with its dtypes, and dequantized at each use."""
 
 from __future__ import annotations
 

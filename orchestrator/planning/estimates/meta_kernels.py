@@ -1,4 +1,4 @@
-"""What a training step asks of numbers, answered where there are none: on the meta device."""
+"""Stand-ins on the meta device for operators whose memory or result depends on data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ attention weights once more, and the gradients of weights, queries, keys and val
 
 
 class _FusedAttention(torch.autograd.Function):
-    """The memory of a fused attention kernel: it saves inputs, output and one float32 per query."""
+    """Stand-in for a fused attention kernel, which saves inputs, output and one float32 per query."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
@@ -36,9 +36,9 @@ class _FusedAttention(torch.autograd.Function):
 
 
 class MetaKernels(TorchFunctionMode):
-    """Attention and dropout with the memory of the kernels of a CPU or a GPU.
+    """Replaces attention and dropout by stand-ins that allocate what the kernels of a CPU or a GPU allocate.
 
-    On the meta device torch runs their plain formulas, which would allocate attention weights that real kernels do not.
+    On the meta device torch would run their plain formulas, which allocate attention weights that real kernels do not.
 
     Args:
         add_flops: function that receives the FLOPs of each attention, those of the backward pass included.
@@ -50,7 +50,7 @@ class MetaKernels(TorchFunctionMode):
         self._add_flops, self._cuda = add_flops, cuda
 
     def __torch_function__(self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
-        """Run a torch function, or its model; torch calls this for each function."""
+        """Run a torch function or its stand-in; torch calls this for each function."""
         kwargs = kwargs or {}
         if function is F.scaled_dot_product_attention and (self._cuda or not kwargs.get("dropout_p")):
             return self._attention(*args, **kwargs)
@@ -61,9 +61,9 @@ class MetaKernels(TorchFunctionMode):
     def _attention(
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *_: Any, **__: Any
     ) -> Tensor:
-        product = 2.0 * query.numel() * key.shape[-2]
+        matmul_flops = 2.0 * query.numel() * key.shape[-2]
         trains = any(tensor.requires_grad for tensor in (query, key, value))
-        self._add_flops(product * (FORWARD_PRODUCTS + (BACKWARD_PRODUCTS if trains else 0)))
+        self._add_flops(matmul_flops * (FORWARD_PRODUCTS + (BACKWARD_PRODUCTS if trains else 0)))
         if (
             attn_mask is not None and attn_mask.dtype == torch.bool
         ):  # kernels convert it to a mask that is added, in each call
@@ -73,7 +73,7 @@ class MetaKernels(TorchFunctionMode):
 
 
 def _dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Drop out as a CPU does, which saves a factor of the input's dtype for each element."""
+    """Apply dropout as a CPU does: it saves a factor of the input's dtype for each element."""
     if not training or not p:
         return x
     factors = torch.empty_like(x).bernoulli_(1 - p)

@@ -71,7 +71,8 @@ class StepModel:
             batch: shape of the batch.
 
         Returns:
-            ``None`` for a method that trains nothing, and for one that needs the backbone's weights to be attached.
+            The cost; ``None`` for a method that trains nothing, and for one that needs the backbone's weights to be
+            attached.
         """
         spec = methods.get(method)
         if not spec.trains:

@@ -16,7 +16,7 @@ from orchestrator.planning.estimates.cost_counter import CostCounter
 from orchestrator.planning.estimates.meta_kernels import MetaKernels, meta_results
 from orchestrator.tasks import TaskType
 
-# of bitsandbytes' 8-bit optimizers: parameters per scale, and the smallest parameter whose moments have 8 bits
+# bitsandbytes' 8-bit optimizers: elements per scale, and elements of the smallest parameter whose moments have 8 bits
 BLOCK_SIZE, MIN_8_BIT_SIZE = 256, 4096
 
 
@@ -25,9 +25,9 @@ class Batch:
     """The shape of a training batch.
 
     Args:
-        rows: of it, or of the part of it that is trained at once.
-        tokens: of its longest row, to which the others are padded.
-        targets: tokens of a row that can take part in the loss.
+        rows: rows per batch, or per micro-batch.
+        tokens: tokens of the longest row, to which the others are padded.
+        targets: tokens per row that count in the loss.
     """
 
     rows: int
