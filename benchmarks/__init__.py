@@ -1,1 +1,4 @@
-"""Every figure in the README, as a command: ``python -m benchmarks.NAME`` prints one JSON line per measurement."""
+"""Benchmarks: ``python -m benchmarks.NAME`` measures figures of docs/performance.md and prints them as JSON lines.
+
+Every line is one measurement; its keys are explained in the module's docstring, which ``--help`` prints.
+"""

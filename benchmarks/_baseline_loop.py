@@ -1,7 +1,10 @@
-"""Trial after trial in one process with all cores, as ``python -m benchmarks._baseline_loop COMPARISON.json``.
+"""Baseline without Ray: all trials in turn, in one process that uses all cores.
 
-The checkpoint is read and quantized once; every trial has a copy of it, since `peft` writes into the model that it is
-given and bitsandbytes repacks weights when they are evaluated.
+``python -m benchmarks._baseline_loop COMPARISON.json`` reads a :class:`benchmarks._fixed_trials.Comparison` and prints
+a JSON line at the end of each trial, with its number, the Unix time in seconds, and its validation macro-F1.
+
+The checkpoint is read and quantized once. Every trial gets a deep copy, since `peft` modifies the model that it wraps,
+and bitsandbytes repacks weights when a model is put into evaluation mode.
 """
 
 from __future__ import annotations
@@ -15,19 +18,19 @@ from pathlib import Path
 
 import torch
 
-from benchmarks._baseline_trial import load_backbone, tokenized, train, with_adapter
+from benchmarks._baseline_trial import add_adapter, load_backbone, tokenize_splits, train
 from benchmarks._fixed_trials import Comparison
 
 
 def main() -> None:
-    """Do all trials; one JSON line as each ends."""
-    asked = Comparison.read(Path(sys.argv[1]))
+    """Train and score all trials."""
+    comparison = Comparison.read(Path(sys.argv[1]))
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    rows, backbone = tokenized(asked), load_backbone(asked.model, len(asked.labels))
-    for seed, trial in enumerate(asked.trials):
-        model = with_adapter(copy.deepcopy(backbone), trial.method, trial.params, seed)
-        found = train(model, trial.params, rows, asked.steps, seed)
-        print(json.dumps({"trial": seed, "time": time.time(), "score": found.score}), flush=True)
+    splits, backbone = tokenize_splits(comparison), load_backbone(comparison.model, len(comparison.labels))
+    for seed, trial in enumerate(comparison.trials):
+        model = add_adapter(copy.deepcopy(backbone), trial.method, trial.params, seed)
+        result = train(model, trial.params, splits, comparison.steps, seed)
+        print(json.dumps({"trial": seed, "time": time.time(), "score": result.score}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
-"""Ray's documented pattern, as ``python -m benchmarks._baseline_tune COMPARISON.json``: a ``TorchTrainer`` per trial.
+"""Baseline with Ray's documented pattern: Ray Tune runs a function that starts a ``TorchTrainer`` for every trial.
 
-Ray Tune runs a function that starts a trainer, whose worker loads its own backbone. See "Hyperparameter Tuning with Ray
-Tune" in Ray Train's user guides. What helps within the pattern is done: as many trials at once as there are cores, one
-thread each, actors of Tune used again, tokens read from the object store, no checkpoints, processes that start side by
-side, and a controller that looks after its worker four times as often as by default, so that nothing waits for it.
+``python -m benchmarks._baseline_tune COMPARISON.json`` reads a :class:`benchmarks._fixed_trials.Comparison` and prints
+a JSON line per trial once all have ended, with its number, the Unix time in seconds at which Tune received its result,
+and its validation macro-F1.
+
+Each trainer's worker loads a backbone of its own. See "Hyperparameter Tuning with Ray Tune" in Ray Train's user guides.
+The pattern is tuned for speed: as many concurrent trials as cores, one thread each, reused Tune actors, tokens in the
+object store, no checkpoints, concurrent process starts, and a controller that polls its worker every 0.5 s instead of
+the default 2 s.
 """
 
 from __future__ import annotations
@@ -29,67 +33,72 @@ ENVIRONMENT = {
 
 
 def main() -> None:
-    """Do all trials; a JSON line for each when all have ended, with the time at which Tune heard of it."""
+    """Train and score all trials."""
     os.environ.update(ENVIRONMENT)
     import ray
     from ray import tune
 
-    from benchmarks._baseline_trial import tokenized
+    from benchmarks._baseline_trial import tokenize_splits
 
-    asked, cores = Comparison.read(Path(sys.argv[1])), len(os.sched_getaffinity(0))
+    comparison, cores = Comparison.read(Path(sys.argv[1])), len(os.sched_getaffinity(0))
     ray.init(num_cpus=cores, include_dashboard=False, runtime_env={"env_vars": ENVIRONMENT})
     with tempfile.TemporaryDirectory() as folder:
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(one_trial, asked=asked, rows=tokenized(asked), folder=folder), {"CPU": 0.1}
+                tune.with_parameters(
+                    run_trial, comparison=comparison, splits=tokenize_splits(comparison), folder=folder
+                ),
+                {"CPU": 0.1},
             ),
-            param_space={"trial": tune.grid_search(list(range(len(asked.trials))))},
+            param_space={"trial": tune.grid_search(list(range(len(comparison.trials))))},
             tune_config=tune.TuneConfig(max_concurrent_trials=cores, reuse_actors=True),
             run_config=tune.RunConfig(storage_path=folder, verbose=0),
         )
         results = tuner.fit()
-    for result in (results[place] for place in range(len(results))):
+    for result in (results[index] for index in range(len(results))):
         if result.error or result.metrics is None:
             raise RuntimeError(f"a trial failed: {result.error}")
-        own = result.metrics
-        print(json.dumps({"trial": own["config"]["trial"], "time": own["timestamp"], "score": own["score"]}))
+        metrics = result.metrics
+        print(
+            json.dumps({"trial": metrics["config"]["trial"], "time": metrics["timestamp"], "score": metrics["score"]})
+        )
     ray.shutdown()
 
 
-def one_trial(config: dict[str, Any], *, asked: Comparison, rows: Any, folder: str) -> None:
-    """What Tune runs: a whole training run of Ray Train with one worker."""
+def run_trial(config: dict[str, Any], *, comparison: Comparison, splits: Any, folder: str) -> None:
+    """Start a training run of Ray Train with one worker; Tune calls this for every trial."""
     from ray import tune
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    to_tune: Any = TuneReportCallback  # it has no types
+    untyped_callback: Any = TuneReportCallback  # Ray publishes no types for it
     TorchTrainer(
-        in_worker,
-        train_loop_config={"seed": config["trial"], "asked": asked, "rows": rows},
+        train_in_worker,
+        train_loop_config={"seed": config["trial"], "comparison": comparison, "splits": splits},
         scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 0.9}),
         run_config=RunConfig(
             name=f"train-{tune.get_context().get_trial_id()}",
             storage_path=folder,
-            callbacks=[to_tune()],
+            callbacks=[untyped_callback()],
         ),
     ).fit()
 
 
-def in_worker(config: dict[str, Any]) -> None:
-    """What Ray Train runs in a process of its own: load, train, score, report."""
+def train_in_worker(config: dict[str, Any]) -> None:
+    """Load a backbone, train, score, and report the score; Ray Train calls this in a worker process."""
     import torch
     from ray import train as ray_train
 
-    from benchmarks._baseline_trial import load_backbone, train, with_adapter
+    from benchmarks._baseline_trial import add_adapter, load_backbone, train
 
     torch.set_num_threads(1)
-    os.environ.pop("LOCAL_RANK", None)  # or accelerate wraps the model for data-parallel training with nobody else
-    asked, seed = config["asked"], config["seed"]
-    trial = asked.trials[seed]
-    backbone = load_backbone(asked.model, len(asked.labels))
-    model = with_adapter(backbone, trial.method, trial.params, seed)
-    ray_train.report({"score": train(model, trial.params, config["rows"], asked.steps, seed).score})
+    os.environ.pop("LOCAL_RANK", None)  # if set, accelerate wraps the model for data-parallel training
+    comparison, seed = config["comparison"], config["seed"]
+    trial = comparison.trials[seed]
+    backbone = load_backbone(comparison.model, len(comparison.labels))
+    model = add_adapter(backbone, trial.method, trial.params, seed)
+    ray_train.report({"score": train(model, trial.params, config["splits"], comparison.steps, seed).score})
 
 
 if __name__ == "__main__":

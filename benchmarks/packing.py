@@ -1,16 +1,22 @@
-"""Packed steps against the same steps one by one, on one lane of one core.
+"""Speed-up of packed training steps over the same steps one trial at a time, on one lane with one core.
 
-Eight trials, LoRA alone or eight methods, in batches of three shapes, on NF4 MiniLM and on a small NF4 Llama with
-random weights. Every round steps all of them in groups of each size in turn; ``ratio`` is the seconds of one by one
-over those of a size, both in this thread's processor time, as the median over the rounds. ``auto`` is the size that a
-lane would stay with after the first rounds, and ``auto_ratio`` what that came to in the rounds after them.
+    python -m benchmarks.packing
 
-The last line has the ratio of eight mixed trials of 4 x 16 tokens on MiniLM, and the worst that ``auto`` came to.
+Eight trials (``pack``: all of LoRA, or of eight methods) train in batches of three shapes (rows x tokens), on NF4
+MiniLM and on a small NF4 Llama with random weights. Every round takes a step of all eight, once for each pack size.
+Times are CPU seconds of this thread. A line per model, pack and shape:
+
+- ``milliseconds_per_step_unpacked``: CPU milliseconds of a trial's step alone, median over the rounds.
+- ``speedup_N``: time of the unpacked steps over that in packs of N, median over the rounds; above 1 is faster.
+- ``auto_size``: pack size that ``pack: auto`` would keep after the first rounds; ``auto_speedup``: its speed-up in the
+  later rounds.
+
+The last line has ``speedup``, that of packs of eight of the mixed methods on MiniLM with 4 x 16 tokens, and
+``worst_auto_speedup``, the lowest ``auto_speedup`` of all lines.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -19,8 +25,15 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaModel
 
-from benchmarks._common import MINILM, as_a_lane, attached_backbone, emit, scratch
-from benchmarks._pack_trials import begin, rows_of, seconds_of, stepped
+from benchmarks._common import (
+    MINILM,
+    argument_parser,
+    emit,
+    load_shared_backbone,
+    restart_with_lane_heap,
+    scratch_folder,
+)
+from benchmarks._random_trials import cpu_seconds, random_dataset, start_run, step_all
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.engine.pack_sizes import GAIN, SAMPLES
 from orchestrator.engine.task_dataset import TaskDataset
@@ -35,60 +48,65 @@ PACKS = {
 
 def main() -> None:
     """Measure every model, pack and shape."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=6, help="after the first ones, which auto decides by")
+    parser = argument_parser(__doc__)
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=6,
+        help=f"rounds after the first {SAMPLES}, from which auto chooses its pack size (default: %(default)s)",
+    )
     rounds = parser.parse_args().rounds
-    as_a_lane()
+    restart_with_lane_heap()
     torch.set_num_threads(1)
-    found: dict[tuple[str, str, tuple[int, int]], dict[str, float]] = {}
-    with scratch() as folder:
-        for model, reference in {"MiniLM": MINILM, "Llama": small_llama(folder)}.items():
-            backbone = attached_backbone(reference, "classification", folder)
+    results: dict[tuple[str, str, tuple[int, int]], dict[str, float]] = {}
+    with scratch_folder() as folder:
+        for model, reference in {"MiniLM": MINILM, "Llama": write_small_llama(folder)}.items():
+            backbone = load_shared_backbone(reference, "classification", folder)
             for shape in SHAPES:
-                rows = rows_of(shape[1], 256, folder)
+                dataset = random_dataset(shape[1], 256, folder)
                 for pack, methods in PACKS.items():
-                    line = compare(methods, shape[0], backbone, rows, rounds)
-                    emit(benchmark="packing", model=model, pack=pack, batch=shape[0], tokens=shape[1], **line)
-                    found[model, pack, shape] = line
+                    result = measure_speedups(methods, shape[0], backbone, dataset, rounds)
+                    emit(benchmark="packing", model=model, pack=pack, rows=shape[0], tokens=shape[1], **result)
+                    results[model, pack, shape] = result
     emit(
         benchmark="packing",
-        worst_auto_ratio=min(line["auto_ratio"] for line in found.values()),
-        ratio=found["MiniLM", "mixed", SHAPES[0]]["ratio_8"],
+        worst_auto_speedup=min(result["auto_speedup"] for result in results.values()),
+        speedup=results["MiniLM", "mixed", SHAPES[0]]["speedup_8"],
     )
 
 
-def compare(
-    methods: Sequence[str], batch: int, backbone: SharedBackbone, rows: TaskDataset, rounds: int
+def measure_speedups(
+    methods: Sequence[str], batch: int, backbone: SharedBackbone, dataset: TaskDataset, rounds: int
 ) -> dict[str, float]:
-    """The ratio of every size, and of the one that a lane would choose."""
-    runs = [begin(method, number, batch, backbone, rows) for number, method in enumerate(methods)]
-    stepped(runs, 1)
-    stepped(runs, len(runs))
-    seconds = [{size: seconds_of(partial(stepped, runs, size)) for size in SIZES} for _ in range(SAMPLES + rounds)]
-    chosen = _chosen(seconds[:SAMPLES])
+    """Return the speed-up of every pack size, and of the size that a lane would choose."""
+    runs = [start_run(method, number, batch, backbone, dataset) for number, method in enumerate(methods)]
+    step_all(runs, 1)
+    step_all(runs, len(runs))
+    seconds = [{size: cpu_seconds(partial(step_all, runs, size)) for size in SIZES} for _ in range(SAMPLES + rounds)]
+    auto_size = _auto_size(seconds[:SAMPLES])
     return {
-        "milliseconds_alone": 1e3 * statistics.median(one[1] for one in seconds) / len(runs),
-        **{f"ratio_{size}": _ratio(seconds, size) for size in SIZES[1:]},
-        "auto": chosen,
-        "auto_ratio": _ratio(seconds[SAMPLES:], chosen),
+        "milliseconds_per_step_unpacked": 1e3 * statistics.median(times[1] for times in seconds) / len(runs),
+        **{f"speedup_{size}": _speedup(seconds, size) for size in SIZES[1:]},
+        "auto_size": auto_size,
+        "auto_speedup": _speedup(seconds[SAMPLES:], auto_size),
     }
 
 
-def small_llama(folder: Path) -> str:
-    """A checkpoint of Llama's architecture with random weights, 17 million of them in its blocks."""
+def write_small_llama(folder: Path) -> str:
+    """Write a checkpoint of Llama's architecture, with 17 million random weights in its blocks; return its folder."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 10, "num_attention_heads": 6}
     LlamaModel(LlamaConfig(**sizes, vocab_size=4096, pad_token_id=0)).save_pretrained(folder / "llama")  # type: ignore[arg-type]
     return str(folder / "llama")
 
 
-def _ratio(seconds: Sequence[Mapping[int, float]], size: int) -> float:
-    return statistics.median(one[1] / one[size] for one in seconds)
+def _speedup(seconds: Sequence[Mapping[int, float]], size: int) -> float:
+    return statistics.median(times[1] / times[size] for times in seconds)
 
 
-def _chosen(seconds: Sequence[Mapping[int, float]]) -> int:
-    """As a lane chooses among one by one, half and all."""
-    costs = {size: statistics.median(one[size] for one in seconds) for size in (1, 4, 8)}
+def _auto_size(seconds: Sequence[Mapping[int, float]]) -> int:
+    """Return the pack size that a lane chooses: no pack, half of the trials, or all."""
+    costs = {size: statistics.median(times[size] for times in seconds) for size in (1, 4, 8)}
     best = min(costs, key=lambda size: costs[size])
     return best if costs[best] < GAIN * costs[1] else 1
 

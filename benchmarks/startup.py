@@ -1,4 +1,10 @@
-"""How long a person waits for ``--help`` and for the errors of a bad configuration: median seconds per command."""
+"""Time of ``--help`` of every command, and of the errors for a sweep file with mistakes.
+
+    python -m benchmarks.startup
+
+The JSON line has wall seconds of a whole process, medians of five: ``help_seconds`` by command and
+``worst_help_seconds``, the largest of these; ``error_seconds`` for ``peft-sweep run`` with an invalid sweep file.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +15,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks._common import emit
+from benchmarks._command_line import argument_parser, emit
 
 COMMANDS = (
     *("", "demo", "run", "plan", "schema", "select", "report", "predict", "export", "methods", "models"),
     *(f"models {name}" for name in ("list", "show", "compare", "pull", "promote", "rollback", "verify")),
 )
-BROKEN = """backbone: {model: no/such/folder/anywhere, quantisation: nf4}
+INVALID_SWEEP = """backbone: {model: no/such/folder/anywhere, quantisation: nf4}
 tasks: {mail: {type: classification, data: mail.csv, text: text, label: lable}}
 methods: [lora, ia3, lorra]
 budget: {trials: 1}
@@ -24,22 +30,28 @@ budget: {trials: 1}
 
 def main() -> None:
     """Measure every command."""
+    argument_parser(__doc__).parse_args()
     program = str(Path(sys.executable).with_name("peft-sweep"))
-    times = {name or "peft-sweep": median([program, *name.split(), "--help"]) for name in COMMANDS}
+    times = {name or "peft-sweep": median_seconds([program, *name.split(), "--help"]) for name in COMMANDS}
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "mail.csv").write_text("text,label\nhello,a\nbye,b\n")
-        (Path(folder) / "broken.yaml").write_text(BROKEN)
-        broken = median([program, "run", f"{folder}/broken.yaml"])
-    emit(benchmark="startup", help_seconds=times, worst_help_seconds=max(times.values()), broken_seconds=broken)
+        (Path(folder) / "invalid.yaml").write_text(INVALID_SWEEP)
+        error_seconds = median_seconds([program, "run", f"{folder}/invalid.yaml"])
+    emit(
+        benchmark="startup",
+        help_seconds=times,
+        worst_help_seconds=max(times.values()),
+        error_seconds=error_seconds,
+    )
 
 
-def median(command: list[str], repeats: int = 5) -> float:
-    """Seconds of a whole process."""
+def median_seconds(command: list[str], repeats: int = 5) -> float:
+    """Run a command several times, and return the median wall seconds of its process."""
     seconds = []
     for _ in range(repeats):
-        begin = time.perf_counter()
+        start = time.perf_counter()
         subprocess.run(command, capture_output=True, check=False)
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
 
 

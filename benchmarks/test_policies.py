@@ -1,4 +1,4 @@
-"""What the policies and verdicts of ``benchmarks.selection`` do, on tables whose truth is known."""
+"""Policies and verdicts of ``benchmarks.selection``, on tables whose best methods are known."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 
 from benchmarks import selection
 from benchmarks._policies import POLICIES
-from benchmarks._policies_between import EstimatedCostOfImprovement, HalvingOverMethods, RisingBandits
+from benchmarks._policies_across_methods import EstimatedCostOfImprovement, HalvingOverMethods, RisingBandits
 from benchmarks._policies_hyperband import Hyperband
 from benchmarks._policies_one_study import Asha
-from benchmarks._verdicts import Tied, Verdict, interval, judge, tied
+from benchmarks._verdicts import TiedSet, Verdict, find_tied_set, judge, wilson_interval
 from orchestrator.common.errors import InputError
 from orchestrator.search.allocation import Arm
 from orchestrator.search.plans import Decision, Proposal
@@ -40,7 +40,7 @@ def arm(study: str, *bests: float, cost: float = 0.0, starts: int | None = None)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_policies_keep_the_budget_and_repeat_themselves(policy: str) -> None:
+def test_policies_keep_the_budget_and_are_deterministic(policy: str) -> None:
     budget = 0.3 * TABLE.cost
     results = replay(POLICIES[policy], TABLE, 5, budget, lanes=2)
     assert results == replay(POLICIES[policy], TABLE, 5, budget, lanes=2)
@@ -52,34 +52,34 @@ def test_policies_keep_the_budget_and_repeat_themselves(policy: str) -> None:
     assert results != replay(POLICIES[policy], TABLE, 6, budget, lanes=2)
 
 
-def test_random_policy_pays_for_all_that_it_trains() -> None:
+def test_random_policy_costs_as_much_as_its_trials() -> None:
     results = replay(POLICIES["random"], TABLE, 0, TABLE.cost, lanes=1)
-    trained = [result for result in results if result.step == TABLE.rungs[-1]]
+    complete = [result for result in results if result.step == TABLE.rungs[-1]]
     mean = TABLE.cost / sum(map(len, TABLE.methods.values()))
-    assert results[-1].cost == pytest.approx(len(trained) * mean, rel=0.3)
+    assert results[-1].cost == pytest.approx(len(complete) * mean, rel=0.3)
 
 
-def test_tied_set_holds_what_is_not_distinguishable_from_the_best() -> None:
+def test_tied_set_has_methods_not_significantly_below_the_best() -> None:
     best = {"a": 0.80, "b": 0.77, "c": 0.76, "d": 0.60}
     table = write_table({method: [[0.1, 0.1, 0.1, score]] for method, score in best.items()})
-    assert tied(table) == Tied(("a", "b"), False)  # 1.645 sqrt(2 0.8 0.2 / 768) = 0.0336
-    assert tied(table, 0.001) == Tied(("a",), False)
-    assert tied(table, 0.02) == Tied(("a", "b"), True)
+    assert find_tied_set(table) == TiedSet(("a", "b"), False)  # 1.645 sqrt(2 0.8 0.2 / 768) = 0.0336
+    assert find_tied_set(table, 0.001) == TiedSet(("a",), False)
+    assert find_tied_set(table, 0.02) == TiedSet(("a", "b"), True)
 
 
 def test_tied_set_needs_standard_error_of_unbounded_scores() -> None:
     table = write_table({"a": [[1.0, 2.0, 3.0, 40.0]], "b": [[1.0, 2.0, 3.0, 20.0]]})
     with pytest.raises(InputError, match="--standard-error"):
-        tied(table)
-    assert tied(table, 1.0).methods == ("a",)
+        find_tied_set(table)
+    assert find_tied_set(table, 1.0).methods == ("a",)
 
 
-def test_verdict_counts_cost_until_the_name_stays_right() -> None:
+def test_verdict_counts_cost_until_named_method_remains_tied() -> None:
     table = write_table({"a": [[0.1, 0.1, 0.1, 0.9]], "b": [[0.1, 0.1, 0.1, 0.5]]})  # 160 seconds
-    good = tied(table)
+    tied_set = find_tied_set(table)
 
-    def verdict(*named: tuple[float, str, float]) -> Verdict:
-        return judge(table, [Incumbent(cost, method, 80, score) for cost, method, score in named], good)
+    def verdict(*changes: tuple[float, str, float]) -> Verdict:
+        return judge(table, [Incumbent(cost, method, 80, score) for cost, method, score in changes], tied_set)
 
     assert verdict((16, "a", 0.9)) == Verdict(True, 0.0, 0.1)
     assert verdict((16, "a", 0.4), (32, "b", 0.5), (80, "a", 0.9)) == Verdict(True, 0.0, 0.5)
@@ -88,25 +88,25 @@ def test_verdict_counts_cost_until_the_name_stays_right() -> None:
 
 
 def test_verdict_interval_of_a_rate() -> None:
-    assert interval(90, 100) == pytest.approx((0.826, 0.945), abs=1e-3)
-    assert interval(100, 100) == pytest.approx((0.963, 1.0), abs=1e-3)
+    assert wilson_interval(90, 100) == pytest.approx((0.826, 0.945), abs=1e-3)
+    assert wilson_interval(100, 100) == pytest.approx((0.963, 1.0), abs=1e-3)
 
 
-def test_compared_costs_leave_out_the_held_out_task() -> None:
+def test_cost_ratio_leaves_out_the_held_out_task() -> None:
     costs = {("a", "race"): 0.1, ("a", "tpe_asha"): 0.4, ("negation", "race"): 0.3, ("negation", "tpe_asha"): 0.3}
-    told = selection.compared(costs, ["a", "negation"])
-    assert told["ratio"] == pytest.approx(0.25)
-    assert told["held_out_ratio"] == pytest.approx(1.0)
-    assert selection.compared({("a", "race"): 0.1}, ["a"])["ratio"] is None
+    comparison = selection.compare_costs(costs, ["a", "negation"])
+    assert comparison["ratio"] == pytest.approx(0.25)
+    assert comparison["held_out_ratio"] == pytest.approx(1.0)
+    assert selection.compare_costs({("a", "race"): 0.1}, ["a"])["ratio"] is None
 
 
 def test_asha_stops_below_quantile_of_earlier_results() -> None:
     asha = Asha((10, 20, 40, 80), 2)
-    assert [asha.goes_on(10, value) for value in (0.5, 0.4, 0.6, 0.5, 0.45)] == [True, False, True, True, False]
-    assert asha.goes_on(20, 0.0)
+    assert [asha.continues(10, value) for value in (0.5, 0.4, 0.6, 0.5, 0.45)] == [True, False, True, True, False]
+    assert asha.continues(20, 0.0)
     by_four = Asha((10, 20, 40, 80), 4)
-    assert [by_four.goes_on(10, value) for value in (0.5, 0.6, 0.55)] == [True, True, False]
-    assert all(by_four.goes_on(20, value) for value in (0.9, 0.1))  # no rung of its own
+    assert [by_four.continues(10, value) for value in (0.5, 0.6, 0.55)] == [True, True, False]
+    assert all(by_four.continues(20, value) for value in (0.9, 0.1))  # step 20 is not one of its rungs
 
 
 def test_hyperband_halves_its_brackets() -> None:
@@ -127,10 +127,12 @@ def test_hyperband_halves_its_brackets() -> None:
 def test_rising_bandits_drops_methods_that_cannot_catch_up() -> None:
     bandits = RisingBandits(budget=40.0)
     arms = [arm("a", 0.5, 0.6, 0.7, 0.8, cost=4), arm("b", 0.3, 0.3, 0.3, 0.3, cost=4, starts=1)]
-    assert bandits.choose(arms, {"a", "b"}) == "a"  # b has stood still
+    assert bandits.choose(arms, {"a", "b"}) == "a"  # b has not improved
     rising = [arm("a", 0.5, 0.6, 0.7, 0.8, cost=4), arm("b", 0.1, 0.2, 0.3, 0.4, cost=4, starts=1)]
     assert RisingBandits(budget=40.0).choose(rising, {"a", "b"}) == "b"
-    assert RisingBandits(budget=9.0).choose(rising, {"a", "b"}) == "a"  # too little is left to get there
+    assert (
+        RisingBandits(budget=9.0).choose(rising, {"a", "b"}) == "a"
+    )  # the remaining budget is too small for b to catch up
 
 
 def test_sha_methods_halves_methods_round_by_round() -> None:
@@ -147,11 +149,11 @@ def test_eci_draws_cheap_improvements_more_often() -> None:
     eci.choose([arm("a", 0.5, cost=1), arm("b", 0.5, cost=1)], {"a", "b"})
     eci.choose([arm("a", 0.5, 0.6, cost=2), arm("b", 0.5, 0.55, cost=9)], {"a", "b"})
     arms = [arm("a", 0.5, 0.6, cost=3), arm("b", 0.5, 0.55, cost=12)]
-    drawn = [eci.choose(arms, {"a", "b"}) for _ in range(200)]
-    assert 150 < drawn.count("a") < 200
+    choices = [eci.choose(arms, {"a", "b"}) for _ in range(200)]
+    assert 150 < choices.count("a") < 200
 
 
-def test_hyperband_frees_the_lane_by_its_decision() -> None:
+def test_hyperband_pauses_or_stops_after_every_result() -> None:
     search = Hyperband(TABLE, 0)
     proposal: Proposal = search.ask()
     assert search.report(proposal.key, 10, math.nan) is Decision.PAUSE

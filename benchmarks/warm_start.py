@@ -1,18 +1,23 @@
-"""What earlier sweeps are worth: recorded tables are searched with the best and the worst that the other tables know.
-
-Leave one task out: each table is searched by the Search core with three priors, at a quarter of what training all of it
-would cost. ``cold`` has none. ``good`` are the configurations that a warm start takes from the other tables, and
-``adversarial`` those that it would take if worse were better. Which method comes first is drawn anew in every repeat,
-and the same for the three.
+"""Effect of warm starts on the cost of a search, with good and with adversarial configurations from earlier tasks.
 
     python -m benchmarks.warm_start
     python -m benchmarks.warm_start --curves FILE... --repeats 20
 
-A line per task and prior, in shares of the table's cost: ``cost_fraction`` is what was spent until the method that
-would be named is in the tied set and stays there, ``cost_to_best`` what was spent until a score at the last rung lies
-within a point of the table's best. What does not come true within the budget counts as 1. The last line has both as
-ratios to ``cold``, of the means over tasks and repeats, with ``good`` to be below 1 and ``adversarial`` at most 1.1,
-and their 95 % intervals from resampling the repeats.
+Replays recorded tables of learning curves, leaving one task out: the search core searches each table with three priors,
+at a budget of a quarter of the cost of the whole table. ``cold`` has no prior; ``good`` has the configurations that a
+warm start takes from the other tables; ``adversarial`` has those that it would take if lower scores were better. Every
+repeat shuffles the order of the methods, in the same way for the three priors.
+
+A line per task and prior has means over the repeats, as fractions of the cost of the whole table:
+
+- ``cost_fraction``: cost until the best method so far is in the tied set and remains there.
+- ``cost_to_best``: cost until a score at the last rung is at most 0.01 below the table's best.
+
+A repeat in which that does not happen within the budget counts as 1; ``never_named`` and ``never_found`` are the
+fractions of such repeats. ``configurations`` is the number of configurations in the prior. The last line has the two
+costs of ``good`` and ``adversarial`` over those of ``cold``, as means over tasks and repeats (``..._named`` for
+``cost_fraction``, ``..._best`` for ``cost_to_best``): ratio, lower and upper end of its 95 % interval from resampling
+the repeats. The targets are below 1 for ``good`` and at most 1.1 for ``adversarial``.
 """
 
 from __future__ import annotations
@@ -29,8 +34,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._common import emit
-from benchmarks._verdicts import Tied, judge, tied
+from benchmarks._command_line import argument_parser, emit
+from benchmarks._verdicts import TiedSet, find_tied_set, judge
 from orchestrator.common.trial_types import TrialKey
 from orchestrator.search.allocation import Race
 from orchestrator.search.budget import SpendingLimits
@@ -45,81 +50,87 @@ from orchestrator.warm_start.transfer import Source, transfer_configurations
 
 CURVES = Path(__file__).with_name("curves")
 PRIORS = ("cold", "good", "adversarial")
-POINT = 0.01
+MAX_SCORE_DIFFERENCE = 0.01
 Configurations = Mapping[str, tuple[Mapping[str, Any], ...]]
 Costs = Mapping[str, list[tuple[float, float]]]
-"""By prior: of every repeat on every task, the cost until the right method is named, and until its best is found."""
+"""By prior, for every repeat on every task: the cost until a tied method is named, and until the best is found."""
 
 
 def main() -> None:
-    """Search all tables."""
-    asked = _arguments()
-    tables = Table.read(asked.curves)
+    """Search all tables with all priors."""
+    arguments = _parse_arguments()
+    tables = Table.read(arguments.curves)
     costs: dict[str, list[tuple[float, float]]] = {prior: [] for prior in PRIORS}
-    with ProcessPoolExecutor(asked.processes) as pool:
+    with ProcessPoolExecutor(arguments.processes) as pool:
         for table in tables:
-            good = tied(table)
+            tied_set = find_tied_set(table)
             for prior in PRIORS:
                 configurations = configurations_for(table, tables, prior)
-                once = functools.partial(one, table, good, configurations, asked.budget, asked.lanes)
-                found = list(pool.map(once, range(asked.repeats), chunksize=5))
-                costs[prior] += found
-                emit(task=table.task, prior=prior, **summary(configurations, found), tied_set=good.methods)
-    emit(**compared(costs))
+                search = functools.partial(
+                    measure_costs, table, tied_set, configurations, arguments.budget, arguments.lanes
+                )
+                repeats = list(pool.map(search, range(arguments.repeats), chunksize=5))
+                costs[prior] += repeats
+                emit(task=table.task, prior=prior, **summarize(configurations, repeats), tied_set=tied_set.methods)
+    emit(**compare_with_cold(costs))
 
 
 def configurations_for(table: Table, tables: Sequence[Table], prior: str) -> Configurations:
-    """By method, what its study tries early, from all tables but its own."""
+    """Return the configurations that each method's study tries early, from the other tables."""
     if prior == "cold":
         return {}
-    others = [_source(other, higher_is_better=prior == "good") for other in tables if other.task != table.task]
+    sources = [_source(source, higher_is_better=prior == "good") for source in tables if source.task != table.task]
     return {
-        method: tuple(one.params for one in transfer_configurations(space_of(curves), method, others))
+        method: tuple(trial.params for trial in transfer_configurations(space_of(curves), method, sources))
         for method, curves in table.methods.items()
     }
 
 
-def one(
-    table: Table, good: Tied, configurations: Configurations, budget: float, lanes: int, seed: int
+def measure_costs(
+    table: Table, tied_set: TiedSet, configurations: Configurations, budget: float, lanes: int, seed: int
 ) -> tuple[float, float]:
-    """One repeat: the cost until the right method is named for good, and until its best is found."""
+    """Search a table once, and return the cost until a tied method is named, and until the best is found."""
     policy = functools.partial(_search, configurations)
-    named = incumbents(replay(policy, table, seed, budget * table.cost, lanes=lanes))
-    return judge(table, named, good).cost, _cost_to_best(table, named)
+    changes = incumbents(replay(policy, table, seed, budget * table.cost, lanes=lanes))
+    return judge(table, changes, tied_set).cost, _cost_to_best(table, changes)
 
 
-def summary(configurations: Configurations, found: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """What the repeats have in common."""
-    named, best = zip(*found, strict=True)
+def summarize(configurations: Configurations, repeats: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Return the fields of a task's and prior's line."""
+    naming_costs, best_costs = zip(*repeats, strict=True)
     return {
-        "cost_fraction": statistics.fmean(named),
-        "cost_to_best": statistics.fmean(best),
-        "never_named": statistics.fmean(cost == 1.0 for cost in named),
-        "never_found": statistics.fmean(cost == 1.0 for cost in best),
+        "cost_fraction": statistics.fmean(naming_costs),
+        "cost_to_best": statistics.fmean(best_costs),
+        "never_named": statistics.fmean(cost == 1.0 for cost in naming_costs),
+        "never_found": statistics.fmean(cost == 1.0 for cost in best_costs),
         "configurations": sum(map(len, configurations.values())),
-        "repeats": len(found),
+        "repeats": len(repeats),
     }
 
 
-def compared(costs: Costs) -> dict[str, Any]:
-    """Each prior's costs over those without one, and where resampled repeats put 95 % of these ratios."""
-    measured = {prior: np.array(found) for prior, found in costs.items()}
-    drawn = np.random.default_rng(0).integers(len(measured["cold"]), size=(1000, len(measured["cold"])))
-    told: dict[str, Any] = {}
+def compare_with_cold(costs: Costs) -> dict[str, Any]:
+    """Return the ratio of each prior's costs to those of ``cold``, with its 95 % interval from resampled repeats."""
+    arrays = {prior: np.array(repeats) for prior, repeats in costs.items()}
+    samples = np.random.default_rng(0).integers(len(arrays["cold"]), size=(1000, len(arrays["cold"])))
+    fields: dict[str, Any] = {}
     for prior in PRIORS[1:]:
-        ratio = measured[prior].mean(axis=0) / measured["cold"].mean(axis=0)
-        # the same repeats of both, since they have the same luck
-        ratios = measured[prior][drawn].mean(axis=1) / measured["cold"][drawn].mean(axis=1)
+        ratio = arrays[prior].mean(axis=0) / arrays["cold"].mean(axis=0)
+        # Both means are of the same repeats: repeats of a seed are paired, since they shuffle the methods alike.
+        ratios = arrays[prior][samples].mean(axis=1) / arrays["cold"][samples].mean(axis=1)
         low, high = np.quantile(ratios, [0.025, 0.975], axis=0)
-        for place, what in enumerate(("named", "best")):
-            told[f"{prior}_{what}"] = [round(float(value[place]), 3) for value in (ratio, low, high)]
-    return told
+        for column, name in enumerate(("named", "best")):
+            fields[f"{prior}_{name}"] = [round(float(value[column]), 3) for value in (ratio, low, high)]
+    return fields
 
 
-def _cost_to_best(table: Table, named: Sequence[Incumbent]) -> float:
-    wanted = max(table.best(method) for method in table.methods) - POINT
-    found = (one.cost / table.cost for one in named if one.step == table.rungs[-1] and one.score >= wanted)
-    return next(found, 1.0)
+def _cost_to_best(table: Table, changes: Sequence[Incumbent]) -> float:
+    least_score = max(table.best(method) for method in table.methods) - MAX_SCORE_DIFFERENCE
+    costs = (
+        incumbent.cost / table.cost
+        for incumbent in changes
+        if incumbent.step == table.rungs[-1] and incumbent.score >= least_score
+    )
+    return next(costs, 1.0)
 
 
 def _search(
@@ -144,7 +155,7 @@ def _with_prior(plan: StudyPlan, configurations: Configurations) -> StudyPlan:
 
 
 def _source(table: Table, *, higher_is_better: bool) -> Source:
-    """A table as an earlier sweep that trained everything to the end."""
+    """Return a table as an earlier sweep that trained every trial to the last rung."""
     trials = [
         EarlierTrial(
             trial=f"{table.task}/{method}/{curve.config_id}",
@@ -166,17 +177,31 @@ def _source(table: Table, *, higher_is_better: bool) -> Source:
     )
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--curves", nargs="+", type=Path, default=sorted(CURVES.glob("*.parquet")), metavar="FILE")
-    parser.add_argument("--repeats", type=int, default=100)
-    parser.add_argument("--budget", type=float, default=0.25, help="share of the table's cost")
-    parser.add_argument("--lanes", type=int, default=2)
-    parser.add_argument("--processes", type=int, default=2)
-    asked = parser.parse_args()
-    if len(asked.curves) < 2:
-        parser.error(f"needs the tables of two tasks or more in {CURVES.name}; record them, or name some with --curves")
-    return asked
+def _parse_arguments() -> argparse.Namespace:
+    parser = argument_parser(__doc__)
+    parser.add_argument(
+        "--curves",
+        nargs="+",
+        type=Path,
+        default=sorted(CURVES.glob("*.parquet")),
+        metavar="FILE",
+        help="tables of at least two tasks (default: benchmarks/curves)",
+    )
+    parser.add_argument("--repeats", type=int, default=100, help="searches per table and prior (default: %(default)s)")
+    parser.add_argument(
+        "--budget", type=float, default=0.25, help="budget as a fraction of the table's cost (default: %(default)s)"
+    )
+    parser.add_argument("--lanes", type=int, default=2, help="simulated lanes (default: %(default)s)")
+    parser.add_argument(
+        "--processes", type=int, default=2, help="processes that replay at the same time (default: %(default)s)"
+    )
+    arguments = parser.parse_args()
+    if len(arguments.curves) < 2:
+        parser.error(
+            f"--curves: {len(arguments.curves)} tables; name those of at least two tasks, "
+            "or record them with python -m benchmarks.record_curves"
+        )
+    return arguments
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Draw sweeps whose truth is known: the answers of finalists on test rows, right and wrong as those of real models.
+"""Simulation of sweeps whose true scores are known: the predictions of finalists on test rows.
 
-Every row has a difficulty that all methods share, one for each method, and one for each retraining, all normal; a
-model is right where their weighted sum stays below a threshold that its true skill sets. So methods agree on most rows
-without being equal, and retrainings of one method agree more. A retraining's skill is its method's plus a normal seed
-effect. What is wrong is one of the other classes, by their shares.
+Every row has normally distributed difficulties: one that all methods share, one for each method, and one for each
+retraining. A model's prediction is correct if the weighted sum of the three is below a threshold that follows from its
+skill. Hence methods agree on most rows without being equal, and retrainings of one method agree on more. A retraining's
+skill is its method's plus a normally distributed effect of its seed. A wrong prediction is one of the other classes,
+with probabilities in proportion to their frequencies.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from orchestrator.selection.evidence import MethodSample
 from orchestrator.selection.intervals import Statistic
 
 MetricName = Literal["accuracy", "macro_f1"]
-SHARED, OWN = 0.7, 0.2
-HARDER = np.array([0.08, -0.05, -0.15])
-SHARES = np.array([0.6, 0.25, 0.15])
-CLASSES = len(SHARES)
+ROW_VARIANCE, METHOD_VARIANCE = 0.7, 0.2
+"""Parts of a difficulty's variance, of 1, that all methods and that a method's retrainings share."""
+ACCURACY_OFFSETS = np.array([0.08, -0.05, -0.15])
+CLASS_SHARES = np.array([0.6, 0.25, 0.15])
+CLASSES = len(CLASS_SHARES)
+SAME_ERROR_PROBABILITY = 0.7
+"""Probability that a model's wrong prediction follows the random number that all models share on a row."""
 
 
 @dataclass(frozen=True)
@@ -51,93 +55,108 @@ class Shape:
         return np.asarray(self.skills or (0.8,) * self.methods)
 
     def spaced(self, gap: float, *, ladder: bool) -> Shape:
-        """Return this shape with a best method, and the rest ``gap`` below it or, on a ladder, each below the last."""
+        """Return this shape with all methods ``gap`` below a best one or, on a ladder, each below the one before."""
         steps = np.arange(self.methods) if ladder else np.minimum(np.arange(self.methods), 1)
         return replace(self, skills=tuple(float(0.8 - gap * step) for step in steps))
 
 
-def truth(shape: Shape) -> NDArray[np.float64]:
+def true_scores(shape: Shape) -> NDArray[np.float64]:
     """Return the score of each method over infinitely many rows and seeds, of shape ``(methods,)``."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(41)
     skills = shape.skill()[:, None] + shape.seed_sd * nodes
     scores = np.vectorize(partial(_score_of_skill, shape.metric))(skills)
-    exact: NDArray[np.float64] = scores @ weights / weights.sum()
-    return exact
+    means: NDArray[np.float64] = scores @ weights / weights.sum()
+    return means
 
 
 def _score_of_skill(metric: MetricName, skill: float) -> float:
-    right = _by_class(np.array(skill))
+    accuracies = _accuracy_by_class(np.array(skill))
     if metric == "accuracy":
-        return float((SHARES * right).sum())
-    confusion = (SHARES * (1 - right))[:, None] * _wrong_shares()
-    confusion[np.diag_indices(CLASSES)] = SHARES * right
+        return float((CLASS_SHARES * accuracies).sum())
+    confusion = (CLASS_SHARES * (1 - accuracies))[:, None] * _wrong_shares()
+    confusion[np.diag_indices(CLASSES)] = CLASS_SHARES * accuracies
     return float(np.mean(2 * np.diag(confusion) / (confusion.sum(axis=0) + confusion.sum(axis=1))))
 
 
-def _by_class(skill: NDArray[np.float64]) -> NDArray[np.float64]:
+def _accuracy_by_class(skill: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the accuracy within each class, whose weighted mean is the skill; shape ``(..., classes)``."""
-    offsets = HARDER - (SHARES * HARDER).sum()
+    offsets = ACCURACY_OFFSETS - (CLASS_SHARES * ACCURACY_OFFSETS).sum()
     accuracies: NDArray[np.float64] = np.clip(skill[..., None] + offsets, 0.01, 0.99)
     return accuracies
 
 
 def _wrong_shares() -> NDArray[np.float64]:
-    """Return the shares of wrong answers by class, one row per true class."""
-    wrong = np.where(np.eye(CLASSES, dtype=bool), 0.0, SHARES)
+    """Return the shares of wrong predictions by class, of shape ``(true classes, classes)``."""
+    wrong = np.where(np.eye(CLASSES, dtype=bool), 0.0, CLASS_SHARES)
     shares: NDArray[np.float64] = wrong / wrong.sum(axis=1, keepdims=True)
     return shares
 
 
 @dataclass(frozen=True)
-class Played:
-    """The answers of a sweep's finalists: true classes ``(rows,)``, and answers ``(methods, seeds, rows)``."""
+class ScoredSweep:
+    """The predictions of a sweep's finalists.
+
+    Args:
+        metric: metric of the sweep.
+        labels: true classes, of shape ``(rows,)``.
+        predictions: predicted classes, of shape ``(methods, seeds, rows)``.
+    """
 
     metric: MetricName
-    true: NDArray[np.int64]
-    answers: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    predictions: NDArray[np.int64]
 
     def samples(self) -> list[MethodSample]:
-        """Return the answers in the form that the selection takes."""
-        all_rows = np.arange(len(self.true))[None]
+        """Return the scores of every method in the form that the selection takes."""
+        all_rows = np.arange(len(self.labels))[None]
         samples = []
-        for method in self.answers:
-            statistics: list[Statistic] = [partial(_score, self.metric, self.true, answers) for answers in method]
+        for method_predictions in self.predictions:
+            statistics: list[Statistic] = [
+                partial(_score, self.metric, self.labels, predictions) for predictions in method_predictions
+            ]
             samples.append(
                 MethodSample(tuple(float(statistic(all_rows)[0]) for statistic in statistics), tuple(statistics))
             )
         return samples
 
-    def shuffled(self, random: np.random.Generator) -> Played:
-        """Return the sweep with the methods' names shuffled on every row and retraining, so that none is better."""
-        return replace(self, answers=random.permuted(self.answers, axis=0))
+    def shuffled(self, random: np.random.Generator) -> ScoredSweep:
+        """Return the sweep with the methods shuffled on every row and retraining, so that none is better."""
+        return replace(self, predictions=random.permuted(self.predictions, axis=0))
 
 
-def play(shape: Shape, random: np.random.Generator) -> Played:
-    """Draw a sweep."""
+def simulate(shape: Shape, random: np.random.Generator) -> ScoredSweep:
+    """Draw the true classes and the predictions of a sweep."""
     size = (shape.methods, shape.seeds, shape.rows)
-    true = random.choice(CLASSES, size=shape.rows, p=SHARES)
-    effects = shape.seed_sd * random.standard_normal(size[:2])
-    right = _by_class(shape.skill()[:, None] + effects)
-    weights = np.sqrt([SHARED, OWN, 1 - SHARED - OWN])
-    hard = weights[0] * random.standard_normal(shape.rows)
-    hard = hard + weights[1] * random.standard_normal((shape.methods, 1, shape.rows))
-    hard = hard + weights[2] * random.standard_normal(size)
-    correct = hard < ndtri(right)[:, :, true]
-    # Models take the same wrong turn more often than not.
-    turn = np.where(random.random(size) < 0.7, random.random(shape.rows), random.random(size))
-    wrong = (turn[..., None] > _wrong_shares().cumsum(axis=1)[true]).sum(axis=-1)
-    return Played(shape.metric, true, np.where(correct, true, np.minimum(wrong, CLASSES - 1)))
+    labels = random.choice(CLASSES, size=shape.rows, p=CLASS_SHARES)
+    seed_effects = shape.seed_sd * random.standard_normal(size[:2])
+    accuracies = _accuracy_by_class(shape.skill()[:, None] + seed_effects)
+    weights = np.sqrt([ROW_VARIANCE, METHOD_VARIANCE, 1 - ROW_VARIANCE - METHOD_VARIANCE])
+    difficulty = weights[0] * random.standard_normal(shape.rows)
+    difficulty = difficulty + weights[1] * random.standard_normal((shape.methods, 1, shape.rows))
+    difficulty = difficulty + weights[2] * random.standard_normal(size)
+    correct = difficulty < ndtri(accuracies)[:, :, labels]
+    quantiles = np.where(random.random(size) < SAME_ERROR_PROBABILITY, random.random(shape.rows), random.random(size))
+    errors = (quantiles[..., None] > _wrong_shares().cumsum(axis=1)[labels]).sum(axis=-1)
+    return ScoredSweep(shape.metric, labels, np.where(correct, labels, np.minimum(errors, CLASSES - 1)))
 
 
 def _score(
-    metric: MetricName, true: NDArray[np.int64], answers: NDArray[np.int64], draws: NDArray[np.int64]
+    metric: MetricName, labels: NDArray[np.int64], predictions: NDArray[np.int64], draws: NDArray[np.int64]
 ) -> NDArray[np.float64]:
+    """Return the score of each draw of rows.
+
+    Args:
+        metric: name of the metric.
+        labels: true classes, of shape ``(rows,)``.
+        predictions: predicted classes, of shape ``(rows,)``.
+        draws: indices of rows, of shape ``(draws, rows)``.
+    """
     if metric == "accuracy":
-        accuracy: NDArray[np.float64] = (true == answers)[draws].mean(axis=1)
+        accuracy: NDArray[np.float64] = (labels == predictions)[draws].mean(axis=1)
         return accuracy
-    cells = (true * CLASSES + answers).astype(np.int32)[draws] + (np.arange(len(draws)) * CLASSES**2)[:, None]
+    cells = (labels * CLASSES + predictions).astype(np.int32)[draws] + (np.arange(len(draws)) * CLASSES**2)[:, None]
     confusion = np.bincount(cells.ravel(), minlength=len(draws) * CLASSES**2).reshape(-1, CLASSES, CLASSES)
     hits = np.diagonal(confusion, axis1=1, axis2=2)
-    marked = confusion.sum(axis=1) + confusion.sum(axis=2)
-    scores: NDArray[np.float64] = (2 * hits / np.maximum(marked, 1)).mean(axis=1)
+    totals = confusion.sum(axis=1) + confusion.sum(axis=2)
+    scores: NDArray[np.float64] = (2 * hits / np.maximum(totals, 1)).mean(axis=1)
     return scores

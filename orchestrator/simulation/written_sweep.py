@@ -1,7 +1,7 @@
-"""Write the folder of a sweep without training anything: its journal and its Optuna studies, for tests and benchmarks.
+"""Writer of a sweep's folder without any training, for tests and benchmarks: its journal and its Optuna studies.
 
-Scores are drawn from curves that rise to a ceiling of the method, which is lower the further the learning rate is from
-its best value.
+Scores follow curves that rise to a ceiling of the method, lowered by the distance of the learning rate from its best
+value, plus noise.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from orchestrator.tasks import recorded_metric
 
 MACRO_F1 = recorded_metric("macro_f1", higher_is_better=True)
 RUNGS = (25, 50, 100)
-BEGIN = 1_795_000_000.0
+START_TIME = 1_795_000_000.0
 PARAMETERS = 22_713_216
 
 
 @dataclass(frozen=True)
 class Method:
-    """Results that a method would have.
+    """Simulated results of a method.
 
     Args:
         ceiling: highest score.
         trainable: number of trainable parameters.
         memory: peak memory above the backbone's, in bytes.
-        seconds: training time of 100 steps.
-        latency: share by which it lengthens a forward pass; ``None`` where it merges.
+        seconds: seconds of 100 training steps.
+        latency: fraction by which it lengthens a forward pass; ``None`` if it can be merged.
     """
 
     ceiling: float
@@ -61,7 +61,7 @@ class WrittenSweep:
     """Writer of a sweep's folder.
 
     Args:
-        folder: folder of the sweep; its name is the sweep's.
+        folder: folder of the sweep, named like the sweep.
         trials: number of trials over all methods and tasks.
         tasks: names of the tasks.
         seed: seed of everything random.
@@ -71,7 +71,7 @@ class WrittenSweep:
     trials: int = 60
     tasks: Sequence[str] = ("airline",)
     seed: int = 0
-    time: float = BEGIN
+    time: float = START_TIME
     values: dict[str, dict[int, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -150,7 +150,7 @@ class WrittenSweep:
         )
 
     def search(self) -> None:
-        """Write all trials, method by method in turn; a quarter each stops at the two lower rungs."""
+        """Write all trials, with the methods in turn; a quarter each stops at the first and at the second rung."""
         studies = [(task, method) for task in self.tasks for method in METHODS]
         trials: dict[str, list[Any]] = {f"{task}/{method}": [] for task, method in studies}
         sampler, spaces = _sampler(self.seed), _spaces()

@@ -1,4 +1,4 @@
-"""What the selection states holds on sweeps whose truth is known; ``benchmarks.evidence`` asks more of them."""
+"""The selection's statements on sweeps of known truth; ``benchmarks.selection_calibration`` simulates more of them."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Trials on random rows, and their steps in processor time, side by side."""
+"""Trials on random rows, and the CPU time of their steps."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ STEPS = 10**6
 VOCABULARY = 4000
 
 
-def rows_of(tokens: int, count: int, folder: Path) -> TaskDataset:
-    """So many rows of exactly so many tokens in every split."""
+def random_dataset(tokens: int, count: int, folder: Path) -> TaskDataset:
+    """Return a dataset with ``count`` rows of exactly ``tokens`` random tokens in every split."""
     random = np.random.default_rng(0)
     tables = {}
     for split in ("train", "validation", "test"):
@@ -37,35 +37,45 @@ def rows_of(tokens: int, count: int, folder: Path) -> TaskDataset:
     return TaskDataset(task, tables, 0, False, Training(), 0, Storage.at(str(folder)))
 
 
-def begin(
+def start_run(
     method: str,
     number: int,
     batch: int,
     backbone: SharedBackbone,
-    rows: TaskDataset,
+    dataset: TaskDataset,
     params: Mapping[str, Any] | None = None,
     prefix: FrozenPrefix | None = None,
 ) -> TrialRun:
-    """A fresh trial of a method in its default configuration, but for ``params``."""
+    """Start a trial of a method.
+
+    Args:
+        method: name of the method.
+        number: number and seed of the trial.
+        batch: rows of a batch.
+        backbone: frozen backbone.
+        dataset: training and validation rows.
+        params: parameters that replace those of the method's default configuration.
+        prefix: cache of the lower blocks' activations; every block is computed at every step if left out.
+    """
     default = {} if ":" in method else search_spaces.get(method).default
-    chosen = {**default, **(params or {}), "batch_size": batch}
-    job = Job(trial=TrialKey(f"task/{method}", number), params=chosen, seed=number, start=0, stop=STEPS, total=STEPS)
-    return TrialRun(job, backbone, rows, Training(), prefix=prefix)
+    values = {**default, **(params or {}), "batch_size": batch}
+    job = Job(trial=TrialKey(f"task/{method}", number), params=values, seed=number, start=0, stop=STEPS, total=STEPS)
+    return TrialRun(job, backbone, dataset, Training(), prefix=prefix)
 
 
-def seconds_of(call: Callable[[], object]) -> float:
-    """Of this thread's processor, which its neighbours on the machine do not lengthen as they do the wall's time."""
-    begin = time.thread_time()
+def cpu_seconds(call: Callable[[], object]) -> float:
+    """Return the CPU seconds of this thread in a call, which other load on the machine hardly changes."""
+    start = time.thread_time()
     call()
-    return time.thread_time() - begin
+    return time.thread_time() - start
 
 
-def stepped(runs: Sequence[TrialRun], size: int) -> None:
-    """One step of every trial, in groups of a size.
+def step_all(runs: Sequence[TrialRun], pack_size: int) -> None:
+    """Take a step of every trial, in packs of ``pack_size``.
 
     Raises:
         RuntimeError: if a trial failed.
     """
-    for first in range(0, len(runs), size):
-        if failed := train_step(runs[first : first + size]):
-            raise RuntimeError(f"{failed[0][0].job.trial} failed") from failed[0][1]
+    for first in range(0, len(runs), pack_size):
+        if failures := train_step(runs[first : first + pack_size]):
+            raise RuntimeError(f"{failures[0][0].job.trial} failed") from failures[0][1]
