@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.base.architecture import blocks
+from methods.base.position_ids import derive_position_ids_from_mask
 from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
 from methods.base.trainable import attached, train_head
 from methods.parts.attention_extension import (
@@ -28,7 +29,6 @@ from methods.parts.attention_extension import (
     self_attention_pairs,
     without_matmul,
 )
-from methods.parts.positions import number_real_tokens
 from methods.parts.soft_prompt import initial_token_ids, max_positions
 
 SMALL_STD = 0.02
@@ -98,7 +98,7 @@ def attach(view: nn.Module, params: DeepPromptParams, context: Context) -> Attac
     for attention, pairs in computed_pairs.items():
         learned_pairs[attention] = LearnedPairs(*_initial_pairs(pairs, params, from_tokens), params.dropout)
         attention.add_module(EXTENSION, learned_pairs[attention])
-    number_real_tokens(view)
+    derive_position_ids_from_mask(view)
     heads = train_head(view, context)
     active = [*learned_pairs.values(), *(part for head in heads for part in head.modules())]
     return attached(view, "deep_prompt", params, context, active=active)

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from methods.base import peft_adapter
 from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec, ParameterGroup
 from methods.parts.soft_prompt import (
+    derive_peft_position_ids_from_mask,
     initial_token_ids,
-    number_positions,
     prompt_dimensions,
     require_positions,
     require_virtual_tokens,
@@ -88,7 +88,7 @@ def attach(view: nn.Module, params: MultitaskPromptParams, context: Context) -> 
     if params.init == "vocabulary":
         ids = initial_token_ids(view, replace(context, text=None), params.tokens)
         set_initial_prompt(model, view.get_input_embeddings()(ids).detach())  # type: ignore[operator]
-    number_positions(model)
+    derive_peft_position_ids_from_mask(model)
     target = model.prompt_encoder[peft_adapter.ADAPTER]
     stage = SourceStage(model, context) if context.sources else None
     target.forward = _prompt_forward(target, stage)

@@ -12,7 +12,12 @@ from torch import nn
 
 from methods.base import peft_adapter
 from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodSpec
-from methods.parts.soft_prompt import number_positions, prompt_dimensions, require_positions, require_virtual_tokens
+from methods.parts.soft_prompt import (
+    derive_peft_position_ids_from_mask,
+    prompt_dimensions,
+    require_positions,
+    require_virtual_tokens,
+)
 
 ENCODERS = {"lstm": PromptEncoderReparameterizationType.LSTM, "mlp": PromptEncoderReparameterizationType.MLP}
 MLP_DEPTH = 2  # the depth of peft's MLP, which warns at any other
@@ -60,7 +65,7 @@ def attach(view: nn.Module, params: PTuningParams, context: Context) -> Attached
         **prompt_dimensions(view),
     )
     attached = peft_adapter.attach(view, config, "p_tuning", params, context)
-    number_positions(attached.module)
+    derive_peft_position_ids_from_mask(attached.module)
     # an LSTM's last bits differ with and without gradients; predictions are made without
     return replace(attached, save=torch.no_grad()(attached.save), load=lambda folder: _load(folder, attached.module))
 

@@ -15,8 +15,8 @@ from methods.base import peft_adapter
 from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
 from methods.parts.soft_prompt import (
     base_model,
+    derive_peft_position_ids_from_mask,
     initial_token_ids,
-    number_positions,
     require_cache,
     require_positions,
     require_virtual_tokens,
@@ -76,7 +76,7 @@ def attach(view: nn.Module, params: PrefixParams, context: Context) -> Attached:
     attached = peft_adapter.attach(view, config, "prefix", params, context)
     if pairs is not None:
         set_initial_prompt(attached.module, pairs)
-    number_positions(attached.module)
+    derive_peft_position_ids_from_mask(attached.module)
     return replace(attached, load=lambda folder: _load(folder, attached.module))
 
 

@@ -11,8 +11,8 @@ from torch import nn
 from methods.base import peft_adapter
 from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodSpec
 from methods.parts.soft_prompt import (
+    derive_peft_position_ids_from_mask,
     initial_token_ids,
-    number_positions,
     prompt_dimensions,
     require_positions,
     require_virtual_tokens,
@@ -67,7 +67,7 @@ def attach(view: nn.Module, params: PromptParams, context: Context) -> Attached:
     if params.init == "text":
         ids = initial_token_ids(view, context, params.tokens, params.init_text)
         set_initial_prompt(attached.module, view.get_input_embeddings()(ids).detach())  # type: ignore[operator]
-    number_positions(attached.module)
+    derive_peft_position_ids_from_mask(attached.module)
     return attached
 
 

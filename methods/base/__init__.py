@@ -5,6 +5,7 @@
 - ``trainable``: the same for methods that `peft` does not implement; trainable copies, the head, float32.
 - ``architecture``: the blocks of any transformer, and the roles of their linear layers.
 - ``adapter_folder``: the files of a saved adapter.
+- ``position_ids``: makes a decoder count real tokens only, whatever padding precedes them; every backbone gets it.
 - ``lazy_weights``, ``mixed_precision``: how `peft` reads packed layers, and how unpacked ones train.
 
 Nothing here imports a method, a family or a plugin.

@@ -36,7 +36,7 @@ class LazyWeight(Tensor):
 
 @contextmanager
 def lazy_weights(view: nn.Module, *, random_numbers: bool = False) -> Iterator[None]:
-    """Let the packed layers of ``view`` have lazy weights while inside.
+    """Show the weights of the packed layers of ``view`` as lazy weights inside the context.
 
     `peft` reads device and dtype of each layer's weight some twenty times while it wraps the layer, and every time a
     packed layer would unpack its whole weight: seconds for a large model.

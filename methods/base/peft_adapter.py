@@ -90,7 +90,7 @@ def load_tensors(tensors: dict[str, Tensor], model: PeftModel, folder: Path) -> 
 
 
 def _not_loaded(model: nn.Module, missing: set[str]) -> list[str]:
-    """Return the trainable parameters that the file did not hold under any of the names that layers share them by."""
+    """Return the trainable parameters that the file lacks; a shared one may be in it under any of its names."""
     named = [(name, p) for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad]
     loaded = {p for name, p in named if name not in missing}
     return [name for name, p in named if p not in loaded]

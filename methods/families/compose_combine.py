@@ -147,7 +147,7 @@ def _groups(
 
 @contextmanager
 def _trainable_only(module: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Let nothing but ``parameters`` require gradients while inside: methods save and load what requires them."""
+    """Let ``parameters`` alone require gradients inside the context: methods save and load what requires them."""
     wanted_ids = {id(p) for p in parameters}
     switched_off = [p for p in module.parameters() if p.requires_grad and id(p) not in wanted_ids]
     for parameter in switched_off:

@@ -23,7 +23,12 @@ from methods.families.peft_type_names import refused, trainable_types, types
 from methods.families.peft_type_params import PeftTypeParams, config_class, has_targets, params_type
 from methods.families.peft_type_sizes import fit_sizes, layer_shape
 from methods.parts.low_rank import TARGETS
-from methods.parts.soft_prompt import number_positions, require_cache, require_positions, require_virtual_tokens
+from methods.parts.soft_prompt import (
+    derive_peft_position_ids_from_mask,
+    require_cache,
+    require_positions,
+    require_virtual_tokens,
+)
 
 __all__ = ["attach", "refused", "spec", "trainable_types", "types"]
 
@@ -103,7 +108,7 @@ def attach(view: nn.Module, params: PeftTypeParams, context: Context) -> Attache
             raise MethodError(f"peft cannot attach {method} to {type(view).__name__}: {reason}") from error
     model: PeftModel = attached.module
     if config.is_prompt_learning:
-        number_positions(model)
+        derive_peft_position_ids_from_mask(model)
     return replace(attached, on_step=_schedule(model))
 
 

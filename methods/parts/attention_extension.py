@@ -73,7 +73,7 @@ def self_attention_pairs(view: nn.Module, modules: Iterable[nn.Module], inputs: 
 
 @contextmanager
 def without_matmul(view: nn.Module) -> Iterator[None]:
-    """Let packed linear layers return zeros while inside: enough to learn shapes, at almost no cost."""
+    """Make packed linear layers return zeros inside the context: enough to learn shapes, at almost no cost."""
     packed = [m for m in view.modules() if isinstance(m, nn.Linear) and "weight" not in m._parameters]
     for layer in packed:
         layer.forward = partial(_zeros, layer.out_features)  # type: ignore[method-assign]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import nn
 
+from methods.base.position_ids import is_decoder
 from methods.base.spec import Context, MethodError
-from methods.parts.positions import is_decoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

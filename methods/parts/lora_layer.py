@@ -13,7 +13,7 @@ from peft.tuners.lora import Linear
 from torch import Tensor
 
 
-class AddedLinear(Linear):
+class FusedLoraLinear(Linear):
     """`peft`'s LoRA layer with a fused forward pass."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

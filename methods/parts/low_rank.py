@@ -18,7 +18,7 @@ from torch import nn
 from methods.base import peft_adapter
 from methods.base.architecture import Role, innermost, name_pattern, targets
 from methods.base.spec import Attached, Context, Hyperparameters, MethodError, ParameterGroup
-from methods.parts.lora_layer import AddedLinear
+from methods.parts.lora_layer import FusedLoraLinear
 
 ATTENTION: tuple[Role, ...] = ("query", "key", "value", "fused", "attention_output")
 TARGETS: dict[str, tuple[Role, ...]] = {
@@ -106,7 +106,7 @@ def attach(
         use_rslora=params.rslora,
         **options,
     )
-    config._register_custom_module({nn.Linear: AddedLinear})
+    config._register_custom_module({nn.Linear: FusedLoraLinear})
 
     def groups(model: PeftModel) -> Sequence[ParameterGroup]:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]

@@ -93,7 +93,7 @@ def init_from_quantization_error(attached: Attached, params: LowRankParams, cont
     A layer that is not quantized has no error and is initialized as usual.
 
     Raises:
-        MethodError: if the backbone is not quantized, or its original weights cannot be had.
+        MethodError: if the backbone is not quantized, or its original weights are not available.
     """
     if context.quantization == "none":
         raise MethodError(

@@ -11,8 +11,8 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from methods.base.position_ids import derive_position_ids_from_mask
 from methods.base.spec import Context, MethodError
-from methods.parts.positions import number_real_tokens
 
 
 def require_virtual_tokens(view: nn.Module) -> None:
@@ -106,15 +106,15 @@ def prompt_dimensions(view: nn.Module) -> dict[str, int]:
     }
 
 
-def number_positions(model: PeftModel) -> None:
-    """Let position ids count real tokens in every pass of `peft`'s model of a decoder, generation included."""
-    number_real_tokens(model.get_base_model())
+def derive_peft_position_ids_from_mask(model: PeftModel) -> None:
+    """Make `peft`'s model of a decoder derive position ids from the attention mask, in generation as well."""
+    derive_position_ids_from_mask(model.get_base_model())
     if hasattr(model, "base_model_prepare_inputs_for_generation"):
         prepare = model.base_model_prepare_inputs_for_generation
-        model.base_model_prepare_inputs_for_generation = _without_positions(prepare)
+        model.base_model_prepare_inputs_for_generation = _without_position_ids(prepare)
 
 
-def _without_positions(prepare: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+def _without_position_ids(prepare: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     def prepare_inputs(*args: Any, **kwargs: Any) -> dict[str, Any]:
         return {name: value for name, value in prepare(*args, **kwargs).items() if name != "position_ids"}
 

@@ -65,7 +65,7 @@ class TinyModel:
 
 
 def tiny_models(task_types: Iterable[PeftTaskType]) -> Iterator[TinyModel]:
-    """Iterate over an encoder with a head for classification and a decoder, those of them that are among the types.
+    """Yield an encoder with a head for classification and a decoder, as far as the task types include them.
 
     Models of the other task types have the same modules, with another head.
     """

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from methods.base.position_ids import derive_position_ids_from_mask
 from methods.base.spec import Context, Quantization
-from methods.parts.positions import number_real_tokens
 from orchestrator.backbone.checkpoint import Header, frozen_weights
 from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.backbone.weights import SCALES
@@ -47,7 +47,7 @@ class SharedBackbone:
     _memo: dict[int, Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        number_real_tokens(self.model)
+        derive_position_ids_from_mask(self.model)
         head = {id(tensor) for name in self.context.head for tensor in self.model.get_submodule(name).parameters()}
         shared = [t for t in (*self.model.parameters(), *self.model.buffers()) if id(t) not in head]
         shared += [layer.frozen for layer in self._frozen_layers()]  # type: ignore[misc]
@@ -154,7 +154,7 @@ def head_of(model: nn.Module, fresh: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _checked_bytes(tensors: Sequence[Tensor]) -> Iterator[memoryview]:
-    """Yield the bytes of tensors; evenly spaced ones of each where they are many in all."""
+    """Yield all bytes of the tensors; above 256 MiB in all, evenly spaced bytes of each large tensor."""
     complete = sum(tensor.numel() * tensor.element_size() for tensor in tensors) <= COMPLETE_CHECKSUM_BYTES
     for tensor in tensors:
         raw = tensor.detach().contiguous().view(-1).view(torch.uint8)
@@ -200,7 +200,7 @@ def _freeze(model: nn.Module, weights: dict[str, Any], plain: dict[str, Tensor],
 def _originals(file: Path | None) -> Callable[[str], Tensor]:
     def original(name: str) -> Tensor:
         if file is None:
-            raise KeyError(f"the unquantized checkpoint was not published; {name} cannot be had")
+            raise KeyError(f"the unquantized checkpoint was not published; {name} is not available")
         with safe_open(file, framework="pt") as opened:
             stored = set(opened.keys())
             weight: Tensor = opened.get_tensor(name if name in stored else f"{name}:plain")
@@ -210,7 +210,11 @@ def _originals(file: Path | None) -> Callable[[str], Tensor]:
 
 
 def is_decoder(config: dict[str, Any]) -> bool:
-    """Return whether a model attends to the left only: encoders if configured so, others if causal in transformers."""
+    """Return whether a model attends to the left only.
+
+    An architecture with a masked language model does if its configuration says so; any other does if transformers has a
+    causal language model of it.
+    """
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,

@@ -5,8 +5,9 @@ The way through the folder:
 
 1. ``task_dataset`` holds a task's tokenized rows, ``evaluation`` scores a model on them, ``source_batches`` mixes
    several tasks.
-2. ``trial_run`` is one trial: a method attached to a view of the backbone, its optimizer (``optimizers``), its random
-   stream (``random_stream``) and its position in the data. It can be saved and restored between any two steps.
+2. ``trial_run`` is one trial: a method attached to a view of the backbone, its optimizer (``optimizers``) and
+   ``learning_rate``, its random stream (``random_stream``) and its position in the data. It can be saved and restored
+   between any two steps.
 3. ``step`` takes a training step with several trials, or scores them. ``packing`` runs their forward passes in lockstep
    (with ``thread_state``), ``matmul`` computes a frozen layer once for all of them, and ``pack_sizes`` decides how many
    step together.

@@ -11,8 +11,8 @@ from torch import Tensor
 class ActivationCache:
     """Tensors by key; a random entry is dropped where there is no room for a new one.
 
-    Random, since epochs return to all rows in turn: the oldest and the least recently used entry would always be the
-    one that is needed next.
+    Every epoch reads all rows in turn, so that the oldest or the least recently used entry is the one that is needed
+    next. Dropping that one would leave a cache that is too small without any hits; dropping a random one does not.
 
     Args:
         limit_bytes: most bytes of all tensors together.

@@ -31,8 +31,9 @@ class CallOrder:
 
     Args:
         model: bare model, without any method.
-        bounds: bounds of every module, by name. A module that no pass has called is taken to be called where it
-            stands: with its block; with the head; and otherwise at the very beginning.
+        bounds: bounds of every module, by name. A module that the recorded pass did not call has them from its place in
+            the model: no block from its own on can be skipped if it is in a block, all can if it is in the head, and
+            none if it is anywhere else.
     """
 
     model: nn.Module
@@ -40,7 +41,10 @@ class CallOrder:
 
     @classmethod
     def record(cls, model: nn.Module, blocks: Sequence[str], head: Sequence[str]) -> CallOrder:
-        """Record the calls of one pass with two rows; no block can be skipped if blocks return more than a state.
+        """Record the calls of one forward pass over two rows.
+
+        All bounds are 0 if a block takes or returns more than one hidden state: its output could then not be replaced
+        by a cached tensor.
 
         Args:
             model: bare model.
@@ -56,7 +60,9 @@ class CallOrder:
         return cls(model, bounds)
 
     def frozen_depth(self, view: nn.Module, active: Sequence[nn.Module]) -> int:
-        """Return how many of the lowest blocks, and everything before their ends, are the same in a view.
+        """Return how many of the lowest blocks compute the same in a view as in the bare model.
+
+        Everything that runs before the last of them ends (embeddings, masks) is the same as well.
 
         Args:
             view: view of the model with a method attached.
@@ -115,7 +121,10 @@ def _maps_state_to_state(args: tuple[Any, ...], kwargs: dict[str, Any], output: 
 
 
 def _is_unchanged(module: nn.Module, other: nn.Module) -> bool:
-    """Whether both have one type and the same tensors, and nothing is added, hooked before or put over its forward."""
+    """Return whether a module of a view computes what its original does, its submodules and forward hooks aside.
+
+    Both have the same type, tensors, submodule names and number of pre-hooks, and ``forward`` is not replaced.
+    """
     return (
         type(module) is type(other)
         and "forward" not in other.__dict__

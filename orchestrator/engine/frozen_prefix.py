@@ -1,8 +1,8 @@
 """The frozen lowest blocks, computed once per row for all trials that leave them unchanged.
 
 Every trial sees the same rows, and frozen layers run in evaluation mode, so their activations for a row are the same
-for every trial, step and epoch. They are kept in the lane's own memory: the activations of a row take about ten
-kilobytes, and reading them from Ray's object store takes about as long as computing them.
+for every trial, step and epoch. They are cached in the worker's own memory and not in Ray's object store: the
+activations of a row take about ten kilobytes, which takes about as long to read from there as to compute.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class FrozenPrefix:
         return self._call_order.frozen_depth(view, active) if self.block_names else 0
 
     def activations(self, depth: int, input_ids: Tensor, mask: Tensor) -> Tensor:
-        """Return the output of the lowest blocks, without gradients, from the cache where it is there.
+        """Return the output of the lowest blocks, without gradients; cached rows are not computed again.
 
         Args:
             depth: number of blocks.
@@ -128,7 +128,7 @@ class FrozenPrefix:
 
 @dataclass
 class _Pass:
-    """A pass under way up to ``depth``. In a pack there may be several, each in a greenlet of its own."""
+    """A running pass that ends at ``depth``. A pack may have several at once, each in a greenlet of its own."""
 
     depth: int
     states: dict[int, Tensor] = field(default_factory=dict)

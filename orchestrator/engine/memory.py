@@ -22,9 +22,9 @@ SAMPLED_FIRST_STEPS = 2
 class MemoryGauge:
     """The peak memory of a trial above the backbone that it is attached to, in bytes.
 
-    On CUDA it is the allocator's own peak. On a processor it is what the C library has handed out. Resident memory
-    would be wrong: the heap keeps much of what was freed, and mapped files count, the backbone among them. (Where the
-    C library does not report it, resident memory without files is used.)
+    On CUDA it is the allocator's own peak. On a processor it is the memory that the C library has allocated and not yet
+    freed. Resident memory would be wrong: the heap keeps much of what was freed, and mapped files count, the backbone
+    among them. (Where the C library does not report its allocations, resident memory without files is used.)
 
     On a processor it is read at every :meth:`measure`, and every 2 ms during the first two steps (the optimizer's
     state exists from the second on) and the steps with the longest batch so far: much memory is in use for a moment
@@ -46,7 +46,7 @@ class MemoryGauge:
         self.begin()
 
     def begin(self, tokens: int = 0) -> None:
-        """Begin a step or an evaluation; memory in use before it belongs to something else.
+        """Begin a step or an evaluation; a peak that was reached before it does not count.
 
         Args:
             tokens: tokens of the step's batch; 0 for an evaluation.

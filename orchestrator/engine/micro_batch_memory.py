@@ -1,4 +1,4 @@
-"""What a lane has learned about its memory from steps that ran out of it."""
+"""The batch sizes that fit into a worker's memory, learned from steps that ran out of it."""
 
 from __future__ import annotations
 

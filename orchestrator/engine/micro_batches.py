@@ -18,8 +18,8 @@ def split_micro_batches(batch: Batch, count: int, loss_terms: Callable[[Batch], 
         loss_terms: counts the terms of a batch's mean loss; the task type's.
 
     Yields:
-        A micro-batch, padded as the batch is, and the fraction of the loss's terms in it. One without any is left
-        out: its mean loss would be NaN.
+        A micro-batch, padded as the batch is, and the fraction of the loss's terms in it. A micro-batch without any
+        term is left out: its mean loss would be NaN.
     """
     if count <= 1:
         yield batch, 1.0

@@ -19,25 +19,22 @@ gets a copy in the file."""
 PAGED_STATES = ("state1", "state2")
 
 
-def make_optimizer(
-    kind: Optimizer, groups: list[dict[str, Any]], learning_rate: float, weight_decay: float
-) -> torch.optim.Optimizer:
+def make_optimizer(kind: Optimizer, groups: list[dict[str, Any]], weight_decay: float) -> torch.optim.Optimizer:
     """Build the optimizer that ``Attached.optimizer`` names; without CUDA, AdamW replaces the paged one.
 
     Args:
         kind: name of the optimizer.
-        groups: parameter groups as torch takes them, with at least one parameter.
-        learning_rate: rate of every group that has none of its own.
+        groups: parameter groups with their rates, from :func:`orchestrator.engine.learning_rate.optimizer_groups`.
         weight_decay: decoupled weight decay, as in AdamW.
     """
     if kind == "paged_adamw_8bit":
         if any(parameter.is_cuda for group in groups for parameter in group["params"]):
             from bitsandbytes.optim import PagedAdamW8bit
 
-            paged: torch.optim.Optimizer = PagedAdamW8bit(groups, lr=learning_rate, weight_decay=weight_decay)
+            paged: torch.optim.Optimizer = PagedAdamW8bit(groups, weight_decay=weight_decay)
             return paged
         _warn_of_substitute()
-    return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=True)
+    return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

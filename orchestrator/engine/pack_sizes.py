@@ -1,4 +1,4 @@
-"""How many trials step together: as many as memory holds and, where that is measured, as make a step cheaper."""
+"""How many trials step together: as many as fit into memory or, if steps are timed, the fastest number of them."""
 
 from __future__ import annotations
 

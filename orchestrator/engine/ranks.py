@@ -31,7 +31,8 @@ class OtherWorkerError(RuntimeError):
 class LostWorkerError(BaseException):
     """Another worker of the lane has died. This worker ends too, and Ray Train starts all of them again.
 
-    It is no ``Exception``, so that code which turns exceptions into failed trials lets it pass: it is no trial's fault.
+    It is a ``BaseException``, so that code that turns an ``Exception`` into a failed trial does not catch it: no trial
+    is at fault.
     """
 
 
@@ -52,7 +53,7 @@ class Ranks:
 
     @classmethod
     def current(cls) -> Ranks:
-        """Return this process's place in torch's process group, or rank 0 of 1 where there is no group."""
+        """Return this process's rank in torch's process group; rank 0 of 1 without a group."""
         return cls(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else cls()
 
     @property

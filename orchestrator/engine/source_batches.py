@@ -28,7 +28,7 @@ def source_batches(
         Batch as of :meth:`TaskDataset.batch`, with ``task_ids`` of shape ``(rows,)``: the index of the rows' task.
     """
     count = len(sources)
-    # Of all steps before a step, source k has had those that leave k when divided by the number of sources.
+    # Source k has the steps k, k + count, k + 2 count, ...; begins and ends count those before start and before stop.
     begins, ends = ([(step - k + count - 1) // count for k in range(count)] for step in (start, stop))
     streams = [
         source.training_batches(batch_size, begin, end)

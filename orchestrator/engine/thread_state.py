@@ -30,14 +30,14 @@ class ThreadState:
 
 
 class ThreadStateSwitch:
-    """Sets the thread's state again and again; made by :func:`switch_thread_states`."""
+    """Sets the thread's state at every switch between trials; made by :func:`switch_thread_states`."""
 
     def __init__(self) -> None:
         self._inference_guard: Any = None
 
     def restore(self, state: ThreadState) -> None:
         """Set the thread's state."""
-        # Releasing the last guard sets the inference mode of the time before it, so it goes first.
+        # A guard that is released restores the inference mode from before it, so release it before anything is set.
         self._inference_guard = None
         if _current_modes() != state.modes:
             self._inference_guard = _set_modes(state.modes)
@@ -50,8 +50,8 @@ def switch_thread_states() -> Iterator[ThreadStateSwitch]:
     before = ThreadState.capture()
     switch = ThreadStateSwitch()
     try:
-        # torch has no function that sets inference mode, only guards. This outer guard restores the thread's mode
-        # in whatever state the guards inside were left.
+        # torch sets inference mode by guards only. This outer guard restores the thread's mode, whatever the guards
+        # inside it have left.
         with torch.inference_mode(before.modes[1]):
             switch.restore(before)
             yield switch

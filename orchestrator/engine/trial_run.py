@@ -24,6 +24,7 @@ from orchestrator.common.trial_types import Job, TrialKey
 from orchestrator.config import Training
 from orchestrator.engine.data_parallel import dropout_stream, shard
 from orchestrator.engine.frozen_prefix import FrozenPrefix
+from orchestrator.engine.learning_rate import optimizer_groups, schedule, set_learning_rates
 from orchestrator.engine.memory import MemoryGauge, held_bytes
 from orchestrator.engine.micro_batch_memory import MicroBatchMemory
 from orchestrator.engine.micro_batches import split_micro_batches
@@ -52,7 +53,7 @@ class TrialRun:
         training: limits of a trial; the dataset's if left out.
         sources: datasets of the tasks that it may learn from before its own, by name.
         prefix: frozen prefix of the lane; without one, every pass runs all blocks.
-        micro_batch_memory: what the lane has learned about its memory.
+        micro_batch_memory: record of the batch sizes that fit into the worker's memory.
 
     Raises:
         MethodError: if the method cannot be attached.
@@ -90,7 +91,8 @@ class TrialRun:
             view = backbone.view(job.seed)
             self.attached: Attached = spec.attach(view, self.params, context)
             self._random = self._random_before_step = RandomStream.capture()
-        self._optimizer = self._make_optimizer()
+        groups = optimizer_groups(self.attached.groups, self.params.learning_rate)
+        self._optimizer = make_optimizer(self.attached.optimizer, groups, self.params.weight_decay)
         self._prefix, self._prefix_bytes = prefix, prefix.cached_bytes if prefix else 0
         self._skip_prefix = SkipPrefix.attach(prefix, view, self.attached.active) if prefix else None
         self.measurements: dict[str, float] = {
@@ -132,15 +134,15 @@ class TrialRun:
         return cls(job, backbone, dataset)
 
     def begin_job(self) -> None:
-        """Begin another job of the same trial; memory that other trials have taken since does not count for it."""
+        """Begin another job of the same trial; memory that other trials took in the meantime does not count."""
         self._memory = MemoryGauge(held_bytes(self.attached, self._optimizer))
         self._prefix_bytes = self._prefix.cached_bytes if self._prefix else 0
 
     def forward(self) -> Tensor:
         """Return the loss of the next batch, a scalar with gradient history.
 
-        Where memory is short it is the loss of the batch's next micro-batch, times its weight: while
-        :attr:`has_micro_batches_left`, call it again once the graph of the last loss has been freed.
+        If the batch is split into micro-batches, it is the loss of the next micro-batch, times its weight. Call it
+        again while :attr:`has_micro_batches_left`, after the backward pass has freed the graph of the last loss.
         """
         if not self._pending:
             self._begin_step()
@@ -201,9 +203,7 @@ class TrialRun:
             raise DivergedError(f"the loss is {loss.item():g} at step {self.step + 1}")
         if norm > max_norm:  # otherwise torch multiplies all gradients by 1
             nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-        factor = schedule(self.step, self.job.total, self.params.warmup)
-        for group in self._optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
+        set_learning_rates(self._optimizer, schedule(self.step, self.job.total, self.params.warmup))
         self._optimizer.step()
         self._evaluations.clear()
         self.step += 1
@@ -261,7 +261,7 @@ class TrialRun:
     def restore(self, folder: Path) -> None:
         """Continue from the folder that :meth:`save` wrote."""
         state = json.loads((folder / "state.json").read_text())
-        # Release 0.1 called them facts.
+        # Release 0.1 wrote them under the key "facts".
         self.step, self.measurements = state["step"], state.get("measurements") or state["facts"]
         self._micro_batches = int(self.measurements.get("micro_batches", 1))
         tensors = load_file(folder / "state.safetensors") if (folder / "state.safetensors").exists() else {}
@@ -281,15 +281,6 @@ class TrialRun:
     def parameters(self) -> list[nn.Parameter]:
         """All trainable parameters, group by group."""
         return [p for group in self.attached.groups for p in group.parameters]
-
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        groups: list[dict[str, Any]] = [
-            {"params": list(group.parameters), "initial_lr": self.params.learning_rate * group.multiplier}
-            for group in self.attached.groups
-        ]
-        if not groups:  # torch refuses an optimizer without parameters
-            groups = [{"params": [nn.Parameter(torch.zeros(0))], "initial_lr": 0.0}]
-        return make_optimizer(self.attached.optimizer, groups, self.params.learning_rate, self.params.weight_decay)
 
     def _skipping_prefix(self) -> AbstractContextManager[None]:
         return self._skip_prefix.enabled() if self._skip_prefix else nullcontext()
@@ -319,7 +310,7 @@ class TrialRun:
         size, total = self.params.batch_size, self.job.total
         first = self._source_steps = self.attached.source_steps(total) if self._sources else 0
         self._source_batches = source_batches(self._sources, size, step, first)
-        # Retrainings differ in their data order too: seeds are to show how much another training would have differed.
+        # Retrainings differ in their data order too: their scores show how much another training would have differed.
         order = None if self.job.retraining is None else self.job.seed
         self._batches = self.dataset.training_batches(size, max(0, step - first), total - first, order)
 
@@ -329,19 +320,3 @@ class TrialRun:
         cached = self._prefix.cached_bytes - self._prefix_bytes if self._prefix else 0
         peak = self._memory.peak - max(0, cached)
         self.measurements["peak_memory_bytes"] = max(self.measurements["peak_memory_bytes"], peak)
-
-
-def schedule(step: int, total: int, warmup: float) -> float:
-    """Return the factor of the learning rate at a step.
-
-    It rises linearly during the warm-up, then falls linearly to 0 at ``total``.
-
-    Args:
-        step: number of steps already done.
-        total: number of steps of the whole schedule.
-        warmup: fraction of ``total`` over which it rises.
-    """
-    rise = math.ceil(warmup * total)
-    if step < rise:
-        return (step + 1) / (rise + 1)
-    return (total - step) / max(1, total - rise)

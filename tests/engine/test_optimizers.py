@@ -1,7 +1,7 @@
 """The optimizers that methods ask for; the paged one itself needs CUDA, its state does not."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,17 @@ from bitsandbytes.optim import PagedAdamW8bit
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from methods.base.spec import ParameterGroup
 from orchestrator.engine import optimizers
+from orchestrator.engine.learning_rate import optimizer_groups
 from orchestrator.engine.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
 
 from .conftest import Lab, train
 
 Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 MAKES: dict[str, Make] = {
-    "adamw": lambda groups: make_optimizer("adamw", groups, 1e-2, 0.1),
-    "8bit": lambda groups: PagedAdamW8bit(groups, lr=1e-2, weight_decay=0.1),
+    "adamw": lambda groups: make_optimizer("adamw", groups, 0.1),
+    "8bit": lambda groups: PagedAdamW8bit(groups, weight_decay=0.1),
 }
 
 
@@ -27,6 +29,15 @@ def parameters() -> list[nn.Parameter]:
     """Two that are large enough for a state of 8 bits, and one that is not."""
     generator = torch.Generator().manual_seed(3)
     return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((64, 80), (64, 80), (7,))]
+
+
+def one_group(parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
+    return optimizer_groups([ParameterGroup(tuple(parameters))], 1e-2)
+
+
+def two_groups(parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
+    first, *others = parameters
+    return optimizer_groups([ParameterGroup((first,)), ParameterGroup(tuple(others), 2.0)], 1e-2)
 
 
 def step(trained: list[nn.Parameter], optimizer: torch.optim.Optimizer, number: int) -> None:
@@ -40,18 +51,18 @@ def step(trained: list[nn.Parameter], optimizer: torch.optim.Optimizer, number: 
 @pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
 def test_optimizer_state_restores_exactly(make: Make, tmp_path: Path) -> None:
     straight = parameters()
-    optimizer = make([{"params": straight[:1], "initial_lr": 1.0}, {"params": straight[1:], "initial_lr": 2.0}])
+    optimizer = make(two_groups(straight))
     for number in range(6):
         step(straight, optimizer, number)
 
     paused = parameters()
-    first = make([{"params": paused[:1], "initial_lr": 1.0}, {"params": paused[1:], "initial_lr": 2.0}])
+    first = make(two_groups(paused))
     for number in range(3):
         step(paused, first, number)
     save_file(optimizer_tensors(first), tmp_path / "state.safetensors")
-    second = make([{"params": paused[:1], "initial_lr": 1.0}, {"params": paused[1:], "initial_lr": 2.0}])
+    second = make(two_groups(paused))
     restore_optimizer(second, {**load_file(tmp_path / "state.safetensors"), "parameter:x": torch.ones(1)})
-    assert [group["initial_lr"] for group in second.param_groups] == [1.0, 2.0]
+    assert [group["initial_lr"] for group in second.param_groups] == [0.01, 0.02]
     assert {type(state["step"]) for state in second.state.values()} == {
         type(state["step"]) for state in first.state.values()
     }
@@ -64,7 +75,7 @@ def test_optimizer_state_restores_exactly(make: Make, tmp_path: Path) -> None:
 def test_paged_optimizer_without_cuda_is_adamw_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     optimizers._warn_of_substitute.cache_clear()
     with caplog.at_level(logging.WARNING):
-        optimizers_made = [make_optimizer("paged_adamw_8bit", [{"params": parameters()}], 1e-2, 0.1) for _ in range(2)]
+        optimizers_made = [make_optimizer("paged_adamw_8bit", one_group(parameters()), 0.1) for _ in range(2)]
     assert {type(first) for first in optimizers_made} == {torch.optim.AdamW}
     assert [record.message for record in caplog.records] == [
         "the paged 8-bit AdamW needs CUDA; AdamW with a state in 32 bits is used instead"
@@ -76,11 +87,11 @@ def test_paged_optimizer_without_cuda_is_adamw_with_one_warning(caplog: pytest.L
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_paged_optimizer_restores_its_state_into_pages() -> None:
     trained = [nn.Parameter(torch.randn(400, 400, device="cuda"))]
-    optimizer = make_optimizer("paged_adamw_8bit", [{"params": trained}], 1e-2, 0.1)
+    optimizer = make_optimizer("paged_adamw_8bit", one_group(trained), 0.1)
     assert isinstance(optimizer, PagedAdamW8bit)
     trained[0].grad = torch.randn_like(trained[0])
     optimizer.step()
-    again = make_optimizer("paged_adamw_8bit", [{"params": trained}], 1e-2, 0.1)
+    again = make_optimizer("paged_adamw_8bit", one_group(trained), 0.1)
     restore_optimizer(again, optimizer_tensors(optimizer))
     assert again.state[trained[0]]["state1"].is_paged
     assert torch.equal(again.state[trained[0]]["state1"].cpu(), optimizer.state[trained[0]]["state1"].cpu())

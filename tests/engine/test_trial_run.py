@@ -9,7 +9,7 @@ import torch
 
 import methods
 from methods.base.spec import MethodError
-from orchestrator.engine.trial_run import DivergedError, schedule
+from orchestrator.engine.trial_run import DivergedError
 
 from .conftest import Lab, equal, state, train
 
@@ -132,44 +132,6 @@ def test_rewind_repeats_the_same_rows(lab: Lab) -> None:
     run.forward()
     run.rewind()
     assert train(run, 3) == train(smooth, 3)
-
-
-@pytest.mark.parametrize(
-    ("step", "total", "warmup", "factor"),
-    [
-        (0, 10, 0.0, 1.0),
-        (5, 10, 0.0, 0.5),
-        (9, 10, 0.0, 0.1),
-        (10, 10, 0.0, 0.0),
-        (0, 10, 0.3, 0.25),  # three steps of warm-up
-        (2, 10, 0.3, 0.75),
-        (3, 10, 0.3, 1.0),
-        (9, 10, 0.3, 1 / 7),
-        (0, 10, 0.01, 0.5),  # any warm-up takes a step
-        (1, 10, 0.01, 1.0),
-        (0, 1, 0.0, 1.0),
-        (0, 1, 0.5, 0.5),
-        (1, 1, 0.5, 0.0),
-    ],
-)
-def test_schedule(step: int, total: int, warmup: float, factor: float) -> None:
-    assert schedule(step, total, warmup) == pytest.approx(factor)
-
-
-@pytest.mark.parametrize("warmup", [0.0, 0.06, 0.5, 0.9])
-def test_schedule_stays_above_0_and_peaks_at_1(warmup: float) -> None:
-    factors = [schedule(step, 50, warmup) for step in range(50)]
-    assert all(0 < factor <= 1 for factor in factors)
-    assert max(factors) == 1
-
-
-def test_learning_rate_follows_the_full_schedule_in_every_rung(lab: Lab) -> None:
-    run = lab.run("lora", stop=3, warmup=0.0)
-    rates = []
-    for _ in range(3):
-        train(run, 1)
-        rates.append(run._optimizer.param_groups[0]["lr"])
-    assert rates == pytest.approx([1e-2 * (12 - step) / 12 for step in range(3)])
 
 
 def test_all_trials_read_the_same_rows_in_order(lab: Lab) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 import methods
 from methods.base.spec import Attached, MethodError
 from methods.parts import low_rank_init
-from methods.parts.lora_layer import AddedLinear
+from methods.parts.lora_layer import FusedLoraLinear
 from methods.parts.low_rank import updated_layers
 from orchestrator.backbone.weights import FourBitWeight
 from orchestrator.tasks import TASK_TYPES
@@ -129,7 +129,7 @@ def test_lora_family_outputs_and_gradients_equal_peft(name, plain_case):
 @pytest.mark.parametrize("shape", [(3, 5, 12), (3, 12)])
 def test_lora_layer_equals_peft_to_rounding(dtype, tolerance, dropout, shape):
     config = peft.LoraConfig(r=4, lora_alpha=6, lora_dropout=dropout, init_lora_weights=False)
-    layer = AddedLinear(
+    layer = FusedLoraLinear(
         nn.Linear(12, 20, dtype=dtype).requires_grad_(False), "default", config=config, r=4, lora_alpha=6
     )
     layer.update_layer("second", 2, 5, config=config)
@@ -137,7 +137,7 @@ def test_lora_layer_equals_peft_to_rounding(dtype, tolerance, dropout, shape):
     for factors in (layer.lora_A, layer.lora_B):
         factors.float()
     results = []
-    for forward in (AddedLinear.forward, peft.tuners.lora.Linear.forward):
+    for forward in (FusedLoraLinear.forward, peft.tuners.lora.Linear.forward):
         x = torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(1)).requires_grad_()
         torch.manual_seed(2)
         y = forward(layer, x)
@@ -150,7 +150,7 @@ def test_lora_layer_equals_peft_to_rounding(dtype, tolerance, dropout, shape):
 
 def test_lora_layer_is_frozen_layer_while_adapter_disabled(plain_case):
     attached = attach(plain_case, "lora")
-    assert all(isinstance(layer, AddedLinear) for _, layer in updated_layers(attached.module))
+    assert all(isinstance(layer, FusedLoraLinear) for _, layer in updated_layers(attached.module))
     before = plain_case.logits(attached.module)
     move_alike(plain_case, attached.module)
     assert not torch.allclose(plain_case.logits(attached.module), before)

@@ -1,4 +1,4 @@
-"""Position ids that count real tokens, whatever padding precedes them."""
+"""Position ids from the attention mask: they count real tokens, whatever padding precedes them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any
 from torch import Tensor, nn
 
 
-def number_real_tokens(model: nn.Module) -> None:
-    """Derive a decoder's position ids from the attention mask in every call without position ids.
+def derive_position_ids_from_mask(model: nn.Module) -> None:
+    """Make a decoder derive its position ids from the attention mask, by a hook, in calls that pass none.
+
+    An encoder, or a decoder that takes no position ids, stays as it is.
 
     Decoders are padded on the left. With learned positions (GPT-2), or with virtual tokens or key-value pairs before
     the padding, a row's result would otherwise depend on the longest row of its batch. Rows without padding get the
     position ids of transformers.
     """
-    # a hook on the outer model would be skipped: peft's AdaLoRA calls its forward method directly
+    # A hook on the outer model would be skipped: peft's AdaLoRA calls its forward method directly.
     inner: nn.Module = getattr(model, getattr(model, "base_model_prefix", ""), model)
     if is_decoder(model) and "position_ids" in inspect.signature(inner.forward).parameters:
         inner.register_forward_pre_hook(_add_position_ids, with_kwargs=True)
