@@ -32,8 +32,8 @@ def skeleton(
 ) -> SharedBackbone:
     """Build the backbone on the meta device, with all shapes and no weights.
 
-    The head of a classifier is taken to be everything outside the base model, as published checkpoints lack it; a
-    language model lacks nothing.
+    A classifier's head is everything outside its base model, which published checkpoints lack; a language model has no
+    head that its checkpoint lacks.
 
     Raises:
         ValueError: if transformers has no ``auto_class`` of this architecture.

@@ -48,8 +48,8 @@ class FourBitWeight:
     Args:
         packed: quantization levels, two per byte.
         state: bitsandbytes' quantization state.
-        scales: absmax of every block as float32, where those of the state are quantized themselves. Processors use
-            it: dequantizing the absmax takes them half as long as dequantizing the weight.
+        scales: absmax of every block as float32, if the state's own are quantized. Used on processors, where
+            dequantizing the absmax takes half as long as dequantizing the weight.
     """
 
     packed: Tensor

@@ -181,9 +181,9 @@ class Broker:
             return {lane: self._last_status[lane] for lane in self._table.lanes()}, self._table.waiting()
 
     def expire_silent_lanes(self) -> None:
-        """Declare lanes dead whose heartbeats stay away, and queue their jobs again.
+        """Declare lanes dead that hold jobs and send no heartbeats, and queue their jobs again.
 
-        Nothing else finds a lane whose node is lost, so the sweep calls this regularly.
+        Nothing else notices that a node is lost, so the sweep calls this regularly.
         """
         with self._changed:
             self._fail(self._table.expire(time.monotonic()))
@@ -199,7 +199,7 @@ class Broker:
 
 
 def start_broker(min_lanes: int, most_jobs: int, most_lanes: int) -> Any:
-    """Start the broker on the driver's node: without the driver it is of no use, and it must survive other nodes.
+    """Start the broker on the driver's node: it is useless without the driver, and must survive other nodes.
 
     Args:
         min_lanes: as for :class:`Broker`.

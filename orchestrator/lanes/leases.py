@@ -45,7 +45,7 @@ class LeaseTable:
         self._queue[job.id] = _Entry(job)
 
     def join(self, lane: int, incarnation: str, now: float) -> list[Job]:
-        """Register a new incarnation of a lane. Returns the jobs that fail for good by its former one's death."""
+        """Register a new incarnation of a lane. Returns the jobs that fail for good by the death of the former one."""
         failed = self._release(lane)
         self._lanes[lane] = _LaneLeases(incarnation, now)
         return failed
@@ -55,7 +55,10 @@ class LeaseTable:
         return self._release(lane)
 
     def expire(self, now: float) -> list[Job]:
-        """Declare lanes with jobs dead whose heartbeats stay away. Returns the jobs that fail for good by that."""
+        """Declare silent lanes that hold jobs dead. Returns the jobs that fail for good by that.
+
+        A lane without jobs needs no heartbeat: nothing is lost with it.
+        """
         dead = [
             lane
             for lane, leases in self._lanes.items()

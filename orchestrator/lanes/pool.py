@@ -65,7 +65,7 @@ class LanePool:
         return self.lanes
 
     def expire_silent_lanes(self) -> None:
-        """Declare lanes dead whose heartbeats stay away; to be called regularly, as nothing else finds them."""
+        """Declare silent lanes dead and queue their jobs again; see :meth:`Broker.expire_silent_lanes`."""
         ray.get(self.broker.expire_silent_lanes.remote())
 
     def wait_for_lane(self) -> LaneStatus:

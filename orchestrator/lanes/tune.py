@@ -44,8 +44,8 @@ class CoreSearcher(_BoundToSearch, Searcher):
     The Tune configuration of a piece is ``{"study", "number", "params", "seed", "start"}``.
 
     Args:
-        search: The core. Its own budget bounds the number of trials, so Tune gets ``num_samples=-1``.
-        bridge: The bridge that the scheduler uses as well.
+        search: the core. Its own budget bounds the number of trials, so Tune gets ``num_samples=-1``.
+        bridge: the bridge that the scheduler uses as well.
     """
 
     def __init__(self, search: Search, bridge: TuneBridge) -> None:
@@ -78,7 +78,7 @@ class CoreSearcher(_BoundToSearch, Searcher):
         """Refuse: a sweep is resumed by a new Tune run, never from Tune's own state.
 
         Raises:
-            NotImplementedError: Always.
+            NotImplementedError: always.
         """
         raise NotImplementedError("a sweep is resumed from its journal")
 
@@ -87,7 +87,7 @@ class CoreScheduler(_BoundToSearch, FIFOScheduler):
     """Reports each result to the core and follows its decision; pieces run in the order of their start.
 
     Args:
-        bridge: The bridge that the searcher uses as well.
+        bridge: the bridge that the searcher uses as well.
     """
 
     def __init__(self, bridge: TuneBridge) -> None:
@@ -113,7 +113,7 @@ class CoreStopper(_BoundToSearch, Stopper):
     """Ends the run as soon as the core is closed or its wall time is over, also between two rungs.
 
     Args:
-        search: The core, which is closed with reason ``budget`` when its wall time is over.
+        search: the core, which is closed with reason ``budget`` when its wall time is over.
     """
 
     def __init__(self, search: Search) -> None:

@@ -22,7 +22,7 @@ class TuneBridge:
     """Passes Tune's reports to the search, each once and under the name of the search's trial.
 
     Args:
-        search: The search.
+        search: the search core.
     """
 
     def __init__(self, search: Search) -> None:
