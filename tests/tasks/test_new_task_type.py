@@ -41,8 +41,8 @@ from orchestrator.tasks.tokens import (
 )
 from orchestrator.tracking.bundle import Bundle
 from orchestrator.tracking.packaging import signature
-from orchestrator.tracking.predictor import Predictor
 from orchestrator.tracking.predict_lines import predict_lines
+from orchestrator.tracking.predictor import Predictor
 
 
 def root_mean_squared_error(predictions: pa.Table, draws: NDArray[np.int64]) -> NDArray[np.float64]:
