@@ -1,12 +1,19 @@
 """The launcher file, by Ray's own schema and Ray's own preparation of it."""
 
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-FILE = Path(__file__).resolve().parents[2] / "cluster.yaml"
+ROOT = Path(__file__).resolve().parents[2]
+FILE = ROOT / "cluster.yaml"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:ray.*")  # Ray's own imports
 
@@ -53,8 +60,53 @@ def test_every_node_asks_for_the_token(config: dict[str, Any]) -> None:
     assert "~/.ray/auth_token" in config["file_mounts"]
 
 
-def test_the_installation_is_pinned_and_whole(config: dict[str, Any]) -> None:
+def test_cluster_file_pins_the_installation(config: dict[str, Any]) -> None:
     assert any("--constraint ~/peft-sweep/constraints.txt" in line for line in config["setup_commands"])
+
+
+def test_cluster_file_mounts_suffice_to_build_the_wheel(config: dict[str, Any], tmp_path: Path) -> None:
+    """Build from exactly the files that a node has, and compare the wheel with the sources here."""
+    node = tmp_path / "node"
+    mount(config, node)
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    build = subprocess.run(command, cwd=node, capture_output=True, text=True)
+    assert build.returncode == 0, build.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name for name in archive.namelist() if ".dist-info/" not in name}
+        metadata = {name.partition("/")[2] for name in archive.namelist()} - files
+    packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    sources = {
+        file.relative_to(ROOT).as_posix()
+        for package in packages
+        for file in (ROOT / package).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    assert files == sources | {"orchestrator/demo.yaml"}
+    assert files >= {f"{package}/py.typed" for package in ("orchestrator", "methods", "search_spaces")}
+    assert files >= {
+        "orchestrator/engine/neutral.txt",
+        "orchestrator/report/charts.css",
+        "orchestrator/report/page.css",
+        "orchestrator/report/page.html.j2",
+    }
+    assert metadata >= {"METADATA", "entry_points.txt", "licenses/LICENSE"}
+
+
+def mount(config: dict[str, Any], node: Path) -> None:
+    """Copy to a folder what cluster.yaml mounts at ``~/peft-sweep``, and nothing else.
+
+    Args:
+        config: the launcher configuration.
+        node: an empty or missing folder, which stands for ``~/peft-sweep`` of a node.
+    """
+    assert config["rsync_exclude"] == ["**/__pycache__"]
     for remote, local in config["file_mounts"].items():
-        if remote.startswith("~/peft-sweep"):
-            assert (FILE.parent / local).exists(), local
+        if not remote.startswith("~/peft-sweep/"):
+            continue
+        source, target = ROOT / local, node / remote.removeprefix("~/peft-sweep/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
