@@ -1,5 +1,6 @@
 """The launcher file, by Ray's own schema and Ray's own preparation of it."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from .documents import ROOT, blocks
+
 FILE = ROOT / "cluster.yaml"
+DOCUMENT = ROOT / "docs" / "cluster.md"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:ray.*")  # Ray's own imports
@@ -58,6 +61,75 @@ def test_every_node_asks_for_the_token(config: dict[str, Any]) -> None:
         (start,) = [line for line in config[f"{role}_start_ray_commands"] if "ray start" in line]
         assert "RAY_AUTH_MODE=token" in start
     assert "~/.ray/auth_token" in config["file_mounts"]
+
+
+Policy = list[dict[str, Any]]
+
+
+@pytest.fixture
+def policies() -> dict[str, Policy]:
+    """Return the statements of the document's three JSON blocks, which are the files that its commands name."""
+    text = DOCUMENT.read_text()
+    documents = [json.loads(block) for block in blocks(DOCUMENT, "json")]
+    names = ("trust", "head", "worker")
+    assert [text.index(f"`{name}.json`") for name in names] == sorted(text.index(f"`{name}.json`") for name in names)
+    assert [policy["Version"] for policy in documents] == ["2012-10-17"] * len(names)
+    return {name: policy["Statement"] for name, policy in zip(names, documents, strict=True)}
+
+
+def actions(policy: Policy) -> set[str]:
+    return {action for statement in policy for action in statement["Action"]}
+
+
+def resources(policy: Policy, service: str) -> set[str]:
+    return {
+        resource
+        for statement in policy
+        if any(action.startswith(f"{service}:") for action in statement["Action"])
+        for resource in statement["Resource"]
+    }
+
+
+def test_cluster_file_gives_head_and_workers_profiles_of_their_own(config: dict[str, Any]) -> None:
+    profiles = {
+        name: node_type["node_config"]["IamInstanceProfile"]
+        for name, node_type in config["available_node_types"].items()
+    }
+    assert profiles == {"head": {"Name": "peft-sweep-head"}, "gpu": {"Name": "peft-sweep-worker"}}
+
+
+def test_cluster_policy_lets_ec2_assume_the_roles(policies: dict[str, Policy]) -> None:
+    (statement,) = policies["trust"]
+    assert statement == {
+        "Effect": "Allow",
+        "Principal": {"Service": "ec2.amazonaws.com"},
+        "Action": ["sts:AssumeRole"],
+    }
+
+
+def test_cluster_policy_of_the_head_starts_workers_with_their_profile(
+    config: dict[str, Any], policies: dict[str, Policy]
+) -> None:
+    from ray.autoscaler.tags import TAG_RAY_CLUSTER_NAME
+
+    head = policies["head"]
+    assert actions(head) >= {"ec2:RunInstances", "ec2:TerminateInstances", "ec2:CreateTags", "ec2:Describe*"}
+    (pass_role,) = [statement for statement in head if "iam:PassRole" in statement["Action"]]
+    profile = config["available_node_types"]["gpu"]["node_config"]["IamInstanceProfile"]["Name"]
+    assert pass_role["Resource"] == [f"arn:aws:iam::*:role/{profile}"]
+    (terminate,) = [statement for statement in head if "ec2:TerminateInstances" in statement["Action"]]
+    assert terminate["Condition"] == {
+        "StringEquals": {f"ec2:ResourceTag/{TAG_RAY_CLUSTER_NAME}": config["cluster_name"]}
+    }
+
+
+def test_cluster_policy_of_workers_reaches_the_bucket_only(policies: dict[str, Policy]) -> None:
+    worker = policies["worker"]
+    assert {action.partition(":")[0] for action in actions(worker)} == {"s3"}
+    assert actions(worker) >= {"s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject"}
+    bucket = {"arn:aws:s3:::CHANGE-bucket", "arn:aws:s3:::CHANGE-bucket/*"}
+    assert resources(worker, "s3") == resources(policies["head"], "s3") == bucket
+    assert "s3://CHANGE-bucket/" in FILE.read_text()
 
 
 def test_cluster_file_pins_the_installation(config: dict[str, Any]) -> None:
