@@ -64,6 +64,12 @@ class SharedBackbone:
                     view._init_weights(module)
         return view
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the shared tensors, and of every view."""
+        device: torch.device = self.model.device
+        return device
+
     def parameters(self) -> int:
         """Count the parameters of the checkpoint, frozen layers included."""
         head = tuple(f"{name}." for name in self.fresh)

@@ -40,7 +40,7 @@ class FrozenPrefix:
 
     def __init__(self, backbone: SharedBackbone, limit_bytes: int | None = None) -> None:
         self._bare, self._model = backbone.model, backbone.view(0)
-        self._head = backbone.context.head
+        self._head, self._device = backbone.context.head, backbone.device
         self._cache = ActivationCache(_default_limit_bytes() if limit_bytes is None else limit_bytes)
         self._passes: dict[Any, _Pass] = {}
         self._depths: set[int] = set()
@@ -75,22 +75,24 @@ class FrozenPrefix:
 
         Args:
             depth: number of blocks.
-            input_ids: token ids of shape ``(rows, tokens)``.
+            input_ids: token ids of shape ``(rows, tokens)``, on any device.
             mask: tensor of that shape, 0 at padding, which may be on either side.
 
         Returns:
-            Tensor of shape ``(rows, tokens, width)``, 0 at padding.
+            Tensor of shape ``(rows, tokens, width)`` on the backbone's device, 0 at padding.
         """
         self._depths.add(depth)
-        real = mask.bool()
-        keys = [ids[tokens].tobytes() for ids, tokens in zip(input_ids.cpu().numpy(), real.cpu().numpy(), strict=True)]
+        # Batches come from the dataset, on the processor, or from a view on the backbone's device. Keys and positions
+        # are read on the processor, and the states stay on the device.
+        input_ids, real = input_ids.cpu(), mask.cpu().bool()
+        keys = [ids[tokens].tobytes() for ids, tokens in zip(input_ids.numpy(), real.numpy(), strict=True)]
         by_row = {key: self._cache.get((depth, key)) for key in keys}
         missing = [k for k, key in enumerate(keys) if by_row[key] is None]
         if missing:
             by_row |= self._compute(depth, input_ids[missing], real[missing], [keys[k] for k in missing])
         states = torch.cat([state for key in keys if (state := by_row[key]) is not None])
         padded = states.new_zeros(*input_ids.shape, states.shape[-1])
-        padded[real] = states
+        padded[real.to(states.device)] = states
         return padded
 
     @cached_property
@@ -104,13 +106,13 @@ class FrozenPrefix:
         forward = self._passes[getcurrent()] = _Pass(depth)
         try:
             with torch.no_grad(), suppress(_DepthReachedError):
-                self._model(input_ids=input_ids, attention_mask=real.long())
+                self._model(input_ids=input_ids.to(self._device), attention_mask=real.long().to(self._device))
         finally:
             del self._passes[getcurrent()]
-        counts = real.sum(dim=1).tolist()
+        counts, real_on_device = real.sum(dim=1).tolist(), real.to(self._device)
         rows: dict[bytes, Tensor] = {}
         for reached, states in forward.states.items():
-            rows = dict(zip(keys, (state.clone() for state in states[real].split(counts)), strict=True))
+            rows = dict(zip(keys, (state.clone() for state in states[real_on_device].split(counts)), strict=True))
             for key, state in rows.items():
                 self._cache.put((reached, key), state)
         return rows

@@ -1,20 +1,24 @@
 """Trials that skip the frozen prefix against the same trials without it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import BertConfig, BertForSequenceClassification
 
 import methods
 from methods.base.spec import MethodError
+from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.engine.activation_cache import ActivationCache
 from orchestrator.engine.frozen_prefix import FrozenPrefix
 from orchestrator.engine.step import train_step
 from orchestrator.engine.trial_run import TrialRun
 
 from .conftest import Lab, equal, state, train
+from .fake_gpu import DEVICE, DeviceTensor, FakeDevice
 
 UPPER = {"layer_0": False}
 DEPTHS: dict[str, tuple[dict[str, Any], int]] = {
@@ -184,3 +188,22 @@ def _fail(*_: object) -> None:
 
 def _hooks(model: nn.Module) -> int:
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_frozen_prefix_computes_on_the_models_device(lab: Lab, on_device: bool) -> None:
+    """Packed steps pass batches as the dataset makes them, on the processor; views pass what is on their device."""
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = BertForSequenceClassification(BertConfig(**sizes, intermediate_size=64)).eval()
+    ids = torch.randint(3, 60, (3, 5))
+    mask = torch.ones_like(ids).tril(2)
+    context = replace(lab.backbone.context, head=())
+    expected = FrozenPrefix(SharedBackbone(model, context, (), False)).activations(1, ids, mask)
+    with FakeDevice():
+        prefix = FrozenPrefix(SharedBackbone(model.to(DEVICE), context, (), False))
+        for _ in range(2):  # computed, then from the cache
+            batch = (ids.to(DEVICE), mask.to(DEVICE)) if on_device else (ids, mask)
+            activations = prefix.activations(1, *batch)
+            assert isinstance(activations, DeviceTensor)
+            torch.testing.assert_close(activations.cpu(), expected)
