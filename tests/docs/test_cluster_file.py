@@ -1,6 +1,7 @@
 """The launcher file, by Ray's own schema and Ray's own preparation of it."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -134,6 +135,41 @@ def test_cluster_policy_of_workers_reaches_the_bucket_only(policies: dict[str, P
 
 def test_cluster_file_pins_the_installation(config: dict[str, Any]) -> None:
     assert any("--constraint ~/peft-sweep/constraints.txt" in line for line in config["setup_commands"])
+
+
+def test_cluster_file_names_what_ray_up_needs_locally() -> None:
+    """Ray's AWS provider imports boto3, and ``ray up`` the extra packages of ``ray[default]``."""
+    command = 'pip install --constraint constraints.txt "ray[default]" boto3'
+    assert command in FILE.read_text()
+    assert f"{command}\n" in blocks(DOCUMENT, "sh")
+
+
+def test_cluster_file_setup_waits_for_the_lock_of_apt(config: dict[str, Any]) -> None:
+    """Right after its first start, an Ubuntu machine updates itself and holds the locks of apt for minutes."""
+    calls = [call for line in config["setup_commands"] for call in re.split(r"&&|\|\|", line) if "apt-get" in call]
+    assert calls
+    for call in calls:
+        assert "DPkg::Lock::Timeout=300" in call or "timeout 300 sh -c 'until sudo apt-get update" in call
+        assert " install " not in call or "DEBIAN_FRONTEND=noninteractive" in call  # nobody answers its questions
+
+
+def test_cluster_file_setup_uses_the_tested_release_of_python(config: dict[str, Any]) -> None:
+    (command,) = [line for line in config["setup_commands"] if " ~/venv" in line]
+    version = PROJECT["project"]["requires-python"].removeprefix(">=")
+    assert f"uv venv --quiet --seed --managed-python --python {version} ~/venv" in command
+    assert not any("python3." in line for line in config["setup_commands"])
+
+
+def test_cluster_file_commands_are_valid_shell(config: dict[str, Any]) -> None:
+    for key in ("setup_commands", "head_start_ray_commands", "worker_start_ray_commands"):
+        for line in config[key]:
+            check = subprocess.run(["bash", "-n", "-c", line], capture_output=True, text=True)
+            assert check.returncode == 0, (line, check.stderr)
+
+
+def test_cluster_file_and_document_name_the_driver_version() -> None:
+    for file in (FILE, DOCUMENT):
+        assert "the NVIDIA driver 580 or newer" in " ".join(file.read_text().replace("#", " ").split()), file
 
 
 def test_cluster_file_mounts_suffice_to_build_the_wheel(config: dict[str, Any], tmp_path: Path) -> None:
