@@ -1,8 +1,11 @@
 """A storage at a path and one at a URI behave alike."""
 
+import io
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from pyarrow import fs
 
@@ -106,8 +109,8 @@ def test_storage_download_that_fails_leaves_nothing(
     storage.upload(write(tmp_path / "here", state="whole"), "step-20")
     copy_files = fs.copy_files
 
-    def break_off(source: str, target: str, **filesystems: fs.FileSystem) -> None:
-        copy_files(source, target, **filesystems)
+    def break_off(source: str, target: str, **options: Any) -> None:
+        copy_files(source, target, **options)
         raise OSError("disk full")
 
     def half_copy(source: str | Path, target: str | Path) -> None:
@@ -153,3 +156,96 @@ def test_storage_of_a_file_uri_is_local(tmp_path: Path) -> None:
 def test_storage_sub_keeps_the_query_of_a_uri() -> None:
     storage = Storage.at("s3://bucket/sweeps?endpoint_override=localhost:9000&scheme=http")
     assert storage.sub("mail-1").root == "s3://bucket/sweeps/mail-1?endpoint_override=localhost:9000&scheme=http"
+
+
+class CountingFilesystem(fs.FileSystemHandler):
+    """An object store in a folder, which counts the reads of files and the writes to them.
+
+    Args:
+        folder: folder of the objects.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.base = fs.SubTreeFileSystem(str(folder), fs.LocalFileSystem())
+        self.reads: list[int] = []
+        self.writes: list[int] = []
+
+    def get_type_name(self) -> str:
+        return "counting"
+
+    def normalize_path(self, path: str) -> str:
+        return path
+
+    def get_file_info(self, paths: list[str]) -> list[fs.FileInfo]:
+        infos: list[fs.FileInfo] = self.base.get_file_info(paths)
+        return infos
+
+    def get_file_info_selector(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
+        infos: list[fs.FileInfo] = self.base.get_file_info(selector)
+        return infos
+
+    def create_dir(self, path: str, recursive: bool) -> None:
+        self.base.create_dir(path, recursive=recursive)
+
+    def open_input_stream(self, path: str) -> pa.PythonFile:
+        return pa.PythonFile(CountingFile(self.base.open_input_stream(path), self.reads), mode="r")
+
+    def open_output_stream(self, path: str, metadata: dict[str, str]) -> pa.PythonFile:
+        return pa.PythonFile(CountingFile(self.base.open_output_stream(path), self.writes), mode="w")
+
+    def _unused(self, *arguments: object) -> None:
+        raise NotImplementedError
+
+    delete_dir = delete_dir_contents = delete_root_dir_contents = delete_file = _unused
+    move = copy_file = open_input_file = open_append_stream = _unused
+
+
+class CountingFile(io.RawIOBase):
+    """A file that records the sizes of the requests that it serves, in bytes.
+
+    Args:
+        stream: the file underneath.
+        sizes: list that each request's size is added to.
+    """
+
+    def __init__(self, stream: pa.NativeFile, sizes: list[int]) -> None:
+        self.stream, self.sizes = stream, sizes
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self.stream.read(size)
+        self.sizes.append(len(data))
+        return data
+
+    def write(self, data: Any) -> int:
+        self.sizes.append(len(data))
+        written: int = self.stream.write(data)
+        return written
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
+
+
+def test_storage_copies_large_files_in_few_requests(tmp_path: Path) -> None:
+    """A request to an object store takes tens of milliseconds, whatever its size."""
+    (tmp_path / "store").mkdir()
+    handler = CountingFilesystem(tmp_path / "store")
+    storage = Storage("counting://bucket")
+    storage.__dict__["_filesystem"] = (fs.PyFileSystem(handler), "bucket")
+    source = tmp_path / "backbone"
+    size = 80 * 2**20
+    with source.open("wb") as file:
+        file.truncate(size)
+    storage.upload(source, "backbones/digest")
+    storage.download("backbones/digest", tmp_path / "node" / "backbone")
+    assert (tmp_path / "node" / "backbone").stat().st_size == size
+    for sizes in (handler.reads, handler.writes):
+        requests = [request for request in sizes if request]
+        assert sum(requests) == size
+        assert len(requests) <= 2
