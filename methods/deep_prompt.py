@@ -138,7 +138,7 @@ def _initial_pairs(computed: Pairs, params: DeepPromptParams, from_tokens: bool)
     if from_tokens:
         keys, values = (pair[:, : params.tokens].float().contiguous() for pair in computed)
         return keys, values
-    keys, values = (torch.randn(len(pair), params.tokens, pair.shape[2], device=pair.device) for pair in computed)
+    keys, values = (torch.randn(len(pair), params.tokens, pair.shape[2]).to(pair.device) for pair in computed)
     return (SMALL_STD * keys, torch.zeros_like(values)) if params.init == "small" else (keys, values)
 
 

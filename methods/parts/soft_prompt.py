@@ -77,7 +77,7 @@ def initial_token_ids(view: nn.Module, context: Context, count: int, text: str =
     if context.text is not None and words:
         ids = context.text.tokenizer(words, add_special_tokens=False)["input_ids"]
     if not ids:
-        return torch.randint(0, embeddings.num_embeddings, (count,), device=device)
+        return torch.randint(0, embeddings.num_embeddings, (count,)).to(device)
     return torch.tensor(ids, device=device).repeat(-(-count // len(ids)))[:count]
 
 

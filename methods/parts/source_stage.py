@@ -75,8 +75,9 @@ def _copy_head(model: PeftModel, head_modules: list[nn.Module], num_labels: int,
         linears = {name: module for name, module in head.named_modules() if isinstance(module, nn.Linear)}
         name, last = [(name, module) for name, module in linears.items() if module.out_features == num_labels][-1]
         bias = last.bias is not None
-        new = nn.Linear(last.in_features, labels, bias=bias, device=last.weight.device)
+        new = nn.Linear(last.in_features, labels, bias=bias)
         model.get_base_model()._init_weights(new)
+        new.to(last.weight.device)
         if name.isdigit():  # the whole head is this layer, and has the hooks that bring the head to float32
             new._forward_pre_hooks, new._forward_hooks = last._forward_pre_hooks, last._forward_hooks
             new._forward_pre_hooks_with_kwargs = last._forward_pre_hooks_with_kwargs

@@ -57,11 +57,11 @@ class SharedBackbone:
     def view(self, seed: int) -> PreTrainedModel:
         """Return a new module tree over the same frozen tensors; the head's new weights are drawn from ``seed``."""
         view = copy.deepcopy(self.model, dict(self._memo))
-        with torch.random.fork_rng(), torch.no_grad():
-            torch.manual_seed(seed)
+        # The GPUs' generators stay as they are: the numbers are drawn on the processor.
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.default_generator.manual_seed(seed)
             for name in self.fresh:
-                for module in view.get_submodule(name).modules():
-                    view._init_weights(module)
+                _initialize_on_cpu(view, view.get_submodule(name))
         return view
 
     @property
@@ -108,7 +108,7 @@ def load(
     name: str,
     dtype: torch.dtype,
     labels: int = 0,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
     original: Path | None = None,
     derived: bool = True,
 ) -> SharedBackbone:
@@ -120,14 +120,14 @@ def load(
         name: hub id or folder, recorded in adapters.
         dtype: dtype of frozen products.
         labels: size of the classification head; 0 for a language model.
-        device: device to put the backbone on.
+        device: device to put the backbone on; a GPU other than the first needs its index, as ``cuda:1`` has.
         original: file of the unquantized backbone, for methods that train backbone weights.
         derived: whether to use derived tensors that are stored to save time; without them, every tensor in use is
             covered by the checksum.
     """
     header = Header.read(file)
     model = _skeleton(header, labels)
-    tensors = load_file(file, device=device)
+    tensors = load_file(file, device=str(device))
     if not derived:
         tensors = {key: tensor for key, tensor in tensors.items() if not key.endswith(f":{SCALES}")}
     plain = {key: tensor for key, tensor in tensors.items() if ".weight:" not in key}
@@ -147,6 +147,17 @@ def load(
         quantization=_quantization(model),
     )
     return SharedBackbone(model, context, header.head, is_decoder(header.config))
+
+
+def _initialize_on_cpu(model: PreTrainedModel, head: nn.Module) -> None:
+    """Draw new weights of a head on the processor, so that a seed gives the same numbers on every device."""
+    on_cpu = all(parameter.device.type == "cpu" for parameter in head.parameters())
+    drawn = head if on_cpu else copy.deepcopy(head).to_empty(device="cpu")
+    for module in drawn.modules():
+        model._init_weights(module)
+    if not on_cpu:
+        for parameter, values in zip(head.parameters(), drawn.parameters(), strict=True):
+            parameter.copy_(values)
 
 
 def head_of(model: nn.Module, fresh: tuple[str, ...]) -> tuple[str, ...]:

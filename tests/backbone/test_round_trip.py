@@ -173,6 +173,16 @@ def test_compute_dtype_auto_is_bfloat16_where_fast(fast: str, monkeypatch: pytes
     assert compute_dtype("auto", torch.device("cpu")) == (torch.bfloat16 if fast else torch.float32)
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_compute_dtype_auto_on_a_gpu_counts_no_emulation(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GPUs before Ampere multiply bfloat16 in software, and torch counts that as support by default."""
+    supported = [True, fast]
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: supported[not including_emulation]
+    )
+    assert compute_dtype("auto", torch.device("cuda", 0)) == (torch.bfloat16 if fast else torch.float32)
+
+
 @pytest.mark.parametrize(("pad_token", "ends", "padding"), [(None, [5, 6], 5), (None, 7, 7), (3, [5, 6], 3)])
 def test_pad_token_defaults_to_the_end_token(pad_token: int | None, ends: Any, padding: int) -> None:
     config = transformers.LlamaConfig(pad_token_id=pad_token, eos_token_id=ends)

@@ -1,6 +1,8 @@
 """What views share, what they do not, and what the checksum notices."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ import methods
 from methods.base.spec import MethodError
 from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.backbone.shared import SharedBackbone
+
+from ..engine.fake_gpu import DEVICE, DeviceTensor, FakeDevice, plain_classifier
 
 KINDS = ["bert", "llama", "gpt2"]
 
@@ -42,6 +46,17 @@ def test_heads_of_views_follow_from_the_seed(share: Callable[..., SharedBackbone
     assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
     assert not torch.equal(heads[0]["weight"], heads[2]["weight"])
     assert heads[0]["weight"].isfinite().all()
+
+
+def test_heads_of_views_have_the_same_numbers_on_every_device(share: Callable[..., SharedBackbone]) -> None:
+    """The generators of processors and GPUs draw other numbers from the same seed."""
+    model, head = plain_classifier(), ("classifier",)
+    context = replace(share("bert").context, head=head)
+    expected: Any = SharedBackbone(model, context, head, False).view(3).classifier.weight
+    with FakeDevice():
+        view = SharedBackbone(model.to(DEVICE), context, head, False).view(3)
+        assert isinstance(view.classifier.weight, DeviceTensor)
+        assert torch.equal(view.classifier.weight.cpu(), expected)
 
 
 def test_head_trained_in_one_view_leaves_other_views(share: Callable[..., SharedBackbone]) -> None:

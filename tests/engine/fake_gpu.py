@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
+from transformers import BertConfig, BertForSequenceClassification
 
 DEVICE = torch.device("meta")
 COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
@@ -55,7 +56,11 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     target = kwargs.get("device")
     results_on_device = any(on_device) if target is None else torch.device(target) == DEVICE
     kwargs = kwargs | ({"device": torch.device("cpu")} if target is not None else {})
-    result = function(*tree_map(_unwrap, args), **tree_map(_unwrap, kwargs))
+    is_random = results_on_device and torch.Tag.nondeterministic_seeded in function.tags
+    with torch.random.fork_rng(devices=[], enabled=is_random):
+        if is_random:  # the generator of another device draws other numbers
+            torch.default_generator.manual_seed(torch.initial_seed() + 1)
+        result = function(*tree_map(_unwrap, args), **tree_map(_unwrap, kwargs))
     if function._schema.is_mutable and isinstance(args[0], Tensor):
         return args[0]
     return tree_map(_wrap, result) if results_on_device else result
@@ -67,3 +72,10 @@ def _unwrap(value: Any) -> Any:
 
 def _wrap(value: Any) -> Any:
     return DeviceTensor(value) if isinstance(value, Tensor) else value
+
+
+def plain_classifier() -> Any:  # transformers types ``to`` such that no device is accepted
+    """Return a tiny classifier without quantized layers, whose kernels the device does not have."""
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return BertForSequenceClassification(BertConfig(**sizes, intermediate_size=64)).eval()

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertForSequenceClassification
 
 import methods
 from methods.base.spec import MethodError
@@ -18,7 +17,7 @@ from orchestrator.engine.step import train_step
 from orchestrator.engine.trial_run import TrialRun
 
 from .conftest import Lab, equal, state, train
-from .fake_gpu import DEVICE, DeviceTensor, FakeDevice
+from .fake_gpu import DEVICE, DeviceTensor, FakeDevice, plain_classifier
 
 UPPER = {"layer_0": False}
 DEPTHS: dict[str, tuple[dict[str, Any], int]] = {
@@ -193,9 +192,7 @@ def _hooks(model: nn.Module) -> int:
 @pytest.mark.parametrize("on_device", [False, True])
 def test_frozen_prefix_computes_on_the_models_device(lab: Lab, on_device: bool) -> None:
     """Packed steps pass batches as the dataset makes them, on the processor; views pass what is on their device."""
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    model = BertForSequenceClassification(BertConfig(**sizes, intermediate_size=64)).eval()
+    model = plain_classifier()
     ids = torch.randint(3, 60, (3, 5))
     mask = torch.ones_like(ids).tril(2)
     context = replace(lab.backbone.context, head=())
