@@ -62,9 +62,7 @@ def dropout_stream(seed: int, step: int, ranks: Ranks, trial_stream: RandomStrea
         return trial_stream
     digest = hashlib.sha256(f"{seed}:{step}:{ranks.rank}".encode()).digest()
     number = int.from_bytes(digest[:8], "big") >> 1
-    cpu = torch.Generator().manual_seed(number).get_state()
-    on_gpu = trial_stream.cuda is not None
-    return RandomStream(cpu, torch.Generator("cuda").manual_seed(number).get_state() if on_gpu else None)
+    return RandomStream.from_seed(number, trial_stream.device)
 
 
 def all_reduce_gradients(ranks: Ranks, runs: Sequence[Trainable], outcomes: Sequence[Outcome]) -> list[Outcome]:

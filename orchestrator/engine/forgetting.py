@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from methods.base.spec import Attached
 from orchestrator.backbone.shared import SharedBackbone
+from orchestrator.engine.random_stream import restored_generators
 from orchestrator.engine.task_dataset import TaskDataset
-from orchestrator.tasks.tokens import IGNORED_LABEL, next_token_losses
+from orchestrator.tasks.tokens import IGNORED_LABEL, device_of, next_token_losses
 
 NEUTRAL = Path(__file__).with_name("neutral.txt")
 BATCH_ROWS = 8
@@ -59,6 +60,6 @@ def _batches(ids: list[list[int]], pad: int) -> Iterator[dict[str, Tensor]]:
 
 def _mean_loss(model: nn.Module, batches: tuple[dict[str, Tensor], ...]) -> float:
     """Return the mean over all tokens but each line's first; no random stream is changed."""
-    with torch.random.fork_rng(), torch.no_grad():
+    with restored_generators(device_of(model)), torch.no_grad():
         losses = [next_token_losses(model, batch)[0] for batch in batches]
     return float(torch.cat(losses).double().mean())

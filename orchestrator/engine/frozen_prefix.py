@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import psutil
 import torch
 from greenlet import getcurrent
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from methods.base.spec import MethodError
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.engine.activation_cache import ActivationCache
 from orchestrator.engine.frozen_depth import CallOrder
+from orchestrator.engine.memory import free_bytes
 
 FREE_MEMORY_FRACTION = 0.125
 MAX_CACHE_BYTES = 2 * 2**30
@@ -41,7 +41,7 @@ class FrozenPrefix:
     def __init__(self, backbone: SharedBackbone, limit_bytes: int | None = None) -> None:
         self._bare, self._model = backbone.model, backbone.view(0)
         self._head, self._device = backbone.context.head, backbone.device
-        self._cache = ActivationCache(_default_limit_bytes() if limit_bytes is None else limit_bytes)
+        self._cache = ActivationCache(_default_limit_bytes(self._device) if limit_bytes is None else limit_bytes)
         self._passes: dict[Any, _Pass] = {}
         self._depths: set[int] = set()
         for depth, name in enumerate(self.block_names, 1):
@@ -140,6 +140,5 @@ class _DepthReachedError(Exception):
     """Ends a pass: the rest of the model is not needed."""
 
 
-def _default_limit_bytes() -> int:
-    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
-    return int(min(FREE_MEMORY_FRACTION * free, MAX_CACHE_BYTES))
+def _default_limit_bytes(device: torch.device) -> int:
+    return int(min(FREE_MEMORY_FRACTION * free_bytes(device), MAX_CACHE_BYTES))

@@ -17,6 +17,7 @@ from methods.base.spec import Attached, Hyperparameters
 from methods.base.trainable import widen_head
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.common.trial_types import Job
+from orchestrator.engine.random_stream import restored_generators
 from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.tasks import Evaluation
 from orchestrator.tasks.tokens import device_of
@@ -62,7 +63,7 @@ def latency_overheads(attached: Attached, backbone: SharedBackbone, dataset: Tas
     bare = backbone.view(0)
     widen_head(bare, backbone.context)  # as every method does
     overheads = {}
-    with torch.random.fork_rng(), torch.no_grad():
+    with restored_generators(backbone.device), torch.no_grad():
         for count in LATENCY_BATCH_ROWS:
             batch = dataset.median_length_batch(count)
             passes = (_forward_call(bare, batch), _forward_call(attached.module, batch))
@@ -121,7 +122,7 @@ def _forward_call(model: nn.Module, batch: dict[str, Tensor]) -> Callable[[], No
     def call() -> None:
         model(**inputs)
         if device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
 
     return call
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from methods.base.spec import Attached
+from orchestrator.engine.random_stream import CPU
 
 SAMPLING_INTERVAL_S = 0.002
 SAMPLED_FIRST_STEPS = 2
@@ -36,10 +37,12 @@ class MemoryGauge:
     Args:
         held: bytes that the trial itself already had in memory: 0 when it is new, parameters and optimizer state when
             it continues.
+        device: device of the backbone.
     """
 
-    def __init__(self, held: int = 0) -> None:
-        self._baseline = _bytes_in_use() - held
+    def __init__(self, held: int = 0, device: torch.device = CPU) -> None:
+        self._device, self._is_cuda = device, device.type == "cuda"
+        self._baseline = (torch.cuda.memory_allocated(device) if self._is_cuda else _bytes_in_use()) - held
         self._steps = self._longest_batch = 0
         self._lock = threading.Lock()
         self.peak = float(held)
@@ -53,15 +56,15 @@ class MemoryGauge:
         """
         _sampler.remove(self)
         self._steps += tokens > 0
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        if self._is_cuda:
+            torch.cuda.reset_peak_memory_stats(self._device)
         elif tokens and (self._steps <= SAMPLED_FIRST_STEPS or tokens > self._longest_batch):
             self._longest_batch = max(self._longest_batch, tokens)
             _sampler.add(self)
 
     def measure(self) -> None:
         """Read the memory in use now; on CUDA, its peak since :meth:`begin`."""
-        self.record(int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else _bytes_in_use())
+        self.record(torch.cuda.max_memory_allocated(self._device) if self._is_cuda else _bytes_in_use())
 
     def end(self) -> None:
         """End a step."""
@@ -114,9 +117,15 @@ def held_bytes(attached: Attached, optimizer: torch.optim.Optimizer) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in (*attached.trainable().values(), *states))
 
 
+def free_bytes(device: torch.device) -> int:
+    """Return the free memory of a GPU, or the available memory of the machine for a processor."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
 def _bytes_in_use() -> int:
-    if torch.cuda.is_available():
-        return int(torch.cuda.memory_allocated())
+    """Return the memory that the process has allocated on the processor."""
     if (mallinfo2 := _mallinfo2()) is not None:
         info = mallinfo2()
         return int(info.uordblks + info.hblkhd)

@@ -7,8 +7,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-import psutil
 import torch
+
+from orchestrator.engine.memory import free_bytes
+from orchestrator.engine.random_stream import CPU
 
 SAMPLES = 3
 """Rounds in which each pack size is timed."""
@@ -65,11 +67,21 @@ class PackSizes:
     Args:
         most: largest number of trials in a group.
         measured: whether to time smaller groups.
-        free_bytes: function that returns the bytes that activations may take now.
+        activation_bytes: function that returns the bytes that activations may take now; by default half of the free
+            memory, since other lanes of the node may look at the same time.
+        device: device of the lane.
     """
 
-    def __init__(self, most: int, *, measured: bool, free_bytes: Callable[[], float] | None = None) -> None:
-        self._most, self._measured, self._free_bytes = most, measured, free_bytes or _free_bytes
+    def __init__(
+        self,
+        most: int,
+        *,
+        measured: bool,
+        activation_bytes: Callable[[], float] | None = None,
+        device: torch.device = CPU,
+    ) -> None:
+        self._most, self._measured = most, measured
+        self._activation_bytes = activation_bytes or (lambda: FREE_MEMORY_FRACTION * free_bytes(device))
         self._costs: dict[tuple[int, int], list[float]] = defaultdict(list)
         self._round: tuple[int, int, int] | None = None
 
@@ -108,10 +120,4 @@ class PackSizes:
     def _fitting_count(self, runs: Sequence[SteppingTrial]) -> int:
         """Return how many trials as large as the largest fit into memory, at least one."""
         largest = max(run.alone_bytes for run in runs)
-        return max(1, int(self._free_bytes() // largest)) if largest else len(runs)
-
-
-def _free_bytes() -> float:
-    """Return half of the free memory: other lanes of the node may look at the same time."""
-    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
-    return FREE_MEMORY_FRACTION * float(free)
+        return max(1, int(self._activation_bytes() // largest)) if largest else len(runs)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from orchestrator.backbone.frozen import FrozenLinear, override_matmul
 from orchestrator.engine.matmul import shared_matmul
+from orchestrator.engine.random_stream import CPU
 from orchestrator.engine.thread_state import ThreadState, ThreadStateSwitch, switch_thread_states
 
 ResultT = TypeVar("ResultT")
@@ -33,7 +34,7 @@ class PackedCall(Generic[ResultT]):
     error: Exception | None = None
 
 
-def in_lockstep(calls: Sequence[Callable[[], ResultT]]) -> list[PackedCall[ResultT]]:
+def in_lockstep(calls: Sequence[Callable[[], ResultT]], device: torch.device = CPU) -> list[PackedCall[ResultT]]:
     """Run the calls in lockstep from frozen layer to frozen layer.
 
     Every call keeps its own random stream, gradient mode, inference mode and autocast across its waits. An error in one
@@ -41,23 +42,24 @@ def in_lockstep(calls: Sequence[Callable[[], ResultT]]) -> list[PackedCall[Resul
 
     Args:
         calls: forward passes over views of one backbone; all in training mode, or all in evaluation mode.
+        device: device of the backbone.
 
     Raises:
         Exception: an error in a shared product; every call has then been unwound.
     """
     packed_calls = [PackedCall(call) for call in calls]
-    with switch_thread_states() as states:
-        hub = _Hub(packed_calls, states)
+    with switch_thread_states(device) as states:
+        hub = _Hub(packed_calls, states, device)
         with override_matmul(hub.matmul):
             hub.run()
     return packed_calls
 
 
 class _Hub:
-    def __init__(self, calls: Sequence[PackedCall[Any]], states: ThreadStateSwitch) -> None:
-        self._calls, self._switch = calls, states
+    def __init__(self, calls: Sequence[PackedCall[Any]], states: ThreadStateSwitch, device: torch.device) -> None:
+        self._calls, self._switch, self._device = calls, states, device
         self._greenlets = [greenlet(packed_call.call) for packed_call in calls]
-        self._hub_state = ThreadState.capture()
+        self._hub_state = ThreadState.capture(self._device)
         self._states = [self._hub_state] * len(calls)
         self._waiting: dict[int, tuple[FrozenLinear, Tensor, Tensor | None]] = {}
         self._main = getcurrent()
@@ -106,7 +108,7 @@ class _Hub:
             packed_call.error = error
             return
         finally:
-            self._states[k] = ThreadState.capture()
+            self._states[k] = ThreadState.capture(self._device)
         if self._greenlets[k].dead:
             packed_call.result = result
         else:

@@ -53,8 +53,9 @@ def score_trials(runs: Sequence[TrialRun]) -> None:
     splits = [(run, run.job.split) for run in runs if run.job.split]
     small = [(run, split) for run, split in splits if run.evaluation_tokens(split) < CHUNK_ROWS]
     packed = small if len(small) > 1 else []
-    with suppress(Exception):
-        in_lockstep([partial(run.evaluate, split) for run, split in packed])
+    if packed:
+        with suppress(Exception):
+            in_lockstep([partial(run.evaluate, split) for run, split in packed], runs[0].device)
     for run, split in splits:
         if (run, split) not in packed:
             with suppress(Exception):
@@ -93,7 +94,7 @@ def _run_packed_passes(runs: Sequence[TrialRun]) -> list[Outcome]:
     while pending:
         for k in pending:
             runs[k].prepare()
-        calls = in_lockstep([runs[k].forward for k in pending])
+        calls = in_lockstep([runs[k].forward for k in pending], runs[0].device)
         losses = [call.result for call in calls if call.result is not None]
         if losses:
             torch.stack(losses).sum().backward()

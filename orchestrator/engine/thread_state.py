@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -24,9 +23,9 @@ class ThreadState:
     modes: Modes
 
     @classmethod
-    def capture(cls) -> ThreadState:
-        """Return the present state of this thread."""
-        return cls(RandomStream.capture(), _current_modes())
+    def capture(cls, device: torch.device) -> ThreadState:
+        """Return the present state of this thread, which computes on a device."""
+        return cls(RandomStream.capture(device), _current_modes(device))
 
 
 class ThreadStateSwitch:
@@ -39,15 +38,20 @@ class ThreadStateSwitch:
         """Set the thread's state."""
         # A guard that is released restores the inference mode from before it, so release it before anything is set.
         self._inference_guard = None
-        if _current_modes() != state.modes:
-            self._inference_guard = _set_modes(state.modes)
+        device = state.random.device
+        if _current_modes(device) != state.modes:
+            self._inference_guard = _set_modes(state.modes, device)
         state.random.restore()
 
 
 @contextmanager
-def switch_thread_states() -> Iterator[ThreadStateSwitch]:
-    """Allow the thread's state to be switched inside; afterwards it is as before, whatever was set last."""
-    before = ThreadState.capture()
+def switch_thread_states(device: torch.device) -> Iterator[ThreadStateSwitch]:
+    """Allow the thread's state to be switched inside; afterwards it is as before, whatever was set last.
+
+    Args:
+        device: device that the thread computes on.
+    """
+    before = ThreadState.capture(device)
     switch = ThreadStateSwitch()
     try:
         # torch sets inference mode by guards only. This outer guard restores the thread's mode, whatever the guards
@@ -60,24 +64,24 @@ def switch_thread_states() -> Iterator[ThreadStateSwitch]:
         switch.restore(before)
 
 
-def _current_modes() -> Modes:
-    autocast = tuple((torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in _device_kinds())
+def _current_modes(device: torch.device) -> Modes:
+    kinds = _device_kinds(device.type)
+    autocast = tuple((torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds)
     return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_cache_enabled(), autocast
 
 
-def _set_modes(modes: Modes) -> Any:
+def _set_modes(modes: Modes, device: torch.device) -> Any:
     """Set the modes. Returns the guard of inference mode if that had to change; the mode ends with the guard."""
     gradients, inference, autocast_cache, autocast = modes
     # The guard sets the gradient mode too, so it comes first.
     guard = torch._C._InferenceMode(inference) if torch.is_inference_mode_enabled() != inference else None
     torch.set_grad_enabled(gradients)
     torch.set_autocast_cache_enabled(autocast_cache)
-    for kind, (enabled, dtype) in zip(_device_kinds(), autocast, strict=True):
+    for kind, (enabled, dtype) in zip(_device_kinds(device.type), autocast, strict=True):
         torch.set_autocast_enabled(kind, enabled)
         torch.set_autocast_dtype(kind, dtype)
     return guard
 
 
-@cache
-def _device_kinds() -> tuple[str, ...]:
-    return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+def _device_kinds(device_type: str) -> tuple[str, ...]:
+    return ("cpu", "cuda") if device_type == "cuda" else ("cpu",)

@@ -29,7 +29,7 @@ from orchestrator.engine.memory import MemoryGauge, held_bytes
 from orchestrator.engine.micro_batch_memory import MicroBatchMemory
 from orchestrator.engine.micro_batches import split_micro_batches
 from orchestrator.engine.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
-from orchestrator.engine.random_stream import RandomStream
+from orchestrator.engine.random_stream import RandomStream, restored_generators
 from orchestrator.engine.skip_prefix import SkipPrefix
 from orchestrator.engine.source_batches import source_batches
 from orchestrator.engine.task_dataset import TaskDataset
@@ -70,7 +70,8 @@ class TrialRun:
         micro_batch_memory: MicroBatchMemory | None = None,
     ) -> None:
         begin = time.perf_counter()
-        self._memory = MemoryGauge()
+        self.device = backbone.device
+        self._memory = MemoryGauge(device=self.device)
         self.job, self.dataset, self.step = job, dataset, 0
         self.tokens, self.alone_bytes = 0, 0.0
         self._training, self._sources = training or dataset.training, tuple(sources.values())
@@ -80,8 +81,7 @@ class TrialRun:
         spec = methods.get(job.trial.method)
         self.trains = spec.trains
         self.params: Hyperparameters = spec.params_type.from_dict(job.params)
-        with torch.random.fork_rng():
-            torch.manual_seed(job.seed)
+        with restored_generators(self.device, job.seed):
             context = replace(
                 backbone.context,
                 text=dataset.text,
@@ -90,7 +90,7 @@ class TrialRun:
             )
             view = backbone.view(job.seed)
             self.attached: Attached = spec.attach(view, self.params, context)
-            self._random = self._random_before_step = RandomStream.capture()
+            self._random = self._random_before_step = RandomStream.capture(self.device)
         groups = optimizer_groups(self.attached.groups, self.params.learning_rate)
         self._optimizer = make_optimizer(self.attached.optimizer, groups, self.params.weight_decay)
         self._prefix, self._prefix_bytes = prefix, prefix.cached_bytes if prefix else 0
@@ -135,7 +135,7 @@ class TrialRun:
 
     def begin_job(self) -> None:
         """Begin another job of the same trial; memory that other trials took in the meantime does not count."""
-        self._memory = MemoryGauge(held_bytes(self.attached, self._optimizer))
+        self._memory = MemoryGauge(held_bytes(self.attached, self._optimizer), self.device)
         self._prefix_bytes = self._prefix.cached_bytes if self._prefix else 0
 
     def forward(self) -> Tensor:
@@ -153,7 +153,7 @@ class TrialRun:
             loss = self.dataset.type.loss(self.attached.module, batch)
         if self.attached.penalty:
             loss = loss + self.attached.penalty()
-        self._random = RandomStream.capture()
+        self._random = RandomStream.capture(self.device)
         self._measure_memory()
         return loss if weight == 1 else loss * weight
 
@@ -225,7 +225,7 @@ class TrialRun:
         begin = time.perf_counter()
         self._memory.begin()
         self.attached.train(False)
-        with torch.random.fork_rng(), torch.no_grad(), self._skipping_prefix():
+        with restored_generators(self.device), torch.no_grad(), self._skipping_prefix():
             evaluation = self.dataset.evaluate(self.attached.module, split)
         self.measurements["evaluation_seconds"] += time.perf_counter() - begin
         if not self.trains:
@@ -274,7 +274,7 @@ class TrialRun:
         prefix = "method:"
         self.attached.load_state({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
         restore_optimizer(self._optimizer, tensors)
-        self._random = RandomStream.from_tensors(tensors)
+        self._random = RandomStream.from_tensors(tensors, self.device)
         self._seek(self.step)
 
     @property

@@ -100,7 +100,7 @@ class LaneGroups:
     def _trainer(broker: Any, first: int, size: int, shape: LaneShape, storage: str, name: str) -> LaneTrainer:
         return LaneTrainer(
             lane_loop,
-            train_loop_config={"broker": broker, "first": first, "threads": shape.threads},
+            train_loop_config={"broker": broker, "first": first, "threads": shape.threads, "gpus": shape.gpus},
             backend_config=shape.backend,
             scaling_config=ScalingConfig(
                 num_workers=size * shape.workers,

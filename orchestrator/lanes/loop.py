@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from typing import Any
 
 
@@ -10,20 +11,24 @@ def lane_loop(config: dict[str, Any]) -> None:
     """Run a lane until the broker lets it retire.
 
     Args:
-        config: ``broker``, the actor; ``first``, the number of this group's first lane; ``threads`` per worker. Each
-            worker is a lane, unless a process group makes all workers of the group one lane.
+        config: ``broker``, the actor; ``first``, the number of this group's first lane; ``threads`` and
+            ``gpus`` per worker. Each worker is a lane, unless a process group makes all workers of the group one lane.
     """
+    if not config["gpus"]:
+        # Ray leaves the machine's GPUs visible to workers without any. Libraries would use them, and each process that
+        # does takes some hundred megabytes of a GPU's memory.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     _import_all()
     import torch
     from ray import train
 
     from orchestrator.engine.ranks import Ranks
-    from orchestrator.lanes.worker import Worker
+    from orchestrator.lanes.worker import Worker, lane_device
 
     torch.set_num_threads(config["threads"])
     ranks = Ranks.current()
     lane = config["first"] + (train.get_context().get_world_rank() if ranks.size == 1 else 0)
-    Worker(lane, config["broker"], ranks).run()
+    Worker(lane, config["broker"], ranks, lane_device(config["gpus"])).run()
 
 
 def _import_all() -> None:

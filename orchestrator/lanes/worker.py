@@ -23,6 +23,7 @@ from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.common.errors import describe_error
 from orchestrator.common.trial_types import Answer, Job
 from orchestrator.engine.pack_sizes import PackSizes
+from orchestrator.engine.random_stream import CPU
 from orchestrator.engine.ranks import ALONE, OtherWorkerError, Ranks
 from orchestrator.engine.step import score_trials, train_step
 from orchestrator.engine.trial_run import TrialRun
@@ -49,6 +50,20 @@ class Heartbeat:
     lost: frozenset[str] = frozenset()
 
 
+def lane_device(gpus: float) -> torch.device:
+    """Return the device that a worker of a lane computes on.
+
+    Ray shows the workers of a lane all GPUs that the lane has on the node, and makes each worker's own the current one.
+    The device has that index: safetensors would take a plain ``cuda`` for the first GPU.
+
+    Args:
+        gpus: GPUs of the worker, or a fraction of one; 0 for the processor, even on a machine with GPUs.
+    """
+    if gpus and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return CPU
+
+
 class Worker:
     """One worker of a lane. All workers of a lane run the same code; rank 0 alone talks to the broker.
 
@@ -56,16 +71,16 @@ class Worker:
         lane_id: number of the lane.
         broker: actor that has the jobs.
         ranks: this worker's rank in the lane.
+        device: device that computes, as :func:`lane_device` returns it.
     """
 
-    def __init__(self, lane_id: int, broker: Any, ranks: Ranks = ALONE) -> None:
+    def __init__(self, lane_id: int, broker: Any, ranks: Ranks = ALONE, device: torch.device = CPU) -> None:
         self.lane_id, self.broker, self.ranks = lane_id, broker, ranks
         self.incarnation = ""
         self.node = ray.get_runtime_context().get_node_id()
         self.active: list[TrialRun] = []
         self.busy_seconds, self.first_job_at = 0.0, 0.0
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.dtype = torch.float32
+        self.device, self.dtype = device, torch.float32
         self.stop = threading.Event()
         self.writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self.writing: deque[Future[None]] = deque()
@@ -78,7 +93,7 @@ class Worker:
             return
         self.dtype = compute_dtype(setup.dtype, self.device)
         self.memory = self._prepare_memory(setup)
-        self.packs = PackSizes(setup.pack, measured=setup.measure_pack)
+        self.packs = PackSizes(setup.pack, measured=setup.measure_pack, device=self.device)
         self._join()
         heartbeats = threading.Thread(target=self._send_heartbeats, daemon=True)
         heartbeats.start()

@@ -175,7 +175,7 @@ class WorkerMemory:
                 name=self.setup.model,
                 dtype=self.dtype,
                 labels=task_setup.labels,
-                device=self.device.type,
+                device=self.device,
                 original=fetch(task_setup.original, self._storage) if task_setup.original else None,
             )
             self.fingerprints[task] = self._backbones[task].fingerprint()

@@ -32,7 +32,7 @@ def test_shards_of_a_batch_add_up_to_it(rows: int, size: int) -> None:
 
 
 def test_dropout_streams_differ_by_rank_and_repeat() -> None:
-    stream = RandomStream.capture()
+    stream = RandomStream.capture(torch.device("cpu"))
     assert dropout_stream(3, 5, Ranks(0, 2), stream) is stream
     draws = {
         (seed, step, rank): bytes(dropout_stream(seed, step, Ranks(rank, 4), stream).cpu.numpy())

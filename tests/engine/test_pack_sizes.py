@@ -71,7 +71,7 @@ def test_pack_sizes_ignore_rounds_with_failures() -> None:
 
 
 def test_pack_sizes_respect_free_memory() -> None:
-    packs = PackSizes(8, measured=False, free_bytes=lambda: 3.5e9)
+    packs = PackSizes(8, measured=False, activation_bytes=lambda: 3.5e9)
     assert sizes(packs, [Run(alone_bytes=1e9) for _ in range(8)]) == [3, 3, 2]
     assert sizes(packs, [Run(alone_bytes=9e9) for _ in range(2)]) == [1, 1]
 

@@ -1,0 +1,118 @@
+"""The device of a lane: by what the lane was given, not by what its machine has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.backbone import shared
+from orchestrator.engine.ranks import Ranks
+from orchestrator.lanes import group, loop
+from orchestrator.lanes import worker as worker_module
+from orchestrator.lanes import worker_memory as memory_module
+from orchestrator.lanes.group import LaneGroups, LaneShape
+from orchestrator.lanes.setup import LaneSetup, TaskSetup
+from orchestrator.lanes.worker_memory import WorkerMemory
+
+from ..engine.conftest import Lab
+from .test_worker import DEADLINE, Site, make_site, until
+
+__all__ = ["make_site"]
+SECOND_GPU = torch.device("cuda", 1)
+CUDA_FUNCTIONS = (
+    *("mem_get_info", "memory_allocated", "max_memory_allocated", "memory_reserved", "reset_peak_memory_stats"),
+    *("get_rng_state", "set_rng_state", "manual_seed", "manual_seed_all", "empty_cache", "synchronize"),
+    *("current_device", "device_count", "is_bf16_supported"),
+)
+
+
+@pytest.fixture
+def gpu_machine(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A machine with a GPU; calls of CUDA functions are recorded by name."""
+    calls: list[str] = []
+
+    def forbidden(name: str) -> Callable[..., None]:
+        def call(*_: Any, **__: Any) -> None:
+            calls.append(name)
+            raise AssertionError(f"torch.cuda.{name} was called")
+
+        return call
+
+    for name in CUDA_FUNCTIONS:
+        monkeypatch.setattr(torch.cuda, name, forbidden(name))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    return calls
+
+
+def test_cpu_lane_never_uses_cuda(make_site: Callable[..., Site], lab: Lab, gpu_machine: list[str]) -> None:
+    site = make_site(3)
+    methods = ("linear_probe", "lora", "lora")
+    first = site.submit(*(lab.job(method, number, stop=6) for number, method in enumerate(methods)))
+    until(lambda: site.broker.status()[1] == 3)
+    lane: Future[None] = site.start_lane()
+    answers = [answer.result(DEADLINE) for answer in first]
+    assert [(answer.status, answer.reason) for answer in answers] == [("done", "")] * 3
+    jobs = (
+        lab.job(method, number, start=6, checkpoint=str(answer.checkpoint), split="test")
+        for number, (method, answer) in enumerate(zip(methods, answers, strict=True))
+    )
+    later = [answer.result(DEADLINE) for answer in site.submit(*jobs)]
+    assert [(answer.status, answer.reason) for answer in later] == [("done", "")] * 3
+    assert all(answer.measurements["peak_memory_bytes"] > 0 for answer in answers)
+    assert site.workers[0]._status().device == "cpu"
+    site.broker.close()
+    lane.result(DEADLINE)
+    assert gpu_machine == []
+
+
+@pytest.mark.parametrize(("gpus", "device", "visible"), [(0.0, "cpu", ""), (0.5, "cuda:1", "0,1")])
+def test_lane_loop_uses_the_gpus_it_was_given(
+    gpus: float, device: str, visible: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices: list[torch.device] = []
+
+    def record_worker(_: int, __: Any, ___: Ranks, device: torch.device) -> Any:
+        devices.append(device)
+        return SimpleNamespace(run=lambda: None)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(Ranks, "current", lambda: Ranks(1, 2))
+    monkeypatch.setattr(loop, "_import_all", lambda: None)
+    monkeypatch.setattr(worker_module, "Worker", record_worker)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    loop.lane_loop({"broker": None, "first": 0, "threads": torch.get_num_threads(), "gpus": gpus})
+    assert devices == [torch.device(device)]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
+
+
+def test_lane_group_passes_the_gpus_of_its_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group, "LaneTrainer", lambda _, **options: options)
+    options: Any = LaneGroups._trainer(None, 0, 2, LaneShape(4.0, gpus=0.5), str(tmp_path), "lanes-0")
+    assert options["train_loop_config"]["gpus"] == 0.5
+
+
+def test_backbone_of_a_lane_is_loaded_onto_its_own_gpu(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of two GPUs of a node; plain ``cuda`` is the first one for safetensors."""
+    devices: list[str] = []
+
+    def record_device(_: Path, device: Any) -> None:
+        devices.append(str(device))
+        raise LookupError("no GPU here")
+
+    monkeypatch.setattr(shared, "load_file", record_device)
+    monkeypatch.setattr(memory_module, "fetch", lambda digest, _: lab.folder / f"{digest}.safetensors")
+    task = TaskSetup(lab.dataset._config, lab.dataset._tables, 3, "tiny", "original", 0)
+    setup = LaneSetup(str(tmp_path), "mail-1", "tiny", "float32", {"mail": task}, lab.training, 0, 1)
+    with pytest.raises(LookupError):
+        WorkerMemory(setup, SECOND_GPU, torch.float32).backbone("mail")
+    assert devices == ["cuda:1"]
