@@ -10,7 +10,9 @@ import torch
 
 from orchestrator.backbone.frozen import FrozenLinear, compute_dtype
 from orchestrator.backbone.shared import load
+from orchestrator.engine.frozen_prefix import FrozenPrefix
 from orchestrator.engine.step import train_step
+from orchestrator.engine.trial_run import TrialRun
 
 from .conftest import DROPOUT, LABELS, Lab, equal, state, train
 
@@ -67,6 +69,17 @@ def test_gpu_pack_trains_like_solo_trials(gpu_lab: Lab) -> None:
     for first, second in zip(together, alone, strict=True):
         for name, value in state(second).items():
             torch.testing.assert_close(state(first)[name], value, rtol=2e-2, atol=2e-3)
+
+
+def test_gpu_pack_skips_the_frozen_prefix(gpu_lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    """As in a lane, whose packed steps cache the activations of batches that are still on the processor."""
+    prefix = FrozenPrefix(gpu_lab.backbone)
+    jobs = [gpu_lab.job(method, k) for k, method in enumerate(METHODS)]
+    runs = [TrialRun(job, gpu_lab.backbone, gpu_lab.dataset, gpu_lab.training, prefix=prefix) for job in jobs]
+    for _ in range(3):
+        assert not train_step(runs)
+    assert prefix.cached_bytes > 0
+    assert "a packed step failed" not in caplog.text
 
 
 def test_gpu_trial_resumes_from_its_checkpoint_exactly(gpu_lab: Lab) -> None:
