@@ -8,8 +8,8 @@ a warm-up, in wall seconds:
 - ``attach_seconds``: attaching the method to the loaded backbone.
 - ``first_step_seconds``: from receiving the job to the end of its first training step; includes attaching.
 
-A method that cannot train on an encoder or without rows of other tasks has ``refused``, the reason, instead. The last
-line has the largest of each over the other methods.
+A method that cannot train an encoder has ``refused``, the reason, instead. The last line has the largest of each over
+the other methods.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
         for name in methods.names():
             try:
                 medians.append(measure_start(name, backbone, dataset, repeats))
-            except MethodError as error:  # a method of language models, or one that needs other tasks' rows
+            except MethodError as error:  # hard_prompt needs a language model
                 emit(benchmark="trial_start", method=name, refused=str(error))
     emit(
         benchmark="trial_start",

@@ -1,7 +1,8 @@
 """Translate keys in the events of earlier releases to today's names.
 
-This is the only module that knows the earlier names. When a key of an event is renamed, add it here, so that sweeps of
-any release can still be resumed, reported and queried.
+Only this module translates keys of events: when one is renamed, add it here, so that sweeps of any release can still be
+resumed, reported and queried. Saved trial states are read in ``engine/trial_run.py``, bundles in
+``tracking/earlier_bundles.py``.
 """
 
 from __future__ import annotations

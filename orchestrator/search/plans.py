@@ -77,7 +77,7 @@ class Proposal:
     Args:
         key: The trial.
         params: The method's parameters, JSON values.
-        seed: The same for all trials of a sweep, so that they train on the same rows in the same order.
+        seed: The sweep's seed, from which each trial's own seed is derived; the order of the rows depends on it alone.
         start: Optimizer steps done so far; above 0 the trial continues from its checkpoint there.
     """
 

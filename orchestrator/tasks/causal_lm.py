@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.common.field_types import Count, OneOf
@@ -52,6 +53,7 @@ def exact_match(predictions: pa.Table, draws: NDArray[np.int64]) -> NDArray[np.f
     return scores
 
 
+NO_TEXTS: list[tuple[str | None, str | None]] = [(None, None)]
 METRICS = (
     Metric(
         name="perplexity",
@@ -101,8 +103,9 @@ class CausalLM(TaskType):
     """Any ``AutoModelForCausalLM``.
 
     Split tables hold ``prompt`` and ``completion``. Predictions hold ``nll`` (float64, of all the completion's tokens),
-    ``tokens`` (int32, how many those are) and ``exact`` (whether greedy generation gave the completion; null where
-    nothing was generated).
+    ``tokens`` (int32, how many those are), and three columns that are null where nothing was generated: ``generated``
+    and ``reference`` (the greedily generated text and the completion as the tokenizer decodes it, without surrounding
+    white space), and ``exact`` (whether they are equal).
     """
 
     section = CausalLMTask
@@ -158,7 +161,7 @@ class CausalLM(TaskType):
     def predictions(
         self, model: nn.Module, rows: pa.Table, batches: Batches, pad_id: int, pad_left: bool = False
     ) -> pa.Table:
-        """Return the likelihood of each completion and, if the type generates, whether generation gives it.
+        """Return the likelihood of each completion and, if the type generates, the generated text beside it.
 
         Raises:
             ValueError: If the type generates and has no tokenizer.
@@ -166,21 +169,24 @@ class CausalLM(TaskType):
         import torch
 
         nll, tokens = [], []
-        exact: list[bool | None] = []
+        texts: list[tuple[str | None, str | None]] = []
         with torch.no_grad():
             for indices in batches:
                 losses, is_labelled = next_token_losses(model, self.collate(rows, indices, pad_id, pad_left))
                 row_of_loss = is_labelled.nonzero()[:, 0].cpu().numpy()
                 nll.append(np.bincount(row_of_loss, losses.double().cpu().numpy(), minlength=len(indices)))
                 tokens.append(np.bincount(row_of_loss, minlength=len(indices)))
-                exact += self._exact(model, rows, indices, pad_id) if self.generates else [None] * len(indices)
+                texts += (
+                    self._generate_pairs(model, rows, indices, pad_id) if self.generates else NO_TEXTS * len(indices)
+                )
         order, indices = in_table_order(batches)
         columns = {
             "row": rows["row"].take(pa.array(indices)),
             "nll": pa.array(np.concatenate(nll)[order]),
             "tokens": pa.array(np.concatenate(tokens)[order].astype(np.int32)),
-            "exact": pa.array([exact[index] for index in order], pa.bool_()),
         }
+        generated, reference = (pa.array([texts[index][part] for index in order], pa.string()) for part in (0, 1))
+        columns |= {"generated": generated, "reference": reference, "exact": pc.equal(generated, reference)}
         return pa.table(columns)
 
     def generate(self, model: nn.Module, prompts: Sequence[NDArray[np.int32]], pad_id: int) -> list[str]:
@@ -246,15 +252,17 @@ class CausalLM(TaskType):
         """Return how many tokens each completion has."""
         return lengths(rows) - integers(rows, "prompt_length")
 
-    def _exact(self, model: nn.Module, rows: pa.Table, indices: NDArray[np.int64], pad_id: int) -> list[bool]:
-        """Return whether the model generates the completion of each row, apart from white space around it."""
+    def _generate_pairs(
+        self, model: nn.Module, rows: pa.Table, indices: NDArray[np.int64], pad_id: int
+    ) -> list[tuple[str, str]]:
+        """Return the generated text and the completion of each row, without surrounding white space."""
         generated = self.generate(model, _prompts(rows, indices), pad_id)
         prompt_lengths = integers(rows, "prompt_length")[indices]
         pairs = zip(sequences(rows, indices), prompt_lengths, strict=True)
         completions = [sequence[length:].tolist() for sequence, length in pairs]
         assert self.tokenizer is not None  # generate() has raised without one
         references = self.tokenizer.batch_decode(completions, skip_special_tokens=True)
-        return [text == reference.strip() for text, reference in zip(generated, references, strict=True)]
+        return [(text, reference.strip()) for text, reference in zip(generated, references, strict=True)]
 
 
 def _prompts(rows: pa.Table, indices: NDArray[np.int64]) -> list[NDArray[np.int32]]:

@@ -150,6 +150,8 @@ def test_exact_match_is_the_share_of_generated_completions(decoder, tokenizer):
     goals = [f" {text} " if place % 2 else f"{text}~" for place, text in enumerate(texts)]  # white space does not count
     rows = task.tokenize(table(completions=goals), tokenizer, 64)
     evaluation = task.evaluate(decoder, rows, evaluation_batches(lengths(rows), 2), EOS)
+    assert evaluation.predictions["generated"].to_pylist() == texts
+    assert evaluation.predictions["reference"].to_pylist() == [goal.strip() for goal in goals]
     assert evaluation.predictions["exact"].to_pylist() == [False, True, False, True, False]
     assert evaluation.metrics["exact_match"] == 0.4
     assert set(evaluation.metrics) == {"perplexity", "exact_match"}
