@@ -42,14 +42,17 @@ class Driver:
         self.family: list[psutil.Process] = []
 
     def end(self, *, signal: int) -> str:
-        """Send a signal, wait until no process is left, and return the standard output."""
+        """Send a signal, wait until the driver has ended, and return the standard output."""
         self.family = psutil.Process(self.process.pid).children(recursive=True)
         assert self.family
         self.process.send_signal(signal)
         printed, _ = self.process.communicate(timeout=120)
+        return printed
+
+    def wait_until_nothing_is_left(self) -> None:
+        """Wait for the processes that the driver had started."""
         _, alive = psutil.wait_procs(self.family, timeout=180)  # Ray's agents check for their raylet only now and then
         assert alive == [], "nothing is left running"
-        return printed
 
     def kill(self) -> None:
         if self.process.poll() is None:
@@ -92,6 +95,7 @@ def test_resume_finishes_sweep_that_was_stopped_and_killed(drive: Callable[..., 
     journal = until(lambda: next((tmp_path / "sweeps").glob("*/journal.jsonl"), None))
     until(lambda: rungs(events(journal)))
     printed = first.end(signal=signal.SIGINT)
+    first.wait_until_nothing_is_left()
     assert first.process.returncode == 130, first.stderr.read_text()
     assert f" resume {journal.parent}" in printed
     assert "Traceback" not in first.stderr.read_text()
@@ -132,6 +136,7 @@ def test_resume_finishes_sweep_that_was_stopped_and_killed(drive: Callable[..., 
         trial: {"complete": "COMPLETE", "pruned": "PRUNED"}[state] for trial, state in ended.items()
     }
     assert statuses(tmp_path) == {"mail": "FINISHED", **dict.fromkeys(ended, "FINISHED")}
+    second.wait_until_nothing_is_left()
 
 
 def test_run_prints_a_line_per_mistake_before_starting(tmp_path: Path) -> None:
