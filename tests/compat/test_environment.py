@@ -16,6 +16,7 @@ CLUSTER = "orchestrator/lanes/cluster.py"
 OUTPUT = "orchestrator/common/output_capture.py"
 CONNECTION = "orchestrator/tracking/connection.py"
 VERIFY = "orchestrator/tracking/verify.py"
+LOOP = "orchestrator/lanes/loop.py"
 
 
 def check_source(module: str, name: str) -> None:
@@ -71,6 +72,11 @@ def test_tokenizers_reads_parallelism() -> None:
 
     (library,) = Path(tokenizers.__file__).parent.glob("tokenizers.*.so")
     assert b"TOKENIZERS_PARALLELISM" in library.read_bytes()
+
+
+@relied_on("CUDA_VISIBLE_DEVICES", by=LOOP)
+def test_torch_reads_visible_devices() -> None:
+    check_source("torch.cuda", "CUDA_VISIBLE_DEVICES")
 
 
 @relied_on("HF_HUB_DISABLE_PROGRESS_BARS", by=CLUSTER)

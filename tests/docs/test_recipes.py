@@ -115,7 +115,7 @@ def test_method_recipe_gives_a_method_that_keeps_the_contract(project: Copy) -> 
 
 
 @pytest.mark.slow
-def test_task_type_recipe_gives_a_type_that_is_planned_and_evaluated(project: Copy) -> None:
+def test_task_type_recipe_gives_a_type_that_plans_and_scores(project: Copy) -> None:
     project.follow("A task type")
     printed = project.run("""
         from pathlib import Path
@@ -180,7 +180,7 @@ def test_metric_recipe_gives_a_metric_that_is_searched_by(project: Copy) -> None
     assert printed.strip() == "0.75 [1.0] balanced accuracy"  # all of the first class are right, half of the second
 
 
-def test_search_recipe_gives_a_rule_and_a_sampler_that_a_sweep_uses(project: Copy) -> None:
+def test_search_recipe_gives_a_rule_and_a_sampler_in_use(project: Copy) -> None:
     project.follow("A sampler or allocation rule")
     printed = project.run("""
         from collections import Counter

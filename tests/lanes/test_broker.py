@@ -236,7 +236,7 @@ def test_broker_leases_nothing_before_min_lanes_have_joined(pool: ThreadPoolExec
     assert answer.result(DEADLINE) == done(0)
 
 
-def test_broker_leases_on_when_a_death_leaves_fewer_than_min_lanes(pool: ThreadPoolExecutor) -> None:
+def test_broker_leases_on_below_min_lanes_after_a_death(pool: ThreadPoolExecutor) -> None:
     office = Office(pool, min_lanes=2)
     answers = office.submit(0, 1)
     office.join()

@@ -52,7 +52,7 @@ def record(uri: str) -> Record:
     return write
 
 
-def test_runs_say_of_a_sweep_what_its_journal_says(record: Record, uri: str) -> None:
+def test_warm_start_reads_the_same_from_runs_as_from_journals(record: Record, uri: str) -> None:
     record(PAST)
     open_client(uri).create_run("0", tags={"kind": "sweep"})  # of some other program
     open_client(uri).create_run("0", tags={"kind": "sweep", "sweep": "mine", "task": "t"})
@@ -66,7 +66,7 @@ def test_runs_say_of_a_sweep_what_its_journal_says(record: Record, uri: str) -> 
     assert recorded.named("it's past") == recorded.named("mine") == []
 
 
-def test_a_configuration_comes_back_as_it_was_tried_and_the_run_says_where_from(record: Record, uri: str) -> None:
+def test_warm_start_configuration_and_its_origin_survive_the_tracking_server(record: Record, uri: str) -> None:
     record(PAST)
     (task_metadata,) = (one.task_metadata for one in tasks_of_events(PAST))
     study = StudyPlan(study="mail/lora", space=SPACE, higher_is_better=True)
@@ -81,7 +81,7 @@ def test_a_configuration_comes_back_as_it_was_tried_and_the_run_says_where_from(
     assert run.data.tags["warm_start"] == "past/mail"
 
 
-def test_a_database_that_is_not_there_is_not_made_and_a_server_that_is_away_shows_no_secret(tmp_path: Path) -> None:
+def test_warm_start_creates_no_database_and_shows_no_secret(tmp_path: Path) -> None:
     file = tmp_path / "none.db"
     assert RecordedSweeps(f"sqlite:///{file}").recent() == []
     assert not file.exists()

@@ -74,7 +74,7 @@ def server(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     server.kill()
 
 
-def test_a_server_that_is_away_for_a_while_loses_and_doubles_nothing(server: Server, story: Story) -> None:
+def test_exporter_loses_and_doubles_nothing_while_a_server_is_away(server: Server, story: Story) -> None:
     exporter = MlflowExporter(story.path, server.uri, "airline", poll=0.05, longest_pause=0.5)
     exporter.start()
     story.sweep()
@@ -108,7 +108,7 @@ def test_a_server_that_is_away_for_a_while_loses_and_doubles_nothing(server: Ser
     assert exporter.close(10)
 
 
-def test_a_model_is_registered_on_a_server_and_verified_from_it(server: Server, make_bundle: MakeBundle) -> None:
+def test_registry_verifies_a_model_from_a_server(server: Server, make_bundle: MakeBundle) -> None:
     made, client = make_bundle(), open_client(server.uri)
     run = client.create_run(client.create_experiment("mail")).info.run_id
     registered = register(made.folder, run_id=run, tracking_uri=server.uri)

@@ -33,5 +33,5 @@ def program(name: str = "peft-sweep") -> str:
     """Return a program of this environment as the user can type it: its name, or its path outside ``PATH``."""
     if shutil.which(name):
         return name
-    path = Path(sys.executable).absolute().with_name(name)
+    path = Path(sys.argv[0]).absolute().with_name(name)
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
