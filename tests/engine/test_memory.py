@@ -108,12 +108,12 @@ def test_memory_gauge_samples_short_peaks_during_a_step() -> None:
     del before
     gauge.begin(tokens=10)
     moment, deadline = torch.ones(48 * MEGABYTE // 4), time.monotonic() + 60
-    # What else the process frees meanwhile is measured too: some hundred bytes, and far less than a megabyte.
-    while gauge.peak < 47 * MEGABYTE and time.monotonic() < deadline:
+    least = moment.nbytes - 2**16  # what else the process frees meanwhile counts too; 608 bytes were seen
+    while gauge.peak < least and time.monotonic() < deadline:
         time.sleep(0.001)
     del moment
     gauge.end()
-    assert 47 * MEGABYTE <= gauge.peak < 80 * MEGABYTE
+    assert least <= gauge.peak < 80 * MEGABYTE
 
 
 def test_memory_gauge_ignores_freed_memory_in_the_heap() -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from orchestrator.backbone import shared
+from orchestrator.engine.memory import MemoryGauge
 from orchestrator.engine.ranks import Ranks
 from orchestrator.lanes import group, loop
 from orchestrator.lanes import worker as worker_module
@@ -72,6 +73,14 @@ def test_cpu_lane_never_uses_cuda(make_site: Callable[..., Site], lab: Lab, gpu_
     assert site.workers[0]._status().device == "cpu"
     site.broker.close()
     lane.result(DEADLINE)
+    assert gpu_machine == []
+
+
+def test_memory_gauge_of_a_cpu_lane_reads_the_process(gpu_machine: list[str]) -> None:
+    gauge = MemoryGauge(device=torch.device("cpu"))
+    block = torch.ones(2**24)
+    gauge.measure()
+    assert block.nbytes / 2 < gauge.peak
     assert gpu_machine == []
 
 
