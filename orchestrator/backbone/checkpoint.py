@@ -92,12 +92,16 @@ def _load(source: Source, auto_class: str) -> tuple[PreTrainedModel, set[str]]:
     arguments = {**source.arguments(), "dtype": "auto", "output_loading_info": True}
     if source.path.suffix != ".gguf":
         arguments["use_safetensors"] = True
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # its table of missing keys; the head is expected to be among them
     try:
         model, info = getattr(transformers, auto_class).from_pretrained(**arguments)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:  # truncated, or other shapes
         reason = str(error).strip().splitlines()[0]
         message = f"cannot be loaded as {auto_class}: {reason}"
         raise InputError("backbone.model", [Problem(source.name, message)]) from error
+    finally:
+        transformers.logging.set_verbosity(verbosity)
     return model.requires_grad_(False).eval(), set(info["missing_keys"])
 
 

@@ -74,3 +74,7 @@ class TrialProxy(tune.Trainable):
         """Reuse the process for another trial, which saves Tune the start of a new one."""
         self.setup(new_config)
         return True
+
+    def cleanup(self) -> None:
+        """Release the broker's handle: freed while the process ends, it would print a traceback."""
+        del self._work

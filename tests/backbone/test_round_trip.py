@@ -1,5 +1,6 @@
 """From a checkpoint through quantization and a file back to a model."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,3 +189,17 @@ def test_pad_token_defaults_to_the_end_token(pad_token: int | None, ends: Any, p
     config = transformers.LlamaConfig(pad_token_id=pad_token, eos_token_id=ends)
     pad(config)
     assert config.pad_token_id == padding
+
+
+def test_missing_head_is_not_reported_as_warning(
+    sources: Callable[..., Source], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    library = logging.getLogger("transformers")
+    transformers.logging.set_verbosity_warning()
+    library.addHandler(caplog.handler)
+    try:
+        write(sources("bert"), AUTO_CLASSES["classification"], "nf4", True, tmp_path / "backbone")
+        assert caplog.records == []
+        assert transformers.logging.get_verbosity() == logging.WARNING
+    finally:
+        library.removeHandler(caplog.handler)
