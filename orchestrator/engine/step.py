@@ -14,6 +14,7 @@ from torch import Tensor
 
 from orchestrator.engine.data_parallel import Outcome, all_reduce_gradients
 from orchestrator.engine.matmul import CHUNK_ROWS
+from orchestrator.engine.out_of_memory import is_out_of_memory
 from orchestrator.engine.packing import in_lockstep
 from orchestrator.engine.ranks import ALONE, Ranks
 from orchestrator.engine.trial_run import TrialRun
@@ -129,10 +130,3 @@ def _run_micro_batches(run: TrialRun) -> Outcome:
 def _add_loss(total: Outcome | None, loss: Tensor | None) -> Tensor:
     assert loss is not None  # a packed call without an error has a result
     return loss.detach() + total if isinstance(total, Tensor) else loss.detach()
-
-
-def is_out_of_memory(outcome: Outcome) -> bool:
-    """Return whether this is an error of torch for too little memory, on a GPU or on a processor."""
-    if isinstance(outcome, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(outcome, RuntimeError) and "DefaultCPUAllocator" in str(outcome)
