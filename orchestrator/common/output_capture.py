@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -28,25 +28,27 @@ def output_to(log: Path) -> Iterator[None]:
     saved_descriptors = [os.dup(1), os.dup(2)]
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     saved_streams = sys.stdout, sys.stderr
-    with os.fdopen(os.dup(file), "a", buffering=1) as stream:
-        for descriptor in (1, 2):
-            os.dup2(file, descriptor)
-        os.close(file)
-        sys.stdout = sys.stderr = stream
-        handler = logging.StreamHandler(stream)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        root = logging.getLogger()
-        root.addHandler(handler)
-        logging.captureWarnings(True)
-        try:
-            yield
-        finally:
-            logging.captureWarnings(False)
-            root.removeHandler(handler)
-            sys.stdout, sys.stderr = saved_streams
-            for descriptor, saved in zip((1, 2), saved_descriptors, strict=True):
-                os.dup2(saved, descriptor)
-                os.close(saved)
+    stream = os.fdopen(os.dup(file), "a", buffering=1)
+    for descriptor in (1, 2):
+        os.dup2(file, descriptor)
+    os.close(file)
+    sys.stdout = sys.stderr = stream
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        sys.stdout, sys.stderr = saved_streams
+        for descriptor, saved in zip((1, 2), saved_descriptors, strict=True):
+            os.dup2(saved, descriptor)
+            os.close(saved)
+        with suppress(OSError):  # on a full disk; the error of whoever met that first counts
+            stream.close()
 
 
 def terminal_stream() -> TextIO:

@@ -23,20 +23,30 @@ from orchestrator.journal.earlier_releases import in_todays_words
 _DURABLE = frozenset({"sweep", "resume", "end", "searched", "answer", "test", "selection", "registered", "close"})
 
 
+class JournalError(SweepError):
+    """The journal could not be written, on a full disk for instance. Nothing that was written before is lost."""
+
+
 class Journal:
     """Writer of a journal. A journal has one writer and any number of readers.
 
     Args:
         path: the file; created with its folder. An incomplete last line is cut off.
         clock: function that returns the ``time`` of an event, in seconds since 1970.
+        on_durable: function that is called after each event that others must not lose.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path, clock: Callable[[], float] = time.time, on_durable: Callable[[], None] | None = None
+    ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         cut_torn_line(path)
         self.path = path
+        self.error: JournalError | None = None
+        """Why an event could not be written; no event is written after that one."""
         self._clock = clock
+        self._on_durable = on_durable
         self._lock = threading.Lock()
 
     def append(self, event: str, **fields: Any) -> None:
@@ -45,14 +55,25 @@ class Journal:
         Args:
             event: kind of the event.
             fields: JSON values; numbers that are not finite become null.
+
+        Raises:
+            JournalError: if this event or an earlier one could not be written.
         """
         with self._lock:
+            if self.error:
+                raise self.error
             line = json.dumps({"time": self._clock(), "event": event, **finite(fields)}, allow_nan=False)
-            with self.path.open("ab") as file:
-                file.write(line.encode() + b"\n")
-                file.flush()
-                if event in _DURABLE:
-                    os.fsync(file.fileno())
+            try:
+                _append(self.path, line.encode() + b"\n", durable=event in _DURABLE)
+            except OSError as error:
+                # Whoever called may ignore the error and go on. An event that follows a lost one would then describe
+                # a sweep that never was.
+                self.error = JournalError(
+                    f"{self.path} cannot be written: {error.strerror or error}; what it holds is whole"
+                )
+                raise self.error from error
+        if self._on_durable and event in _DURABLE:
+            self._on_durable()
 
     @staticmethod
     def read(path: Path) -> list[dict[str, Any]]:
@@ -65,6 +86,21 @@ class Journal:
             SweepError: if a line is not a JSON object.
         """
         return read_from(path, 0)[0]
+
+
+def _append(path: Path, line: bytes, *, durable: bool) -> None:
+    """Write a whole line at a file's end, or nothing."""
+    with path.open("ab", buffering=0) as file:  # a buffer would try to write the rest of the line when it is closed
+        end = file.seek(0, os.SEEK_END)
+        try:
+            rest = memoryview(line)
+            while rest:  # a disk that becomes full takes a part
+                rest = rest[file.write(rest) or 0 :]
+            if durable:
+                os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
 
 
 def read_from(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:

@@ -8,6 +8,7 @@ some twenty times per trial. After a driver was killed, the file is readable and
 
 from __future__ import annotations
 
+import logging
 import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from optuna.trial import TrialState, create_trial
 
 from orchestrator.common.trial_types import Ending
 
+log = logging.getLogger(__name__)
 BATCH_INTERVAL_S = 1.0
 """Smallest number of seconds between two batches."""
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
@@ -42,7 +44,7 @@ class OptunaFile:
 
     def __init__(self, path: Path | None) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line per trial would bury the sweep's own lines
-        self._batches = _Batches(_empty_file(path)) if path else None
+        self._batches = _Batches(path) if path else None
         self._storage = JournalStorage(self._batches) if self._batches else None
         self._studies: dict[str, int] = {}
         self._open: dict[tuple[str, int], int] = {}
@@ -104,11 +106,12 @@ class _Batches(BaseJournalBackend):
     """A journal that collects lines and writes them to its file in batches.
 
     Args:
-        file: The journal's file.
+        path: The journal's file, which is written anew.
     """
 
-    def __init__(self, file: JournalFileBackend) -> None:
-        self._file = file
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, _empty_file(path)
+        self._failed = False
         self._waiting: list[dict[str, Any]] = []
         self._last: list[dict[str, Any]] = []
         self._count = 0
@@ -130,16 +133,25 @@ class _Batches(BaseJournalBackend):
         return self._last[len(self._last) - (self._count - log_number_from) :]
 
     def write(self) -> None:
-        """Append the batch to the file."""
-        if self._waiting:
-            self._file.append_logs(self._waiting)
-            self._waiting = []
+        """Append the batch to the file. One that cannot be written is removed: part of a line is no use to anybody."""
+        waiting, self._waiting = self._waiting, []
         self._written_at = time.monotonic()
+        if waiting and not self._failed:
+            try:
+                self._file.append_logs(waiting)
+            except OSError as error:
+                self._failed = True
+                log.warning("%s is not written any more: %s", self._path, error.strerror or error)
+                _remove(self._path)
+
+
+def _remove(path: Path) -> None:
+    """Remove Optuna's file, and the lock that a killed writer leaves."""
+    path.unlink(missing_ok=True)
+    path.with_name(path.name + ".lock").unlink(missing_ok=True)
 
 
 def _empty_file(path: Path) -> JournalFileBackend:
-    """Return an empty file, without the earlier file and the lock that a killed writer leaves."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    path.with_name(path.name + ".lock").unlink(missing_ok=True)
+    _remove(path)
     return JournalFileBackend(str(path))

@@ -127,6 +127,8 @@ class _Sweep:
             except StopRequested:
                 reason = "interrupted"
             except BaseException as error:
+                if self.journal.error and error is not self.journal.error:
+                    raise self.journal.error from error  # Tune has wrapped it, or something failed by it
                 self._write_close("failed", str(error))
                 raise
             self._write_close(reason)
@@ -272,6 +274,9 @@ class _Sweep:
     def _check(self) -> None:
         self.pool.expire_silent_lanes()
         self._show_status()
+        if self.journal.error:  # Tune may have recorded it as the error of a trial
+            self._cancel_work()
+            raise self.journal.error
         if fault := self.pool.fault():
             self._cancel_work()
             raise SweepError(f"{fault}; see {self.folder / 'sweep.log'}")
@@ -291,7 +296,7 @@ class _Sweep:
 
     def _write_close(self, reason: str, message: str = "") -> None:
         """Write the ``close`` event, unless this attempt has written no event that it would close."""
-        if self._close_is_due:
+        if self._close_is_due and not self.journal.error:
             self.journal.append("close", reason=reason, message=message)
 
     def _close_exporter(self) -> None:

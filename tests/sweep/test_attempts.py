@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from orchestrator.common.errors import InputError, SweepError
 from orchestrator.common.trial_types import Answer, Job, checkpoint_path
 from orchestrator.final import register
 from orchestrator.journal import events as journal_events
+from orchestrator.journal.events import JournalError
 from orchestrator.lanes import pool
 from orchestrator.lanes.broker import LaneStatus
 from orchestrator.lanes.cluster import Cluster
@@ -36,11 +38,13 @@ from orchestrator.tracking import mlflow_exporter as exporter
 from orchestrator.tracking.registry import Registered
 
 from ..final.test_final import Lanes
+from ..small_disk import SmallDisk, small_disk
 from ..small_plan import small_plan
 
 METHODS = ["lora", "ia3"]
 TRIALS = 8
 NEVER = 10**9
+PAGE = 4096
 
 
 class KilledError(BaseException):
@@ -61,7 +65,8 @@ class World:
         self.events_left = NEVER
         self.checksum = "c"
         self.stop, self.cancelled = Event(), Event()
-        self.stop_at = NEVER
+        self.stop_at = self.fill_at = NEVER
+        self.disk: SmallDisk | None = None
 
     def event(self) -> None:
         """Count an event before it is written; die or stop when it is due."""
@@ -71,6 +76,16 @@ class World:
             raise KilledError
         if self.stop_at < 0:
             self.stop.set()
+        self.fill_at -= 1
+        if self.fill_at == 0 and self.disk:
+            self.fill(self.disk)
+
+    def fill(self, disk: SmallDisk) -> None:
+        """Fill the disk, and the rest of the journal's last page, which a full disk still takes."""
+        with (self.folder / "journal.jsonl").open("a") as journal:
+            rest = -journal.tell() % PAGE
+            journal.write(json.dumps({"time": 0.0, "event": "", "text": "x" * (rest - 60)}) + "\n")
+        disk.fill()
 
     def each(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Answer]]:
         for job in jobs:  # a job whose answer was lost is repeated, and writes the same folder
@@ -311,6 +326,22 @@ def test_failed_sweep_leaves_trials_open(world: World, monkeypatch: pytest.Monke
     monkeypatch.setattr(searching, "tune_search", tune)
     assert attempt(world).reason == "finished"
     assert_whole(events_of(world.folder))
+
+
+def test_full_disk_stops_the_sweep_which_is_then_resumed(world: World, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", kilobytes=4096) as disk:
+        world.disk, world.fill_at = disk, 12  # in the middle of the search
+        world.folder = world.lanes.folder = disk.folder / "tiny-1"
+        world.folder.mkdir()
+        with pytest.raises(JournalError, match=r"journal\.jsonl cannot be written: No space left on device"):
+            attempt(world)
+        events = events_of(world.folder)
+        assert len(events) > 4
+        assert SavedSweep.of(world.folder).search_ended is None
+        disk.resize(8192)
+        assert attempt(world).reason == "finished"
+        assert_whole(events_of(world.folder))
+        assert events_of(world.folder)[: len(events)] == events
 
 
 def test_resume_counts_time_of_earlier_attempts(world: World) -> None:
