@@ -154,6 +154,7 @@ def test_setup_commands_install_the_command_in_an_empty_home(file: str, tmp_path
         "HOME": str(home),
         "PATH": f"{sys.base_prefix}/bin:/usr/local/bin:/usr/bin:/bin",
         "UV_PYTHON_INSTALL_DIR": str(home / "pythons"),
+        "UV_SYSTEM_CERTS": "1",  # uv knows no certificate authority that was added to this machine
     }
     for _ in range(2):  # the second time on a node that is set up already, as in an image of one
         for command in config["setup_commands"]:
