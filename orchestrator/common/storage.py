@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
+
+from orchestrator.common.retry import Retry
+from orchestrator.common.uris import mask_secrets
+
+T = TypeVar("T")
 
 # Bytes that a copy moves in one request. pyarrow's own size is 1 MiB, at which a backbone of 6 GB takes about 6,000
 # requests, one after another, and most of the time is an object store's latency.
@@ -26,20 +33,23 @@ class Storage:
 
     Args:
         root: absolute path, or URI.
+        retry: how long each request is tried again while the storage cannot be reached; ``None`` for never.
     """
 
     root: str
+    retry: Retry | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def at(cls, location: str) -> Storage:
+    def at(cls, location: str, retry: Retry | None = None) -> Storage:
         """Return the storage at a location.
 
         Args:
             location: a path, relative to the working directory or absolute, or a URI.
+            retry: as for the class.
         """
         if location.startswith("file://"):
             location = unquote(urlsplit(location).path)
-        return cls(location if "://" in location else str(Path(location).expanduser().resolve()))
+        return cls(location if "://" in location else str(Path(location).expanduser().resolve()), retry)
 
     @property
     def is_local(self) -> bool:
@@ -58,7 +68,7 @@ class Storage:
             path: the folder, relative to the root. The query of a URI, such as ``endpoint_override``, stays at its end.
         """
         root, separator, query = self.root.partition("?") if "://" in self.root else (self.root, "", "")
-        return Storage(f"{root}/{path}{separator}{query}")
+        return replace(self, root=f"{root}/{path}{separator}{query}")
 
     def local(self, path: str) -> Path:
         """Return the absolute path of a file of a local storage."""
@@ -66,6 +76,9 @@ class Storage:
 
     def exists(self, path: str) -> bool:
         """Return whether a file or folder exists."""
+        return self._request(lambda: self._exists(path))
+
+    def _exists(self, path: str) -> bool:
         if self.is_local:
             return self.local(path).exists()
         filesystem, root = self._filesystem
@@ -78,6 +91,9 @@ class Storage:
             source: local file or folder.
             path: its name in the storage, relative to the root.
         """
+        self._request(lambda: self._upload(source, path))
+
+    def _upload(self, source: Path, path: str) -> None:
         if self.is_local:
             _copy_atomically(source, self.local(path))
             return
@@ -102,6 +118,9 @@ class Storage:
             path: file or folder, relative to the root.
             target: local path to write.
         """
+        self._request(lambda: self._download(path, target))
+
+    def _download(self, path: str, target: Path) -> None:
         if self.is_local:
             _copy_atomically(self.local(path), target)
             return
@@ -119,6 +138,65 @@ class Storage:
                 chunk_size=CHUNK_BYTES,
             )
             _copy_atomically(incoming, target)
+
+    def read(self, path: str) -> bytes:
+        """Return the content of a file."""
+        return self._request(lambda: self._read(path))
+
+    def _read(self, path: str) -> bytes:
+        filesystem, root = self._opened
+        with filesystem.open_input_stream(f"{root}/{path}") as stream:
+            content: bytes = stream.read()
+            return content
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a file, over the one that exists under that name."""
+        with tempfile.TemporaryDirectory() as folder:
+            (source := Path(folder) / "file").write_bytes(content)
+            self.upload(source, path)
+
+    def files(self, path: str) -> dict[str, int]:
+        """Return the size in bytes of each file in a folder and its folders, by its path relative to the folder."""
+        return self._request(lambda: self._files(path))
+
+    def _files(self, path: str) -> dict[str, int]:
+        filesystem, root = self._opened
+        folder = f"{root}/{path}".rstrip("/")
+        found = filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
+        return {info.path[len(folder) + 1 :]: info.size for info in found if info.type == fs.FileType.File}
+
+    def folders(self, path: str = "") -> list[str]:
+        """Return the names of the folders in a folder."""
+        filesystem, root = self._opened
+        selector = fs.FileSelector(f"{root}/{path}".rstrip("/"), allow_not_found=True)
+        found = self._request(lambda: filesystem.get_file_info(selector))
+        return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
+
+    def delete(self, path: str) -> None:
+        """Delete a file or folder; one that does not exist is left alone."""
+        self._request(lambda: self._delete(path))
+
+    def _delete(self, path: str) -> None:
+        filesystem, root = self._opened
+        target = f"{root}/{path}"
+        match filesystem.get_file_info(target).type:
+            case fs.FileType.Directory:
+                filesystem.delete_dir(target)
+            case fs.FileType.File:
+                filesystem.delete_file(target)
+
+    def modified_at(self, path: str) -> float | None:
+        """Return when a file was written, in seconds by the storage's own clock; ``None`` if there is no such file."""
+        filesystem, root = self._opened
+        info = self._request(lambda: filesystem.get_file_info(f"{root}/{path}"))
+        return info.mtime_ns / 1e9 if info.type == fs.FileType.File else None
+
+    @property
+    def _opened(self) -> tuple[fs.FileSystem, str]:
+        return (fs.LocalFileSystem(), self.root) if self.is_local else self._filesystem
+
+    def _request(self, request: Callable[[], T]) -> T:
+        return self.retry.run(request, mask_secrets(self.root)) if self.retry else request()
 
 
 def _copy_atomically(source: Path, target: Path) -> None:

@@ -70,6 +70,7 @@ class Broker:
         self._setup: LaneSetup | None = None
         self._last_status: dict[int, LaneStatus] = {}  # of every lane that has joined; the table knows the living ones
         self._failed_starts: list[str] = []
+        self._fault = ""
         self._closed = False
         self._min_lanes, self._has_min_lanes = min_lanes, False
 
@@ -168,6 +169,15 @@ class Broker:
         """Return why lanes could not start since a lane last trained, oldest first."""
         with self._changed:
             return list(self._failed_starts)
+
+    def report_fault(self, reason: str) -> None:
+        """Record why a lane cannot work that is no trial's fault. Its job stays open until the sweep cancels it."""
+        with self._changed:
+            self._fault = self._fault or reason
+
+    def fault(self) -> str:
+        """Return the first reason why a lane cannot work; empty while all can."""
+        return self._fault
 
     def close(self) -> None:
         """Take no more jobs, and let each lane retire when it next asks for one."""

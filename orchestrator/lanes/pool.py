@@ -80,7 +80,9 @@ class LanePool:
         return self._any_lane
 
     def fault(self) -> str:
-        """Return why there will be no lanes any more; empty while lanes work or may still start."""
+        """Return why there will be no lanes any more, or they cannot work; empty while all is well or may still be."""
+        if fault := ray.get(self.broker.fault.remote()):
+            return str(fault)
         if self._groups.errors and not self._groups.alive():
             return f"every lane has ended: {self._groups.errors[0]}"
         failed_starts: list[str] = ray.get(self.broker.failed_starts.remote())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.common.retry import Retry
 from orchestrator.config import Task, Training
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class LaneSetup:
         pack: most trials that a lane trains at once.
         measure_pack: whether a lane packs only as many of them as its own timings show to gain (``pack: auto``).
         plugins: name and source text of every plugin method.
+        retry: how long a lane waits for the storage.
     """
 
     storage: str
@@ -61,3 +63,4 @@ class LaneSetup:
     pack: int
     plugins: tuple[tuple[str, str], ...] = ()
     measure_pack: bool = False
+    retry: Retry = field(default_factory=Retry)

@@ -20,7 +20,8 @@ import torch
 
 from methods.plugins.loader import register_source
 from orchestrator.backbone.frozen import compute_dtype
-from orchestrator.common.errors import describe_error
+from orchestrator.common.errors import describe_error, first_line
+from orchestrator.common.retry import StorageError
 from orchestrator.common.trial_types import Answer, Job
 from orchestrator.engine.pack_sizes import PackSizes
 from orchestrator.engine.random_stream import CPU
@@ -99,7 +100,10 @@ class Worker:
         heartbeats.start()
         try:
             with self.writer:
-                self._work()
+                try:
+                    self._work()
+                finally:
+                    setup.retry.cancel()  # nobody waits for the files of a lane that has retired
         finally:
             self.stop.set()
             heartbeats.join()
@@ -147,7 +151,7 @@ class Worker:
             try:
                 run = self.memory.begin(job)
             except Exception as error:  # the trial's own fault must not end its lane
-                self._answer(job, _failure(job, error))
+                self._answer_failure(job, error)
                 continue
             self.active.append(run)
             self._finish_jobs()
@@ -226,6 +230,9 @@ class Worker:
     def _upload_and_answer(self, job: Job, finished_job: FinishedJob, incarnation: str) -> None:
         try:
             answer = finished_job.upload()
+        except StorageError as error:
+            self._report_fault(error)
+            return
         except Exception as error:
             done = finished_job.answer
             answer = replace(_failure(job, error), step=done.step, measurements=done.measurements)
@@ -238,8 +245,20 @@ class Worker:
 
     def _fail(self, run: TrialRun, error: Exception) -> None:
         self.active.remove(run)
-        self._answer(run.job, _failure(run.job, error, run))
+        self._answer_failure(run.job, error, run)
         gc.collect()
+
+    def _answer_failure(self, job: Job, error: Exception, run: TrialRun | None = None) -> None:
+        """Answer a job that failed by its trial's fault; leave it open if the storage cannot be reached."""
+        if _is_storage_fault(error):
+            self._report_fault(error)
+        else:
+            self._answer(job, _failure(job, error, run))
+
+    def _report_fault(self, error: Exception) -> None:
+        """Let the sweep stop with its trials open: no lane can train without the storage."""
+        if self.ranks.is_rank_zero and not self.stop.is_set():
+            ray.get(self.broker.report_fault.remote(f"lane {self.lane_id}: {first_line(error)}"))
 
     def _answer(self, job: Job, answer: Answer, incarnation: str = "") -> None:
         if self.ranks.is_rank_zero:
@@ -267,6 +286,12 @@ class Worker:
             heartbeat = self.heartbeat  # of this incarnation, even if the lane joins again while the broker answers
             arguments = (self.lane_id, heartbeat.incarnation, heartbeat.held, heartbeat.status)
             heartbeat.lost = ray.get(self.broker.heartbeat.remote(*arguments))
+
+
+def _is_storage_fault(error: Exception) -> bool:
+    """Return whether this worker, or another one of its lane, could not reach the storage."""
+    of_other = isinstance(error, OtherWorkerError) and f" {StorageError.__name__}: " in str(error)
+    return of_other or isinstance(error, StorageError)
 
 
 def _failure(job: Job, error: Exception, run: TrialRun | None = None) -> Answer:

@@ -55,7 +55,7 @@ class FinishedJob:
         """Upload the files and return the answer; may be called in any thread.
 
         Raises:
-            OSError: if the storage refuses them.
+            StorageError: if the storage cannot be reached for minutes.
         """
         if self.folder:
             with self.folder as folder:
@@ -75,7 +75,7 @@ class WorkerMemory:
 
     def __init__(self, setup: LaneSetup, device: torch.device, dtype: torch.dtype, ranks: Ranks = ALONE) -> None:
         self.setup, self.device, self.dtype, self.ranks = setup, device, dtype, ranks
-        self._storage = Storage(setup.storage)
+        self._storage = Storage(setup.storage, setup.retry)
         self._backbones: dict[str, SharedBackbone] = {}
         self._datasets: dict[str, TaskDataset] = {}
         self._prefixes: dict[str, FrozenPrefix] = {}

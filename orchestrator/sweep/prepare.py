@@ -10,6 +10,7 @@ from pathlib import Path
 import ray
 
 from orchestrator.backbone.publish import PreparedBackbone, publish_backbone
+from orchestrator.common.retry import Retry
 from orchestrator.common.storage import Storage
 from orchestrator.config import SweepConfig
 from orchestrator.config.plugins import plugin_sources
@@ -91,4 +92,5 @@ def _lane_setup(config: SweepConfig, storage: Storage, sweep: str, tasks: dict[s
         pack=pack,
         plugins=plugin_sources(config),
         measure_pack=config.lanes.pack == "auto",
+        retry=storage.retry or Retry(),
     )

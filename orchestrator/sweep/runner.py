@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from orchestrator.common.background import run_watched
 from orchestrator.common.errors import InputError, SweepError
 from orchestrator.common.output_capture import output_to
+from orchestrator.common.retry import Retry
 from orchestrator.common.storage import Storage
 from orchestrator.journal.folders import local_folder, lock_folder, make_folder, new_sweep_name
 from orchestrator.lanes.cluster import Cluster
@@ -95,7 +96,8 @@ class _Sweep:
         from orchestrator.tracking.mlflow_exporter import MlflowExporter
 
         self.plan, self.config, self.saved = plan, plan.config, saved
-        self.sweep, self.folder, self.storage = saved.sweep, saved.folder, Storage.at(plan.config.storage)
+        self.sweep, self.folder = saved.sweep, saved.folder
+        self.storage = Storage.at(plan.config.storage, Retry())
         self._watch, self._stop, self._in_cluster = watch, stop, in_cluster
         self._clock, self._began = time.monotonic(), time.time()
         self._phase = Phase.PREPARING

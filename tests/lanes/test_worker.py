@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from orchestrator.common.retry import Retry
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Answer, Job
 from orchestrator.engine import packing
@@ -25,6 +26,7 @@ from orchestrator.lanes.worker import Worker
 from orchestrator.lanes.worker_memory import BackboneWrittenError, WorkerMemory
 
 from ..engine.conftest import Lab, equal, state, train
+from ..s3_server import s3_server
 
 DEADLINE = 60.0
 
@@ -42,13 +44,13 @@ class Direct:
 class Site:
     """A broker, and lanes as threads."""
 
-    def __init__(self, lab: Lab, folder: Path, pack: int) -> None:
+    def __init__(self, lab: Lab, folder: Path, pack: int, storage: str, retry: Retry) -> None:
         self.lab, self.pack, self.folder = lab, pack, folder
         self.broker: Any = Broker()  # typed by Ray as an actor
         self.pool = ThreadPoolExecutor(8)
         task = TaskSetup(lab.dataset._config, lab.dataset._tables, 3, "tiny", "original", 0)
         self.setup = LaneSetup(
-            storage=str(folder),
+            storage=storage,
             sweep="sweep",
             model="tiny",
             dtype="float32",
@@ -56,6 +58,7 @@ class Site:
             training=lab.training,
             seed=0,
             pack=pack,
+            retry=retry,
         )
         self.broker.open(self.setup)
         self.workers: list[Worker] = []
@@ -80,8 +83,8 @@ def make_site(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setattr(module, "HEARTBEAT_INTERVAL_S", 0.01)
     sites: list[Site] = []
 
-    def make(pack: int = 1) -> Site:
-        sites.append(Site(lab, tmp_path, pack))
+    def make(pack: int = 1, storage: str = "", retry: Retry | None = None) -> Site:
+        sites.append(Site(lab, tmp_path, pack, storage or str(tmp_path), retry or Retry(0.0)))
         return sites[-1]
 
     yield make
@@ -141,20 +144,39 @@ def test_worker_trains_on_while_the_storage_is_slow(
     life.result(DEADLINE)
 
 
-def test_worker_fails_a_trial_that_the_storage_refuses(
-    make_site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
+def test_worker_waits_for_a_storage_that_comes_back(
+    make_site: Callable[..., Site], lab: Lab, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(*_: Any) -> None:
-        raise OSError("no space left")
+    with s3_server() as server:
+        site = make_site(storage=server.uri(), retry=Retry(60.0, first_pause_s=0.01, longest_pause_s=0.1))
+        life = site.start_lane()
+        (first,) = site.submit(lab.job("lora", stop=5))
+        answer = first.result(DEADLINE)
+        server.stop()
+        (second,) = site.submit(lab.job("lora", start=5, checkpoint=answer.checkpoint))
+        until(lambda: "cannot be reached, trying for 60 s" in caplog.text)
+        assert not second.done()
+        server.start()
+        assert (second.result(DEADLINE).status, second.result().step) == ("done", 12)
+        assert f"sweeps/sweep/{second.result().checkpoint}/state.json" in server.objects()
+        site.broker.close()
+        life.result(DEADLINE)
 
-    monkeypatch.setattr(Storage, "upload", full)
-    site = make_site()
-    life = site.start_lane()
-    [answer] = [waiting.result(DEADLINE) for waiting in site.submit(lab.job("lora"))]
-    assert (answer.status, answer.step, answer.reason) == ("failed", 12, "OSError: no space left")
-    assert answer.measurements["train_seconds"] > 0
-    site.broker.close()
-    life.result(DEADLINE)
+
+def test_trial_stays_open_while_the_storage_stays_away(make_site: Callable[..., Site], lab: Lab) -> None:
+    with s3_server() as server:
+        site = make_site(storage=server.uri(), retry=Retry(1.0, first_pause_s=0.1))
+        life = site.start_lane()
+        server.stop()
+        (waiting,) = site.submit(lab.job("lora"))
+        until(site.broker.fault)
+        assert site.broker.fault().startswith("lane 0: the storage s3://bucket/sweeps")
+        assert "could not be reached for " in site.broker.fault()
+        assert not waiting.done(), "a trial is not failed by its storage"
+        site.broker.cancel()
+        assert waiting.result(DEADLINE).status == "cancelled"
+        site.broker.close()
+        life.result(DEADLINE)
 
 
 def test_lane_resumes_a_trial_from_memory_or_checkpoint(make_site: Callable[..., Site], lab: Lab) -> None:
