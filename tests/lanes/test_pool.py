@@ -66,7 +66,12 @@ def silent(broker: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("silent")
 def test_sweep_check_finds_silent_lanes_without_a_display(broker: Any, pool: LanePool) -> None:
     sweep: Any = SimpleNamespace(
-        pool=pool, search=None, _phase=Phase.SEARCHING, _stop=threading.Event(), _show_status=lambda: None
+        pool=pool,
+        journal=SimpleNamespace(error=None),
+        search=None,
+        _phase=Phase.SEARCHING,
+        _stop=threading.Event(),
+        _show_status=lambda: None,
     )
     _Sweep._check(sweep)
     assert broker.status() == ({}, 1), "the lane is dead, and its job waits for another"
