@@ -1,8 +1,18 @@
-"""Find out which methods work on an architecture: on the meta device, then by a dry run on a tiny model."""
+"""Find out which methods work on an architecture: on the meta device, then by a dry run on a tiny model.
 
-from orchestrator.planning.capability.constraints import MethodConstraints, apply_constraints
-from orchestrator.planning.capability.method_plan import MethodPlan, plan_method, try_method
-from orchestrator.planning.capability.probe import Capability, Probe, list_methods
+Names are imported at their first use: search spaces need Optuna, and the estimates, which attach methods as the probe
+does, are to work without it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestrator.planning.capability.constraints import MethodConstraints, apply_constraints
+    from orchestrator.planning.capability.method_plan import MethodPlan, plan_method, try_method
+    from orchestrator.planning.capability.probe import Capability, Probe, list_methods
 
 __all__ = [
     "Capability",
@@ -14,3 +24,20 @@ __all__ = [
     "plan_method",
     "try_method",
 ]
+_MODULES = {
+    "Capability": "probe",
+    "MethodConstraints": "constraints",
+    "MethodPlan": "method_plan",
+    "Probe": "probe",
+    "apply_constraints": "constraints",
+    "list_methods": "probe",
+    "plan_method": "method_plan",
+    "try_method": "method_plan",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use."""
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
