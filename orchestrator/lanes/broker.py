@@ -107,6 +107,13 @@ class Broker:
             self._has_min_lanes |= len(self._table.lanes()) >= self._min_lanes
             self._changed.notify_all()
 
+    def leave(self, lane: int, incarnation: str, reason: str) -> None:
+        """Queue the jobs of an incarnation again that ends by an error."""
+        with self._changed:
+            if self._table.is_current(lane, incarnation):
+                self._fail(self._table.leave(lane), reason)
+            self._changed.notify_all()
+
     @ray.method(concurrency_group="take")
     def take(self, lane: int, incarnation: str, wait: bool) -> Job | Signal | None:
         """Lease a job to a lane.
@@ -203,9 +210,9 @@ class Broker:
         if future := self._answers.pop(job_id, None):
             future.set_result(answer)
 
-    def _fail(self, jobs: Iterable[Job]) -> None:
+    def _fail(self, jobs: Iterable[Job], reason: str = "") -> None:
         for job in jobs:
-            self._resolve(job.id, dead_answer(job, self._table.death_limit))
+            self._resolve(job.id, dead_answer(job, self._table.death_limit, reason))
 
 
 def start_broker(min_lanes: int, most_jobs: int, most_lanes: int) -> Any:

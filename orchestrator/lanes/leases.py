@@ -11,7 +11,8 @@ from orchestrator.common.trial_types import Answer, Job
 @dataclass
 class _Entry:
     job: Job
-    deaths: int = 0
+    deaths: int = 0  # of its lane, with this job alone in it
+    must_be_alone: bool = False
 
 
 @dataclass
@@ -26,11 +27,11 @@ class LeaseTable:
     """A queue of jobs that are leased to lanes, and queued again when a lane dies.
 
     A lane that starts again joins under a new incarnation. Jobs that its former incarnation held, or was about to
-    receive, return to the front of the queue. A job whose lane has died is then leased alone: with one job in the lane,
-    a second death shows which job causes it.
+    receive, return to the front of the queue. A job whose lane has died is then leased alone, and only a death alone
+    counts against it: nobody knows which job of a pack causes a death.
 
     Args:
-        death_limit: number of deaths of its lane that fail a job.
+        death_limit: number of deaths of its lane, with the job alone in it, that fail a job.
         heartbeat_timeout_s: seconds without a heartbeat after which a lane is declared dead.
     """
 
@@ -83,9 +84,9 @@ class LeaseTable:
             return None
         leases = self._lanes[lane]
         leases.last_heartbeat = now
-        if any(entry.deaths for entry in leases.held.values()):
+        if any(entry.must_be_alone for entry in leases.held.values()):
             return None
-        if leases.held and any(entry.deaths for entry in self._queue.values()):
+        if leases.held and any(entry.must_be_alone for entry in self._queue.values()):
             return None
         if not self._queue:
             return None
@@ -123,9 +124,11 @@ class LeaseTable:
     def _release(self, lane: int) -> list[Job]:
         """Queue the jobs of a dead lane again, in their order. Returns those that have reached the death limit."""
         leases = self._lanes.pop(lane, None)
+        held = list(leases.held.values()) if leases else []
         failed = []
-        for entry in reversed(leases.held.values() if leases else ()):
-            entry.deaths += 1
+        for entry in reversed(held):
+            entry.deaths += len(held) == 1
+            entry.must_be_alone = True
             if entry.deaths >= self.death_limit:
                 failed.append(entry.job)
             else:
@@ -134,6 +137,7 @@ class LeaseTable:
         return failed
 
 
-def dead_answer(job: Job, death_limit: int) -> Answer:
-    """Return the answer to a job whose lanes have died ``death_limit`` times."""
-    return Answer(status="failed", step=job.start, reason=f"its lane died {death_limit} times while it trained")
+def dead_answer(job: Job, death_limit: int, reason: str = "") -> Answer:
+    """Return the answer to a job whose lanes have died ``death_limit`` times; ``reason`` is that of the last death."""
+    text = f"its lane died {death_limit} times while it trained"
+    return Answer(status="failed", step=job.start, reason=f"{text}; last: {reason}" if reason else text)

@@ -23,6 +23,7 @@ from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.common.errors import describe_error, first_line
 from orchestrator.common.retry import StorageError
 from orchestrator.common.trial_types import Answer, Job
+from orchestrator.engine.device_errors import breaks_device, broken_device
 from orchestrator.engine.pack_sizes import PackSizes
 from orchestrator.engine.random_stream import CPU
 from orchestrator.engine.ranks import ALONE, OtherWorkerError, Ranks
@@ -100,10 +101,11 @@ class Worker:
         heartbeats.start()
         try:
             with self.writer:
-                try:
-                    self._work()
-                finally:
-                    setup.retry.cancel()  # nobody waits for the files of a lane that has retired
+                self._work()
+                setup.retry.cancel()  # nobody waits for the files of a lane that has retired
+        except BaseException as error:
+            self._leave(error)
+            raise
         finally:
             self.stop.set()
             heartbeats.join()
@@ -126,6 +128,11 @@ class Worker:
         self.heartbeat = Heartbeat(self.incarnation, self._status())
         if self.ranks.is_rank_zero:
             ray.get(self.broker.join.remote(self.lane_id, self.incarnation, self._status()))
+
+    def _leave(self, error: BaseException) -> None:
+        """Let the broker lease this lane's jobs to others at once, before its process has started again."""
+        if self.ranks.is_rank_zero:
+            ray.get(self.broker.leave.remote(self.lane_id, self.incarnation, describe_error(error)))
 
     def _work(self) -> None:
         while self._take_jobs():
@@ -151,6 +158,7 @@ class Worker:
             try:
                 run = self.memory.begin(job)
             except Exception as error:  # the trial's own fault must not end its lane
+                self._require_device(error)
                 self._answer_failure(job, error)
                 continue
             self.active.append(run)
@@ -244,9 +252,19 @@ class Worker:
         self.active = [run for run in self.active if run.job.id not in lost]
 
     def _fail(self, run: TrialRun, error: Exception) -> None:
+        self._require_device(error)
         self.active.remove(run)
         self._answer_failure(run.job, error, run)
         gc.collect()
+
+    def _require_device(self, error: Exception) -> None:
+        """Check, after an error, that the devices of all workers still compute: otherwise no trial is at fault.
+
+        Raises:
+            BrokenDeviceError: if one does not.
+        """
+        if any(self.ranks.all_gather_object(breaks_device(error, self.device))):
+            raise broken_device(error, self.device) from error
 
     def _answer_failure(self, job: Job, error: Exception, run: TrialRun | None = None) -> None:
         """Answer a job that failed by its trial's fault; leave it open if the storage cannot be reached."""
@@ -297,5 +315,5 @@ def _is_storage_fault(error: Exception) -> bool:
 def _failure(job: Job, error: Exception, run: TrialRun | None = None) -> Answer:
     """Return the answer of a trial that failed by its own fault, with the measurements of what it cost."""
     step, measurements = (run.step, dict(run.measurements)) if run else (job.start, {})
-    log.warning("trial %s failed at step %d:\n%s", job.trial, step, traceback.format_exc())
+    log.warning("trial %s failed at step %d:\n%s", job.trial, step, "".join(traceback.format_exception(error)))
     return Answer(status="failed", step=step, reason=describe_error(error), measurements=measurements)

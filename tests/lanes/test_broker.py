@@ -165,18 +165,36 @@ def test_broker_ignores_an_answer_of_a_former_incarnation(office: Office) -> Non
     assert answer.result(DEADLINE) == done(0)
 
 
-def test_broker_fails_a_poison_job_at_its_second_death(office: Office) -> None:
+def test_broker_fails_a_poison_job_at_its_second_death_alone(office: Office) -> None:
     answers = office.submit(0, 1)
     office.join()
     assert (office.take(), office.take()) == (job(0), job(1))  # 0 is poison, 1 was in its pack
     office.join(incarnation="second")
     assert (office.take(incarnation="second"), office.take(incarnation="second")) == (job(0), None)
     office.join(incarnation="third")
+    assert office.take(incarnation="third") == job(0)
+    office.broker.leave(0, "third", "CUDA error")
     poisoned = answers[0].result(DEADLINE)
-    assert (poisoned.status, "died 2 times" in poisoned.reason) == ("failed", True)
-    assert office.take(incarnation="third") == job(1)
-    office.broker.done(0, "third", job(1).id, done(1))
+    assert poisoned.status == "failed"
+    assert poisoned.reason == "its lane died 2 times while it trained; last: CUDA error"
+    office.join(incarnation="fourth")
+    assert office.take(incarnation="fourth") == job(1)
+    office.broker.done(0, "fourth", job(1).id, done(1))
     assert answers[1].result(DEADLINE) == done(1)
+
+
+def test_broker_requeues_the_jobs_of_a_leaving_lane_at_once(office: Office) -> None:
+    (answer,) = office.submit(0)
+    office.join()
+    office.join(lane=1)
+    assert office.take() == job(0)
+    office.broker.leave(0, "former", "an incarnation that the lane no longer has")
+    assert (office.living(), office.waiting()) == ([0, 1], 0)
+    office.broker.leave(0, "first", "CUDA error")
+    assert office.living() == [1]
+    assert office.take(lane=1) == job(0)
+    office.broker.done(1, "first", job(0).id, done(0))
+    assert answer.result(DEADLINE) == done(0)
 
 
 def test_broker_makes_a_lane_declared_dead_join_again(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,18 +88,29 @@ def test_lease_of_a_job_after_a_death_joins_no_other() -> None:
 def test_lease_fails_a_job_at_its_second_death_alone() -> None:
     table = table_of(0, 1, 2)
     assert (take(table), take(table)) == (0, 1)
+    for incarnation, following in (("second", "third"), ("third", "fourth")):
+        assert table.join(0, incarnation, 2.0) == []
+        assert take(table, incarnation=incarnation) == 0
+    assert table.join(0, following, 3.0) == [job(0)]
+    assert [take(table, incarnation=following)] == [1]
+    table.complete(0, following, job(1).id)
+    assert take(table, incarnation=following) == 2
+
+
+def test_lease_counts_no_death_of_a_pack() -> None:
+    table = table_of(0, 1)
+    assert (take(table), take(table)) == (0, 1)
     table.join(0, "second", 2.0)
     assert take(table, incarnation="second") == 0
-    assert table.join(0, "third", 3.0) == [job(0)]
-    assert [take(table, incarnation="third")] == [1]
-    table.complete(0, "third", job(1).id)
-    assert take(table, incarnation="third") == 2
+    assert table.join(0, "third", 3.0) == [], "the first death alone, after one in a pack"
+    assert take(table, incarnation="third") == 0
 
 
 def test_dead_answer_names_the_number_of_deaths() -> None:
     answer = dead_answer(job(0, start=10), 2)
     assert (answer.status, answer.step) == ("failed", 10)
-    assert "died 2 times" in answer.reason
+    assert answer.reason == "its lane died 2 times while it trained"
+    assert dead_answer(job(0), 2, "CUDA error").reason == "its lane died 2 times while it trained; last: CUDA error"
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from orchestrator.common.retry import Retry
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Answer, Job
 from orchestrator.engine import packing
+from orchestrator.engine.device_errors import BrokenDeviceError
 from orchestrator.engine.matmul import shared_matmul
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes import worker as module
@@ -67,6 +69,12 @@ class Site:
         worker = Worker(number, Direct(self.broker))
         self.workers.append(worker)
         return self.pool.submit(worker.run)
+
+    def start_thread_lane(self, number: int = 0) -> None:
+        """Start a lane in a thread of its own, in which nothing has happened to torch's state."""
+        worker = Worker(number, Direct(self.broker))
+        self.workers.append(worker)
+        ThreadPoolExecutor(1).submit(worker.run)
 
     def submit(self, *jobs: Job) -> list[Future[Answer]]:
         return [self.pool.submit(self.broker.run, job) for job in jobs]
@@ -333,3 +341,60 @@ def test_worker_ends_when_a_trial_writes_to_the_backbone(
     assert "shared backbone" in answer.result(DEADLINE).reason
     with pytest.raises(BackboneWrittenError):
         lane.result(DEADLINE)
+
+
+class StickyError(TorchDispatchMode):
+    """A device whose every call fails from now on, in the thread that enters it."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.namespace == "profiler":  # asks no device
+            return function(*args, **(kwargs or {}))
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+
+@pytest.mark.parametrize("place", ["forward", "evaluate", "restore"])
+def test_worker_ends_when_its_device_is_broken(
+    place: str, make_site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, broken = getattr(TrialRun, place), threading.Event()
+
+    def break_device(run: TrialRun, *arguments: Any, **named: Any) -> Any:
+        if not broken.is_set():
+            broken.set()
+            StickyError().__enter__()
+        return original(run, *arguments, **named)
+
+    site = make_site(pack=2)
+    jobs = [lab.job(method, number, stop=5) for number, method in enumerate(("lora", "ia3"))]
+    if place == "restore":
+        first = site.start_lane()
+        checkpoints = [answer.result(DEADLINE).checkpoint for answer in site.submit(*jobs)]
+        jobs = [
+            lab.job(method, number, start=5, checkpoint=checkpoint)
+            for number, (method, checkpoint) in enumerate(zip(("lora", "ia3"), checkpoints, strict=True))
+        ]
+        site.workers[0].memory._paused.clear()
+    monkeypatch.setattr(TrialRun, place, break_device)
+    if place != "restore":
+        first = site.start_lane()
+    answers = site.submit(*jobs)
+    with pytest.raises(BrokenDeviceError, match="cpu cannot be used by this process any more: AcceleratorError"):
+        first.result(DEADLINE)
+    assert not any(answer.done() for answer in answers), "no trial is known to be at fault"
+    assert site.broker.status()[0] == {}, "its jobs wait for another lane already"
+    site.workers.clear()
+    site.start_thread_lane()
+    assert {answer.result(DEADLINE).status for answer in answers} == {"done"}
+
+
+def test_worker_fails_a_trial_whose_device_error_passes(
+    make_site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(run: TrialRun) -> torch.Tensor:
+        raise torch.AcceleratorError("CUDA error: invalid configuration argument")
+
+    monkeypatch.setattr(TrialRun, "forward", fail)
+    site = make_site()
+    site.start_lane()
+    (answer,) = site.submit(lab.job("lora"))
+    assert answer.result(DEADLINE).reason == "AcceleratorError: CUDA error: invalid configuration argument"
