@@ -13,7 +13,8 @@ The way through the folder:
    step together.
 4. ``frozen_prefix`` computes the lowest blocks once per row, for all trials that leave them unchanged (``frozen_depth``
    finds how many those are, ``activation_cache`` keeps their output, ``skip_prefix`` feeds it into a trial's view).
-5. ``micro_batches`` and ``micro_batch_memory`` split batches that do not fit into memory, which ``memory`` measures.
+5. ``micro_batches`` and ``micro_batch_memory`` split batches that do not fit into memory, which ``memory`` measures;
+   ``checkpointed_blocks`` computes blocks again in the backward pass, and ``out_of_memory`` recognizes and frees.
 6. ``ranks`` and ``data_parallel`` let several processes train one trial together.
 7. ``measurements`` and ``forgetting`` are what a trial reports beside its score.
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .reliance import relied_on
 
+CHECKPOINTED = "orchestrator/engine/checkpointed_blocks.py"
 LAZY = "methods/base/lazy_weights.py"
 DEPTH = "orchestrator/engine/frozen_depth.py"
 COSTS = "orchestrator/planning/estimates/cost_counter.py"
@@ -64,7 +68,13 @@ def test_torch_modules_keep_hooks_in_dicts() -> None:
 
 @relied_on(
     "=forward",
-    by=("methods/multitask_prompt.py", "methods/parts/attention_extension.py", "orchestrator/engine/skip_prefix.py"),
+    by=(
+        "methods/multitask_prompt.py",
+        "methods/parts/attention_extension.py",
+        CHECKPOINTED,
+        "orchestrator/engine/skip_prefix.py",
+        "orchestrator/planning/estimates/step.py",
+    ),
 )
 def test_torch_modules_call_forward_of_instance() -> None:
     layer = nn.Linear(2, 3)
@@ -72,6 +82,31 @@ def test_torch_modules_call_forward_of_instance() -> None:
     assert layer(torch.ones(1)).item() == 2
     del layer.forward
     assert layer(torch.ones(1, 2)).shape == (1, 3)
+
+
+@relied_on("torch.utils.checkpoint.checkpoint", by=CHECKPOINTED)
+def test_torch_checkpoint_runs_a_function_again_in_its_contexts() -> None:
+    events: list[str] = []
+
+    @contextmanager
+    def noted(name: str) -> Iterator[None]:
+        events.append(name)
+        yield
+
+    def square(x: Tensor, *, factor: int) -> Tensor:
+        return factor * x * x
+
+    x = torch.tensor(3.0, requires_grad=True)
+    y = checkpoint(
+        square,
+        x,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=lambda: (noted("forward"), noted("again")),
+        factor=2,
+    )
+    y.backward()
+    assert (events, float(x.grad)) == (["forward", "again"], 12.0)
 
 
 @relied_on("=__class__", by=LAZY)

@@ -8,8 +8,11 @@ import dataclasses
 import json
 import pickle
 import random
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,7 @@ from torch import Tensor, nn
 import methods
 import search_spaces
 from methods.base.spec import Attached, Hyperparameters, MethodError, MethodSpec
+from orchestrator.engine.checkpointed_blocks import block_names, checkpoint_blocks
 from orchestrator.tasks import TASK_TYPES
 
 from ..architectures import ARCHITECTURES
@@ -310,6 +314,57 @@ def test_every_trainable_parameter_gets_a_gradient(case, trained):
     silent = [name for name, p in attached.trainable().items() if p.grad is None]
     attached.module.zero_grad(set_to_none=True)
     assert silent == []
+
+
+@on_trained
+def test_checkpointed_blocks_leave_loss_and_gradients_equal(case, trained):
+    attached, names = trained.attached, block_names(trained.attached.module)
+    expected = seeded_gradients(attached, case)
+    assert len(names) == len(block_names(case.shared.model)) > 1
+    calls = Counter()
+    with checkpointed(attached.module, names, calls):
+        result = seeded_gradients(attached, case)
+    assert result[0] == expected[0]
+    assert result[1].keys() == expected[1].keys()
+    for name, gradient in expected[1].items():
+        torch.testing.assert_close(result[1][name], gradient, rtol=1e-6, atol=1e-6, msg=name)
+    passes = 2 if attached.source_steps(STEPS) else 1
+    head_alone = all(any(f"{part}." in name for part in case.shared.context.head) for name in attached.trainable())
+    assert calls.keys() == set(names)
+    assert max(calls.values()) == (passes if head_alone else 2 * passes), "a block runs again if gradients reach it"
+
+
+def seeded_gradients(attached: Attached, case) -> tuple[float, dict[str, Tensor]]:
+    """Return the loss and the gradients of a step with dropout."""
+    torch.manual_seed(17)
+    attached.train(True)
+    total = sum(loss(attached, case, source=source) for source in {attached.source_steps(STEPS) > 0, False})
+    total = total if attached.penalty is None else total + attached.penalty()
+    total.backward()
+    gradients = {name: p.grad for name, p in attached.trainable().items() if p.grad is not None}
+    attached.module.zero_grad(set_to_none=True)
+    attached.train(False)
+    return total.item(), gradients
+
+
+@contextmanager
+def checkpointed(module: nn.Module, names: Iterable[str], calls: Counter[str]) -> Iterator[None]:
+    """Checkpoint blocks inside the context, and count how often each of them runs."""
+    before = {name: module.get_submodule(name).__dict__.get("forward") for name in names}
+    for name in names:
+        block = module.get_submodule(name)
+        block.forward = partial(counted, block.forward, name, calls)
+    checkpoint_blocks(module, names, torch.device("cpu"))
+    yield
+    for name, forward in before.items():
+        del module.get_submodule(name).forward
+        if forward is not None:
+            module.get_submodule(name).forward = forward
+
+
+def counted(forward: Callable[..., object], name: str, calls: Counter[str], *args: object, **kwargs: object) -> object:
+    calls[name] += 1
+    return forward(*args, **kwargs)
 
 
 @on_supported

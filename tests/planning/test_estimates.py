@@ -15,6 +15,7 @@ from methods.base.spec import Attached, Quantization
 from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.backbone.skeleton import _model, _shared
+from orchestrator.engine.checkpointed_blocks import block_names, checkpoint_blocks
 from orchestrator.planning.capability.attach import attach
 from orchestrator.planning.capability.dummy_text import dummy_text
 from orchestrator.planning.estimates import Batch, StepCost, StepModel
@@ -44,7 +45,12 @@ def params_of(method: str, **changes: Any) -> dict[str, Any]:
 
 
 def cost(
-    config: PreTrainedConfig, task: str, method: str, batch: Batch = BATCH, quantization: Quantization = "none"
+    config: PreTrainedConfig,
+    task: str,
+    method: str,
+    batch: Batch = BATCH,
+    quantization: Quantization = "none",
+    checkpointed: bool = False,
 ) -> StepCost:
     labels = 3 if task == "classification" else 0
     model = StepModel(
@@ -58,7 +64,7 @@ def cost(
         sources=("other",),
         source_labels=(labels,),
     )
-    step_cost = model.cost(method, params_of(method), batch)
+    step_cost = model.cost(method, params_of(method), batch, checkpointed=checkpointed)
     assert step_cost is not None
     return step_cost
 
@@ -92,12 +98,22 @@ def counted(attached: Attached, backbone: SharedBackbone, task: str) -> tuple[in
 
 
 @pytest.mark.parametrize(("config", "task"), CASES, ids=["llama", "bert"])
-@pytest.mark.parametrize("method", ["lora", "ia3", "adapter", "prefix", "prompt", "last_layers", "full"])
-def test_step_cost_on_meta_device_equals_a_real_step(config: PreTrainedConfig, task: str, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "checkpointed"),
+    [
+        *((name, False) for name in ("lora", "ia3", "adapter", "prefix", "prompt", "last_layers", "full")),
+        *((name, True) for name in ("lora", "full")),
+    ],
+)
+def test_step_cost_on_meta_device_equals_a_real_step(
+    config: PreTrainedConfig, task: str, method: str, checkpointed: bool
+) -> None:
     backbone = real(config, task)
     attached = attach(methods.get(method), params_of(method), backbone)
+    if checkpointed:
+        checkpoint_blocks(attached.module, block_names(attached.module), backbone.device)
     after_forward, peak = counted(attached, backbone, task)
-    estimate = cost(config, task, method)
+    estimate = cost(config, task, method, checkpointed=checkpointed)
     assert estimate.activation_bytes == pytest.approx(after_forward, rel=0.01)
     assert estimate.activation_bytes + estimate.transient_bytes == pytest.approx(peak, rel=0.02)
 
@@ -120,6 +136,18 @@ def test_step_cost_optimizer_bytes_are_two_moments_per_parameter() -> None:
     trained = LLAMA.vocab_size * 64 * 2 + 3 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 160 + 2 * 64) + 64
     assert full.optimizer_bytes == pytest.approx(2 * 4 * trained, rel=0.001)
     assert full.adapter_bytes >= 4 * trained
+
+
+def test_step_cost_of_checkpointed_blocks_keeps_their_inputs_alone() -> None:
+    shape = replace(BATCH, rows=1, tokens=64)
+    deep = LlamaConfig.from_dict({**LLAMA.to_diff_dict(), "num_hidden_layers": 7})
+    whole, few, many = (
+        cost(config, "causal-lm", "lora", shape, checkpointed=checkpointed)
+        for config, checkpointed in ((deep, False), (LLAMA, True), (deep, True))
+    )
+    assert many.activation_bytes - few.activation_bytes == 4 * (4 * 64 * 64), "a float32 state for each further block"
+    assert many.peak_bytes < 0.5 * whole.peak_bytes
+    assert 1.2 * whole.flops < many.flops < 1.6 * whole.flops
 
 
 def test_step_cost_activations_grow_with_rows() -> None:

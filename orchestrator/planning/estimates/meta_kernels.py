@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 aten = torch.ops.aten
+AddFlops = Callable[[float], None]
 FORWARD_PRODUCTS, BACKWARD_PRODUCTS = 2, 5
 """Matrix products of the size queries x keys in attention. Forward: attention weights and output. Backward: the
 attention weights once more, and the gradients of weights, queries, keys and values."""
@@ -20,19 +21,24 @@ class _FusedAttention(torch.autograd.Function):
     """Stand-in for a fused attention kernel, which saves inputs, output and one float32 per query."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, add_flops: AddFlops
+    ) -> Tensor:
         """Return an output of the query's shape ``(batch, heads, tokens, width)``, ordered by token in memory."""
         batch, heads, tokens, _ = query.shape
         output = query.new_empty(batch, tokens, heads, value.shape[-1]).transpose(1, 2)
         sums = query.new_empty(batch, heads, tokens, dtype=torch.float32)
         ctx.save_for_backward(query, key, value, mask, output, sums)
+        ctx.add_flops, ctx.flops = add_flops, 2.0 * query.numel() * key.shape[-2]
+        add_flops(FORWARD_PRODUCTS * ctx.flops)
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         """Return a gradient for query, key and value."""
         query, key, value, *_ = ctx.saved_tensors
-        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
+        ctx.add_flops(BACKWARD_PRODUCTS * ctx.flops)
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None, None
 
 
 class MetaKernels(TorchFunctionMode):
@@ -41,11 +47,11 @@ class MetaKernels(TorchFunctionMode):
     On the meta device torch would run their plain formulas, which allocate attention weights that real kernels do not.
 
     Args:
-        add_flops: function that receives the FLOPs of each attention, those of the backward pass included.
+        add_flops: function that receives the FLOPs of each attention, in the forward and in the backward pass.
         cuda: whether to model the kernels of a GPU.
     """
 
-    def __init__(self, add_flops: Callable[[float], None], *, cuda: bool) -> None:
+    def __init__(self, add_flops: AddFlops, *, cuda: bool) -> None:
         super().__init__()
         self._add_flops, self._cuda = add_flops, cuda
 
@@ -61,14 +67,11 @@ class MetaKernels(TorchFunctionMode):
     def _attention(
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *_: Any, **__: Any
     ) -> Tensor:
-        matmul_flops = 2.0 * query.numel() * key.shape[-2]
-        trains = any(tensor.requires_grad for tensor in (query, key, value))
-        self._add_flops(matmul_flops * (FORWARD_PRODUCTS + (BACKWARD_PRODUCTS if trains else 0)))
         if (
             attn_mask is not None and attn_mask.dtype == torch.bool
         ):  # kernels convert it to a mask that is added, in each call
             attn_mask = query.new_empty(attn_mask.shape)
-        output: Tensor = _FusedAttention.apply(query, key, value, attn_mask)
+        output: Tensor = _FusedAttention.apply(query, key, value, attn_mask, self._add_flops)
         return output
 
 

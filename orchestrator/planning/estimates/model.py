@@ -62,13 +62,16 @@ class StepModel:
         changes = {"text": text, "sources": sources, "source_labels": source_labels}
         self._backbone.context = replace(self._backbone.context, **changes)  # type: ignore[arg-type]
 
-    def cost(self, method: str, params: Mapping[str, Any], batch: Batch) -> StepCost | None:
+    def cost(
+        self, method: str, params: Mapping[str, Any], batch: Batch, *, checkpointed: bool = False
+    ) -> StepCost | None:
         """Return the cost of one training step.
 
         Args:
             method: the method's name.
             params: its hyperparameters; ``batch`` overrides their batch size.
             batch: shape of the batch.
+            checkpointed: whether blocks are computed again in the backward pass, as lanes do where memory is short.
 
         Returns:
             The cost; ``None`` for a method that trains nothing, and for one that needs the backbone's weights to be
@@ -79,7 +82,7 @@ class StepModel:
             return None
         try:
             attached = attach(spec, params, self._backbone)
-            return step_cost(attached, self._backbone, self._kind, batch, cuda=self._cuda)
+            return step_cost(attached, self._backbone, self._kind, batch, cuda=self._cuda, checkpointed=checkpointed)
         except Exception as error:  # any method, plugins included, may need data that the meta device lacks
             log.debug("no estimate for %s: %s", method, error)
             return None

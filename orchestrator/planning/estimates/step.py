@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods.base.spec import Attached, Optimizer
 from orchestrator.backbone.shared import SharedBackbone
+from orchestrator.engine.checkpointed_blocks import block_names, checkpoint_blocks
 from orchestrator.planning.estimates.cost_counter import CostCounter
 from orchestrator.planning.estimates.meta_kernels import MetaKernels, meta_results
 from orchestrator.tasks import TaskType
@@ -64,7 +67,15 @@ class StepCost:
         return self.adapter_bytes + self.optimizer_bytes + self.activation_bytes + self.transient_bytes
 
 
-def step_cost(attached: Attached, backbone: SharedBackbone, kind: TaskType, batch: Batch, *, cuda: bool) -> StepCost:
+def step_cost(
+    attached: Attached,
+    backbone: SharedBackbone,
+    kind: TaskType,
+    batch: Batch,
+    *,
+    cuda: bool,
+    checkpointed: bool = False,
+) -> StepCost:
     """Run a forward and a backward pass on the meta device, and count them.
 
     The optimizer's update is not run: it is fused, and allocates nothing.
@@ -75,15 +86,19 @@ def step_cost(attached: Attached, backbone: SharedBackbone, kind: TaskType, batc
         kind: the task type.
         batch: shape of the batch.
         cuda: whether to model the kernels of a GPU.
+        checkpointed: whether blocks are computed again in the backward pass.
     """
     attached.module.to("meta")  # some methods compute initial values when they are attached
     counter = CostCounter(meta_results(batch.rows * batch.targets))
+    kernels = MetaKernels(counter.add_flops, cuda=cuda)
+    if checkpointed:
+        _checkpoint_blocks(attached.module, kernels, backbone.device)
     counter.exclude(backbone.shared_tensors())
     adapter_bytes = counter.exclude(_tensors(attached))
     inputs = _inputs(batch, kind, int(backbone.model.config.num_labels or 0))
     counter.exclude(inputs.values())
     attached.train(True)
-    with _on_meta_device(), MetaKernels(counter.add_flops, cuda=cuda), counter:
+    with _on_meta_device(), kernels, counter:
         loss = kind.loss(attached.module, inputs)
         loss = loss if attached.penalty is None else loss + attached.penalty()
         activation_bytes = counter.alive_bytes
@@ -114,6 +129,20 @@ def optimizer_bytes(parameter: Tensor, optimizer: Optimizer, *, cuda: bool) -> f
     if optimizer == "paged_adamw_8bit" and cuda:
         return 2 * parameter.numel() * (1 + 4 / BLOCK_SIZE if parameter.numel() >= MIN_8_BIT_SIZE else 4)
     return 2 * parameter.nbytes + 4
+
+
+def _checkpoint_blocks(module: nn.Module, kernels: MetaKernels, device: torch.device) -> None:
+    """Checkpoint all blocks; torch leaves its function modes in the backward pass, so each run enters the kernels."""
+    names = block_names(module)
+    for name in names:
+        block = module.get_submodule(name)
+        block.forward = partial(_run_with, kernels, block.forward)
+    checkpoint_blocks(module, names, device)
+
+
+def _run_with(kernels: MetaKernels, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with kernels:
+        return forward(*args, **kwargs)
 
 
 def _tensors(attached: Attached) -> Iterator[Tensor]:
