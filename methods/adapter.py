@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from methods.base.architecture import Block, blocks, innermost
 from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec
@@ -54,15 +55,17 @@ class AdapterParams(Hyperparameters):
 
 
 class Bottleneck(nn.Module):
-    """``s * up(phi(down(z)))`` in float32, for ``z`` and a result of shape ``(..., width)``.
+    """``s * up(phi(down(z)))``, for ``z`` and a result of shape ``(..., width)``.
 
     Args:
         width: size of the residual stream; trainable parameters grow as ``2 * width * bottleneck``.
         params: parameters of the method.
+        dtype: dtype of the products.
     """
 
-    def __init__(self, width: int, params: AdapterParams) -> None:
+    def __init__(self, width: int, params: AdapterParams, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
+        self.dtype = dtype
         self.dropout = nn.Dropout(params.dropout)
         self.down = nn.Linear(width, params.bottleneck)
         self.activation = ACTIVATIONS[params.activation]()
@@ -75,9 +78,11 @@ class Bottleneck(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Return the term that is added to the residual stream, in the dtype of ``z``."""
-        hidden = self.activation(self.down(self.dropout(z.float())))
-        term: Tensor = self.scale * self.up(hidden)
-        return term.to(z.dtype)
+        hidden = self.activation(self._linear(self.down, self.dropout(z.to(self.dtype))))
+        return (self.scale * self._linear(self.up, hidden)).to(z.dtype)
+
+    def _linear(self, layer: nn.Linear, x: Tensor) -> Tensor:
+        return F.linear(x, layer.weight.to(self.dtype), layer.bias.to(self.dtype))
 
 
 class LayerWrapper(nn.Module):
@@ -145,14 +150,14 @@ def attach(view: nn.Module, params: AdapterParams, context: Context) -> Attached
     """
     before = set(view.modules())
     for block in blocks(view, context.layers):
-        _wrap(view, block, params)
+        _wrap(view, block, params, context)
     heads = train_head(view, context)
     active = [m for m in view.modules() if m not in before]
     active += [part for head in heads for part in head.modules()]
     return attached(view, "adapter", params, context, active=active)
 
 
-def _wrap(view: nn.Module, block: Block, params: AdapterParams) -> None:
+def _wrap(view: nn.Module, block: Block, params: AdapterParams, context: Context) -> None:
     if not block.feed_forward_out:
         raise MethodError(f"{block.name} has no feed-forward of linear layers to put an adapter at")
     device = next(view.parameters()).device
@@ -161,7 +166,7 @@ def _wrap(view: nn.Module, block: Block, params: AdapterParams) -> None:
         out = view.get_submodule(block.feed_forward_out[0])
         view.set_submodule(block.feed_forward_in[0], recorder)
         view.set_submodule(
-            block.feed_forward_out[0], ParallelAdapter(out, _bottleneck(out, params).to(device), recorder)
+            block.feed_forward_out[0], ParallelAdapter(out, _bottleneck(out, params, context).to(device), recorder)
         )
         return
     after_attention = block.linears.get("attention_output", ())
@@ -169,15 +174,15 @@ def _wrap(view: nn.Module, block: Block, params: AdapterParams) -> None:
         raise MethodError(f"{block.name} has no output projection of attention to put an adapter after")
     for name in (*(after_attention if params.placement == "houlsby" else ()), *block.feed_forward_out):
         layer = view.get_submodule(name)
-        view.set_submodule(name, SerialAdapter(layer, _bottleneck(layer, params).to(device)))
+        view.set_submodule(name, SerialAdapter(layer, _bottleneck(layer, params, context).to(device)))
 
 
-def _bottleneck(layer: nn.Module, params: AdapterParams) -> Bottleneck:
+def _bottleneck(layer: nn.Module, params: AdapterParams, context: Context) -> Bottleneck:
     inner = innermost(layer)
     width: int = inner.out_features if isinstance(inner, nn.Linear) else inner.nf  # type: ignore[assignment]
     if params.bottleneck > width:
         raise MethodError(f"bottleneck is {params.bottleneck}; it must be at most {width}, the width of the model")
-    return Bottleneck(width, params)
+    return Bottleneck(width, params, context.product_dtype)
 
 
 SPEC = MethodSpec(

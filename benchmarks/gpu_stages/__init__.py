@@ -32,7 +32,7 @@ STAGES = (
     Stage("backbone", 75, f"{__name__}.weights:one_billion"),
     Stage("fingerprint", 45, f"{__name__}.weights:eight_billion"),
     Stage("methods", 60, f"{__name__}.methods_in_packs:methods_in_packs"),
-    Stage("steps", 90, f"{__name__}.steps:steps"),
+    Stage("steps", 120, f"{__name__}.steps:steps"),
     Stage("packs", 60, f"{__name__}.packs:packs"),
     Stage("out_of_memory", 30, f"{__name__}.out_of_memory:out_of_memory"),
     Stage("scoring", 45, f"{__name__}.scoring:scoring"),

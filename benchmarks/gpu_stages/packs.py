@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from functools import partial
 
 from benchmarks.gpu_stages.lab import ONE_BILLION, Lab, take_step
-from benchmarks.gpu_stages.report import Report
+from benchmarks.gpu_stages.report import GAIN, Report
 from benchmarks.gpu_stages.steps import profile_kernels
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.engine import TaskDataset, TrialRun
 from orchestrator.engine.memory import free_bytes
-from orchestrator.engine.pack_sizes import GAIN
 
 SIZES = (1, 2, 4, 8, 16)
 CASES = (("lora", 4, 64), ("mixed", 4, 64), ("lora", 1, 512), ("lora", 16, 128))
@@ -61,7 +60,7 @@ def _trial(kind: str, lab: Lab, backbone: SharedBackbone, dataset: TaskDataset, 
 def _best(ratios: dict[int, float]) -> int:
     """Return the size of the fastest packs, 1 where none gains enough."""
     size = min(ratios, key=lambda size: ratios[size])
-    return size if ratios[size] < GAIN else 1
+    return size if ratios[size] <= 1 - GAIN else 1
 
 
 def _each_alone(runs: Sequence[TrialRun]) -> None:

@@ -7,6 +7,9 @@ import time
 from collections.abc import Mapping
 from typing import IO, Any
 
+GAIN = 0.03
+"""Smallest share of the time that a setting has to save to be recommended."""
+
 
 class Report:
     """Writes the measurements of one stage as JSON lines.
@@ -35,6 +38,12 @@ class Report:
     def recommend(self, setting: str, value: str, ratios: Mapping[str, Any]) -> None:
         """Report which value of a setting to take, with the times of all values relative to today's default."""
         self.write("recommend", setting, {"take": value, "time_relative_to_default": dict(ratios)})
+
+    def recommend_fastest(self, setting: str, default: str, ratios: Mapping[str, float]) -> None:
+        """Report the value that takes the least time, or the default where none gains :data:`GAIN`."""
+        fastest = min(ratios, key=lambda value: ratios[value], default=default)
+        is_worth_it = fastest in ratios and ratios[fastest] <= 1 - GAIN
+        self.recommend(setting, fastest if is_worth_it else default, ratios)
 
     def seconds_left(self) -> float:
         """Return the seconds until the stage is ended."""

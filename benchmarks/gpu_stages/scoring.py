@@ -8,6 +8,7 @@ import torch
 from benchmarks.gpu_stages.lab import EIGHT_BILLION, Lab
 from benchmarks.gpu_stages.report import Report
 from orchestrator.backbone.shared import SharedBackbone
+from orchestrator.config import GpuSettings
 
 ROWS, LENGTHS = 64, (512, 1024, 2048)
 PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 8, 64, 24
@@ -16,12 +17,20 @@ PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 8, 64, 24
 def scoring(lab: Lab, report: Report) -> None:
     """Score 64 rows of each length in one batch as the sweep would, then generate."""
     backbone = lab.backbone(EIGHT_BILLION)
-    report.figure("generated_tokens_per_second", tokens_per_second(lab, report, backbone))
+    dense = tokens_per_second(lab, report, backbone)
+    report.figure("generated_tokens_per_second", dense)
     for tokens in LENGTHS if not lab.small else (16, 32):
         if report.seconds_left() < 0:
             report.skip(f"{ROWS}x{tokens}", "no time left")
             continue
         _score(lab, report, backbone, tokens)
+
+    del backbone
+    if lab.require_gpu(report, "generation with the 4-bit kernel"):
+        settings = GpuSettings(four_bit_generation=True)
+        fused = tokens_per_second(lab, report, lab.backbone(EIGHT_BILLION, gpu=settings))
+        report.figure("generated_tokens_per_second_with_the_4_bit_kernel", fused)
+        report.recommend_fastest("gpu.four_bit_generation", "false", {"true": round(dense / fused, 4)})
 
 
 def _score(lab: Lab, report: Report, backbone: SharedBackbone, tokens: int) -> None:

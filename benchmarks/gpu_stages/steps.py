@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.gpu_stages.lab import EIGHT_BILLION, TASK, Lab, take_step
 from benchmarks.gpu_stages.report import Report
 from orchestrator.backbone.shared import SharedBackbone
+from orchestrator.common.errors import InputError
+from orchestrator.config import GpuSettings
 from orchestrator.engine import TrialRun
 from orchestrator.planning.estimates import Batch, StepModel
 from orchestrator.tasks import TASK_TYPES
@@ -19,6 +22,15 @@ SHAPES = ((16, 64), (16, 128), (8, 512), (2, 2048))
 """Rows and tokens of a batch."""
 SMALL_SHAPES, SETTINGS_SHAPE = ((2, 16), (1, 32)), (8, 512)
 RANK, HIGH_RANK = 16, 256
+ATTENTION = "attention"
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "keep_unpacked": ("scales", "weights"),
+    "trainable_products": ("tf32", "bfloat16"),
+    ATTENTION: ("eager", "flash_attention_2"),
+}
+DEFAULTS = {"keep_unpacked": "nothing", "trainable_products": "float32", ATTENTION: "auto"}
+SECONDS_PER_SETTING = 8.0
+"""Seconds that loading the backbone and some steps take at most."""
 ESTIMATE_TOLERANCE = 0.15
 
 
@@ -50,7 +62,42 @@ def steps(lab: Lab, report: Report) -> None:
     rows, tokens = SETTINGS_SHAPE if not lab.small else SMALL_SHAPES[0]
     run = _trial(lab, backbone, rows, tokens, rank=HIGH_RANK if not lab.small else 8)
     report.figure(f"seconds_per_step_{rows}x{tokens}_high_rank", lab.seconds_per_round([run], report))
+    del run, backbone
+    _compare_settings(lab, report)
     _compare_with_estimates(lab, report, peaks)
+
+
+def _compare_settings(lab: Lab, report: Report) -> None:
+    """Time steps with each setting changed, relative to the defaults."""
+    if not lab.require_gpu(report, "settings of gpu: and backbone.attention"):
+        return
+    shapes = (SETTINGS_SHAPE, SHAPES[0])
+    default = {shape: _seconds(lab, report, shape) for shape in shapes}
+    for setting, values in SETTINGS.items():
+        ratios: dict[str, float] = {}
+        for value in values:
+            if report.seconds_left() < SECONDS_PER_SETTING:
+                report.skip(f"{setting}: {value}", "no time left")
+                continue
+            try:
+                options = {"attention": value} if setting == ATTENTION else {"gpu": GpuSettings(**{setting: value})}
+                relative = {shape: _seconds(lab, report, shape, **options) / default[shape] for shape in shapes}
+            except InputError as error:
+                report.skip(f"{setting}: {value}", error.lines()[0])
+                continue
+            for (rows, tokens), ratio in relative.items():
+                report.figure(f"time_relative_to_default_{rows}x{tokens}_{setting}_{value}", ratio)
+            ratios[value] = round(math.prod(relative.values()) ** (1 / len(relative)), 4)
+        section = "backbone" if setting == ATTENTION else "gpu"
+        report.recommend_fastest(f"{section}.{setting}", DEFAULTS[setting], ratios)
+    torch.set_float32_matmul_precision("highest")
+
+
+def _seconds(lab: Lab, report: Report, shape: tuple[int, int], **settings: Any) -> float:
+    """Return the seconds of a step with a backbone that was loaded with some settings."""
+    torch.set_float32_matmul_precision("highest")  # loading sets what the settings say
+    backbone = lab.backbone(EIGHT_BILLION, **settings)
+    return lab.seconds_per_round([_trial(lab, backbone, *shape)], report, steps=3)
 
 
 def _measure(lab: Lab, report: Report, backbone: SharedBackbone, rows: int, tokens: int) -> TrialRun:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, get_args
 
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ class Context:
         source_labels: number of classes of each source task; empty where it equals the task's own.
         fresh: ``True`` for a new adapter; ``False`` if a saved adapter's tensors are read into it right after, so that
             its initialization may be skipped.
+        product_dtype: dtype in which a method may multiply its float32 parameters; gradients and updates are float32.
     """
 
     task: str
@@ -138,6 +140,7 @@ class Context:
     sources: tuple[str, ...] = ()
     source_labels: tuple[int, ...] = ()
     fresh: bool = True
+    product_dtype: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
 
+from methods.base.spec import MethodError
+
 EXTENSION = "learned_pairs"
 """Attribute of an attention module: a function that is called as ``extend(query, key, value)`` and returns longer keys
 and values.
@@ -31,9 +33,16 @@ _NAMES = {original: f"learned_pairs_{original}" for original in ("sdpa", "eager"
 
 
 def extend_attention(view: nn.Module) -> None:
-    """Let every attention of ``view`` that sdpa or eager attention computes use its module's extension."""
+    """Let every attention of ``view`` that sdpa or eager attention computes use its module's extension.
+
+    Raises:
+        MethodError: if another implementation computes attention, which would ignore the extension.
+    """
     for config in {id(c): c for module in view.modules() for c in _configs(module)}.values():
-        config._attn_implementation = _NAMES.get(config._attn_implementation, config._attn_implementation)
+        chosen = config._attn_implementation
+        if chosen is not None and chosen not in (*_NAMES, *_NAMES.values()):
+            raise MethodError(f"{chosen} takes no additional keys; write backbone.attention: sdpa, or eager")
+        config._attn_implementation = _NAMES.get(chosen, chosen)
 
 
 def implementation(view: nn.Module) -> str:

@@ -14,7 +14,13 @@ from torch import Tensor
 
 
 class FusedLoraLinear(Linear):
-    """`peft`'s LoRA layer with a fused forward pass."""
+    """`peft`'s LoRA layer with a fused forward pass.
+
+    ``product_dtype`` is the dtype of the low-rank products and of the sum, bfloat16 for instance; without it they are
+    computed in the factors' dtype.
+    """
+
+    product_dtype: torch.dtype | None = None
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Map shape ``(..., in)`` to ``(..., out)``, in the dtype of the frozen layer's output."""
@@ -25,6 +31,7 @@ class FusedLoraLinear(Linear):
         rows = frozen_output.flatten(0, -2)
         for name in filter(self.lora_A.__contains__, self.active_adapters):
             a, b = self.lora_A[name].weight, self.lora_B[name].weight
-            low_rank = self.lora_dropout[name](x.to(a.dtype)).flatten(0, -2) @ a.T
-            rows = torch.addmm(rows.to(a.dtype), low_rank, b.T, alpha=self.scaling[name])
+            dtype = self.product_dtype or a.dtype
+            low_rank = self.lora_dropout[name](x.to(dtype)).flatten(0, -2) @ a.to(dtype).T
+            rows = torch.addmm(rows.to(dtype), low_rank, b.to(dtype).T, alpha=self.scaling[name])
         return rows.view(frozen_output.shape).to(frozen_output.dtype)

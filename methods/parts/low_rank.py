@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import nn
@@ -114,7 +115,11 @@ def attach(
         rest = tuple(p for name, p in named if "lora_B" not in name)
         return ParameterGroup(rest), ParameterGroup(b_factors, params.lr_ratio)
 
-    return peft_adapter.attach(view, config, method, params, context, groups=groups, merges=True)
+    attached = peft_adapter.attach(view, config, method, params, context, groups=groups, merges=True)
+    for module in attached.module.modules():
+        if isinstance(module, FusedLoraLinear):
+            module.product_dtype = None if context.product_dtype == torch.float32 else context.product_dtype
+    return attached
 
 
 def target_pattern(view: nn.Module, target_kind: str, rank: int, field: str, context: Context) -> str:

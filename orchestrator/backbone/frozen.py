@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from orchestrator.backbone.weights import FrozenWeight
+from orchestrator.backbone.weights import FourBitWeight, FrozenWeight
 
 Matmul = Callable[["FrozenLinear", Tensor, Tensor | None], Tensor]
 """Computes ``x W^T``, plus the bias if there is one, for a layer, ``x`` and the bias."""
@@ -49,12 +49,16 @@ class FrozenLinear(nn.Linear):
         bias: bias of shape ``(out,)``, or ``None``.
         dtype: dtype of the product.
         position: index of the layer in the order of the model's modules.
+
+    ``fused_rows`` is the largest number of rows for which a product without gradients takes bitsandbytes' 4-bit kernel;
+    0 unless the configuration asks for it.
     """
 
     def __init__(self, frozen: FrozenWeight, bias: nn.Parameter | None, dtype: torch.dtype, position: int) -> None:
         nn.Module.__init__(self)
         self.out_features, self.in_features = frozen.shape
         self.frozen, self.compute_dtype, self.position = frozen, dtype, position
+        self.fused_rows = 0
         self.register_parameter("bias", bias)
 
     @property
@@ -74,8 +78,19 @@ class FrozenLinear(nn.Linear):
 
     def matmul(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``x W^T``, plus the bias if there is one, for this layer alone."""
+        if self.fused_rows and not torch.is_grad_enabled() and (fused := self._fused(x)) is not None:
+            kind = self.compute_dtype
+            return fused.matmul(x.to(kind), None if bias is None else bias.to(kind)).to(x.dtype)
         y: Tensor = FrozenMatmul.apply(x, self.frozen, self.compute_dtype, bias)
         return y
+
+    def _fused(self, x: Tensor) -> FourBitWeight | None:
+        """Return the weight that is multiplied without unpacking it, if the input has few enough rows for that."""
+        weight = getattr(self.frozen, "packed", None) if not isinstance(self.frozen, FourBitWeight) else self.frozen
+        rows = x.numel() // self.in_features
+        if not isinstance(weight, FourBitWeight) or rows > self.fused_rows or self.in_features % weight.blocksize:
+            return None
+        return weight
 
     def _overridable_matmul(self, x: Tensor, bias: Tensor | None) -> Tensor:
         return self.matmul(x, bias) if _matmul_override is None else _matmul_override(self, x, bias)

@@ -12,7 +12,7 @@ from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.source import resolve
 from orchestrator.backbone.store import cache_folder, fetch, publish
 from orchestrator.common.storage import Storage
-from orchestrator.config import BackboneConfig
+from orchestrator.config import BackboneConfig, GpuSettings
 from orchestrator.tasks import TASK_TYPES
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ def pretrained(
     double_quantization: bool = True,
     revision: str | None = None,
     dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    attention: str = "auto",
+    gpu: GpuSettings | None = None,
 ) -> SharedBackbone:
     """Load a backbone, quantized once per machine, to attach methods or saved adapters to.
 
@@ -41,6 +44,9 @@ def pretrained(
         double_quantization: whether the scales of 4-bit weights are quantized too.
         revision: commit, tag or branch on the hub.
         dtype: dtype of frozen products.
+        device: device to put the backbone on, ``cuda:0`` for instance.
+        attention: implementation of attention: ``auto``, ``sdpa``, ``eager`` or ``flash_attention_2``.
+        gpu: how to compute on a GPU; ignored on a CPU.
 
     Raises:
         InputError: if there is no such checkpoint, or transformers cannot load it for the task.
@@ -48,7 +54,8 @@ def pretrained(
     source = resolve(BackboneConfig(model=model, revision=revision), Path.cwd())
     cache = Storage(str(cache_folder()))
     published = publish(source, TASK_TYPES[task].auto_class, quantization, double_quantization, cache)
-    return load(fetch(published.digest, cache), task, name=model, dtype=dtype, labels=labels)
+    file = fetch(published.digest, cache)
+    return load(file, task, name=model, dtype=dtype, labels=labels, device=device, attention=attention, gpu=gpu)
 
 
 def pretrained_tokenizer(model: str, *, revision: str | None = None) -> PreTrainedTokenizerBase:

@@ -17,9 +17,12 @@ from torch import Tensor, nn
 
 from methods.base.position_ids import derive_position_ids_from_mask
 from methods.base.spec import Context, Quantization
+from orchestrator.backbone import gpu as gpu_memory
 from orchestrator.backbone.checkpoint import Header, frozen_weights
 from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.backbone.weights import SCALES
+from orchestrator.common.errors import InputError, Problem, first_line
+from orchestrator.config.gpu import GpuSettings
 from orchestrator.tasks import TASK_TYPES
 
 if TYPE_CHECKING:
@@ -111,6 +114,8 @@ def load(
     device: torch.device | str = "cpu",
     original: Path | None = None,
     derived: bool = True,
+    attention: str = "auto",
+    gpu: GpuSettings | None = None,
 ) -> SharedBackbone:
     """Map a backbone file; on a CPU no tensor is copied.
 
@@ -124,9 +129,14 @@ def load(
         original: file of the unquantized backbone, for methods that train backbone weights.
         derived: whether to use derived tensors that are stored to save time; without them, every tensor in use is
             covered by the checksum.
+        attention: implementation of attention, as in the configuration.
+        gpu: settings of the configuration for GPUs; ignored on a CPU.
+
+    Raises:
+        InputError: if the implementation of attention is not available.
     """
-    header = Header.read(file)
-    model = _skeleton(header, labels)
+    header, device = Header.read(file), torch.device(device)
+    model = _skeleton(header, labels, attention)
     tensors = load_file(file, device=str(device))
     if not derived:
         tensors = {key: tensor for key, tensor in tensors.items() if not key.endswith(f":{SCALES}")}
@@ -136,7 +146,12 @@ def load(
     model.tie_weights()
     for part in header.head:
         model.get_submodule(part).to_empty(device=device)
-    model.to(torch.device(device)).requires_grad_(False).eval()  # type: ignore[arg-type]
+    model.to(device).requires_grad_(False).eval()  # type: ignore[arg-type]
+    gpu = gpu if gpu and device.type == "cuda" else GpuSettings()
+    if device.type == "cuda":
+        gpu_memory.apply(gpu, model, torch.cuda.mem_get_info(device)[0])
+        if gpu.trainable_products != "float32":
+            torch.set_float32_matmul_precision("high")
     head = head_of(model, header.head)
     context = Context(
         task=task,
@@ -145,6 +160,7 @@ def load(
         head=head,
         original=_originals(original),
         quantization=_quantization(model),
+        product_dtype=torch.bfloat16 if gpu.trainable_products == "bfloat16" else torch.float32,
     )
     return SharedBackbone(model, context, header.head, is_decoder(header.config))
 
@@ -185,8 +201,12 @@ def _quantization(model: nn.Module) -> Quantization:
     return next((layer.frozen.quantization for layer in layers), "none")
 
 
-def _skeleton(header: Header, labels: int) -> PreTrainedModel:
-    """Build the module tree without weights in memory."""
+def _skeleton(header: Header, labels: int, attention: str) -> PreTrainedModel:
+    """Build the module tree without weights in memory.
+
+    Raises:
+        InputError: if the implementation of attention is not available.
+    """
     import transformers
     from accelerate import init_empty_weights
 
@@ -195,8 +215,15 @@ def _skeleton(header: Header, labels: int) -> PreTrainedModel:
     config = transformers.CONFIG_MAPPING[kind].from_dict(header.config, **extra)
     if labels:
         pad(config)
-    with init_empty_weights(include_buffers=False):
-        model: PreTrainedModel = getattr(transformers, header.auto_class).from_config(config)
+    options = {} if attention == "auto" else {"attn_implementation": attention}
+    try:
+        with init_empty_weights(include_buffers=False):
+            model: PreTrainedModel = getattr(transformers, header.auto_class).from_config(config, **options)
+    except (ImportError, ValueError) as error:
+        if not options:
+            raise
+        message = f"is {attention}, which {kind} cannot use here ({first_line(error)}); write auto"
+        raise InputError("backbone.attention", [Problem("", message)]) from error
     return model
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -99,6 +99,35 @@ class FourBitWeight:
     def compute_in(self, dtype: torch.dtype) -> None:
         """Let bitsandbytes dequantize straight to ``dtype``, which saves a cast per pass."""
         self.state.dtype = dtype
+
+    def with_scales(self) -> FourBitWeight:
+        """Return the weight with its scales dequantized, as every :meth:`dequantize` does without them."""
+        if self.scales is not None or not self.state.nested:
+            return self
+        state = self.state
+        return replace(self, scales=bnb.dequantize_blockwise(state.absmax, state.state2) + state.offset)
+
+    def matmul(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return ``x W^T + b`` without dequantizing ``W``, by a kernel for a few rows; no gradients.
+
+        Args:
+            x: tensor of shape ``(..., in)``, in the dtype of the product.
+            bias: bias of shape ``(out,)`` in that dtype.
+        """
+        state, nested = self.state, {}
+        scales = state.absmax if self.scales is None else self.scales
+        if self.scales is None and state.nested:
+            scales = state.state2.absmax
+            nested = {"absmax_8bit": state.absmax, "absmax_code": state.state2.code, "absmax_offset": state.offset}
+        product: Tensor = torch.ops.bitsandbytes.gemm_4bit.default(
+            x, self.packed.view(-1, 1), state.shape, scales, state.blocksize, state.quant_type, bias=bias, **nested
+        )
+        return product
+
+    @property
+    def blocksize(self) -> int:
+        """Number of weights that share a scale."""
+        return int(self.state.blocksize)
 
     def _dequantization_state(self) -> bnb.QuantState:
         state = self.state

@@ -1,5 +1,6 @@
 """What a sweep.yaml may say, validated once; importing it loads no machine-learning library."""
 
+from orchestrator.config.gpu import GpuSettings
 from orchestrator.config.load import config_of, json_schema, load_config
 from orchestrator.config.overrides import Choices, Fixed, Override, Range
 from orchestrator.config.sections import (
@@ -18,6 +19,7 @@ __all__ = [
     "Budget",
     "Choices",
     "Fixed",
+    "GpuSettings",
     "Lanes",
     "MLflowConfig",
     "Override",

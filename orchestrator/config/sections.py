@@ -21,6 +21,7 @@ from orchestrator.common.field_types import AutoCount, Count, Fraction, Seconds
 from orchestrator.common.section import NAME_PATTERN, Section, refusal
 from orchestrator.common.uris import PACKAGE, local_path, mask_secrets
 from orchestrator.config.constraints import Constraints
+from orchestrator.config.gpu import GpuSettings
 from orchestrator.config.method_names import has_plugin, method_problem, plugin_problems
 from orchestrator.config.overrides import Override, search_space_problems
 from orchestrator.config.tasks import Task, source_problems
@@ -52,6 +53,9 @@ class BackboneConfig(Section):
     """Whether the 4-bit formats' own scales are quantized too, which saves about 0.4 bit per weight."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """The dtype of the frozen layers' matrix products; auto takes bfloat16 where the hardware is fast at it."""
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    """The implementation of attention, by its name in transformers; auto takes sdpa where the architecture has it.
+    flash_attention_2 needs a GPU and the package flash-attn on every node."""
     trust_remote_code: bool = False
     """Whether Python code from the checkpoint may run. Only for checkpoints that you trust as you trust a program."""
 
@@ -253,6 +257,8 @@ class SweepConfig(Section):
     """How the winner is chosen."""
     lanes: Lanes = Lanes()
     """The workers that train trials."""
+    gpu: GpuSettings = GpuSettings()
+    """How lanes compute on a GPU; the defaults are the slowest and need the least memory."""
     mlflow: MLflowConfig = MLflowConfig()
     """Where runs and models are recorded."""
     storage: str = "sweeps"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.common.retry import Retry
-from orchestrator.config import Task, Training
+from orchestrator.config import GpuSettings, Task, Training
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -51,6 +51,8 @@ class LaneSetup:
         measure_pack: whether a lane packs only as many of them as its own timings show to gain (``pack: auto``).
         plugins: name and source text of every plugin method.
         retry: how long a lane waits for the storage.
+        attention: implementation of attention, as in the configuration.
+        gpu: how lanes compute on a GPU.
     """
 
     storage: str
@@ -64,3 +66,5 @@ class LaneSetup:
     plugins: tuple[tuple[str, str], ...] = ()
     measure_pack: bool = False
     retry: Retry = field(default_factory=Retry)
+    attention: str = "auto"
+    gpu: GpuSettings = field(default_factory=GpuSettings)

@@ -177,6 +177,8 @@ class WorkerMemory:
                 labels=task_setup.labels,
                 device=self.device,
                 original=fetch(task_setup.original, self._storage) if task_setup.original else None,
+                attention=self.setup.attention,
+                gpu=self.setup.gpu,
             )
             self.fingerprints[task] = self._backbones[task].fingerprint()
         return self._backbones[task]

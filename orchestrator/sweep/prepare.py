@@ -92,5 +92,7 @@ def _lane_setup(config: SweepConfig, storage: Storage, sweep: str, tasks: dict[s
         pack=pack,
         plugins=plugin_sources(config),
         measure_pack=config.lanes.pack == "auto",
+        attention=config.backbone.attention,
+        gpu=config.gpu,
         retry=storage.retry or Retry(),
     )

@@ -27,3 +27,15 @@ def test_bitsandbytes_quantizes_by_functions() -> None:
     assert parameters(functional.quantize_4bit).startswith("A, absmax, out, blocksize, compress_statistics, quant_type")
     assert parameters(functional.dequantize_4bit).startswith("A, quant_state, absmax, out, blocksize, quant_type")
     assert parameters(functional.QuantState.as_dict) == "self, packed"
+
+
+def test_bitsandbytes_multiplies_four_bit_weights() -> None:
+    import torch
+    from bitsandbytes import functional
+
+    schema = torch.ops.bitsandbytes.gemm_4bit.default._schema
+    names = "A, B, shapeB, absmax, blocksize, quant_type, bias, absmax_8bit, absmax_code, absmax_offset"
+    assert ", ".join(argument.name for argument in schema.arguments) == names
+    _, state = functional.quantize_4bit(torch.ones(128, 128), quant_type="nf4", compress_statistics=True)
+    assert state.nested
+    assert (state.state2.blocksize, state.offset.dtype) == (256, torch.float32), "what the kernel expects"
