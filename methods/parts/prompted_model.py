@@ -62,12 +62,12 @@ class PromptedModel(nn.Module):
         return ids.gather(1, order), mask.gather(1, order)
 
     def _logits(self, ids: Tensor, mask: Tensor, keep: int) -> Tensor:
-        """Return the float32 logits after each of the last ``keep`` tokens, shape ``(rows, keep, vocabulary)``."""
+        """Return the model's logits after each of the last ``keep`` tokens, shape ``(rows, keep, vocabulary)``."""
         positions = {"position_ids": (mask.cumsum(dim=1) - 1).clamp_min(0)} if self._takes_position_ids else {}
         logits: Tensor = self.model(
             input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=keep, **positions
         ).logits
-        return logits.float()
+        return logits
 
 
 class PromptedClassifier(PromptedModel):
@@ -141,7 +141,7 @@ class PromptedClassifier(PromptedModel):
             logits: Tensor = self.model(input_ids=ids, attention_mask=mask, decoder_input_ids=decoder).logits
             return logits.float().log_softmax(dim=-1)
         longer = torch.cat([mask, torch.ones_like(stems)], dim=1)
-        return self._logits(torch.cat([ids, stems], dim=1), longer, 1 + len(stem)).log_softmax(dim=-1)
+        return self._logits(torch.cat([ids, stems], dim=1), longer, 1 + len(stem)).float().log_softmax(dim=-1)
 
 
 class PromptedLanguageModel(PromptedModel):
@@ -157,7 +157,7 @@ class PromptedLanguageModel(PromptedModel):
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         prompted_ids, prompted_mask = self._prepend_examples(input_ids, mask)
         logits = self._logits(prompted_ids, prompted_mask, input_ids.shape[1])
-        loss = None if labels is None else F.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:])
+        loss = None if labels is None else F.cross_entropy(logits[:, :-1].float().transpose(1, 2), labels[:, 1:])
         return CausalLMOutput(loss=loss, logits=logits)
 
     def generate(self, input_ids: Tensor, attention_mask: Tensor, **settings: Any) -> Tensor:

@@ -14,7 +14,8 @@ from methods.base.spec import Attached
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.engine.random_stream import restored_generators
 from orchestrator.engine.task_dataset import TaskDataset
-from orchestrator.tasks.tokens import IGNORED_LABEL, device_of, next_token_losses
+from orchestrator.tasks.token_losses import next_token_losses
+from orchestrator.tasks.tokens import IGNORED_LABEL, device_of
 
 NEUTRAL = Path(__file__).with_name("neutral.txt")
 BATCH_ROWS = 8

@@ -17,13 +17,13 @@ from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
 from orchestrator.tasks.section import MAX_NEW_TOKENS, TaskSection
 from orchestrator.tasks.templates import Template, render, template_columns
+from orchestrator.tasks.token_losses import next_token_losses
 from orchestrator.tasks.tokens import (
     IGNORED_LABEL,
     device_of,
     in_table_order,
     integers,
     lengths,
-    next_token_losses,
     pad,
     sequences,
     token_column,
@@ -212,7 +212,9 @@ class CausalLM(TaskType):
         settings = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "num_beams": 1}
         ends = {"eos_token_id": self.tokenizer.eos_token_id, "pad_token_id": pad_id}
         with torch.no_grad():
-            ids = model.generate(**batch, **settings, **ends, max_new_tokens=self.max_new_tokens)  # type: ignore[operator]
+            ids = model.generate(  # type: ignore[operator]
+                **batch, **settings, **ends, use_cache=True, max_new_tokens=self.max_new_tokens
+            )
         return [text.strip() for text in self.tokenizer.batch_decode(ids[:, width:], skip_special_tokens=True)]
 
     def answer_columns(self, labels: Sequence[str]) -> dict[str, Literal["string", "double", "long"]]:

@@ -94,21 +94,6 @@ def model_inputs(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor
     return {name: batch[name].to(device) for name in INPUTS if name in batch}
 
 
-def next_token_losses(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy of every token that has a label.
-
-    Returns:
-        Losses in nats, of shape ``(labelled tokens,)``; and where those tokens are, of shape ``(rows, tokens - 1)``.
-    """
-    from torch.nn import functional as F
-
-    targets = batch["labels"][:, 1:].to(device_of(model))
-    is_labelled = targets != IGNORED_LABEL
-    # Soft prompts put logits of their own before those of the tokens; what precedes a target is what predicts it.
-    logits = model(**model_inputs(model, batch)).logits[:, -targets.shape[1] - 1 : -1][is_labelled].float()
-    return F.cross_entropy(logits, targets[is_labelled], reduction="none"), is_labelled
-
-
 def in_table_order(batches: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return how to put results that were computed batch by batch into the table's order.
 

@@ -74,6 +74,7 @@ def test_torch_modules_keep_hooks_in_dicts() -> None:
         CHECKPOINTED,
         "orchestrator/engine/skip_prefix.py",
         "orchestrator/planning/estimates/step.py",
+        "orchestrator/tasks/output_head.py",
     ),
 )
 def test_torch_modules_call_forward_of_instance() -> None:
@@ -107,6 +108,16 @@ def test_torch_checkpoint_runs_a_function_again_in_its_contexts() -> None:
     )
     y.backward()
     assert (events, float(x.grad)) == (["forward", "again"], 12.0)
+
+
+@relied_on("torch.utils.checkpoint.checkpoint", by="orchestrator/tasks/token_losses.py")
+def test_torch_checkpoint_trains_what_its_input_does_not_need() -> None:
+    layer, x = nn.Linear(3, 3), torch.ones(2, 3)  # the input needs no gradient
+    checkpoint(nn.Sequential(layer, nn.Tanh()), x, use_reentrant=False).sum().backward()
+    checkpointed = layer.weight.grad
+    layer.weight.grad = None
+    layer(x).tanh().sum().backward()
+    assert torch.equal(checkpointed, layer.weight.grad)
 
 
 @relied_on("=__class__", by=LAZY)

@@ -1,0 +1,165 @@
+"""A language model's last hidden states, and its head apart from them, to compute logits only where they are needed.
+
+A head is everything that a model does after its last block's output: the output embeddings, and what an architecture
+puts after them (Gemma 2 caps logits, Cohere and Granite scale them). None of that is repeated here. The model's own
+forward pass runs twice, once above the blocks' output with no token in it, and then above the states of the chosen
+tokens, with the blocks replaced by a function that returns these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+_changes_logits: WeakSet[nn.Module] = WeakSet()
+"""Models that return other logits than the language model inside them, so that they must be called as a whole."""
+
+
+@dataclass(frozen=True)
+class OutputHead:
+    """What computes logits.
+
+    Args:
+        logits: Maps states of shape ``(tokens, width)`` to logits of shape ``(tokens, vocabulary)``.
+        vocabulary: Number of logits of a token.
+        recomputable: Whether it may be run again in the backward pass. A frozen layer in it forbids that: in a pack it
+            waits for other trials, whose layers would be recomputed in the place of this trial's.
+    """
+
+    logits: Callable[[Tensor], Tensor]
+    vocabulary: int
+    recomputable: bool = True
+
+
+def states_and_head(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, OutputHead]:
+    """Run a language model up to its head.
+
+    Args:
+        model: Language model, with or without wrappers.
+        inputs: What it is called with.
+
+    Returns:
+        States of shape ``(rows, positions, width)``, and the head that reads them. Soft prompts have positions of their
+        own before those of the tokens. Where the model's head cannot be told apart, the states are the logits, and the
+        head returns them unchanged.
+    """
+    decoder = None if model in _changes_logits else _decoder(model)
+    if decoder is None:
+        return _whole(model(**inputs).logits)
+    recorder = _Recorder(decoder)
+    with recorder.recording():
+        logits = model(**inputs).logits
+    if recorder.states is None:  # the architecture's forward pass calls none of the modules that were looked for
+        return _whole(logits)
+    if logits is not recorder.placeholder:
+        _changes_logits.add(model)
+        return _whole(model(**inputs).logits)
+    return recorder.states, OutputHead(recorder.logits, logits.shape[-1], not _has_linear_beside(decoder))
+
+
+def _whole(logits: Tensor) -> tuple[Tensor, OutputHead]:
+    return logits, OutputHead(lambda chosen: chosen, logits.shape[-1])
+
+
+class _Recorder:
+    """Runs a language model's blocks without its head, and its head without the blocks.
+
+    Args:
+        decoder: Language model of transformers.
+    """
+
+    def __init__(self, decoder: PreTrainedModel) -> None:
+        self._decoder, self._blocks = decoder, _block_modules(decoder)
+        self._output_class: Any = None
+        self._is_inside = False
+        self.states: Tensor | None = None
+        self.placeholder: Tensor | None = None
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record the states of the calls inside, which return a placeholder for logits that takes no memory."""
+        with ExitStack() as stack:
+            for module in self._blocks:
+                stack.enter_context(_replaced_forward(module, self._record))
+            stack.enter_context(_replaced_forward(self._decoder, self._without_logits))
+            yield
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Return the logits of states of shape ``(tokens, width)``."""
+        output = self._output_class(last_hidden_state=states[None])
+        ids = states.new_zeros(1, len(states)).long()
+        is_encoder_decoder = self._decoder.config.is_encoder_decoder
+        inputs = {"encoder_outputs": (states[None],), "decoder_input_ids": ids} if is_encoder_decoder else {}
+        with ExitStack() as stack:
+            for module in self._blocks:
+                stack.enter_context(_replaced_forward(module, lambda *_, **__: output))
+            # Not a call of the module: hooks around it have seen this pass already.
+            logits: Tensor = self._decoder.forward(**(inputs or {"input_ids": ids})).logits
+        return logits[0]
+
+    def _record(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._is_inside:  # the decoder inside an encoder-decoder
+            return forward(*args, **kwargs)
+        self._is_inside = True
+        try:
+            output = forward(*args, **kwargs)
+        finally:
+            self._is_inside = False
+        if getattr(output, "last_hidden_state", None) is not None:
+            self.states, self._output_class = output.last_hidden_state, type(output)
+            output.last_hidden_state = self.states[:, :0]
+        return output
+
+    def _without_logits(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.states = None
+        output = forward(*args, **kwargs)
+        if self.states is not None:
+            nothing = output.logits.detach()
+            self.placeholder = nothing.new_zeros(1).expand(*self.states.shape[:2], nothing.shape[-1])
+            output.logits = self.placeholder
+        return output
+
+
+def _decoder(model: nn.Module) -> PreTrainedModel | None:
+    """Return the language model of transformers inside any wrappers."""
+    from transformers import PreTrainedModel
+
+    modules = (module for module in model.modules() if isinstance(module, PreTrainedModel))
+    return next((module for module in modules if module.get_output_embeddings() is not None), None)
+
+
+def _block_modules(decoder: PreTrainedModel) -> list[nn.Module]:
+    """Return the modules of which a language model's forward pass calls one, to read its output."""
+    candidates = [decoder.base_model, decoder.get_decoder()]
+    return [module for module in dict.fromkeys(candidates) if module is not decoder]
+
+
+def _has_linear_beside(decoder: PreTrainedModel) -> bool:
+    """Return whether the head has linear layers before its output embeddings, as BERT's has."""
+    from torch import nn
+
+    parts = [*_block_modules(decoder), decoder.get_output_embeddings()]
+    known = {id(module) for part in parts for module in part.modules()}
+    return any(isinstance(module, nn.Linear) and id(module) not in known for module in decoder.modules())
+
+
+@contextmanager
+def _replaced_forward(module: nn.Module, replacement: Callable[..., Any]) -> Iterator[None]:
+    """Let a module call ``replacement`` with its own forward function and the arguments."""
+    forward, is_its_own = module.forward, "forward" in vars(module)
+    module.forward = wraps(forward)(partial(replacement, forward))
+    try:
+        yield
+    finally:
+        if is_its_own:
+            module.forward = forward
+        else:
+            del module.forward

@@ -1,0 +1,52 @@
+"""Cross-entropy of the tokens that count, with the logits of a limited number of tokens in memory at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.tasks.output_head import OutputHead, states_and_head
+from orchestrator.tasks.tokens import IGNORED_LABEL, device_of, model_inputs
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+CHUNK_LOGITS = 2**25
+"""Logits in memory at a time: 128 MiB in float32, and as much again for each step of their computation."""
+
+
+def next_token_losses(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy of every token that has a label.
+
+    Other tokens have no logits. Where gradients are needed and the labelled tokens are more than one chunk, the
+    backward pass computes each chunk's logits again.
+
+    Returns:
+        Losses in nats, of shape ``(labelled tokens,)``; and where those tokens are, of shape ``(rows, tokens - 1)``.
+    """
+    targets = batch["labels"][:, 1:].to(device_of(model))
+    is_labelled = targets != IGNORED_LABEL
+    states, head = states_and_head(model, model_inputs(model, batch))
+    # Soft prompts have positions of their own before those of the tokens; what precedes a target is what predicts it.
+    return _chunked_losses(head, states[:, -targets.shape[1] - 1 : -1][is_labelled], targets[is_labelled]), is_labelled
+
+
+def _chunked_losses(head: OutputHead, states: Tensor, targets: Tensor) -> Tensor:
+    """Return the losses of tokens by their states, of shape ``(tokens, width)``."""
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    size = max(1, CHUNK_LOGITS // head.vocabulary)
+    if len(states) <= size:
+        return _losses(head, states, targets)
+    chunks = zip(states.split(size), targets.split(size), strict=True)
+    if not torch.is_grad_enabled():
+        return torch.cat([_losses(head, *chunk) for chunk in chunks])
+    if not head.recomputable:
+        return _losses(head, states, targets)
+    return torch.cat([checkpoint(_losses, head, *chunk, use_reentrant=False) for chunk in chunks])
+
+
+def _losses(head: OutputHead, states: Tensor, targets: Tensor) -> Tensor:
+    from torch.nn import functional as F
+
+    return F.cross_entropy(head.logits(states).float(), targets, reduction="none")
