@@ -6,6 +6,7 @@ configuration names it behaves as before, except in modules with an attribute :d
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -149,8 +150,11 @@ def _base(view: nn.Module) -> nn.Module:
     return base
 
 
-def _rows(view: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
-    rows = {"inputs_embeds": inputs[None]}
+def _rows(view: nn.Module, inputs: Tensor) -> dict[str, Any]:
+    rows: dict[str, Any] = {"inputs_embeds": inputs[None]}
+    if "use_cache" in inspect.signature(_base(view).forward).parameters:
+        # Without one, transformers looks for packed rows in the numbers of the positions, which a skeleton lacks.
+        rows["use_cache"] = True
     if is_encoder_decoder(view):
         rows["decoder_inputs_embeds"] = inputs[None, :-1]
     return rows

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from methods.base.position_ids import derive_position_ids_from_mask
 from methods.base.spec import Context, Quantization
 from orchestrator.backbone import gpu as gpu_memory
+from orchestrator.backbone import key_value_cache
 from orchestrator.backbone.checkpoint import Header, frozen_weights
 from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.backbone.weights import SCALES
@@ -41,16 +42,21 @@ class SharedBackbone:
         context: what methods may read. The head is not shared: every view has its own.
         fresh: names of the head's modules that the checkpoint lacks.
         decoder: whether it attends to the left only.
+
+    Attributes:
+        keeps_cache: whether the checkpoint keeps keys and values by default. Views do so only when they generate.
     """
 
     model: PreTrainedModel
     context: Context
     fresh: tuple[str, ...]
     decoder: bool
+    keeps_cache: bool = field(init=False)
     _memo: dict[int, Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         derive_position_ids_from_mask(self.model)
+        self.keeps_cache = key_value_cache.switch_off(self.model)
         head = {id(tensor) for name in self.context.head for tensor in self.model.get_submodule(name).parameters()}
         shared = [t for t in (*self.model.parameters(), *self.model.buffers()) if id(t) not in head]
         shared += [layer.frozen for layer in self._frozen_layers()]  # type: ignore[misc]

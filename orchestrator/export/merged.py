@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import methods
 from methods.base.spec import Attached, Category
+from orchestrator.backbone import key_value_cache
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.export.trained import Trained
@@ -74,6 +75,7 @@ def write_merged(trained: Trained, folder: Path, dtype: str | None) -> Merged:
     batch = sample(shared.model.config, AutoTokenizer.from_pretrained(trained.tokenizer))
     expected = logits(attached.module, batch)
     model = plain_model(_merge(trained, attached), trained.labels)
+    key_value_cache.set_default(model.config, shared.keeps_cache)
     if (error := difference(expected, logits(model, batch))) > TOLERANCE * max(1.0, float(expected.abs().max())):
         message = f"a plain {type(model).__name__} cannot represent it: logits differ by {error:.1g}"
         raise _refused(trained, message)

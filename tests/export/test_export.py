@@ -227,7 +227,8 @@ def test_merged_weights_have_the_backbone_s_precision_by_default(
     made = trained.export(tmp_path / "plain", merged=True, dtype=asked)
     assert made.merged is not None
     assert made.merged.dtype == dtype
-    assert json.loads((tmp_path / "plain" / "config.json").read_text())["dtype"] == dtype
+    config = json.loads((tmp_path / "plain" / "config.json").read_text())
+    assert (config["dtype"], config["use_cache"]) == (dtype, True)
     plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
     assert {str(p.dtype) for p in plain.parameters()} == {f"torch.{dtype}"}
     exact = made.merged.largest_difference < 1e-4
