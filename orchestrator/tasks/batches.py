@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 Indices = NDArray[np.int64]
 POOL_ROWS = 64
 BUCKET_ROWS = 32
+EVALUATION_TOKENS = 16_384
+"""Tokens that are scored at once, with padding: enough for any GPU to compute at its full speed."""
 
 
 def training_batches(
@@ -60,15 +62,29 @@ def epoch_order(lengths: NDArray[np.integer], row_ids: NDArray[np.integer], seed
     return np.concatenate([in_buckets.ravel(), by_length[buckets * BUCKET_ROWS :]])
 
 
-def evaluation_batches(lengths: NDArray[np.integer], batch_size: int) -> list[Indices]:
+def evaluation_batches(lengths: NDArray[np.integer], batch_size: int, tokens: int = EVALUATION_TOKENS) -> list[Indices]:
     """Return batches with every row once, sorted by length so that there is little padding.
 
     Args:
         lengths: Tokens of each row, shape ``(rows,)``.
         batch_size: Rows per batch, at most.
+        tokens: Tokens per batch with its padding, at most; a longer row is a batch of its own.
     """
     order = np.argsort(lengths, kind="stable")
-    return [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+    batches, first = [], 0
+    while first < len(order):
+        longest = lengths[order[first : first + batch_size]]
+        # Rows are sorted, so that the last one of a batch is as long as all are padded to.
+        fitting = np.flatnonzero(longest * np.arange(1, len(longest) + 1) <= tokens)
+        stop = first + (int(fitting[-1]) + 1 if len(fitting) else 1)
+        batches.append(order[first:stop])
+        first = stop
+    return batches
+
+
+def evaluation_rows(longest: int, batch_size: int, tokens: int = EVALUATION_TOKENS) -> int:
+    """Return how many rows of ``longest`` tokens :func:`evaluation_batches` puts into a batch."""
+    return min(batch_size, max(1, tokens // longest))
 
 
 def subset(row_ids: NDArray[np.integer], count: int, seed: int, labels: NDArray[np.integer] | None = None) -> Indices:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from orchestrator.planning.capability.attach import attach
 from orchestrator.planning.capability.dummy_text import dummy_text
 from orchestrator.planning.estimates import Batch, StepCost, StepModel
 from orchestrator.planning.estimates.cost_counter import CostCounter
-from orchestrator.tasks import TASK_TYPES
+from orchestrator.tasks import TASK_TYPES, token_losses
 
 LLAMA = LlamaConfig(
     vocab_size=300,
@@ -52,8 +53,15 @@ def cost(
     quantization: Quantization = "none",
     checkpointed: bool = False,
 ) -> StepCost:
+    model = step_model(config, task, quantization)
+    step_cost = model.cost(method, params_of(method), batch, checkpointed=checkpointed)
+    assert step_cost is not None
+    return step_cost
+
+
+def step_model(config: PreTrainedConfig, task: str, quantization: Quantization = "none") -> StepModel:
     labels = 3 if task == "classification" else 0
-    model = StepModel(
+    return StepModel(
         config,
         TASK_TYPES[task],
         name="tiny",
@@ -64,9 +72,6 @@ def cost(
         sources=("other",),
         source_labels=(labels,),
     )
-    step_cost = model.cost(method, params_of(method), batch, checkpointed=checkpointed)
-    assert step_cost is not None
-    return step_cost
 
 
 def real(config: PreTrainedConfig, task: str) -> SharedBackbone:
@@ -78,8 +83,8 @@ def real(config: PreTrainedConfig, task: str) -> SharedBackbone:
     )
 
 
-def counted(attached: Attached, backbone: SharedBackbone, task: str) -> tuple[int, int]:
-    """Return the bytes after the forward pass and at the peak of a real step with one padded row."""
+def counted(attached: Attached, backbone: SharedBackbone, task: str, *, trains: bool = True) -> tuple[int, int]:
+    """Return the bytes after the forward pass and at the peak of a real step, or forward pass, with one padded row."""
     ids = torch.randint(3, 299, (BATCH.rows, BATCH.tokens))
     mask = torch.ones_like(ids)
     mask[0, -2:] = 0
@@ -89,11 +94,12 @@ def counted(attached: Attached, backbone: SharedBackbone, task: str) -> tuple[in
     counter = CostCounter({})
     counter.exclude(backbone.shared_tensors())
     counter.exclude([*attached.module.parameters(), *attached.module.buffers(), *inputs.values()])
-    attached.train(True)
+    attached.train(trains)
     with counter:
         loss = TASK_TYPES[task].loss(attached.module, inputs)
         after_forward = counter.alive_bytes
-        loss.backward()
+        if trains:
+            loss.backward()
     return after_forward, counter.peak_bytes
 
 
@@ -129,6 +135,34 @@ def test_step_cost_exists_for_every_method_that_trains(config: PreTrainedConfig,
         assert step_cost.adapter_bytes > 0
         assert step_cost.peak_bytes > step_cost.activation_bytes > 0
     assert costs["full"].optimizer_bytes > 5 * costs["lora"].optimizer_bytes > 0
+
+
+@pytest.mark.parametrize(("config", "task"), CASES, ids=["llama", "bert"])
+@pytest.mark.parametrize("method", ["lora", "prompt", "prefix"])
+def test_scoring_estimate_equals_real_scoring(config: PreTrainedConfig, task: str, method: str) -> None:
+    backbone = real(config, task)
+    attached = attach(methods.get(method), params_of(method), backbone)
+    with torch.no_grad():
+        _, peak = counted(attached, backbone, task, trains=False)
+    assert step_model(config, task).scoring_bytes(method, params_of(method), BATCH) == pytest.approx(peak, rel=0.05)
+
+
+def test_estimates_count_the_logits_of_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = Batch(rows=8, tokens=64, targets=63)
+    config = copy.deepcopy(LLAMA)
+    config.vocab_size = 5000
+    logits_bytes = 4 * batch.rows * batch.targets * config.vocab_size
+    model, peaks = step_model(config, "causal-lm"), []
+    for chunk in (2**25, 20 * config.vocab_size):
+        monkeypatch.setattr(token_losses, "CHUNK_LOGITS", chunk)
+        step_cost = model.cost("lora", params_of("lora"), batch)
+        scoring = model.scoring_bytes("lora", params_of("lora"), batch)
+        assert step_cost is not None
+        assert scoring is not None
+        peaks.append((step_cost.peak_bytes, scoring))
+    (step, scoring), (chunked_step, chunked_scoring) = peaks
+    assert step - chunked_step > logits_bytes
+    assert scoring - chunked_scoring > logits_bytes
 
 
 def test_step_cost_optimizer_bytes_are_two_moments_per_parameter() -> None:

@@ -6,6 +6,7 @@ from orchestrator.tasks.batches import (
     POOL_ROWS,
     epoch_order,
     evaluation_batches,
+    evaluation_rows,
     hashes,
     subset,
     training_batches,
@@ -90,6 +91,27 @@ def test_hashes_are_uniform_and_uncorrelated():
 def test_evaluation_batches_are_stably_sorted_by_length():
     lengths = np.array([3, 1, 2, 1, 3])
     assert [batch.tolist() for batch in evaluation_batches(lengths, 2)] == [[1, 3], [2, 0], [4]]
+
+
+def test_evaluation_batches_are_bounded_by_padded_tokens():
+    lengths = np.array([9, 2, 3, 3, 40, 8, 2])
+    batches = [batch.tolist() for batch in evaluation_batches(lengths, 3, tokens=16)]
+    assert batches == [[1, 6, 2], [3, 5], [0], [4]]  # the longest row exceeds the bound on its own
+
+
+@pytest.mark.parametrize("tokens", [1, 64, 500, 10_000])
+def test_evaluation_batches_hold_every_row_once(tokens):
+    lengths = np.random.default_rng(0).integers(1, 200, 300)
+    batches = evaluation_batches(lengths, 16, tokens)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(300))
+    assert all(len(b) == 1 or (len(b) <= 16 and len(b) * lengths[b].max() <= tokens) for b in batches)
+    longest = int(lengths.max())
+    assert evaluation_rows(longest, 16, tokens) == min(16, max(1, tokens // longest))
+
+
+def test_evaluation_batches_of_short_rows_are_full():
+    lengths = np.full(200, 256)
+    assert [len(batch) for batch in evaluation_batches(lengths, 64)] == [64, 64, 64, 8]
 
 
 def test_subset_keeps_the_shares_of_the_classes():

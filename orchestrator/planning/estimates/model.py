@@ -1,4 +1,4 @@
-"""Estimate training steps on one architecture for one task type, for any method."""
+"""Estimate training steps and scoring on one architecture for one task type, for any method."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import methods
 from methods.base.spec import Quantization, TaskText
 from orchestrator.planning.capability.attach import attach
 from orchestrator.planning.estimates.meta_backbone import meta_backbone
-from orchestrator.planning.estimates.step import Batch, StepCost, step_cost
+from orchestrator.planning.estimates.step import Batch, StepCost, scoring_bytes, step_cost
 from orchestrator.tasks import TaskType
 
 if TYPE_CHECKING:
@@ -85,4 +85,22 @@ class StepModel:
             return step_cost(attached, self._backbone, self._kind, batch, cuda=self._cuda, checkpointed=checkpointed)
         except Exception as error:  # any method, plugins included, may need data that the meta device lacks
             log.debug("no estimate for %s: %s", method, error)
+            return None
+
+    def scoring_bytes(self, method: str, params: Mapping[str, Any], batch: Batch) -> float | None:
+        """Return the peak memory of scoring one batch, above the backbone and the adapter, in bytes.
+
+        Args:
+            method: the method's name.
+            params: its hyperparameters.
+            batch: shape of the batch, with :func:`orchestrator.tasks.batches.evaluation_rows` rows.
+
+        Returns:
+            The peak; ``None`` for a method that needs the backbone's weights, or the batch's numbers.
+        """
+        try:
+            attached = attach(methods.get(method), params, self._backbone)
+            return scoring_bytes(attached, self._backbone, self._kind, batch, cuda=self._cuda)
+        except Exception as error:  # as for a step
+            log.debug("no estimate of scoring for %s: %s", method, error)
             return None

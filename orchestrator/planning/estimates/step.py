@@ -1,4 +1,4 @@
-"""The cost of one training step, counted by running it on the meta device."""
+"""The cost of one training step, and the memory of one scored batch, counted by running them on the meta device."""
 
 from __future__ import annotations
 
@@ -89,16 +89,12 @@ def step_cost(
         checkpointed: whether blocks are computed again in the backward pass.
     """
     attached.module.to("meta")  # some methods compute initial values when they are attached
-    counter = CostCounter(meta_results(batch.rows * batch.targets))
+    counter, inputs, adapter_bytes = _prepare(attached, backbone, kind, batch)
     kernels = MetaKernels(counter.add_flops, cuda=cuda)
     if checkpointed:
         _checkpoint_blocks(attached.module, kernels, backbone.device)
-    counter.exclude(backbone.shared_tensors())
-    adapter_bytes = counter.exclude(_tensors(attached))
-    inputs = _inputs(batch, kind, int(backbone.model.config.num_labels or 0))
-    counter.exclude(inputs.values())
     attached.train(True)
-    with _on_meta_device(), kernels, counter:
+    with _on_meta_device(), torch.enable_grad(), kernels, counter:
         loss = kind.loss(attached.module, inputs)
         loss = loss if attached.penalty is None else loss + attached.penalty()
         activation_bytes = counter.alive_bytes
@@ -114,6 +110,36 @@ def step_cost(
         bytes_moved=counter.bytes_moved,
         calls=counter.calls,
     )
+
+
+def scoring_bytes(attached: Attached, backbone: SharedBackbone, kind: TaskType, batch: Batch, *, cuda: bool) -> float:
+    """Return the peak memory of scoring one batch above the backbone and the adapter, in bytes.
+
+    Args:
+        attached: a method that is attached to a view of ``backbone``.
+        backbone: backbone on the meta device.
+        kind: the task type.
+        batch: shape of the batch.
+        cuda: whether to model the kernels of a GPU.
+    """
+    attached.module.to("meta")
+    counter, inputs, _ = _prepare(attached, backbone, kind, batch)
+    attached.train(False)
+    with _on_meta_device(), torch.no_grad(), MetaKernels(counter.add_flops, cuda=cuda), counter:
+        kind.loss(attached.module, inputs)
+    return float(counter.peak_bytes)
+
+
+def _prepare(
+    attached: Attached, backbone: SharedBackbone, kind: TaskType, batch: Batch
+) -> tuple[CostCounter, dict[str, Tensor], float]:
+    """Return a counter of nothing yet, a batch on the meta device, and the bytes of the attached tensors."""
+    counter = CostCounter(meta_results(batch.rows * batch.targets))
+    counter.exclude(backbone.shared_tensors())
+    adapter_bytes = counter.exclude(_tensors(attached))
+    inputs = _inputs(batch, kind, int(backbone.model.config.num_labels or 0))
+    counter.exclude(inputs.values())
+    return counter, inputs, adapter_bytes
 
 
 def optimizer_bytes(parameter: Tensor, optimizer: Optimizer, *, cuda: bool) -> float:
@@ -160,5 +186,5 @@ def _inputs(batch: Batch, kind: TaskType, labels: int) -> dict[str, Tensor]:
 @contextmanager
 def _on_meta_device() -> Iterator[None]:
     """Create new tensors on the meta device, and leave the caller's random state unchanged."""
-    with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.enable_grad():
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
         yield
