@@ -58,6 +58,7 @@ class Job:
             scored on validation as well; ``None`` for the trial itself.
         partial_state_every: optimizer steps between two saves of the job's partial state, from which another lane
             continues the job if its lane dies; 0 for no saves.
+        has_partial_state: whether a lane that had to leave has saved the job's partial state.
     """
 
     trial: TrialKey
@@ -70,6 +71,7 @@ class Job:
     split: Literal["validation", "test"] | None = "validation"
     retraining: int | None = None
     partial_state_every: int = 0
+    has_partial_state: bool = False
 
     @property
     def name(self) -> str:

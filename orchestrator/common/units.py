@@ -59,3 +59,8 @@ def parse_count(text: str) -> float:
     if not match or unit not in _COUNTS:
         raise ValueError(f"{text!r} is not a count; write it as in 50k, 1.5M or 1000000")
     return float(match.group(1)) * _COUNTS[unit]
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, ``1 node`` or ``2 nodes``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
@@ -14,6 +14,7 @@ import ray
 
 from orchestrator.common.trial_types import Answer, Job
 from orchestrator.lanes.leases import LeaseTable, dead_answer
+from orchestrator.lanes.preemption import MovedJob
 
 if TYPE_CHECKING:
     from orchestrator.lanes.setup import LaneSetup
@@ -26,6 +27,7 @@ class Signal(Enum):
 
     RETIRE = "there is no more work"
     REJOIN = "the lane was declared dead; it may join again"
+    LEAVE = "the lane's node is taken back; it hands its jobs back and ends"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class LaneStatus:
     """A lane's report with each heartbeat, for the display.
 
     Args:
-        node: id of its node.
+        nodes: ids of the nodes of its workers.
         pid: id of its process.
         device: device that it computes on, ``cpu`` or ``cuda``.
         dtype: dtype of frozen products, ``float32`` or ``bfloat16``.
@@ -42,13 +44,26 @@ class LaneStatus:
         busy: fraction of the time since its first job that it spent in steps and evaluation.
     """
 
-    node: str = ""
+    nodes: tuple[str, ...] = ()
     pid: int = 0
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
     threads: int = 1
     working: dict[str, tuple[int, int]] = field(default_factory=dict)
     busy: float = 0.0
+
+
+@dataclass(frozen=True)
+class HeartbeatReply:
+    """The broker's answer to a heartbeat.
+
+    Args:
+        lost: ids of jobs that the lane works on and that are no longer leased to it.
+        leave: whether the lane has to leave, as its node is taken back.
+    """
+
+    lost: frozenset[str] = frozenset()
+    leave: bool = False
 
 
 class Broker:
@@ -71,6 +86,9 @@ class Broker:
         self._last_status: dict[int, LaneStatus] = {}  # of every lane that has joined; the table knows the living ones
         self._failed_starts: list[str] = []
         self._fault = ""
+        self._draining: set[str] = set()  # nodes that are taken back
+        self._expelled: set[int] = set()  # lanes that died with a node that was taken back
+        self._moved: list[MovedJob] = []
         self._closed = False
         self._min_lanes, self._has_min_lanes = min_lanes, False
 
@@ -103,15 +121,19 @@ class Broker:
         with self._changed:
             self._fail(self._table.join(lane, incarnation, time.monotonic()))
             self._last_status[lane] = status
+            if lane in self._expelled:
+                self._expelled.remove(lane)
+                self._table.let_leave(lane)
+            self._let_lanes_leave()  # Ray Train may have replaced a worker of a node that is taken back
             # Once true, it stays true: a sweep that has started must not wait for a lane that died and is restarted.
             self._has_min_lanes |= len(self._table.lanes()) >= self._min_lanes
             self._changed.notify_all()
 
     def leave(self, lane: int, incarnation: str, reason: str) -> None:
-        """Queue the jobs of an incarnation again that ends by an error."""
+        """Queue the jobs of an incarnation again that ends, by an error or because its node is taken back."""
         with self._changed:
             if self._table.is_current(lane, incarnation):
-                self._fail(self._table.leave(lane), reason)
+                self._leave(lane, reason)
             self._changed.notify_all()
 
     @ray.method(concurrency_group="take")
@@ -132,13 +154,18 @@ class Broker:
             if not self._closed and self._has_min_lanes:
                 job = self._table.take(lane, incarnation, time.monotonic())
                 jobs.extend([job] if job else [])
-            return self._closed or bool(jobs)
+            return self._closed or is_leaving() or bool(jobs)
+
+        def is_leaving() -> bool:
+            return self._table.is_leaving(lane, incarnation)
 
         with self._changed:
             if not self._table.is_current(lane, incarnation):
                 return Signal.REJOIN
             self._changed.wait_for(is_over, LONG_POLL_TIMEOUT_S if wait else 0.0)
-            return jobs[0] if jobs else Signal.RETIRE if self._closed else None
+            if jobs:
+                return jobs[0]
+            return Signal.RETIRE if self._closed else Signal.LEAVE if is_leaving() else None
 
     def done(self, lane: int, incarnation: str, job_id: str, answer: Answer) -> None:
         """Deliver a lane's answer; one from a former incarnation is ignored."""
@@ -147,14 +174,59 @@ class Broker:
                 self._resolve(job_id, answer)
             self._changed.notify_all()
 
-    def heartbeat(self, lane: int, incarnation: str, held: frozenset[str], status: LaneStatus) -> frozenset[str]:
-        """Renew a lane's leases. Returns the ids among ``held`` that are no longer leased to it."""
+    def heartbeat(self, lane: int, incarnation: str, held: frozenset[str], status: LaneStatus) -> HeartbeatReply:
+        """Renew a lane's leases.
+
+        Args:
+            lane: number of the lane.
+            incarnation: id of its incarnation.
+            held: ids of the jobs that it works on.
+            status: its status.
+        """
         with self._changed:
             if self._table.is_current(lane, incarnation):
                 self._last_status[lane] = status
                 if held:  # it trains, so lanes can start
                     self._failed_starts.clear()
-            return held - self._table.heartbeat(lane, incarnation, time.monotonic())
+            lost = held - self._table.heartbeat(lane, incarnation, time.monotonic())
+            return HeartbeatReply(lost, self._table.is_leaving(lane, incarnation))
+
+    def drain(self, draining: Collection[str], lost: Collection[str]) -> list[MovedJob]:
+        """Let the lanes of nodes that are taken back leave.
+
+        Args:
+            draining: ids of the nodes that are being taken back.
+            lost: ids of those that are gone; what their lanes did not hand back is queued again.
+
+        Returns:
+            The jobs that have moved since the last call.
+        """
+        with self._changed:
+            self._draining.update(draining)
+            self._let_lanes_leave()
+            for lane in self._lanes_on(lost):
+                # The others of its group have left, so that the group starts again when the lane that Ray Train puts
+                # in the place of this one leaves as well.
+                self._expelled.add(lane)
+                self._leave(lane)
+            self._changed.notify_all()
+            moved, self._moved = self._moved, []
+            return moved
+
+    def hand_back(self, lane: int, incarnation: str, job_id: str, step: int, saved: bool) -> None:
+        """Queue a job of a lane that leaves again, to be continued by another.
+
+        Args:
+            lane: number of the lane.
+            incarnation: id of its incarnation.
+            job_id: id of the job.
+            step: optimizer steps that are done and not lost.
+            saved: whether they are in the job's partial state.
+        """
+        with self._changed:
+            if job := self._table.hand_back(lane, incarnation, job_id, saved=saved):
+                self._moved.append(MovedJob(lane, str(job.trial), job.name, step))
+            self._changed.notify_all()
 
     def cancel(self) -> None:
         """Answer every open job with ``cancelled``; lanes drop their trials at the next heartbeat."""
@@ -205,6 +277,18 @@ class Broker:
         with self._changed:
             self._fail(self._table.expire(time.monotonic()))
             self._changed.notify_all()
+
+    def _lanes_on(self, nodes: Collection[str]) -> list[int]:
+        return [lane for lane in self._table.lanes() if not set(nodes).isdisjoint(self._last_status[lane].nodes)]
+
+    def _let_lanes_leave(self) -> None:
+        for lane in self._lanes_on(self._draining):
+            self._table.let_leave(lane)
+
+    def _leave(self, lane: int, reason: str = "") -> None:
+        if lane in self._lanes_on(self._draining):
+            self._moved += [MovedJob(lane, str(job.trial), job.name, job.start) for job in self._table.lanes()[lane]]
+        self._fail(self._table.leave(lane), reason)
 
     def _resolve(self, job_id: str, answer: Answer) -> None:
         if future := self._answers.pop(job_id, None):

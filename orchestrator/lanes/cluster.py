@@ -33,6 +33,8 @@ ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # A process per lane of several workers, which would start all of them again at a notice; see preemption.py.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     # By default Ray starts as many processes at once as there are cores; most of ours wait for others at first.
     "RAY_worker_maximum_startup_concurrency": "8",

@@ -9,7 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -69,14 +72,20 @@ class LaneGroups:
 
     def __init__(self, broker: Any, sizes: list[int], shape: LaneShape, storage: str) -> None:
         self._threads = []
+        self._retiring = threading.Event()
         self.errors: list[BaseException] = []
         first = 0
         for index, size in enumerate(sizes):
-            trainer = self._trainer(broker, first, size, shape, storage, f"lanes-{index}")
-            thread = threading.Thread(target=self._fit, args=(trainer,), daemon=True, name=f"lanes-{index}")
+            make_trainer = partial(self._trainer, broker, first, size, shape, storage)
+            arguments = (make_trainer, f"lanes-{index}")
+            thread = threading.Thread(target=self._fit, args=arguments, daemon=True, name=f"lanes-{index}")
             thread.start()
             self._threads.append(thread)
             first += size
+
+    def let_retire(self) -> None:
+        """Start no group again: lanes that end from now on have retired."""
+        self._retiring.set()
 
     def join(self, timeout: float) -> bool:
         """Wait up to ``timeout`` seconds for all lanes to retire. Returns whether they did."""
@@ -89,9 +98,14 @@ class LaneGroups:
         """Return whether any group may still have lanes."""
         return any(thread.is_alive() for thread in self._threads)
 
-    def _fit(self, trainer: LaneTrainer) -> None:
+    def _fit(self, make_trainer: Callable[[str], LaneTrainer], name: str) -> None:
+        """Run a group, and start it again where there is room whenever its lanes have left a node."""
         try:
-            trainer.fit()
+            for attempt in count(1):
+                make_trainer(name if attempt == 1 else f"{name}-{attempt}").fit()
+                if self._retiring.is_set():
+                    return
+                log.info("%s have left their node and start again on another", name)
         except BaseException as error:
             log.exception("a group of lanes ended")
             self.errors.append(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestrator.common.trial_types import Answer, Job
 
@@ -19,6 +19,7 @@ class _Entry:
 class _LaneLeases:
     incarnation: str
     last_heartbeat: float
+    leaving: bool = False
     held: dict[str, _Entry] = field(default_factory=dict)
 
 
@@ -29,6 +30,9 @@ class LeaseTable:
     A lane that starts again joins under a new incarnation. Jobs that its former incarnation held, or was about to
     receive, return to the front of the queue. A job whose lane has died is then leased alone, and only a death alone
     counts against it: nobody knows which job of a pack causes a death.
+
+    A lane that leaves, because its node is taken back, hands its jobs back. What it does not come to hand back returns
+    to the queue when its process ends, and no death is counted.
 
     Args:
         death_limit: number of deaths of its lane, with the job alone in it, that fail a job.
@@ -86,6 +90,8 @@ class LeaseTable:
         leases.last_heartbeat = now
         if any(entry.must_be_alone for entry in leases.held.values()):
             return None
+        if leases.leaving:
+            return None
         if leases.held and any(entry.must_be_alone for entry in self._queue.values()):
             return None
         if not self._queue:
@@ -99,6 +105,33 @@ class LeaseTable:
     def complete(self, lane: int, incarnation: str, job_id: str) -> bool:
         """End a lease. Returns whether the answer counts: the first from the lane that holds the job."""
         return self.is_current(lane, incarnation) and self._lanes[lane].held.pop(job_id, None) is not None
+
+    def let_leave(self, lane: int) -> None:
+        """Lease nothing more to a lane, which has to leave."""
+        self._lanes[lane].leaving = True
+
+    def is_leaving(self, lane: int, incarnation: str) -> bool:
+        """Return whether a lane has to leave."""
+        return self.is_current(lane, incarnation) and self._lanes[lane].leaving
+
+    def hand_back(self, lane: int, incarnation: str, job_id: str, *, saved: bool) -> Job | None:
+        """Queue a job of a lane that leaves again, before all others.
+
+        Args:
+            lane: number of the lane.
+            incarnation: id of its incarnation.
+            job_id: id of the job.
+            saved: whether the lane has saved the job's partial state.
+
+        Returns:
+            The job; ``None`` if the lane did not hold it.
+        """
+        entry = self._lanes[lane].held.pop(job_id, None) if self.is_current(lane, incarnation) else None
+        if entry is None:
+            return None
+        entry.job = replace(entry.job, has_partial_state=saved or entry.job.has_partial_state)
+        self._queue_first(entry)
+        return entry.job
 
     def cancel(self) -> list[Job]:
         """Remove and return every job, waiting or leased; lanes learn it at their next heartbeat."""
@@ -123,18 +156,22 @@ class LeaseTable:
 
     def _release(self, lane: int) -> list[Job]:
         """Queue the jobs of a dead lane again, in their order. Returns those that have reached the death limit."""
-        leases = self._lanes.pop(lane, None)
-        held = list(leases.held.values()) if leases else []
-        failed = []
+        if (leases := self._lanes.pop(lane, None)) is None:
+            return []
+        held, failed = list(leases.held.values()), []
         for entry in reversed(held):
-            entry.deaths += len(held) == 1
-            entry.must_be_alone = True
+            if not leases.leaving:
+                entry.deaths += len(held) == 1
+                entry.must_be_alone = True
             if entry.deaths >= self.death_limit:
                 failed.append(entry.job)
             else:
-                self._queue[entry.job.id] = entry
-                self._queue.move_to_end(entry.job.id, last=False)
+                self._queue_first(entry)
         return failed
+
+    def _queue_first(self, entry: _Entry) -> None:
+        self._queue[entry.job.id] = entry
+        self._queue.move_to_end(entry.job.id, last=False)
 
 
 def dead_answer(job: Job, death_limit: int, reason: str = "") -> Answer:

@@ -15,6 +15,7 @@ from orchestrator.config import Lanes
 from orchestrator.lanes.broker import LaneStatus, start_broker
 from orchestrator.lanes.cluster import lane_layout, node_resources
 from orchestrator.lanes.group import LaneGroups, LaneShape
+from orchestrator.lanes.preemption import MovedJob, NodeWatch, Notice
 
 if TYPE_CHECKING:
     from orchestrator.lanes.setup import LaneSetup
@@ -41,6 +42,7 @@ class LanePool:
         self.jobs = self.count * self.pack + 1
         self.lanes: dict[int, LaneStatus] = {}
         self._any_lane: LaneStatus | None = None
+        self._nodes = NodeWatch()
         self._lane_joined = threading.Event()
         self.broker: Any = start_broker(min(config.min, self.count), 2 * self.jobs + 64, self.count)
         self._groups = LaneGroups(self.broker, sizes, LaneShape(cpus, gpus, config.workers), folder)
@@ -48,6 +50,7 @@ class LanePool:
     def open(self, setup: LaneSetup) -> None:
         """Publish the setup that lanes wait for."""
         ray.get(self.broker.open.remote(setup))
+        self._nodes.start()
 
     def run_jobs(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Answer]]:
         """Submit jobs and yield each with its answer as soon as it is answered."""
@@ -67,6 +70,17 @@ class LanePool:
     def expire_silent_lanes(self) -> None:
         """Declare silent lanes dead and queue their jobs again; see :meth:`Broker.expire_silent_lanes`."""
         ray.get(self.broker.expire_silent_lanes.remote())
+
+    def follow_draining_nodes(self) -> tuple[list[Notice], list[MovedJob]]:
+        """Let the lanes of nodes that are taken back leave. Returns the notices and the jobs that are new."""
+        nodes = self._nodes.news()
+        notices = [
+            Notice(node, seconds, [lane for lane, status in self.lanes.items() if node in status.nodes])
+            for node, seconds in nodes.new.items()
+        ]
+        if not nodes.draining and not nodes.gone:
+            return [], []
+        return notices, ray.get(self.broker.drain.remote(nodes.draining, nodes.gone))
 
     def wait_for_lane(self) -> LaneStatus:
         """Wait until another thread's :meth:`poll` finds a lane, and return its status; it may have died since.
@@ -95,7 +109,9 @@ class LanePool:
 
     def shutdown(self) -> None:
         """Cancel open jobs, let all lanes retire, and wait for them up to 30 seconds."""
+        self._nodes.end()
         self.cancel()
+        self._groups.let_retire()
         ray.get(self.broker.close.remote())
         self._groups.join(SHUTDOWN_TIMEOUT_S)
 

@@ -12,7 +12,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import ray
@@ -29,7 +29,7 @@ from orchestrator.engine.random_stream import CPU
 from orchestrator.engine.ranks import ALONE, OtherWorkerError, Ranks
 from orchestrator.engine.step import score_trials, train_step
 from orchestrator.engine.trial_run import TrialRun
-from orchestrator.lanes.broker import LaneStatus, Signal
+from orchestrator.lanes.broker import HeartbeatReply, LaneStatus, Signal
 from orchestrator.lanes.messages import BrokerMessage, broadcast_message
 from orchestrator.lanes.setup import LaneSetup
 from orchestrator.lanes.worker_memory import BackboneWrittenError, FinishedJob, WorkerMemory
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Heartbeat:
-    """What the heartbeat thread sends to the broker, and the jobs that the broker reports as lost.
+    """What the heartbeat thread sends to the broker, and what the broker replied last.
 
     Every incarnation has its own: a job that one has lost may be leased to the next.
     """
@@ -49,7 +49,7 @@ class Heartbeat:
     incarnation: str
     status: LaneStatus
     held: frozenset[str] = frozenset()
-    lost: frozenset[str] = frozenset()
+    reply: HeartbeatReply = field(default_factory=HeartbeatReply)
 
 
 def lane_device(gpus: float) -> torch.device:
@@ -79,7 +79,7 @@ class Worker:
     def __init__(self, lane_id: int, broker: Any, ranks: Ranks = ALONE, device: torch.device = CPU) -> None:
         self.lane_id, self.broker, self.ranks = lane_id, broker, ranks
         self.incarnation = ""
-        self.node = ray.get_runtime_context().get_node_id()
+        self.nodes = tuple(sorted(set(ranks.all_gather_object(ray.get_runtime_context().get_node_id()))))
         self.active: list[TrialRun] = []
         self.busy_seconds, self.first_job_at = 0.0, 0.0
         self.device, self.dtype = device, torch.float32
@@ -88,7 +88,7 @@ class Worker:
         self.writing: deque[Future[None]] = deque()
 
     def run(self) -> None:
-        """Work until the broker lets the lane retire."""
+        """Work until the broker lets the lane retire, or until the lane has to leave its node."""
         while (setup := ray.get(self.broker.setup.remote())) is None:
             continue
         if any(self.ranks.all_gather_object(setup is Signal.RETIRE)):
@@ -138,17 +138,22 @@ class Worker:
         while self._take_jobs():
             if not self.active:
                 continue
-            self._drop_lost_trials()
             self._step()
+            if self._heed_heartbeat():
+                self._hand_back_trials()
+                return
             self._save_partial_states()
             self._finish_jobs()
             self._update_heartbeat()
 
     def _take_jobs(self) -> bool:
-        """Take jobs while slots are free. Returns ``False`` if the lane is to retire."""
+        """Take jobs while slots are free. Returns ``False`` if the lane ends."""
         while len(self.active) < self.memory.setup.pack:
             job = self._take()
             if job is Signal.RETIRE:
+                return False
+            if job is Signal.LEAVE:
+                self._hand_back_trials()
                 return False
             if job is Signal.REJOIN:
                 self._join()
@@ -246,10 +251,33 @@ class Worker:
             answer = replace(_failure(job, error), step=done.step, measurements=done.measurements)
         self._answer(job, answer, incarnation)
 
-    def _drop_lost_trials(self) -> None:
-        """Drop trials whose jobs this lane no longer holds: cancelled, or leased to another lane."""
-        lost = frozenset(self.ranks.broadcast_object(sorted(self.heartbeat.lost)))
+    def _heed_heartbeat(self) -> bool:
+        """Drop trials whose jobs this lane no longer holds: cancelled, or leased to another lane.
+
+        Returns:
+            Whether the lane has to leave.
+        """
+        reply = self.heartbeat.reply
+        lost, leave = self.ranks.broadcast_object([sorted(reply.lost), reply.leave])
         self.active = [run for run in self.active if run.job.id not in lost]
+        return bool(leave)
+
+    def _hand_back_trials(self) -> None:
+        """Save every trial between two steps and hand it back, first the one that would lose most.
+
+        The time until the node is gone is not known to suffice. Each job is handed back as soon as its state is in the
+        storage, and the broker queues those again that this lane did not come to.
+        """
+        for run in sorted(self.active, key=lambda run: run.job.start - run.step):
+            saved = self.memory.save_for_another_lane(run)
+            if self.ranks.is_rank_zero:
+                step = run.step if saved else run.job.start
+                ray.get(self.broker.hand_back.remote(self.lane_id, self.incarnation, run.job.id, step, saved))
+        self.active = []
+        while self.writing:
+            self.writing.popleft().result()
+        if self.ranks.is_rank_zero:
+            ray.get(self.broker.leave.remote(self.lane_id, self.incarnation, ""))
 
     def _fail(self, run: TrialRun, error: Exception) -> None:
         self._require_device(error)
@@ -286,7 +314,7 @@ class Worker:
         working = {f"{r.job.trial.method}/{r.job.trial.number}": (r.step, r.job.total) for r in self.active}
         seconds = time.perf_counter() - self.first_job_at if self.first_job_at else 0.0
         return LaneStatus(
-            node=self.node,
+            nodes=self.nodes,
             pid=os.getpid(),
             device=self.device.type,
             dtype="bfloat16" if self.dtype == torch.bfloat16 else "float32",
@@ -303,7 +331,7 @@ class Worker:
         while self.ranks.is_rank_zero and not self.stop.wait(HEARTBEAT_INTERVAL_S):
             heartbeat = self.heartbeat  # of this incarnation, even if the lane joins again while the broker answers
             arguments = (self.lane_id, heartbeat.incarnation, heartbeat.held, heartbeat.status)
-            heartbeat.lost = ray.get(self.broker.heartbeat.remote(*arguments))
+            heartbeat.reply = ray.get(self.broker.heartbeat.remote(*arguments))
 
 
 def _is_storage_fault(error: Exception) -> bool:

@@ -106,6 +106,21 @@ class WorkerMemory:
         if every and run.step < run.job.stop and run.step % every == 0:
             self.ranks.run_on_all_ranks(partial(self._upload_partial_state, run))
 
+    def save_for_another_lane(self, run: TrialRun) -> bool:
+        """Save a job's partial state, wherever it is.
+
+        Returns:
+            Whether there was one and it is in the storage. If not, the job is done again from its beginning.
+        """
+        if run.step == run.job.start or not run.trains:
+            return False
+        try:
+            self.ranks.run_on_all_ranks(partial(self._upload_partial_state, run))
+        except Exception as error:
+            log.warning("trial %s goes on from step %d: %s", run.job.trial, run.job.start, describe_error(error))
+            return False
+        return True
+
     def _upload_partial_state(self, run: TrialRun) -> None:
         self._check_backbone(run.job.trial.task)
         if self.ranks.is_rank_zero:
@@ -230,7 +245,8 @@ class WorkerMemory:
     def _from_partial_state(self, job: Job) -> TrialRun | None:
         """Restore the partial state that a lane saved during the same job."""
         path = partial_state_path(job)
-        exists = job.partial_state_every and self._storage.exists(f"{self.setup.sweep}/{path}")
+        may_exist = job.has_partial_state or job.partial_state_every
+        exists = may_exist and self._storage.exists(f"{self.setup.sweep}/{path}")
         return self._load(job, path) if exists else None
 
     def _from_memory(self, job: Job) -> TrialRun | None:

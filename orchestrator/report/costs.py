@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.common.units import duration
+from orchestrator.common.units import counted, duration
 from orchestrator.report.history import History
 
 
@@ -21,6 +21,8 @@ class Costs:
         full_steps: optimizer steps that the trials would have taken without early stopping.
         rate: money per lane hour; ``None`` where none is set.
         by_method: lane seconds of the search, by method.
+        drained: number of nodes that were taken back with notice.
+        moved: number of trainings that went on in another lane because of that.
     """
 
     wall_seconds: float
@@ -30,6 +32,8 @@ class Costs:
     full_steps: int
     rate: float | None
     by_method: Mapping[str, float]
+    drained: int = 0
+    moved: int = 0
 
     @property
     def lane_seconds(self) -> float:
@@ -55,6 +59,9 @@ class Costs:
             rows.append(("lane time, final", duration(self.final_seconds)))
         saved = f" ({self.saved:.0%} saved by early stopping)" if self.saved > 0 else ""
         rows.append(("optimizer steps, search", f"{self.steps:,} of {self.full_steps:,}{saved}"))
+        if self.drained:
+            moved = f"{counted(self.drained, 'node')} taken back, {counted(self.moved, 'training')} moved"
+            rows.append(("preemptions", moved))
         return [*rows, ("cost", self.money)]
 
 
@@ -72,5 +79,7 @@ def costs(history: History) -> Costs:
         steps=sum(record.step for record in history.trials),
         full_steps=len(history.trials) * history.steps,
         rate=None if rate is None else float(rate),
+        drained=history.drained,
+        moved=history.moved,
         by_method=dict(sorted(by_method.items(), key=lambda item: -item[1])),
     )

@@ -31,6 +31,8 @@ class History:
         overall: choice of one method for all tasks, where there are several.
         registered: the ``registered`` events.
         drops: by study, the ``drop`` event of a method that the race dropped and did not readmit.
+        drained: number of nodes that were taken back with notice.
+        moved: number of trainings that went on in another lane because of that.
         reason: how the sweep ended; ``unfinished`` while it runs, or where its driver died.
         message: why it failed.
         begin: time of the first event, seconds since 1970.
@@ -45,6 +47,8 @@ class History:
     overall: Overall | None = None
     registered: tuple[Event, ...] = ()
     drops: Mapping[str, Event] = field(default_factory=dict)
+    drained: int = 0
+    moved: int = 0
     reason: str = "unfinished"
     message: str = ""
     begin: float = 0.0
@@ -67,6 +71,8 @@ class History:
             overall=Overall.from_dict(overall) if overall else None,
             registered=tuple(by_kind.get("registered", ())),
             drops=_drops(events),
+            drained=len(by_kind.get("drain", ())),
+            moved=len(by_kind.get("move", ())),
             reason=close["reason"] if close else "unfinished",
             message=close.get("message") or "" if close else "",
             begin=events[0]["time"] if events else 0.0,

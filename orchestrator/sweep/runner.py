@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.common.background import run_watched
@@ -111,6 +112,7 @@ class _Sweep:
         # A resumed sweep that is refused before its "resume" event leaves the journal as it was.
         self._close_is_due = not saved.description
         self.search: Search | None = None
+        self._drained_nodes, self._moved_jobs = 0, 0
 
     def run(self) -> Outcome:
         """Run all phases. Lanes start while the driver tokenizes and quantizes."""
@@ -275,6 +277,7 @@ class _Sweep:
 
     def _check(self) -> None:
         self.pool.expire_silent_lanes()
+        self._follow_draining_nodes()
         self._show_status()
         if self.journal.error:  # Tune may have recorded it as the error of a trial
             self._cancel_work()
@@ -289,6 +292,16 @@ class _Sweep:
             raise StopRequested
         if self._phase is Phase.SEARCHING and self.search and self.search.closed:
             self.pool.cancel()
+
+    def _follow_draining_nodes(self) -> None:
+        """Record which nodes are taken back, and which jobs their lanes have handed back."""
+        notices, moved = self.pool.follow_draining_nodes()
+        for notice in notices:
+            self.journal.append("drain", **asdict(notice))
+        for job in moved:
+            self.journal.append("move", **asdict(job))
+        self._drained_nodes += len(notices)
+        self._moved_jobs += len(moved)
 
     def _cancel_work(self) -> None:
         """Start no more work, and stop jobs after their current step. Open trials stay open for the next attempt."""
@@ -324,6 +337,8 @@ class _Sweep:
                 lanes=lanes,
                 expected_lanes=self.pool.count,
                 lane_seconds=self.search.lane_seconds if self.search else 0.0,
+                drained_nodes=self._drained_nodes,
+                moved_jobs=self._moved_jobs,
             )
         )
 

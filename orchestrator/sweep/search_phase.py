@@ -95,6 +95,10 @@ def tune_search(search: Search, plan: SweepPlan, pool: LanePool, folder: str) ->
 
 
 def _proxy_resources() -> Any:
-    """Return the resources of a trial's proxy: a tiny fraction of the driver's node, since Tune refuses zero."""
-    address = ray.util.get_node_ip_address()
-    return tune.PlacementGroupFactory([{f"node:{address}": 0.0001}])
+    """Return the resources of a trial's proxy: a tiny fraction of the driver's node, since Tune refuses zero.
+
+    The node is named by its id: two Ray nodes of one machine share their address, and one of them may be taken back.
+    """
+    address, node = ray.util.get_node_ip_address(), ray.get_runtime_context().get_node_id()
+    bundle = {f"node:{address}": 0.0001}
+    return tune.PlacementGroupFactory([bundle], bundle_label_selector=[{"ray.io/node-id": node}])

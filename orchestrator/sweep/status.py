@@ -38,6 +38,8 @@ class Snapshot:
         lanes: last status of each lane that has started, by lane.
         expected_lanes: number of lanes that the sweep asked for.
         lane_seconds: lane time of all trials so far, in seconds.
+        drained_nodes: nodes that were taken back with notice since the driver started.
+        moved_jobs: jobs that their lanes handed back and other lanes went on with.
     """
 
     phase: Phase
@@ -46,6 +48,8 @@ class Snapshot:
     lanes: dict[int, LaneStatus] = field(default_factory=dict)
     expected_lanes: int = 0
     lane_seconds: float = 0.0
+    drained_nodes: int = 0
+    moved_jobs: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,6 +81,12 @@ def test_display_shows_progress_and_lanes() -> None:
         assert part in text
 
 
+def test_display_tells_preemptions_in_one_line() -> None:
+    lines = displayed(small_plan(METHODS), snapshot(drained_nodes=1, moved_jobs=3))
+    assert [line.strip() for line in lines if "taken back" in line] == ["1 node taken back, 3 trainings moved"]
+    assert not [line for line in displayed(small_plan(METHODS), snapshot()) if "taken back" in line]
+
+
 def test_display_counts_trials_by_state_best_method_first() -> None:
     lines = displayed(small_plan(METHODS), snapshot())
     assert rows(lines) == [

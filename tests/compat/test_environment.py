@@ -35,6 +35,15 @@ def test_ray_train_reads_version_switch() -> None:
     assert V2_ENABLED_ENV_VAR == "RAY_TRAIN_V2_ENABLED"
 
 
+@relied_on("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", by=CLUSTER)
+def test_ray_train_reads_switch_of_its_preemption_watcher() -> None:
+    from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR, ENV_VARS_TO_PROPAGATE
+
+    assert ENABLE_PREEMPTION_WATCHER_ENV_VAR == "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+    assert ENABLE_PREEMPTION_WATCHER_ENV_VAR in ENV_VARS_TO_PROPAGATE
+    check_source("ray.train.v2._internal.execution.controller.controller", "ENABLE_PREEMPTION_WATCHER_ENV_VAR")
+
+
 @relied_on("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", by=CLUSTER)
 def test_ray_reads_switch_of_visible_accelerators() -> None:
     from ray._private.accelerators import RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO_ENV_VAR

@@ -71,6 +71,17 @@ def test_ray_train_scaling_policy_asks_autoscaler_in_three_methods() -> None:
     ]
 
 
+@relied_on("ray._private.state.state", by="orchestrator/lanes/preemption.py")
+def test_ray_tells_draining_nodes_with_their_deadlines() -> None:
+    from ray._private.state import GlobalState, state
+
+    assert isinstance(state, GlobalState)
+    assert parameters(GlobalState.get_draining_nodes) == "self"
+    description = str(GlobalState.get_draining_nodes.__doc__)
+    assert "deadline timestamps in ms" in description
+    assert "no deadline if the timestamp is 0" in description
+
+
 @relied_on("ray.train.backend.Backend.has_replica_groups", "ray.train.BackendConfig.backend_cls", by=BACKEND)
 def test_ray_train_backend_has_replica_groups() -> None:
     from ray.train.backend import Backend, BackendConfig

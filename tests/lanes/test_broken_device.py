@@ -47,7 +47,9 @@ pytestmark = [pytest.mark.ray, *(pytest.mark.filterwarnings(warning) for warning
 
 
 def test_sweep_survives_a_device_that_breaks_twice(tmp_path: Path) -> None:
-    plugin = EXAMPLE.read_text().replace('"""Multiplies the residual', 'break_device()\n        """Multiplies the residual')
+    plugin = EXAMPLE.read_text().replace(
+        '"""Multiplies the residual', 'break_device()\n        """Multiplies the residual'
+    )
     (tmp_path / "my_method.py").write_text(plugin + BREAK.replace("FOLDER", repr(str(tmp_path))))
     config = write_sweep(
         tmp_path,

@@ -207,7 +207,7 @@ def test_broker_makes_a_lane_declared_dead_join_again(office: Office, monkeypatc
     office.broker.expire_silent_lanes()
     assert (office.living(), office.waiting()) == ([], 1), "its job is in the queue again"
     assert office.take() is Signal.REJOIN
-    assert office.broker.heartbeat(0, "first", frozenset({job(0).id}), LaneStatus()) == {job(0).id}
+    assert office.broker.heartbeat(0, "first", frozenset({job(0).id}), LaneStatus()).lost == {job(0).id}
     office.join(incarnation="second")
     assert office.take(incarnation="second") == job(0)
     office.broker.done(0, "second", job(0).id, done(0))
@@ -219,9 +219,9 @@ def test_broker_reports_lost_jobs_with_the_heartbeat(office: Office) -> None:
     office.join()
     assert (office.take(), office.take()) == (job(0), job(1))
     both = frozenset({job(0).id, job(1).id})
-    assert office.broker.heartbeat(0, "first", both, LaneStatus()) == frozenset()
+    assert office.broker.heartbeat(0, "first", both, LaneStatus()).lost == frozenset()
     office.broker.cancel()
-    assert office.broker.heartbeat(0, "first", both, LaneStatus()) == both
+    assert office.broker.heartbeat(0, "first", both, LaneStatus()).lost == both
     assert {answer.result(DEADLINE).status for answer in answers} == {"cancelled"}
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.common.trial_types import Job, TrialKey
@@ -192,3 +194,25 @@ def test_lane_empties_for_a_job_that_must_be_alone() -> None:
     assert take(table, 0) is None
     assert table.complete(0, "first", job(1).id)
     assert take(table, 0) == 0
+
+
+def test_leaving_lane_gets_no_job_and_hands_back_its_own() -> None:
+    table = table_of(0, 1, 2)
+    assert (take(table), take(table)) == (0, 1)
+    table.let_leave(0)
+    assert take(table) is None
+    for number, saved in ((0, True), (1, False)):
+        assert table.hand_back(0, "first", job(number).id, saved=saved) == replace(job(number), has_partial_state=saved)
+    assert table.hand_back(0, "first", job(0).id, saved=True) is None, "it holds it no longer"
+    table.join(1, "first", 2.0)
+    leased = [table.take(1, "first", 3.0) for _ in range(3)]
+    assert leased == [job(1), replace(job(0), has_partial_state=True), job(2)]
+
+
+def test_leaving_lane_that_dies_counts_no_death() -> None:
+    table = table_of(0, 1)
+    for life in range(5):
+        assert (take(table, incarnation=str(life) if life else "first"), table.waiting()) == (0, 1)
+        table.let_leave(0)
+        assert table.join(0, str(life + 1), 2.0) == []
+    assert (take(table, incarnation="5"), take(table, incarnation="5")) == (0, 1), "nor has a job to run alone"

@@ -16,11 +16,12 @@ from orchestrator.config import Lanes
 from orchestrator.lanes import pool as module
 from orchestrator.lanes.broker import Broker, LaneStatus
 from orchestrator.lanes.pool import FAILED_START_LIMIT, LanePool
+from orchestrator.lanes.preemption import MovedJob, Notice
 from orchestrator.sweep.runner import _Sweep
 from orchestrator.sweep.status import Phase
 
 JOB = Job(trial=TrialKey("mail/lora", 0), params={}, seed=0, start=0, stop=10, total=40)
-STATUS = LaneStatus(pid=1, device="cuda")
+STATUS = LaneStatus(nodes=("a",), pid=1, device="cuda")
 
 
 class Direct:
@@ -72,6 +73,7 @@ def test_sweep_check_finds_silent_lanes_without_a_display(broker: Any, pool: Lan
         _phase=Phase.SEARCHING,
         _stop=threading.Event(),
         _show_status=lambda: None,
+        _follow_draining_nodes=lambda: None,
     )
     _Sweep._check(sweep)
     assert broker.status() == ({}, 1), "the lane is dead, and its job waits for another"
@@ -94,6 +96,20 @@ def test_pool_knows_the_device_of_a_lane_that_has_died(pool: LanePool) -> None:
     pool.expire_silent_lanes()
     pool.poll()
     assert pool.wait_for_lane() == STATUS
+
+
+@pytest.mark.usefixtures("silent")
+def test_pool_tells_notices_once_and_jobs_that_moved(broker: Any, pool: LanePool) -> None:
+    pool.poll()
+    assert pool.follow_draining_nodes() == ([], [])
+    pool._nodes._notices = {"a": 60.0, "b": None}
+    assert pool.follow_draining_nodes() == ([Notice("a", 60.0, [0]), Notice("b", None, [])], [])
+    broker.hand_back(0, "first", JOB.id, 7, saved=True)
+    assert pool.follow_draining_nodes() == ([], [MovedJob(0, "mail/lora/0", "mail/lora/0", 7)])
+    broker.leave(0, "first", "")
+    pool._nodes._notices = {}
+    assert pool.follow_draining_nodes() == ([], [])
+    assert broker.status() == ({}, 1), "the job waits for another lane"
 
 
 def test_pool_that_is_cancelled_before_any_lane_joins_has_none(pool: LanePool) -> None:

@@ -22,7 +22,7 @@ from orchestrator.engine.matmul import shared_matmul
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes import worker as module
 from orchestrator.lanes import worker_memory as memory_module
-from orchestrator.lanes.broker import Broker, LaneStatus
+from orchestrator.lanes.broker import Broker, HeartbeatReply, LaneStatus
 from orchestrator.lanes.setup import LaneSetup, TaskSetup
 from orchestrator.lanes.worker import Worker
 from orchestrator.lanes.worker_memory import BackboneWrittenError, WorkerMemory
@@ -270,11 +270,11 @@ def test_worker_declared_dead_joins_again_and_does_the_job(
     lost_a_job = threading.Event()
     heartbeat = site.broker.heartbeat
 
-    def slow(number: int, life: str, held: frozenset[str], status: LaneStatus) -> frozenset[str]:
-        lost = heartbeat(number, life, held, status)
-        if lost:
+    def slow(number: int, life: str, held: frozenset[str], status: LaneStatus) -> HeartbeatReply:
+        reply: HeartbeatReply = heartbeat(number, life, held, status)
+        if reply.lost:
             lost_a_job.set()
-        return lost
+        return reply
 
     monkeypatch.setattr(site.broker, "heartbeat", slow)
     (answer,) = site.submit(lab.job("lora", stop=400, total=400))
@@ -317,10 +317,10 @@ def test_worker_forgets_lost_jobs_when_it_joins_again(make_site: Callable[..., S
     worker.memory = WorkerMemory(site.setup, worker.device, worker.dtype)
     worker._join()
     job = lab.job("lora")
-    worker.heartbeat.lost = frozenset({job.id})
+    worker.heartbeat.reply = HeartbeatReply(frozenset({job.id}))
     worker._join()
     worker.active = [lab.run("lora")]
-    worker._drop_lost_trials()
+    worker._heed_heartbeat()
     assert [run.job.id for run in worker.active] == [job.id]
 
 

@@ -219,6 +219,14 @@ def test_costs_add_up_and_have_a_price_with_a_rate(swept: Path) -> None:
     assert priced.money.startswith(f"{priced.lane_seconds / 1800:,.2f} at 2 per lane hour")
 
 
+def test_report_tells_how_many_nodes_were_taken_back(swept: Path) -> None:
+    assert "taken back" not in told(swept).text
+    with (swept / "journal.jsonl").open("a") as journal:
+        for event in ({"event": "drain", "node": "a"}, {"event": "drain", "node": "b"}, {"event": "move", "step": 3}):
+            journal.write(json.dumps({"time": 1.0} | event) + "\n")
+    assert "preemptions 2 nodes taken back, 1 training moved" in told(swept).text
+
+
 def test_importance_is_shown_for_enough_trials(swept: Path, written: Write) -> None:
     text = told(swept).text
     first = re.findall(r"(\w+) \d+ complete trials (\w+) (\d+) %", text)

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.common.trial_types import TrialRecord
-from orchestrator.common.units import duration
+from orchestrator.common.units import counted, duration
 from orchestrator.config import Budget
 from orchestrator.planning.plan import SweepPlan, TaskPlan
 from orchestrator.sweep.status import Phase, Snapshot
@@ -60,7 +60,7 @@ class SweepDisplay:
 
     def _line(self, snapshot: Snapshot) -> str:
         best = ", ".join(f"{study} {value}" for study, value, *_ in self._methods(snapshot.trials) if value != "-")
-        parts = [self._name, snapshot.phase, self._progress(snapshot), best]
+        parts = [self._name, snapshot.phase, self._progress(snapshot), best, _preemptions(snapshot)]
         return " · ".join(part for part in parts if part)
 
     def _table_view(self, snapshot: Snapshot) -> RenderableType:
@@ -90,6 +90,8 @@ class SweepDisplay:
         missing = snapshot.expected_lanes - len(snapshot.lanes)
         if missing > 0:
             table.add_row("", f"{missing} of {snapshot.expected_lanes} lanes are starting", "")
+        if preemptions := _preemptions(snapshot):
+            table.add_row("", preemptions, "")
         return table
 
     def _table(self, trials: tuple[TrialRecord, ...]) -> Table:
@@ -111,6 +113,11 @@ class SweepDisplay:
                 rows.append((_best(records, sign), label, records))
         rows.sort(key=lambda row: -row[0])
         return [(label, *_method_cells(records, abs(best))) for best, label, records in rows]
+
+
+def _preemptions(snapshot: Snapshot) -> str:
+    nodes, jobs = snapshot.drained_nodes, snapshot.moved_jobs
+    return f"{counted(nodes, 'node')} taken back, {counted(jobs, 'training')} moved" if nodes else ""
 
 
 def _best(trials: list[TrialRecord], sign: int) -> float:
