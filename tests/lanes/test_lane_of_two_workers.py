@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -13,8 +14,10 @@ from safetensors.torch import load_file
 
 from orchestrator.common.trial_types import Answer, Job
 from orchestrator.engine.ranks import ALONE, Ranks
+from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes.broker import Broker, LaneStatus
 from orchestrator.lanes.worker import Worker
+from orchestrator.lanes.worker_memory import WorkerMemory
 
 from ..engine.conftest import Lab, train
 from ..engine.two_workers import second_worker
@@ -143,6 +146,37 @@ def test_two_workers_both_drop_cancelled_trials(both: BothWorkers) -> None:
     (after,) = both.done(lab.job("ia3", 50))
     assert after.status == "done"
     assert both.worker.active == []
+
+
+def test_two_workers_leave_their_node_together(both: BothWorkers) -> None:
+    """The last test of this file: it ends the lane. One worker goes on with the trial where the two have stopped."""
+    lab = both.lab
+    job = lab.job("prefix", 60, stop=400, total=400)
+    (waiting,) = both.submit(job)
+    until(lambda: both.broker.status()[0].get(0, LaneStatus()).working.get("prefix/60", (0, 0))[0] > 20)
+    both.broker.drain({"node"}, set())
+    both.lane_thread.result(DEADLINE)
+    (moved,) = both.broker.drain(set(), set())
+    assert 20 < moved.step < 400
+    begun = list[int]()
+    begin = WorkerMemory.begin
+
+    def record(memory: WorkerMemory, job: Job) -> TrialRun:
+        run = begin(memory, job)
+        begun.append(run.step)
+        return run
+
+    both.broker._draining.clear()
+    with mock.patch.object(WorkerMemory, "begin", record):
+        elsewhere = both.pool.submit(Worker(1, Direct(both.broker)).run)
+        answer = waiting.result(DEADLINE)
+    assert begun == [moved.step]
+    assert (answer.status, answer.step) == ("done", 400)
+    run = TrialRun(job, lab.backbone, lab.dataset, lab.training)
+    train(run, 400)
+    assert answer.metrics == pytest.approx(run.evaluate("validation").metrics, abs=1e-6)
+    both.broker.close()
+    elsewhere.result(DEADLINE)
 
 
 def until(holds: Callable[[], Any]) -> None:
