@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from methods.base.spec import Quantization
+from orchestrator.backbone.checkpoint_reader import open_checkpoint
 from orchestrator.backbone.source import Source
+from orchestrator.backbone.tensor_file import TensorFileWriter, header_room
 from orchestrator.backbone.weights import FrozenWeight, quantize
-from orchestrator.common.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FORMAT = "1"
+MOST_PARTS, LONGEST_PART = 8, "{}.weight:quant_state.bitsandbytes__nf4"  # of a quantized weight
 
 
 @dataclass(frozen=True)
@@ -60,49 +62,36 @@ class Header:
 
 
 def write(source: Source, auto_class: str, quantization: Quantization, double: bool, file: Path) -> Header:
-    """Quantize a checkpoint into a file, layer by layer, so that one layer at a time is in memory twice.
+    """Quantize a checkpoint into a file, one weight after the other.
+
+    Where the checkpoint can be read so (:mod:`orchestrator.backbone.checkpoint_reader`), memory holds one weight at a
+    time and its quantized parts.
 
     Raises:
         InputError: if transformers cannot load the checkpoint as ``auto_class``.
     """
-    model, missing = _load(source, auto_class)
-    head = _head(model, missing)
-    tensors: dict[str, Tensor] = {}
-    frozen, parameters = [], 0
-    for name in freezable(model, head):
-        layer = model.get_submodule(name)
-        packed = quantize(matrix(layer), quantization, double)
-        parts = packed.tensors() | packed.derived()
-        tensors |= {f"{name}.weight:{part}": tensor for part, tensor in parts.items()}
-        layer.register_parameter("weight", None)
-        frozen.append(name)
-        parameters += math.prod(packed.shape)
-    plain = _plain_parameters(model, head)
-    parameters += sum(tensor.numel() for tensor in plain.values())
-    tensors |= plain
-    header = Header(auto_class, json.loads(model.config.to_json_string()), tuple(frozen), head, parameters)
-    save_file(tensors, file, metadata=header.metadata())
+    with open_checkpoint(source, auto_class) as checkpoint:
+        model, read = checkpoint.model, checkpoint.read
+        head = _head(model, checkpoint.missing)
+        frozen = tuple(freezable(model, head))
+        config = json.loads(model.config.to_json_string())
+        names = [name for name, _ in model.named_parameters()] + [LONGEST_PART.format(n) for n in frozen] * MOST_PARTS
+        room = header_room(names, Header(auto_class, config, frozen, head, sys.maxsize).metadata())
+        with TensorFileWriter(file, room) as output:
+            parameters = 0
+            for name in frozen:
+                layer = model.get_submodule(name)
+                packed = quantize(matrix(layer, read(f"{name}.weight")), quantization, double)
+                for part, tensor in (packed.tensors() | packed.derived()).items():
+                    output.add(f"{name}.weight:{part}", tensor)
+                layer.register_parameter("weight", None)
+                parameters += math.prod(packed.shape)
+            for name in _plain_parameters(model, head):
+                output.add(name, tensor := read(name))
+                parameters += tensor.numel()
+            header = Header(auto_class, config, frozen, head, parameters)
+            output.finish(header.metadata())
     return header
-
-
-def _load(source: Source, auto_class: str) -> tuple[PreTrainedModel, set[str]]:
-    import transformers
-    from safetensors import SafetensorError
-
-    arguments = {**source.arguments(), "dtype": "auto", "output_loading_info": True}
-    if source.path.suffix != ".gguf":
-        arguments["use_safetensors"] = True
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()  # its table of missing keys; the head is expected to be among them
-    try:
-        model, info = getattr(transformers, auto_class).from_pretrained(**arguments)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:  # truncated, or other shapes
-        reason = str(error).strip().splitlines()[0]
-        message = f"cannot be loaded as {auto_class}: {reason}"
-        raise InputError("backbone.model", [Problem(source.name, message)]) from error
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-    return model.requires_grad_(False).eval(), set(info["missing_keys"])
 
 
 def _head(model: PreTrainedModel, missing: set[str]) -> tuple[str, ...]:
@@ -133,17 +122,15 @@ def freezable(model: PreTrainedModel, head: tuple[str, ...]) -> list[str]:
     ]
 
 
-def matrix(layer: nn.Module) -> Tensor:
-    """Return a layer's weight of shape ``(out, in)``; GPT-2's Conv1D stores its transpose."""
-    weight: Tensor = layer.weight.data  # type: ignore[assignment]
+def matrix(layer: nn.Module, weight: Tensor) -> Tensor:
+    """Return a layer's weight with shape ``(out, in)``; GPT-2's Conv1D stores its transpose."""
     return weight if isinstance(layer, nn.Linear) else weight.T.contiguous()
 
 
-def _plain_parameters(model: nn.Module, head: tuple[str, ...]) -> dict[str, Tensor]:
-    """Return every parameter that is not quantized, by name; tied ones once, as safetensors refuses shared memory."""
+def _plain_parameters(model: nn.Module, head: tuple[str, ...]) -> list[str]:
+    """Return the names of all parameters that are not quantized; of tied ones, the first name alone."""
     inside = tuple(f"{part}." for part in head)
-    named = model.named_parameters()
-    return {name: p.detach().contiguous() for name, p in named if not (inside and name.startswith(inside))}
+    return [name for name, _ in model.named_parameters() if not (inside and name.startswith(inside))]
 
 
 def frozen_weights(tensors: dict[str, Tensor], frozen: tuple[str, ...], dtype: torch.dtype) -> dict[str, FrozenWeight]:

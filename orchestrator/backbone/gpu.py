@@ -55,6 +55,10 @@ class UnpackedWeight:
         """Return the packed weight's derived tensors and the dense copy, so that the fingerprint covers it."""
         return {**self.packed.derived(), "dense": self.dense}
 
+    def read_tensors(self) -> list[Tensor]:
+        """Return the packed weight's tensors and the dense copy."""
+        return [*self.packed.read_tensors(), self.dense]
+
 
 def apply(settings: GpuSettings, model: nn.Module, free_bytes: float) -> None:
     """Change the frozen layers of a backbone to what the settings say; no number of a dense product changes.
@@ -69,6 +73,8 @@ def apply(settings: GpuSettings, model: nn.Module, free_bytes: float) -> None:
     if settings.four_bit_generation:
         for layer in packed:
             layer.fused_rows = FUSED_ROWS
+    # The backbone of another task has the same weights, and they are unpacked already if that was built before.
+    packed = [layer for layer in packed if not isinstance(layer.frozen, UnpackedWeight)]
     if settings.keep_unpacked == "nothing":
         return
     needed = sum(layer.in_features * layer.out_features * layer.compute_dtype.itemsize for layer in packed)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.backbone.shared import load
+import torch
+
+from orchestrator.backbone.hub import Hub
+from orchestrator.backbone.shared import assemble
 from orchestrator.backbone.source import resolve
 from orchestrator.backbone.store import Published, fetch, publish
+from orchestrator.backbone.stored import read_stored
 from orchestrator.common.storage import Storage
 from orchestrator.config import BackboneConfig
 
@@ -33,7 +37,14 @@ class PreparedBackbone:
 
 
 def publish_backbone(
-    config: BackboneConfig, base: Path, auto_class: str, task: str, labels: int, with_original: bool, storage: Storage
+    config: BackboneConfig,
+    base: Path,
+    auto_class: str,
+    task: str,
+    labels: int,
+    with_original: bool,
+    storage: Storage,
+    hub: Hub | None = None,
 ) -> PreparedBackbone:
     """Quantize a backbone into the storage, unless it is there already.
 
@@ -45,11 +56,11 @@ def publish_backbone(
         labels: size of the classification head; 0 for a language model.
         with_original: whether to publish the unquantized backbone too.
         storage: the sweep's storage.
+        hub: the hub, if not as this process's environment says.
     """
-    import torch
-
-    source = resolve(config, base)
+    source = resolve(config, base, hub)
     quantized = publish(source, auto_class, config.quantization, config.double_quantization, storage)
     original = publish(source, auto_class, "none", False, storage) if with_original else None
-    shared = load(fetch(quantized.digest, storage), task, name=config.model, dtype=torch.float32, labels=labels)
-    return PreparedBackbone(quantized, original, shared.checksum())
+    stored = read_stored(fetch(quantized.digest, storage), torch.float32)
+    shared = assemble(stored, task, name=config.model, labels=labels)
+    return PreparedBackbone(quantized, original, shared.checksum(after_each=stored.release))

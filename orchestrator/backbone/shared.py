@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from methods.base.position_ids import derive_position_ids_from_mask
 from methods.base.spec import Context, Quantization
 from orchestrator.backbone import gpu as gpu_memory
 from orchestrator.backbone import key_value_cache
-from orchestrator.backbone.checkpoint import Header, frozen_weights
+from orchestrator.backbone.byte_sum import byte_sum
+from orchestrator.backbone.checkpoint import Header
 from orchestrator.backbone.frozen import FrozenLinear
-from orchestrator.backbone.weights import SCALES
+from orchestrator.backbone.stored import StoredBackbone, read_stored
 from orchestrator.common.errors import InputError, Problem, first_line
 from orchestrator.config.gpu import GpuSettings
 from orchestrator.tasks import TASK_TYPES
@@ -85,20 +85,32 @@ class SharedBackbone:
         rest = sum(p.numel() for name, p in self.model.named_parameters() if not name.startswith(head or ("\0",)))
         return rest + sum(layer.in_features * layer.out_features for layer in self._frozen_layers())
 
-    def checksum(self) -> str:
-        """Return the digest that identifies the backbone: of every shared byte up to 256 MiB, of samples beyond."""
+    def checksum(self, after_each: Callable[[], None] = lambda: None) -> str:
+        """Return the digest that adapters name the backbone by: of all bytes up to 256 MiB, of samples beyond.
+
+        Args:
+            after_each: function to call after each tensor, to release what was read for it.
+        """
         digest = hashlib.blake2b(digest_size=16)
         for part in _checked_bytes(list(self.shared_tensors())):
             digest.update(part)
+            after_each()
         return digest.hexdigest()
 
     def fingerprint(self) -> int:
-        """Return a CRC of the same bytes and of the derived tensors, in a third of the time, to detect stray writes."""
-        derived = [tensor for layer in self._frozen_layers() for tensor in layer.frozen.derived().values()]
-        crc = 0
-        for part in _checked_bytes([*self.shared_tensors(), *derived]):
-            crc = zlib.crc32(part, crc)
-        return crc
+        """Return a digest of the sum of each tensor's bytes, to detect stray writes; every byte counts, on any device.
+
+        The sums are of 8 bytes at a time, modulo 2**64, so that a change of any one of them shows. Changes within one
+        tensor that cancel out do not, two rows that change places for instance.
+        """
+        sums = torch.stack([byte_sum(tensor) for tensor in self._read_tensors])
+        return int.from_bytes(hashlib.blake2b(sums.cpu().numpy().data, digest_size=8).digest())
+
+    @cached_property
+    def _read_tensors(self) -> list[Tensor]:
+        """Every tensor that a pass reads and all views share."""
+        plain = [item for item in self._memo.values() if isinstance(item, Tensor)]
+        return plain + [tensor for layer in self._frozen_layers() for tensor in layer.frozen.read_tensors()]
 
     def _frozen_layers(self) -> Iterator[FrozenLinear]:
         return (module for module in self.model.modules() if isinstance(module, FrozenLinear))
@@ -141,21 +153,48 @@ def load(
     Raises:
         InputError: if the implementation of attention is not available.
     """
-    header, device = Header.read(file), torch.device(device)
+    stored = read_stored(file, dtype, device, derived)
+    return assemble(stored, task, name=name, labels=labels, original=original, attention=attention, gpu=gpu)
+
+
+def assemble(
+    stored: StoredBackbone,
+    task: str,
+    *,
+    name: str,
+    labels: int = 0,
+    original: Path | None = None,
+    attention: str = "auto",
+    gpu: GpuSettings | None = None,
+) -> SharedBackbone:
+    """Build the backbone of a task from stored tensors, which it shares with others that are built from them.
+
+    Args:
+        stored: tensors of a backbone file.
+        task: as for :func:`load`.
+        name: as for :func:`load`.
+        labels: as for :func:`load`.
+        original: as for :func:`load`.
+        attention: as for :func:`load`.
+        gpu: as for :func:`load`.
+
+    Raises:
+        InputError: as for :func:`load`.
+    """
+    header, device = stored.header, stored.device
     model = _skeleton(header, labels, attention)
-    tensors = load_file(file, device=str(device))
-    if not derived:
-        tensors = {key: tensor for key, tensor in tensors.items() if not key.endswith(f":{SCALES}")}
-    plain = {key: tensor for key, tensor in tensors.items() if ".weight:" not in key}
-    _freeze(model, frozen_weights(tensors, header.frozen, dtype), plain, dtype)
-    model.load_state_dict(plain, strict=False, assign=True)
+    _freeze(model, stored)
+    model.load_state_dict(stored.plain, strict=False, assign=True)
     model.tie_weights()
     for part in header.head:
-        model.get_submodule(part).to_empty(device=device)
+        module = model.get_submodule(part).to_empty(device=device)
+        if stored.dtype == torch.bfloat16 and next(module.parameters()).dtype == torch.float16:
+            module.to(torch.bfloat16)  # like the layers below it
     model.to(device).requires_grad_(False).eval()  # type: ignore[arg-type]
     gpu = gpu if gpu and device.type == "cuda" else GpuSettings()
     if device.type == "cuda":
         gpu_memory.apply(gpu, model, torch.cuda.mem_get_info(device)[0])
+        stored.frozen.update({layer: model.get_submodule(layer).frozen for layer in stored.frozen})
         if gpu.trainable_products != "float32":
             torch.set_float32_matmul_precision("high")
     head = head_of(model, header.head)
@@ -240,11 +279,11 @@ def pad(config: PretrainedConfig) -> None:
         config.pad_token_id = end[0] if isinstance(end, list) else end
 
 
-def _freeze(model: nn.Module, weights: dict[str, Any], plain: dict[str, Tensor], dtype: torch.dtype) -> None:
-    for position, (name, weight) in enumerate(weights.items()):
-        bias = plain.get(f"{name}.bias")
+def _freeze(model: nn.Module, stored: StoredBackbone) -> None:
+    for position, (name, weight) in enumerate(stored.frozen.items()):
+        bias = stored.plain.get(f"{name}.bias")
         parameter = None if bias is None else nn.Parameter(bias, requires_grad=False)
-        model.set_submodule(name, FrozenLinear(weight, parameter, dtype, position))
+        model.set_submodule(name, FrozenLinear(weight, parameter, stored.dtype, position))
 
 
 def _originals(file: Path | None) -> Callable[[str], Tensor]:

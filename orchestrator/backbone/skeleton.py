@@ -44,6 +44,17 @@ def skeleton(
     return _shared(model, task, name, labels, quantization)
 
 
+def largest_weight(config: PretrainedConfig, auto_class: str) -> int:
+    """Return the size of the largest parameter in the checkpoint's dtype, in bytes.
+
+    Raises:
+        ValueError: if transformers has no ``auto_class`` of this architecture.
+    """
+    with torch.device("meta"):
+        model = _model(config, auto_class, 0, _activation_dtype(config))
+    return max(parameter.nbytes for parameter in model.parameters())
+
+
 def shallow_skeletons(
     config: PretrainedConfig, auto_class: str, task: str, name: str, labels: int, quantization: Quantization
 ) -> Iterator[SharedBackbone]:
@@ -124,7 +135,10 @@ def _freeze(model: nn.Module, layers: list[str], quantization: Quantization) -> 
     originals: dict[str, Tensor] = {}
     for position, name in enumerate(layers):
         layer = model.get_submodule(name)
-        weight, bias = matrix(layer), layer.bias if isinstance(layer.bias, nn.Parameter) else None
+        weight, bias = (
+            matrix(layer, layer.weight.detach()),
+            layer.bias if isinstance(layer.bias, nn.Parameter) else None,
+        )
         originals[f"{name}.weight"] = weight
         packed = PlainWeight(weight) if weight.is_meta else quantize(weight, quantization, double=True)
         model.set_submodule(name, FrozenLinear(packed, bias, torch.float32, position))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.backbone.hub import Hub, NoSafetensorsError
 from orchestrator.common.errors import InputError, Problem, first_line
 from orchestrator.common.uris import locate_package
 from orchestrator.config import BackboneConfig
@@ -17,7 +18,6 @@ from orchestrator.config import BackboneConfig
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.*", "*.model")
 
 
@@ -32,6 +32,7 @@ class Source:
         portable: whether another machine can get the checkpoint by its name.
         revision: commit, if it comes from the hub.
         trust_remote_code: whether transformers may run code from the checkpoint.
+        hub: the hub that has the weights, which are downloaded when they are needed.
     """
 
     name: str
@@ -40,6 +41,21 @@ class Source:
     portable: bool
     revision: str | None = None
     trust_remote_code: bool = False
+    hub: Hub | None = field(default=None, compare=False)
+
+    def download_weights(self) -> None:
+        """Download the weights, if they are on the hub and not on this machine.
+
+        Raises:
+            InputError: if the hub does not give them.
+        """
+        if self.hub is None or self.revision is None:
+            return
+        try:
+            self.hub.download_weights(self.name, self.revision, self.path)
+        except Exception as error:
+            message = f"the hub did not give its weights ({first_line(error)})"
+            raise InputError("backbone.model", [Problem(self.name, message)]) from error
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of transformers' ``from_pretrained`` methods."""
@@ -81,12 +97,13 @@ def _config(source: Source) -> PretrainedConfig:
     return config
 
 
-def resolve(config: BackboneConfig, base: Path) -> Source:
-    """Find a backbone's checkpoint, downloading it from the hub if it is not on this machine.
+def resolve(config: BackboneConfig, base: Path, hub: Hub | None = None) -> Source:
+    """Find a backbone's checkpoint, and download its architecture and tokenizer if it is on the hub.
 
     Args:
         config: backbone as in the configuration.
         base: folder that relative paths start from.
+        hub: the hub, if not as this process's environment says.
 
     Raises:
         InputError: if there is no such checkpoint, or it cannot be loaded without pickle.
@@ -96,7 +113,7 @@ def resolve(config: BackboneConfig, base: Path) -> Source:
     folder = base / Path(config.model).expanduser()
     if folder.exists():
         return _local(config, folder.resolve(), portable=False)
-    return _from_hub(config)
+    return _from_hub(config, hub or Hub.from_environment())
 
 
 def _local(config: BackboneConfig, path: Path, portable: bool) -> Source:
@@ -111,11 +128,11 @@ def _local(config: BackboneConfig, path: Path, portable: bool) -> Source:
     return Source(config.model, path, digest, portable, trust_remote_code=config.trust_remote_code)
 
 
-def _from_hub(config: BackboneConfig) -> Source:
-    from huggingface_hub import snapshot_download
-
+def _from_hub(config: BackboneConfig, hub: Hub) -> Source:
     try:
-        folder = Path(snapshot_download(config.model, revision=config.revision, allow_patterns=CHECKPOINT_FILES))
+        folder = hub.download_description(config.model, config.revision)
+    except NoSafetensorsError as error:
+        raise _model_error(config, f"the hub's {config.model} {error}") from error
     except Exception as error:
         message = f"no local folder of that name, and the hub gave no checkpoint {config.model!r} ({first_line(error)})"
         raise _model_error(config, message) from error
@@ -127,6 +144,7 @@ def _from_hub(config: BackboneConfig) -> Source:
         portable=True,
         revision=folder.name,
         trust_remote_code=config.trust_remote_code,
+        hub=hub,
     )
 
 

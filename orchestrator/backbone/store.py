@@ -28,7 +28,7 @@ class Published:
         digest: digest of the checkpoint, the settings and the file format.
         parameters: number of parameters in the checkpoint.
         size: size of the file, in bytes.
-        fresh: whether it was quantized just now, and not found in the storage.
+        fresh: whether the storage did not have it.
     """
 
     digest: str
@@ -55,19 +55,22 @@ def backbone_digest(source: Source, auto_class: str, quantization: Quantization,
 
 
 def publish(source: Source, auto_class: str, quantization: Quantization, double: bool, storage: Storage) -> Published:
-    """Quantize a checkpoint into the storage, unless it is there already.
+    """Quantize a checkpoint into this node's cache and the storage, unless it is there already.
 
     Raises:
-        InputError: if transformers cannot load the checkpoint as ``auto_class``.
+        InputError: if the hub does not give its weights, or transformers cannot load the checkpoint as ``auto_class``.
     """
     digest = backbone_digest(source, auto_class, quantization, double)
-    path = backbone_path(digest)
+    path, local = backbone_path(digest), cached_path(digest)
     fresh = not storage.exists(path)
-    if fresh:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "backbone.safetensors"
-            write(source, auto_class, quantization, double, file)
-            storage.upload(file, path)
+    with _lock(local):
+        if fresh and not local.exists():
+            source.download_weights()
+            with tempfile.TemporaryDirectory(dir=local.parent, prefix=".incoming-") as folder:
+                write(source, auto_class, quantization, double, incoming := Path(folder) / local.name)
+                os.replace(incoming, local)
+    if fresh and not (storage.is_local and storage.local(path) == local):
+        storage.upload(local, path)
     local = fetch(digest, storage)
     return Published(digest, Header.read(local).parameters, local.stat().st_size, fresh)
 
@@ -79,11 +82,21 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "peft-sweep"
 
 
+def cached_path(digest: str) -> Path:
+    """Return the path of a backbone's file in this node's cache."""
+    return cache_folder() / backbone_path(digest)
+
+
 def fetch(digest: str, storage: Storage) -> Path:
     """Return this node's copy of a published backbone; the first lane that needs it downloads it, the others wait."""
-    file = cache_folder() / backbone_path(digest)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_suffix(".lock")):
+    file = cached_path(digest)
+    with _lock(file):
         if not file.exists():
             storage.download(backbone_path(digest), file)
     return file
+
+
+def _lock(file: Path) -> FileLock:
+    """Return the lock that a process of this node holds while it makes a file of the cache."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(file.with_suffix(".lock"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -13,6 +15,9 @@ from orchestrator.backbone.bitsandbytes import functional as bnb
 
 SCALES = "scales"
 """Part of a stored weight that is derived from the others."""
+CHUNK = 2**20
+"""Weights that are quantized at once. bitsandbytes' kernels for processors make several float32 copies of what they are
+given, so that a whole weight at once would take 16 bytes per weight, and be slower, since no cache holds that."""
 
 
 class FrozenWeight(Protocol):
@@ -40,6 +45,10 @@ class FrozenWeight(Protocol):
         """Return tensors that are stored beside them to save time, by part name."""
         ...
 
+    def read_tensors(self) -> list[Tensor]:
+        """Return the tensors that a pass reads, on the weight's device and without copying."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class FourBitWeight:
@@ -58,11 +67,18 @@ class FourBitWeight:
 
     @classmethod
     def quantize(cls, weight: Tensor, quant_type: str, double: bool) -> FourBitWeight:
-        """Quantize a weight of shape ``(out, in)``."""
-        packed, state = bnb.quantize_4bit(weight.contiguous(), quant_type=quant_type, compress_statistics=double)
-        if not state.nested:
-            return cls(packed, state)
-        return cls(packed, state, bnb.dequantize_blockwise(state.absmax, state.state2) + state.offset)
+        """Quantize a weight of shape ``(out, in)``, as ``quantize_4bit`` of the whole does, to the same bits."""
+        chunks = [bnb.quantize_4bit(part, quant_type=quant_type) for part in weight.reshape(-1).split(CHUNK)]
+        packed = torch.cat([part for part, _ in chunks])
+        absmax = torch.cat([state.absmax for _, state in chunks])
+        code, blocksize = chunks[0][1].code, chunks[0][1].blocksize
+        if not double:
+            return cls(packed, bnb.QuantState(absmax, weight.shape, code, blocksize, quant_type, weight.dtype))
+        with _one_thread():
+            offset = absmax.mean()
+        nested, state2 = bnb.quantize_blockwise(absmax - offset, blocksize=256)
+        state = bnb.QuantState(nested, weight.shape, code, blocksize, quant_type, weight.dtype, offset, state2)
+        return cls(packed, state, bnb.dequantize_blockwise(nested, state2) + offset)
 
     @classmethod
     def restore(cls, parts: dict[str, Tensor]) -> FourBitWeight:
@@ -95,6 +111,13 @@ class FourBitWeight:
     def derived(self) -> dict[str, Tensor]:
         """Return the float32 scales, if there are any."""
         return {} if self.scales is None else {SCALES: self.scales}
+
+    def read_tensors(self) -> list[Tensor]:
+        """Return the packed bytes, the absmax with what it is quantized by, and the scales."""
+        state, nested = self.state, self.state.state2
+        parts = [self.packed, state.absmax, state.code, state.offset, self.scales]
+        parts += [nested.absmax, nested.code] if nested else []
+        return [part for part in parts if part is not None]
 
     def compute_in(self, dtype: torch.dtype) -> None:
         """Let bitsandbytes dequantize straight to ``dtype``, which saves a cast per pass."""
@@ -146,8 +169,13 @@ class EightBitWeight:
     @classmethod
     def quantize(cls, weight: Tensor) -> EightBitWeight:
         """Round a weight of shape ``(out, in)`` to 255 levels per row."""
-        scale = weight.float().abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
-        return cls((weight.float() / scale).round().to(torch.int8), scale)
+        chunks = [cls._quantize_rows(rows.float()) for rows in weight.split(max(1, CHUNK // weight.shape[1]))]
+        return cls(torch.cat([packed for packed, _ in chunks]), torch.cat([scale for _, scale in chunks]))
+
+    @staticmethod
+    def _quantize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+        scale = rows.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
+        return (rows / scale).round().to(torch.int8), scale
 
     @classmethod
     def restore(cls, parts: dict[str, Tensor]) -> EightBitWeight:
@@ -176,6 +204,10 @@ class EightBitWeight:
     def derived(self) -> dict[str, Tensor]:
         """Return no tensors."""
         return {}
+
+    def read_tensors(self) -> list[Tensor]:
+        """Return the stored tensors."""
+        return list(self.tensors().values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,6 +243,21 @@ class PlainWeight:
     def derived(self) -> dict[str, Tensor]:
         """Return no tensors."""
         return {}
+
+    def read_tensors(self) -> list[Tensor]:
+        """Return the stored tensors."""
+        return list(self.tensors().values())
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Add up in one thread: with several, the order of a sum, and so its last bits, depend on their number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def quantize(weight: Tensor, quantization: Quantization, double: bool) -> FrozenWeight:

@@ -14,8 +14,9 @@ import torch
 from pyarrow import parquet
 from safetensors import SafetensorError
 
-from orchestrator.backbone.shared import SharedBackbone, load
+from orchestrator.backbone.shared import SharedBackbone, assemble
 from orchestrator.backbone.store import fetch
+from orchestrator.backbone.stored import StoredBackbone, read_stored
 from orchestrator.common.errors import describe_error
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Answer, Job, checkpoint_path, partial_state_path
@@ -76,6 +77,7 @@ class WorkerMemory:
     def __init__(self, setup: LaneSetup, device: torch.device, dtype: torch.dtype, ranks: Ranks = ALONE) -> None:
         self.setup, self.device, self.dtype, self.ranks = setup, device, dtype, ranks
         self._storage = Storage(setup.storage, setup.retry)
+        self._stored: dict[str, StoredBackbone] = {}
         self._backbones: dict[str, SharedBackbone] = {}
         self._datasets: dict[str, TaskDataset] = {}
         self._prefixes: dict[str, FrozenPrefix] = {}
@@ -184,19 +186,24 @@ class WorkerMemory:
         """Return the backbone of a task, mapped at its first use."""
         if task not in self._backbones:
             task_setup = self.setup.tasks[task]
-            self._backbones[task] = load(
-                fetch(task_setup.backbone, self._storage),
+            original = fetch(task_setup.original, self._storage) if task_setup.original else None
+            self._backbones[task] = assemble(
+                self._stored_backbone(task_setup.backbone),
                 task_setup.config.type,
                 name=self.setup.model,
-                dtype=self.dtype,
                 labels=task_setup.labels,
-                device=self.device,
-                original=fetch(task_setup.original, self._storage) if task_setup.original else None,
+                original=original,
                 attention=self.setup.attention,
                 gpu=self.setup.gpu,
             )
             self.fingerprints[task] = self._backbones[task].fingerprint()
         return self._backbones[task]
+
+    def _stored_backbone(self, digest: str) -> StoredBackbone:
+        """Return the tensors of a backbone, which all of its tasks share."""
+        if digest not in self._stored:
+            self._stored[digest] = read_stored(fetch(digest, self._storage), self.dtype, self.device)
+        return self._stored[digest]
 
     def dataset(self, task: str) -> TaskDataset:
         """Return the dataset of a task, mapped at its first use."""

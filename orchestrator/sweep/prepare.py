@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import ray
+import torch
 
 from orchestrator.backbone.publish import PreparedBackbone, publish_backbone
+from orchestrator.backbone.skeleton import largest_weight
 from orchestrator.common.retry import Retry
 from orchestrator.common.storage import Storage
 from orchestrator.config import SweepConfig
 from orchestrator.config.plugins import plugin_sources
+from orchestrator.lanes.cluster import node_resources
 from orchestrator.lanes.setup import LaneSetup, TaskSetup
 from orchestrator.planning.plan import SweepPlan, TaskPlan
+
+log = logging.getLogger(__name__)
+OVERHEAD_BYTES = 1_500_000_000
+"""Memory of the preparing process beside three times the largest weight: its imports, and 500 MB."""
+MOST_THREADS = 8
 
 
 def prepare(
@@ -35,7 +46,12 @@ def prepare(
         The setup of the lanes, and the published backbone of each task.
     """
     config = plan.config
-    waits = {name: _start_publishing(plan, task, storage, remotely=remotely) for name, task in plan.tasks.items()}
+    # One publication for each model class: a backbone, and its checksum, are the same for all tasks of a class.
+    task_by_class = {task.type.auto_class: task for task in plan.tasks.values()}
+    publications = {
+        auto_class: _start_publishing(plan, task, storage, remotely=remotely)
+        for auto_class, task in task_by_class.items()
+    }
     tokenizer = plan.tokenizer
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(Path(folder) / "tokenizer")
@@ -47,7 +63,8 @@ def prepare(
         }
         for name, task in plan.tasks.items()
     }
-    backbones = {name: wait() for name, wait in waits.items()}
+    published = {auto_class: wait() for auto_class, wait in publications.items()}
+    backbones = {name: published[task.type.auto_class] for name, task in plan.tasks.items()}
     tasks = {
         name: TaskSetup(
             config=task.data.config,
@@ -73,11 +90,41 @@ def _start_publishing(
     """
     labels = len(task.data.labels)
     settings = (plan.config.backbone, plan.config.base, task.type.auto_class, task.type.name, labels)
+    arguments = (*settings, plan.needs_original, storage, plan.source.hub)
     if not remotely:
-        return partial(publish_backbone, *settings, plan.needs_original, storage)
-    remote = ray.remote(num_cpus=0.05, max_retries=1)(publish_backbone)
-    reference = remote.remote(*settings, plan.needs_original, storage)
+        return partial(publish_backbone, *arguments)
+    needed = OVERHEAD_BYTES + 3 * largest_weight(plan.source.config(), task.type.auto_class)
+    memory = memory_request(needed, [node for node in node_resources() if node.get("CPU")])
+    # A sliver of a core: the lanes, which have been started, may hold all the others until they have done all trials.
+    remote = ray.remote(num_cpus=0.05, memory=memory, max_retries=1)(_publish_in_threads)
+    reference = remote.remote(*arguments)
     return lambda: ray.get(reference)
+
+
+def memory_request(needed: int, nodes: list[dict[str, float]]) -> int:
+    """Return the memory that the preparation asks Ray for, in bytes.
+
+    Args:
+        needed: estimate of what it takes, in bytes.
+        nodes: resources of the nodes that have cores; none if an autoscaler has to add the first.
+
+    Returns:
+        The estimate, or all memory of the largest node if no node has so much: Ray would wait for another for ever.
+    """
+    largest = int(max((node.get("memory", 0) for node in nodes), default=needed))
+    if largest < needed:
+        sizes = f"about {needed / 1e9:.1f} GB of memory; the largest node has {largest / 1e9:.1f} GB for tasks"
+        log.warning("preparing the backbone takes %s", sizes)
+    return min(needed, largest)
+
+
+def _publish_in_threads(*arguments: Any) -> PreparedBackbone:
+    """Publish a backbone with a thread per core: those of the lanes are free, since lanes wait for the backbone.
+
+    Ray sets one thread, by the fraction of a core that the task asks for.
+    """
+    torch.set_num_threads(min(MOST_THREADS, len(os.sched_getaffinity(0))))
+    return publish_backbone(*arguments)
 
 
 def _lane_setup(config: SweepConfig, storage: Storage, sweep: str, tasks: dict[str, TaskSetup], pack: int) -> LaneSetup:

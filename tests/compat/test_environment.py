@@ -95,6 +95,13 @@ def test_huggingface_hub_reads_switch_of_progress_bars() -> None:
     assert hasattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS")
 
 
+@relied_on("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_TOKEN", by="orchestrator/backbone/hub.py")
+@pytest.mark.parametrize("name", ["HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_TOKEN"])
+def test_huggingface_hub_reads_the_environment(name: str) -> None:
+    module = "huggingface_hub.utils._auth" if name == "HF_TOKEN" else "huggingface_hub.constants"
+    check_source(module, f'"{name}"')
+
+
 @relied_on("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT", by=CONNECTION)
 @relied_on("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", by=CONNECTION)
 @relied_on("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", by=(CONNECTION, VERIFY))

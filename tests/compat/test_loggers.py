@@ -35,3 +35,10 @@ def test_alembic_logger_name() -> None:
     import alembic.runtime.migration
 
     assert alembic.runtime.migration.log.name.startswith("alembic.")
+
+
+@relied_on("logger:accelerate.big_modeling", by="orchestrator/backbone/checkpoint_reader.py")
+def test_accelerate_logger_name() -> None:
+    from accelerate import big_modeling
+
+    assert big_modeling.logger.name == "accelerate.big_modeling"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,6 +49,31 @@ def test_transformers_models_name_modules_kept_in_float32(bert: PreTrainedModel)
 
     assert not bert._keep_in_fp32_modules
     assert "wo" in T5ForConditionalGeneration._keep_in_fp32_modules
+
+
+@relied_on("_get_dtype_plan", by="orchestrator/backbone/checkpoint_reader.py")
+def test_transformers_models_plan_modules_of_another_dtype(bert: PreTrainedModel) -> None:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    assert not bert._get_dtype_plan(torch.float16)
+    t5 = T5ForConditionalGeneration(T5Config(vocab_size=16, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
+    assert t5._get_dtype_plan(torch.float16) == {"wo": torch.float32}
+    assert not t5._get_dtype_plan(torch.bfloat16)
+
+
+@relied_on(
+    "transformers.integrations.accelerate.load_offloaded_parameter", by="orchestrator/backbone/checkpoint_reader.py"
+)
+def test_transformers_reads_a_weight_left_on_disk(bert: PreTrainedModel, tmp_path: Path) -> None:
+    from transformers.integrations.accelerate import load_offloaded_parameter
+
+    bert.save_pretrained(tmp_path / "model")
+    on_disk = type(bert).from_pretrained(
+        tmp_path / "model", device_map={"": "disk"}, offload_folder=str(tmp_path / "offload")
+    )
+    name = "bert.encoder.layer.0.output.dense.weight"
+    assert on_disk.get_parameter(name).is_meta
+    assert torch.equal(load_offloaded_parameter(on_disk, name), bert.get_parameter(name))
 
 
 @relied_on("_attn_implementation", by="methods/parts/attention_extension.py")
