@@ -18,6 +18,13 @@ from orchestrator.config import BackboneConfig
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+<<<<<<< HEAD
+=======
+CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+RECORDED_DIGEST = "checkpoint.sha256"
+"""File with the digest of a whole checkpoint, in a copy of its folder without the weights."""
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
+>>>>>>> 1c6f79d (Keep the journal in the storage where that is a URI, and resume from any machine)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.*", "*.model")
 
 
@@ -120,7 +127,7 @@ def _local(config: BackboneConfig, path: Path, portable: bool) -> Source:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise _model_error(config, f"{path} has no config.json")
-        if not any(path.glob("*.safetensors")):
+        if not (any(path.glob("*.safetensors")) or (path / RECORDED_DIGEST).is_file()):
             raise _model_error(config, f"{path} has no *.safetensors; convert the checkpoint with save_pretrained()")
     elif path.suffix != ".gguf":
         raise _model_error(config, f"{path} is neither a checkpoint folder nor a .gguf file")
@@ -152,7 +159,14 @@ def _model_error(config: BackboneConfig, message: str) -> InputError:
     return InputError("backbone.model", [Problem(config.model, message)])
 
 
+def is_weight_file(file: Path) -> bool:
+    """Return whether a file of a checkpoint holds weights, or whatever else is large."""
+    return file.suffix in _WEIGHTS
+
+
 def _content_digest(path: Path) -> str:
+    if (recorded := path / RECORDED_DIGEST).is_file():
+        return recorded.read_text().strip()
     files = [path] if path.is_file() else sorted([path / "config.json", *path.glob("*.safetensors")])
     digests = []
     for file in files:

@@ -30,7 +30,10 @@ AsJson = Annotated[
 ]
 TrackingUri = Annotated[str, typer.Option(help="MLflow with the registered models: a sqlite file or a server.")]
 SweepArgument = Annotated[
-    str, typer.Argument(metavar="SWEEP", help="A sweep's name in sweeps/, a unique beginning of it, or its folder.")
+    str,
+    typer.Argument(
+        metavar="SWEEP", help="A sweep's name in sweeps/, a unique beginning of it, its folder, or URI/SWEEP."
+    ),
 ]
 StorageOption = Annotated[str, typer.Option(help="Folder or URI of the sweeps: storage in sweep.yaml.")]
 DEFAULT_TRACKING = "sqlite:///mlflow.db"

@@ -53,19 +53,23 @@ def resume(
     ] = None,
     address: Address = None,
     storage: StorageOption = "sweeps",
+    take_over: Annotated[
+        bool,
+        typer.Option("--take-over", help="Do not wait until a driver on another machine has been silent for a minute."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Continue a sweep that was stopped or whose driver died, without losing a trial or repeating finished work.
 
     Data, checkpoint, plugins and search spaces must not have changed. Trials and time that were spent count towards the
-    budget.
+    budget. Where the storage is an object store, any machine can continue it: add --storage URI, or write URI/SWEEP.
     """
     from orchestrator.lanes.cluster import Cluster
     from orchestrator.sweep.resume import open_sweep
 
     cluster = Cluster(address)
 
-    with open_sweep(sweep, storage) as saved:
+    with open_sweep(sweep, storage, take_over=take_over) as saved:
         from orchestrator.cli.output.resume import finished_json, print_finished, watch_resumed
 
         if saved.finished:

@@ -16,7 +16,7 @@ from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import TrialKey, checkpoint_path
 from orchestrator.config.plugins import method_with
 from orchestrator.journal.events import Journal
-from orchestrator.journal.folders import local_folder
+from orchestrator.journal.folders import find_sweep, local_folder
 from orchestrator.tracking.bundle import ADAPTER, CARRIED, TOKENIZER, BundleBackbone
 
 FORMS = "write SWEEP/TASK/METHOD/NUMBER of a trial, or NAME@champion or NAME/3 of a registered model"
@@ -154,7 +154,8 @@ def _plugins(reference: str, method: str, files: Sequence[str]) -> Iterator[Path
 
 
 def _events(reference: str, storage: Storage, sweep: str) -> list[dict[str, Any]]:
-    journal = local_folder(storage, sweep) / "journal.jsonl"
+    folder = local_folder(storage, sweep) if storage.is_local else find_sweep(sweep, storage.root)
+    journal = folder / "journal.jsonl"
     if journal.exists():
         return Journal.read(journal)
     sweeps = sorted(file.parent.name for file in journal.parent.parent.glob("*/journal.jsonl"))

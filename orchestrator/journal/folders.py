@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.suggest import did_you_mean
-from orchestrator.common.uris import is_uri
+from orchestrator.common.uris import is_uri, mask_secrets
 from orchestrator.journal.events import Journal
 
 if TYPE_CHECKING:
@@ -46,25 +46,67 @@ def find_sweep(reference: str, storage: str = "sweeps") -> Path:
     """Return the folder of a sweep's journal on this machine.
 
     Args:
-        reference: a sweep's name, a unique beginning of one, or a path to its folder.
-        storage: ``storage`` in the configuration. Journals of sweeps in an object store are in ``sweeps``.
+        reference: a sweep's name, a unique beginning of one, a path to its folder, or the URI of its folder in an
+            object store.
+        storage: ``storage`` in the configuration. Journals of sweeps in an object store are in ``sweeps``, where one
+            that another machine has written is downloaded to.
 
     Raises:
-        InputError: if there is no such sweep, or several names begin with the reference.
+        InputError: if there is no such sweep, several names begin with the reference, or the storage cannot be reached.
     """
-    root = Path("sweeps") if is_uri(storage) and not storage.startswith("file://") else _local(storage)
+    storage, reference = split_reference(reference, storage)
+    if is_remote(storage):
+        return _find_remote(reference, storage)
+    root = _local(storage)
     for folder in (Path(reference).expanduser(), root / reference):
         if (folder / JOURNAL).is_file():
             return folder.resolve()
     sweeps = sorted(file.parent.name for file in root.glob(f"*/{JOURNAL}"))
+    return (root / _match(reference, sweeps, str(root))).resolve()
+
+
+def split_reference(reference: str, storage: str) -> tuple[str, str]:
+    """Return storage and name of a sweep; the URI of a sweep's folder, which holds both, goes before ``storage``."""
+    if not is_remote(reference):
+        return storage, reference
+    uri, question, query = reference.partition("?")
+    parent, _, name = uri.rstrip("/").rpartition("/")
+    return f"{parent}{question}{query}", name
+
+
+def is_remote(storage: str) -> bool:
+    """Return whether a storage is an object store, so that its sweeps' journals are in ``sweeps``."""
+    return is_uri(storage) and not storage.startswith("file://")
+
+
+def _find_remote(reference: str, storage: str) -> Path:
+    """Return the folder of a sweep in an object store, with a copy of its journal if that was written elsewhere."""
+    from orchestrator.common.storage import Storage
+    from orchestrator.journal.remote import fetch_for_reading, names_in
+
+    root, remote = Path("sweeps").resolve(), Storage.at(storage)
+    if (Path(reference).expanduser() / JOURNAL).is_file():
+        folder = Path(reference).expanduser().resolve()
+    elif (root / reference / JOURNAL).is_file():
+        folder = root / reference
+    else:
+        here = {file.parent.name for file in root.glob(f"*/{JOURNAL}")}
+        folder = root / _match(reference, sorted(here | set(names_in(remote))), mask_secrets(storage))
+    with suppress(InputError), lock_folder(folder):  # a driver that runs here has all there is
+        fetch_for_reading(folder, remote.sub(folder.name))
+    return folder
+
+
+def _match(reference: str, sweeps: list[str], place: str) -> str:
+    """Return the one name that is, or begins with, a reference."""
     matches = [name for name in sweeps if reference and name.startswith(reference)]
-    if len(matches) == 1:
-        return (root / matches[0]).resolve()
+    if len(matches) == 1 or reference in matches:
+        return reference if reference in matches else matches[0]
     if matches:
         message = f"several sweeps have names that begin so: {', '.join(matches[-5:])}"
         raise InputError(reference, [Problem("", message)])
     hint = did_you_mean(reference, sweeps[-5:] if len(sweeps) > 5 else sweeps, "there is")
-    raise InputError(reference, [Problem("", f"there is no sweep of that name in {root}; {hint}")])
+    raise InputError(reference, [Problem("", f"there is no sweep of that name in {place}; {hint}")])
 
 
 def make_folder(folder: Path) -> None:
@@ -94,6 +136,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
+    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)

@@ -12,28 +12,38 @@ from typing import Any
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.storage import Storage
 from orchestrator.config import SweepConfig, config_of, load_config
-from orchestrator.journal.folders import find_sweep, lock_folder
+from orchestrator.journal.folders import find_sweep, is_remote, lock_folder, split_reference
+from orchestrator.journal.remote import INPUTS, fetch_for_resuming
 from orchestrator.planning.plan import SweepPlan, make_plan
+from orchestrator.sweep.inputs import with_copied_inputs
 from orchestrator.sweep.manifest import changed_inputs, identity
 from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.tracking.connection import SQLITE
 from orchestrator.warm_start import Prior
 
+_MASKED = re.compile(r"\*\*\*@|=\*\*\*")
+"""Secrets as ``mask_secrets`` writes them."""
+
 
 @contextmanager
-def open_sweep(reference: str, storage: str) -> Iterator[SavedSweep]:
-    """Lock a sweep's folder, and read its journal.
+def open_sweep(reference: str, storage: str, *, take_over: bool = False) -> Iterator[SavedSweep]:
+    """Lock a sweep's folder, and read its journal; that of an object store is downloaded if it is newer.
 
     Args:
-        reference: the sweep's name, a unique beginning of it, or its folder.
+        reference: the sweep's name, a unique beginning of it, or its folder, which may be a URI.
         storage: ``storage`` in its configuration.
+        take_over: whether to take the sweep from a driver on another machine that may be alive.
 
     Raises:
         InputError: if there is no such sweep, it is running, or it was stopped before its first event.
     """
     folder = find_sweep(reference, storage)
     with lock_folder(folder):
-        saved = SavedSweep.of(folder)
+        uri, _ = split_reference(reference, storage)
+        uri = uri if is_remote(uri) else _recorded_storage(SavedSweep.of(folder))
+        if uri:
+            fetch_for_resuming(folder, Storage.at(uri).sub(folder.name), take_over=take_over)
+        saved = SavedSweep.of(folder, uri)
         if not saved.description:
             message = "was stopped before its first trial, so there is nothing to resume; run it again"
             raise InputError(saved.sweep, [Problem("", message)])
@@ -61,9 +71,16 @@ def resumed_plan(saved: SavedSweep, file: Path | None = None) -> SweepPlan:
     return plan
 
 
+def _recorded_storage(saved: SavedSweep) -> str:
+    """Return the object store that a sweep's configuration names; empty for a folder, or a URI with a password."""
+    uri = str(saved.description.get("config", {}).get("storage", ""))
+    return uri if is_remote(uri) and not _MASKED.search(uri) else ""
+
+
 def _recorded_config(saved: SavedSweep) -> SweepConfig:
-    values = saved.description["config"]
-    if re.search(r"\*\*\*@|=\*\*\*", json.dumps(values)):  # as mask_secrets writes them
+    values = with_copied_inputs(saved.description["config"], saved.folder)
+    values = {**values, "storage": saved.storage} if saved.storage else values
+    if _MASKED.search(json.dumps(values)):
         message = "its configuration contains passwords, which the journal does not record; add --config SWEEP.yaml"
         raise InputError(saved.sweep, [Problem("", message)])
     return _with_absolute_paths(config_of(values, saved.folder, saved.sweep), saved)
@@ -76,7 +93,9 @@ def _config_of_file(saved: SavedSweep, file: Path) -> SweepConfig:
     if "max_length" not in config.training.model_fields_set:
         # the plan lowers the default for a backbone with fewer positions, and the journal records the lowered value
         current["training"]["max_length"] = recorded["training"]["max_length"]
-    if changed := [key for key in current if current[key] != recorded.get(key)]:
+    # Files of another machine are elsewhere; whether they hold the same is checked when the plan is made.
+    elsewhere = {"tasks", "plugins", "backbone"} if (saved.folder / INPUTS).is_dir() else set()
+    if changed := [key for key in current if key not in elsewhere and current[key] != recorded.get(key)]:
         problems = [Problem(key, "differs from the configuration that the sweep started with") for key in changed]
         hint = "undo these changes to resume it, or start another sweep with peft-sweep run"
         raise InputError(str(file), problems, hint)
@@ -90,7 +109,7 @@ def _with_absolute_paths(config: SweepConfig, saved: SavedSweep) -> SweepConfig:
     if storage.is_local and Path(storage.root) != saved.folder.parent:
         changes["storage"] = str(saved.folder.parent)
     directory = Path(saved.description["directory"])
-    if directory != Path.cwd():
+    if directory != Path.cwd() and directory.is_dir():
         uris = {
             key: _absolute_uri(directory, uri)
             for key, uri in config.mlflow.model_dump().items()

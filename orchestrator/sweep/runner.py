@@ -29,6 +29,7 @@ from orchestrator.warm_start import EVENT as WARM_START
 
 if TYPE_CHECKING:
     from orchestrator.final.results import TaskOutcome
+    from orchestrator.journal.uploader import JournalUploader
     from orchestrator.search.core import Search
 
 __all__ = ["Outcome", "Snapshot", "Watch", "local_folder", "new_sweep_name", "resume_sweep", "run_sweep"]
@@ -36,6 +37,9 @@ __all__ = ["Outcome", "Snapshot", "Watch", "local_folder", "new_sweep_name", "re
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 EXPORT_TIMEOUT_S = 120.0
+UPLOAD_TIMEOUT_S = 60.0
+STORAGE_LIMIT_S = 300.0
+"""Seconds that a sweep waits for a storage that cannot be reached, before it stops."""
 
 
 class StopRequested(Exception):  # raised and caught in this module
@@ -94,15 +98,20 @@ class _Sweep:
     ) -> None:
         from orchestrator.journal.events import Journal
         from orchestrator.journal.folders import JOURNAL
+        from orchestrator.journal.uploader import JournalUploader
         from orchestrator.tracking.mlflow_exporter import MlflowExporter
 
         self.plan, self.config, self.saved = plan, plan.config, saved
         self.sweep, self.folder = saved.sweep, saved.folder
-        self.storage = Storage.at(plan.config.storage, Retry())
+        self.storage = Storage.at(plan.config.storage, Retry(STORAGE_LIMIT_S))
         self._watch, self._stop, self._in_cluster = watch, stop, in_cluster
         self._clock, self._began = time.monotonic(), time.time()
         self._phase = Phase.PREPARING
-        self.journal = Journal(self.folder / JOURNAL)
+        self.journal = Journal(self.folder / JOURNAL, on_durable=lambda: self.uploader and self.uploader.wake())
+        self.uploader: JournalUploader | None = None
+        if not self.storage.is_local:
+            remote = Storage.at(plan.config.storage).sub(self.sweep)
+            self.uploader = JournalUploader(self.journal.path, remote, limit_s=STORAGE_LIMIT_S)
         self.exporter = MlflowExporter(
             self.journal.path,
             tracking_uri=self.config.mlflow.tracking_uri,
@@ -118,6 +127,9 @@ class _Sweep:
         """Run all phases. Lanes start while the driver tokenizes and quantizes."""
         outcomes: dict[str, TaskOutcome] = {}
         with ExitStack() as stack:
+            if self.uploader:
+                self.uploader.start()
+                stack.callback(self._close_uploader, self.uploader)
             stack.callback(self._write_report)
             stack.callback(self._close_exporter)
             self.exporter.start()
@@ -174,8 +186,11 @@ class _Sweep:
 
     def _prepare(self) -> None:
         """Tokenize and quantize, write the ``sweep`` or ``resume`` event, and give lanes their setup."""
+        from orchestrator.sweep.inputs import upload_inputs
         from orchestrator.sweep.prepare import prepare
 
+        if self.uploader:
+            self._run_watched(lambda: upload_inputs(self.plan, self.storage.sub(self.sweep)))
         setup, self.backbones = self._run_watched(
             lambda: prepare(self.plan, self.storage, self.sweep, self.pool.pack, remotely=self._in_cluster)
         )
@@ -239,6 +254,8 @@ class _Sweep:
         from orchestrator.tracking.connection import masked_first_line
         from orchestrator.tracking.registry import Registered
 
+        if self.uploader:  # so that no driver elsewhere can come to another result once a version is there
+            self.uploader.flush(UPLOAD_TIMEOUT_S)
         for name, outcome in outcomes.items():
             if event := self.saved.registered.get(name):
                 outcome.registered = Registered(event["name"], event["version"], event["aliases"][0])
@@ -282,7 +299,7 @@ class _Sweep:
         if self.journal.error:  # Tune may have recorded it as the error of a trial
             self._cancel_work()
             raise self.journal.error
-        if fault := self.pool.fault():
+        if fault := self.pool.fault() or (self.uploader.fault() if self.uploader else ""):
             self._cancel_work()
             raise SweepError(f"{fault}; see {self.folder / 'sweep.log'}")
         if self._stop.is_set():
@@ -319,6 +336,17 @@ class _Sweep:
         if not self._exporter_closed:
             self._exporter_closed = True
             self.exporter.close(EXPORT_TIMEOUT_S)
+
+    def _close_uploader(self, uploader: JournalUploader) -> None:
+        """Bring the copy in the storage up to date, with Optuna's file, which reports elsewhere read."""
+        from orchestrator.journal.remote import OPTUNA_FILE
+
+        if (self.folder / OPTUNA_FILE).exists() and not uploader.fault():
+            try:
+                Storage.at(self.config.storage).upload(self.folder / OPTUNA_FILE, f"{self.sweep}/{OPTUNA_FILE}")
+            except OSError as error:
+                log.warning("%s was not copied to the storage: %s", OPTUNA_FILE, error)
+        uploader.close(UPLOAD_TIMEOUT_S)
 
     def _write_report(self) -> None:
         """Write the report, however the sweep ended, and log it to MLflow if that has all events of the journal."""

@@ -26,16 +26,18 @@ class SavedSweep:
         sweep: the sweep's name.
         folder: folder of its journal.
         events: all events of the journal.
+        storage: URI of the object store that it was found in; empty where its configuration says which.
     """
 
     sweep: str
     folder: Path
     events: tuple[Event, ...] = ()
+    storage: str = ""
 
     @classmethod
-    def of(cls, folder: Path) -> Self:
+    def of(cls, folder: Path, storage: str = "") -> Self:
         """Read the journal in a sweep's folder."""
-        return cls(folder.name, folder, tuple(Journal.read(folder / JOURNAL)))
+        return cls(folder.name, folder, tuple(Journal.read(folder / JOURNAL)), storage)
 
     @cached_property
     def description(self) -> Event:

@@ -8,6 +8,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from orchestrator.journal.remote import OPTUNA_FILE
 from orchestrator.lanes.pool import LanePool
 from orchestrator.lanes.proxy import TrialProxy, Work
 from orchestrator.lanes.tune import CoreScheduler, CoreSearcher, CoreStopper
@@ -20,8 +21,6 @@ from orchestrator.search.early_stopping import Halving
 from orchestrator.search.plans import EventLog
 from orchestrator.search.reserve import FinalEstimate
 from orchestrator.sweep.saved_state import SavedSweep
-
-OPTUNA_FILE = "optuna.log"
 
 
 def make_search(plan: SweepPlan, saved: SavedSweep, journal: EventLog, *, lanes: int, elapsed: float) -> Search:

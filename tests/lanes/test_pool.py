@@ -69,6 +69,7 @@ def test_sweep_check_finds_silent_lanes_without_a_display(broker: Any, pool: Lan
     sweep: Any = SimpleNamespace(
         pool=pool,
         journal=SimpleNamespace(error=None),
+        uploader=None,
         search=None,
         _phase=Phase.SEARCHING,
         _stop=threading.Event(),

@@ -115,6 +115,8 @@ class FakePool:
 
     def expire_silent_lanes(self) -> None: ...
 
+    def follow_draining_nodes(self) -> None: ...
+
     def poll(self) -> dict[int, LaneStatus]:
         return self.lanes
 
