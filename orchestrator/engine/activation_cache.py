@@ -38,6 +38,12 @@ class ActivationCache:
         self._keys.append(key)
         self.bytes += value.nbytes
 
+    def clear(self) -> None:
+        """Drop all tensors."""
+        self._tensors.clear()
+        self._keys.clear()
+        self.bytes = 0
+
     def _drop_random(self) -> None:
         index = self._random.randrange(len(self._keys))
         self._keys[index], self._keys[-1] = self._keys[-1], self._keys[index]

@@ -61,6 +61,10 @@ class FrozenPrefix:
         """Bytes of the cached activations."""
         return self._cache.bytes
 
+    def clear(self) -> None:
+        """Drop the cached activations; rows are computed again when they are asked for."""
+        self._cache.clear()
+
     def depth(self, view: nn.Module, active: Sequence[nn.Module]) -> int:
         """Return how many of the lowest blocks, with everything before them, a method leaves unchanged.
 

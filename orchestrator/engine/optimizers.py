@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from methods.base.spec import Optimizer
+from orchestrator.engine.out_of_memory import FreeMemory, retry_with_released_memory
 
 log = logging.getLogger(__name__)
 PREFIX = "optimizer:"
@@ -35,6 +36,40 @@ def make_optimizer(kind: Optimizer, groups: list[dict[str, Any]], weight_decay: 
             return paged
         _warn_of_substitute()
     return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
+
+
+def step_optimizer(optimizer: torch.optim.Optimizer, free_memory: FreeMemory, device: torch.device) -> None:
+    """Update the parameters; if the optimizer's state does not fit, release memory and finish the update.
+
+    An optimizer allocates the state of a parameter at its first update, when it may have updated others already.
+
+    Args:
+        optimizer: optimizer whose parameters have their gradients.
+        free_memory: as for :func:`orchestrator.engine.out_of_memory.release_memory`.
+        device: device of the parameters.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if all(p in optimizer.state for p in parameters):
+        optimizer.step()
+        return
+    counts = {p: _update_count(optimizer, p) for p in parameters}
+
+    def update_remaining() -> None:
+        updated = {p: p.grad for p in parameters if _update_count(optimizer, p) > counts[p]}
+        for p in parameters:
+            if p in updated:
+                p.grad = None
+            elif not counts[p]:
+                optimizer.state.pop(p, None)  # perhaps a part of its state alone
+        optimizer.step()
+        for p, gradient in updated.items():
+            p.grad = gradient
+
+    retry_with_released_memory(update_remaining, free_memory, device)
+
+
+def _update_count(optimizer: torch.optim.Optimizer, parameter: Tensor) -> int:
+    return int(optimizer.state[parameter].get("step", 0)) if parameter in optimizer.state else 0
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -24,6 +24,10 @@ MESSAGES = (
 those, its library prints an error and ends the process, which no program can catch."""
 
 
+def no_memory_to_free() -> None:
+    """Let go of nothing: for trials outside of a lane, beside which nothing is kept."""
+
+
 def is_out_of_memory(outcome: object) -> bool:
     """Return whether this is an error for too little memory, on a GPU or on a processor."""
     if isinstance(outcome, torch.OutOfMemoryError | MemoryError):
@@ -36,6 +40,9 @@ def drop_frames(error: Exception) -> Exception:
 
     The frames of a traceback keep the local variables of every function that the error ended: a pass's inputs, its
     activations and, through them, its graph. A repeated pass would have to fit beside them.
+
+    Args:
+        error: error that the caller has just caught.
     """
     pending: list[BaseException] = [error]
     seen: set[int] = set()
@@ -43,6 +50,8 @@ def drop_frames(error: Exception) -> Exception:
         link = pending.pop()
         if id(link) not in seen:
             seen.add(id(link))
+            # The first frame is the caller's, which still runs and cannot be cleared.
+            link.__traceback__ = link.__traceback__ and link.__traceback__.tb_next
             traceback.clear_frames(link.__traceback__)
             pending += [other for other in (link.__cause__, link.__context__) if other]
     return error
@@ -65,7 +74,7 @@ def retry_with_released_memory(call: Callable[[], ResultT], free_memory: FreeMem
     """Return the result of a call that is repeated once, with released memory, if it runs out of memory.
 
     Args:
-        call: call that changes nothing if it raises.
+        call: call that can be repeated after it has run out of memory.
         free_memory: as for :func:`release_memory`.
         device: as for :func:`release_memory`.
     """

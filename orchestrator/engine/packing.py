@@ -19,6 +19,7 @@ from torch import Tensor
 
 from orchestrator.backbone.frozen import FrozenLinear, override_matmul
 from orchestrator.engine.matmul import shared_matmul
+from orchestrator.engine.out_of_memory import drop_frames
 from orchestrator.engine.random_stream import CPU
 from orchestrator.engine.thread_state import ThreadState, ThreadStateSwitch, switch_thread_states
 
@@ -105,7 +106,7 @@ class _Hub:
         try:
             result = self._greenlets[k].switch(*value)
         except Exception as error:  # the trial's own; its neighbours continue
-            packed_call.error = error
+            packed_call.error = drop_frames(error)  # now, so that its activations do not take its neighbours' memory
             return
         finally:
             self._states[k] = ThreadState.capture(self._device)

@@ -39,7 +39,7 @@ class SkipPrefix:
         return cls(view, prefix, depth) if depth else None
 
     def __init__(self, view: nn.Module, prefix: FrozenPrefix, depth: int) -> None:
-        self._prefix, self._depth = prefix, depth
+        self._prefix, self.depth = prefix, depth
         self._enabled = False
         self._state: Tensor | None = None
         view.register_forward_pre_hook(self._begin, with_kwargs=True)
@@ -59,13 +59,13 @@ class SkipPrefix:
 
     def cache_batch(self, batch: Mapping[str, Tensor]) -> None:
         """Compute the prefix's activations for a batch before the trials of a pack ask for them at once."""
-        self._prefix.activations(self._depth, batch["input_ids"], batch["attention_mask"])
+        self._prefix.activations(self.depth, batch["input_ids"], batch["attention_mask"])
 
     def _begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids, mask = kwargs.get("input_ids"), kwargs.get("attention_mask")
         arguments = {name for name, value in kwargs.items() if value is not None}
         if self._enabled and not args and ids is not None and mask is not None and arguments <= SKIPPABLE_ARGUMENTS:
-            self._state = self._prefix.activations(self._depth, ids, mask)
+            self._state = self._prefix.activations(self.depth, ids, mask)
 
     def _end(self, *_: Any) -> None:
         self._state = None
@@ -73,6 +73,6 @@ class SkipPrefix:
     def _run_block(self, number: int, forward: Any, *args: Any, **kwargs: Any) -> Any:
         if self._state is None:
             return forward(*args, **kwargs)
-        if number == self._depth:
+        if number == self.depth:
             return self._state
         return kwargs.get("hidden_states", args[0] if args else None)

@@ -14,7 +14,13 @@ from torch import Tensor
 
 from orchestrator.engine.data_parallel import Outcome, all_reduce_gradients
 from orchestrator.engine.matmul import CHUNK_ROWS
-from orchestrator.engine.out_of_memory import is_out_of_memory
+from orchestrator.engine.out_of_memory import (
+    FreeMemory,
+    drop_frames,
+    is_out_of_memory,
+    no_memory_to_free,
+    release_memory,
+)
 from orchestrator.engine.packing import in_lockstep
 from orchestrator.engine.ranks import ALONE, Ranks
 from orchestrator.engine.trial_run import TrialRun
@@ -22,23 +28,27 @@ from orchestrator.engine.trial_run import TrialRun
 log = logging.getLogger(__name__)
 
 
-def train_step(runs: Sequence[TrialRun], ranks: Ranks = ALONE) -> list[tuple[TrialRun, Exception]]:
+def train_step(
+    runs: Sequence[TrialRun], ranks: Ranks = ALONE, free_memory: FreeMemory = no_memory_to_free
+) -> list[tuple[TrialRun, Exception]]:
     """Take one optimizer step with every trial, in one packed pass if there are several.
 
     A trial that raises, or whose loss is not finite, stays as it was before the step, and the others continue. If the
-    shared part of a packed pass raises, or a trial runs out of memory in it, the step is repeated trial by trial.
+    shared part of a packed pass raises, or a trial runs out of memory in it, the step is repeated trial by trial. A
+    trial that runs out of memory alone tries again with released memory, then at smaller step sizes.
 
     Args:
         runs: trials of the pack, in the same order on all workers of the lane.
         ranks: this worker's rank; each worker trains on its shard of every batch.
+        free_memory: function that lets go of tensors where memory is short.
 
     Returns:
         The trials that failed, each with its error.
     """
     begin = time.perf_counter()
-    outcomes = _step_packed(runs) if len(runs) > 1 else [_step_alone(run) for run in runs]
-    outcomes = all_reduce_gradients(ranks, runs, outcomes)
-    failures = [(run, error) for run, outcome in zip(runs, outcomes, strict=True) if (error := _finish(run, outcome))]
+    outcomes = all_reduce_gradients(ranks, runs, _step_all(runs, free_memory))
+    errors = [_finish(run, outcome, free_memory) for run, outcome in zip(runs, outcomes, strict=True)]
+    failures = [(run, error) for run, error in zip(runs, errors, strict=True) if error]
     seconds_per_token = (time.perf_counter() - begin) / max(1, sum(run.tokens for run in runs))
     for run in runs:
         run.measurements["train_seconds"] += seconds_per_token * run.tokens
@@ -63,29 +73,45 @@ def score_trials(runs: Sequence[TrialRun]) -> None:
                 run.evaluate(split)
 
 
-def _finish(run: TrialRun, outcome: Outcome) -> Exception | None:
+def _finish(run: TrialRun, outcome: Outcome, free_memory: FreeMemory) -> Exception | None:
     if isinstance(outcome, Exception):
         return outcome
     try:
-        run.finish_step(outcome)
+        run.finish_step(outcome, free_memory)
     except Exception as error:
-        return error
+        return drop_frames(error)
     return None
 
 
-def _step_packed(runs: Sequence[TrialRun]) -> list[Outcome]:
-    try:
-        outcomes = _run_packed_passes(runs)
-    except Exception:
-        log.warning("a packed step failed and is repeated trial by trial:\n%s", traceback.format_exc())
-        for run in runs:
-            run.rewind()
-        return [_step_alone(run) for run in runs]
+def _step_all(runs: Sequence[TrialRun], free_memory: FreeMemory) -> list[Outcome]:
+    """Run a packed pass for all trials that can be part of one, and the others alone."""
+    packed = [run for run in runs if not run.checkpointed]
+    outcomes = dict(zip(packed, _step_packed(packed, free_memory), strict=True)) if len(packed) > 1 else {}
+    return [outcomes[run] if run in outcomes else _step_alone(run, free_memory) for run in runs]
+
+
+def _step_packed(runs: Sequence[TrialRun], free_memory: FreeMemory) -> list[Outcome]:
+    outcomes = _run_packed_passes_or_fail(runs)
     # A trial may have run out of memory because of its neighbours, whose graphs are freed by now.
-    for k in [k for k, outcome in enumerate(outcomes) if is_out_of_memory(outcome)]:
+    repeated = [k for k, outcome in enumerate(outcomes) if isinstance(outcome, _PackError) or is_out_of_memory(outcome)]
+    for k in repeated:
         runs[k].rewind()
-        outcomes[k] = _step_alone(runs[k])
+    for k in repeated:
+        outcomes[k] = _step_alone(runs[k], free_memory)
     return outcomes
+
+
+class _PackError(Exception):
+    """A packed pass failed as a whole, by the fault of any trial or of none."""
+
+
+def _run_packed_passes_or_fail(runs: Sequence[TrialRun]) -> list[Outcome]:
+    try:
+        return _run_packed_passes(runs)
+    except Exception as error:
+        log.warning("a packed step failed and is repeated trial by trial:\n%s", traceback.format_exc())
+        drop_frames(error)
+    return [_PackError() for _ in runs]
 
 
 def _run_packed_passes(runs: Sequence[TrialRun]) -> list[Outcome]:
@@ -105,26 +131,38 @@ def _run_packed_passes(runs: Sequence[TrialRun]) -> list[Outcome]:
     return [outcomes[k] for k in range(len(runs))]
 
 
-def _step_alone(run: TrialRun) -> Outcome:
-    """Run a trial's step, in ever smaller micro-batches while it runs out of memory, down to single rows."""
+def _step_alone(run: TrialRun, free_memory: FreeMemory) -> Outcome:
+    """Run a trial's step; if it runs out of memory, release memory, and then run it at ever smaller sizes.
+
+    Only a size that did not fit alone, with all memory released, counts as too large.
+    """
     outcome = _run_micro_batches(run)
-    while is_out_of_memory(outcome) and run.halve_micro_batches():
+    if is_out_of_memory(outcome):
+        log.warning("trial %s ran out of memory at step %d: %s", run.job.trial, run.step + 1, outcome)
+        release_memory(free_memory, run.device)
+        outcome = _run_micro_batches(run)
+    while is_out_of_memory(outcome) and run.shrink_step():
+        release_memory(no_memory_to_free, run.device)
         outcome = _run_micro_batches(run)
     return outcome
 
 
 def _run_micro_batches(run: TrialRun) -> Outcome:
-    loss: Tensor | None = None
+    """Run the forward and backward passes of a step; a trial that fails is at the beginning of the step again."""
     try:
-        while loss is None or run.has_micro_batches_left:
-            micro_batch_loss = run.forward()
-            micro_batch_loss.backward()
-            loss = _add_loss(loss, micro_batch_loss)
+        return _sum_losses(run)
     except Exception as error:
         run.rewind()
-        # The frames of the traceback hold the very tensors that did not fit.
-        return error.with_traceback(None) if is_out_of_memory(error) else error
-    return loss
+        return drop_frames(error)
+
+
+def _sum_losses(run: TrialRun) -> Tensor:
+    total: Tensor | None = None
+    while total is None or run.has_micro_batches_left:
+        loss = run.forward()
+        loss.backward()
+        total = _add_loss(total, loss)
+    return total
 
 
 def _add_loss(total: Outcome | None, loss: Tensor | None) -> Tensor:

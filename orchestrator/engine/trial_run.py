@@ -22,16 +22,19 @@ from methods.base.spec import Attached, Hyperparameters
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.common.trial_types import Job, TrialKey
 from orchestrator.config import Training
+from orchestrator.engine.checkpointed_blocks import block_names, checkpoint_blocks
 from orchestrator.engine.data_parallel import dropout_stream, shard
 from orchestrator.engine.frozen_prefix import FrozenPrefix
 from orchestrator.engine.learning_rate import optimizer_groups, schedule, set_learning_rates
 from orchestrator.engine.memory import MemoryGauge, held_bytes
 from orchestrator.engine.micro_batch_memory import MicroBatchMemory
 from orchestrator.engine.micro_batches import split_micro_batches
-from orchestrator.engine.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
+from orchestrator.engine.optimizers import make_optimizer, optimizer_tensors, restore_optimizer, step_optimizer
+from orchestrator.engine.out_of_memory import FreeMemory, no_memory_to_free
 from orchestrator.engine.random_stream import RandomStream, restored_generators
 from orchestrator.engine.skip_prefix import SkipPrefix
 from orchestrator.engine.source_batches import source_batches
+from orchestrator.engine.step_size import StepSize
 from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.tasks import Evaluation
 
@@ -76,7 +79,7 @@ class TrialRun:
         self.tokens, self.alone_bytes = 0, 0.0
         self._training, self._sources = training or dataset.training, tuple(sources.values())
         self._pending: deque[tuple[dict[str, Tensor], float]] = deque()
-        self._micro_batches, self._micro_batch_memory = 1, micro_batch_memory or MicroBatchMemory()
+        self._size, self._micro_batch_memory = StepSize(), micro_batch_memory or MicroBatchMemory()
         self._evaluations: dict[str, Evaluation] = {}
         spec = methods.get(job.trial.method)
         self.trains = spec.trains
@@ -88,13 +91,13 @@ class TrialRun:
                 sources=tuple(sources),
                 source_labels=tuple(len(source.names) for source in sources.values()),
             )
-            view = backbone.view(job.seed)
-            self.attached: Attached = spec.attach(view, self.params, context)
+            self._view = backbone.view(job.seed)
+            self.attached: Attached = spec.attach(self._view, self.params, context)
             self._random = self._random_before_step = RandomStream.capture(self.device)
         groups = optimizer_groups(self.attached.groups, self.params.learning_rate)
         self._optimizer = make_optimizer(self.attached.optimizer, groups, self.params.weight_decay)
         self._prefix, self._prefix_bytes = prefix, prefix.cached_bytes if prefix else 0
-        self._skip_prefix = SkipPrefix.attach(prefix, view, self.attached.active) if prefix else None
+        self._skip_prefix = SkipPrefix.attach(prefix, self._view, self.attached.active) if prefix else None
         self.measurements: dict[str, float] = {
             "trainable_parameters": float(sum(p.numel() for p in self.attached.trainable().values())),
             "attach_seconds": time.perf_counter() - begin,
@@ -172,13 +175,20 @@ class TrialRun:
         """Whether the present step has micro-batches left."""
         return bool(self._pending)
 
-    def halve_micro_batches(self) -> bool:
-        """Use half as large micro-batches from the next step on. Returns whether they were larger than one row."""
-        if self._micro_batches >= self.params.batch_size:
+    @property
+    def checkpointed(self) -> bool:
+        """Whether its blocks are checkpointed, so that it cannot be part of a packed pass."""
+        return self._size.checkpointed
+
+    def shrink_step(self) -> bool:
+        """Use a smaller step size from the next step on, since the last did not fit. Returns whether there is one."""
+        tokens = self.tokens // self._size.micro_batches
+        size = self._size.smaller(self.params.batch_size, self.tokens, self.device)
+        if size is None:
             return False
-        if self.tokens:
-            self._micro_batch_memory.record_out_of_memory(self.job.trial.method, self.tokens // self._micro_batches)
-        self._micro_batches *= 2
+        if tokens:
+            self._micro_batch_memory.record_out_of_memory(self.job.trial.method, tokens, self._size.checkpointed)
+        self._resize(size)
         return True
 
     def rewind(self) -> None:
@@ -188,11 +198,12 @@ class TrialRun:
         self._random = self._random_before_step
         self._seek(self.step)
 
-    def finish_step(self, loss: Tensor) -> None:
+    def finish_step(self, loss: Tensor, free_memory: FreeMemory = no_memory_to_free) -> None:
         """Clip the gradients, update the parameters and advance by one step.
 
         Args:
             loss: loss of the whole batch, whose gradients are in place.
+            free_memory: function that lets go of tensors if the optimizer's state does not fit.
 
         Raises:
             DivergedError: if the loss or the gradient is not finite; the parameters are then unchanged.
@@ -204,7 +215,7 @@ class TrialRun:
         if norm > max_norm:  # otherwise torch multiplies all gradients by 1
             nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
         set_learning_rates(self._optimizer, schedule(self.step, self.job.total, self.params.warmup))
-        self._optimizer.step()
+        step_optimizer(self._optimizer, free_memory, self.device)
         self._evaluations.clear()
         self.step += 1
         self._random_before_step = self._random
@@ -263,7 +274,9 @@ class TrialRun:
         state = json.loads((folder / "state.json").read_text())
         # Release 0.1 wrote them under the key "facts".
         self.step, self.measurements = state["step"], state.get("measurements") or state["facts"]
-        self._micro_batches = int(self.measurements.get("micro_batches", 1))
+        self._resize(
+            StepSize(int(self.measurements.get("micro_batches", 1)), bool(self.measurements.get("checkpointed")))
+        )
         tensors = load_file(folder / "state.safetensors") if (folder / "state.safetensors").exists() else {}
         if not tensors:
             self.attached.load(folder / "adapter")
@@ -293,12 +306,21 @@ class TrialRun:
         self.tokens = batch["input_ids"].numel()
         self._memory.begin(self.tokens)
         if is_first:
-            fitting = self._micro_batch_memory.micro_batch_count(self.job.trial.method, self.tokens)
-            self._micro_batches = max(self._micro_batches, fitting)
-        count = min(self._micro_batches, self.params.batch_size)
+            method, rows = self.job.trial.method, self.params.batch_size
+            fitting = self._micro_batch_memory.fitting_size(method, rows, self.tokens, self.device)
+            self._resize(self._size.smallest_of(fitting))
+        count = min(self._size.micro_batches, self.params.batch_size)
         micro_batches = split_micro_batches(batch, count, self.dataset.type.loss_terms)
         self._pending.extend((micro_batch, shard_weight * weight) for micro_batch, weight in micro_batches)
-        self.measurements["micro_batches"] = float(self._micro_batches)
+        self.measurements["micro_batches"] = float(self._size.micro_batches)
+        if self._size.checkpointed:
+            self.measurements["checkpointed"] = 1.0
+
+    def _resize(self, size: StepSize) -> None:
+        if size.checkpointed and not self._size.checkpointed:
+            skipped = self._skip_prefix.depth if self._skip_prefix else 0
+            checkpoint_blocks(self._view, block_names(self._view)[skipped:], self.device)
+        self._size = size
 
     def _next_batch(self) -> dict[str, Tensor]:
         if self.step < self._source_steps:

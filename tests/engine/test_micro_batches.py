@@ -8,6 +8,7 @@ import torch
 
 from orchestrator.engine.micro_batches import split_micro_batches
 from orchestrator.engine.step import train_step
+from orchestrator.engine.step_size import StepSize
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.tasks.causal_lm import CausalLM
 from orchestrator.tasks.classification import Classification
@@ -35,7 +36,7 @@ def test_micro_batches_of_a_classifier_are_weighted_by_rows() -> None:
 def test_micro_batches_train_like_the_whole_batch(make_lab: Callable[[str], Lab], kind: str) -> None:
     lab = make_lab(kind)
     full, split = (lab.run("lora", batch_size=5, dropout=0.0) for _ in range(2))
-    assert split.halve_micro_batches()
+    split._resize(StepSize(2))
     for _ in range(3):
         assert train_step([full]) == train_step([split]) == []
     assert split.measurements["micro_batches"] == 2
@@ -46,8 +47,7 @@ def test_micro_batches_train_like_the_whole_batch(make_lab: Callable[[str], Lab]
 def test_micro_batches_mix_with_whole_batches_in_a_pack(lab: Lab) -> None:
     def trials() -> list[TrialRun]:
         runs = [lab.run("lora", 0, batch_size=4), lab.run("ia3", 1, batch_size=5), lab.run("lora", 2, batch_size=3)]
-        assert runs[1].halve_micro_batches()
-        assert runs[1].halve_micro_batches()
+        runs[1]._resize(StepSize(4))
         return runs
 
     alone, together = trials(), trials()
@@ -69,7 +69,7 @@ class ShortOfMemory:
 
     def __call__(self, run: TrialRun) -> torch.Tensor:
         loss = self.forward(run)
-        if run.params.batch_size / run._micro_batches > self.rows:
+        if run.params.batch_size / run._size.micro_batches > self.rows:
             raise self.error
         return loss
 
@@ -103,7 +103,7 @@ def test_micro_batch_of_one_row_that_does_not_fit_fails(lab: Lab, monkeypatch: p
 
 def test_micro_batch_count_is_saved_with_the_trial(lab: Lab, tmp_path: Path) -> None:
     run = lab.run("lora", batch_size=4)
-    assert [run.halve_micro_batches(), run.halve_micro_batches(), run.halve_micro_batches()] == [True, True, False]
+    run._resize(StepSize(4))
     assert train_step([run]) == []
     folder = tmp_path / "parts"
     folder.mkdir()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from orchestrator.config import Training
 from orchestrator.engine.ranks import Ranks
 from orchestrator.engine.step import train_step
+from orchestrator.engine.step_size import StepSize
 from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes import worker as worker_module
@@ -70,7 +71,7 @@ def start_scene(lab: Lab, ranks: Ranks, number: int, method: str, micro_batches:
     for module in run.attached.module.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    run.losses, run._micro_batches = [], micro_batches
+    run.losses, run._size = [], StepSize(micro_batches)
     return run
 
 
