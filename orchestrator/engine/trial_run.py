@@ -56,7 +56,8 @@ class TrialRun:
         training: limits of a trial; the dataset's if left out.
         sources: datasets of the tasks that it may learn from before its own, by name.
         prefix: frozen prefix of the lane; without one, every pass runs all blocks.
-        micro_batch_memory: record of the batch sizes that fit into the worker's memory.
+        micro_batch_memory: record of the step sizes that fit into the worker's memory.
+        fresh: ``False`` if :meth:`restore` is called next, so that the method need not compute initial values.
 
     Raises:
         MethodError: if the method cannot be attached.
@@ -71,6 +72,7 @@ class TrialRun:
         sources: Mapping[str, TaskDataset] = MappingProxyType({}),
         prefix: FrozenPrefix | None = None,
         micro_batch_memory: MicroBatchMemory | None = None,
+        fresh: bool = True,
     ) -> None:
         begin = time.perf_counter()
         self.device = backbone.device
@@ -90,6 +92,7 @@ class TrialRun:
                 text=dataset.text,
                 sources=tuple(sources),
                 source_labels=tuple(len(source.names) for source in sources.values()),
+                fresh=fresh,
             )
             self._view = backbone.view(job.seed)
             self.attached: Attached = spec.attach(self._view, self.params, context)
@@ -138,7 +141,7 @@ class TrialRun:
 
     def begin_job(self) -> None:
         """Begin another job of the same trial; memory that other trials took in the meantime does not count."""
-        self._memory = MemoryGauge(held_bytes(self.attached, self._optimizer), self.device)
+        self._memory = MemoryGauge(self.held_bytes, self.device)
         self._prefix_bytes = self._prefix.cached_bytes if self._prefix else 0
 
     def forward(self) -> Tensor:
@@ -169,6 +172,11 @@ class TrialRun:
             self._begin_step()
         if self._skip_prefix:
             self._skip_prefix.cache_batch(self._pending[0][0])
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that it holds between two steps: trainable parameters and their optimizer state."""
+        return held_bytes(self.attached, self._optimizer)
 
     @property
     def has_micro_batches_left(self) -> bool:

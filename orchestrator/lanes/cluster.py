@@ -39,6 +39,8 @@ ENVIRONMENT = {
     # By default Ray starts as many processes at once as there are cores; most of ours wait for others at first.
     "RAY_worker_maximum_startup_concurrency": "8",
     "GLIBC_TUNABLES": HEAP,
+    # Widths of batches vary all the time. Blocks of one fixed size each would leave gaps that no other batch fits.
+    "PYTORCH_ALLOC_CONF": "expandable_segments:True",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",

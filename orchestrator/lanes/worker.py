@@ -185,7 +185,7 @@ class Worker:
         failures = [
             failure
             for group in self.ranks.broadcast_object(groups)
-            for failure in train_step([runs[k] for k in group], self.ranks)
+            for failure in train_step([runs[k] for k in group], self.ranks, self.memory.free)
         ]
         seconds = time.perf_counter() - begin
         self.busy_seconds += seconds

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.lanes.cluster import ENVIRONMENT
+
 from .reliance import relied_on
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries as they are imported
@@ -86,6 +88,16 @@ def test_tokenizers_reads_parallelism() -> None:
 @relied_on("CUDA_VISIBLE_DEVICES", by=LOOP)
 def test_torch_reads_visible_devices() -> None:
     check_source("torch.cuda", "CUDA_VISIBLE_DEVICES")
+
+
+@relied_on("PYTORCH_ALLOC_CONF", by=CLUSTER)
+def test_torch_reads_settings_of_its_allocator() -> None:
+    import torch
+
+    library = (Path(torch.__file__).parent / "lib" / "libc10.so").read_bytes()
+    assert b"\0PYTORCH_ALLOC_CONF\0" in library
+    assert ENVIRONMENT["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    assert b"expandable_segments" in library
 
 
 @relied_on("HF_HUB_DISABLE_PROGRESS_BARS", by=CLUSTER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+import methods
+from methods.parts import low_rank_init
 from orchestrator.common.trial_types import Job
-from orchestrator.engine import measurements
+from orchestrator.engine import measurements, trial_run
 from orchestrator.engine import memory as memory_module
 from orchestrator.engine.task_dataset import TaskDataset
+from orchestrator.engine.trial_run import TrialRun
+from orchestrator.lanes import worker_memory
 from orchestrator.lanes.setup import LaneSetup, TaskSetup
 from orchestrator.lanes.worker_memory import WorkerMemory
 
@@ -105,3 +110,90 @@ def test_lane_passes_source_tasks_to_the_method(lab: Lab, sources: dict[str, Tas
     assert [head[-1].out_features for head in stage.heads] == [5, 2]
     assert run.attached.source_steps(12) == 6
     assert memory.begin(lab.job("lora")).attached.source_steps(12) == 0
+
+
+def continued(job: Job, stop: int) -> Job:
+    checkpoint = f"checkpoints/{job.trial.study}/{job.trial.number}/step-{job.stop}"
+    return replace(job, start=job.stop, stop=stop, checkpoint=checkpoint)
+
+
+def run_job(memory: WorkerMemory, job: Job) -> TrialRun:
+    run = memory.begin(job)
+    train(run, job.stop - run.step)
+    memory.finish_job(run).upload()
+    return run
+
+
+def test_paused_trials_are_bounded_by_free_memory(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = memory_with(lab, LaneSetup(str(tmp_path), "mail-1", "tiny", "float32", {}, lab.training, 0, pack=7))
+    free = [10**9]
+    monkeypatch.setattr(worker_memory, "free_bytes", lambda device: free[0])
+    jobs = [lab.job("lora", number, stop=1) for number in range(4)]
+    runs = [run_job(memory, job) for job in jobs[:3]]
+    assert [memory.begin(continued(job, 2)) for job in jobs[:3]] == runs, "all are there"
+    for run in runs:
+        train(run, 1)
+        memory.finish_job(run).upload()
+    free[0] = 0
+    held = runs[0].held_bytes
+    assert held > 0
+    run_job(memory, jobs[3])
+    assert memory._paused.keys() == {jobs[2].name, jobs[3].name}, "half of what is free without them"
+    again = memory.begin(continued(replace(jobs[0], stop=2), 3))
+    assert again not in runs
+    assert again.step == 2, "from its checkpoint"
+
+
+def test_attaching_is_tried_again_without_paused_trials(
+    lab: Lab, memory: WorkerMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused = run_job(memory, lab.job("last_layers", stop=1, fraction=0.5))
+    gone = weakref.ref(paused)
+    del paused
+    assert memory._prefix("mail").cached_bytes > 0
+    attach, attempts = methods.get("lora").attach, []
+
+    def attach_in_little_memory(*arguments: Any) -> Any:
+        attempts.append(1)
+        if gone() or memory._prefix("mail").cached_bytes:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return attach(*arguments)
+
+    spec = replace(methods.get("lora"), attach=attach_in_little_memory)
+    monkeypatch.setattr(trial_run.methods, "get", lambda name: spec)
+    run = memory.begin(lab.job("lora", stop=1))
+    assert len(attempts) == 2
+    train(run, 1)
+
+
+def test_attaching_fails_if_memory_is_short_twice(
+    lab: Lab, memory: WorkerMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def attach(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    spec = replace(methods.get("lora"), attach=attach)
+    monkeypatch.setattr(trial_run.methods, "get", lambda name: spec)
+    with pytest.raises(torch.OutOfMemoryError):
+        memory.begin(lab.job("lora"))
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_resuming_repeats_no_decomposition_of_weights(
+    lab: Lab, memory: WorkerMemory, monkeypatch: pytest.MonkeyPatch, init: str
+) -> None:
+    first = lab.job("lora", stop=2, init=init)
+    run = run_job(memory, first)
+    memory.free()
+    decomposed: list[int] = []
+    factors = low_rank_init._weight_factors
+    monkeypatch.setattr(low_rank_init, "_weight_factors", lambda *a: decomposed.append(1) or factors(*a))
+    again = memory.begin(continued(first, 4))
+    assert again is not run
+    assert decomposed == []
+    train(run, 2)
+    train(again, 2)
+    for name, value in run.attached.trainable().items():
+        assert torch.equal(again.attached.trainable()[name], value), name
+    memory.begin(lab.job("lora", 1, init=init))
+    assert decomposed, "a new trial starts from them"
