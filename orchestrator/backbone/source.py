@@ -18,13 +18,9 @@ from orchestrator.config import BackboneConfig
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-<<<<<<< HEAD
-=======
-CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 RECORDED_DIGEST = "checkpoint.sha256"
 """File with the digest of a whole checkpoint, in a copy of its folder without the weights."""
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
->>>>>>> 1c6f79d (Keep the journal in the storage where that is a URI, and resume from any machine)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.*", "*.model")
 
 
