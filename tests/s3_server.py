@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import boto3
 import pytest
+from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
 BUCKET = "bucket"
@@ -62,3 +63,4 @@ def s3_server() -> Iterator[S3Server]:
         finally:
             server.stop()
             server.client.close()
+            s3_backends.reset()

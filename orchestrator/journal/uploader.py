@@ -42,7 +42,7 @@ class JournalUploader:
         self._record = DriverRecord.new()
         self._segments = SegmentWriter(journal, storage, self._record.folder)
         self._changed, self._wake = threading.Condition(), threading.Event()
-        self._closing = self._taken = False
+        self._closing, self._taken = False, ""
         self._heartbeat_at = 0.0
         self._failing_since: float | None = None
         self._last_error = ""
@@ -81,7 +81,7 @@ class JournalUploader:
     def fault(self) -> str:
         """Return why the sweep cannot go on; empty while it can."""
         if self._taken:
-            return self._last_error
+            return self._taken
         since = self._failing_since
         if since is None or (seconds := time.monotonic() - since) < self._limit_s:
             return ""
@@ -96,9 +96,8 @@ class JournalUploader:
         target = self._journal.stat().st_size
         self._wake.set()
         with self._changed:
-            return self._changed.wait_for(lambda: self._is_over() or self.uploaded >= target, timeout) and (
-                self.uploaded >= target
-            )
+            self._changed.wait_for(lambda: self._is_over() or self.uploaded >= target, timeout)
+        return self.uploaded >= target and not self._taken
 
     def close(self, timeout: float) -> bool:
         """Upload what is left, let go of the sweep, and end the thread; return whether everything was uploaded.
@@ -117,7 +116,7 @@ class JournalUploader:
         return uploaded
 
     def _is_over(self) -> bool:
-        return self._taken or not self._thread.is_alive()
+        return bool(self._taken) or not self._thread.is_alive()
 
     def _follow(self) -> None:
         pause = INTERVAL_S
@@ -150,8 +149,7 @@ class JournalUploader:
         """Write the record again, unless it has become another driver's."""
         holder = read_record(self._storage)
         if holder and holder.id != self._record.id:
-            self._last_error = f"another driver ({holder}) has taken the sweep over"
-            self._taken = True
+            self._taken = f"another driver ({holder}) has taken the sweep over"
             return
         write_record(self._storage, self._record)
         self._heartbeat_at = time.monotonic()

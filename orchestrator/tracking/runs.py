@@ -41,6 +41,8 @@ class RunWriter:
         self._experiment = ""
         self._sweep: Event = {}
         self._runs: dict[str, str] = {}
+        self._params: dict[str, dict[str, str]] = {}
+        self._written: set[str] = set()
         self._open: dict[str, None] = {}
 
     def run_id(self, key: str) -> str | None:
@@ -50,6 +52,7 @@ class RunWriter:
     def recall(self) -> None:
         """Read the existing runs again after a failure, since the failed request may have been carried out."""
         self._runs.clear()
+        self._params.clear()
         if self._experiment:
             self._find_runs()
 
@@ -127,8 +130,13 @@ class RunWriter:
 
         tags = {"task": key.task, "method": key.method, "trial_key": str(key), "state": "running", "kind": "trial"}
         tags |= {MLFLOW_PARENT_RUN_ID: self._runs[key.task]}
+        params = flat({**event["params"], "seed": event.get("seed")})
+        texts = {clean(name): as_text(value) for name, value in params.items()}
+        if any(texts.get(name) != value for name, value in self._params.get(str(key), {}).items()):
+            self._mark_lost(str(key), event)
         run = self._run(str(key), f"{key.method}-{key.number}", event, tags)
-        self._log(run, params=flat({**event["params"], "seed": event.get("seed")}))
+        self._log(run, params=params)
+        self._written.add(str(key))
         self._open[str(key)] = None
 
     def _rung(self, event: Event) -> None:
@@ -174,6 +182,9 @@ class RunWriter:
 
     def _close(self, event: Event) -> None:
         """End all runs; trials that a resumed sweep may continue are marked as open."""
+        if CLOSED[event["reason"]] == "FINISHED":  # otherwise trials may follow, whose runs are there already
+            for key in self._runs.keys() - self._written - self._sweep["tasks"].keys():
+                self._mark_lost(key, event)
         for trial in self._open:
             self._log(self._runs[trial], tags={"state": "open"})
             self._client.set_terminated(self._runs[trial], "KILLED", end_time=milliseconds(event))
@@ -185,6 +196,14 @@ class RunWriter:
         for key in (*self._sweep["tasks"], *self._open):
             self._log(self._runs[key], tags={"state": "running"})
             self._client.update_run(self._runs[key], status="RUNNING")
+
+    def _mark_lost(self, key: str, event: Event) -> None:
+        """Give up a run that the journal does not know: a driver was lost with the last events of its journal."""
+        run = self._runs[key]
+        self._log(run, tags={"key": f"lost {key}", "trial_key": f"lost {key}", "state": "lost"})
+        self._client.set_terminated(run, "KILLED", end_time=milliseconds(event))
+        del self._runs[key]
+        self._params.pop(key, None)
 
     def _run(self, key: str, name: str, event: Event, tags: Mapping[str, str]) -> str:
         """Return the run of a key, running; it is created at the event's time where there is none."""
@@ -247,7 +266,9 @@ class RunWriter:
 
     def _find_runs(self) -> None:
         for run in self._existing_runs():
-            self._runs.setdefault(run.data.tags.get("key", ""), run.info.run_id)
+            key = run.data.tags.get("key", "")
+            if run.data.tags.get("state") != "lost" and self._runs.setdefault(key, run.info.run_id) == run.info.run_id:
+                self._params[key] = dict(run.data.params)
 
     def _existing_runs(self) -> Iterator[Run]:
         """Return all runs of this sweep, the oldest first."""

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from ..s3_server import S3Server, s3_server
-from ..small_sweep import COMMAND, NOISE, ends, environment, events, mlflow_runs, until, write_sweep
+from ..small_sweep import COMMAND, NOISE, ends, environment, mlflow_runs, until, write_sweep
 
 pytestmark = [pytest.mark.ray, *(pytest.mark.filterwarnings(warning) for warning in NOISE)]
 Events = list[dict[str, Any]]
