@@ -116,6 +116,10 @@ def _with_absolute_paths(config: SweepConfig, saved: SavedSweep) -> SweepConfig:
             if key.endswith("_uri")
         }
         changes["mlflow"] = config.mlflow.model_copy(update=uris)
+    for uri in (config.mlflow.tracking_uri, config.mlflow.registry_uri or ""):
+        if uri.startswith(f"{SQLITE}/") and not (folder := Path(uri.removeprefix(SQLITE)).parent).is_dir():
+            message = f"there is no {folder} on this machine; bring the file there, or make the folder for a new one"
+            raise InputError("mlflow", [Problem(uri, message)])
     return config.model_copy(update=changes)
 
 
