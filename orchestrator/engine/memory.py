@@ -124,6 +124,17 @@ def free_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
+def available_bytes(device: torch.device) -> int:
+    """Return the memory that this process may still allocate; on a GPU, with what PyTorch has reserved and not in use.
+
+    CUDA counts memory that PyTorch keeps for later as taken: after a large step, next to nothing seems to be free.
+    """
+    if device.type != "cuda":
+        return free_bytes(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free_bytes(device) + int(unused)
+
+
 def _bytes_in_use() -> int:
     """Return the memory that the process has allocated on the processor."""
     if (mallinfo2 := _mallinfo2()) is not None:

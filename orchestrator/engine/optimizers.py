@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from methods.base.spec import Optimizer
+from orchestrator.engine.memory import available_bytes
 from orchestrator.engine.out_of_memory import FreeMemory, retry_with_released_memory
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,10 @@ PAGED_STATES = ("state1", "state2")
 
 
 def make_optimizer(kind: Optimizer, groups: list[dict[str, Any]], weight_decay: float) -> torch.optim.Optimizer:
-    """Build the optimizer that ``Attached.optimizer`` names; without CUDA, AdamW replaces the paged one.
+    """Build the optimizer that ``Attached.optimizer`` names.
+
+    The paged one takes pages only where the GPU's memory is short: they cost a synchronization with every use. Without
+    CUDA, AdamW replaces it.
 
     Args:
         kind: name of the optimizer.
@@ -29,11 +33,11 @@ def make_optimizer(kind: Optimizer, groups: list[dict[str, Any]], weight_decay: 
         weight_decay: decoupled weight decay, as in AdamW.
     """
     if kind == "paged_adamw_8bit":
-        if any(parameter.is_cuda for group in groups for parameter in group["params"]):
-            from bitsandbytes.optim import PagedAdamW8bit
+        device = next(parameter.device for group in groups for parameter in group["params"])
+        if device.type == "cuda":
+            from orchestrator.engine.paged_adamw import adamw_8bit
 
-            paged: torch.optim.Optimizer = PagedAdamW8bit(groups, weight_decay=weight_decay)
-            return paged
+            return adamw_8bit(groups, weight_decay, available_bytes(device))
         _warn_of_substitute()
     return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
 
@@ -96,6 +100,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
             state.setdefault(int(index), {})[name] = int(tensor) if is_count else tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    if hasattr(optimizer, "to_gpu"):  # bitsandbytes leaves states in 8 bits where the file was read to
+        optimizer.to_gpu()
     if getattr(optimizer, "is_paged", False):
         _move_to_pages(optimizer)
 

@@ -39,3 +39,20 @@ def test_bitsandbytes_multiplies_four_bit_weights() -> None:
     _, state = functional.quantize_4bit(torch.ones(128, 128), quant_type="nf4", compress_statistics=True)
     assert state.nested
     assert (state.state2.blocksize, state.offset.dtype) == (256, torch.float32), "what the kernel expects"
+
+
+@relied_on("=get_state_buffer", by="orchestrator/engine/paged_adamw.py")
+def test_bitsandbytes_optimizers_ask_for_pages_by_one_method() -> None:
+    import torch
+    from bitsandbytes.functional import GlobalPageManager
+    from bitsandbytes.optim import PagedAdamW8bit
+
+    parameter = torch.nn.Parameter(torch.ones(100, 100))
+    optimizer, asked = PagedAdamW8bit([parameter]), []
+    assert parameters(PagedAdamW8bit.get_state_buffer) == "self, p, dtype"
+    optimizer.get_state_buffer = lambda p, dtype: asked.append(dtype) or torch.zeros_like(p, dtype=dtype)
+    parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert asked == [torch.uint8] * 2
+    assert isinstance(GlobalPageManager.get_instance().paged_tensors, list)
+    assert callable(optimizer.to_gpu)

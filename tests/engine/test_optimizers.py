@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from bitsandbytes.optim import PagedAdamW8bit
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -15,13 +14,15 @@ from methods.base.spec import ParameterGroup
 from orchestrator.engine import optimizers
 from orchestrator.engine.learning_rate import optimizer_groups
 from orchestrator.engine.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
+from orchestrator.engine.paged_adamw import adamw_8bit
 
 from .conftest import Lab, train
 
 Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 MAKES: dict[str, Make] = {
     "adamw": lambda groups: make_optimizer("adamw", groups, 0.1),
-    "8bit": lambda groups: PagedAdamW8bit(groups, weight_decay=0.1),
+    "8bit": lambda groups: adamw_8bit(groups, 0.1, free_bytes=1e12),
+    "8bit in pages": lambda groups: adamw_8bit(groups, 0.1, free_bytes=0.0),
 }
 
 
@@ -85,16 +86,23 @@ def test_paged_optimizer_without_cuda_is_adamw_with_one_warning(caplog: pytest.L
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_paged_optimizer_restores_its_state_into_pages() -> None:
-    trained = [nn.Parameter(torch.randn(400, 400, device="cuda"))]
-    optimizer = make_optimizer("paged_adamw_8bit", one_group(trained), 0.1)
-    assert isinstance(optimizer, PagedAdamW8bit)
-    trained[0].grad = torch.randn_like(trained[0])
-    optimizer.step()
-    again = make_optimizer("paged_adamw_8bit", one_group(trained), 0.1)
-    restore_optimizer(again, optimizer_tensors(optimizer))
-    assert again.state[trained[0]]["state1"].is_paged
-    assert torch.equal(again.state[trained[0]]["state1"].cpu(), optimizer.state[trained[0]]["state1"].cpu())
+@pytest.mark.parametrize("free_bytes", [0.0, 1e12], ids=["paged", "on the GPU"])
+def test_8_bit_optimizer_continues_exactly_from_its_state_on_a_gpu(free_bytes: float) -> None:
+    straight, paused = ([nn.Parameter(torch.ones(400, 400, device="cuda"))] for _ in range(2))
+    first, optimizer = (adamw_8bit(one_group(trained), 0.1, free_bytes) for trained in (straight, paused))
+    generator = torch.Generator("cuda").manual_seed(0)
+    gradients = [torch.randn(400, 400, device="cuda", generator=generator) for _ in range(4)]
+    for number, gradient in enumerate(gradients):
+        if number == 2:
+            again = adamw_8bit(one_group(paused), 0.1, free_bytes)
+            tensors = {name: tensor.cpu() for name, tensor in optimizer_tensors(optimizer).items()}
+            restore_optimizer(again, tensors)
+            optimizer = again
+            assert bool(getattr(again.state[paused[0]]["state1"], "is_paged", False)) is (not free_bytes)
+        for trained, stepped in ((straight, first), (paused, optimizer)):
+            trained[0].grad = gradient.clone()
+            stepped.step()
+    assert torch.equal(straight[0], paused[0])
 
 
 def test_penalty_of_a_method_is_added_to_the_loss(lab: Lab) -> None:

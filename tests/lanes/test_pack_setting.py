@@ -43,7 +43,7 @@ def setup_of_sweep(pack: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
     monkeypatch.setattr(pool_module, "ray", SimpleNamespace(get=returning(None)))
     monkeypatch.setattr(pool_module, "start_broker", returning(broker))
-    monkeypatch.setattr(pool_module, "LaneGroups", returning(SimpleNamespace(join=returning(True))))
+    monkeypatch.setattr(pool_module, "LaneGroups", returning(SimpleNamespace(join=returning(True), let_retire=returning(None))))
     monkeypatch.setattr(pool_module, "node_resources", returning([{"CPU": 2.0}]))
     monkeypatch.setattr(prepare_module, "prepare", prepare)
     plan = small_plan(["lora"], lanes={"pack": pack}, training=SHORT_ROWS, budget={"trials": 1000})
