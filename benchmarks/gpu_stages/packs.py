@@ -10,7 +10,7 @@ from benchmarks.gpu_stages.report import GAIN, Report
 from benchmarks.gpu_stages.steps import profile_kernels
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.engine import TaskDataset, TrialRun
-from orchestrator.engine.memory import free_bytes
+from orchestrator.engine.memory import available_bytes
 
 SIZES = (1, 2, 4, 8, 16)
 CASES = (("lora", 4, 64), ("mixed", 4, 64), ("lora", 1, 512), ("lora", 16, 128))
@@ -31,7 +31,7 @@ def packs(lab: Lab, report: Report) -> None:
                 report.skip(f"{case}, packs of {size} and more", "no time left")
                 break
             needed = MEMORY_MARGIN * size * max((run.alone_bytes for run in runs), default=0)
-            if lab.cuda and needed > free_bytes(lab.device):
+            if lab.cuda and needed > available_bytes(lab.device):
                 report.skip(f"{case}, packs of {size} and more", f"needs {needed / 1e9:.0f} GB")
                 break
             runs += [_trial(kind, lab, backbone, dataset, rows, k) for k in range(len(runs), size)]

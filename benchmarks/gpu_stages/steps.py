@@ -80,7 +80,11 @@ def _compare_settings(lab: Lab, report: Report) -> None:
                 report.skip(f"{setting}: {value}", "no time left")
                 continue
             try:
-                options = {"attention": value} if setting == ATTENTION else {"gpu": GpuSettings(**{setting: value})}
+                options: dict[str, Any] = (
+                    {"attention": value}
+                    if setting == ATTENTION
+                    else {"gpu": GpuSettings.model_validate({setting: value})}
+                )
                 relative = {shape: _seconds(lab, report, shape, **options) / default[shape] for shape in shapes}
             except InputError as error:
                 report.skip(f"{setting}: {value}", error.lines()[0])

@@ -171,8 +171,8 @@ class Attached:
         load_state: function that restores what ``state`` returned.
         source_steps: function from a trial's total steps to the number of its first steps that train on the source
             tasks. Their batches have ``task_ids``, the position of each row's task in ``Context.sources``.
-        optimizer: ``paged_adamw_8bit`` keeps its state in 8 bit and in host memory when the GPU's is short; without
-            CUDA it is AdamW.
+        optimizer: ``paged_adamw_8bit`` keeps its state in 8 bits, and in pages of host memory where the GPU's is
+            short; without CUDA it is AdamW.
     """
 
     module: nn.Module

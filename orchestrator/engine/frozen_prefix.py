@@ -22,7 +22,7 @@ from methods.base.spec import MethodError
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.engine.activation_cache import ActivationCache
 from orchestrator.engine.frozen_depth import CallOrder
-from orchestrator.engine.memory import free_bytes
+from orchestrator.engine.memory import available_bytes
 
 FREE_MEMORY_FRACTION = 0.125
 MAX_CACHE_BYTES = 2 * 2**30
@@ -145,4 +145,4 @@ class _DepthReachedError(Exception):
 
 
 def _default_limit_bytes(device: torch.device) -> int:
-    return int(min(FREE_MEMORY_FRACTION * free_bytes(device), MAX_CACHE_BYTES))
+    return int(min(FREE_MEMORY_FRACTION * available_bytes(device), MAX_CACHE_BYTES))

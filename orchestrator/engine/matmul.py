@@ -18,6 +18,8 @@ from orchestrator.backbone.weights import FrozenWeight
 CHUNK_ROWS = 1024
 """Most rows that are multiplied at once: more do not use a core better, and no longer fit into its cache beside the
 weight. One trial's rows are never divided."""
+GPU_CHUNK_ROWS = 16_384
+"""The same for a GPU, which large products fill better; the copy that stacks them takes memory. Not measured yet."""
 EXACT_TERMS = 384
 """Longest sum for which a processor's bfloat16 product gives a row the same bits whatever other rows are in the matrix,
 measured with AMX. Longer sums are split in ways that depend on the number of rows; float32 sums of any length are."""
@@ -65,6 +67,11 @@ class _SharedMatmul(torch.autograd.Function):
         return None, None, None, *(next(inner) if needed else None for needed in required)
 
 
+def max_rows(device: torch.device) -> int:
+    """Return the most rows that are multiplied at once on a device."""
+    return GPU_CHUNK_ROWS if device.type == "cuda" else CHUNK_ROWS
+
+
 def _matmul_in_chunks(
     inputs: Sequence[Tensor],
     biases: Sequence[Tensor | None],
@@ -96,8 +103,9 @@ def _chunks(
     """Yield runs of neighbouring inputs that can be stacked, each with the bias that they have in common."""
     chunk: list[Tensor] = []
     last_bias: Tensor | None = None
+    most = max_rows(inputs[0].device)
     for x, bias in zip(inputs, biases, strict=True):
-        fits = bias is last_bias and _stackable(x, dtype) and sum(map(_row_count, chunk)) + _row_count(x) <= CHUNK_ROWS
+        fits = bias is last_bias and _stackable(x, dtype) and sum(map(_row_count, chunk)) + _row_count(x) <= most
         if chunk and not fits:
             yield chunk, last_bias
             chunk = []

@@ -9,21 +9,27 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from orchestrator.engine.memory import free_bytes
+from orchestrator.engine.memory import available_bytes
 from orchestrator.engine.random_stream import CPU
 
 SAMPLES = 3
 """Rounds in which each pack size is timed."""
 GAIN = 0.97
 """Largest time per token, relative to single steps, for which a pack is worth it."""
-FREE_MEMORY_FRACTION = 0.5
+FREE_MEMORY_FRACTION, OWN_GPU_FRACTION = 0.5, 0.9
+"""Share of the free memory that activations may take: other lanes of the node may look at the same time, unless the GPU
+is the lane's own."""
 DEFAULT_SLOTS = 8
 MAX_BATCH_TOKENS = 128
 """Tokens of a trial's batch above which a pack gains nothing, since the batch fills a processor core by itself."""
+GPU_MAX_BATCH_TOKENS = 2048
+"""The same for a GPU, where small kernels leave most of it idle; not measured yet."""
 TRIALS_PER_SLOT = 8
 
 
-def default_pack_size(defaults: Iterable[Mapping[str, Any]], max_length: int, trials: int | None) -> int:
+def default_pack_size(
+    defaults: Iterable[Mapping[str, Any]], max_length: int, trials: int | None, gpu: bool = False
+) -> int:
     """Return the number of slots of a lane where the configuration says ``pack: auto``; 1 where packs gain little.
 
     Slots are not free: each is one more trial under way that early stopping cannot compare yet, one more process for
@@ -33,10 +39,11 @@ def default_pack_size(defaults: Iterable[Mapping[str, Any]], max_length: int, tr
         defaults: default configuration of every study.
         max_length: most tokens in a row.
         trials: most trials that the sweep may start, if it has such a limit.
+        gpu: whether lanes have a GPU.
     """
     sizes = [default["batch_size"] for default in defaults if "batch_size" in default]
     tokens = statistics.median(sizes or [1]) * max_length
-    if tokens > MAX_BATCH_TOKENS:
+    if tokens > (GPU_MAX_BATCH_TOKENS if gpu else MAX_BATCH_TOKENS):
         return 1
     return DEFAULT_SLOTS if trials is None else max(1, min(DEFAULT_SLOTS, trials // TRIALS_PER_SLOT))
 
@@ -67,9 +74,10 @@ class PackSizes:
     Args:
         most: largest number of trials in a group.
         measured: whether to time smaller groups.
-        activation_bytes: function that returns the bytes that activations may take now; by default half of the free
-            memory, since other lanes of the node may look at the same time.
+        activation_bytes: function that returns the bytes that activations may take now; by default a share of the
+            memory that the lane may still allocate.
         device: device of the lane.
+        own_gpu: whether no other lane has the lane's GPU.
     """
 
     def __init__(
@@ -79,9 +87,11 @@ class PackSizes:
         measured: bool,
         activation_bytes: Callable[[], float] | None = None,
         device: torch.device = CPU,
+        own_gpu: bool = False,
     ) -> None:
         self._most, self._measured = most, measured
-        self._activation_bytes = activation_bytes or (lambda: FREE_MEMORY_FRACTION * free_bytes(device))
+        share = OWN_GPU_FRACTION if own_gpu and device.type == "cuda" else FREE_MEMORY_FRACTION
+        self._activation_bytes = activation_bytes or (lambda: share * available_bytes(device))
         self._costs: dict[tuple[int, int], list[float]] = defaultdict(list)
         self._round: tuple[int, int, int] | None = None
 

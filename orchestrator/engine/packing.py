@@ -35,7 +35,9 @@ class PackedCall(Generic[ResultT]):
     error: Exception | None = None
 
 
-def in_lockstep(calls: Sequence[Callable[[], ResultT]], device: torch.device = CPU) -> list[PackedCall[ResultT]]:
+def in_lockstep(
+    calls: Sequence[Callable[[], ResultT]], device: torch.device = CPU, draws: Sequence[bool] | None = None
+) -> list[PackedCall[ResultT]]:
     """Run the calls in lockstep from frozen layer to frozen layer.
 
     Every call keeps its own random stream, gradient mode, inference mode and autocast across its waits. An error in one
@@ -44,24 +46,28 @@ def in_lockstep(calls: Sequence[Callable[[], ResultT]], device: torch.device = C
     Args:
         calls: forward passes over views of one backbone; all in training mode, or all in evaluation mode.
         device: device of the backbone.
+        draws: whether each call draws random numbers; by default all may. The generators are not saved and set again
+            at the waits of those that do not, which on a GPU takes longer than many a layer.
 
     Raises:
         Exception: an error in a shared product; every call has then been unwound.
     """
     packed_calls = [PackedCall(call) for call in calls]
     with switch_thread_states(device) as states:
-        hub = _Hub(packed_calls, states, device)
+        hub = _Hub(packed_calls, states, device, draws or [True] * len(calls))
         with override_matmul(hub.matmul):
             hub.run()
     return packed_calls
 
 
 class _Hub:
-    def __init__(self, calls: Sequence[PackedCall[Any]], states: ThreadStateSwitch, device: torch.device) -> None:
-        self._calls, self._switch, self._device = calls, states, device
+    def __init__(
+        self, calls: Sequence[PackedCall[Any]], states: ThreadStateSwitch, device: torch.device, draws: Sequence[bool]
+    ) -> None:
+        self._calls, self._switch, self._device, self._draws = calls, states, device, draws
         self._greenlets = [greenlet(packed_call.call) for packed_call in calls]
-        self._hub_state = ThreadState.capture(self._device)
-        self._states = [self._hub_state] * len(calls)
+        self._hub_state = ThreadState.capture(self._device, random=False)  # a frozen layer draws nothing
+        self._states = [ThreadState.capture(self._device, random=random) for random in draws]
         self._waiting: dict[int, tuple[FrozenLinear, Tensor, Tensor | None]] = {}
         self._main = getcurrent()
 
@@ -109,7 +115,7 @@ class _Hub:
             packed_call.error = drop_frames(error)  # now, so that its activations do not take its neighbours' memory
             return
         finally:
-            self._states[k] = ThreadState.capture(self._device)
+            self._states[k] = ThreadState.capture(self._device, random=self._draws[k])
         if self._greenlets[k].dead:
             packed_call.result = result
         else:

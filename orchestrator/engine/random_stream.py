@@ -44,6 +44,13 @@ class RandomStream:
         if self.cuda is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(self.cuda, self.device)
 
+    def equals(self, other: RandomStream) -> bool:
+        """Return whether both have the same states."""
+        pairs = [(self.cpu, other.cpu)]
+        if self.cuda is not None and other.cuda is not None:
+            pairs.append((self.cuda, other.cuda))
+        return all(torch.equal(first, second) for first, second in pairs)
+
     def tensors(self) -> dict[str, Tensor]:
         """Return the states by the names that a checkpoint stores them under."""
         return {"random:cpu": self.cpu} | ({"random:cuda": self.cuda} if self.cuda is not None else {})

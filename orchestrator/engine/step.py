@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.engine.data_parallel import Outcome, all_reduce_gradients
-from orchestrator.engine.matmul import CHUNK_ROWS
+from orchestrator.engine.matmul import max_rows
 from orchestrator.engine.out_of_memory import (
     FreeMemory,
     drop_frames,
@@ -62,7 +62,7 @@ def score_trials(runs: Sequence[TrialRun]) -> None:
     raised here: the trial's own call of ``evaluate`` tries again, alone, and raises it.
     """
     splits = [(run, run.job.split) for run in runs if run.job.split]
-    small = [(run, split) for run, split in splits if run.evaluation_tokens(split) < CHUNK_ROWS]
+    small = [(run, split) for run, split in splits if run.evaluation_tokens(split) < max_rows(run.device)]
     packed = small if len(small) > 1 else []
     if packed:
         with suppress(Exception):
@@ -121,7 +121,12 @@ def _run_packed_passes(runs: Sequence[TrialRun]) -> list[Outcome]:
     while pending:
         for k in pending:
             runs[k].prepare()
-        calls = in_lockstep([runs[k].forward for k in pending], runs[0].device)
+        draws = [runs[k].draws_random_numbers for k in pending]
+        passes = [
+            runs[k].forward if may_draw else partial(runs[k].forward, keep_random=False)
+            for k, may_draw in zip(pending, draws, strict=True)
+        ]
+        calls = in_lockstep(passes, runs[0].device, draws)
         losses = [call.result for call in calls if call.result is not None]
         if losses:
             torch.stack(losses).sum().backward()

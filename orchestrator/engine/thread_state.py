@@ -17,15 +17,22 @@ Modes = tuple[bool, bool, bool, tuple[tuple[bool, torch.dtype], ...]]
 
 @dataclass(frozen=True, slots=True)
 class ThreadState:
-    """Random streams, gradient mode, inference mode and autocast of a thread."""
+    """Gradient mode, inference mode, autocast and random streams of a thread.
 
-    random: RandomStream
+    Args:
+        device: device that the thread computes on.
+        modes: modes of the thread.
+        random: random streams; ``None`` where the generators may stay as they are.
+    """
+
+    device: torch.device
     modes: Modes
+    random: RandomStream | None
 
     @classmethod
-    def capture(cls, device: torch.device) -> ThreadState:
-        """Return the present state of this thread, which computes on a device."""
-        return cls(RandomStream.capture(device), _current_modes(device))
+    def capture(cls, device: torch.device, *, random: bool = True) -> ThreadState:
+        """Return the present state of this thread, which computes on a device, with or without its random streams."""
+        return cls(device, _current_modes(device), RandomStream.capture(device) if random else None)
 
 
 class ThreadStateSwitch:
@@ -38,10 +45,10 @@ class ThreadStateSwitch:
         """Set the thread's state."""
         # A guard that is released restores the inference mode from before it, so release it before anything is set.
         self._inference_guard = None
-        device = state.random.device
-        if _current_modes(device) != state.modes:
-            self._inference_guard = _set_modes(state.modes, device)
-        state.random.restore()
+        if _current_modes(state.device) != state.modes:
+            self._inference_guard = _set_modes(state.modes, state.device)
+        if state.random:
+            state.random.restore()
 
 
 @contextmanager

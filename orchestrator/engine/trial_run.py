@@ -83,6 +83,7 @@ class TrialRun:
         self._pending: deque[tuple[dict[str, Tensor], float]] = deque()
         self._size, self._micro_batch_memory = StepSize(), micro_batch_memory or MicroBatchMemory()
         self._evaluations: dict[str, Evaluation] = {}
+        self._draws: bool | None = None
         spec = methods.get(job.trial.method)
         self.trains = spec.trains
         self.params: Hyperparameters = spec.params_type.from_dict(job.params)
@@ -144,22 +145,38 @@ class TrialRun:
         self._memory = MemoryGauge(self.held_bytes, self.device)
         self._prefix_bytes = self._prefix.cached_bytes if self._prefix else 0
 
-    def forward(self) -> Tensor:
+    @property
+    def draws_random_numbers(self) -> bool:
+        """Whether a forward pass draws random numbers, as dropout does; ``True`` until one has shown that it does not.
+
+        Methods draw in every pass or in none: which modules have dropout, and how much, is decided when they attach.
+        """
+        return self._draws is not False
+
+    def forward(self, keep_random: bool = True) -> Tensor:
         """Return the loss of the next batch, a scalar with gradient history.
 
         If the batch is split into micro-batches, it is the loss of the next micro-batch, times its weight. Call it
         again while :attr:`has_micro_batches_left`, after the backward pass has freed the graph of the last loss.
+
+        Args:
+            keep_random: whether to continue the trial's random stream and keep it; ``False`` in a packed pass of a
+                trial that draws nothing, where the generators are those of any neighbour.
         """
         if not self._pending:
             self._begin_step()
         batch, weight = self._pending.popleft()
-        self._random.restore()
+        before = self._random
+        if keep_random:
+            before.restore()
         self.attached.train(True)
         with self._skipping_prefix():
             loss = self.dataset.type.loss(self.attached.module, batch)
         if self.attached.penalty:
             loss = loss + self.attached.penalty()
-        self._random = RandomStream.capture(self.device)
+        if keep_random:
+            self._random = RandomStream.capture(self.device)
+            self._draws = bool(self._draws) or not self._random.equals(before)
         self._measure_memory()
         return loss if weight == 1 else loss * weight
 

@@ -34,16 +34,18 @@ class LaneShape:
         cpus: processor cores of each worker.
         gpus: GPUs of each worker, or a fraction of one.
         workers: workers that train every trial together.
+        shares_cores: whether a worker computes with the share of its node's cores that it has of the node's GPUs.
     """
 
     cpus: float
     gpus: float = 0.0
     workers: int = 1
+    shares_cores: bool = False
 
     @property
-    def threads(self) -> int:
-        """Processor threads that a worker computes with."""
-        return max(1, round(self.cpus))
+    def threads(self) -> int | None:
+        """Processor threads that a worker computes with; ``None`` for its share of the node's cores."""
+        return None if self.shares_cores else max(1, round(self.cpus))
 
     @property
     def backend(self) -> BackendConfig:

@@ -11,8 +11,9 @@ def lane_loop(config: dict[str, Any]) -> None:
     """Run a lane until the broker lets it retire.
 
     Args:
-        config: ``broker``, the actor; ``first``, the number of this group's first lane; ``threads`` and
-            ``gpus`` per worker. Each worker is a lane, unless a process group makes all workers of the group one lane.
+        config: ``broker``, the actor; ``first``, the number of this group's first lane; ``threads`` (``None`` for its
+            share of the node's cores) and ``gpus`` per worker. Each worker is a lane, unless a process group makes all
+            workers of the group one lane.
     """
     if not config["gpus"]:
         # Ray leaves the machine's GPUs visible to workers without any. Libraries would use them, and each process that
@@ -25,10 +26,28 @@ def lane_loop(config: dict[str, Any]) -> None:
     from orchestrator.engine.ranks import Ranks
     from orchestrator.lanes.worker import Worker, lane_device
 
-    torch.set_num_threads(config["threads"])
+    torch.set_num_threads(config["threads"] or threads_of_share(_node(), config["gpus"]))
     ranks = Ranks.current()
     lane = config["first"] + (train.get_context().get_world_rank() if ranks.size == 1 else 0)
-    Worker(lane, config["broker"], ranks, lane_device(config["gpus"])).run()
+    Worker(lane, config["broker"], ranks, lane_device(config["gpus"]), own_gpu=config["gpus"] >= 1).run()
+
+
+def threads_of_share(node: dict[str, float], gpus: float) -> int:
+    """Return the processor threads of a worker: the share of the node's cores that it has of the node's GPUs.
+
+    Args:
+        node: resources of the node, ``CPU`` and ``GPU``.
+        gpus: GPUs of the worker, or a fraction of one.
+    """
+    return max(1, int(node.get("CPU", 0) * gpus / max(gpus, node.get("GPU", 0))))
+
+
+def _node() -> dict[str, float]:
+    """Return the resources of this worker's node."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    return next((node["Resources"] for node in ray.nodes() if node["NodeID"] == here), {})
 
 
 def _import_all() -> None:

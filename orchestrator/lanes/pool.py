@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,14 @@ FAILED_START_LIMIT = 3
 SHUTDOWN_TIMEOUT_S = 30.0
 
 
+DefaultPack = Callable[[bool], int]
+
+
+def no_packs(_: bool) -> int:
+    """Return 1: every trial of a lane trains alone."""
+    return 1
+
+
 class LanePool:
     """All lanes of a sweep, from their start to their end; see :func:`lane_pool`.
 
@@ -32,20 +40,21 @@ class LanePool:
         config: ``lanes`` of the configuration.
         folder: folder for Ray Train's state.
         growing: whether nodes may be added, as in a cluster with an autoscaler.
-        default_pack: slots per lane with ``pack: auto``.
+        default_pack: function that returns the slots per lane with ``pack: auto``, given whether lanes have a GPU.
     """
 
-    def __init__(self, config: Lanes, folder: str, *, growing: bool, default_pack: int = 1) -> None:
+    def __init__(self, config: Lanes, folder: str, *, growing: bool, default_pack: DefaultPack = no_packs) -> None:
         sizes, cpus, gpus = lane_layout(config, node_resources(), growing=growing)
         self.count = sum(sizes)
-        self.pack = default_pack if config.pack == "auto" else config.pack
+        self.pack = default_pack(gpus > 0) if config.pack == "auto" else config.pack
         self.jobs = self.count * self.pack + 1
         self.lanes: dict[int, LaneStatus] = {}
         self._any_lane: LaneStatus | None = None
         self._nodes = NodeWatch()
         self._lane_joined = threading.Event()
         self.broker: Any = start_broker(min(config.min, self.count), 2 * self.jobs + 64, self.count)
-        self._groups = LaneGroups(self.broker, sizes, LaneShape(cpus, gpus, config.workers), folder)
+        shape = LaneShape(cpus, gpus, config.workers, shares_cores=gpus > 0 and config.cpus is None)
+        self._groups = LaneGroups(self.broker, sizes, shape, folder)
 
     def open(self, setup: LaneSetup) -> None:
         """Publish the setup that lanes wait for."""
@@ -117,7 +126,7 @@ class LanePool:
 
 
 @contextmanager
-def lane_pool(config: Lanes, folder: str, *, growing: bool, default_pack: int = 1) -> Iterator[LanePool]:
+def lane_pool(config: Lanes, folder: str, *, growing: bool, default_pack: DefaultPack = no_packs) -> Iterator[LanePool]:
     """Start a pool and shut it down at the end. Arguments as for :class:`LanePool`."""
     pool = LanePool(config, folder, growing=growing, default_pack=default_pack)
     try:

@@ -74,15 +74,18 @@ class Worker:
         broker: actor that has the jobs.
         ranks: this worker's rank in the lane.
         device: device that computes, as :func:`lane_device` returns it.
+        own_gpu: whether no other lane has the worker's GPU.
     """
 
-    def __init__(self, lane_id: int, broker: Any, ranks: Ranks = ALONE, device: torch.device = CPU) -> None:
+    def __init__(
+        self, lane_id: int, broker: Any, ranks: Ranks = ALONE, device: torch.device = CPU, own_gpu: bool = False
+    ) -> None:
         self.lane_id, self.broker, self.ranks = lane_id, broker, ranks
         self.incarnation = ""
         self.nodes = tuple(sorted(set(ranks.all_gather_object(ray.get_runtime_context().get_node_id()))))
         self.active: list[TrialRun] = []
         self.busy_seconds, self.first_job_at = 0.0, 0.0
-        self.device, self.dtype = device, torch.float32
+        self.device, self.dtype, self.own_gpu = device, torch.float32, own_gpu
         self.stop = threading.Event()
         self.writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self.writing: deque[Future[None]] = deque()
@@ -95,7 +98,7 @@ class Worker:
             return
         self.dtype = compute_dtype(setup.dtype, self.device)
         self.memory = self._prepare_memory(setup)
-        self.packs = PackSizes(setup.pack, measured=setup.measure_pack, device=self.device)
+        self.packs = PackSizes(setup.pack, measured=setup.measure_pack, device=self.device, own_gpu=self.own_gpu)
         self._join()
         heartbeats = threading.Thread(target=self._send_heartbeats, daemon=True)
         heartbeats.start()

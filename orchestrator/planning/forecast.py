@@ -75,7 +75,7 @@ def forecast(plan: SweepPlan) -> SweepForecast:
     throughput = DeviceThroughput.measure(device, dtype)
     tasks = {name: _task_forecasts(plan, task, device, dtype, throughput) for name, task in plan.tasks.items()}
     forecasts = [method_forecast for by_method in tasks.values() for method_forecast in by_method.values()]
-    return SweepForecast(tasks, _lane_bytes(plan, forecasts), _lane_seconds(plan, forecasts))
+    return SweepForecast(tasks, _lane_bytes(plan, forecasts, gpu), _lane_seconds(plan, forecasts))
 
 
 @dataclass(frozen=True)
@@ -145,14 +145,14 @@ def _method_forecast(
     return MethodForecast(cost=cost, seconds_per_step=step_seconds, seconds=seconds)
 
 
-def _lane_bytes(plan: SweepPlan, forecasts: Sequence[MethodForecast]) -> float | None:
+def _lane_bytes(plan: SweepPlan, forecasts: Sequence[MethodForecast], gpu: bool) -> float | None:
     """Return the peak memory of a lane whose pack consists of trials of the largest method, in bytes."""
     if not forecasts:
         return None
     defaults = (method_plan.space.default for task in plan.tasks.values() for method_plan in task.methods)
     pack = plan.config.lanes.pack
     count = (
-        default_pack_size(defaults, plan.config.training.max_length, plan.config.budget.trials)
+        default_pack_size(defaults, plan.config.training.max_length, plan.config.budget.trials, gpu)
         if pack == "auto"
         else pack
     )

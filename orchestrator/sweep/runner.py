@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.common.background import run_watched
@@ -166,9 +167,9 @@ class _Sweep:
         from orchestrator.engine.pack_sizes import default_pack_size
         from orchestrator.lanes.pool import lane_pool
 
-        config, defaults = self.config, (study.space.default for study in self.plan.studies)
-        pack_size = default_pack_size(defaults, config.training.max_length, config.budget.trials)
-        with lane_pool(config.lanes, self._ray_folder, growing=self._in_cluster, default_pack=pack_size) as self.pool:
+        config, defaults = self.config, [study.space.default for study in self.plan.studies]
+        slots = partial(default_pack_size, defaults, config.training.max_length, config.budget.trials)
+        with lane_pool(config.lanes, self._ray_folder, growing=self._in_cluster, default_pack=slots) as self.pool:
             try:
                 yield
             finally:

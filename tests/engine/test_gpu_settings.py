@@ -15,7 +15,11 @@ from orchestrator.engine.trial_run import TrialRun
 
 from .conftest import LABELS, Lab, train
 
-METHODS = {"lora": {"dropout": 0.0}, "qlora": {"dropout": 0.0}, "adapter": {"dropout": 0.0, "bottleneck": 8}}
+METHODS: dict[str, dict[str, Any]] = {
+    "lora": {"dropout": 0.0},
+    "qlora": {"dropout": 0.0},
+    "adapter": {"dropout": 0.0, "bottleneck": 8},
+}
 
 
 def run_in(lab: Lab, method: str, dtype: torch.dtype) -> TrialRun:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
+import torch
 
 from orchestrator.engine.pack_sizes import SAMPLES, PackSizes, default_pack_size
 
@@ -74,6 +75,26 @@ def test_pack_sizes_respect_free_memory() -> None:
     packs = PackSizes(8, measured=False, activation_bytes=lambda: 3.5e9)
     assert sizes(packs, [Run(alone_bytes=1e9) for _ in range(8)]) == [3, 3, 2]
     assert sizes(packs, [Run(alone_bytes=9e9) for _ in range(2)]) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "gpu", "offered"), [(128, False, 8), (129, False, 1), (2048, True, 8), (2049, True, 1)]
+)
+def test_default_pack_size_depends_on_the_device(tokens: int, gpu: bool, offered: int) -> None:
+    assert default_pack_size([{"batch_size": 1}], tokens, None, gpu) == offered
+
+
+@pytest.mark.parametrize(("own_gpu", "fitting"), [(True, 9), (False, 5)])
+def test_pack_sizes_count_what_pytorch_keeps_as_free(
+    own_gpu: bool, fitting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a large step: 2 GB free for CUDA, 8 GB that PyTorch has reserved and not in use; a trial takes 1 GB."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2e9, 80e9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 20e9)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 12e9)
+    packs = PackSizes(16, measured=False, device=torch.device("cuda", 0), own_gpu=own_gpu)
+    sizes = [len(group) for group in packs.groups([Run(tokens=8, alone_bytes=1e9) for _ in range(16)])]
+    assert sizes[0] == fitting
 
 
 @pytest.mark.parametrize(

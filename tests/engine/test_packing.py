@@ -16,6 +16,8 @@ from orchestrator.backbone.weights import PlainWeight
 from orchestrator.engine import packing
 from orchestrator.engine.matmul import CHUNK_ROWS, shared_matmul
 from orchestrator.engine.packing import PackedCall, in_lockstep
+from orchestrator.engine.random_stream import RandomStream
+from orchestrator.engine.step import train_step
 from orchestrator.engine.trial_run import TrialRun
 
 from .conftest import Lab, state, train
@@ -99,6 +101,29 @@ def test_packed_trials_train_like_solo_trials(make_lab: Callable[[str], Lab], ki
         for run, call in zip(together, calls, strict=True):
             assert call.result is not None
             run.finish_step(call.result)
+
+
+def test_packed_trials_without_dropout_leave_the_generators_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = [("ia3", {}), ("lora", {"dropout": 0.0}), ("lora", {}), ("prompt", {}), ("adapter", {"dropout": 0.0})]
+    alone, together = ([lab.run(method, k, **changes) for k, (method, changes) in enumerate(pack)] for _ in range(2))
+    expected = [train(run, 5) for run in alone]
+    for run in together:
+        train(run, 2)
+    assert [run.draws_random_numbers for run in together] == [False, False, True, False, False]
+    captures: list[None] = []
+    capture = RandomStream.capture
+    monkeypatch.setattr(RandomStream, "capture", lambda device: captures.append(None) or capture(device))
+    losses: list[list[float]] = [[] for _ in together]
+    for run, own in zip(together, losses, strict=True):
+        finish_step = run.finish_step
+        monkeypatch.setattr(run, "finish_step", lambda loss, own=own, f=finish_step: own.append(loss.item()) or f(loss))
+    for _ in range(3):
+        assert not train_step(together)
+    assert losses == [own[2:] for own in expected]
+    for first, second in zip(alone, together, strict=True):
+        assert second._random.equals(first._random), "a checkpoint would differ from the solo trial's"
+    layers = sum(isinstance(module, FrozenLinear) for module in lab.backbone.model.modules())
+    assert len(captures) <= 3 * (layers + 8), "one trial draws, and waits once at each layer"
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])

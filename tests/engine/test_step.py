@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.engine import packing
-from orchestrator.engine import step as step_module
+from orchestrator.engine import matmul, packing
 from orchestrator.engine.matmul import shared_matmul
 from orchestrator.engine.step import score_trials, train_step
 from orchestrator.engine.task_dataset import TaskDataset
@@ -94,7 +93,7 @@ def test_score_trials_evaluates_large_batches_alone(
 ) -> None:
     runs = trained_runs(lab)
     trials_per_product.clear()
-    monkeypatch.setattr(step_module, "CHUNK_ROWS", 1)
+    monkeypatch.setattr(matmul, "CHUNK_ROWS", 1)
     score_trials(runs)
     assert trials_per_product == []
     assert evaluations == ["validation"] * len(runs)

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from orchestrator.backbone import shared
+from orchestrator.config import Lanes
 from orchestrator.engine.memory import MemoryGauge
 from orchestrator.engine.ranks import Ranks
-from orchestrator.lanes import group, loop
+from orchestrator.lanes import group, loop, pool
 from orchestrator.lanes import worker as worker_module
 from orchestrator.lanes import worker_memory as memory_module
 from orchestrator.lanes.group import LaneGroups, LaneShape
@@ -90,8 +91,9 @@ def test_lane_loop_uses_the_gpus_it_was_given(
 ) -> None:
     devices: list[torch.device] = []
 
-    def record_worker(_: int, __: Any, ___: Ranks, device: torch.device) -> Any:
+    def record_worker(_: int, __: Any, ___: Ranks, device: torch.device, own_gpu: bool) -> Any:
         devices.append(device)
+        assert not own_gpu, "half of one may be another lane's"
         return SimpleNamespace(run=lambda: None)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -103,6 +105,35 @@ def test_lane_loop_uses_the_gpus_it_was_given(
     loop.lane_loop({"broker": None, "first": 0, "threads": torch.get_num_threads(), "gpus": gpus})
     assert devices == [torch.device(device)]
     assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
+
+
+@pytest.mark.parametrize(
+    ("node", "gpus", "threads"),
+    [
+        ({"CPU": 64.0, "GPU": 8.0}, 1.0, 8),
+        ({"CPU": 4.0, "GPU": 1.0}, 1.0, 4),
+        ({"CPU": 4.0, "GPU": 1.0}, 0.25, 1),
+        ({"CPU": 6.0, "GPU": 4.0}, 1.0, 1),
+        ({"CPU": 2.0, "GPU": 4.0}, 1.0, 1),
+        ({}, 1.0, 1),
+    ],
+)
+def test_lane_threads_are_the_gpus_share_of_the_cores(node: dict[str, float], gpus: float, threads: int) -> None:
+    assert loop.threads_of_share(node, gpus) == threads
+
+
+@pytest.mark.parametrize(("lanes", "threads"), [({"gpus": 1}, None), ({"gpus": 1, "cpus": 2}, 2), ({"gpus": 0}, 1)])
+def test_lanes_share_cores_unless_the_configuration_gives_them(
+    lanes: dict[str, Any], threads: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[LaneShape] = []
+    packs: list[bool] = []
+    monkeypatch.setattr(pool, "node_resources", lambda: [{"CPU": 8.0, "GPU": 2.0}])
+    monkeypatch.setattr(pool, "start_broker", lambda *_: None)
+    monkeypatch.setattr(pool, "LaneGroups", lambda _, __, shape, ___: shapes.append(shape))
+    pool.LanePool(Lanes(**lanes), "", growing=False, default_pack=lambda gpu: packs.append(gpu) or 3)
+    assert [shape.threads for shape in shapes] == [threads]
+    assert packs == [bool(lanes["gpus"])]
 
 
 def test_lane_group_passes_the_gpus_of_its_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
