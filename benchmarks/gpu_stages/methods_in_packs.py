@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -80,9 +81,9 @@ def _recorded_losses(run: TrialRun) -> list[float]:
     losses: list[float] = []
     finish_step = run.finish_step
 
-    def record(loss: torch.Tensor) -> None:
+    def record(loss: torch.Tensor, *arguments: Any) -> None:
         losses.append(loss.item())
-        finish_step(loss)
+        finish_step(loss, *arguments)
 
     run.finish_step = record  # type: ignore[method-assign]
     return losses

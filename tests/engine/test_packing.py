@@ -116,7 +116,9 @@ def test_packed_trials_without_dropout_leave_the_generators_alone(lab: Lab, monk
     losses: list[list[float]] = [[] for _ in together]
     for run, own in zip(together, losses, strict=True):
         finish_step = run.finish_step
-        monkeypatch.setattr(run, "finish_step", lambda loss, own=own, f=finish_step: own.append(loss.item()) or f(loss))
+        monkeypatch.setattr(
+            run, "finish_step", lambda loss, *rest, own=own, f=finish_step: own.append(loss.item()) or f(loss, *rest)
+        )
     for _ in range(3):
         assert not train_step(together)
     assert losses == [own[2:] for own in expected]

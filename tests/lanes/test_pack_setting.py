@@ -43,7 +43,9 @@ def setup_of_sweep(pack: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
     monkeypatch.setattr(pool_module, "ray", SimpleNamespace(get=returning(None)))
     monkeypatch.setattr(pool_module, "start_broker", returning(broker))
-    monkeypatch.setattr(pool_module, "LaneGroups", returning(SimpleNamespace(join=returning(True), let_retire=returning(None))))
+    monkeypatch.setattr(
+        pool_module, "LaneGroups", returning(SimpleNamespace(join=returning(True), let_retire=returning(None)))
+    )
     monkeypatch.setattr(pool_module, "node_resources", returning([{"CPU": 2.0}]))
     monkeypatch.setattr(prepare_module, "prepare", prepare)
     plan = small_plan(["lora"], lanes={"pack": pack}, training=SHORT_ROWS, budget={"trials": 1000})
@@ -54,6 +56,7 @@ def setup_of_sweep(pack: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         sweep="tiny-1",
         _ray_folder=str(folder),
         _in_cluster=False,
+        uploader=None,
         _show_status=returning(None),
         _run_watched=lambda call: call(),
     )
