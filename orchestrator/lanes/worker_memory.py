@@ -306,7 +306,8 @@ class WorkerMemory:
             self._restore(run, checkpoint)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             reason = describe_error(error)
-            log.warning("trial %s starts again at step 0: %s cannot be used (%s)", job.trial, checkpoint, reason)
+            step = job.start if job.checkpoint and checkpoint != job.checkpoint else 0
+            log.warning("trial %s starts again at step %d: %s cannot be used (%s)", job.trial, step, checkpoint, reason)
             return None
         return run
 

@@ -23,8 +23,8 @@ from orchestrator.engine.trial_run import TrialRun
 finish_step = TrialRun.finish_step
 
 
-def finish_and_record(run, loss):
-    finish_step(run, loss)
+def finish_and_record(run, *arguments):
+    finish_step(run, *arguments)
     with open({file!r}, "a") as steps:
         steps.write(f"{{ray.get_runtime_context().get_node_id()}} {{run.job.name}} {{run.step}}\\n")
 

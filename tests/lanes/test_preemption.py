@@ -8,19 +8,21 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from orchestrator.common.storage import Storage
-from orchestrator.common.trial_types import Answer
+from orchestrator.common.trial_types import Answer, partial_state_path
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes import preemption as module
 from orchestrator.lanes.broker import LaneStatus, Signal
 from orchestrator.lanes.preemption import MovedJob, NodeWatch
+from orchestrator.lanes.worker_memory import WorkerMemory
 
-from ..engine.conftest import Lab
+from ..engine.conftest import Lab, train
+from .test_lost_checkpoint import LOSSES, fresh_memory
 from .test_worker import DEADLINE, Site, make_site, until
 
 __all__ = ["make_site"]
@@ -35,8 +37,8 @@ class Steps:
         self.count: dict[str, list[int]] = {}
         finish, notified = TrialRun.finish_step, threading.Event()
 
-        def finish_step(run: TrialRun, loss: torch.Tensor) -> None:
-            finish(run, loss)
+        def finish_step(run: TrialRun, *arguments: Any) -> None:
+            finish(run, *arguments)
             self.count.setdefault(run.job.name, []).append(run.step)
             if run.step == notice_at and not notified.is_set():
                 notified.set()
@@ -182,6 +184,23 @@ def test_trial_whose_state_cannot_be_saved_goes_on_from_its_rung(
     start_elsewhere(site)
     assert metrics(answers)[0][0] == "done"
     assert steps.count[job.name] == [*range(1, 7), *range(1, 13)]
+
+
+@pytest.mark.parametrize("lost", ["", *LOSSES])
+def test_state_of_a_preempted_trial_is_used_only_if_whole(
+    lost: str, lab: Lab, memory: WorkerMemory, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(run := memory.begin(lab.job("lora", stop=4)), 4)
+    paused = memory.finish_job(run).upload()
+    job = lab.job("lora", start=4, checkpoint=paused.checkpoint)
+    train(run := memory.begin(job), 3)
+    assert memory.save_for_another_lane(run)
+    assert fresh_memory(memory).begin(job).step == 4, "the state is not looked for without a lane's word"
+    if lost:
+        LOSSES[lost](Path(memory.setup.storage) / "mail-1" / partial_state_path(job))
+    resumed = fresh_memory(memory).begin(replace(job, has_partial_state=True))
+    assert resumed.step == (4 if lost else 7)
+    assert ("starts again at step 4" in caplog.text) == (lost not in ("", "all of it"))
 
 
 def test_lane_that_died_with_its_node_leaves_its_group(make_site: Callable[..., Site]) -> None:
