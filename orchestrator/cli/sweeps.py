@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from orchestrator.common.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from orchestrator.config import SweepConfig
+    from orchestrator.lanes.cluster import Cluster
     from orchestrator.planning.plan import SweepPlan
     from orchestrator.sweep.status import Outcome
 
@@ -82,9 +84,16 @@ def resume(
 
 
 @app.command()
-def plan(config: ConfigFile, as_json: AsJson = False) -> None:
-    """Check a configuration, and show what the sweep would do and what it would cost, without training."""
-    sweep_plan = _make_plan(_load(config))
+def plan(config: ConfigFile, address: Address = None, as_json: AsJson = False) -> None:
+    """Check a configuration, and show what the sweep would do and what it would cost, without training.
+
+    With --address, the cluster is asked for the memory of its GPUs.
+    """
+    from orchestrator.lanes.cluster import Cluster
+
+    cluster, loaded = Cluster(address), _load(config)
+    with cluster if cluster.address else nullcontext():
+        sweep_plan = _make_plan(loaded, cluster)
     from orchestrator.cli.output.plan import plan_json, print_plan
     from orchestrator.common.output_capture import no_library_noise
     from orchestrator.planning.forecast import forecast
@@ -110,7 +119,7 @@ def _run(config: Path, address: str | None, as_json: bool) -> None:
 
     cluster, loaded = Cluster(address), _load(config)
     with cluster:
-        sweep_plan = _make_plan(loaded)
+        sweep_plan = _make_plan(loaded, cluster)
         from orchestrator.cli.output.run import watch_sweep
 
         outcome = watch_sweep(sweep_plan, cluster)
@@ -134,14 +143,15 @@ def _load(config: Path) -> SweepConfig:
     return load_config(config)
 
 
-def _make_plan(config: SweepConfig) -> SweepPlan:
+def _make_plan(config: SweepConfig, cluster: Cluster) -> SweepPlan:
     typer.echo(f"{config.name}: reading the data and trying the methods on the architecture ...", err=True)
     from orchestrator.common.output_capture import no_library_noise
 
     with no_library_noise():
+        from orchestrator.planning.lane_device import device_in
         from orchestrator.planning.plan import make_plan
 
-        return make_plan(config)
+        return make_plan(config, device=device_in(cluster, config.lanes))
 
 
 def _demo_config() -> Path:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
+from orchestrator.common.units import exact_size, parse_bytes
+
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 _UNITS = (3600.0, 60.0, 1.0)
 
@@ -25,6 +27,18 @@ def parse_duration(value: Any) -> float:
     if seconds <= 0:
         raise ValueError(f"{value!r} is not a duration; write it with its unit, as in 45s, 90m, 2h or 1h30m")
     return seconds
+
+
+def _bytes(value: Any) -> float:
+    """Return the bytes of a size such as ``80GB``.
+
+    Raises:
+        ValueError: If the value is not a size, or is 0.
+    """
+    count = parse_bytes(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else 0.0
+    if count <= 0:
+        raise ValueError(f"{value!r} is not a size above 0; write it as in 80GB or 23.5GB")
+    return count
 
 
 def _count(value: Any) -> int | str:
@@ -64,6 +78,12 @@ Seconds = Annotated[
     BeforeValidator(parse_duration),
     PlainSerializer(lambda seconds: f"{seconds:.15g}s", return_type=str),
     WithJsonSchema({"type": "string", "pattern": r"^\d[\d.hms ]*$", "examples": ["2h", "90m", "1h30m", "45s"]}),
+]
+Bytes = Annotated[
+    float,
+    BeforeValidator(_bytes),
+    PlainSerializer(exact_size, return_type=str, when_used="unless-none"),
+    WithJsonSchema({"type": "string", "pattern": r"^\d[\d.]* ?[A-Za-z]*$", "examples": ["80GB", "23.5GB"]}),
 ]
 AutoCount = Annotated[
     int | Literal["auto"],

@@ -26,6 +26,12 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def exact_size(count: float) -> str:
+    """Return a number of bytes in the largest decimal unit that keeps all digits, as :func:`parse_bytes` reads it."""
+    unit = next((unit for unit in ("TB", "GB", "MB", "kB") if count / _UNITS[unit.upper()] >= 1), "B")
+    return f"{count / _UNITS[unit.upper()]:.15g}{unit}"
+
+
 def number(count: float) -> str:
     """Return a count with a decimal suffix: ``74.0k``, ``22.7M``."""
     for unit in ("", "k", "M", "B"):

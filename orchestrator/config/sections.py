@@ -17,7 +17,7 @@ from pydantic import (
 
 from methods import names
 from orchestrator.common.errors import InputError
-from orchestrator.common.field_types import AutoCount, Count, Fraction, Seconds
+from orchestrator.common.field_types import AutoCount, Bytes, Count, Fraction, Seconds
 from orchestrator.common.section import NAME_PATTERN, Section, refusal
 from orchestrator.common.uris import PACKAGE, local_path, mask_secrets
 from orchestrator.config.constraints import Constraints
@@ -185,6 +185,9 @@ class Lanes(Section):
     """CPU cores per worker."""
     gpus: Annotated[float, Field(ge=0)] | None = None
     """GPUs per worker; 0 trains on the CPU."""
+    gpu_memory: Bytes | None = None
+    """Memory of the GPU that each worker gets, as in 80GB, by which methods that cannot run are left out. Without it,
+    the GPUs that can be seen are asked: those of the cluster, or of this machine."""
 
     @model_validator(mode="after")
     def _has_valid_limits(self) -> Lanes:
@@ -193,6 +196,9 @@ class Lanes(Section):
         if self.workers > 1 and self.gpus and self.gpus % 1:
             message = f"is {self.gpus:g}; each of {self.workers} workers needs a GPU of its own, write 1 or 0"
             raise refusal([(("gpus",), message)])
+        if self.gpu_memory and self.gpus == 0:
+            message = "is the memory of a GPU, but gpus is 0, which trains on the CPU; leave one of them out"
+            raise refusal([(("gpu_memory",), message)])
         return self
 
 

@@ -1,4 +1,4 @@
-"""Forecast the memory and time of a sweep, from every method's default configuration on a machine like this one."""
+"""Forecast the memory and time of a sweep, from every method's default configuration."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ from typing import Any
 
 import torch
 
-from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.engine.pack_sizes import default_pack_size
-from orchestrator.planning.capability.dummy_text import dummy_text
-from orchestrator.planning.estimates import Batch, DeviceThroughput, StepCost, StepModel, peak_bytes
+from orchestrator.planning.estimates import DeviceThroughput, StepCost, peak_bytes
+from orchestrator.planning.gpu_fit import GpuFit
 from orchestrator.planning.plan import MethodPlan, SweepPlan, TaskPlan
-from orchestrator.tasks.tokens import lengths as row_lengths
-
-SAMPLE_ROWS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,23 +20,26 @@ class MethodForecast:
     """The forecast of a trial with a method's default configuration.
 
     Args:
-        cost: cost of a step with the longest rows of the sample.
-        seconds_per_step: time of an optimizer step with rows of mean length, in seconds.
-        seconds: time of a trial that is not stopped early, evaluations included, in seconds.
+        cost: cost of a step with the longest rows, or of the part of it that fits the lanes' GPU at once.
+        seconds_per_step: time of an optimizer step with rows of mean length, in seconds; ``None`` if it is unknown.
+        seconds: time of a trial that is not stopped early, evaluations included, in seconds; ``None`` likewise.
+        fit: how it trains on the lanes' GPU; ``None`` without a GPU of known memory.
     """
 
     cost: StepCost
-    seconds_per_step: float
-    seconds: float
+    seconds_per_step: float | None
+    seconds: float | None
+    fit: GpuFit | None = None
 
     @property
     def peak_bytes(self) -> float:
         """Peak memory of the trial when it trains alone, above the backbone, in bytes."""
         return self.cost.peak_bytes
 
-    def fields(self) -> dict[str, float]:
+    def fields(self) -> dict[str, Any]:
         """Return the fields of the JSON output of ``plan``."""
-        return {"peak_memory_bytes": self.peak_bytes, "seconds_per_step": self.seconds_per_step}
+        fields = {"peak_memory_bytes": self.peak_bytes, "seconds_per_step": self.seconds_per_step}
+        return {**fields, **self.fit.fields()} if self.fit else fields
 
 
 @dataclass(frozen=True)
@@ -51,14 +50,16 @@ class SweepForecast:
         tasks: forecasts by task and method, without methods that cannot be estimated.
         lane_bytes: peak memory of a lane above the backbone with its largest pack, in bytes.
         lane_seconds: time of all trials and retrainings in one lane if no trial is stopped early, in seconds; ``None``
-            if the budget has no number of trials.
+            if the budget has no number of trials, or the speed of the lanes is unknown.
+        knows_speed: whether the speed of the lanes is known, because they run on this machine.
     """
 
     tasks: Mapping[str, Mapping[str, MethodForecast]] = field(default_factory=dict)
     lane_bytes: float | None = None
     lane_seconds: float | None = None
+    knows_speed: bool = True
 
-    def fields(self, task: str, method: str) -> dict[str, float] | None:
+    def fields(self, task: str, method: str) -> dict[str, Any] | None:
         """Return a method's fields of the JSON output of ``plan``; ``None`` if it has no forecast."""
         method_forecast = self.tasks.get(task, {}).get(method)
         return method_forecast.fields() if method_forecast else None
@@ -68,96 +69,85 @@ NO_FORECAST = SweepForecast()
 
 
 def forecast(plan: SweepPlan) -> SweepForecast:
-    """Forecast a sweep with the measured throughput of this machine."""
-    gpu = torch.cuda.is_available() and plan.config.lanes.gpus != 0
-    device = torch.device("cuda" if gpu else "cpu")
-    dtype = compute_dtype(plan.config.backbone.compute_dtype, device)
-    throughput = DeviceThroughput.measure(device, dtype)
-    tasks = {name: _task_forecasts(plan, task, device, dtype, throughput) for name, task in plan.tasks.items()}
+    """Forecast a sweep: its memory from the architecture, and its time from the measured throughput of this machine.
+
+    If the lanes will have other devices than this machine, their time is unknown until they measure it.
+    """
+    throughput = None
+    if plan.device.here:
+        device = torch.device("cuda" if plan.device.has_gpu else "cpu")
+        throughput = DeviceThroughput.measure(device, plan.device.dtype(plan.config.backbone.compute_dtype))
+    tasks = {name: _task_forecasts(plan, task, throughput) for name, task in plan.tasks.items()}
     forecasts = [method_forecast for by_method in tasks.values() for method_forecast in by_method.values()]
-    return SweepForecast(tasks, _lane_bytes(plan, forecasts, gpu), _lane_seconds(plan, forecasts))
-
-
-@dataclass(frozen=True)
-class _RowLengths:
-    """Tokens per row: the maximum, the mean, and the mean of those that count in a language model's loss."""
-
-    longest: int
-    mean: float
-    targets: int
-
-
-def _task_forecasts(
-    plan: SweepPlan, task: TaskPlan, device: torch.device, dtype: torch.dtype, throughput: DeviceThroughput
-) -> dict[str, MethodForecast]:
-    config, labels = plan.source.config(), len(task.data.labels)
-    sources = [plan.tasks[name] for name in task.data.config.source_tasks]
-    model = StepModel(
-        config,
-        task.type,
-        name=plan.config.backbone.model,
-        labels=labels,
-        quantization=plan.config.backbone.quantization,
-        dtype=dtype,
-        text=dummy_text(config, labels, plan.config.training.max_length),
-        sources=tuple(source.data.name for source in sources),
-        source_labels=tuple(len(source.data.labels) for source in sources),
-        cuda=device.type == "cuda",
+    return SweepForecast(
+        tasks, _lane_bytes(plan, forecasts), _lane_seconds(plan, forecasts), knows_speed=throughput is not None
     )
-    lengths = _row_lengths(plan, task)
+
+
+def _task_forecasts(plan: SweepPlan, task: TaskPlan, throughput: DeviceThroughput | None) -> dict[str, MethodForecast]:
     forecasts = {
-        method_plan.method: _method_forecast(plan, method_plan, model, lengths, throughput)
+        method_plan.method: _method_forecast(plan, task, method_plan, throughput)
         for method_plan in task.methods
         if method_plan.available
     }
     return {method: method_forecast for method, method_forecast in forecasts.items() if method_forecast is not None}
 
 
-def _row_lengths(plan: SweepPlan, task: TaskPlan) -> _RowLengths:
-    """Return the lengths of the first training rows."""
-    table = task.type.tokenize(
-        task.data.splits["train"].slice(0, SAMPLE_ROWS), plan.tokenizer, plan.config.training.max_length
-    )
-    tokens = row_lengths(table)
-    return _RowLengths(
-        int(tokens.max()), float(tokens.mean()), max(1, round(float(task.type.target_tokens(table).mean())))
-    )
-
-
 def _method_forecast(
-    plan: SweepPlan,
-    method_plan: MethodPlan,
-    model: StepModel,
-    lengths: _RowLengths,
-    throughput: DeviceThroughput,
+    plan: SweepPlan, task: TaskPlan, method_plan: MethodPlan, throughput: DeviceThroughput | None
 ) -> MethodForecast | None:
-    """Return the forecast of a method; ``None`` where its step cannot be estimated."""
-    params: Mapping[str, Any] = method_plan.space.default
+    """Return the forecast of a method; ``None`` where it trains nothing, or its step cannot be estimated."""
+    params, estimates = method_plan.space.default, task.estimates
+    if estimates is None or "batch_size" not in params:
+        return None
     batch_size = int(params["batch_size"])
-    batch = Batch(rows=batch_size, tokens=lengths.longest, targets=lengths.targets)
-    cost = model.cost(method_plan.method, params, batch)
+    fit = task.room.fit(method_plan.method, params) if task.room else None
+    rows = fit.rows if fit else batch_size
+    cost = fit.cost if fit else estimates.cost(method_plan.method, params, batch_size)
     if cost is None:
         return None
-    step_seconds = throughput.seconds(cost) * lengths.mean / lengths.longest
-    training = plan.config.training
-    evaluation_seconds = step_seconds / batch_size / method_plan.passes * training.validation_rows
-    seconds = step_seconds * training.max_steps + evaluation_seconds * len(plan.rungs)
-    return MethodForecast(cost=cost, seconds_per_step=step_seconds, seconds=seconds)
+    if throughput is None:
+        return MethodForecast(cost=cost, seconds_per_step=None, seconds=None, fit=fit)
+    lengths, training = estimates.lengths, plan.config.training
+    step_seconds = throughput.seconds(cost) * lengths.mean / lengths.longest * batch_size / rows
+    row_seconds = step_seconds / batch_size / method_plan.passes + _generation_seconds(task, method_plan, throughput)
+    scored_rows = min(training.validation_rows, task.data.splits["validation"].num_rows)
+    seconds = step_seconds * training.max_steps + row_seconds * scored_rows * len(plan.rungs)
+    return MethodForecast(cost=cost, seconds_per_step=step_seconds, seconds=seconds, fit=fit)
 
 
-def _lane_bytes(plan: SweepPlan, forecasts: Sequence[MethodForecast], gpu: bool) -> float | None:
-    """Return the peak memory of a lane whose pack consists of trials of the largest method, in bytes."""
+def _generation_seconds(task: TaskPlan, method_plan: MethodPlan, throughput: DeviceThroughput) -> float:
+    """Return the time in which a completion of mean length is generated; 0 if the metric needs none."""
+    config, estimates = task.data.config, task.estimates
+    if estimates is None or not task.type.metric(config.metric).needs_generation:
+        return 0.0
+    cost = estimates.generation_cost(method_plan.method, method_plan.space.default)
+    if cost is None:
+        return 0.0
+    tokens = min(config.generated_tokens, estimates.lengths.targets)
+    batch_seconds = throughput.seconds(cost) / method_plan.passes * tokens
+    return batch_seconds / estimates.config.training.evaluation_batch
+
+
+def _lane_bytes(plan: SweepPlan, forecasts: Sequence[MethodForecast]) -> float | None:
+    """Return the peak memory of a lane whose pack consists of trials of the largest method, in bytes.
+
+    On a GPU of known memory a lane packs no more than it holds.
+    """
     if not forecasts:
         return None
-    defaults = (method_plan.space.default for task in plan.tasks.values() for method_plan in task.methods)
-    pack = plan.config.lanes.pack
-    count = (
-        default_pack_size(defaults, plan.config.training.max_length, plan.config.budget.trials, gpu)
-        if pack == "auto"
-        else pack
-    )
     largest = max((method_forecast.cost for method_forecast in forecasts), key=lambda cost: cost.peak_bytes)
-    return peak_bytes([largest] * count)
+    lane_bytes = peak_bytes([largest] * slots(plan))
+    return min(lane_bytes, plan.gpu.room_bytes) if plan.gpu else lane_bytes
+
+
+def slots(plan: SweepPlan) -> int:
+    """Return how many trials a lane of the sweep may train at once."""
+    if plan.config.lanes.pack != "auto":
+        return plan.config.lanes.pack
+    defaults = (method_plan.space.default for task in plan.tasks.values() for method_plan in task.methods)
+    limits = plan.config.training.max_length, plan.config.budget.trials
+    return default_pack_size(defaults, *limits, plan.device.has_gpu)
 
 
 def _lane_seconds(plan: SweepPlan, forecasts: Sequence[MethodForecast]) -> float | None:
@@ -165,8 +155,9 @@ def _lane_seconds(plan: SweepPlan, forecasts: Sequence[MethodForecast]) -> float
 
     Each method is taken to get an equal number of trials; the allocation decides by scores, which are unknown here.
     """
-    if plan.config.budget.trials is None or not forecasts:
+    times = [method_forecast.seconds for method_forecast in forecasts if method_forecast.seconds is not None]
+    if plan.config.budget.trials is None or not times:
         return None
     seeds = plan.config.selection.seeds
     trainings = plan.config.budget.trials + (plan.finalists * seeds if seeds > 1 else 0)
-    return trainings * statistics.mean(method_forecast.seconds for method_forecast in forecasts)
+    return trainings * statistics.mean(times)

@@ -21,6 +21,10 @@ from orchestrator.config.constraints import Constraint
 from orchestrator.config.overrides import as_mappings
 from orchestrator.config.plugins import check_plugins
 from orchestrator.planning.capability import MethodConstraints, MethodPlan, Probe, apply_constraints, plan_method
+from orchestrator.planning.gpu_budget import GpuBudget, gpu_budget
+from orchestrator.planning.gpu_fit import GpuRoom
+from orchestrator.planning.lane_device import LaneDevice, device_here
+from orchestrator.planning.task_estimates import TaskEstimates
 from orchestrator.search.grid import grid_problem
 from orchestrator.search.plans import RelativeStepCost, StudyPlan
 from orchestrator.search.rungs import rung_steps
@@ -47,7 +51,11 @@ class TaskPlan:
     type: TaskType
     methods: tuple[MethodPlan, ...]
     limits: Mapping[str, MethodConstraints] = field(default_factory=dict)
-    """Limits on the configurations of each method, by method; empty if the sweep has no constraints."""
+    """Limits on the configurations of each method that has any, by method."""
+    estimates: TaskEstimates | None = None
+    """Estimates of the task's steps on the lanes' device."""
+    room: GpuRoom | None = None
+    """What the lanes' GPU has for its trials; ``None`` if lanes have no GPU, or one of unknown memory."""
 
     @property
     def available(self) -> tuple[str, ...]:
@@ -72,6 +80,8 @@ class SweepPlan:
         tokenizer: the checkpoint's tokenizer.
         architecture: the checkpoint's model type, such as ``bert``.
         prior: trials of earlier sweeps with which the search starts.
+        device: device of the lanes.
+        gpu: what the backbones leave of its memory; ``None`` if lanes have no GPU, or one of unknown memory.
     """
 
     config: SweepConfig
@@ -82,6 +92,8 @@ class SweepPlan:
     tokenizer: PreTrainedTokenizerBase
     architecture: str = ""
     prior: Prior = field(default_factory=Prior)
+    device: LaneDevice = field(default_factory=LaneDevice)
+    gpu: GpuBudget | None = None
 
     @property
     def studies(self) -> list[StudyPlan]:
@@ -140,15 +152,17 @@ def _needs_original(spec: MethodSpec[Any], space: SearchSpace) -> bool:
     return spec.needs_original or any(searched.get(name, set()) & values for name, values in spec.original_for.items())
 
 
-def make_plan(config: SweepConfig, prior: Prior | None = None) -> SweepPlan:
+def make_plan(config: SweepConfig, prior: Prior | None = None, device: LaneDevice | None = None) -> SweepPlan:
     """Make the plan of a sweep: read the data, find the checkpoint, probe every method, and find earlier sweeps.
 
     Args:
         config: the configuration.
         prior: recorded prior of a resumed sweep; computed from earlier sweeps if left out.
+        device: device of the lanes; that of this machine if left out.
 
     Raises:
-        InputError: if data or checkpoint cannot be used, no method can train a task, or an earlier sweep is missing.
+        InputError: if data or checkpoint cannot be used, the backbone does not fit the lanes' GPU, no method can train
+            a task, or an earlier sweep is missing.
         SweepError: if the tracking server is needed to find an earlier sweep and cannot be reached.
     """
     check_uri(config.mlflow.tracking_uri, "mlflow.tracking_uri")
@@ -161,7 +175,17 @@ def make_plan(config: SweepConfig, prior: Prior | None = None) -> SweepPlan:
     architecture, tokenizer = _read_checkpoint(source)
     config = _fit_max_length(config, getattr(architecture, "max_position_embeddings", None))
     task_text = _task_text_factory(config, tokenizer)
-    planned = {name: _plan_task(config, architecture, data, name, task_text, spaces) for name in data}
+    device = device or device_here(config.lanes)
+    estimates = {
+        name: TaskEstimates(config, architecture, data[name], task_type(task), _sources(data, name), tokenizer, device)
+        for name, task in config.tasks.items()
+    }
+    gpu = gpu_budget(config, device, list(estimates.values()))
+    rooms = {name: GpuRoom(estimates[name], gpu.room_bytes) for name in data} if gpu else {}
+    planned = {
+        name: _plan_task(config, estimates[name], task_text(data[name], estimates[name].kind), spaces, rooms.get(name))
+        for name in data
+    }
     if problems := list(dict.fromkeys(problem for task in planned.values() for problem in task.problems)):
         raise InputError(config.name, problems)
     for name, task in planned.items():
@@ -171,7 +195,9 @@ def make_plan(config: SweepConfig, prior: Prior | None = None) -> SweepPlan:
     tasks = {name: task.plan for name, task in planned.items()}
     parameters = next(iter(reversed(planned.values()))).parameters
     rungs = rung_steps(config.training.max_steps, config.search.first_rung, config.search.reduction_factor)
-    plan = SweepPlan(config, source, tasks, parameters, rungs, tokenizer, architecture.model_type)
+    plan = SweepPlan(
+        config, source, tasks, parameters, rungs, tokenizer, architecture.model_type, device=device, gpu=gpu
+    )
     return replace(plan, prior=_find_prior(plan) if prior is None else prior)
 
 
@@ -216,38 +242,55 @@ def _fit_max_length(config: SweepConfig, positions: int | None) -> SweepConfig:
     return config.model_copy(update={"training": training.model_copy(update={"max_length": positions})})
 
 
+def _sources(data: Mapping[str, TaskData], name: str) -> tuple[TaskData, ...]:
+    """Return the source tasks of a task."""
+    return tuple(data[source] for source in data[name].config.source_tasks)
+
+
 def _plan_task(
     config: SweepConfig,
-    architecture: PretrainedConfig,
-    data: Mapping[str, TaskData],
-    name: str,
-    task_text: TaskTextFactory,
+    estimates: TaskEstimates,
+    text: TaskText,
     spaces: Mapping[str, SearchSpace],
+    room: GpuRoom | None,
 ) -> _PlannedTask:
-    task = data[name]
-    kind, sources = task_type(task.config), tuple(task.config.source_tasks)
+    task, kind = estimates.data, estimates.kind
     try:
         probe = Probe(
-            architecture,
+            estimates.architecture,
             kind,
             name=config.backbone.model,
             labels=len(task.labels),
             quantization=config.backbone.quantization,
-            text=task_text(task, kind),
-            sources=sources,
-            source_labels=tuple(len(data[source].labels) for source in sources),
+            text=text,
+            sources=tuple(source.name for source in estimates.sources),
+            source_labels=tuple(len(source.labels) for source in estimates.sources),
         )
     except MethodError as error:
-        raise InputError(f"tasks.{name}", [Problem("type", f"is {kind.name}; {error}")]) from error
+        raise InputError(f"tasks.{task.name}", [Problem("type", f"is {kind.name}; {error}")]) from error
     results = [
         plan_method(probe, method, space, config.search_space.get(method, {})) for method, space in spaces.items()
     ]
     problems = [problem for _, method_problems in results for problem in method_problems]
-    constraints = [Constraint.parse(text) for text in config.search.constraints]
-    limits = {method: MethodConstraints(probe, method, constraints) for method in config.methods} if constraints else {}
-    plans = tuple(apply_constraints(plan, limits[plan.method]) if limits else plan for plan, _ in results)
+    limits = _limits(config, probe, [plan for plan, _ in results], room)
+    plans = tuple(
+        apply_constraints(plan, limits[plan.method]) if plan.method in limits else plan for plan, _ in results
+    )
     problems += _grid_problems(config, plans) if config.search.sampler == "grid" else []
-    return _PlannedTask(TaskPlan(task, kind, plans, limits), probe.parameters, problems)
+    return _PlannedTask(TaskPlan(task, kind, plans, limits, estimates, room), probe.parameters, problems)
+
+
+def _limits(
+    config: SweepConfig, probe: Probe, plans: Iterable[MethodPlan], room: GpuRoom | None
+) -> dict[str, MethodConstraints]:
+    """Return the limits of each method that has any: the sweep's constraints, and the memory of the lanes' GPU."""
+    constraints = [Constraint.parse(text) for text in config.search.constraints]
+    limits = {}
+    for plan in plans:
+        is_limited = room is not None and plan.available and not room.holds_all_of(plan.method, plan.space)
+        if constraints or is_limited:
+            limits[plan.method] = MethodConstraints(probe, plan.method, constraints, room if is_limited else None)
+    return limits
 
 
 def _grid_problems(config: SweepConfig, plans: Iterable[MethodPlan]) -> Iterator[Problem]:

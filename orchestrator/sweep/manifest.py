@@ -56,6 +56,7 @@ def describe(plan: SweepPlan, sweep: str, backbones: Mapping[str, PreparedBackbo
         "config": config,
         "directory": str(Path.cwd()),
         "identity": identity(plan),
+        "device": plan.device.fields(),
         "tasks": {
             name: {
                 "digest": task.data.digest,

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.common.errors import InputError, Problem
+from orchestrator.common.section import Section
 from orchestrator.common.storage import Storage
 from orchestrator.config import SweepConfig, config_of, load_config
 from orchestrator.journal.folders import find_sweep, is_remote, lock_folder, split_reference
 from orchestrator.journal.remote import INPUTS, fetch_for_resuming
+from orchestrator.planning.lane_device import LaneDevice
 from orchestrator.planning.plan import SweepPlan, make_plan
 from orchestrator.sweep.inputs import with_copied_inputs
 from orchestrator.sweep.manifest import changed_inputs, identity
@@ -61,7 +63,9 @@ def resumed_plan(saved: SavedSweep, file: Path | None = None) -> SweepPlan:
         InputError: if data, checkpoint, plugins or search spaces have changed.
     """
     config = _config_of_file(saved, file) if file else _recorded_config(saved)
-    plan = make_plan(config, Prior.of_events(saved.events) or Prior())
+    # A cluster may have other GPUs now, and other methods would fit them; the sweep goes on with those it began with.
+    device = LaneDevice.of_fields(saved.description["device"]) if "device" in saved.description else LaneDevice()
+    plan = make_plan(config, Prior.of_events(saved.events) or Prior(), device)
     if problems := changed_inputs(saved.description["identity"], identity(plan)):
         raise InputError(
             saved.sweep,
@@ -89,7 +93,7 @@ def _recorded_config(saved: SavedSweep) -> SweepConfig:
 def _config_of_file(saved: SavedSweep, file: Path) -> SweepConfig:
     """Return the configuration of the user's file, if it equals the recorded one."""
     config = load_config(file)
-    recorded, current = saved.description["config"], config.resolved()
+    recorded, current = _with_new_keys(saved.description["config"]), config.resolved()
     if "max_length" not in config.training.model_fields_set:
         # the plan lowers the default for a backbone with fewer positions, and the journal records the lowered value
         current["training"]["max_length"] = recorded["training"]["max_length"]
@@ -100,6 +104,15 @@ def _config_of_file(saved: SavedSweep, file: Path) -> SweepConfig:
         hint = "undo these changes to resume it, or start another sweep with peft-sweep run"
         raise InputError(str(file), problems, hint)
     return _with_absolute_paths(config, saved)
+
+
+def _with_new_keys(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Return a recorded configuration with the defaults of those sections' keys that an earlier release did not have."""
+    values = dict(recorded)
+    for name, field in SweepConfig.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            values[name] = {**field.annotation.model_construct().model_dump(mode="json"), **values.get(name, {})}
+    return values
 
 
 def _with_absolute_paths(config: SweepConfig, saved: SavedSweep) -> SweepConfig:

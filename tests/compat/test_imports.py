@@ -51,7 +51,10 @@ NAMES = {
     "ray.tune.schedulers.FIFOScheduler": ["orchestrator/lanes/tune.py"],
     "ray.tune.schedulers.TrialScheduler": ["orchestrator/lanes/tune.py"],
     "ray.tune.search.Searcher": ["orchestrator/lanes/tune.py"],
-    "ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy": ["orchestrator/lanes/broker.py"],
+    "ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy": [
+        "orchestrator/lanes/broker.py",
+        "orchestrator/lanes/gpus.py",
+    ],
     "torch.utils.flop_counter.flop_registry": ["orchestrator/planning/estimates/cost_counter.py"],
     "transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES": ["orchestrator/backbone/shared.py"],
     "transformers.models.auto.modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES": ["orchestrator/backbone/shared.py"],

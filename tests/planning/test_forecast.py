@@ -5,36 +5,49 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import pyarrow as pa
 import pytest
-from transformers import BertConfig
+import torch
 
-from orchestrator.backbone.source import Source
 from orchestrator.cli.output import console
 from orchestrator.cli.output.methods import print_capabilities
 from orchestrator.cli.output.plan import plan_json, print_plan
 from orchestrator.common.units import size
-from orchestrator.planning import forecast as module
-from orchestrator.planning.estimates import Batch, DeviceThroughput, StepCost
+from orchestrator.engine.gpu import Gpu
+from orchestrator.planning.estimates import DeviceThroughput, StepCost
 from orchestrator.planning.forecast import MethodForecast, SweepForecast, forecast
+from orchestrator.planning.gpu_budget import GpuBudget
+from orchestrator.planning.gpu_fit import GpuRoom
+from orchestrator.planning.lane_device import LaneDevice
 from orchestrator.planning.plan import SweepPlan
+from orchestrator.planning.row_lengths import RowLengths
+from orchestrator.planning.task_estimates import TaskEstimates
 
-from ..small_plan import small_plan
+from ..small_plan import CAUSAL, small_plan
 
 STEPS, VALIDATION_ROWS = 40, 64
 
 
-class Model:
-    """Fake whose steps cost one FLOP per token of the batch; prefix cannot be estimated."""
+class Estimates:
+    """Fake over rows of at most 20 and on average 10 tokens, whose steps cost one FLOP per token of the longest rows.
 
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
+    Steps of prefix cannot be estimated.
+    """
 
-    def cost(self, method: str, params: Mapping[str, Any], batch: Batch) -> StepCost | None:
-        if method == "prefix":
-            return None
-        tokens = batch.rows * batch.tokens
+    lengths = RowLengths(longest=20, mean=10.0, targets=5)
+
+    def __init__(self, plan: SweepPlan) -> None:
+        self.config = plan.config
+
+    def cost(self, method: str, params: Mapping[str, Any], rows: int) -> StepCost | None:
+        return None if method == "prefix" else self._cost(rows * self.lengths.longest)
+
+    def generation_cost(self, method: str, params: Mapping[str, Any]) -> StepCost | None:
+        return self._cost(self.config.training.evaluation_batch)
+
+    def _cost(self, tokens: int) -> StepCost:
         return StepCost(
             adapter_bytes=100,
             optimizer_bytes=200,
@@ -46,24 +59,30 @@ class Model:
         )
 
 
+def make_plan(tasks: dict[str, Any] | None = None, rows: int = 100, **changes: Any) -> SweepPlan:
+    """Return a plan of lora, prefix and hard_prompt over so many validation rows."""
+    plan = small_plan(
+        ["lora", "prefix", "hard_prompt"],
+        tasks,
+        search_space={"lora": {"batch_size": {"value": 8}}},
+        budget={"trials": 10},
+        selection={"seeds": 3, "contenders": 2},
+        **{"training": {"max_steps": STEPS, "max_length": 32, "validation_rows": VALIDATION_ROWS}, **changes},
+    )
+    task = plan.tasks["mail"]
+    data = replace(task.data, splits={**task.data.splits, "validation": pa.table({"row": range(rows)})})
+    return replace(plan, tasks={"mail": replace(task, data=data, estimates=cast(TaskEstimates, Estimates(plan)))})
+
+
 @pytest.fixture
 def plan(monkeypatch: pytest.MonkeyPatch) -> SweepPlan:
-    """A plan over rows of at most 20 and on average 10 tokens, on a machine of one token per second."""
-    monkeypatch.setattr(module, "StepModel", Model)
-    monkeypatch.setattr(module, "_row_lengths", lambda *_: module._RowLengths(longest=20, mean=10.0, targets=1))
+    """A plan on a machine that computes one FLOP per second."""
     monkeypatch.setattr(
         DeviceThroughput,
         "measure",
         lambda *_: DeviceThroughput(flops_per_second=1.0, bytes_per_second=1.0, calls_per_second=1.0),
     )
-    monkeypatch.setattr(Source, "config", lambda _: BertConfig())
-    return small_plan(
-        ["lora", "prefix"],
-        training={"max_steps": STEPS, "max_length": 32, "validation_rows": VALIDATION_ROWS},
-        search_space={"lora": {"batch_size": {"value": 8}}},
-        budget={"trials": 10},
-        selection={"seeds": 3, "contenders": 2},
-    )
+    return make_plan()
 
 
 def test_forecast_memory_uses_longest_rows_and_time_mean_rows(plan: SweepPlan) -> None:
@@ -94,7 +113,8 @@ def test_forecast_leaves_out_what_cannot_be_estimated(plan: SweepPlan) -> None:
     assert set(sweep_forecast.tasks["mail"]) == {"lora"}
     values = plan_json(plan, sweep_forecast)
     rows = {row["name"]: row["estimate"] for row in values["tasks"]["mail"]["methods"]}
-    assert rows == {"lora": {"peak_memory_bytes": 1350, "seconds_per_step": 80}, "prefix": None}
+    lora = {"peak_memory_bytes": 1350, "seconds_per_step": 80}
+    assert rows == {"lora": lora, "prefix": None, "hard_prompt": None}
     assert values["estimated_lane_seconds"] == sweep_forecast.lane_seconds
     limited = plan.config.model_copy(update={"budget": plan.config.budget.model_copy(update={"trials": None})})
     unlimited = replace(plan, config=limited)
@@ -118,3 +138,66 @@ def test_plan_shows_memory_and_seconds_of_each_method(plan: SweepPlan) -> None:
     assert lines[0].split()[-2:] == ["memory", "s/step"]
     assert lines[1].split()[-3:] == ["464", "MB", "0.34"]
     assert lines[2].split()[-1] == "no"
+
+
+def test_forecast_counts_only_validation_rows_that_exist(plan: SweepPlan) -> None:
+    few = make_plan(rows=20)
+    passes = few.tasks["mail"].plan_of("lora").passes
+    seconds = forecast(few).tasks["mail"]["lora"].seconds
+    assert seconds == STEPS * 80 + len(few.rungs) * 20 * 10 / passes
+
+
+def test_forecast_counts_generated_tokens_where_metric_needs_them(plan: SweepPlan) -> None:
+    scored, generated = (make_plan({"mail": {**CAUSAL, "metric": m}}) for m in ("perplexity", "exact_match"))
+    without, with_text = (forecast(p).tasks["mail"]["lora"].seconds for p in (scored, generated))
+    assert without is not None
+    assert with_text is not None
+    rows, tokens, passes = VALIDATION_ROWS * len(plan.rungs), Estimates.lengths.targets, 2.0
+    assert with_text - without == pytest.approx(rows * tokens / passes)
+
+
+def test_forecast_time_is_unknown_where_lanes_run_elsewhere(plan: SweepPlan) -> None:
+    elsewhere = replace(plan, device=LaneDevice(kind="cuda", here=False))
+    sweep_forecast = forecast(elsewhere)
+    assert sweep_forecast.lane_seconds is None
+    assert sweep_forecast.tasks["mail"]["lora"].seconds_per_step is None
+    with console.console.capture() as captured:
+        print_plan(elsewhere, Path("mail.yaml"), sweep_forecast)
+    assert "time      unknown until lanes have measured it" in captured.get()
+    assert "gpu       of unknown memory" in captured.get()
+
+
+def test_forecast_is_measured_on_the_device_of_lanes(plan: SweepPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[tuple[torch.device, torch.dtype]] = []
+
+    def measure(device: torch.device, dtype: torch.dtype) -> DeviceThroughput:
+        measured.append((device, dtype))
+        return DeviceThroughput(flops_per_second=1.0, bytes_per_second=1.0, calls_per_second=1.0)
+
+    monkeypatch.setattr(DeviceThroughput, "measure", measure)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    forecast(plan)
+    forecast(replace(plan, device=LaneDevice(kind="cuda", gpus=(Gpu("L4", 24e9, True),), here=True)))
+    assert [device.type for device, _ in measured] == ["cpu", "cuda"]
+    assert measured[1][1] == torch.bfloat16
+
+
+def test_forecast_of_a_gpu_shows_how_much_of_a_batch_fits(plan: SweepPlan) -> None:
+    task = plan.tasks["mail"]
+    assert task.estimates
+    gpu = Gpu("L4", 24e9, bfloat16=True)
+    device = LaneDevice(kind="cuda", gpus=(gpu,), source="lanes.gpu_memory", here=False)
+    on_gpu = replace(
+        plan,
+        device=device,
+        gpu=GpuBudget(gpu, backbone_bytes=6e9, room_bytes=16e9),
+        tasks={"mail": replace(task, room=GpuRoom(task.estimates, 16e9))},
+    )
+    with console.console.capture() as captured:
+        print_plan(on_gpu, Path("mail.yaml"), forecast(on_gpu))
+    shown = captured.get()
+    words = " ".join(shown.split())
+    assert "gpu L4, 24.0 GB (lanes.gpu_memory) · backbone 6.0 GB · 16.0 GB left for trials" in words
+    row = next(line for line in shown.splitlines() if line.startswith("lora"))
+    assert row.split()[-4:] == ["?", "8", "of", "8"]
+    assert "rows of 20 tokens, the longest" in words

@@ -22,6 +22,7 @@ from orchestrator.common.units import number, size
 from orchestrator.config import BackboneConfig
 from orchestrator.planning.capability import Capability, Probe, list_methods, try_method
 from orchestrator.planning.forecast import MethodForecast
+from orchestrator.planning.gpu_fit import GpuFit
 from orchestrator.tasks import TASK_TYPES
 
 COLUMNS_WIDTH, TRIED_COLUMNS_WIDTH = 14, 32  # characters between a name and its reference, also with counts
@@ -102,10 +103,12 @@ def print_capabilities(
         rows: capabilities of the methods.
         forecasts: estimated memory and time by method; empty for none.
     """
-    grid = table("method", "trainable", "%", "merges", *(("memory", "s/step") if forecasts else ()))
+    has_fits = any(forecast.fit for forecast in forecasts.values())
+    columns = ("memory", "s/step", *(("rows at once",) if has_fits else ())) if forecasts else ()
+    grid = table("method", "trainable", "%", "merges", *columns)
     for capability in rows:
         if capability.available:
-            cost = _forecast_cells(forecasts.get(capability.method)) if forecasts else ()
+            cost = _forecast_cells(forecasts.get(capability.method))[: len(columns)]
             merges = "yes" if capability.mergeable else "no"
             grid.add_row(capability.method, *_trainable_cells(capability), merges, *cost)
     console.print(grid)
@@ -186,9 +189,20 @@ def _trainable_cells(capability: Capability) -> tuple[str, str]:
     return number(capability.trainable), _percent(capability.percent)
 
 
-def _forecast_cells(forecast: MethodForecast | None) -> tuple[str, str]:
-    """Return memory and seconds per step; empty for a method that trains nothing or cannot be estimated."""
-    return (size(forecast.peak_bytes), f"{forecast.seconds_per_step:.2g}") if forecast else ("", "")
+def _forecast_cells(forecast: MethodForecast | None) -> tuple[str, str, str]:
+    """Return memory, seconds per step, and how many rows of a batch fit the GPU at once.
+
+    All are empty for a method that trains nothing or cannot be estimated.
+    """
+    if forecast is None:
+        return "", "", ""
+    seconds = "?" if forecast.seconds_per_step is None else f"{forecast.seconds_per_step:.2g}"
+    return size(forecast.peak_bytes), seconds, fit_text(forecast.fit) if forecast.fit else ""
+
+
+def fit_text(fit: GpuFit) -> str:
+    """Return how much of a batch passes through the model at once."""
+    return f"{fit.rows} of {fit.batch_size}"
 
 
 def _percent(value: float) -> str:

@@ -31,11 +31,18 @@ def print_plan(plan: SweepPlan, file: Path, forecast: SweepForecast = NO_FORECAS
     quantization = config.backbone.quantization + (
         " + double quantization" if _is_double_quantized(config.backbone) else ""
     )
-    console.print(f"backbone  {config.backbone.model} · {number(plan.parameters)} parameters · {quantization}\n")
+    console.print(f"backbone  {config.backbone.model} · {number(plan.parameters)} parameters · {quantization}")
+    _print_device(plan)
+    console.print()
     for name, task in plan.tasks.items():
         if len(plan.tasks) > 1:
             console.print(name)
         print_capabilities(task.methods, forecast.tasks.get(name, {}))
+        if task.room and task.estimates:
+            print_wrapped(
+                f"rows at once: how much of a batch fits the GPU with rows of {task.estimates.lengths.longest:,} tokens, "
+                "the longest; the others follow, with accumulated gradients"
+            )
         for method_plan in task.methods:
             for note in method_plan.notes if method_plan.available else ():
                 print_wrapped(f"note: {method_plan.method}.{note}")
@@ -46,13 +53,41 @@ def print_plan(plan: SweepPlan, file: Path, forecast: SweepForecast = NO_FORECAS
     if forecast.lane_bytes is not None:
         console.print(f"memory    up to {size(forecast.lane_bytes)} per lane, in addition to the backbone")
     if forecast.lane_seconds is not None:
-        console.print(
-            f"time      {duration(forecast.lane_seconds)} in one lane like this machine, without early stopping"
-        )
+        where = "on a GPU of this machine" if plan.device.has_gpu else "in one lane like this machine"
+        console.print(f"time      {duration(forecast.lane_seconds)} {where}, without early stopping")
+    elif not forecast.knows_speed:
+        console.print("time      unknown until lanes have measured it: this machine does not have their GPU")
     for line in search_lines(config.search):
         print_wrapped(line)
     _print_prior(plan.prior)
     console.print(f"next: {program()} run {file}")
+
+
+def _print_device(plan: SweepPlan) -> None:
+    """Print the GPU of the lanes, and what the backbone leaves of it; nothing where lanes have none."""
+    device, gpu = plan.device, plan.gpu
+    if gpu is None:
+        if device.has_gpu:
+            print_wrapped(
+                "gpu       of unknown memory, so methods that do not fit are not left out; write lanes.gpu_memory, as "
+                "in 80GB, or plan with --address"
+            )
+        return
+    name = f"{gpu.gpu.name}, " if gpu.gpu.name else ""
+    share = f" · {device.share:g} of it per worker" if device.share < 1 else ""
+    print_wrapped(
+        f"gpu       {name}{size(gpu.gpu.memory_bytes)} ({device.source}){share} · backbone {size(gpu.backbone_bytes)}"
+        f" · {size(gpu.room_bytes)} left for trials"
+    )
+    for small in gpu.too_small:
+        print_wrapped(
+            f"note: the backbone does not fit {small.name} with {size(small.memory_bytes)}: no lane can start there; "
+            "leave such nodes out of the cluster"
+        )
+    if gpu.backbone_bytes > gpu.room_bytes:
+        print_wrapped(
+            "note: every worker holds the whole backbone: lanes are data parallel, and split no model over GPUs"
+        )
 
 
 def plan_json(plan: SweepPlan, forecast: SweepForecast = NO_FORECAST) -> dict[str, Any]:
@@ -80,6 +115,8 @@ def plan_json(plan: SweepPlan, forecast: SweepForecast = NO_FORECAST) -> dict[st
         },
         "budget": plan.config.resolved()["budget"],
         "lanes": plan.config.resolved()["lanes"],
+        "device": plan.device.fields(),
+        "gpu": plan.gpu.fields() if plan.gpu else None,
         "estimated_lane_bytes": forecast.lane_bytes,
         "estimated_lane_seconds": forecast.lane_seconds,
         "rungs": list(plan.rungs),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from methods.base.spec import MethodError
 from orchestrator.common.errors import first_line
@@ -18,6 +18,18 @@ from search_spaces._base import SearchSpace
 Params = Mapping[str, Any]
 
 
+class Room(Protocol):
+    """The memory that a lane's device has for trials."""
+
+    def excess(self, method: str, params: Params) -> float:
+        """Return by which fraction of the room a configuration exceeds it; at most 0 if it fits."""
+        ...
+
+    def refusal(self, method: str, params: Params) -> str:
+        """Return why a configuration does not fit, one line; empty if it does."""
+        ...
+
+
 @dataclass(frozen=True)
 class MethodConstraints:
     """Checks configurations of one method against the sweep's constraints; the search calls it to get violations.
@@ -26,11 +38,13 @@ class MethodConstraints:
         probe: probe of the backbone and the task type.
         method: the method's name.
         constraints: upper limits on what a configuration requires.
+        room: memory of the lanes' device; ``None`` if it limits no configuration of the method.
     """
 
     probe: Probe
     method: str
     constraints: Sequence[Constraint]
+    room: Room | None = None
 
     def requirements(self, params: Params) -> Mapping[str, float]:
         """Return what a configuration requires, by quantity.
@@ -46,6 +60,12 @@ class MethodConstraints:
 
     def __call__(self, params: Params) -> tuple[float, ...]:
         """Return the excess over each limit as a fraction of the limit; at most 0 where the limit is satisfied."""
+        excess = () if self.room is None else (self.room.excess(self.method, params),)
+        return (*self._excess_of_constraints(params), *excess)
+
+    def _excess_of_constraints(self, params: Params) -> tuple[float, ...]:
+        if not self.constraints:
+            return ()
         try:
             requirements = self.requirements(params)
         except MethodError:
@@ -66,7 +86,7 @@ class MethodConstraints:
             thoroughly: whether to include a dry run.
         """
         try:
-            requirements = self.requirements(params)
+            requirements = self.requirements(params) if self.constraints else {}
         except MethodError as error:
             return f"its requirements are unknown before training: {first_line(error, 'no reason given')}"
         exceeded = [limit for limit in self.constraints if requirements[limit.quantity] > limit.most]
@@ -74,6 +94,8 @@ class MethodConstraints:
             f"{limit.quantity} is {limit.format(requirements[limit.quantity])}, more than {limit.format(limit.most)}"
             for limit in exceeded
         ]
+        if self.room and (reason := self.room.refusal(self.method, params)):
+            reasons.append(reason)
         return " and ".join(reasons) or self.probe.refusal(self.method, params, thoroughly)
 
 

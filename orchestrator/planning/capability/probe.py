@@ -176,7 +176,7 @@ class Probe:
         Raises:
             MethodError: if that is unknown without the backbone's weights.
         """
-        key = (method, _shape_key(params), write_limit)
+        key = (method, shape_key(params), write_limit)
         if key not in self._requirements:
             self._requirements[key] = measure_requirements(
                 methods.get(method), params, self._bare, write_limit=write_limit
@@ -212,7 +212,7 @@ class Probe:
             # few layers first, which is fast; a method that needs more layers is then tried on all
             return _failure(spec, params, self._shallow) and _failure(spec, params, self._bare)
 
-        return self._cached(("attached", spec.name, _shape_key(params)), compute)
+        return self._cached(("attached", spec.name, shape_key(params)), compute)
 
     def _dry_run_refusal(self, spec: MethodSpec[Any], params: Mapping[str, Any]) -> str:
         def compute() -> str:
@@ -222,7 +222,7 @@ class Probe:
                 return first_line(error, "no reason given")
             return ""
 
-        return self._cached(("dry run", spec.name, _shape_key(params)), compute)
+        return self._cached(("dry run", spec.name, shape_key(params)), compute)
 
     def _cached(self, key: tuple[str, str, str], compute: Callable[[], str]) -> str:
         if key not in self._refusals:
@@ -336,6 +336,6 @@ def _attached_size(spec: MethodSpec[Any], params: Mapping[str, Any], backbone: S
     return _Size(count, cost, mergeable, layers_of(backbone), time.perf_counter() - start)
 
 
-def _shape_key(params: Mapping[str, Any]) -> str:
+def shape_key(params: Mapping[str, Any]) -> str:
     """Return a key of the parameters that decide how a method is attached: all but those of training."""
     return repr(sorted((name, value) for name, value in params.items() if name not in TRAINING_PARAMETERS))

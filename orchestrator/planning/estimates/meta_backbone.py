@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,11 @@ from orchestrator.backbone.weights import EightBitWeight, FrozenWeight, PlainWei
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+BLOCK_SIZE = 64
+"""Weights per scale of bitsandbytes' 4-bit formats."""
+SCALE_BYTES, QUANTIZED_SCALE_BYTES = 4.0, 1 + 4 / 256
+"""Bytes per scale: a float32; or a byte, with a float32 for 256 of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +82,20 @@ def meta_backbone(
         if isinstance(module, FrozenLinear):
             module.frozen, module.compute_dtype = make_weight((module.out_features, module.in_features)), dtype
     return SharedBackbone(bare.model, bare.context, bare.fresh, bare.decoder)
+
+
+def backbone_bytes(backbone: SharedBackbone, *, double_quantization: bool) -> float:
+    """Return the bytes that a lane's copy of a backbone takes: packed layers with their scales, and all other tensors.
+
+    Args:
+        backbone: the backbone on the meta device.
+        double_quantization: whether the scales of 4-bit weights are quantized too.
+    """
+    layers = [module for module in backbone.model.modules() if isinstance(module, FrozenLinear)]
+    scale_bytes = QUANTIZED_SCALE_BYTES if double_quantization else SCALE_BYTES
+    four_bit = sum(math.prod(layer.frozen.shape) for layer in layers if isinstance(layer.frozen, FourBitShape))
+    others = {id(tensor): tensor.nbytes for tensor in backbone.shared_tensors()}
+    return four_bit * (0.5 + scale_bytes / BLOCK_SIZE) + sum(others.values())
 
 
 def _weight_factory(quantization: Quantization, dtype: torch.dtype) -> Callable[[tuple[int, int]], FrozenWeight]:

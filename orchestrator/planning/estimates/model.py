@@ -12,7 +12,7 @@ import torch
 import methods
 from methods.base.spec import Quantization, TaskText
 from orchestrator.planning.capability.attach import attach
-from orchestrator.planning.estimates.meta_backbone import meta_backbone
+from orchestrator.planning.estimates.meta_backbone import backbone_bytes, meta_backbone
 from orchestrator.planning.estimates.step import Batch, StepCost, scoring_bytes, step_cost
 from orchestrator.tasks import TaskType
 
@@ -61,6 +61,20 @@ class StepModel:
         )
         changes = {"text": text, "sources": sources, "source_labels": source_labels}
         self._backbone.context = replace(self._backbone.context, **changes)  # type: ignore[arg-type]
+
+    @property
+    def layers(self) -> int:
+        """Number of the backbone's layers."""
+        count: int = self._backbone.model.config.get_text_config().num_hidden_layers
+        return count
+
+    def backbone_bytes(self, *, double_quantization: bool) -> float:
+        """Return the bytes of the backbone in a lane.
+
+        Args:
+            double_quantization: whether the scales of 4-bit weights are quantized too.
+        """
+        return backbone_bytes(self._backbone, double_quantization=double_quantization)
 
     def cost(
         self, method: str, params: Mapping[str, Any], batch: Batch, *, checkpointed: bool = False

@@ -12,8 +12,31 @@ from torch.nn import functional as F
 
 from orchestrator.planning.estimates.step import StepCost
 
-MATRIX_SIZE, STREAM_ELEMENTS, SMALL_ELEMENTS = 768, 2**21, 8
-REPEATS = 5
+SMALL_ELEMENTS, REPEATS = 8, 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probes:
+    """The sizes of what is timed on a device.
+
+    Args:
+        matrix_size: rows and columns of the matrices that are multiplied.
+        stream_elements: float32 numbers that an elementwise operator reads.
+        small_calls: calls on a few elements that are timed together.
+    """
+
+    matrix_size: int
+    stream_elements: int
+    small_calls: int
+
+
+PROBES = {
+    "cpu": Probes(matrix_size=768, stream_elements=2**21, small_calls=1),
+    # A GPU multiplies 768 x 768 matrices faster than a kernel is launched, and 8 MiB stay in its cache: these products
+    # take a millisecond and more, and the elements are ten times the largest cache. Calls queue up, so that one alone
+    # would be timed with the wait for its end.
+    "cuda": Probes(matrix_size=8192, stream_elements=2**27, small_calls=256),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +61,22 @@ class DeviceThroughput:
             device: device of the lanes.
             dtype: dtype in which frozen layers compute.
         """
-        matrix = torch.ones(MATRIX_SIZE, MATRIX_SIZE, device=device, dtype=dtype)
-        stream, small = torch.ones(STREAM_ELEMENTS, device=device), torch.ones(SMALL_ELEMENTS, device=device)
+        probes = PROBES[device.type]
+        matrix = torch.ones(probes.matrix_size, probes.matrix_size, device=device, dtype=dtype)
+        stream, small = torch.ones(probes.stream_elements, device=device), torch.ones(SMALL_ELEMENTS, device=device)
+
+        def small_calls() -> None:
+            for _ in range(probes.small_calls):
+                small + small
+
         with torch.no_grad():
             product_seconds = _median_seconds(lambda: matrix @ matrix, device)
             stream_seconds = _median_seconds(lambda: F.silu(stream), device)
-            call_seconds = _median_seconds(lambda: small + small, device)
+            calls_seconds = _median_seconds(small_calls, device)
         return cls(
-            flops_per_second=2 * MATRIX_SIZE**3 / product_seconds,
+            flops_per_second=2 * probes.matrix_size**3 / product_seconds,
             bytes_per_second=2 * stream.nbytes / stream_seconds,
-            calls_per_second=1 / call_seconds,
+            calls_per_second=probes.small_calls / calls_seconds,
         )
 
     def seconds(self, cost: StepCost) -> float:
@@ -63,9 +92,11 @@ class DeviceThroughput:
         )
 
 
-def _median_seconds(call: Callable[[], torch.Tensor], device: torch.device) -> float:
+def _median_seconds(call: Callable[[], object], device: torch.device) -> float:
     """Return the median time of a few calls in seconds, after a first call that is not measured."""
     call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     times = []
     for _ in range(REPEATS):
         start = time.perf_counter()
