@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from orchestrator.lanes.preemption import MovedJob, NodeWatch, Notice
 if TYPE_CHECKING:
     from orchestrator.lanes.setup import LaneSetup
 
+log = logging.getLogger(__name__)
 FAILED_START_LIMIT = 3
 """Failed starts after which a sweep without a living lane gives up."""
 SHUTDOWN_TIMEOUT_S = 30.0
@@ -81,12 +83,20 @@ class LanePool:
         ray.get(self.broker.expire_silent_lanes.remote())
 
     def follow_draining_nodes(self) -> tuple[list[Notice], list[MovedJob]]:
-        """Let the lanes of nodes that are taken back leave. Returns the notices and the jobs that are new."""
+        """Let the lanes of nodes that are taken back leave.
+
+        Returns:
+            The notices that are new, without those of nodes that have no lanes: an autoscaler takes idle nodes back
+            all the time. And the jobs that have moved since the last call.
+        """
         nodes = self._nodes.news()
         notices = [
-            Notice(node, seconds, [lane for lane, status in self.lanes.items() if node in status.nodes])
+            Notice(node, seconds, lanes)
             for node, seconds in nodes.new.items()
+            if (lanes := [lane for lane, status in self.lanes.items() if node in status.nodes])
         ]
+        for notice in notices:
+            log.warning("%s", notice)
         if not nodes.draining and not nodes.gone:
             return [], []
         return notices, ray.get(self.broker.drain.remote(nodes.draining, nodes.gone))

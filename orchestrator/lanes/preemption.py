@@ -32,6 +32,10 @@ class Notice:
     seconds: float | None
     lanes: list[int]
 
+    def __str__(self) -> str:
+        lanes = ", ".join(map(str, self.lanes))
+        return f"node {self.node} is taken back{_in_seconds(self.seconds)}: lanes {lanes} save their trials and leave"
+
 
 @dataclass(frozen=True)
 class MovedJob:
@@ -109,8 +113,6 @@ class NodeWatch:
         new = {node: seconds for node, seconds in notices.items() if node not in self._draining}
         gone = self._draining - notices.keys()
         self._draining = set(notices)
-        for node, seconds in new.items():
-            log.warning("node %s is taken back%s: its lanes save their trials and leave", node, _in_seconds(seconds))
         return Nodes(new, frozenset(notices), frozenset(gone))
 
     def _follow(self) -> None:

@@ -100,11 +100,14 @@ def test_pool_knows_the_device_of_a_lane_that_has_died(pool: LanePool) -> None:
 
 
 @pytest.mark.usefixtures("silent")
-def test_pool_tells_notices_once_and_jobs_that_moved(broker: Any, pool: LanePool) -> None:
+def test_pool_tells_notices_once_and_jobs_that_moved(
+    broker: Any, pool: LanePool, caplog: pytest.LogCaptureFixture
+) -> None:
     pool.poll()
     assert pool.follow_draining_nodes() == ([], [])
     pool._nodes._notices = {"a": 60.0, "b": None}
-    assert pool.follow_draining_nodes() == ([Notice("a", 60.0, [0]), Notice("b", None, [])], [])
+    assert pool.follow_draining_nodes() == ([Notice("a", 60.0, [0])], []), "there is no lane on the other"
+    assert "node a is taken back in 60 s: lanes 0 save their trials and leave" in caplog.text
     broker.hand_back(0, "first", JOB.id, 7, saved=True)
     assert pool.follow_draining_nodes() == ([], [MovedJob(0, "mail/lora/0", "mail/lora/0", 7)])
     broker.leave(0, "first", "")
