@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 
@@ -18,10 +20,14 @@ class MicroBatchMemory:
     same method would pay the same price, so it starts with a size that fits. What took the memory may be gone later (a
     neighbour on the same GPU, trials that are kept beside), so a method's limits hold for eight trials; the next one
     tries its whole batch again.
+
+    Args:
+        expected_limits: tokens that are expected to fit without checkpointed blocks, by method; others fit as far as is
+            known.
     """
 
-    def __init__(self) -> None:
-        self._token_limits: dict[tuple[str, bool], int] = {}
+    def __init__(self, expected_limits: Mapping[str, int] = MappingProxyType({})) -> None:
+        self._token_limits = {(method, False): limit for method, limit in expected_limits.items()}
         self._limited_trials: Counter[str] = Counter()
 
     def record_out_of_memory(self, method: str, tokens: int, checkpointed: bool = False) -> None:

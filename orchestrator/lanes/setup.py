@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,7 @@ class LaneSetup:
         retry: how long a lane waits for the storage.
         attention: implementation of attention, as in the configuration.
         gpu: how lanes compute on a GPU.
+        token_limits: tokens that are expected to fit into a GPU at once, by method, where a whole batch does not.
     """
 
     storage: str
@@ -68,3 +70,4 @@ class LaneSetup:
     retry: Retry = field(default_factory=Retry)
     attention: str = "auto"
     gpu: GpuSettings = field(default_factory=GpuSettings)
+    token_limits: Mapping[str, int] = field(default_factory=dict)

@@ -41,6 +41,13 @@ def test_micro_batch_memory_checkpoints_blocks_of_rows_that_did_not_fit() -> Non
     assert micro_batch_memory.fitting_size("lora", 4, 65536, GPU) == StepSize(4, checkpointed=True)
 
 
+def test_micro_batch_memory_begins_with_expected_limits() -> None:
+    micro_batch_memory = MicroBatchMemory({"lora": 4096, "full": 1})
+    assert micro_batch_memory.fitting_size("lora", 16, 16384, GPU) == StepSize(4)
+    assert micro_batch_memory.fitting_size("full", 16, 16384, GPU) == StepSize(16, checkpointed=True)
+    assert micro_batch_memory.fitting_size("ia3", 16, 16384, GPU) == StepSize()
+
+
 def test_micro_batch_memory_tries_the_whole_batch_again_after_eight_trials() -> None:
     micro_batch_memory = MicroBatchMemory()
     micro_batch_memory.record_out_of_memory("lora", 100)
