@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--method", default="lora", metavar="METHOD", help="method to estimate (default: %(default)s)")
     arguments = parser.parse_args()
     default = search_spaces.get(arguments.method).default
-    model, params = llama_8b(), default | ({"rank": 16} if "rank" in default else {})
+    model, params = llama_8b(), {**default, **({"rank": 16} if "rank" in default else {})}
     batch = Batch(rows=1, tokens=arguments.tokens, targets=arguments.tokens // 2)
     for checkpointed in (False, True):
         cost = model.cost(arguments.method, params, batch, checkpointed=checkpointed)

@@ -15,7 +15,6 @@ from torch import Tensor
 from orchestrator.engine.data_parallel import Outcome, all_reduce_gradients
 from orchestrator.engine.matmul import max_rows
 from orchestrator.engine.out_of_memory import (
-    FreeMemory,
     drop_frames,
     is_out_of_memory,
     no_memory_to_free,
@@ -28,9 +27,7 @@ from orchestrator.engine.trial_run import TrialRun
 log = logging.getLogger(__name__)
 
 
-def train_step(
-    runs: Sequence[TrialRun], ranks: Ranks = ALONE, free_memory: FreeMemory = no_memory_to_free
-) -> list[tuple[TrialRun, Exception]]:
+def train_step(runs: Sequence[TrialRun], ranks: Ranks = ALONE) -> list[tuple[TrialRun, Exception]]:
     """Take one optimizer step with every trial, in one packed pass if there are several.
 
     A trial that raises, or whose loss is not finite, stays as it was before the step, and the others continue. If the
@@ -40,14 +37,13 @@ def train_step(
     Args:
         runs: trials of the pack, in the same order on all workers of the lane.
         ranks: this worker's rank; each worker trains on its shard of every batch.
-        free_memory: function that lets go of tensors where memory is short.
 
     Returns:
         The trials that failed, each with its error.
     """
     begin = time.perf_counter()
-    outcomes = all_reduce_gradients(ranks, runs, _step_all(runs, free_memory))
-    errors = [_finish(run, outcome, free_memory) for run, outcome in zip(runs, outcomes, strict=True)]
+    outcomes = all_reduce_gradients(ranks, runs, _step_all(runs))
+    errors = [_finish(run, outcome) for run, outcome in zip(runs, outcomes, strict=True)]
     failures = [(run, error) for run, error in zip(runs, errors, strict=True) if error]
     seconds_per_token = (time.perf_counter() - begin) / max(1, sum(run.tokens for run in runs))
     for run in runs:
@@ -73,31 +69,31 @@ def score_trials(runs: Sequence[TrialRun]) -> None:
                 run.evaluate(split)
 
 
-def _finish(run: TrialRun, outcome: Outcome, free_memory: FreeMemory) -> Exception | None:
+def _finish(run: TrialRun, outcome: Outcome) -> Exception | None:
     if isinstance(outcome, Exception):
         return outcome
     try:
-        run.finish_step(outcome, free_memory)
+        run.finish_step(outcome)
     except Exception as error:
         return drop_frames(error)
     return None
 
 
-def _step_all(runs: Sequence[TrialRun], free_memory: FreeMemory) -> list[Outcome]:
+def _step_all(runs: Sequence[TrialRun]) -> list[Outcome]:
     """Run a packed pass for all trials that can be part of one, and the others alone."""
     packed = [run for run in runs if not run.checkpointed]
-    outcomes = dict(zip(packed, _step_packed(packed, free_memory), strict=True)) if len(packed) > 1 else {}
-    return [outcomes[run] if run in outcomes else _step_alone(run, free_memory) for run in runs]
+    outcomes = dict(zip(packed, _step_packed(packed), strict=True)) if len(packed) > 1 else {}
+    return [outcomes[run] if run in outcomes else _step_alone(run) for run in runs]
 
 
-def _step_packed(runs: Sequence[TrialRun], free_memory: FreeMemory) -> list[Outcome]:
+def _step_packed(runs: Sequence[TrialRun]) -> list[Outcome]:
     outcomes = _run_packed_passes_or_fail(runs)
     # A trial may have run out of memory because of its neighbours, whose graphs are freed by now.
     repeated = [k for k, outcome in enumerate(outcomes) if isinstance(outcome, _PackError) or is_out_of_memory(outcome)]
     for k in repeated:
         runs[k].rewind()
     for k in repeated:
-        outcomes[k] = _step_alone(runs[k], free_memory)
+        outcomes[k] = _step_alone(runs[k])
     return outcomes
 
 
@@ -136,7 +132,7 @@ def _run_packed_passes(runs: Sequence[TrialRun]) -> list[Outcome]:
     return [outcomes[k] for k in range(len(runs))]
 
 
-def _step_alone(run: TrialRun, free_memory: FreeMemory) -> Outcome:
+def _step_alone(run: TrialRun) -> Outcome:
     """Run a trial's step; if it runs out of memory, release memory, and then run it at ever smaller sizes.
 
     Only a size that did not fit alone, with all memory released, counts as too large.
@@ -144,7 +140,7 @@ def _step_alone(run: TrialRun, free_memory: FreeMemory) -> Outcome:
     outcome = _run_micro_batches(run)
     if is_out_of_memory(outcome):
         log.warning("trial %s ran out of memory at step %d: %s", run.job.trial, run.step + 1, outcome)
-        release_memory(free_memory, run.device)
+        release_memory(run.free_memory, run.device)
         outcome = _run_micro_batches(run)
     while is_out_of_memory(outcome) and run.shrink_step():
         release_memory(no_memory_to_free, run.device)

@@ -58,6 +58,7 @@ class TrialRun:
         prefix: frozen prefix of the lane; without one, every pass runs all blocks.
         micro_batch_memory: record of the step sizes that fit into the worker's memory.
         fresh: ``False`` if :meth:`restore` is called next, so that the method need not compute initial values.
+        free_memory: function that lets go of tensors where memory is short.
 
     Raises:
         MethodError: if the method cannot be attached.
@@ -73,12 +74,13 @@ class TrialRun:
         prefix: FrozenPrefix | None = None,
         micro_batch_memory: MicroBatchMemory | None = None,
         fresh: bool = True,
+        free_memory: FreeMemory = no_memory_to_free,
     ) -> None:
         begin = time.perf_counter()
         self.device = backbone.device
         self._memory = MemoryGauge(device=self.device)
         self.job, self.dataset, self.step = job, dataset, 0
-        self.tokens, self.alone_bytes = 0, 0.0
+        self.tokens, self.alone_bytes, self.free_memory = 0, 0.0, free_memory
         self._training, self._sources = training or dataset.training, tuple(sources.values())
         self._pending: deque[tuple[dict[str, Tensor], float]] = deque()
         self._size, self._micro_batch_memory = StepSize(), micro_batch_memory or MicroBatchMemory()
@@ -223,12 +225,11 @@ class TrialRun:
         self._random = self._random_before_step
         self._seek(self.step)
 
-    def finish_step(self, loss: Tensor, free_memory: FreeMemory = no_memory_to_free) -> None:
+    def finish_step(self, loss: Tensor) -> None:
         """Clip the gradients, update the parameters and advance by one step.
 
         Args:
             loss: loss of the whole batch, whose gradients are in place.
-            free_memory: function that lets go of tensors if the optimizer's state does not fit.
 
         Raises:
             DivergedError: if the loss or the gradient is not finite; the parameters are then unchanged.
@@ -240,7 +241,7 @@ class TrialRun:
         if norm > max_norm:  # otherwise torch multiplies all gradients by 1
             nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
         set_learning_rates(self._optimizer, schedule(self.step, self.job.total, self.params.warmup))
-        step_optimizer(self._optimizer, free_memory, self.device)
+        step_optimizer(self._optimizer, self.free_memory, self.device)
         self._evaluations.clear()
         self.step += 1
         self._random_before_step = self._random

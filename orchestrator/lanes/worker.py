@@ -188,7 +188,7 @@ class Worker:
         failures = [
             failure
             for group in self.ranks.broadcast_object(groups)
-            for failure in train_step([runs[k] for k in group], self.ranks, self.memory.free)
+            for failure in train_step([runs[k] for k in group], self.ranks)
         ]
         seconds = time.perf_counter() - begin
         self.busy_seconds += seconds

@@ -297,7 +297,17 @@ class WorkerMemory:
         task = job.trial.task
         backbone, dataset = self.backbone(task), self.dataset(task)
         training, sources = self.setup.training, self._sources(task)
-        return TrialRun(job, backbone, dataset, training, sources, self._prefix(task), self._micro_batch_memory, fresh)
+        return TrialRun(
+            job,
+            backbone,
+            dataset,
+            training,
+            sources,
+            self._prefix(task),
+            self._micro_batch_memory,
+            fresh=fresh,
+            free_memory=self.free,
+        )
 
     def _load(self, job: Job, checkpoint: str) -> TrialRun | None:
         """Restore a trial from a checkpoint; ``None`` if that is missing or damaged."""

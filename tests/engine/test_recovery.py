@@ -143,7 +143,8 @@ def test_shortage_that_others_caused_is_not_remembered(lab: Lab, monkeypatch: py
         return loss
 
     replace_forward(monkeypatch, forward)
-    assert train_step([first], free_memory=kept.clear) == train_step([second]) == []
+    first.free_memory = kept.clear
+    assert train_step([first]) == train_step([second]) == []
     assert [run.measurements["micro_batches"] for run in (first, second)] == [1, 1]
 
 
@@ -159,7 +160,8 @@ def test_step_is_tried_with_released_memory_before_it_shrinks(lab: Lab, monkeypa
         return loss
 
     replace_forward(monkeypatch, forward)
-    assert train_step([run], free_memory=lambda: events.append("freed")) == []
+    run.free_memory = lambda: events.append("freed")
+    assert train_step([run]) == []
     assert events[:4] == ["1", "freed", "1", "2"]
     assert set(events[4:]) == {"4"}
     assert not run.checkpointed
@@ -273,6 +275,7 @@ def test_trial_whose_optimizer_state_does_not_fit_at_first_trains(lab: Lab, monk
     loss = run.forward()
     loss.backward()
     monkeypatch.setattr(torch, "zeros_like", failing_zeros_like)
-    run.finish_step(loss, kept.clear)
+    run.free_memory = kept.clear
+    run.finish_step(loss)
     assert run.step == 1
     assert equal(state(run), state(reference))

@@ -13,7 +13,7 @@ import torch
 import methods
 from methods.parts import low_rank_init
 from orchestrator.common.trial_types import Job
-from orchestrator.engine import measurements, trial_run
+from orchestrator.engine import measurements
 from orchestrator.engine import memory as memory_module
 from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
@@ -160,7 +160,7 @@ def test_attaching_is_tried_again_without_paused_trials(
         return attach(*arguments)
 
     spec = replace(methods.get("lora"), attach=attach_in_little_memory)
-    monkeypatch.setattr(trial_run.methods, "get", lambda name: spec)
+    monkeypatch.setattr(methods, "get", lambda name: spec)
     run = memory.begin(lab.job("lora", stop=1))
     assert len(attempts) == 2
     train(run, 1)
@@ -169,11 +169,11 @@ def test_attaching_is_tried_again_without_paused_trials(
 def test_attaching_fails_if_memory_is_short_twice(
     lab: Lab, memory: WorkerMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def attach(*_: object) -> None:
+    def attach(*_: object) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     spec = replace(methods.get("lora"), attach=attach)
-    monkeypatch.setattr(trial_run.methods, "get", lambda name: spec)
+    monkeypatch.setattr(methods, "get", lambda name: spec)
     with pytest.raises(torch.OutOfMemoryError):
         memory.begin(lab.job("lora"))
 

@@ -321,7 +321,7 @@ def test_checkpointed_blocks_leave_loss_and_gradients_equal(case, trained):
     attached, names = trained.attached, block_names(trained.attached.module)
     expected = seeded_gradients(attached, case)
     assert len(names) == len(block_names(case.shared.model)) > 1
-    calls = Counter()
+    calls: Counter[str] = Counter()
     with checkpointed(attached.module, names, calls):
         result = seeded_gradients(attached, case)
     assert result[0] == expected[0]
