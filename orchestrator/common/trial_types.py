@@ -197,7 +197,17 @@ def checkpoint_path(trial: TrialKey, step: int, retraining: int | None = None) -
 
 def partial_state_path(job: Job) -> str:
     """Return the folder of a job's partial state, saved before the job's end, relative to the sweep's folder."""
-    return _path(f"{job.name}/under-way")  # named so by release 0.1, whose interrupted sweeps are resumed
+    return partial_state_folder(job.name)
+
+
+def partial_state_folder(name: str) -> str:
+    """Return the folder of the partial states of a trial or a retraining, by ``Job.name``."""
+    return _path(f"{name}/under-way")  # named so by release 0.1, whose interrupted sweeps are resumed
+
+
+def trial_folder(trial: TrialKey) -> str:
+    """Return the folder of all that is stored of a trial, relative to the sweep's folder."""
+    return _path(str(trial))
 
 
 def _path(name: str) -> str:

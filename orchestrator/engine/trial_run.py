@@ -22,6 +22,7 @@ from methods.base.spec import Attached, Hyperparameters
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.common.trial_types import Job, TrialKey
 from orchestrator.config import Training
+from orchestrator.engine.checkpoint_parameters import places_in_adapter, read_places
 from orchestrator.engine.checkpointed_blocks import block_names, checkpoint_blocks
 from orchestrator.engine.data_parallel import dropout_stream, shard
 from orchestrator.engine.frozen_prefix import FrozenPrefix
@@ -287,17 +288,27 @@ class TrialRun:
         self.measurements["adapter_bytes"] = float(sum(f.stat().st_size for f in adapter.rglob("*") if f.is_file()))
         if self.step:
             self.measurements["seconds_per_step"] = self.measurements["train_seconds"] / self.step
-        state = {"step": self.step, "measurements": self.measurements}
-        (folder / "state.json").write_text(json.dumps(state))
+        state = {"step": self.step, "measurements": self.measurements, "params": self.job.params, "seed": self.job.seed}
         if resumable:
-            tensors = {f"parameter:{name}": p.detach() for name, p in self.attached.trainable().items()}
+            parameters = self.attached.trainable()
+            places = state["in_adapter"] = places_in_adapter(adapter, parameters)
+            tensors = {f"parameter:{name}": p.detach() for name, p in parameters.items() if name not in places}
             tensors |= {f"method:{name}": tensor for name, tensor in self.attached.state().items()}
             tensors |= optimizer_tensors(self._optimizer) | self._random.tensors()
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "state.safetensors")
+        (folder / "state.json").write_text(json.dumps(state))
 
     def restore(self, folder: Path) -> None:
-        """Continue from the folder that :meth:`save` wrote."""
+        """Continue from the folder that :meth:`save` wrote.
+
+        Raises:
+            ValueError: if it is of another configuration: a driver may be lost with its journal's last events, and a
+                trial that is started after that has the number, and so the folder, of a trial before it.
+        """
         state = json.loads((folder / "state.json").read_text())
+        wanted = {"params": json.loads(json.dumps(self.job.params)), "seed": self.job.seed}
+        if any(state.get(key, value) != value for key, value in wanted.items()):
+            raise ValueError("it is of another configuration")
         # Release 0.1 wrote them under the key "facts".
         self.step, self.measurements = state["step"], state.get("measurements") or state["facts"]
         self._resize(
@@ -308,8 +319,9 @@ class TrialRun:
             self.attached.load(folder / "adapter")
             return
         with torch.no_grad():
+            parameters = read_places(folder / "adapter", state.get("in_adapter", {}))
             for name, parameter in self.attached.trainable().items():
-                parameter.copy_(tensors[f"parameter:{name}"])
+                parameter.copy_(parameters[name] if name in parameters else tensors[f"parameter:{name}"])
         prefix = "method:"
         self.attached.load_state({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
         restore_optimizer(self._optimizer, tensors)

@@ -47,6 +47,7 @@ class Journal:
         """Why an event could not be written; no event is written after that one."""
         self._clock = clock
         self._on_durable = on_durable
+        self._synced = -1
         self._lock = threading.Lock()
 
     def append(self, event: str, **fields: Any) -> None:
@@ -74,6 +75,15 @@ class Journal:
                 raise self.error from error
         if self._on_durable and event in _DURABLE:
             self._on_durable()
+
+    def sync(self) -> int:
+        """Let all events so far survive a death of the machine. Returns the journal's size, in bytes."""
+        with self._lock, self.path.open("ab") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size != self._synced:
+                os.fsync(file.fileno())
+                self._synced = size
+        return size
 
     @staticmethod
     def read(path: Path) -> list[dict[str, Any]]:
@@ -103,12 +113,13 @@ def _append(path: Path, line: bytes, *, durable: bool) -> None:
             raise
 
 
-def read_from(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
+def read_from(path: Path, offset: int, end: int | None = None) -> tuple[list[dict[str, Any]], int]:
     """Return the events that were written since the last call, for readers that follow a running sweep.
 
     Args:
         path: the journal; a missing file has no events.
         offset: position in bytes: 0 at first, then the offset that the last call returned.
+        end: position in bytes beyond which nothing is read; the file's end if left out.
 
     Returns:
         The events of all complete lines, and the offset of the next call.
@@ -120,7 +131,7 @@ def read_from(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
         return [], offset
     with path.open("rb") as file:
         file.seek(offset)
-        content = file.read()
+        content = file.read() if end is None else file.read(max(0, end - offset))
     content = content[: content.rfind(b"\n") + 1]
     events = []
     for line in content.splitlines(keepends=True):

@@ -71,8 +71,8 @@ class JournalUploader:
 
     @property
     def uploaded(self) -> int:
-        """Position in the journal, in bytes, up to which it is in the storage."""
-        return self._segments.end
+        """Position in the journal, in bytes, up to which it is in the storage and counts; 0 once it is another's."""
+        return 0 if self._taken else self._segments.end
 
     def wake(self) -> None:
         """Upload what is new at once."""

@@ -23,6 +23,7 @@ from orchestrator.common.storage import Storage
 from orchestrator.journal.folders import local_folder, lock_folder, make_folder, new_sweep_name
 from orchestrator.lanes.cluster import Cluster
 from orchestrator.planning.plan import SweepPlan
+from orchestrator.sweep.checkpoint_cleaner import CheckpointCleaner
 from orchestrator.sweep.manifest import changed_inputs, changed_versions, describe, driver
 from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.sweep.status import Outcome, Phase, Snapshot, Watch
@@ -118,6 +119,11 @@ class _Sweep:
             tracking_uri=self.config.mlflow.tracking_uri,
             experiment=self.config.mlflow.experiment or self.config.name,
         )
+        self.cleaner = CheckpointCleaner(
+            self.journal.path,
+            Storage.at(plan.config.storage).sub(self.sweep),
+            lambda: self.uploader.uploaded if self.uploader else self.journal.sync(),
+        )
         self._exporter_closed = False
         # A resumed sweep that is refused before its "resume" event leaves the journal as it was.
         self._close_is_due = not saved.description
@@ -131,6 +137,8 @@ class _Sweep:
             if self.uploader:
                 self.uploader.start()
                 stack.callback(self._close_uploader, self.uploader)
+            self.cleaner.start()
+            stack.callback(self._close_cleaner)
             stack.callback(self._write_report)
             stack.callback(self._close_exporter)
             self.exporter.start()
@@ -337,6 +345,12 @@ class _Sweep:
         if not self._exporter_closed:
             self._exporter_closed = True
             self.exporter.close(EXPORT_TIMEOUT_S)
+
+    def _close_cleaner(self) -> None:
+        """Delete what the end of the journal has made unneeded."""
+        if self.uploader:
+            self.uploader.flush(UPLOAD_TIMEOUT_S)
+        self.cleaner.close(UPLOAD_TIMEOUT_S)
 
     def _close_uploader(self, uploader: JournalUploader) -> None:
         """Bring the copy in the storage up to date, with Optuna's file, which reports elsewhere read."""
