@@ -115,7 +115,8 @@ class FakePool:
 
     def expire_silent_lanes(self) -> None: ...
 
-    def follow_draining_nodes(self) -> None: ...
+    def follow_draining_nodes(self) -> tuple[list[Any], list[Any]]:
+        return [], []
 
     def poll(self) -> dict[int, LaneStatus]:
         return self.lanes

@@ -138,6 +138,17 @@ def test_sweep_registers_the_champion_and_tied_methods(swept: EndedSweep) -> Non
     assert champion.interval[0] <= champion.mean_score <= champion.interval[1]
 
 
+def test_sweep_keeps_adapters_that_are_of_use_and_no_states(swept: EndedSweep) -> None:
+    folder = swept.outcome.folder / "checkpoints"
+    stored = {file.relative_to(folder) for file in folder.rglob("*") if file.is_file()}
+    assert [file for file in stored if file.name == "state.safetensors" or "under-way" in file.parts] == []
+    complete = {trial for trial, state in ends(swept.events).items() if state == "complete"}
+    rungs = {"/".join(file.parts[:4]) for file in stored if len(file.parts) > 3}
+    assert {rung for rung in rungs if not rung.endswith("-test") and "seed-" not in rung} == {
+        f"{trial}/step-4" for trial in complete
+    }, "of trials that ended before, nothing is left but what the final scored"
+
+
 def test_sweep_log_holds_no_warning_and_no_traceback(swept: EndedSweep) -> None:
     lines = (swept.outcome.folder / "sweep.log").read_text().splitlines()
     assert lines
