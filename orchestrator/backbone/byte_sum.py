@@ -18,7 +18,9 @@ def byte_sum(tensor: Tensor) -> Tensor:
         An int64 tensor without dimensions.
     """
     raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-    before = min(-raw.storage_offset() % WORD, len(raw))  # bytes before the first that torch can view as int64
+    before = -raw.storage_offset() % WORD  # bytes before the first that torch can view as int64
+    if len(raw) < before + WORD:
+        return raw.sum()
     after = (len(raw) - before) % WORD
     total = raw[before : len(raw) - after].view(torch.int64).sum()
     if before:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from orchestrator.backbone.gguf import gguf_tensors
@@ -63,7 +64,8 @@ def _open_lazily(source: Source, auto_class: str, folder: str) -> OpenCheckpoint
     if source.path.suffix == ".gguf":
         return OpenCheckpoint(*gguf_tensors(source, auto_class))
     model, missing = _from_pretrained(source, auto_class, device_map={"": "disk"}, offload_folder=folder)
-    if plan := model._get_dtype_plan(model.config.dtype):  # which loading from disk does not observe
+    dtype = model.config.dtype
+    if isinstance(dtype, torch.dtype) and (plan := model._get_dtype_plan(dtype)):  # loading from disk ignores the plan
         raise ValueError(f"transformers keeps {', '.join(plan)} in another dtype than the rest")
     shapes = {name: parameter.shape for name, parameter in model.named_parameters() if parameter.is_meta}
 

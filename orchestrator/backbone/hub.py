@@ -70,5 +70,12 @@ class Hub:
     def _download(self, model: str, revision: str | None, files: list[str]) -> Path:
         from huggingface_hub import snapshot_download
 
-        options = {"endpoint": self.endpoint, "cache_dir": self.cache, "token": self.token}
-        return Path(snapshot_download(model, revision=revision, allow_patterns=files, **options))
+        folder = snapshot_download(
+            model,
+            revision=revision,
+            allow_patterns=files,
+            endpoint=self.endpoint,
+            cache_dir=self.cache,
+            token=self.token,
+        )
+        return Path(folder)

@@ -136,7 +136,7 @@ def _freeze(model: nn.Module, layers: list[str], quantization: Quantization) -> 
     for position, name in enumerate(layers):
         layer = model.get_submodule(name)
         weight, bias = (
-            matrix(layer, layer.weight.detach()),
+            matrix(layer, layer.get_parameter("weight").detach()),
             layer.bias if isinstance(layer.bias, nn.Parameter) else None,
         )
         originals[f"{name}.weight"] = weight

@@ -45,6 +45,49 @@ def test_publish_finds_an_existing_backbone(
     assert storage.local(first.path).stat().st_size == first.size
 
 
+def test_publish_writes_into_the_cache_and_downloads_nothing(
+    sources: Callable[..., Source], storage: Storage, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads: list[Path] = []
+    upload = Storage.upload
+
+    def note(self: Storage, source: Path, path: str) -> None:
+        uploads.append(source)
+        upload(self, source, path)
+
+    def download(*_: object) -> None:
+        raise AssertionError("it was downloaded")
+
+    monkeypatch.setattr(Storage, "upload", note)
+    monkeypatch.setattr(Storage, "download", download)
+    published = publish(sources("bert"), AUTO_CLASS, "nf4", True, storage)
+    file = cache / published.path
+    assert uploads == [file]
+    assert fetch(published.digest, storage) == file
+    assert [entry.suffix for entry in sorted(file.parent.iterdir())] == [".lock", ".safetensors"]
+
+
+def test_publish_after_a_failed_upload_quantizes_nothing_again(
+    sources: Callable[..., Source], storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("the storage is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "upload", refuse)
+        with pytest.raises(OSError, match="away"):
+            publish(sources("bert"), AUTO_CLASS, "nf4", True, storage)
+    monkeypatch.setattr(store, "write", refuse)
+    published = publish(sources("bert"), AUTO_CLASS, "nf4", True, storage)
+    assert published.fresh
+    assert storage.local(published.path).stat().st_size == published.size
+
+
+def test_publish_into_the_cache_itself_keeps_one_file(sources: Callable[..., Source], cache: Path) -> None:
+    published = publish(sources("bert"), AUTO_CLASS, "nf4", True, Storage(str(cache)))
+    assert (cache / published.path).stat().st_nlink == 1
+
+
 def test_backbone_digest_differs_by_every_setting(sources: Callable[..., Source], storage: Storage) -> None:
     settings = [("nf4", True), ("nf4", False), ("fp4", True), ("int8", True), ("int8", False), ("none", False)]
     digests = [publish(sources("bert"), AUTO_CLASS, q, d, storage).digest for q, d in settings]  # type: ignore[arg-type]

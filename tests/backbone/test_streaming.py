@@ -50,7 +50,7 @@ MODELS: dict[str, tuple[Any, str]] = {
 def _checkpoint(folder: Path, kind: str, dtype: torch.dtype) -> tuple[Source, str]:
     config, auto_class = MODELS[kind]
     torch.manual_seed(3)
-    model = getattr(transformers, auto_class).from_config(config()).to(dtype)
+    model: Any = getattr(transformers, auto_class).from_config(config()).to(dtype)
     published = model if auto_class == LANGUAGE_MODEL or kind == "float32 modules" else model.base_model
     published.save_pretrained(folder, max_shard_size="60KB")
     return Source(str(folder), folder, kind, portable=False), auto_class
@@ -132,9 +132,9 @@ def test_streaming_needs_the_memory_of_one_weight(tmp_path: Path) -> None:
             num_key_value_heads=8,
         )
         with torch.device("meta"):
-            model = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
-        model.to_empty(device="cpu").save_pretrained(tmp_path / name)
-    command = [sys.executable, "-c", PREPARE, tmp_path / "small", tmp_path / "large", tmp_path / "out"]
+            model: Any = transformers.LlamaForCausalLM(config)
+        model.to(torch.bfloat16).to_empty(device="cpu").save_pretrained(tmp_path / name)
+    command = [sys.executable, "-c", PREPARE, *(str(tmp_path / name) for name in ("small", "large", "out"))]
     growth = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     size = (tmp_path / "large" / "model.safetensors").stat().st_size
     assert size > 250e6

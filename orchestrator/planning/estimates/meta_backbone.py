@@ -49,6 +49,10 @@ class FourBitShape:
         """Return no tensors, for the same reason."""
         return {}
 
+    def read_tensors(self) -> list[Tensor]:
+        """Return no tensors, for the same reason."""
+        return []
+
 
 def meta_backbone(
     config: PretrainedConfig,
