@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -61,10 +62,8 @@ def test_preparation_is_one_for_all_tasks_of_a_model_class(tmp_path: Path, monke
 
     def start(_: Any, task: Any, *__: Any, **___: Any) -> Callable[[], Any]:
         started.append(task.type.auto_class)
-        return lambda: prepare_module.PreparedBackbone(_Published(), None, task.type.auto_class)  # type: ignore[arg-type]
-
-    class _Published:
-        digest = "d"
+        published: Any = SimpleNamespace(digest="d")
+        return lambda: prepare_module.PreparedBackbone(published, None, "checksum")
 
     class _Tokenizer:
         pad_token_id = 0
@@ -88,7 +87,7 @@ def test_preparation_is_one_for_all_tasks_of_a_model_class(tmp_path: Path, monke
 
 @pytest.mark.ray
 def test_preparation_on_a_full_node_has_the_users_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lane holds the node's only core but a sliver; the worker's environment has no token, and no log of Ray shows it."""
+    """A lane holds all but a sliver of the only core; the worker has no token of its own, and no log shows it."""
     for name in ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PEFT_SWEEP_CACHE", str(tmp_path / "cache"))
