@@ -128,10 +128,12 @@ def train(
     sender.send(run.measurements["peak_memory_bytes"])
 
 
-def random_dataset(task: str, tokens: int, backbone: SharedBackbone, folder: Path) -> TaskDataset:
+def random_dataset(
+    task: str, tokens: int, backbone: SharedBackbone, folder: Path, targets: int = TARGETS
+) -> TaskDataset:
     """Return a dataset of random rows of exactly ``tokens`` tokens.
 
-    A language model learns the last ``TARGETS`` tokens of each row.
+    A language model learns the last ``targets`` tokens of each row.
     """
     random = np.random.default_rng(0)
     ids = random.integers(1000, 20000, (ROWS, tokens)).astype(np.int32).tolist()
@@ -140,7 +142,7 @@ def random_dataset(task: str, tokens: int, backbone: SharedBackbone, folder: Pat
         columns["label"] = pa.array(random.integers(0, LABELS, ROWS).astype(np.int32))
         config: Any = ClassificationTask(type="classification", data="rows.csv", text="text", label="label")
     else:
-        columns["prompt_length"] = pa.array(np.full(ROWS, tokens - TARGETS, np.int32))
+        columns["prompt_length"] = pa.array(np.full(ROWS, tokens - targets, np.int32))
         config = CausalLMTask(type="causal-lm", data="rows.csv", prompt="{text}", completion="{label}")
     tables = dict.fromkeys(("train", "validation", "test"), pa.table(columns))
     return TaskDataset(config, tables, 0, backbone.decoder, Training(), 0, Storage.at(str(folder)))

@@ -10,8 +10,8 @@ from orchestrator.tasks.tokens import IGNORED_LABEL, device_of, model_inputs
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-CHUNK_LOGITS = 2**25
-"""Logits in memory at a time: 128 MiB in float32, and as much again for each step of their computation."""
+CHUNK_LOGITS = 2**24
+"""Logits in memory at a time: 64 MiB in float32, and as much again for each step of their computation."""
 
 
 def next_token_losses(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -30,12 +30,28 @@ def next_token_losses(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tenso
     return _chunked_losses(head, states[:, -targets.shape[1] - 1 : -1][is_labelled], targets[is_labelled]), is_labelled
 
 
+def compute_logits(model: nn.Module, inputs: dict[str, Tensor]) -> None:
+    """Compute the logits of all tokens, a chunk at a time, and keep none: to time a forward pass.
+
+    Args:
+        model: Model that has logits for every token.
+        inputs: What it is called with.
+    """
+    states, head = states_and_head(model, inputs)
+    for chunk in states.flatten(0, 1).split(_chunk_tokens(head)):
+        head.logits(chunk)
+
+
+def _chunk_tokens(head: OutputHead) -> int:
+    return max(1, CHUNK_LOGITS // head.vocabulary)
+
+
 def _chunked_losses(head: OutputHead, states: Tensor, targets: Tensor) -> Tensor:
     """Return the losses of tokens by their states, of shape ``(tokens, width)``."""
     import torch
     from torch.utils.checkpoint import checkpoint
 
-    size = max(1, CHUNK_LOGITS // head.vocabulary)
+    size = _chunk_tokens(head)
     if len(states) <= size:
         return _losses(head, states, targets)
     chunks = zip(states.split(size), targets.split(size), strict=True)
