@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import statistics
 import time
 from collections.abc import Callable
@@ -16,12 +17,17 @@ from torch import Tensor, nn
 from methods.base.spec import Attached, Hyperparameters
 from methods.base.trainable import widen_head
 from orchestrator.backbone.shared import SharedBackbone
-from orchestrator.common.trial_types import Job
+from orchestrator.common.errors import describe_error
+from orchestrator.common.trial_types import Job, TrialKey
+from orchestrator.engine.device_errors import breaks_device
+from orchestrator.engine.out_of_memory import drop_frames, no_memory_to_free, release_memory
 from orchestrator.engine.random_stream import restored_generators
 from orchestrator.engine.task_dataset import TaskDataset
-from orchestrator.tasks import Evaluation
+from orchestrator.tasks import Evaluation, TaskType
+from orchestrator.tasks.token_losses import compute_logits
 from orchestrator.tasks.tokens import device_of
 
+log = logging.getLogger(__name__)
 LATENCY_BATCH_ROWS = (1, 32)
 TIMING_LIMIT_S = 0.25
 MAX_TIMED_PAIRS = 9
@@ -66,9 +72,28 @@ def latency_overheads(attached: Attached, backbone: SharedBackbone, dataset: Tas
     with restored_generators(backbone.device), torch.no_grad():
         for count in LATENCY_BATCH_ROWS:
             batch = dataset.median_length_batch(count)
-            passes = (_forward_call(bare, batch), _forward_call(attached.module, batch))
+            passes = (_forward_call(model, batch, dataset.type) for model in (bare, attached.module))
             overheads[f"latency_overhead_{count}"] = overhead(*passes, clock=_clock(device_of(bare)))
     return overheads
+
+
+def measure_if_possible(
+    name: str, measure: Callable[[], dict[str, float]], trial: TrialKey, device: torch.device
+) -> dict[str, float]:
+    """Return a measurement beside a trial's score; nothing, with one line in the log, if it fails.
+
+    Raises:
+        Exception: If the error has left the device unusable.
+    """
+    try:
+        return measure()
+    except Exception as error:
+        if breaks_device(error, device):
+            raise
+        log.warning("trial %s has no %s, which could not be measured: %s", trial, name, describe_error(error))
+        drop_frames(error)
+    release_memory(no_memory_to_free, device)
+    return {}
 
 
 def standard_error_measurement(dataset: TaskDataset, evaluation: Evaluation) -> dict[str, float]:
@@ -115,12 +140,15 @@ def _seconds_of(call: Callable[[], Any], clock: Callable[[], float]) -> float:
     return clock() - begin
 
 
-def _forward_call(model: nn.Module, batch: dict[str, Tensor]) -> Callable[[], None]:
+def _forward_call(model: nn.Module, batch: dict[str, Tensor], kind: TaskType) -> Callable[[], None]:
     device = device_of(model)
-    inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+    inputs = {name: tensor.to(device) for name, tensor in batch.items()}
 
     def call() -> None:
-        model(**inputs)
+        if kind.scores_tokens:
+            compute_logits(model, inputs)
+        else:
+            model(**inputs)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

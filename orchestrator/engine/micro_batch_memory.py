@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import torch
 
+from orchestrator.engine.scoring_limits import ScoringLimits
 from orchestrator.engine.step_size import StepSize
 
 TRIALS_PER_LIMIT = 8
@@ -29,6 +30,7 @@ class MicroBatchMemory:
     def __init__(self, expected_limits: Mapping[str, int] = MappingProxyType({})) -> None:
         self._token_limits = {(method, False): limit for method, limit in expected_limits.items()}
         self._limited_trials: Counter[str] = Counter()
+        self.scoring = ScoringLimits()
 
     def record_out_of_memory(self, method: str, tokens: int, checkpointed: bool = False) -> None:
         """Halve a method's token limit.

@@ -51,22 +51,26 @@ def train_step(runs: Sequence[TrialRun], ranks: Ranks = ALONE) -> list[tuple[Tri
     return failures
 
 
-def score_trials(runs: Sequence[TrialRun]) -> None:
+def score_trials(runs: Sequence[TrialRun], free_memory: FreeMemory = no_memory_to_free) -> None:
     """Evaluate trials on their jobs' splits, so that the next :meth:`TrialRun.evaluate` of each costs nothing.
 
     Trials whose evaluation batches are small enough to gain by it are evaluated in one packed pass. An error is not
     raised here: the trial's own call of ``evaluate`` tries again, alone, and raises it.
+
+    Args:
+        runs: trials of the pack, in the same order on all workers of the lane.
+        free_memory: function that lets go of tensors where memory is short.
     """
     splits = [(run, run.job.split) for run in runs if run.job.split]
     small = [(run, split) for run, split in splits if run.evaluation_tokens(split) < max_rows(run.device)]
     packed = small if len(small) > 1 else []
     if packed:
         with suppress(Exception):
-            in_lockstep([partial(run.evaluate, split) for run, split in packed], runs[0].device)
+            in_lockstep([partial(run.evaluate, split, packed=True) for run, split in packed], runs[0].device)
     for run, split in splits:
         if (run, split) not in packed:
             with suppress(Exception):
-                run.evaluate(split)
+                run.evaluate(split, free_memory)
 
 
 def _finish(run: TrialRun, outcome: Outcome) -> Exception | None:

@@ -21,10 +21,11 @@ from orchestrator.common.storage import Storage
 from orchestrator.config import Training
 from orchestrator.engine.evaluation import evaluate
 from orchestrator.engine.ranks import ALONE, Ranks
+from orchestrator.engine.scoring_limits import largest_batch
 from orchestrator.tasks import TASK_TYPES, Evaluation, TaskSection, TaskType, task_type
-from orchestrator.tasks.batches import evaluation_batches, subset, training_batches
+from orchestrator.tasks.batches import EVALUATION_TOKENS, evaluation_batches, subset, training_batches
 from orchestrator.tasks.columns import Column
-from orchestrator.tasks.tokens import example_rows, lengths, ragged
+from orchestrator.tasks.tokens import example_rows, lengths, pad, ragged, sequences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -151,11 +152,23 @@ class TaskDataset:
         table, seed = self._tables["train"], self._seed if order is None else order
         return training_batches(lengths(table), table["row"].to_numpy(), seed, batch_size, start, stop)
 
-    def evaluate(self, model: nn.Module, split: str) -> Evaluation:
-        """Score a model on the test split, or on the validation rows that all rungs use."""
-        table = self._evaluation_table(split)
-        batches = evaluation_batches(lengths(table), self.training.evaluation_batch)
+    def evaluate(self, model: nn.Module, split: str, tokens: int = EVALUATION_TOKENS) -> Evaluation:
+        """Score a model on the test split, or on the validation rows that all rungs use.
+
+        Args:
+            model: model with the method attached.
+            split: ``validation`` or ``test``.
+            tokens: tokens of a batch with its padding, at most.
+        """
+        batches, table = self._evaluation_batches(split, tokens), self._evaluation_table(split)
         return evaluate(self.ranks, self.type, model, table, batches, self.pad, self.decoder)
+
+    def largest_evaluation_batch(self, split: str, tokens: int) -> tuple[int, int]:
+        """Return the most rows, and the most tokens with padding, of a batch of :meth:`evaluate`."""
+        return largest_batch(self._evaluation_batches(split, tokens), lengths(self._evaluation_table(split)))
+
+    def _evaluation_batches(self, split: str, tokens: int) -> list[NDArray[np.int64]]:
+        return evaluation_batches(lengths(self._evaluation_table(split)), self.training.evaluation_batch, tokens)
 
     def evaluation_tokens(self, split: str) -> int:
         """Return the tokens of a typical batch of :meth:`evaluate`, without padding."""
@@ -164,11 +177,16 @@ class TaskDataset:
         return int(np.median(lengths(table))) * rows
 
     def median_length_batch(self, count: int) -> dict[str, Tensor]:
-        """Return a batch of validation rows of about the median length, repeated where there are fewer rows."""
+        """Return the inputs of a batch of validation rows of about the median length, repeated where there are fewer.
+
+        Rows whose batch would have more tokens than one that is scored are cut.
+        """
         table = self._validation_table
         order = np.argsort(lengths(table), kind="stable")
         first = max(0, (len(order) - count) // 2)
-        return self.type.collate(table, np.resize(order[first : first + count], count), self.pad, self.decoder)
+        ids = sequences(table, np.resize(order[first : first + count], count))
+        longest = max(1, EVALUATION_TOKENS // count)
+        return pad([row[:longest] for row in ids], self.pad, left=self.decoder and self.type.pads_left)
 
     def _evaluation_table(self, split: str) -> pa.Table:
         return self._validation_table if split == "validation" else self._tables[split]

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -33,6 +34,7 @@ from orchestrator.engine.micro_batches import split_micro_batches
 from orchestrator.engine.optimizers import make_optimizer, optimizer_tensors, restore_optimizer, step_optimizer
 from orchestrator.engine.out_of_memory import FreeMemory, no_memory_to_free
 from orchestrator.engine.random_stream import RandomStream, restored_generators
+from orchestrator.engine.scoring_limits import score_in_fitting_batches
 from orchestrator.engine.skip_prefix import SkipPrefix
 from orchestrator.engine.source_batches import source_batches
 from orchestrator.engine.step_size import StepSize
@@ -253,10 +255,15 @@ class TrialRun:
         self.alone_bytes = self.alone_bytes or self._memory.peak
         self._optimizer.zero_grad(set_to_none=True)
 
-    def evaluate(self, split: str) -> Evaluation:
+    def evaluate(self, split: str, free_memory: FreeMemory = no_memory_to_free, *, packed: bool = False) -> Evaluation:
         """Score a split without gradients; the trial's random stream is unchanged.
 
         A second call without a step in between returns the same evaluation.
+
+        Args:
+            split: ``validation`` or ``test``.
+            free_memory: function that lets go of tensors where memory is short.
+            packed: whether other trials are scored in the same pass. Such a trial tries nothing again.
         """
         if split in self._evaluations:
             return self._evaluations[split]
@@ -264,12 +271,27 @@ class TrialRun:
         self._memory.begin()
         self.attached.train(False)
         with restored_generators(self.device), torch.no_grad(), self._skipping_prefix():
-            evaluation = self.dataset.evaluate(self.attached.module, split)
+            evaluation = self._score(split) if packed else self._score_in_fitting_batches(split, free_memory)
         self.measurements["evaluation_seconds"] += time.perf_counter() - begin
         if not self.trains:
             self._measure_memory()
         self._evaluations[split] = evaluation
         return evaluation
+
+    def _score(self, split: str, tokens: int | None = None) -> Evaluation:
+        limit = self._micro_batch_memory.scoring.tokens(self.job.trial.method, split)
+        return self.dataset.evaluate(self.attached.module, split, tokens or limit)
+
+    def _score_in_fitting_batches(self, split: str, free_memory: FreeMemory) -> Evaluation:
+        return score_in_fitting_batches(
+            partial(self._score, split),
+            partial(self.dataset.largest_evaluation_batch, split),
+            self._micro_batch_memory.scoring,
+            (self.job.trial.method, split),
+            self.dataset.ranks,
+            free_memory,
+            self.device,
+        )
 
     def evaluation_tokens(self, split: str) -> int:
         """Return the tokens of a typical evaluation batch of a split."""

@@ -25,7 +25,7 @@ from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Answer, Job, checkpoint_path, partial_state_path
 from orchestrator.engine.forgetting import NeutralText
 from orchestrator.engine.frozen_prefix import FrozenPrefix
-from orchestrator.engine.measurements import LatencyCache, standard_error_measurement
+from orchestrator.engine.measurements import LatencyCache, measure_if_possible, standard_error_measurement
 from orchestrator.engine.memory import free_bytes
 from orchestrator.engine.micro_batch_memory import MicroBatchMemory
 from orchestrator.engine.out_of_memory import retry_with_released_memory
@@ -141,9 +141,9 @@ class WorkerMemory:
     def finish_job(self, run: TrialRun) -> FinishedJob:
         """Score and save a trial, and keep it in memory if it may continue."""
         job = run.job
-        evaluation = run.evaluate(job.split) if job.split else None
+        evaluation = run.evaluate(job.split, self.free) if job.split else None
         retrained = job.split == "test" and job.retraining is not None
-        validation = run.evaluate("validation").metrics if retrained else {}
+        validation = run.evaluate("validation", self.free).metrics if retrained else {}
         finished_job = self.ranks.run_on_all_ranks(lambda: self._measure_and_save(run, evaluation, validation))
         if run.step < job.total:
             self._keep(run)
@@ -199,14 +199,18 @@ class WorkerMemory:
         return folder
 
     def _measure(self, run: TrialRun, evaluation: Evaluation | None) -> None:
-        """Add the measurements of a trial at its end, beside its score."""
+        """Add the measurements of a trial at its end, beside its score; one that fails costs no trial."""
         job, task = run.job, run.job.trial.task
+        measurements: dict[str, Callable[[], dict[str, float]]] = {}
         if job.split == "test":
-            run.measurements |= self._forgetting(run)
+            measurements["forgetting"] = partial(self._forgetting, run)
         elif evaluation and run.step >= job.total:
-            run.measurements |= standard_error_measurement(self.dataset(task), evaluation)
+            measurements["standard error"] = partial(standard_error_measurement, self.dataset(task), evaluation)
         if (run.step >= job.total or job.split == "test") and "latency_overhead_1" not in run.measurements:
-            run.measurements |= self._latencies.measure(run.attached, job, self.backbone(task), self.dataset(task))
+            backbone, dataset = self.backbone(task), self.dataset(task)
+            measurements["latency"] = partial(self._latencies.measure, run.attached, job, backbone, dataset)
+        for name, measure in measurements.items():
+            run.measurements |= measure_if_possible(name, measure, job.trial, self.device)
 
     def backbone(self, task: str) -> SharedBackbone:
         """Return the backbone of a task, mapped at its first use."""

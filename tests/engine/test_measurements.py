@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.engine.measurements import latency_overheads, overhead
+from orchestrator.common.trial_types import TrialKey
+from orchestrator.engine import task_dataset
+from orchestrator.engine.measurements import latency_overheads, measure_if_possible, overhead
 
 from .conftest import Lab, train
 
@@ -90,6 +92,27 @@ def test_median_length_batch_repeats_rows_of_a_small_split(lab: Lab) -> None:
     assert len(lab.dataset.median_length_batch(100)["input_ids"]) == 100
     widths = sorted(lab.dataset.batch(torch.tensor([row]).numpy())["input_ids"].shape[1] for row in range(40))
     assert lab.dataset.median_length_batch(1)["input_ids"].shape == (1, widths[19])
+
+
+def test_median_length_batch_is_cut_to_the_tokens_of_scoring(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_dataset, "EVALUATION_TOKENS", 96)
+    batch = lab.dataset.median_length_batch(32)
+    assert batch["input_ids"].shape == (32, 3)
+    assert bool(batch["attention_mask"].all())
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no room"), RuntimeError("anything")])
+def test_measurement_that_fails_is_left_out(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    def measure() -> dict[str, float]:
+        raise error
+
+    trial = TrialKey("mail/lora", 3)
+    assert measure_if_possible("latency", measure, trial, torch.device("cpu")) == {}
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"trial mail/lora/3 has no latency, which could not be measured: {type(error).__name__}: {error}"
+    )
+    assert measure_if_possible("latency", lambda: {"latency": 1.0}, trial, torch.device("cpu")) == {"latency": 1.0}
 
 
 @pytest.mark.parametrize(("method", "merges"), [("lora", 1.0), ("linear_probe", 1.0), ("adapter", 0.0)])

@@ -45,9 +45,9 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     splits: list[str] = []
     evaluate = TaskDataset.evaluate
 
-    def counting(dataset: TaskDataset, model: Any, split: str) -> Any:
+    def counting(dataset: TaskDataset, model: Any, split: str, tokens: int) -> Any:
         splits.append(split)
-        return evaluate(dataset, model, split)
+        return evaluate(dataset, model, split, tokens)
 
     monkeypatch.setattr(TaskDataset, "evaluate", counting)
     return splits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,27 @@ def test_latency_is_measured_once_per_form_at_the_end(
     assert len(calls) == 3, "no adapter of these forms was measured"
 
 
+@pytest.mark.parametrize("split", [None, "validation", "test"])
+def test_trial_outlives_a_measurement_without_memory(lab: Lab, memory: WorkerMemory, split: str | None) -> None:
+    """Its latency is measured on 32 rows, which are more than a batch that it scores."""
+    memory.setup = replace(memory.setup, training=memory.setup.training.model_copy(update={"evaluation_batch": 8}))
+    run = memory.begin(lab.job("lora", split=split))
+    run.dataset = copy.copy(lab.dataset)
+    run.dataset.training = memory.setup.training
+    train(run, 12)
+
+    def check(_: object, __: object, kwargs: dict[str, Any]) -> None:
+        if len(kwargs["input_ids"]) == 32:
+            raise torch.OutOfMemoryError("no room")
+
+    run.attached.module.register_forward_pre_hook(check, with_kwargs=True)
+    answer = memory.finish_job(run).upload()
+    assert answer.status == "done"
+    assert (answer.metrics != {}) == (split is not None)
+    assert not {"latency_overhead_1", "latency_overhead_32"} & answer.measurements.keys()
+    assert ("validation_standard_error" in answer.measurements) == (split == "validation")
+
+
 def test_memory_of_a_resumed_trial_excludes_trials_in_between(
     lab: Lab, memory: WorkerMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,7 +108,7 @@ def answer(memory: WorkerMemory, job: Job) -> tuple[int, dict[str, float], str]:
 def test_untrained_method_is_scored_once_for_all_rungs(prompted: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     scored: list[str] = []
     evaluate = TaskDataset.evaluate
-    monkeypatch.setattr(TaskDataset, "evaluate", lambda *a: scored.append(a[-1]) or evaluate(*a))
+    monkeypatch.setattr(TaskDataset, "evaluate", lambda *a: scored.append(a[2]) or evaluate(*a))
     memory = memory_of(prompted)
     first = prompted.job("hard_prompt", examples=2, stop=3)
     step, metrics, checkpoint = answer(memory, first)
