@@ -14,11 +14,10 @@ import time
 import warnings
 from pathlib import Path
 
-import torch
-
 from benchmarks.gpu_stages.lab import FEW_BLOCKS, Lab, take_step
 from benchmarks.gpu_stages.report import Report
 from benchmarks.gpu_stages.supervisor import ROOT
+from orchestrator.engine.device_errors import breaks_device
 
 BEYOND = 10**6
 TRAINED, TRIAL_FAILED, DEVICE_LOST = 0, 1, 2
@@ -58,13 +57,9 @@ def main() -> int:
         take_step([run])
         lab.synchronize()
     except Exception as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        try:
-            torch.zeros(1, device=lab.device)
-            lab.synchronize()
-        except Exception:
-            return DEVICE_LOST
-        return TRIAL_FAILED
+        cause = error.__cause__ or error
+        print(f"{type(cause).__name__}: {cause}", file=sys.stderr)
+        return DEVICE_LOST if breaks_device(cause, lab.device) else TRIAL_FAILED  # as a lane finds out
     return TRAINED
 
 

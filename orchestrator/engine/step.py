@@ -62,7 +62,11 @@ def score_trials(runs: Sequence[TrialRun], free_memory: FreeMemory = no_memory_t
         free_memory: function that lets go of tensors where memory is short.
     """
     splits = [(run, run.job.split) for run in runs if run.job.split]
-    small = [(run, split) for run, split in splits if run.evaluation_tokens(split) < max_rows(run.device)]
+    small = [
+        (run, split)
+        for run, split in splits
+        if can_be_packed(split, run.device) and run.evaluation_tokens(split) < max_rows(run.device)
+    ]
     packed = small if len(small) > 1 else []
     if packed:
         with suppress(Exception):
@@ -71,6 +75,15 @@ def score_trials(runs: Sequence[TrialRun], free_memory: FreeMemory = no_memory_t
         if (run, split) not in packed:
             with suppress(Exception):
                 run.evaluate(split, free_memory)
+
+
+def can_be_packed(split: str, device: torch.device) -> bool:
+    """Return whether trials may be scored together.
+
+    On a GPU, rows of neighbours change the last bits of a product. The predictions of the test split are recorded and
+    compared with those of the model alone, so they come from the trial alone.
+    """
+    return device.type == "cpu" or split != "test"
 
 
 def _finish(run: TrialRun, outcome: Outcome) -> Exception | None:

@@ -49,7 +49,9 @@ def describe(
             digest=backbone.quantized.digest,
             checksum=backbone.checksum,
         ),
-        environment=Environment.here(lane.threads, lane.device),
+        environment=Environment.here(
+            lane.threads, lane.device, **lane.gpu, trainable_products=config.gpu.trainable_products
+        ),
         metric=metric.name,
         higher_is_better=metric.higher_is_better,
         mean_score=result.mean_score,

@@ -40,6 +40,7 @@ class LaneStatus:
         device: device that it computes on, ``cpu`` or ``cuda``.
         dtype: dtype of frozen products, ``float32`` or ``bfloat16``.
         threads: number of processor threads that it computes with.
+        gpu: name of its GPU, and versions of CUDA and cuBLAS; empty on a processor.
         working: steps done and steps in all of each trial under way, by method and number (``lora/7``).
         busy: fraction of the time since its first job that it spent in steps and evaluation.
     """
@@ -49,6 +50,7 @@ class LaneStatus:
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
     threads: int = 1
+    gpu: dict[str, str] = field(default_factory=dict)
     working: dict[str, tuple[int, int]] = field(default_factory=dict)
     busy: float = 0.0
 

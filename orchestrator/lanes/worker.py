@@ -24,6 +24,7 @@ from orchestrator.common.errors import describe_error, first_line
 from orchestrator.common.retry import StorageError
 from orchestrator.common.trial_types import Answer, Job
 from orchestrator.engine.device_errors import breaks_device, broken_device
+from orchestrator.engine.gpu_identity import gpu_identity
 from orchestrator.engine.pack_sizes import PackSizes
 from orchestrator.engine.random_stream import CPU
 from orchestrator.engine.ranks import ALONE, OtherWorkerError, Ranks
@@ -86,6 +87,7 @@ class Worker:
         self.active: list[TrialRun] = []
         self.busy_seconds, self.first_job_at = 0.0, 0.0
         self.device, self.dtype, self.own_gpu = device, torch.float32, own_gpu
+        self.gpu: dict[str, str] = {}
         self.stop = threading.Event()
         self.writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self.writing: deque[Future[None]] = deque()
@@ -96,7 +98,7 @@ class Worker:
             continue
         if any(self.ranks.all_gather_object(setup is Signal.RETIRE)):
             return
-        self.dtype = compute_dtype(setup.dtype, self.device)
+        self.dtype, self.gpu = compute_dtype(setup.dtype, self.device), gpu_identity(self.device)
         self.memory = self._prepare_memory(setup)
         self.packs = PackSizes(setup.pack, measured=setup.measure_pack, device=self.device, own_gpu=self.own_gpu)
         self._join()
@@ -322,6 +324,7 @@ class Worker:
             device=self.device.type,
             dtype="bfloat16" if self.dtype == torch.bfloat16 else "float32",
             threads=torch.get_num_threads(),
+            gpu=self.gpu,
             working=working,
             busy=self.busy_seconds / seconds if seconds else 0.0,
         )

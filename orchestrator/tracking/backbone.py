@@ -11,7 +11,7 @@ from orchestrator.backbone.source import resolve
 from orchestrator.backbone.store import backbone_digest, backbone_path, cache_folder, publish
 from orchestrator.common.errors import InputError, SweepError
 from orchestrator.common.storage import Storage
-from orchestrator.config import BackboneConfig
+from orchestrator.config import BackboneConfig, GpuSettings
 from orchestrator.tasks import TASK_TYPES
 from orchestrator.tracking.bundle import BundleBackbone
 
@@ -44,7 +44,13 @@ def backbone_file(
 
 
 def attachable(
-    record: BundleBackbone, task: str, labels: int, file: Path, dtype: torch.dtype, device: str = "cpu"
+    record: BundleBackbone,
+    task: str,
+    labels: int,
+    file: Path,
+    dtype: torch.dtype,
+    device: str = "cpu",
+    gpu: GpuSettings | None = None,
 ) -> SharedBackbone:
     """Load a backbone's file after checking that it is the one that the adapter was trained on.
 
@@ -57,7 +63,7 @@ def attachable(
         raise SweepError(f"{file} is not the backbone that the adapter was trained on: its checksum differs")
     if (dtype, device) == (torch.float32, "cpu"):
         return plain
-    return load(file, task, name=record.model, dtype=dtype, labels=labels, device=device, derived=False)
+    return load(file, task, name=record.model, dtype=dtype, labels=labels, device=device, derived=False, gpu=gpu)
 
 
 def _quantize_again(record: BundleBackbone, task: str, cache: Storage) -> None:

@@ -61,15 +61,30 @@ class Environment(_Part):
     cpu: str
     """The widest instruction set that torch uses, for example ``AVX512``."""
     device: str = "cpu"
+    gpu: str = ""
+    """Name of the GPU; empty for a processor, and in bundles that were written before it was recorded."""
+    cuda: str = ""
+    """Version of CUDA that torch was built for."""
+    cublas: str = ""
+    """Version of cuBLAS; empty where it is unknown."""
+    trainable_products: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Precision of the adapter's products on a GPU, as in ``gpu.trainable_products``."""
 
     @classmethod
-    def here(cls, threads: int | None = None, device: str = "cpu") -> Environment:
-        """Return the environment of this process, or that of the same process with another number of threads."""
+    def here(cls, threads: int | None = None, device: str = "cpu", **gpu: str) -> Environment:
+        """Return the environment of this process, or that of the same process with another number of threads.
+
+        Args:
+            threads: processor threads; torch's own number if left out.
+            device: device that computes.
+            gpu: the fields of a GPU, from :func:`orchestrator.engine.gpu_identity.gpu_identity`.
+        """
         import torch
 
         threads = threads or torch.get_num_threads()
         capability = torch.backends.cpu.get_cpu_capability()
-        return cls(threads=threads, torch=torch.__version__, cpu=capability, device=device)
+        fields = {"threads": threads, "torch": torch.__version__, "cpu": capability, "device": device}
+        return cls.model_validate({**fields, **gpu})
 
 
 class BundleSelection(_Part):

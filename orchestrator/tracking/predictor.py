@@ -15,6 +15,7 @@ from torch import nn
 
 from methods import load_adapter
 from orchestrator.common.storage import Storage
+from orchestrator.config import GpuSettings
 from orchestrator.tasks import TASK_TYPES, Evaluation, TaskType
 from orchestrator.tasks.batches import evaluation_batches
 from orchestrator.tasks.tokens import lengths
@@ -63,7 +64,8 @@ class Predictor:
         file = backbone_file(bundle.backbone, bundle.type, carried=folder / CARRIED, storage=storage)
         device = "cuda" if bundle.environment.device.startswith("cuda") and torch.cuda.is_available() else "cpu"
         dtype = DTYPES[bundle.backbone.compute_dtype]
-        backbone = attachable(bundle.backbone, bundle.type, len(bundle.labels), file, dtype, device)
+        gpu = GpuSettings(trainable_products=bundle.environment.trainable_products)
+        backbone = attachable(bundle.backbone, bundle.type, len(bundle.labels), file, dtype, device, gpu)
         attached = load_adapter(backbone.view(0), folder / ADAPTER, backbone.context)
         attached.train(False)
         return cls(bundle, attached.module.requires_grad_(False), tokenizer, backbone.decoder)

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from mlflow.pyfunc import PyFuncModel
 
-    from orchestrator.tracking.bundle import Bundle
+    from orchestrator.tracking.bundle import Bundle, Environment
     from orchestrator.tracking.predictor import Predictor
 
-TOLERANCE = 1e-6
+TOLERANCE, GPU_TOLERANCE = 1e-6, 1e-3
+"""Largest difference of a number that was recorded on a processor, and on a GPU. There, products in bfloat16 or TF32
+are rounded to 8 or 10 bits, and the order in which they are added depends on the GPU and on its libraries."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,8 @@ class Verification:
         score_recorded: Recorded test score in the task's metric.
         score_now: Test score of the new predictions.
         notes: Differences between this environment and that of the recording.
+        tolerance: Largest difference that counts as agreement.
+        other_device: This device and the recorded one, if they differ.
     """
 
     reference: str
@@ -46,11 +50,14 @@ class Verification:
     score_recorded: float
     score_now: float
     notes: tuple[str, ...] = ()
+    tolerance: float = TOLERANCE
+    other_device: str = ""
 
     @property
     def ok(self) -> bool:
-        """Whether every row and the score are as recorded, within :data:`TOLERANCE`."""
-        return self.largest_difference <= TOLERANCE and abs(self.score_now - self.score_recorded) <= TOLERANCE
+        """Whether every row and the score are as recorded, within the tolerance."""
+        difference = abs(self.score_now - self.score_recorded)
+        return self.largest_difference <= self.tolerance and difference <= self.tolerance
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values, with ``ok`` among them."""
@@ -127,7 +134,35 @@ def compare(model: PyFuncModel) -> dict[str, Any]:
         "score_recorded": predictor.bundle.checkpoint_score,
         "score_now": predictor.type.score(predictor.bundle.metric, predictions),
         "notes": environment_differences(predictor.bundle),
+        "tolerance": GPU_TOLERANCE if predictor.bundle.environment.device.startswith("cuda") else TOLERANCE,
+        "other_device": device_difference(predictor.bundle.environment, environment_of(predictor.bundle)),
     }
+
+
+def environment_of(bundle: Bundle) -> Environment:
+    """Return the environment in which a bundle is loaded here: on a GPU if it was recorded on one and there is one."""
+    import torch
+
+    from orchestrator.engine.gpu_identity import gpu_identity
+    from orchestrator.tracking.bundle import Environment
+
+    if not (bundle.environment.device.startswith("cuda") and torch.cuda.is_available()):
+        return Environment.here()
+    device = torch.device("cuda", torch.cuda.current_device())
+    return Environment.here(device="cuda", **gpu_identity(device))
+
+
+def device_difference(recorded: Environment, current: Environment) -> str:
+    """Return the device here and the recorded one, a clause; empty if they are the same or unknown."""
+    here, before = (_device_name(environment) for environment in (current, recorded))
+    same_kind = recorded.device.partition(":")[0] == current.device.partition(":")[0]
+    if here == before or (same_kind and not recorded.gpu):
+        return ""
+    return f"{here} here, {before} when recorded"
+
+
+def _device_name(environment: Environment) -> str:
+    return environment.gpu or environment.device.partition(":")[0]
 
 
 def environment_differences(bundle: Bundle) -> list[str]:
@@ -135,13 +170,14 @@ def environment_differences(bundle: Bundle) -> list[str]:
     import torch
 
     from orchestrator.backbone.frozen import compute_dtype
-    from orchestrator.tracking.bundle import Environment
 
-    recorded, current = bundle.environment, Environment.here()
+    recorded, current = bundle.environment, environment_of(bundle)
     pairs = {"torch": (current.torch, recorded.torch), "processor": (current.cpu, recorded.cpu)}
+    if current.gpu and recorded.gpu:
+        pairs |= {"CUDA": (current.cuda, recorded.cuda), "cuBLAS": (current.cublas, recorded.cublas)}
     notes = [f"{name}: {now} here, {before} when recorded" for name, (now, before) in pairs.items() if now != before]
-    if recorded.device.startswith("cuda") and not torch.cuda.is_available():
-        notes.append(f"device: cpu here, {recorded.device} when recorded")
+    if difference := device_difference(recorded, current):
+        notes.append(f"device: {difference}")
     fast_dtype = str(compute_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
     if recorded.device == "cpu" and fast_dtype == "float32" and bundle.backbone.compute_dtype != fast_dtype:
         notes.append(f"computed in {bundle.backbone.compute_dtype} as recorded, in which this processor is slow")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from orchestrator.engine import matmul, packing
 from orchestrator.engine.matmul import shared_matmul
-from orchestrator.engine.step import score_trials, train_step
+from orchestrator.engine.step import can_be_packed, score_trials, train_step
 from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
 
@@ -102,3 +102,11 @@ def test_score_trials_evaluates_large_batches_alone(
 def test_score_trials_skips_jobs_without_a_split(lab: Lab, evaluations: list[str]) -> None:
     score_trials([lab.run("lora", split=None), lab.run("ia3", 1, split="test")])
     assert evaluations == ["test"]
+
+
+@pytest.mark.parametrize(
+    ("split", "device", "packed"),
+    [("validation", "cpu", True), ("test", "cpu", True), ("validation", "cuda", True), ("test", "cuda", False)],
+)
+def test_score_trials_scores_the_test_split_alone_on_a_gpu(split: str, device: str, packed: bool) -> None:
+    assert can_be_packed(split, torch.device(device)) is packed

@@ -98,6 +98,8 @@ def print_verification(verification: Verification) -> None:
     )
     for note in verification.notes:
         console.print(f"  {note}")
+    if verification.other_device and not verification.ok:
+        console.print("  another device rounds and adds in other ways: verify again on the recorded one to be sure")
     if verification.ok:
         console.print(f"next: {program()} predict {reference} < rows.jsonl")
     else:
