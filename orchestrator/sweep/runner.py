@@ -39,7 +39,7 @@ __all__ = ["Outcome", "Snapshot", "Watch", "local_folder", "new_sweep_name", "re
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 EXPORT_TIMEOUT_S = 120.0
-UPLOAD_TIMEOUT_S = 60.0
+UPLOAD_TIMEOUT_S = 20.0
 STORAGE_LIMIT_S = 300.0
 """Seconds that a sweep waits for a storage that cannot be reached, before it stops."""
 
@@ -109,7 +109,7 @@ class _Sweep:
         self._watch, self._stop, self._in_cluster = watch, stop, in_cluster
         self._clock, self._began = time.monotonic(), time.time()
         self._phase = Phase.PREPARING
-        self.journal = Journal(self.folder / JOURNAL, on_durable=lambda: self.uploader and self.uploader.wake())
+        self.journal = Journal(self.folder / JOURNAL, on_durable=self._wake_uploader)
         self.uploader: JournalUploader | None = None
         if not self.storage.is_local:
             remote = Storage.at(plan.config.storage).sub(self.sweep)
@@ -345,6 +345,10 @@ class _Sweep:
         if not self._exporter_closed:
             self._exporter_closed = True
             self.exporter.close(EXPORT_TIMEOUT_S)
+
+    def _wake_uploader(self) -> None:
+        if self.uploader:
+            self.uploader.wake()
 
     def _close_cleaner(self) -> None:
         """Delete what the end of the journal has made unneeded."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def test_no_prefix_of_a_journal_needs_a_deleted_checkpoint(tmp_path: Path) -> No
         durable = journal.sync()
         for event in events[length:]:
             journal.append(**event)  # written, and lost with the machine
-        CheckpointCleaner(journal.path, storage, lambda durable=durable: durable).clean()
+        CheckpointCleaner(journal.path, storage, partial(int, durable)).clean()
         kept, _ = read_from(journal.path, 0, durable)
         last = {e["trial"]: e["step"] for e in kept if e["event"] == "rung"}
         ended = {e["trial"] for e in kept if e["event"] == "end"}
