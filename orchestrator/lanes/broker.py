@@ -89,7 +89,6 @@ class Broker:
         self._failed_starts: list[str] = []
         self._fault = ""
         self._draining: set[str] = set()  # nodes that are taken back
-        self._expelled: set[int] = set()  # lanes that died with a node that was taken back
         self._moved: list[MovedJob] = []
         self._closed = False
         self._min_lanes, self._has_min_lanes = min_lanes, False
@@ -123,9 +122,6 @@ class Broker:
         with self._changed:
             self._fail(self._table.join(lane, incarnation, time.monotonic()))
             self._last_status[lane] = status
-            if lane in self._expelled:
-                self._expelled.remove(lane)
-                self._table.let_leave(lane)
             self._let_lanes_leave()  # Ray Train may have replaced a worker of a node that is taken back
             # Once true, it stays true: a sweep that has started must not wait for a lane that died and is restarted.
             self._has_min_lanes |= len(self._table.lanes()) >= self._min_lanes
@@ -207,9 +203,6 @@ class Broker:
             self._draining.update(draining)
             self._let_lanes_leave()
             for lane in self._lanes_on(lost):
-                # The others of its group have left, so that the group starts again when the lane that Ray Train puts
-                # in the place of this one leaves as well.
-                self._expelled.add(lane)
                 self._leave(lane)
             self._changed.notify_all()
             moved, self._moved = self._moved, []
