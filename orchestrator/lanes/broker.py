@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import ray
 
 from orchestrator.common.trial_types import Answer, Job
+from orchestrator.lanes.lane_starts import LaneStarts
 from orchestrator.lanes.leases import LeaseTable, dead_answer
 from orchestrator.lanes.preemption import MovedJob
+from orchestrator.lanes.retirement import groups_to_retire
 
 if TYPE_CHECKING:
     from orchestrator.lanes.setup import LaneSetup
@@ -86,7 +88,9 @@ class Broker:
         self._changed = threading.Condition()
         self._setup: LaneSetup | None = None
         self._last_status: dict[int, LaneStatus] = {}  # of every lane that has joined; the table knows the living ones
-        self._failed_starts: list[str] = []
+        self._starts = LaneStarts()
+        self._processes: dict[int, list[Any]] = {}  # of each lane: the placement groups of those that have started
+        self._retired: set[int] = set()
         self._fault = ""
         self._draining: set[str] = set()  # nodes that are taken back
         self._moved: list[MovedJob] = []
@@ -110,12 +114,24 @@ class Broker:
             self._setup = setup
             self._changed.notify_all()
 
-    @ray.method(concurrency_group="take")
-    def setup(self) -> LaneSetup | Signal | None:
-        """Return the setup, or ``None`` if there is none within the long poll."""
+    def enter(self, lane: int, placement_group: Any) -> None:
+        """Record that a process of a lane runs, in this placement group."""
         with self._changed:
-            self._changed.wait_for(lambda: self._setup is not None or self._closed, LONG_POLL_TIMEOUT_S)
-            return Signal.RETIRE if self._closed else self._setup
+            self._processes.setdefault(lane, []).append(placement_group)
+
+    @ray.method(concurrency_group="take")
+    def setup(self, lane: int) -> LaneSetup | Signal | None:
+        """Return the setup for a lane that starts, or ``None`` if it has to wait longer than a long poll."""
+
+        def pause() -> float:
+            return self._starts.pause(lane, time.monotonic())
+
+        with self._changed:
+            if (pause_s := pause()) and not self._has_ended(lane):
+                self._changed.wait_for(lambda: self._has_ended(lane), min(pause_s, LONG_POLL_TIMEOUT_S))
+            else:
+                self._changed.wait_for(lambda: self._setup or self._has_ended(lane), LONG_POLL_TIMEOUT_S)
+            return Signal.RETIRE if self._has_ended(lane) else None if pause() else self._setup
 
     def join(self, lane: int, incarnation: str, status: LaneStatus) -> None:
         """Register a new incarnation of a lane; jobs of its former one are queued again."""
@@ -149,21 +165,21 @@ class Broker:
         jobs: list[Job] = []
 
         def is_over() -> bool:
-            if not self._closed and self._has_min_lanes:
+            if not self._has_ended(lane) and self._has_min_lanes:
                 job = self._table.take(lane, incarnation, time.monotonic())
                 jobs.extend([job] if job else [])
-            return self._closed or is_leaving() or bool(jobs)
+            return self._has_ended(lane) or is_leaving() or bool(jobs)
 
         def is_leaving() -> bool:
             return self._table.is_leaving(lane, incarnation)
 
         with self._changed:
-            if not self._table.is_current(lane, incarnation):
+            if lane not in self._retired and not self._table.is_current(lane, incarnation):
                 return Signal.REJOIN
             self._changed.wait_for(is_over, LONG_POLL_TIMEOUT_S if wait else 0.0)
             if jobs:
                 return jobs[0]
-            return Signal.RETIRE if self._closed else Signal.LEAVE if is_leaving() else None
+            return Signal.RETIRE if self._has_ended(lane) else Signal.LEAVE if is_leaving() else None
 
     def done(self, lane: int, incarnation: str, job_id: str, answer: Answer) -> None:
         """Deliver a lane's answer; one from a former incarnation is ignored."""
@@ -184,8 +200,8 @@ class Broker:
         with self._changed:
             if self._table.is_current(lane, incarnation):
                 self._last_status[lane] = status
-                if held:  # it trains, so lanes can start
-                    self._failed_starts.clear()
+                if held:  # a lane of several workers can join before one of them fails
+                    self._starts.succeed(lane)
             lost = held - self._table.heartbeat(lane, incarnation, time.monotonic())
             return HeartbeatReply(lost, self._table.is_leaving(lane, incarnation))
 
@@ -231,18 +247,52 @@ class Broker:
             self._changed.notify_all()
 
     def report_failed_start(self, lane: int, reason: str) -> None:
-        """Record that a lane could not start, unless others live; Ray Train starts it again, which may not help."""
+        """Record that a lane could not start; Ray Train starts it again, which may not help."""
         with self._changed:
             # Ray Train has ended the lane's former incarnation, and ends this one with all of its workers.
             self._fail(self._table.leave(lane))
-            if not self._table.lanes():
-                self._failed_starts.append(f"lane {lane} could not start: {reason}")
+            self._starts.fail(lane, reason, time.monotonic())
             self._changed.notify_all()
 
-    def failed_starts(self) -> list[str]:
-        """Return why lanes could not start since a lane last trained, oldest first."""
+    def given_up(self) -> dict[int, str]:
+        """Return why each lane that starts no more could not start."""
         with self._changed:
-            return list(self._failed_starts)
+            return self._starts.given_up()
+
+    def retire(self, groups: Sequence[range], needed: int) -> list[range]:
+        """Let groups of lanes end without which there are ``needed`` others, and one for each open job.
+
+        Args:
+            groups: numbers of the lanes of each group that has not ended.
+            needed: number of lanes that are still needed.
+
+        Returns:
+            The groups that end now.
+        """
+        with self._changed:
+            jobs = {lane: len(held) for lane, held in self._table.lanes().items()}
+            retired = groups_to_retire(groups, jobs, max(needed, len(self._answers)))
+            for lane in (lane for group in retired for lane in group):
+                self._retired.add(lane)
+                self._table.leave(lane)
+            self._changed.notify_all()
+            return retired
+
+    def has_retired(self, lane: int) -> bool:
+        """Return whether a lane is needed no more."""
+        with self._changed:
+            return self._closed or lane in self._retired
+
+    def group(self, lanes: Sequence[int]) -> tuple[bool, int, list[Any]]:
+        """Return what decides whether a group whose trainer has ended starts again.
+
+        Returns:
+            Whether all of its lanes have ended for good; the number of processes that have started in it; and their
+            placement groups.
+        """
+        with self._changed:
+            processes = [process for lane in lanes for process in self._processes.get(lane, [])]
+            return all(map(self._has_ended, lanes)), len(processes), list({p.id: p for p in processes if p}.values())
 
     def report_fault(self, reason: str) -> None:
         """Record why a lane cannot work that is no trial's fault. Its job stays open until the sweep cancels it."""
@@ -284,6 +334,9 @@ class Broker:
         if lane in self._lanes_on(self._draining):
             self._moved += [MovedJob(lane, str(job.trial), job.name, job.start) for job in self._table.lanes()[lane]]
         self._fail(self._table.leave(lane), reason)
+
+    def _has_ended(self, lane: int) -> bool:
+        return self._closed or lane in self._retired or lane in self._starts.given_up()
 
     def _resolve(self, job_id: str, answer: Answer) -> None:
         if future := self._answers.pop(job_id, None):

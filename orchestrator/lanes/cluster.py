@@ -174,7 +174,8 @@ def lane_layout(lanes: Lanes, nodes: list[dict[str, float]], growing: bool = Tru
         sees their demand. Lanes of several workers are groups of their own.
 
     Raises:
-        InputError: if no lane fits any node, and none will be added.
+        InputError: if no lane fits any node, and none will be added, or it is not known whether those that will be have
+            GPUs: Ray has no public way to ask what nodes an autoscaler may add.
     """
     gpus = lanes.gpus if lanes.gpus is not None else float(any(node.get("GPU", 0) for node in nodes))
     cpus = lanes.cpus or 1.0
@@ -185,6 +186,10 @@ def lane_layout(lanes: Lanes, nodes: list[dict[str, float]], growing: bool = Tru
         needs = f"{lanes.workers * cpus:g} cores and {lanes.workers * gpus:g} GPUs"
         has = f"{most['CPU']:g} cores and {most['GPU']:g} GPUs"
         raise InputError("lanes", [Problem("", f"a lane needs {needs}; this machine has {has}")])
+    if not sizes and lanes.gpus is None and not gpus:
+        count = "N" if lanes.max == "auto" else lanes.max
+        message = f"no node has room for a lane yet; write gpus: 1 for nodes with GPUs, as in {{max: {count}, gpus: 1}}"
+        raise InputError("lanes", [Problem("", f"{message}, or gpus: 0")])
     if lanes.max == "auto":
         return sizes or [1], cpus, gpus
     capped: list[int] = []

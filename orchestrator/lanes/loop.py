@@ -29,6 +29,7 @@ def lane_loop(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["threads"] or threads_of_share(_node(), config["gpus"]))
     ranks = Ranks.current()
     lane = config["first"] + (train.get_context().get_world_rank() if ranks.size == 1 else 0)
+    _enter(config["broker"], lane)
     Worker(lane, config["broker"], ranks, lane_device(config["gpus"]), own_gpu=config["gpus"] >= 1).run()
 
 
@@ -48,6 +49,13 @@ def _node() -> dict[str, float]:
 
     here = ray.get_runtime_context().get_node_id()
     return next((node["Resources"] for node in ray.nodes() if node["NodeID"] == here), {})
+
+
+def _enter(broker: Any, lane: int) -> None:
+    """Let the driver know that a process of the lane runs, and in which placement group."""
+    import ray
+
+    ray.get(broker.enter.remote(lane, ray.util.get_current_placement_group()))
 
 
 def _import_all() -> None:

@@ -21,10 +21,8 @@ from orchestrator.lanes.preemption import MovedJob, NodeWatch, Notice
 if TYPE_CHECKING:
     from orchestrator.lanes.setup import LaneSetup
 
-log = logging.getLogger(__name__)
-FAILED_START_LIMIT = 3
-"""Failed starts after which a sweep without a living lane gives up."""
 SHUTDOWN_TIMEOUT_S = 30.0
+log = logging.getLogger(__name__)
 
 
 DefaultPack = Callable[[bool], int]
@@ -51,10 +49,13 @@ class LanePool:
         self.pack = default_pack(gpus > 0) if config.pack == "auto" else config.pack
         self.jobs = self.count * self.pack + 1
         self.lanes: dict[int, LaneStatus] = {}
+        self.all_lanes: dict[int, LaneStatus] = {}  # with those that have retired or died
+        self._min_lanes, self._most_lanes = min(config.min, self.count), 0
+        self._given_up: dict[int, str] = {}
         self._any_lane: LaneStatus | None = None
         self._nodes = NodeWatch()
         self._lane_joined = threading.Event()
-        self.broker: Any = start_broker(min(config.min, self.count), 2 * self.jobs + 64, self.count)
+        self.broker: Any = start_broker(self._min_lanes, 2 * self.jobs + 64, self.count)
         shape = LaneShape(cpus, gpus, config.workers, shares_cores=gpus > 0 and config.cpus is None)
         self._groups = LaneGroups(self.broker, sizes, shape, folder)
 
@@ -69,10 +70,13 @@ class LanePool:
         while waiting:
             (ready, *_), _ = ray.wait(list(waiting), num_returns=1)
             yield waiting.pop(ready), ray.get(ready)
+            self.retire(len(waiting))
 
     def poll(self) -> dict[int, LaneStatus]:
         """Fetch and return the last status of each living lane, by its number."""
         self.lanes, _ = ray.get(self.broker.status.remote())
+        self.all_lanes |= self.lanes
+        self._most_lanes = max(self._most_lanes, len(self.lanes))
         if self.lanes:
             self._any_lane = next(iter(self.lanes.values()))
             self._lane_joined.set()
@@ -116,10 +120,28 @@ class LanePool:
         """Return why there will be no lanes any more, or they cannot work; empty while all is well or may still be."""
         if fault := ray.get(self.broker.fault.remote()):
             return str(fault)
-        if self._groups.errors and not self._groups.alive():
-            return f"every lane has ended: {self._groups.errors[0]}"
-        failed_starts: list[str] = ray.get(self.broker.failed_starts.remote())
-        return failed_starts[-1] if len(failed_starts) >= FAILED_START_LIMIT else ""
+        given_up: dict[int, str] = ray.get(self.broker.given_up.remote())
+        for lane in given_up.keys() - self._given_up.keys():
+            log.error("%s; the sweep continues without it", given_up[lane])
+        self._given_up |= given_up
+        reasons = [*self._groups.errors, *self._given_up.values()]
+        if reasons and (not self._groups.alive() or len(self._given_up) == self.count):
+            return f"every lane has ended: {reasons[-1]}"
+        if self._most_lanes < self._min_lanes > self.count - len(self._given_up):
+            return f"lanes.min is {self._min_lanes}, and not as many can start: {reasons[-1]}"
+        return ""
+
+    def retire(self, needed: int) -> None:
+        """Let lanes end, by group, that neither an open job nor one of ``needed`` later ones will use.
+
+        A cluster with an autoscaler takes their nodes back.
+        """
+        self._groups.retire(needed)
+
+    @property
+    def expected(self) -> int:
+        """Number of lanes that work or are expected to."""
+        return self.count - self._groups.ended_lanes
 
     def cancel(self) -> None:
         """Answer every open job with ``cancelled``; lanes drop their trials at the next heartbeat."""
@@ -129,8 +151,8 @@ class LanePool:
     def shutdown(self) -> None:
         """Cancel open jobs, let all lanes retire, and wait for them up to 30 seconds."""
         self._nodes.end()
-        self.cancel()
         self._groups.let_retire()
+        self.cancel()
         ray.get(self.broker.close.remote())
         self._groups.join(SHUTDOWN_TIMEOUT_S)
 

@@ -94,7 +94,7 @@ class Worker:
 
     def run(self) -> None:
         """Work until the broker lets the lane retire, or until the lane has to leave its node."""
-        while (setup := ray.get(self.broker.setup.remote())) is None:
+        while (setup := ray.get(self.broker.setup.remote(self.lane_id))) is None:
             continue
         if any(self.ranks.all_gather_object(setup is Signal.RETIRE)):
             return

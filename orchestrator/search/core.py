@@ -200,6 +200,14 @@ class Search:
             return self._is_over() or not (self._state.running or self._interrupted or self._next_study())
 
     @property
+    def most_at_once(self) -> int | None:
+        """Most trials that may be at work at once from now on; ``None`` while new ones may start."""
+        with self._lock:
+            if not self._is_over() and any(self._can_start(study) for study in self._studies):
+                return None
+            return len(self._open())
+
+    @property
     def closed(self) -> bool:
         """Whether :meth:`close` was called."""
         return self._closed

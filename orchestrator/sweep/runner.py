@@ -165,7 +165,7 @@ class _Sweep:
             tasks=outcomes,
             trials=self.search.trials() if self.search else (),
             wall_seconds=self._elapsed,
-            lanes=self.pool.lanes,
+            lanes=self.pool.all_lanes,
             unexported=self.exporter.pending + self.exporter.refused,
         )
 
@@ -316,8 +316,17 @@ class _Sweep:
             self._show_status()
             self._cancel_work()
             raise StopRequested
-        if self._phase is Phase.SEARCHING and self.search and self.search.closed:
-            self.pool.cancel()
+        if self._phase is Phase.SEARCHING and self.search:
+            if self.search.closed:
+                self.pool.cancel()
+            elif (trials := self.search.most_at_once) is not None:
+                self.pool.retire(max(trials, self._most_final_jobs))
+
+    @property
+    def _most_final_jobs(self) -> int:
+        """Most jobs that the final may have at once."""
+        selection = self.config.selection
+        return len(self.plan.tasks) * (selection.contenders * selection.seeds + 1) + len(self.plan.studies)
 
     def _follow_draining_nodes(self) -> None:
         """Record which nodes are taken back, and which jobs their lanes have handed back."""
@@ -382,7 +391,7 @@ class _Sweep:
                 elapsed=self._elapsed,
                 trials=self.search.trials() if self.search else (),
                 lanes=lanes,
-                expected_lanes=self.pool.count,
+                expected_lanes=self.pool.expected,
                 lane_seconds=self.search.lane_seconds if self.search else 0.0,
                 drained_nodes=self._drained_nodes,
                 moved_jobs=self._moved_jobs,

@@ -90,6 +90,29 @@ def test_ray_tells_draining_nodes_with_their_deadlines() -> None:
     assert "no deadline if the timestamp is 0" in description
 
 
+@relied_on(
+    "ray.train.v2._internal.execution.callback.WorkerGroupCallback.after_worker_group_poll_status",
+    "ray.train.v2._internal.execution.callback.WorkerGroupCallback.after_worker_group_start",
+    "ray.train.v2._internal.execution.callback.WorkerGroupCallback",
+    "ray.train.v2._internal.execution.scaling_policy.fixed.FixedScalingPolicy.make_decision_for_non_running_worker_group",
+    by=TRAINER,
+)
+def test_ray_train_tells_callbacks_which_replicas_are_dead() -> None:
+    from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+    from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+    from ray.train.v2._internal.execution.worker_group.execution_group import ReplicaGroup
+    from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus
+    from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
+
+    assert parameters(WorkerGroupCallback.after_worker_group_start) == "self, worker_group"
+    assert parameters(WorkerGroupCallback.after_worker_group_poll_status) == "self, worker_group_status"
+    assert parameters(FixedScalingPolicy.make_decision_for_non_running_worker_group) == "self"
+    assert isinstance(vars(WorkerGroupPollStatus)["failing_replica_group_indices"], property)
+    assert parameters(WorkerGroup.get_replica_groups) == parameters(ReplicaGroup.shutdown) == "self"
+    replacing = inspect.getsource(WorkerGroup._replace_replica_group_impl)
+    assert "rg.is_active()" in replacing, "replicas that were shut down are not asked for anything"
+
+
 @relied_on("ray.train.backend.Backend.has_replica_groups", "ray.train.BackendConfig.backend_cls", by=BACKEND)
 def test_ray_train_backend_has_replica_groups() -> None:
     from ray.train.backend import Backend, BackendConfig

@@ -12,6 +12,7 @@ import pytest
 from orchestrator.common.trial_types import Answer, Job, TrialKey
 from orchestrator.lanes import broker as module
 from orchestrator.lanes.broker import Broker, LaneStatus, Signal
+from orchestrator.lanes.lane_starts import FAILED_START_LIMIT
 from orchestrator.lanes.leases import LeaseTable
 
 DEADLINE = 20.0
@@ -238,7 +239,7 @@ def test_closed_broker_retires_lanes_and_takes_no_jobs(office: Office) -> None:
     office.broker.close()
     assert waits.result(DEADLINE / 4) is Signal.RETIRE
     assert office.take() is Signal.RETIRE
-    assert office.broker.setup() is Signal.RETIRE
+    assert office.broker.setup(0) is Signal.RETIRE
     assert office.broker.run(job(0)).status == "cancelled"
 
 
@@ -281,29 +282,64 @@ def test_broker_counts_only_living_lanes_towards_min_lanes(pool: ThreadPoolExecu
     assert answer.result(DEADLINE) == done(0)
 
 
-def test_broker_counts_failed_starts_while_no_lane_lives(office: Office) -> None:
-    office.join()
-    office.join(lane=1)
-    office.broker.report_failed_start(1, "no GPU")
-    assert office.broker.failed_starts() == [], "lane 0 lives"
-    for _ in range(2):
+def test_broker_pauses_failed_starts_and_gives_the_lane_up(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [time.monotonic()]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(module, "LONG_POLL_TIMEOUT_S", 0.0)
+    office.broker.open("setup")
+    for _ in range(FAILED_START_LIMIT):
+        assert office.broker.setup(0) == "setup"
         office.broker.report_failed_start(0, "no GPU")
-    assert office.broker.failed_starts() == ["lane 0 could not start: no GPU"] * 2
-    office.join(incarnation="second")
-    assert len(office.broker.failed_starts()) == 2, "a lane of several workers can join before one of them fails"
-    office.broker.heartbeat(0, "second", frozenset({job(0).id}), LaneStatus())
-    assert office.broker.failed_starts() == [], "it trains"
+        assert office.broker.setup(0) in (None, Signal.RETIRE), "it waits before it tries again"
+        clock[0] += 1000.0
+    assert office.broker.given_up() == {0: "lane 0 could not start, tried 4 times: no GPU"}
+    assert office.broker.setup(0) is Signal.RETIRE
+    assert office.broker.group([0]) == (True, 0, [])
+    assert office.broker.setup(1) == "setup", "the other lanes work"
+    assert office.broker.group([0, 1]) == (False, 0, [])
+
+
+def test_broker_forgets_failed_starts_when_the_lane_trains(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [time.monotonic()]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    for _ in range(2 * FAILED_START_LIMIT):
+        office.broker.report_failed_start(0, "no GPU")
+        office.join()
+        office.broker.heartbeat(0, "first", frozenset({job(0).id}), LaneStatus())
+        clock[0] += 1000.0
+    assert office.broker.given_up() == {}
+
+
+def test_broker_retires_idle_groups_while_jobs_have_lanes(office: Office) -> None:
+    answers = office.submit(0, 1)
+    groups = [range(0, 2), range(2, 4), range(4, 5)]
+    for lane in range(4):
+        office.join(lane)
+    assert (office.take(0), office.take(1)) == (job(0), job(1))
+    idle = office.later(2)
+    assert office.broker.retire(groups, 0) == [range(4, 5), range(2, 4)]
+    assert idle.result(DEADLINE / 4) is Signal.RETIRE, "the waiting lane ends at once"
+    assert office.take(3) is Signal.RETIRE
+    assert office.broker.setup(4) is Signal.RETIRE, "a lane whose node comes too late ends too"
+    assert (office.living(), office.broker.has_retired(4), office.broker.has_retired(0)) == ([0, 1], True, False)
+    assert office.broker.group([2, 3])[0]
+    office.broker.leave(1, "first", "it died")
+    assert office.take(0) is None, "the job of the dead lane must be alone"
+    office.broker.done(0, "first", job(0).id, done(0))
+    assert office.take(0) == job(1), "and finds a lane"
+    office.broker.done(0, "first", job(1).id, done(1))
+    assert [answer.result(DEADLINE) for answer in answers] == [done(0), done(1)]
 
 
 def test_broker_long_polls_end(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LONG_POLL_TIMEOUT_S", 0.01)
     office.join()
     assert office.take(wait=True) is None
-    assert office.broker.setup() is None
+    assert office.broker.setup(0) is None
 
 
 def test_broker_lets_lanes_wait_for_the_setup(office: Office) -> None:
-    pending = office.pool.submit(office.broker.setup)
+    pending = office.pool.submit(office.broker.setup, 0)
     until(lambda: len(office.broker._changed._waiters) > 0)
     setup: Any = object()
     office.broker.open(setup)

@@ -20,7 +20,7 @@ from orchestrator.engine.ranks import Ranks
 from orchestrator.lanes import group, loop, pool
 from orchestrator.lanes import worker as worker_module
 from orchestrator.lanes import worker_memory as memory_module
-from orchestrator.lanes.group import LaneGroups, LaneShape
+from orchestrator.lanes.group import LaneGroup, LaneShape
 from orchestrator.lanes.setup import LaneSetup, TaskSetup
 from orchestrator.lanes.worker_memory import WorkerMemory
 
@@ -100,6 +100,7 @@ def test_lane_loop_uses_the_gpus_it_was_given(
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(Ranks, "current", lambda: Ranks(1, 2))
     monkeypatch.setattr(loop, "_import_all", lambda: None)
+    monkeypatch.setattr(loop, "_enter", lambda broker, lane: None)
     monkeypatch.setattr(worker_module, "Worker", record_worker)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     loop.lane_loop({"broker": None, "first": 0, "threads": torch.get_num_threads(), "gpus": gpus})
@@ -137,9 +138,18 @@ def test_lanes_share_cores_unless_the_configuration_gives_them(
 
 
 def test_lane_group_passes_the_gpus_of_its_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group, "LaneTrainer", lambda _, **options: options)
-    options: Any = LaneGroups._trainer(None, 0, 2, LaneShape(4.0, gpus=0.5), str(tmp_path), "lanes-0")
-    assert options["train_loop_config"]["gpus"] == 0.5
+    options: list[dict[str, Any]] = []
+
+    def make_trainer(_: Any, **arguments: Any) -> Any:
+        options.append(arguments)
+        return SimpleNamespace(fit=lambda: lane_group.let_retire())
+
+    monkeypatch.setattr(group, "make_trainer", make_trainer)
+    monkeypatch.setattr(threading.Thread, "start", lambda _: None)
+    lane_group = LaneGroup(None, range(2), LaneShape(4.0, gpus=0.5), str(tmp_path))
+    lane_group._run()
+    assert options[0]["train_loop_config"]["gpus"] == 0.5
+    assert options[0]["scaling_config"].total_resources == {"CPU": 2 * 3.6, "GPU": 1.0}
 
 
 def test_backbone_of_a_lane_is_loaded_onto_its_own_gpu(

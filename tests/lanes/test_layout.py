@@ -36,8 +36,8 @@ GPU_NODE = {"CPU": 16.0, "GPU": 4.0}
         # max above it: groups of one wait for nodes to come
         ({"max": 5}, [{"CPU": 2.0}], [2, 1, 1, 1], 1, 0),
         ({"max": 2, "gpus": 1}, [HEAD], [1, 1], 1, 1),
-        ({"max": 2}, [], [1, 1], 1, 0),
-        ({}, [], [1], 1, 0),  # one waits in any case
+        ({"max": 2, "gpus": 0}, [], [1, 1], 1, 0),
+        ({"gpus": 0}, [], [1], 1, 0),  # one waits in any case
         ({"gpus": 1}, [HEAD], [1], 1, 1),
     ],
 )
@@ -83,6 +83,18 @@ def test_check_address(
     if environment is not None:
         monkeypatch.setenv("RAY_ADDRESS", environment)
     assert check_address(argument) == address
+
+
+@pytest.mark.parametrize(
+    ("lanes", "example"), [({}, "{max: N, gpus: 1}"), ({"max": 8}, "{max: 8, gpus: 1}"), ({"workers": 2}, "gpus: 0")]
+)
+@pytest.mark.parametrize("nodes", [[], [{"CPU": 0.0}]])
+def test_lane_layout_asks_what_lanes_of_nodes_to_come_compute_on(
+    lanes: dict[str, Any], example: str, nodes: list[dict[str, float]]
+) -> None:
+    with pytest.raises(InputError, match="no node has room for a lane yet") as raised:
+        lane_layout(Lanes(**lanes), nodes)
+    assert example in str(raised.value)
 
 
 def test_lane_layout_on_one_machine_waits_for_no_nodes() -> None:

@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,8 @@ from orchestrator.common.trial_types import Answer, Job, TrialKey
 from orchestrator.config import Lanes
 from orchestrator.lanes import pool as module
 from orchestrator.lanes.broker import Broker, LaneStatus
-from orchestrator.lanes.pool import FAILED_START_LIMIT, LanePool
+from orchestrator.lanes.lane_starts import FAILED_START_LIMIT
+from orchestrator.lanes.pool import LanePool
 from orchestrator.lanes.preemption import MovedJob, Notice
 from orchestrator.sweep.runner import _Sweep
 from orchestrator.sweep.status import Phase
@@ -40,13 +42,18 @@ def broker() -> Any:
 
 
 @pytest.fixture
-def pool(broker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LanePool:
+def make_pool(broker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Lanes], LanePool]:
     groups = SimpleNamespace(errors=[], alive=lambda: True)
     monkeypatch.setattr(module, "ray", SimpleNamespace(get=lambda value: value))
     monkeypatch.setattr(module, "start_broker", lambda *_: Direct(broker))
     monkeypatch.setattr(module, "LaneGroups", lambda *_: groups)
     monkeypatch.setattr(module, "node_resources", lambda: [{"CPU": 2.0}])
-    return LanePool(Lanes(), str(tmp_path), growing=False)
+    return lambda config: LanePool(config, str(tmp_path), growing=False)
+
+
+@pytest.fixture
+def pool(make_pool: Callable[[Lanes], LanePool]) -> LanePool:
+    return make_pool(Lanes())
 
 
 @pytest.fixture
@@ -80,15 +87,50 @@ def test_sweep_check_finds_silent_lanes_without_a_display(broker: Any, pool: Lan
     assert broker.status() == ({}, 1), "the lane is dead, and its job waits for another"
 
 
+def fail_to_start(broker: Any, lane: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail a lane's start until it is given up, each time after the pause."""
+    now = time.monotonic()
+    for attempt in range(FAILED_START_LIMIT):
+        monkeypatch.setattr(time, "monotonic", partial(float, now + 100.0 * (attempt + 1)))
+        broker.report_failed_start(lane, "no GPU")
+
+
 @pytest.mark.usefixtures("silent")
-def test_pool_gives_up_when_its_last_lane_cannot_start_again(broker: Any, pool: LanePool) -> None:
+def test_pool_gives_up_when_no_lane_can_start_again(
+    broker: Any, pool: LanePool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     assert pool.poll() == {0: STATUS}
     pool.expire_silent_lanes()
     assert pool.poll() == {}
-    assert pool.fault() == "", "it may still start again"
-    for _ in range(FAILED_START_LIMIT):
-        broker.report_failed_start(0, "no GPU")
-    assert pool.fault() == "lane 0 could not start: no GPU"
+    fail_to_start(broker, 0, monkeypatch)
+    for _ in range(2):
+        assert pool.fault() == "", "lane 1 may still start"
+    assert [record.message for record in caplog.records] == [
+        "lane 0 could not start, tried 4 times: no GPU; the sweep continues without it"
+    ]
+    fail_to_start(broker, 1, monkeypatch)
+    assert pool.fault() == "every lane has ended: lane 1 could not start, tried 4 times: no GPU"
+
+
+def test_pool_gives_up_when_fewer_lanes_than_the_minimum_can_start(
+    broker: Any, make_pool: Callable[[Lanes], LanePool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = make_pool(Lanes(min=2))
+    broker.join(0, "first", STATUS)
+    pool.poll()
+    fail_to_start(broker, 1, monkeypatch)
+    assert pool.fault().startswith("lanes.min is 2, and not as many can start: lane 1 could not start")
+
+
+def test_pool_goes_on_with_one_lane_once_it_had_the_minimum(
+    broker: Any, make_pool: Callable[[Lanes], LanePool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = make_pool(Lanes(min=2))
+    for lane in range(2):
+        broker.join(lane, "first", STATUS)
+    pool.poll()
+    fail_to_start(broker, 1, monkeypatch)
+    assert pool.fault() == ""
 
 
 @pytest.mark.usefixtures("silent")

@@ -216,6 +216,21 @@ def test_budget_limits_the_number_of_trials(make_sweep: Any) -> None:
     assert search.exhausted
 
 
+def test_most_at_once_is_known_once_no_trial_can_start(make_sweep: Any) -> None:
+    search = make_sweep(trials=3).search
+    most = [search.most_at_once]  # new ones may start
+    first, second = start(search, 2)
+    most.append(search.most_at_once)
+    start(search, 1)
+    most.append(search.most_at_once)
+    search.report(first, 25, 0.1)
+    most.append(search.most_at_once)  # one that waits may be promoted
+    search.finish(second, "failed", "out of luck")
+    most.append(search.most_at_once)
+    search.close("budget")
+    assert [*most, search.most_at_once] == [None, None, 3, 3, 2, 0]
+
+
 def test_wall_time_ends_running_trials_at_their_next_result(make_sweep: Any, score: Any) -> None:
     sweep = make_sweep(STUDIES, wall_seconds=1000)
     run(sweep, score, lanes=6, until=3000)
