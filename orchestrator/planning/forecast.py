@@ -34,7 +34,7 @@ class MethodForecast:
     @property
     def peak_bytes(self) -> float:
         """Peak memory of the trial when it trains alone, above the backbone, in bytes."""
-        return self.cost.peak_bytes
+        return self.fit.peak_bytes if self.fit else self.cost.peak_bytes
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of the JSON output of ``plan``."""

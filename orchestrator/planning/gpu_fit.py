@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.common.units import size
+import torch
+
+from orchestrator.common.units import size as size_text
+from orchestrator.engine.step_size import StepSize
 from orchestrator.planning.capability.restrict_space import extremes
 from orchestrator.planning.estimates import StepCost
 from orchestrator.planning.task_estimates import TaskEstimates
@@ -21,18 +24,36 @@ class GpuFit:
     """How a configuration trains on a GPU.
 
     Args:
-        rows: rows that pass through the model at once; the others of the batch follow, with accumulated gradients.
+        size: how much of a batch a step computes at once, as a lane finds it.
         batch_size: rows of a batch.
-        cost: cost of the step with these rows.
+        cost: cost of the step with the rows that are computed at once.
+        scoring_bytes: peak memory of scoring above backbone and adapter, in bytes; a lane that has less scores fewer
+            rows at once.
     """
 
-    rows: int
+    size: StepSize
     batch_size: int
     cost: StepCost
+    scoring_bytes: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        """Rows that pass through the model at once; the others of the batch follow, with accumulated gradients."""
+        return math.ceil(self.batch_size / self.size.micro_batches)
+
+    @property
+    def peak_bytes(self) -> float:
+        """Peak memory of training and scoring above the backbone, in bytes."""
+        return max(self.cost.peak_bytes, self.cost.adapter_bytes + self.cost.optimizer_bytes + self.scoring_bytes)
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of the JSON output of ``plan``."""
-        return {"rows_at_once": self.rows, "batch_size": self.batch_size, "peak_memory_bytes": self.cost.peak_bytes}
+        return {
+            "batch_size": self.batch_size,
+            "rows_at_once": self.rows,
+            "checkpointed_blocks": self.size.checkpointed,
+            "scoring_memory_bytes": self.scoring_bytes,
+        }
 
 
 @dataclass(frozen=True)
@@ -50,38 +71,55 @@ class GpuRoom:
     def fit(self, method: str, params: Params) -> GpuFit | None:
         """Return how a configuration trains; ``None`` if not even one row fits, or if that is unknown.
 
-        A lane that runs out of memory halves what passes at once until it fits.
+        The sizes are those that a lane tries, in its order.
         """
         batch_size = int(params.get("batch_size", 1))
-        whole = self.estimates.cost(method, params, batch_size)
-        if whole is None or whole.peak_bytes <= self.room_bytes:
-            return None if whole is None else GpuFit(rows=batch_size, batch_size=batch_size, cost=whole)
-        one = self.estimates.cost(method, params, 1)
-        if one is None or one.peak_bytes > self.room_bytes:
-            return None
-        per_row = (whole.peak_bytes - one.peak_bytes) / max(1, batch_size - 1)
-        for rows in _halvings(batch_size):
-            if one.peak_bytes + per_row * (rows - 1) > self.room_bytes:
-                continue  # the peak grows linearly; only what may fit is worth an estimate
-            cost = self.estimates.cost(method, params, rows)
+        tokens = batch_size * self.estimates.lengths.longest
+        size: StepSize | None = StepSize()
+        while size is not None:
+            cost = self._cost_if_it_may_fit(method, params, batch_size, size)
             if cost is not None and cost.peak_bytes <= self.room_bytes:
-                return GpuFit(rows=rows, batch_size=batch_size, cost=cost)
-        return GpuFit(rows=1, batch_size=batch_size, cost=one)
+                scoring_bytes = self.estimates.scoring_bytes(method, params) or 0.0
+                return GpuFit(size=size, batch_size=batch_size, cost=cost, scoring_bytes=scoring_bytes)
+            size = size.smaller(batch_size, tokens, torch.device("cuda"))
+        return None
+
+    def _cost_if_it_may_fit(self, method: str, params: Params, batch_size: int, size: StepSize) -> StepCost | None:
+        """Return the cost of a step size; ``None`` where it is unknown, or the line through two others says too much.
+
+        The peak grows linearly with rows, so that most sizes need no estimate of their own.
+        """
+        rows, checkpointed = math.ceil(batch_size / size.micro_batches), size.checkpointed
+        if size.micro_batches > 1:
+            whole, one = (
+                self.estimates.cost(method, params, count, checkpointed=checkpointed) for count in (batch_size, 1)
+            )
+            if whole is None or one is None:
+                return None
+            per_row = (whole.peak_bytes - one.peak_bytes) / (batch_size - 1)
+            if one.peak_bytes + per_row * (rows - 1) > self.room_bytes:
+                return None
+        return self.estimates.cost(method, params, rows, checkpointed=checkpointed)
 
     def excess(self, method: str, params: Params) -> float:
         """Return by which fraction of the room one row exceeds it; at most 0 if it fits, or if that is unknown."""
-        cost = self.estimates.cost(method, params, 1)
-        return -1.0 if cost is None else cost.peak_bytes / self.room_bytes - 1
+        least = self._least_bytes(method, params)
+        return -1.0 if least is None else least / self.room_bytes - 1
 
     def refusal(self, method: str, params: Params) -> str:
         """Return why a configuration cannot train on the GPU, one line; empty if it can."""
-        cost = self.estimates.cost(method, params, 1)
-        if cost is None or cost.peak_bytes <= self.room_bytes:
+        least = self._least_bytes(method, params)
+        if least is None or least <= self.room_bytes:
             return ""
         return (
-            f"one row of {self.estimates.lengths.longest:,} tokens takes {size(cost.peak_bytes)}, "
-            f"and the GPU has {size(self.room_bytes)} beside the backbone"
+            f"one row of {self.estimates.lengths.longest:,} tokens takes {size_text(least)}, even with checkpointed "
+            f"blocks, and the GPU has {size_text(self.room_bytes)} beside the backbone"
         )
+
+    def _least_bytes(self, method: str, params: Params) -> float | None:
+        """Return the peak memory of a step with one row and checkpointed blocks, in bytes; ``None`` if unknown."""
+        cost = self.estimates.cost(method, params, 1, checkpointed=True)
+        return None if cost is None else cost.peak_bytes
 
     def holds_all_of(self, method: str, space: SearchSpace) -> bool:
         """Return whether the largest configuration of a search space fits as well, so that none need be checked."""
@@ -105,12 +143,3 @@ class GpuRoom:
     def _bytes_in_few_layers(self, method: str, params: Params) -> float:
         cost = self.estimates.cost_in_few_layers(method, params)
         return -math.inf if cost is None else cost.peak_bytes
-
-
-def _halvings(batch_size: int) -> Iterator[int]:
-    """Yield the rows of the largest part of a batch that is split into 1, 2, 4, ... parts, down to one row."""
-    parts = 1
-    while (rows := math.ceil(batch_size / parts)) > 1:
-        yield rows
-        parts *= 2
-    yield 1

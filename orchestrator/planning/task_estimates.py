@@ -16,6 +16,7 @@ from orchestrator.planning.estimates import Batch, StepCost, StepModel
 from orchestrator.planning.lane_device import LaneDevice
 from orchestrator.planning.row_lengths import RowLengths
 from orchestrator.tasks import TaskData, TaskType
+from orchestrator.tasks.batches import evaluation_rows
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -46,7 +47,7 @@ class TaskEstimates:
     device: LaneDevice
 
     def __post_init__(self) -> None:
-        self._costs: dict[tuple[str, str, int, bool], StepCost | None] = {}
+        self._costs: dict[tuple[str, str, int, bool, bool], StepCost | None] = {}
 
     @cached_property
     def lengths(self) -> RowLengths:
@@ -62,15 +63,22 @@ class TaskEstimates:
         """Return the bytes that the backbone would have with another quantization."""
         return self._step_model(self.architecture, quantization).backbone_bytes(double_quantization=True)
 
-    def cost(self, method: str, params: Params, rows: int) -> StepCost | None:
+    def cost(self, method: str, params: Params, rows: int, *, checkpointed: bool = False) -> StepCost | None:
         """Return the cost of a step with the longest rows; ``None`` where it cannot be estimated.
 
         Args:
             method: the method's name.
             params: its configuration.
             rows: rows that pass through the model at once.
+            checkpointed: whether blocks are computed again in the backward pass.
         """
-        return self._cost(self._model, method, params, rows)
+        return self._cost(self._model, method, params, rows, checkpointed)
+
+    def scoring_bytes(self, method: str, params: Params) -> float | None:
+        """Return the peak memory of scoring a batch of the longest rows, above the backbone and the adapter."""
+        longest, targets = self.lengths.longest, self.lengths.targets
+        rows = evaluation_rows(longest, self.config.training.evaluation_batch)
+        return self._model.scoring_bytes(method, params, Batch(rows=rows, tokens=longest, targets=targets))
 
     def generation_cost(self, method: str, params: Params) -> StepCost | None:
         """Return the cost of a step with a batch of rows of one token each, by which generation is estimated."""
@@ -78,19 +86,22 @@ class TaskEstimates:
         return self._model.cost(method, params, batch)
 
     def cost_in_few_layers(self, method: str, params: Params) -> StepCost | None:
-        """Return the cost of a step with one row in a backbone with few layers, to compare configurations fast."""
-        return self._cost(self._few_layers, method, params, 1)
+        """Return the cost of a step with one row and checkpointed blocks in a backbone with few layers.
+
+        It takes little time, and is enough to compare configurations.
+        """
+        return self._cost(self._few_layers, method, params, 1, True)
 
     @property
     def layers_per_few_layers(self) -> float:
         """How many times the layers of the backbone with few layers the real one has."""
         return self._model.layers / self._few_layers.layers
 
-    def _cost(self, model: StepModel, method: str, params: Params, rows: int) -> StepCost | None:
-        key = (method, shape_key(params), rows, model is self._model)
+    def _cost(self, model: StepModel, method: str, params: Params, rows: int, checkpointed: bool) -> StepCost | None:
+        key = (method, shape_key(params), rows, checkpointed, model is self._model)
         if key not in self._costs:
             batch = Batch(rows=rows, tokens=self.lengths.longest, targets=self.lengths.targets)
-            self._costs[key] = model.cost(method, params, batch)
+            self._costs[key] = model.cost(method, params, batch, checkpointed=checkpointed)
         return self._costs[key]
 
     @cached_property

@@ -41,8 +41,11 @@ class Estimates:
     def __init__(self, plan: SweepPlan) -> None:
         self.config = plan.config
 
-    def cost(self, method: str, params: Mapping[str, Any], rows: int) -> StepCost | None:
+    def cost(self, method: str, params: Mapping[str, Any], rows: int, *, checkpointed: bool = False) -> StepCost | None:
         return None if method == "prefix" else self._cost(rows * self.lengths.longest)
+
+    def scoring_bytes(self, method: str, params: Mapping[str, Any]) -> float:
+        return 1.0
 
     def generation_cost(self, method: str, params: Mapping[str, Any]) -> StepCost | None:
         return self._cost(self.config.training.evaluation_batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -11,11 +12,12 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from orchestrator.common.errors import InputError
 from orchestrator.config import SweepConfig
 from orchestrator.engine.gpu import Gpu
+from orchestrator.engine.step_size import StepSize
 from orchestrator.planning.capability import Capability, MethodConstraints, Probe, apply_constraints
 from orchestrator.planning.capability.method_plan import MethodPlan
 from orchestrator.planning.estimates import StepCost
 from orchestrator.planning.gpu_budget import gpu_budget
-from orchestrator.planning.gpu_fit import GpuRoom
+from orchestrator.planning.gpu_fit import GpuFit, GpuRoom
 from orchestrator.planning.lane_device import CONTEXT_BYTES, FRAGMENTATION, LaneDevice
 from orchestrator.planning.row_lengths import RowLengths
 from orchestrator.planning.task_estimates import TaskEstimates
@@ -25,7 +27,10 @@ L4, H100 = Gpu("L4", 24e9, bfloat16=True), Gpu("H100", 80e9, bfloat16=True)
 
 
 class Estimates:
-    """Fake: a step takes 10 bytes per unit of rank, and 100 for each row; few layers take a quarter of that."""
+    """Fake: a step takes 10 bytes per unit of rank, and 100 for each row, or 40 with checkpointed blocks.
+
+    Few layers take a quarter of the latter.
+    """
 
     lengths = RowLengths(longest=512, mean=100.0, targets=10)
     layers_per_few_layers = 4.0
@@ -37,12 +42,15 @@ class Estimates:
     def backbone_bytes_as(self, quantization: str) -> float:
         return self._four_bit_bytes
 
-    def cost(self, method: str, params: Mapping[str, Any], rows: int) -> StepCost | None:
+    def cost(self, method: str, params: Mapping[str, Any], rows: int, *, checkpointed: bool = False) -> StepCost | None:
         self.estimated.append(rows)
-        return None if method == "unknown" else _cost(10 * params["rank"] + 100 * rows)
+        return None if method == "unknown" else _cost(10 * params["rank"] + (40 if checkpointed else 100) * rows)
 
     def cost_in_few_layers(self, method: str, params: Mapping[str, Any]) -> StepCost | None:
-        return _cost(0.25 * (10 * params["rank"] + 100))
+        return _cost(0.25 * (10 * params["rank"] + 40))
+
+    def scoring_bytes(self, method: str, params: Mapping[str, Any]) -> float:
+        return 7.0
 
 
 def _cost(count: float) -> StepCost:
@@ -62,14 +70,31 @@ def room(room_bytes: float) -> GpuRoom:
 
 
 @pytest.mark.parametrize(
-    ("room_bytes", "rows"), [(1680, 16), (1679, 8), (880, 8), (480, 4), (479, 2), (180, 1), (179, None)]
+    ("room_bytes", "rows", "checkpointed"),
+    [
+        (1680, 16, False),
+        (1679, 8, False),
+        (879, 4, False),
+        (479, 2, False),  # 1,024 tokens, which fill a GPU
+        (279, 2, True),
+        (159, 1, True),
+        (119, None, True),
+    ],
 )
-def test_gpu_fit_halves_a_batch_until_it_fits(room_bytes: float, rows: int | None) -> None:
+def test_gpu_fit_is_the_size_that_a_lane_finds(room_bytes: float, rows: int | None, checkpointed: bool) -> None:
     fit = room(room_bytes).fit("lora", {"rank": 8, "batch_size": 16})
     assert (fit and fit.rows) == rows
     if fit:
-        assert fit.batch_size == 16
-        assert fit.cost.peak_bytes == 80 + 100 * fit.rows <= room_bytes
+        assert fit.size.checkpointed == checkpointed
+        assert fit.cost.peak_bytes == 80 + (40 if checkpointed else 100) * fit.rows <= room_bytes
+        assert fit.fields()["rows_at_once"] == rows
+
+
+def test_gpu_fit_counts_scoring_where_it_takes_more() -> None:
+    cost = _cost(100)
+    assert GpuFit(size=StepSize(), batch_size=8, cost=cost, scoring_bytes=50).peak_bytes == 150
+    step = replace(cost, adapter_bytes=10, activation_bytes=90)
+    assert GpuFit(size=StepSize(), batch_size=8, cost=step, scoring_bytes=50).peak_bytes == 100
 
 
 def test_gpu_fit_of_an_unknown_cost_limits_nothing() -> None:
@@ -85,8 +110,8 @@ def test_gpu_room_holds_a_space_by_its_largest_configuration() -> None:
         default={"rank": 8, "batch_size": 8},
         sources={},
     )
-    assert not room(739).holds_all_of("lora", space)
-    assert room(740).holds_all_of("lora", space)
+    assert not room(679).holds_all_of("lora", space)
+    assert room(680).holds_all_of("lora", space)
 
 
 def test_gpu_room_without_a_full_estimate_where_few_layers_suffice() -> None:
@@ -116,18 +141,20 @@ def constrained(room_bytes: float) -> tuple[MethodPlan, MethodConstraints]:
 
 
 def test_gpu_room_starts_a_search_at_what_fits() -> None:
-    plan, limits = constrained(260)
+    plan, limits = constrained(200)
     assert plan.available
     assert plan.space.default == {"rank": 16}
-    assert "rank starts at 16 instead of 32: one row of 512 tokens takes 420 B" in plan.notes[0]
+    assert "rank starts at 16 instead of 32: one row of 512 tokens takes 360 B" in plan.notes[0]
     assert limits({"rank": 16}) == (0.0,)
     assert not limits.allows({"rank": 17})
 
 
 def test_gpu_room_leaves_out_a_method_with_its_reason() -> None:
-    plan, _ = constrained(110)
+    plan, _ = constrained(59)
     assert not plan.available
-    assert plan.reason == "one row of 512 tokens takes 120 B, and the GPU has 110 B beside the backbone"
+    assert plan.reason == (
+        "one row of 512 tokens takes 60 B, even with checkpointed blocks, and the GPU has 59 B beside the backbone"
+    )
 
 
 def config(**backbone: Any) -> SweepConfig:

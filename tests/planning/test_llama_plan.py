@@ -1,4 +1,4 @@
-"""``plan`` of Llama-3-8B for an 80-GB GPU, from its ``config.json`` and a tokenizer alone."""
+"""``plan`` of Llama-3-8B for an 80-GB GPU, from its ``config.json`` and a tokenizer, without weights."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ METHODS = ["lora", "norm_tuning", "full"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint without weights, and rows of more than 8,192 tokens."""
+    """A checkpoint whose file of weights is empty, and rows of more than 8,192 tokens."""
     folder = tmp_path_factory.mktemp("llama")
     LLAMA_3_8B.save_pretrained(folder / "llama")
     save_file({}, folder / "llama" / "model.safetensors")
@@ -95,9 +95,11 @@ def test_llama_plan_at_8192_tokens_leaves_out_what_cannot_run(folder: Path) -> N
     methods = {row["name"]: row for row in values["tasks"]["chat"]["methods"]}
     assert not methods["full"]["available"]
     assert "one row of 8,192 tokens takes" in methods["full"]["reason"]
-    norms = methods["norm_tuning"]["estimate"]
-    assert norms["rows_at_once"] == 1
-    assert norms["peak_memory_bytes"] <= values["gpu"]["room_bytes"]
+    lora, norms = (methods[name]["estimate"] for name in ("lora", "norm_tuning"))
+    assert (lora["rows_at_once"], lora["checkpointed_blocks"]) == (1, True)
+    assert (norms["rows_at_once"], norms["checkpointed_blocks"]) == (1, False)
+    for estimate in (lora, norms):
+        assert estimate["scoring_memory_bytes"] < estimate["peak_memory_bytes"] <= values["gpu"]["room_bytes"]
 
 
 def test_llama_that_fits_no_gpu_is_one_clear_error(folder: Path) -> None:

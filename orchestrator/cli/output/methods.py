@@ -201,8 +201,8 @@ def _forecast_cells(forecast: MethodForecast | None) -> tuple[str, str, str]:
 
 
 def fit_text(fit: GpuFit) -> str:
-    """Return how much of a batch passes through the model at once."""
-    return f"{fit.rows} of {fit.batch_size}"
+    """Return how much of a batch passes through the model at once, with a star if blocks are checkpointed."""
+    return f"{fit.rows} of {fit.batch_size}" + (" *" if fit.size.checkpointed else "")
 
 
 def _percent(value: float) -> str:

@@ -41,7 +41,8 @@ def print_plan(plan: SweepPlan, file: Path, forecast: SweepForecast = NO_FORECAS
         if task.room and task.estimates:
             print_wrapped(
                 f"rows at once: how much of a batch fits the GPU with rows of {task.estimates.lengths.longest:,} tokens, "
-                "the longest; the others follow, with accumulated gradients"
+                "the longest; the others follow, with accumulated gradients. * with checkpointed blocks, which are computed "
+                "again in the backward pass"
             )
         for method_plan in task.methods:
             for note in method_plan.notes if method_plan.available else ():
