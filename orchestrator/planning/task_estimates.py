@@ -56,8 +56,14 @@ class TaskEstimates:
 
     @property
     def backbone_bytes(self) -> float:
-        """Bytes of the backbone on the device."""
-        return self._model.backbone_bytes(double_quantization=self.config.backbone.double_quantization)
+        """Bytes of the backbone on the device, with the scales that ``gpu.keep_unpacked`` may keep.
+
+        Whole unpacked weights are not counted: a lane keeps them only where half of the free memory holds them.
+        """
+        return self._model.backbone_bytes(
+            double_quantization=self.config.backbone.double_quantization,
+            keeps_scales=self.config.gpu.keep_unpacked != "nothing",
+        )
 
     def backbone_bytes_as(self, quantization: Quantization) -> float:
         """Return the bytes that the backbone would have with another quantization."""

@@ -223,3 +223,14 @@ def test_step_cost_is_none_where_data_is_needed(monkeypatch: pytest.MonkeyPatch)
     model = StepModel(LLAMA, TASK_TYPES["causal-lm"], name="tiny", labels=0, quantization="none", dtype=torch.float32)
     assert model.cost("lora", params_of("lora"), BATCH) is None
     assert model.cost("hard_prompt", params_of("hard_prompt"), BATCH) is None
+
+
+def test_backbone_bytes_count_packed_weights_scales_and_the_rest() -> None:
+    packed = 3 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 160)
+    rest = 4 * (2 * LLAMA.vocab_size * 64 + (2 * 3 + 1) * 64 + 2 * 8)  # embeddings, head, norms and rotary frequencies
+    model = StepModel(LLAMA, TASK_TYPES["causal-lm"], name="tiny", labels=0, quantization="nf4", dtype=torch.float32)
+    assert model.backbone_bytes(double_quantization=False) == packed * (0.5 + 4 / 64) + rest
+    quantized_scales = packed * (1 + 4 / 256) / 64
+    assert model.backbone_bytes(double_quantization=True) == packed * 0.5 + quantized_scales + rest
+    unpacked = model.backbone_bytes(double_quantization=True, keeps_scales=True)
+    assert unpacked == packed * (0.5 + 4 / 64) + quantized_scales + rest

@@ -12,7 +12,8 @@ from orchestrator.cli.output.methods import method_row, print_capabilities, prin
 from orchestrator.cli.output.progress import task_line
 from orchestrator.common.units import duration, number, size
 from orchestrator.config import BackboneConfig
-from orchestrator.planning.forecast import NO_FORECAST, SweepForecast
+from orchestrator.planning.forecast import NO_FORECAST, SweepForecast, slots
+from orchestrator.planning.head_size import head_size
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.warm_start import Prior
 
@@ -40,9 +41,9 @@ def print_plan(plan: SweepPlan, file: Path, forecast: SweepForecast = NO_FORECAS
         print_capabilities(task.methods, forecast.tasks.get(name, {}))
         if task.room and task.estimates:
             print_wrapped(
-                f"rows at once: how much of a batch fits the GPU with rows of {task.estimates.lengths.longest:,} tokens, "
-                "the longest; the others follow, with accumulated gradients. * with checkpointed blocks, which are computed "
-                "again in the backward pass"
+                "rows at once: how much of a batch fits the GPU with rows of "
+                f"{task.estimates.lengths.longest:,} tokens, the longest; the others follow, with accumulated "
+                "gradients. * with checkpointed blocks, which are computed again in the backward pass"
             )
         for method_plan in task.methods:
             for note in method_plan.notes if method_plan.available else ():
@@ -53,6 +54,7 @@ def print_plan(plan: SweepPlan, file: Path, forecast: SweepForecast = NO_FORECAS
         console.print(f"lanes     {lanes_text(config.lanes)}")
     if forecast.lane_bytes is not None:
         console.print(f"memory    up to {size(forecast.lane_bytes)} per lane, in addition to the backbone")
+    _print_head(plan)
     if forecast.lane_seconds is not None:
         where = "on a GPU of this machine" if plan.device.has_gpu else "in one lane like this machine"
         console.print(f"time      {duration(forecast.lane_seconds)} {where}, without early stopping")
@@ -88,6 +90,16 @@ def _print_device(plan: SweepPlan) -> None:
     if gpu.backbone_bytes > gpu.room_bytes:
         print_wrapped(
             "note: every worker holds the whole backbone: lanes are data parallel, and split no model over GPUs"
+        )
+
+
+def _print_head(plan: SweepPlan) -> None:
+    """Print the processes on the driver's machine, if they need more memory than they should take."""
+    head = head_size(plan.config.lanes, slots(plan))
+    if head and head.is_too_large:
+        print_wrapped(
+            f"head      up to {head.processes} processes take {size(head.process_bytes)} on the driver's machine, "
+            f"which has {size(head.machine_bytes)}; use a larger one, or lower lanes.max or lanes.pack"
         )
 
 

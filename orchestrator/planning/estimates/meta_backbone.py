@@ -88,15 +88,16 @@ def meta_backbone(
     return SharedBackbone(bare.model, bare.context, bare.fresh, bare.decoder)
 
 
-def backbone_bytes(backbone: SharedBackbone, *, double_quantization: bool) -> float:
+def backbone_bytes(backbone: SharedBackbone, *, double_quantization: bool, keeps_scales: bool = False) -> float:
     """Return the bytes that a lane's copy of a backbone takes: packed layers with their scales, and all other tensors.
 
     Args:
         backbone: the backbone on the meta device.
         double_quantization: whether the scales of 4-bit weights are quantized too.
+        keeps_scales: whether they are kept unpacked beside that.
     """
     layers = [module for module in backbone.model.modules() if isinstance(module, FrozenLinear)]
-    scale_bytes = QUANTIZED_SCALE_BYTES if double_quantization else SCALE_BYTES
+    scale_bytes = QUANTIZED_SCALE_BYTES + keeps_scales * SCALE_BYTES if double_quantization else SCALE_BYTES
     four_bit = sum(math.prod(layer.frozen.shape) for layer in layers if isinstance(layer.frozen, FourBitShape))
     others = {id(tensor): tensor.nbytes for tensor in backbone.shared_tensors()}
     return four_bit * (0.5 + scale_bytes / BLOCK_SIZE) + sum(others.values())

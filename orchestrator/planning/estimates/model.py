@@ -68,13 +68,14 @@ class StepModel:
         count: int = self._backbone.model.config.get_text_config().num_hidden_layers
         return count
 
-    def backbone_bytes(self, *, double_quantization: bool) -> float:
+    def backbone_bytes(self, *, double_quantization: bool, keeps_scales: bool = False) -> float:
         """Return the bytes of the backbone in a lane.
 
         Args:
             double_quantization: whether the scales of 4-bit weights are quantized too.
+            keeps_scales: whether they are kept unpacked beside that.
         """
-        return backbone_bytes(self._backbone, double_quantization=double_quantization)
+        return backbone_bytes(self._backbone, double_quantization=double_quantization, keeps_scales=keeps_scales)
 
     def cost(
         self, method: str, params: Mapping[str, Any], batch: Batch, *, checkpointed: bool = False
