@@ -6,6 +6,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from orchestrator.config.plugins import plugin_sources
 from orchestrator.lanes.cluster import node_resources
 from orchestrator.lanes.setup import LaneSetup, TaskSetup
 from orchestrator.planning.plan import SweepPlan, TaskPlan
+from orchestrator.sweep.token_limits import token_limits
 
 log = logging.getLogger(__name__)
 OVERHEAD_BYTES = 1_500_000_000
@@ -77,7 +79,8 @@ def prepare(
         )
         for name, task in plan.tasks.items()
     }
-    return _lane_setup(config, storage, sweep, tasks, pack), backbones
+    setup = _lane_setup(config, storage, sweep, tasks, pack)
+    return replace(setup, token_limits=token_limits(plan)), backbones
 
 
 def _start_publishing(
