@@ -67,8 +67,8 @@ class ShortOfMemory:
         self.rows, self.error = rows, error
         self.forward = TrialRun.forward
 
-    def __call__(self, run: TrialRun) -> torch.Tensor:
-        loss = self.forward(run)
+    def __call__(self, run: TrialRun, **options: bool) -> torch.Tensor:
+        loss = self.forward(run, **options)
         if run.params.batch_size / run._size.micro_batches > self.rows:
             raise self.error
         return loss
@@ -114,5 +114,5 @@ def test_micro_batch_count_is_saved_with_the_trial(lab: Lab, tmp_path: Path) -> 
     assert restored.measurements["micro_batches"] == 4
 
 
-def _method(short: ShortOfMemory) -> Callable[[TrialRun], torch.Tensor]:
-    return lambda run: short(run)
+def _method(short: ShortOfMemory) -> Callable[..., torch.Tensor]:
+    return lambda run, **options: short(run, **options)

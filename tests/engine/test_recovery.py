@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def graphs() -> Iterator[list[weakref.ref[Saved]]]:
 
 def replace_forward(monkeypatch: pytest.MonkeyPatch, forward: Callable[[TrialRun, Forward], Tensor]) -> None:
     original = TrialRun.forward
-    monkeypatch.setattr(TrialRun, "forward", lambda run: forward(run, original))
+    monkeypatch.setattr(TrialRun, "forward", lambda run, **options: forward(run, partial(original, **options)))
 
 
 @pytest.mark.parametrize("place", ["forward", "backward"])
