@@ -5,22 +5,38 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from orchestrator.engine.step_size import StepSize
+from orchestrator.planning.estimates import StepCost
+from orchestrator.planning.gpu_fit import GpuRoom
 from orchestrator.planning.plan import SweepPlan
+from orchestrator.planning.row_lengths import RowLengths
 from orchestrator.sweep.token_limits import token_limits
 
+ROW_BYTES = {"ia3": 10, "lora": 100, "dora": 1000, "full": 100_000}
 
-def task_plan(sizes: dict[str, StepSize | None], longest: int, *, has_room: bool = True) -> Any:
-    """Return what a plan has of a task whose methods' default batches of 16 rows fit a GPU with these step sizes."""
-    fits = {
-        method: None if size is None else SimpleNamespace(size=size, rows=16 // size.micro_batches)
-        for method, size in sizes.items()
-    }
-    space = SimpleNamespace(default={})
+
+class Estimates:
+    """Fake: a row takes the method's bytes, and a tenth of them with checkpointed blocks."""
+
+    def __init__(self, longest: int) -> None:
+        self.lengths = RowLengths(longest=longest, mean=100.0, targets=10)
+
+    def cost(self, method: str, params: Any, rows: int, *, checkpointed: bool = False) -> StepCost:
+        count = rows * ROW_BYTES[method] * (0.1 if checkpointed else 1)
+        nothing = {"optimizer_bytes": 0, "activation_bytes": 0, "transient_bytes": 0, "flops": 0, "bytes_moved": 0}
+        return StepCost(adapter_bytes=count, calls=0, **nothing)
+
+    def scoring_bytes(self, method: str, params: Any) -> float:
+        return 0.0
+
+
+def task_plan(room_bytes: float | None, longest: int) -> Any:
+    """Return what a plan has of a task whose methods have batches of 16 rows."""
+    estimates: Any = Estimates(longest)
+    space = SimpleNamespace(default={"batch_size": 16})
     return SimpleNamespace(
-        room=SimpleNamespace(fit=lambda method, params: fits[method]) if has_room else None,
-        estimates=SimpleNamespace(lengths=SimpleNamespace(longest=longest)),
-        methods=[SimpleNamespace(method=method, available=True, space=space) for method in sizes],
+        room=None if room_bytes is None else GpuRoom(estimates, room_bytes),
+        estimates=estimates,
+        methods=[SimpleNamespace(method=method, available=True, space=space) for method in ROW_BYTES],
     )
 
 
@@ -29,14 +45,13 @@ def limits(*tasks: Any) -> dict[str, int]:
 
 
 def test_token_limits_are_of_methods_whose_whole_batches_do_not_fit() -> None:
-    sizes = {"ia3": StepSize(), "lora": StepSize(4), "full": StepSize(8, checkpointed=True), "unknown": None}
-    assert limits(task_plan(sizes, 512)) == {"lora": 4 * 512, "full": 1}
+    assert limits(task_plan(450, 512)) == {"lora": 4 * 512, "dora": 1}, "the largest parts, or checkpointed blocks"
 
 
 def test_token_limits_are_the_lowest_of_all_tasks() -> None:
-    short, long = task_plan({"lora": StepSize(2)}, 100), task_plan({"lora": StepSize(4)}, 120)
-    assert limits(short, long) == limits(long, short) == {"lora": 4 * 120}
+    short, long = task_plan(450, 512), task_plan(250, 600)
+    assert limits(short, long) == limits(long, short) == {"lora": 2 * 600, "dora": 1}
 
 
 def test_token_limits_are_unknown_without_a_gpu() -> None:
-    assert limits(task_plan({"lora": StepSize(4)}, 512, has_room=False)) == {}
+    assert limits(task_plan(None, 512)) == {}
