@@ -33,6 +33,7 @@ from orchestrator.tasks import TASK_TYPES, token_losses
 from orchestrator.tasks.batches import evaluation_rows
 
 TASK, WHOLE = "causal-lm", 2**60
+CHUNKED = token_losses.CHUNK_LOGITS
 SCORED_ROWS, SCORED_TOKENS = 64, 4096
 STEP_ROWS, STEP_TOKENS = 4, 512
 
@@ -58,7 +59,7 @@ def estimate_scoring() -> None:
     rows = evaluation_rows(SCORED_TOKENS, Training().evaluation_batch)
     chunked, whole = (
         scoring_bytes(model, Batch(rows=count, tokens=SCORED_TOKENS, targets=SCORED_TOKENS - 1), logits)
-        for count, logits in ((rows, token_losses.CHUNK_LOGITS), (SCORED_ROWS, WHOLE))
+        for count, logits in ((rows, CHUNKED), (SCORED_ROWS, WHOLE))
     )
     emit(
         benchmark="chunked_loss",
@@ -84,8 +85,7 @@ def measure_steps(method: str, folder: Path) -> None:
     """Print the line of steps."""
     backbone = load_shared_backbone(SMOLLM2, TASK, folder)
     dataset = random_dataset(TASK, STEP_TOKENS, backbone, folder, targets=STEP_TOKENS - 1)
-    default = 2**25
-    chunked, whole = (measure_step(method, backbone, dataset, logits) for logits in (default, WHOLE))
+    chunked, whole = (measure_step(method, backbone, dataset, logits) for logits in (CHUNKED, WHOLE))
     emit(
         benchmark="chunked_loss",
         case="step",

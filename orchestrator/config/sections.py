@@ -115,7 +115,7 @@ class Training(Section):
     max_length: Annotated[int, Field(ge=4)] = 128
     """Tokens of a row, at most; longer ones are cut."""
     evaluation_batch: Count = 64
-    """Rows of a batch that is scored."""
+    """Rows of a batch that is scored, at most; of long rows it holds fewer, 16,384 tokens with padding."""
     validation_rows: Count = 2048
     """The most validation rows that are scored at a rung; the same rows for all trials."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0

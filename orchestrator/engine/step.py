@@ -51,15 +51,11 @@ def train_step(runs: Sequence[TrialRun], ranks: Ranks = ALONE) -> list[tuple[Tri
     return failures
 
 
-def score_trials(runs: Sequence[TrialRun], free_memory: FreeMemory = no_memory_to_free) -> None:
+def score_trials(runs: Sequence[TrialRun]) -> None:
     """Evaluate trials on their jobs' splits, so that the next :meth:`TrialRun.evaluate` of each costs nothing.
 
     Trials whose evaluation batches are small enough to gain by it are evaluated in one packed pass. An error is not
     raised here: the trial's own call of ``evaluate`` tries again, alone, and raises it.
-
-    Args:
-        runs: trials of the pack, in the same order on all workers of the lane.
-        free_memory: function that lets go of tensors where memory is short.
     """
     splits = [(run, run.job.split) for run in runs if run.job.split]
     small = [
@@ -74,7 +70,7 @@ def score_trials(runs: Sequence[TrialRun], free_memory: FreeMemory = no_memory_t
     for run, split in splits:
         if (run, split) not in packed:
             with suppress(Exception):
-                run.evaluate(split, free_memory)
+                run.evaluate(split)
 
 
 def can_be_packed(split: str, device: torch.device) -> bool:

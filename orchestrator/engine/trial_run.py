@@ -255,14 +255,13 @@ class TrialRun:
         self.alone_bytes = self.alone_bytes or self._memory.peak
         self._optimizer.zero_grad(set_to_none=True)
 
-    def evaluate(self, split: str, free_memory: FreeMemory = no_memory_to_free, *, packed: bool = False) -> Evaluation:
+    def evaluate(self, split: str, *, packed: bool = False) -> Evaluation:
         """Score a split without gradients; the trial's random stream is unchanged.
 
         A second call without a step in between returns the same evaluation.
 
         Args:
             split: ``validation`` or ``test``.
-            free_memory: function that lets go of tensors where memory is short.
             packed: whether other trials are scored in the same pass. Such a trial tries nothing again.
         """
         if split in self._evaluations:
@@ -271,7 +270,7 @@ class TrialRun:
         self._memory.begin()
         self.attached.train(False)
         with restored_generators(self.device), torch.no_grad(), self._skipping_prefix():
-            evaluation = self._score(split) if packed else self._score_in_fitting_batches(split, free_memory)
+            evaluation = self._score(split) if packed else self._score_in_fitting_batches(split)
         self.measurements["evaluation_seconds"] += time.perf_counter() - begin
         if not self.trains:
             self._measure_memory()
@@ -282,14 +281,14 @@ class TrialRun:
         limit = self._micro_batch_memory.scoring.tokens(self.job.trial.method, split)
         return self.dataset.evaluate(self.attached.module, split, tokens or limit)
 
-    def _score_in_fitting_batches(self, split: str, free_memory: FreeMemory) -> Evaluation:
+    def _score_in_fitting_batches(self, split: str) -> Evaluation:
         return score_in_fitting_batches(
             partial(self._score, split),
             partial(self.dataset.largest_evaluation_batch, split),
             self._micro_batch_memory.scoring,
             (self.job.trial.method, split),
             self.dataset.ranks,
-            free_memory,
+            self.free_memory,
             self.device,
         )
 

@@ -222,7 +222,7 @@ class Worker:
         # them by what each rank's greenlets do, so the ranks' collective calls would not match.
         if self.ranks.size == 1:
             begin = time.perf_counter()
-            score_trials(finished, self.memory.free)
+            score_trials(finished)
             self.busy_seconds += time.perf_counter() - begin
         for run in finished:
             if finished_job := self._run_or_fail(run, self.memory.finish_job):

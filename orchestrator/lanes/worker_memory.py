@@ -141,9 +141,9 @@ class WorkerMemory:
     def finish_job(self, run: TrialRun) -> FinishedJob:
         """Score and save a trial, and keep it in memory if it may continue."""
         job = run.job
-        evaluation = run.evaluate(job.split, self.free) if job.split else None
+        evaluation = run.evaluate(job.split) if job.split else None
         retrained = job.split == "test" and job.retraining is not None
-        validation = run.evaluate("validation", self.free).metrics if retrained else {}
+        validation = run.evaluate("validation").metrics if retrained else {}
         finished_job = self.ranks.run_on_all_ranks(lambda: self._measure_and_save(run, evaluation, validation))
         if run.step < job.total:
             self._keep(run)

@@ -9,6 +9,7 @@ from orchestrator.selection.recommend import cost, cost_text
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Preference
 from orchestrator.tasks import TASK_TYPES
+from orchestrator.tasks.batches import EVALUATION_TOKENS
 from orchestrator.tracking.bundle import ADAPTER, Bundle
 
 COSTS: tuple[Preference, ...] = ("size", "memory", "latency")
@@ -168,7 +169,8 @@ def _origin(bundle: Bundle) -> str:
 - sweep `{bundle.sweep}`, trial `{bundle.trial}`
 - data: {rows or "unknown"} rows, digest `{bundle.data_digest}`
 - backbone: digest `{backbone.digest}`, checksum `{backbone.checksum}`, revision {backbone.revision or "none"}
-- evaluation: batches of {bundle.evaluation_batch} rows of up to {bundle.max_length} tokens
+- evaluation: batches of up to {bundle.evaluation_batch} rows and {EVALUATION_TOKENS:,} tokens, rows of up to
+  {bundle.max_length} tokens
 - environment: {environment.threads} threads, torch {environment.torch}, {environment.device} ({environment.cpu})
 
 | parameter or measurement | value |

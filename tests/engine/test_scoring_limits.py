@@ -55,7 +55,8 @@ def test_scoring_halves_batches_that_do_not_fit(lab: Lab, start: Callable[..., t
 def test_scoring_releases_memory_once_before_halving(start: Callable[..., tuple[TrialRun, list[int]]]) -> None:
     run, passes = start("lora", limit=100)
     released: list[int] = []
-    run.evaluate("validation", lambda: released.append(len(passes)))
+    run.free_memory = lambda: released.append(len(passes))
+    run.evaluate("validation")
     assert released[0] == 1
 
 
