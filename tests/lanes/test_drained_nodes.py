@@ -74,7 +74,7 @@ class Sweep:
             folder,
             plugins=[f"{name}.py" for name in METHODS],
             methods=METHODS,
-            search={"sampler": "random", "early_stopping": False, "allocation": "equal"},
+            search={"sampler": "random", "early_stopping": False, "allocation": "round_robin"},
             budget={"trials": trials},
             training={"max_steps": steps, "max_length": 16},
             selection={"seeds": 2, "contenders": 2},
