@@ -89,7 +89,7 @@ def _try_on(tiny: TinyModel, spec: MethodSpec[Any], params: Hyperparameters) -> 
 
 def _attach(tiny: TinyModel, spec: MethodSpec[Any], params: Hyperparameters, view: nn.Module) -> Attached:
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             attached = spec.attach(view, params, tiny.context)
     except MethodError as error:
         raise _RefusalError(str(error)) from error
@@ -128,8 +128,9 @@ def _train(tiny: TinyModel, attached: Attached) -> None:
 def _save_and_load(tiny: TinyModel, attached: Attached) -> None:
     with tempfile.TemporaryDirectory() as place, _as_one_line("cannot be saved and loaded again"):
         attached.save(Path(place))
-        with torch.random.fork_rng():
-            torch.manual_seed(1)  # random numbers drawn while attaching must not change the loaded adapter
+        with torch.random.fork_rng(devices=[]):
+            # Random numbers drawn while attaching must not change the loaded adapter.
+            torch.default_generator.manual_seed(1)
             back = load_adapter(tiny.view(), Path(place), tiny.context)
     back.train(False)
     same = torch.equal(tiny.logits(back.module), tiny.logits(attached.module))

@@ -72,8 +72,8 @@ def tiny_models(task_types: Iterable[PeftTaskType]) -> Iterator[TinyModel]:
     for task_type in TRIED_TYPES:
         if task_type not in task_types:
             continue
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)  # of the processor alone, as torch.manual_seed seeds all GPUs
             encodes = task_type == "SEQ_CLS"
             model = BertForSequenceClassification(BertConfig(**_SIZES)) if encodes else LlamaForCausalLM(_llama())
         head = ("bert.pooler", "classifier") if encodes else ()

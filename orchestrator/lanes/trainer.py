@@ -27,7 +27,8 @@ class LaneTrainer(DataParallelTrainer):
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
         unneeded = (DatasetsCallback, PlacementGroupCleanerCallback)
         callbacks = [callback for callback in super()._create_default_callbacks() if not isinstance(callback, unneeded)]
-        return [*callbacks, DeadWorkersCallback()] if self.backend_config.backend_cls.has_replica_groups else callbacks
+        has_replicas = getattr(self.backend_config.backend_cls, "has_replica_groups", False)
+        return [*callbacks, DeadWorkersCallback()] if has_replicas else callbacks
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Result:
         config = self.train_loop_config or {}

@@ -52,6 +52,19 @@ def test_plugin_example_keeps_contract_and_is_short() -> None:
     assert name not in methods.names()
 
 
+def test_plugin_check_leaves_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver of a sweep checks plugins; a generator's state would cost a context on each GPU of its machine."""
+    name = loader.register(EXAMPLE)
+    touched: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: touched.append("read"))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: touched.append("set"))
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: touched.append("seeded"))
+    check_plugin(name)
+    assert touched == []
+
+
 def test_plugin_example_scales_blocks(make_case, tmp_path: Path) -> None:
     """Longhand: all of a block's stream times the factor, block after block."""
     methods.register(EXAMPLE)
