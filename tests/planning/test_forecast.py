@@ -98,7 +98,9 @@ def test_forecast_memory_uses_longest_rows_and_time_mean_rows(plan: SweepPlan) -
 
 def test_forecast_lane_seconds_count_trials_and_retrainings(plan: SweepPlan) -> None:
     sweep_forecast = forecast(plan)
-    assert sweep_forecast.lane_seconds == pytest.approx((10 + 2 * 3) * sweep_forecast.tasks["mail"]["lora"].seconds)
+    seconds = sweep_forecast.tasks["mail"]["lora"].seconds
+    assert seconds
+    assert sweep_forecast.lane_seconds == pytest.approx((10 + 2 * 3) * seconds)
 
 
 @pytest.mark.parametrize(("pack", "peak"), [(1, 1350), (3, 3 * 1300 + 50)])

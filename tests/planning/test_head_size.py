@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from orchestrator.cli.output import console
 from orchestrator.cli.output.plan import print_plan
 from orchestrator.config import Lanes
-from orchestrator.planning import head_size as module
 from orchestrator.planning.head_size import head_size
 
 from ..small_plan import small_plan
@@ -18,7 +18,7 @@ from ..small_plan import small_plan
 
 @pytest.fixture(autouse=True)
 def machine_of_16_gb(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(total=16 * 10**9))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=16 * 10**9))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import torch
 from pydantic import ValidationError
 
 from orchestrator.config import Lanes
-from orchestrator.engine import gpu as module
 from orchestrator.engine.gpu import Gpu, visible_gpus
 from orchestrator.planning.lane_device import LaneDevice, device_here, device_of
 
@@ -22,9 +21,9 @@ T4, H100 = Gpu("T4", 16e9, bfloat16=False), Gpu("H100", 85e9, bfloat16=True)
 def gpu_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """This machine has an H100."""
     properties = SimpleNamespace(name="H100", total_memory=85 * 10**9, major=9)
-    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(module.torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(module.torch.cuda, "get_device_properties", lambda _: properties)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
 
 
 @pytest.mark.usefixtures("gpu_here")
@@ -44,6 +43,7 @@ def test_lane_device_here_is_the_gpu_of_this_machine() -> None:
 @pytest.mark.usefixtures("gpu_here")
 def test_lane_device_with_gpus_0_is_the_processor_beside_a_gpu() -> None:
     assert device_here(Lanes(gpus=0)) == LaneDevice()
+    assert device_of(Lanes(gpus=0), [H100], expected=True) == LaneDevice()
 
 
 def test_lane_device_without_any_gpu_is_the_processor() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.planning.estimates import DeviceThroughput, StepCost, peak_bytes
+from orchestrator.planning.estimates.throughput import PROBES
 
 COST = StepCost(
     adapter_bytes=10,
@@ -26,6 +27,13 @@ def test_peak_bytes_of_one_trial_is_its_sum() -> None:
 
 def test_peak_bytes_of_a_pack_counts_transient_bytes_once() -> None:
     assert peak_bytes([COST, replace(COST, transient_bytes=70), COST]) == 3 * 130 + 70
+
+
+def test_throughput_probes_of_a_gpu_outlast_launches_and_caches() -> None:
+    probes = PROBES["cuda"]
+    assert 2 * probes.matrix_size**3 / 1e15 > 1e-3  # seconds on a GPU of 1e15 FLOPs per second
+    assert 4 * probes.stream_elements > 5 * 100e6  # bytes; the largest caches have 100 MB
+    assert probes.small_calls > 100
 
 
 def test_throughput_adds_time_of_products_bytes_and_calls() -> None:
