@@ -95,6 +95,13 @@ def fail_to_start(broker: Any, lane: int, monkeypatch: pytest.MonkeyPatch) -> No
         broker.report_failed_start(lane, "no GPU")
 
 
+def test_pool_gives_up_when_a_lane_cannot_reach_the_storage(broker: Any, pool: LanePool) -> None:
+    assert pool.fault() == ""
+    broker.report_fault("lane 0: the storage s3://bucket could not be reached for 300 s: no route")
+    broker.report_fault("lane 1: another reason")
+    assert pool.fault().startswith("lane 0: the storage s3://bucket could not be reached")
+
+
 @pytest.mark.usefixtures("silent")
 def test_pool_gives_up_when_no_lane_can_start_again(
     broker: Any, pool: LanePool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
