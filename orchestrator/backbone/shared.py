@@ -194,7 +194,9 @@ def assemble(
     gpu = gpu if gpu and device.type == "cuda" else GpuSettings()
     if device.type == "cuda":
         gpu_memory.apply(gpu, model, torch.cuda.mem_get_info(device)[0])
-        stored.frozen.update({layer: model.get_submodule(layer).frozen for layer in stored.frozen})
+        stored.frozen.update(
+            (name, layer.frozen) for name, layer in model.named_modules() if isinstance(layer, FrozenLinear)
+        )
         if gpu.trainable_products != "float32":
             torch.set_float32_matmul_precision("high")
     head = head_of(model, header.head)

@@ -15,6 +15,7 @@ import ray
 import torch
 
 from orchestrator.backbone.hub import Hub
+from orchestrator.backbone.publish import PreparedBackbone
 from orchestrator.backbone.source import resolve
 from orchestrator.common.storage import Storage
 from orchestrator.sweep import prepare as prepare_module
@@ -63,7 +64,7 @@ def test_preparation_is_one_for_all_tasks_of_a_model_class(tmp_path: Path, monke
     def start(_: Any, task: Any, *__: Any, **___: Any) -> Callable[[], Any]:
         started.append(task.type.auto_class)
         published: Any = SimpleNamespace(digest="d")
-        return lambda: prepare_module.PreparedBackbone(published, None, "checksum")
+        return lambda: PreparedBackbone(published, None, "checksum")
 
     class _Tokenizer:
         pad_token_id = 0
@@ -93,7 +94,8 @@ def test_preparation_on_a_full_node_has_the_users_token(tmp_path: Path, monkeypa
     monkeypatch.setenv("PEFT_SWEEP_CACHE", str(tmp_path / "cache"))
     save_checkpoint(tmp_path / "repository", "bert")
     ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level=logging.ERROR)
-    logs = Path(ray._private.worker.global_worker.node.get_logs_dir_path())  # type: ignore[attr-defined]
+    node: Any = ray._private.worker.global_worker.node
+    logs = Path(node.get_logs_dir_path())
     try:
 
         @ray.remote(num_cpus=0.9)  # as lanes do, which leave a sliver of each core
@@ -101,7 +103,7 @@ def test_preparation_on_a_full_node_has_the_users_token(tmp_path: Path, monkeypa
             def ready(self) -> bool:
                 return True
 
-        lane = Lane.remote()
+        lane = Lane.remote()  # type: ignore[attr-defined]
         assert ray.get(lane.ready.remote())
         with hub_server(tmp_path / "repository", TOKEN) as server:
             hub = Hub(server.url, str(tmp_path / "hub"), TOKEN)
