@@ -57,16 +57,26 @@ def states_and_head(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor
     recorder = _Recorder(decoder)
     with recorder.recording():
         logits = model(**inputs).logits
-    if recorder.states is None:  # the architecture's forward pass calls none of the modules that were looked for
+    recorded = recorder.recorded
+    if recorded is None:  # the architecture's forward pass calls none of the modules that were looked for
         return _whole(logits)
-    if logits is not recorder.placeholder:
+    if logits is not recorded.placeholder:
         _changes_logits.add(model)
         return _whole(model(**inputs).logits)
-    return recorder.states, OutputHead(recorder.logits, logits.shape[-1], not _has_linear_beside(decoder))
+    head = OutputHead(recorder.logits, recorded.placeholder.shape[-1], not _has_linear_beside(decoder))
+    return recorded.states, head
 
 
 def _whole(logits: Tensor) -> tuple[Tensor, OutputHead]:
     return logits, OutputHead(lambda chosen: chosen, logits.shape[-1])
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """The states of a pass, and what the language model returned in the place of logits."""
+
+    states: Tensor
+    placeholder: Tensor
 
 
 class _Recorder:
@@ -80,8 +90,8 @@ class _Recorder:
         self._decoder, self._blocks = decoder, _block_modules(decoder)
         self._output_class: Any = None
         self._is_inside = False
-        self.states: Tensor | None = None
-        self.placeholder: Tensor | None = None
+        self._states: list[Tensor] = []
+        self.recorded: _Recorded | None = None
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -114,17 +124,18 @@ class _Recorder:
         finally:
             self._is_inside = False
         if getattr(output, "last_hidden_state", None) is not None:
-            self.states, self._output_class = output.last_hidden_state, type(output)
-            output.last_hidden_state = self.states[:, :0]
+            self._states, self._output_class = [output.last_hidden_state], type(output)
+            output.last_hidden_state = output.last_hidden_state[:, :0]
         return output
 
     def _without_logits(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self.states = None
+        self._states.clear()
         output = forward(*args, **kwargs)
-        if self.states is not None:
+        for states in self._states:
             nothing = output.logits.detach()
-            self.placeholder = nothing.new_zeros(1).expand(*self.states.shape[:2], nothing.shape[-1])
-            output.logits = self.placeholder
+            self.recorded = _Recorded(states, nothing.new_zeros(1).expand(*states.shape[:2], nothing.shape[-1]))
+            output.logits = self.recorded.placeholder
+        self._states.clear()
         return output
 
 

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,20 +42,20 @@ def test_encoder_decoders_keep_no_keys_and_values(name: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", sorted(DECODERS))
-def test_generation_keeps_keys_and_values(name: str, tmp_path: Path, tokenizer_of_numbers: object) -> None:
+def test_generation_keeps_keys_and_values(name: str, tmp_path: Path, tokenizer_of_numbers: Any) -> None:
     view = backbone_of(name, "causal-lm", tmp_path).view(1)
     widths: list[int] = []
     view.get_output_embeddings().register_forward_hook(lambda _, args, __: widths.append(args[0].shape[1]))
     view.get_input_embeddings().register_forward_hook(lambda _, args, __: widths.append(args[0].shape[1]))
     CausalLM(tokenizer=tokenizer_of_numbers, max_new_tokens=3).generate(
         view, list(inputs()["input_ids"].int().numpy()), 0
-    )  # type: ignore[arg-type]
+    )
     assert widths[2:] == [1] * len(widths[2:])
     assert len(widths) > 2
 
 
 @pytest.fixture
-def tokenizer_of_numbers() -> object:
+def tokenizer_of_numbers() -> Any:
     class Numbers:
         eos_token_id = 1000  # none of the vocabulary
 

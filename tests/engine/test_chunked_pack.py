@@ -45,8 +45,8 @@ def language_lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     source = Source("tiny", folder / "checkpoint", "tiny", portable=False)
     write(source, "AutoModelForCausalLM", "nf4", True, folder / "tiny.safetensors")
     write(source, "AutoModelForCausalLM", "none", True, folder / "original.safetensors")
-    files = {"file": folder / "tiny.safetensors", "original": folder / "original.safetensors"}
-    backbone = load(task="causal-lm", name="tiny", dtype=torch.float32, **files)
+    original = folder / "original.safetensors"
+    backbone = load(folder / "tiny.safetensors", "causal-lm", name="tiny", dtype=torch.float32, original=original)
     training = Training(max_steps=12, max_length=16)
     return Lab(backbone, _dataset(backbone, training), training, folder)
 
