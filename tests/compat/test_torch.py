@@ -107,7 +107,9 @@ def test_torch_checkpoint_runs_a_function_again_in_its_contexts() -> None:
         factor=2,
     )
     y.backward()
-    assert (events, float(x.grad)) == (["forward", "again"], 12.0)
+    assert events == ["forward", "again"]
+    assert x.grad is not None
+    assert x.grad.item() == 12.0
 
 
 @relied_on("torch.utils.checkpoint.checkpoint", by="orchestrator/tasks/token_losses.py")
