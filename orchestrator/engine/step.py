@@ -15,7 +15,6 @@ from torch import Tensor
 from orchestrator.engine.data_parallel import Outcome, all_reduce_gradients
 from orchestrator.engine.matmul import max_rows
 from orchestrator.engine.out_of_memory import (
-    FreeMemory,
     drop_frames,
     is_out_of_memory,
     no_memory_to_free,
