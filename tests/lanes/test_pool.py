@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,6 +86,39 @@ def test_sweep_check_finds_silent_lanes_without_a_display(broker: Any, pool: Lan
     )
     _Sweep._check(sweep)
     assert broker.status() == ({}, 1), "the lane is dead, and its job waits for another"
+
+
+@pytest.mark.parametrize(("trials", "retirements"), [(None, []), (1, [5]), (7, [7])])
+def test_sweep_check_lets_lanes_retire_that_nothing_needs(
+    trials: int | None, retirements: list[int], pool: LanePool
+) -> None:
+    """Once no trial can start any more: those that have not ended, and the final's jobs, need lanes."""
+    needed: list[int] = []
+    pool._groups.retire = needed.append  # type: ignore[method-assign]
+    sweep: Any = SimpleNamespace(
+        pool=pool,
+        journal=SimpleNamespace(error=None),
+        uploader=None,
+        search=SimpleNamespace(closed=False, most_at_once=trials),
+        _most_final_jobs=5,
+        _phase=Phase.SEARCHING,
+        _stop=threading.Event(),
+        _show_status=lambda: None,
+        _follow_draining_nodes=lambda: None,
+    )
+    _Sweep._check(sweep)
+    assert needed == retirements
+
+
+def test_pool_lets_lanes_retire_as_the_final_has_fewer_jobs(pool: LanePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed: list[int] = []
+    pool._groups.retire = needed.append  # type: ignore[method-assign]
+    pool.broker = SimpleNamespace(run=SimpleNamespace(remote=lambda job: job.trial.number))
+    ray = SimpleNamespace(get=lambda value: value, wait=lambda refs, num_returns: (refs[:1], refs[1:]))
+    monkeypatch.setattr(module, "ray", ray)
+    jobs = [replace(JOB, trial=TrialKey("mail/lora", number)) for number in range(3)]
+    assert [job.trial.number for job, _ in pool.run_jobs(jobs)] == [0, 1, 2]
+    assert needed == [2, 1, 0]
 
 
 def fail_to_start(broker: Any, lane: int, monkeypatch: pytest.MonkeyPatch) -> None:
