@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.backbone import shared
+from orchestrator.backbone import stored
 from orchestrator.config import Lanes
 from orchestrator.engine.memory import MemoryGauge
 from orchestrator.engine.ranks import Ranks
@@ -158,11 +158,11 @@ def test_backbone_of_a_lane_is_loaded_onto_its_own_gpu(
     """The second of two GPUs of a node; plain ``cuda`` is the first one for safetensors."""
     devices: list[str] = []
 
-    def record_device(_: Path, device: Any) -> None:
+    def record_device(_: Any, device: torch.device, __: Any) -> None:
         devices.append(str(device))
         raise LookupError("no GPU here")
 
-    monkeypatch.setattr(shared, "load_file", record_device)
+    monkeypatch.setattr(stored, "_copied", record_device)
     monkeypatch.setattr(memory_module, "fetch", lambda digest, _: lab.folder / f"{digest}.safetensors")
     task = TaskSetup(lab.dataset._config, lab.dataset._tables, 3, "tiny", "original", 0)
     setup = LaneSetup(str(tmp_path), "mail-1", "tiny", "float32", {"mail": task}, lab.training, 0, 1)
