@@ -85,7 +85,7 @@ def _recorded_losses(run: TrialRun) -> list[float]:
         losses.append(loss.item())
         finish_step(loss, *arguments)
 
-    run.finish_step = record  # type: ignore[method-assign, assignment]
+    run.finish_step = record  # type: ignore[method-assign]
     return losses
 
 

@@ -107,7 +107,7 @@ def _config_of_file(saved: SavedSweep, file: Path) -> SweepConfig:
 
 
 def _with_new_keys(recorded: dict[str, Any]) -> dict[str, Any]:
-    """Return a recorded configuration with the defaults of those sections' keys that an earlier release did not have."""
+    """Return a recorded configuration with the defaults of the keys that an earlier release did not have."""
     values = dict(recorded)
     for name, field in SweepConfig.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):

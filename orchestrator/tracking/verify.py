@@ -149,7 +149,7 @@ def environment_of(bundle: Bundle) -> Environment:
     if not (bundle.environment.device.startswith("cuda") and torch.cuda.is_available()):
         return Environment.here()
     device = torch.device("cuda", torch.cuda.current_device())
-    return Environment.here(device="cuda", **gpu_identity(device))
+    return Environment.here(None, "cuda", **gpu_identity(device))
 
 
 def device_difference(recorded: Environment, current: Environment) -> str:

@@ -38,7 +38,7 @@ LIBRARIES = (
 """Whose classes are subclassed. Pydantic, Typer and PyYAML are used as their documentation says."""
 DEEP = 3
 """Names below a library's own: ``peft.tuners.lora.Linear`` is imported from so deep that releases move it."""
-PATCHED_ATTRIBUTES = {"forward", "__class__"}
+PATCHED_ATTRIBUTES = {"forward", "get_state_buffer", "__class__"}
 SET_BY_METACLASSES = {"_abc_impl", "_backward_cls"}
 ENVIRONMENT_NAME = re.compile(r"(RAY|TUNE|TRANSFORMERS|HF|MLFLOW|TOKENIZERS|BNB|TORCH|PYTORCH|CUDA|NCCL)_\w+")
 PYTHON_PROTOCOL = re.compile(r"__(?!torch_)\w+__")

@@ -121,7 +121,9 @@ def test_local_cluster_file_is_accepted_by_ray() -> None:
 def test_local_cluster_file_mounts_and_starts_as_on_aws() -> None:
     local, aws = (yaml.safe_load(file.read_text()) for file in (DEPLOY / "local.yaml", ROOT / "cluster.yaml"))
     assert local["file_mounts"] == aws["file_mounts"]
-    assert local["worker_start_ray_commands"] == aws["worker_start_ray_commands"]
+    *worker, spot_watch = aws["worker_start_ray_commands"]
+    assert "spot/instance-action" in spot_watch
+    assert local["worker_start_ray_commands"] == worker
     head = [line.replace(" --num-cpus=0", "") for line in aws["head_start_ray_commands"]]
     assert local["head_start_ray_commands"] == head
     assert set(local["setup_commands"][-1:]) < set(aws["setup_commands"])

@@ -94,7 +94,7 @@ def test_sweep_check_lets_lanes_retire_that_nothing_needs(
 ) -> None:
     """Once no trial can start any more: those that have not ended, and the final's jobs, need lanes."""
     needed: list[int] = []
-    pool._groups.retire = needed.append  # type: ignore[method-assign]
+    pool._groups.retire = needed.append  # type: ignore[method-assign, assignment]
     sweep: Any = SimpleNamespace(
         pool=pool,
         journal=SimpleNamespace(error=None),
@@ -112,7 +112,7 @@ def test_sweep_check_lets_lanes_retire_that_nothing_needs(
 
 def test_pool_lets_lanes_retire_as_the_final_has_fewer_jobs(pool: LanePool, monkeypatch: pytest.MonkeyPatch) -> None:
     needed: list[int] = []
-    pool._groups.retire = needed.append  # type: ignore[method-assign]
+    pool._groups.retire = needed.append  # type: ignore[method-assign, assignment]
     pool.broker = SimpleNamespace(run=SimpleNamespace(remote=lambda job: job.trial.number))
     ray = SimpleNamespace(get=lambda value: value, wait=lambda refs, num_returns: (refs[:1], refs[1:]))
     monkeypatch.setattr(module, "ray", ray)
