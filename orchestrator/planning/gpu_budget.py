@@ -20,7 +20,7 @@ class GpuBudget:
 
     Args:
         gpu: that GPU.
-        backbone_bytes: bytes of the backbones, one for each task.
+        backbone_bytes: bytes of the backbones, one for each model class of the tasks.
         room_bytes: bytes that are left for a trial.
         too_small: the kinds of GPUs of the cluster that do not hold the backbones.
     """
@@ -45,34 +45,35 @@ def gpu_budget(config: SweepConfig, device: LaneDevice, tasks: Sequence[TaskEsti
     Args:
         config: the sweep's configuration.
         device: device of the lanes.
-        tasks: estimates of all tasks; a lane holds the backbone of each.
+        tasks: estimates of all tasks; those of one model class share a backbone in a lane.
 
     Raises:
         InputError: if the backbones do not fit any of the GPUs.
     """
     if not device.gpus:
         return None
-    backbone_bytes = sum(task.backbone_bytes for task in tasks)
+    backbones = list({task.kind.auto_class: task for task in tasks}.values())
+    backbone_bytes = sum(backbone.backbone_bytes for backbone in backbones)
     fitting = [gpu for gpu in device.gpus if device.usable_bytes(gpu) > backbone_bytes]
     if not fitting:
-        raise _does_not_fit(config, device, tasks, backbone_bytes)
+        raise _does_not_fit(config, device, backbones, backbone_bytes)
     smallest = fitting[0]
     too_small = tuple(gpu for gpu in device.gpus if gpu not in fitting)
     return GpuBudget(smallest, backbone_bytes, device.usable_bytes(smallest) - backbone_bytes, too_small)
 
 
 def _does_not_fit(
-    config: SweepConfig, device: LaneDevice, tasks: Sequence[TaskEstimates], backbone_bytes: float
+    config: SweepConfig, device: LaneDevice, backbones: Sequence[TaskEstimates], backbone_bytes: float
 ) -> InputError:
     largest = device.gpus[-1]
     usable = max(0.0, device.usable_bytes(largest))
-    of_tasks = f" for {len(tasks)} tasks" if len(tasks) > 1 else ""
+    in_classes = f" in {len(backbones)} model classes" if len(backbones) > 1 else ""
     part = f"{device.share:g} of a GPU" if device.share < 1 else "a GPU"
     message = (
-        f"takes {size(backbone_bytes)}{of_tasks}; a worker can use {size(usable)} of {part} with "
+        f"takes {size(backbone_bytes)}{in_classes}; a worker can use {size(usable)} of {part} with "
         f"{size(largest.memory_bytes)} ({device.source})"
     )
-    four_bit_bytes = sum(task.backbone_bytes_as("nf4") for task in tasks)
+    four_bit_bytes = sum(backbone.backbone_bytes_as("nf4") for backbone in backbones)
     choices = ["a larger GPU", "a smaller model"]
     if config.backbone.quantization not in ("nf4", "fp4") and four_bit_bytes < usable:
         choices.insert(0, f"backbone.quantization: nf4, which takes {size(four_bit_bytes)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -35,8 +36,8 @@ class Estimates:
     lengths = RowLengths(longest=512, mean=100.0, targets=10)
     layers_per_few_layers = 4.0
 
-    def __init__(self, backbone_bytes: float = 0.0, four_bit_bytes: float = 0.0) -> None:
-        self.backbone_bytes, self._four_bit_bytes = backbone_bytes, four_bit_bytes
+    def __init__(self, backbone_bytes: float = 0.0, four_bit_bytes: float = 0.0, kind: Any = None) -> None:
+        self.backbone_bytes, self._four_bit_bytes, self.kind = backbone_bytes, four_bit_bytes, kind
         self.estimated: list[int] = []
 
     def backbone_bytes_as(self, quantization: str) -> float:
@@ -164,15 +165,23 @@ def config(**backbone: Any) -> SweepConfig:
 
 
 def budget_of(
-    gpus: tuple[Gpu, ...], backbone_bytes: float, *, tasks: int = 1, share: float = 1.0, **backbone: Any
+    gpus: tuple[Gpu, ...],
+    backbone_bytes: float,
+    *,
+    classes: tuple[str, ...] = ("AutoModel",),
+    share: float = 1.0,
+    **backbone: Any,
 ) -> Any:
     device = LaneDevice(kind="cuda", gpus=gpus, source="the cluster", here=False, share=share)
-    estimates = [cast(TaskEstimates, Estimates(backbone_bytes, 5e9)) for _ in range(tasks)]
+    estimates = [
+        cast(TaskEstimates, Estimates(backbone_bytes, 5e9, SimpleNamespace(auto_class=name))) for name in classes
+    ]
     return gpu_budget(config(**backbone), device, estimates)
 
 
 def test_gpu_budget_is_what_backbones_and_cuda_leave() -> None:
-    budget = budget_of((H100,), 6e9, tasks=2)
+    budget = budget_of((H100,), 6e9, classes=("AutoModel", "AutoModelForCausalLM", "AutoModel"))
+    assert budget.backbone_bytes == 12e9  # tasks of one class share a backbone
     assert budget.room_bytes == pytest.approx(80e9 * (1 - FRAGMENTATION) - CONTEXT_BYTES - 12e9)
     assert budget_of((H100,), 6e9, share=0.5).room_bytes == pytest.approx(
         40e9 * (1 - FRAGMENTATION) - CONTEXT_BYTES - 6e9
