@@ -131,7 +131,7 @@ class Setup:
     """The part of a broker that workers other than rank 0 call."""
 
     def __init__(self, setup: LaneSetup) -> None:
-        self.setup = SimpleNamespace(remote=lambda: setup)
+        self.setup = SimpleNamespace(remote=lambda lane: setup)
 
 
 @contextmanager
