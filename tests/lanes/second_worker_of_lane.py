@@ -139,10 +139,10 @@ def failing_forward(number: int, at: int) -> Iterator[None]:
     """Let one trial raise in this process alone."""
     forward = TrialRun.forward
 
-    def fail_once(run: TrialRun) -> Tensor:
+    def fail_once(run: TrialRun, *, keep_random: bool = True) -> Tensor:
         if run.job.trial.number == number and run.step == at:
             raise RuntimeError("out of luck")
-        return forward(run)
+        return forward(run, keep_random=keep_random)
 
     with mock.patch.object(TrialRun, "forward", fail_once):
         yield
