@@ -53,7 +53,9 @@ def gguf_tensors(source: Source, auto_class: str) -> tuple[PreTrainedModel, set[
         weights = dequantize(tensor.data, tensor.tensor_type)
         result = processor.process(weights=weights, name=tensor.name, tensor_key_mapping=names, parsed_parameters={})
         _release(reader)
-        return torch.from_numpy(np.ascontiguousarray(result.weights)).to(parameters[name].dtype)
+        # What is stored in float32 is not unpacked: it is the file's map, which cannot be written to.
+        weights = np.require(result.weights, requirements=["C_CONTIGUOUS", "WRITEABLE"])
+        return torch.from_numpy(weights).to(parameters[name].dtype)
 
     missing = {name for name, _ in model.named_parameters()} - tensors.keys()
     return model.requires_grad_(False).eval(), missing, read
