@@ -158,6 +158,7 @@ def test_driver_of_the_same_folder_continues_its_longer_journal(
     server.stop()
     journal.append("rung", trial="mail/lora/0", step=3)
     assert not uploader.close(0.1), "the driver dies before the storage is back"
+    uploader._thread.join(60)  # a dead driver writes nothing more
     server.start()
     fetch_for_resuming(tmp_path / "here" / SWEEP, storage, take_over=False)
     assert steps(tmp_path / "here") == [0, 1, 2, 3]

@@ -41,7 +41,7 @@ STARVED = {"CPU": 2.0, "GPU": 8.0}
         (Lanes(), [STARVED], ([2], 1.0, 1.0)),  # cores run out before GPUs
         (Lanes(max=3), [BIG, BIG], ([3], 1.0, 0.0)),
         (Lanes(max=10), [BIG, BIG], ([8, 2], 1.0, 0.0)),
-        (Lanes(), [HEAD], ([1], 1.0, 0.0)),  # something must ask for a node
+        (Lanes(gpus=0), [HEAD], ([1], 1.0, 0.0)),  # something must ask for a node
         (Lanes(max=3, gpus=1), [HEAD], ([1, 1, 1], 1.0, 1.0)),  # so that an autoscaler sees the demand
         (Lanes(max=4), [LAPTOP], ([2, 1, 1], 1.0, 0.0)),
         (Lanes(workers=2), [LAPTOP], ([1], 1.0, 0.0)),  # a group of workers for each lane
