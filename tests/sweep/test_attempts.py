@@ -98,11 +98,11 @@ class World:
 class FakePool:
     """Lanes that answer at once."""
 
-    count, pack, jobs = 2, 1, 3
+    count, pack, jobs, expected = 2, 1, 3, 2
 
     def __init__(self, world: World) -> None:
         self._world, self.run_jobs = world, world.each
-        self.lanes = {0: LaneStatus()}
+        self.lanes = self.all_lanes = {0: LaneStatus()}
 
     def open(self, setup: Any) -> None: ...
 
@@ -114,6 +114,8 @@ class FakePool:
         return "cancelled"
 
     def expire_silent_lanes(self) -> None: ...
+
+    def retire(self, needed: int) -> None: ...
 
     def follow_draining_nodes(self) -> tuple[list[Any], list[Any]]:
         return [], []
