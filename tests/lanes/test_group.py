@@ -166,7 +166,8 @@ def test_lane_groups_are_given_up_when_no_lane_can_start(make_site: Callable[...
 def test_lane_group_without_processes_is_given_up(
     make_site: Callable[..., Site], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "lanes-0-1").write_text("Ray Train cannot make its folder here")
+    for attempt in range(1, module.GROUP_START_LIMIT + 1):
+        (tmp_path / f"lanes-0-{attempt}").write_text("Ray Train cannot make its folder here")
     monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.01)
     site = make_site([1])
     until(lambda: not site.groups.alive())
