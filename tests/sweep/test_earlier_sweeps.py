@@ -132,7 +132,9 @@ def test_resume_finishes_an_interrupted_sweep_of_0_1(folder: Path) -> None:
         steps = [step for name, step in rungs(journal) if name == trial]
         assert steps == RUNGS[: len(steps)]
         assert (steps == RUNGS) == (state == "complete")
-    assert checkpoint_files(sweep, rungs(before)) == files, "no rung that was reported is trained again"
+    kept = checkpoint_files(sweep, rungs(before))  # those that nothing reads any more are deleted
+    assert kept
+    assert kept.items() <= files.items(), "no rung that was reported is trained again"
     assert optuna_states(sweep) == {
         trial: {"complete": "COMPLETE", "pruned": "PRUNED"}[state] for trial, state in ended.items()
     }
