@@ -23,8 +23,9 @@ Names are imported at their first use, since torch and transformers take seconds
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from orchestrator.common.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from orchestrator.backbone.pretrained import pretrained, pretrained_tokenizer
@@ -57,9 +58,4 @@ _MODULES = {
     "train_step": "orchestrator.engine.step",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name at its first use."""
-    if name in _MODULES:
-        return getattr(import_module(_MODULES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _MODULES)

@@ -6,8 +6,9 @@ does, are to work without it.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from orchestrator.common.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from orchestrator.planning.capability.constraints import MethodConstraints, apply_constraints
@@ -35,9 +36,4 @@ _MODULES = {
     "try_method": "method_plan",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name at its first use."""
-    if name in _MODULES:
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, {name: f"{__name__}.{module}" for name, module in _MODULES.items()})
