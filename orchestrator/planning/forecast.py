@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -102,6 +102,8 @@ def _method_forecast(
         return None
     batch_size = int(params["batch_size"])
     fit = task.room.fit(method_plan.method, params) if task.room else None
+    if fit:
+        fit = replace(fit, scoring_bytes=estimates.scoring_bytes(method_plan.method, params) or 0.0)
     rows = fit.rows if fit else batch_size
     cost = fit.cost if fit else estimates.cost(method_plan.method, params, batch_size)
     if cost is None:

@@ -71,7 +71,7 @@ class GpuRoom:
     def fit(self, method: str, params: Params) -> GpuFit | None:
         """Return how a configuration trains; ``None`` if not even one row fits, or if that is unknown.
 
-        The sizes are those that a lane tries, in its order.
+        The sizes are those that a lane tries, in its order. Scoring has no part in it, and is left to the forecast.
         """
         batch_size = int(params.get("batch_size", 1))
         tokens = batch_size * self.estimates.lengths.longest
@@ -79,8 +79,7 @@ class GpuRoom:
         while size is not None:
             cost = self._cost_if_it_may_fit(method, params, batch_size, size)
             if cost is not None and cost.peak_bytes <= self.room_bytes:
-                scoring_bytes = self.estimates.scoring_bytes(method, params) or 0.0
-                return GpuFit(size=size, batch_size=batch_size, cost=cost, scoring_bytes=scoring_bytes)
+                return GpuFit(size=size, batch_size=batch_size, cost=cost)
             size = size.smaller(batch_size, tokens, torch.device("cuda"))
         return None
 

@@ -198,8 +198,12 @@ def test_forecast_of_a_gpu_shows_how_much_of_a_batch_fits(plan: SweepPlan) -> No
         gpu=GpuBudget(gpu, backbone_bytes=6e9, room_bytes=16e9),
         tasks={"mail": replace(task, room=GpuRoom(task.estimates, 16e9))},
     )
+    sweep_forecast = forecast(on_gpu)
+    fields = sweep_forecast.fields("mail", "lora")
+    assert fields
+    assert fields["scoring_memory_bytes"] == 1.0
     with console.console.capture() as captured:
-        print_plan(on_gpu, Path("mail.yaml"), forecast(on_gpu))
+        print_plan(on_gpu, Path("mail.yaml"), sweep_forecast)
     shown = captured.get()
     words = " ".join(shown.split())
     assert "gpu L4, 24.0 GB (lanes.gpu_memory) · backbone 6.0 GB · 16.0 GB left for trials" in words
