@@ -109,7 +109,7 @@ class Worker:
                 self._work()
                 setup.retry.cancel()  # nobody waits for the files of a lane that has retired
         except BaseException as error:
-            self._leave(error)
+            self._leave(describe_error(error))
             raise
         finally:
             self.stop.set()
@@ -134,10 +134,10 @@ class Worker:
         if self.ranks.is_rank_zero:
             ray.get(self.broker.join.remote(self.lane_id, self.incarnation, self._status()))
 
-    def _leave(self, error: BaseException) -> None:
+    def _leave(self, reason: str = "") -> None:
         """Let the broker lease this lane's jobs to others at once, before its process has started again."""
         if self.ranks.is_rank_zero:
-            ray.get(self.broker.leave.remote(self.lane_id, self.incarnation, describe_error(error)))
+            ray.get(self.broker.leave.remote(self.lane_id, self.incarnation, reason))
 
     def _work(self) -> None:
         while self._take_jobs():
@@ -281,8 +281,7 @@ class Worker:
         self.active = []
         while self.writing:
             self.writing.popleft().result()
-        if self.ranks.is_rank_zero:
-            ray.get(self.broker.leave.remote(self.lane_id, self.incarnation, ""))
+        self._leave()
 
     def _fail(self, run: TrialRun, error: Exception) -> None:
         self._require_device(error)

@@ -106,14 +106,15 @@ class _Sweep:
         self.plan, self.config, self.saved = plan, plan.config, saved
         self.sweep, self.folder = saved.sweep, saved.folder
         self.storage = Storage.at(plan.config.storage, Retry(STORAGE_LIMIT_S))
+        # Of the sweep's folder, for threads that try again themselves.
+        self._folder_without_retry = Storage.at(plan.config.storage).sub(self.sweep)
         self._watch, self._stop, self._in_cluster = watch, stop, in_cluster
         self._clock, self._began = time.monotonic(), time.time()
         self._phase = Phase.PREPARING
         self.journal = Journal(self.folder / JOURNAL, on_durable=self._wake_uploader)
         self.uploader: JournalUploader | None = None
         if not self.storage.is_local:
-            remote = Storage.at(plan.config.storage).sub(self.sweep)
-            self.uploader = JournalUploader(self.journal.path, remote, limit_s=STORAGE_LIMIT_S)
+            self.uploader = JournalUploader(self.journal.path, self._folder_without_retry, limit_s=STORAGE_LIMIT_S)
         self.exporter = MlflowExporter(
             self.journal.path,
             tracking_uri=self.config.mlflow.tracking_uri,
@@ -121,7 +122,7 @@ class _Sweep:
         )
         self.cleaner = CheckpointCleaner(
             self.journal.path,
-            Storage.at(plan.config.storage).sub(self.sweep),
+            self._folder_without_retry,
             lambda: self.uploader.uploaded if self.uploader else self.journal.sync(),
         )
         self._exporter_closed = False
@@ -371,7 +372,7 @@ class _Sweep:
 
         if (self.folder / OPTUNA_FILE).exists() and not uploader.fault():
             try:
-                Storage.at(self.config.storage).upload(self.folder / OPTUNA_FILE, f"{self.sweep}/{OPTUNA_FILE}")
+                self._folder_without_retry.upload(self.folder / OPTUNA_FILE, OPTUNA_FILE)
             except OSError as error:
                 log.warning("%s was not copied to the storage: %s", OPTUNA_FILE, error)
         uploader.close(UPLOAD_TIMEOUT_S)
