@@ -8,6 +8,19 @@ from transformers import PreTrainedConfig
 USUAL = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 USUAL |= {"intermediate_size": 64, "max_position_embeddings": 160}
 USUAL |= {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
+LLAMA_3_8B = transformers.LlamaConfig(
+    architectures=["LlamaForCausalLM"],
+    vocab_size=128256,
+    hidden_size=4096,
+    intermediate_size=14336,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    max_position_embeddings=8192,
+    dtype="bfloat16",
+    bos_token_id=128000,
+    eos_token_id=[128001, 128009],
+)
 SEQ2SEQ = {"d_model": 32, "vocab_size": 100, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
 EXPERTS = {**USUAL, "num_key_value_heads": 2, "num_experts_per_tok": 2}
 

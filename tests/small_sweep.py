@@ -7,9 +7,7 @@ import json
 import os
 import random
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,15 +121,6 @@ def mlflow_runs(uri: str) -> list[Any]:
     client = MlflowClient(uri)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(experiments, max_results=1000))
-
-
-def until(holds: Callable[[], Any], seconds: float = 120.0) -> Any:
-    """Call a function until it returns a true value, and return that value."""
-    deadline = time.monotonic() + seconds
-    while not (value := holds()):
-        assert time.monotonic() < deadline, "it never became true"
-        time.sleep(0.05)
-    return value
 
 
 def descendants() -> set[psutil.Process]:

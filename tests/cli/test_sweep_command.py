@@ -14,7 +14,8 @@ import psutil
 import pytest
 import yaml
 
-from ..small_sweep import COMMAND, NOISE, ends, environment, events, mlflow_runs, optuna_states, until, write_sweep
+from ..polling import until
+from ..small_sweep import COMMAND, NOISE, ends, environment, events, mlflow_runs, optuna_states, write_sweep
 
 LADDER = [50, 100, 200, 400]
 TRIALS = 8

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -15,7 +15,10 @@ from orchestrator.lanes.broker import Broker, LaneStatus, Signal
 from orchestrator.lanes.lane_starts import FAILED_START_LIMIT
 from orchestrator.lanes.leases import LeaseTable
 
+from .. import polling
+
 DEADLINE = 20.0
+until = partial(polling.until, seconds=DEADLINE, pause=0.001)
 HEARTBEAT_TIMEOUT_S = 60.0
 
 
@@ -69,14 +72,6 @@ class Office:
         waits = self.pool.submit(self.broker.take, lane, incarnation, True)
         until(lambda: len(self.broker._changed._waiters) > 0 or waits.done())
         return waits
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Poll the real state."""
-    deadline = time.monotonic() + DEADLINE
-    while not holds():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.001)
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from ..small_sweep import COMMAND, NOISE, ends, environment, events, journal_of, until, write_sweep
+from ..polling import until
+from ..small_sweep import COMMAND, NOISE, ends, environment, events, journal_of, write_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, *(pytest.mark.filterwarnings(line) for line in NOISE)]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_method.py"

@@ -18,7 +18,7 @@ from orchestrator.lanes.broker import LaneStatus, start_broker
 from orchestrator.lanes.cluster import Cluster
 from orchestrator.lanes.group import LaneGroups, LaneShape
 
-from ..small_sweep import until
+from ..polling import until
 
 NOISE = (  # Ray's own
     "ignore:.*:DeprecationWarning:ray.*",

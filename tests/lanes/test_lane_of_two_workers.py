@@ -1,8 +1,8 @@
 """A lane of two workers trains as a lane of one does."""
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,7 @@ from orchestrator.lanes.broker import Broker, LaneStatus
 from orchestrator.lanes.worker import Worker
 from orchestrator.lanes.worker_memory import WorkerMemory
 
+from .. import polling
 from ..engine.conftest import Lab, train
 from ..engine.two_workers import second_worker
 from .second_worker_of_lane import (
@@ -33,6 +34,7 @@ from .second_worker_of_lane import (
 )
 
 DEADLINE = 120.0
+until = partial(polling.until, seconds=DEADLINE, pause=0.01)
 
 
 class BothWorkers:
@@ -177,11 +179,3 @@ def test_two_workers_leave_their_node_together(both: BothWorkers) -> None:
     assert answer.metrics == pytest.approx(run.evaluate("validation").metrics, abs=1e-6)
     both.broker.close()
     elsewhere.result(DEADLINE)
-
-
-def until(holds: Callable[[], Any]) -> None:
-    """Poll the real state."""
-    deadline = time.monotonic() + DEADLINE
-    while not holds():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.01)

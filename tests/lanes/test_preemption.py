@@ -114,15 +114,8 @@ def test_idle_lane_leaves_at_the_notice(make_site: Callable[..., Site]) -> None:
 
 
 def test_lane_leaves_once_its_finished_jobs_are_answered(
-    make_site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
+    make_site: Callable[..., Site], lab: Lab, may_upload: threading.Event
 ) -> None:
-    may_upload, upload = threading.Event(), Storage.upload
-
-    def slowly(storage: Storage, *arguments: Any) -> None:
-        assert may_upload.wait(DEADLINE)
-        upload(storage, *arguments)
-
-    monkeypatch.setattr(Storage, "upload", slowly)
     site = make_site()
     lane = site.start_lane()
     (answer,) = site.submit(lab.job("lora"))

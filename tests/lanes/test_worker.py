@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from orchestrator.common.retry import Retry
-from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Answer, Job
 from orchestrator.engine import packing
 from orchestrator.engine.device_errors import BrokenDeviceError
@@ -27,10 +27,12 @@ from orchestrator.lanes.setup import LaneSetup, TaskSetup
 from orchestrator.lanes.worker import Worker
 from orchestrator.lanes.worker_memory import BackboneWrittenError, WorkerMemory
 
+from .. import polling
 from ..engine.conftest import Lab, equal, state, train
 from ..s3_server import s3_server
 
 DEADLINE = 60.0
+until = partial(polling.until, seconds=DEADLINE, pause=0.001)
 
 
 class Direct:
@@ -102,14 +104,6 @@ def make_site(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         site.pool.shutdown()
 
 
-def until(holds: Callable[[], Any]) -> None:
-    """Poll the real state."""
-    deadline = time.monotonic() + DEADLINE
-    while not holds():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.001)
-
-
 @pytest.mark.parametrize("pack", [1, 3])
 def test_worker_trains_its_jobs_and_retires(make_site: Callable[..., Site], lab: Lab, pack: int) -> None:
     site = make_site(pack)
@@ -131,15 +125,8 @@ def test_worker_trains_its_jobs_and_retires(make_site: Callable[..., Site], lab:
 
 
 def test_worker_trains_on_while_the_storage_is_slow(
-    make_site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
+    make_site: Callable[..., Site], lab: Lab, may_upload: threading.Event
 ) -> None:
-    may_upload, upload = threading.Event(), Storage.upload
-
-    def slowly(storage: Storage, *arguments: Any) -> None:
-        assert may_upload.wait(DEADLINE)
-        upload(storage, *arguments)
-
-    monkeypatch.setattr(Storage, "upload", slowly)
     site = make_site()
     life = site.start_lane()
     first, second = site.submit(lab.job("lora", 0), lab.job("ia3", 1))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from transformers import BertConfig, LlamaConfig, PreTrainedConfig
+from transformers import BertConfig, PreTrainedConfig
 
 import methods
 import search_spaces
@@ -31,21 +31,10 @@ from orchestrator.planning.capability.restrict_space import restrict_space
 from orchestrator.tasks import TASK_TYPES
 from search_spaces._base import SearchSpace
 
-from ..architectures import ARCHITECTURES, config_of
+from ..architectures import ARCHITECTURES, LLAMA_3_8B, config_of
 
 CLASSIFICATION = TASK_TYPES["classification"]
 AUTO = "AutoModelForSequenceClassification"
-LARGE = LlamaConfig(
-    vocab_size=128256,
-    hidden_size=4096,
-    intermediate_size=14336,
-    num_hidden_layers=32,
-    num_attention_heads=32,
-    num_key_value_heads=8,
-    bos_token_id=128000,
-    eos_token_id=[128001, 128009],
-    dtype="bfloat16",
-)
 SPACE = SearchSpace(
     distributions={
         "size": IntDistribution(4, 256, log=True),
@@ -165,9 +154,9 @@ def test_tiny_model_has_all_modules_of_its_architecture(name: str) -> None:
 
 
 def test_shrunk_config_is_small_in_every_dimension() -> None:
-    before = LARGE.to_dict()
-    small = next(shrunk(LARGE))
-    assert LARGE.to_dict() == before
+    before = LLAMA_3_8B.to_dict()
+    small = next(shrunk(LLAMA_3_8B))
+    assert LLAMA_3_8B.to_dict() == before
     assert (small.hidden_size, small.intermediate_size, small.num_hidden_layers, small.vocab_size) == (128, 448, 2, 512)
     assert small.num_attention_heads % small.num_key_value_heads == 0
     assert small.num_attention_heads // small.num_key_value_heads == 4
@@ -185,10 +174,10 @@ def test_shallow_config_keeps_widths_and_layer_types() -> None:
 
 
 def test_skeleton_has_no_weights_and_tiny_model_is_quantized() -> None:
-    bare = skeleton(LARGE, AUTO, "classification", "x", 2, "nf4")
+    bare = skeleton(LLAMA_3_8B, AUTO, "classification", "x", 2, "nf4")
     assert {tensor.device.type for tensor in bare.model.parameters()} == {"meta"}
     assert bare.parameters() == 7_504_924_672
-    small = tiny_model(LARGE, AUTO, "classification", "x", 2, "nf4")
+    small = tiny_model(LLAMA_3_8B, AUTO, "classification", "x", 2, "nf4")
     assert small is not None
     assert small.model.dtype == torch.bfloat16
     assert {tensor.dtype for tensor in small.shared_tensors()} >= {torch.uint8, torch.bfloat16}
@@ -320,7 +309,7 @@ def test_probe_counts_equal_attachment_with_weights() -> None:
 
 
 def test_probe_accepts_what_only_the_tiny_model_refuses() -> None:
-    probe = Probe(LARGE, CLASSIFICATION, name="x", labels=2, quantization="nf4")
+    probe = Probe(LLAMA_3_8B, CLASSIFICATION, name="x", labels=2, quantization="nf4")
     default = search_spaces.get("lora").default
     result = probe.capability("lora", {**default, "rank": 256, "targets": "attention_qv"})
     assert (result.available, result.reason) == (True, "")
@@ -328,7 +317,7 @@ def test_probe_accepts_what_only_the_tiny_model_refuses() -> None:
 
 
 def test_probe_leaves_counts_open_where_weights_are_needed() -> None:
-    probe = Probe(LARGE, CLASSIFICATION, name="x", labels=2, quantization="nf4")
+    probe = Probe(LLAMA_3_8B, CLASSIFICATION, name="x", labels=2, quantization="nf4")
     result, _ = try_method(probe, "peft:frod")
     assert (result.available, result.trainable, result.percent) == (True, None, None)
 

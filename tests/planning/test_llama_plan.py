@@ -9,28 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 import search_spaces
 
+from ..architectures import LLAMA_3_8B
 from ..small_sweep import COMMAND
 
-LLAMA_3_8B = LlamaConfig(
-    architectures=["LlamaForCausalLM"],
-    vocab_size=128256,
-    hidden_size=4096,
-    intermediate_size=14336,
-    num_hidden_layers=32,
-    num_attention_heads=32,
-    num_key_value_heads=8,
-    max_position_embeddings=8192,
-    dtype=torch.bfloat16,
-    bos_token_id=128000,
-    eos_token_id=128001,
-)
 METHODS = ["lora", "norm_tuning", "full"]
 
 

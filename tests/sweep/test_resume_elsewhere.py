@@ -12,8 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
+from ..polling import until
 from ..s3_server import S3Server, s3_server
-from ..small_sweep import COMMAND, NOISE, ends, environment, mlflow_runs, until, write_sweep
+from ..small_sweep import COMMAND, NOISE, ends, environment, mlflow_runs, write_sweep
 
 pytestmark = [pytest.mark.ray, *(pytest.mark.filterwarnings(warning) for warning in NOISE)]
 Events = list[dict[str, Any]]
