@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,9 +37,14 @@ class TrialProxy(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any], work: Work | None = None) -> None:
-        """Begin with a trial at its rung; ``work`` is passed in a process's first call only."""
+        """Begin with a trial at its rung; ``work`` is passed in a process's first call only.
+
+        The process ends at SIGTERM at once, since nothing in it needs saving. Ray's handler would raise ``SystemExit``
+        in the next line of Python, often a callback of a freed object, which prints a traceback.
+        """
         if work:
             self._work = work
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._trial = TrialKey(config["study"], config["number"])
         self._params, self._seed, self._done_steps = config["params"], config["seed"], config["start"]
         self._checkpoint = checkpoint_path(self._trial, self._done_steps) if self._done_steps else None
@@ -74,7 +80,3 @@ class TrialProxy(tune.Trainable):
         """Reuse the process for another trial, which saves Tune the start of a new one."""
         self.setup(new_config)
         return True
-
-    def cleanup(self) -> None:
-        """Release the broker's handle: freed while the process ends, it would print a traceback."""
-        del self._work
