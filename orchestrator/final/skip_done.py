@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Answer, Job
+from orchestrator.final.progress import FinalProgress
 from orchestrator.final.results import TEST_FILE
 from orchestrator.search.plans import EventLog
 
@@ -23,17 +24,27 @@ class CachedJobRunner:
         answers: answers of earlier attempts by job.
         storage: storage of the sweep's folder; an answer whose predictions are missing there does not count.
         journal: receives an ``answer`` event for each job that was run.
+        progress: learns of every job and every answer.
     """
 
-    def __init__(self, each: RunEach, answers: Mapping[str, Answer], storage: Storage, journal: EventLog) -> None:
-        self._each, self._storage, self._journal = each, storage, journal
+    def __init__(
+        self,
+        each: RunEach,
+        answers: Mapping[str, Answer],
+        storage: Storage,
+        journal: EventLog,
+        progress: FinalProgress,
+    ) -> None:
+        self._each, self._storage, self._journal, self._progress = each, storage, journal, progress
         self._answers = dict(answers)
 
     def __call__(self, jobs: list[Job]) -> list[Answer]:
         """Return the answers, in the order of the jobs."""
         answers = {job.id: self._answers[job.id] for job in jobs if self._is_answered(job)}
+        self._progress.add(jobs, answers)
         for job, answer in self._each([job for job in jobs if job.id not in answers]):
             answers[job.id] = answer
+            self._progress.finish(job)
             if answer.status != "cancelled":
                 self._journal.append("answer", job=job.id, trial=str(job.trial), answer=answer.to_dict())
         return [answers[job.id] for job in jobs]

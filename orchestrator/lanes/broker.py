@@ -43,7 +43,7 @@ class LaneStatus:
         dtype: dtype of frozen products, ``float32`` or ``bfloat16``.
         threads: number of processor threads that it computes with.
         gpu: name of its GPU, and versions of CUDA and cuBLAS; empty on a processor.
-        working: steps done and steps in all of each trial under way, by method and number (``lora/7``).
+        working: steps done and steps in all of each training under way, by :attr:`Job.name`.
         busy: fraction of the time since its first job that it spent in steps and evaluation.
     """
 

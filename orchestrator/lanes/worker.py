@@ -315,7 +315,7 @@ class Worker:
             ray.get(self.broker.done.remote(self.lane_id, incarnation or self.incarnation, job.id, answer))
 
     def _status(self) -> LaneStatus:
-        working = {f"{r.job.trial.method}/{r.job.trial.number}": (r.step, r.job.total) for r in self.active}
+        working = {r.job.name: (r.step, r.job.total) for r in self.active}
         seconds = time.perf_counter() - self.first_job_at if self.first_job_at else 0.0
         return LaneStatus(
             nodes=self.nodes,

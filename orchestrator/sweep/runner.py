@@ -30,6 +30,7 @@ from orchestrator.sweep.status import Outcome, Phase, Snapshot, Watch
 from orchestrator.warm_start import EVENT as WARM_START
 
 if TYPE_CHECKING:
+    from orchestrator.final.progress import FinalProgress
     from orchestrator.final.results import TaskOutcome
     from orchestrator.journal.uploader import JournalUploader
     from orchestrator.search.core import Search
@@ -130,6 +131,7 @@ class _Sweep:
         self._close_is_due = not saved.description
         self.search: Search | None = None
         self._drained_nodes, self._moved_jobs = 0, 0
+        self._final: FinalProgress | None = None
 
     def run(self) -> Outcome:
         """Run all phases. Lanes start while the driver tokenizes and quantizes."""
@@ -248,13 +250,15 @@ class _Sweep:
 
     def _run_final(self) -> dict[str, TaskOutcome]:
         """Retrain the finalists and score them on the test split, without jobs that earlier attempts have done."""
+        from orchestrator.final.progress import FinalProgress
         from orchestrator.final.run import run_final
         from orchestrator.final.skip_done import CachedJobRunner, DedupingJournal
 
         assert self.search is not None
-        self._phase = Phase.FINAL
         records, storage = self.search.trials(), self.storage.sub(self.sweep)
-        run = CachedJobRunner(self.pool.run_jobs, self.saved.answers, storage, self.journal)
+        self._final = FinalProgress(records)
+        self._phase = Phase.FINAL
+        run = CachedJobRunner(self.pool.run_jobs, self.saved.answers, storage, self.journal, self._final)
         journal = DedupingJournal(self.journal, self.saved.events)
         return self._run_watched(lambda: run_final(self.plan, records, run, storage, journal))
 
@@ -386,6 +390,7 @@ class _Sweep:
     def _show_status(self) -> None:
         lanes = self.pool.poll()
         waiting = self._phase is Phase.SEARCHING and not lanes
+        steps = {name: step for lane in lanes.values() for name, (step, _) in lane.working.items()}
         self._watch(
             Snapshot(
                 phase=Phase.WAITING_FOR_LANES if waiting else self._phase,
@@ -396,6 +401,7 @@ class _Sweep:
                 lane_seconds=self.search.lane_seconds if self.search else 0.0,
                 drained_nodes=self._drained_nodes,
                 moved_jobs=self._moved_jobs,
+                final=self._final.status(steps) if self._final and self._phase is Phase.FINAL else None,
             )
         )
 

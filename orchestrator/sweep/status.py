@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from orchestrator.common.trial_types import TrialRecord
 
 if TYPE_CHECKING:
+    from orchestrator.final.progress import FinalStatus
     from orchestrator.final.results import TaskOutcome
     from orchestrator.lanes.broker import LaneStatus
 
@@ -40,6 +41,7 @@ class Snapshot:
         lane_seconds: lane time of all trials so far, in seconds.
         drained_nodes: nodes that were taken back with notice since the driver started.
         moved_jobs: jobs that their lanes handed back and other lanes went on with.
+        final: status of the final; ``None`` in other phases.
     """
 
     phase: Phase
@@ -50,6 +52,7 @@ class Snapshot:
     lane_seconds: float = 0.0
     drained_nodes: int = 0
     moved_jobs: int = 0
+    final: FinalStatus | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from orchestrator.cli.output.progress import SweepDisplay, fraction_spent
 from orchestrator.config import Budget
+from orchestrator.final.progress import FinalStatus, MethodProgress
 from orchestrator.lanes.broker import LaneStatus
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.sweep.status import Phase, Snapshot
@@ -77,7 +78,7 @@ def test_display_shows_progress_and_lanes() -> None:
     text = " ".join(" ".join(lines).split())
     for part in ("tiny-20260101-120000", "4/10 trials", "1:35 elapsed", "about 1:56 left", "searching"):
         assert part in text
-    for part in ("lane 0 mail/lora/3 12/40 95% busy", "lane 1 idle 0% busy", "1 of 3 lanes are starting"):
+    for part in ("lane 0 lora/3 12/40 95% busy", "lane 1 idle 0% busy", "1 of 3 lanes are starting"):
         assert part in text
 
 
@@ -157,3 +158,30 @@ def test_display_restores_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "lora" in stream.getvalue()
         assert "\x1b[?25l" in stream.getvalue()  # the cursor is hidden
     assert stream.getvalue().rindex("\x1b[?25h") > stream.getvalue().rindex("\x1b[?25l")
+
+
+FINAL = FinalStatus(
+    {"mail/lora": MethodProgress(2, 3, 0, 1), "mail/prefix": MethodProgress(0, 0, 1, 1)}, seconds_left=80.0
+)
+
+
+def test_display_counts_the_jobs_of_the_final_by_method() -> None:
+    lines = displayed(small_plan(METHODS), snapshot(phase=Phase.FINAL, final=FINAL))
+    (head,) = (number for number, line in enumerate(lines) if line.split()[:1] == ["method"])
+    assert [line.split() for line in lines[head + 1 :]] == [
+        ["lora", "2", "of", "3", "0", "of", "1"],
+        ["prefix", "-", "1", "of", "1"],
+    ]
+    assert "about 1:20 left" in " ".join(" ".join(lines).split())
+    assert max(map(len, lines)) <= 80
+
+
+def test_display_line_counts_the_jobs_of_the_final() -> None:
+    stream = io.StringIO()
+    with SweepDisplay("tiny-1", small_plan(METHODS), stream) as display:
+        display.show(snapshot(phase=Phase.FINAL, final=FINAL))
+    assert (
+        stream.getvalue()
+        .strip()
+        .endswith("1:35 elapsed · about 1:20 left · lora 2 of 3 retrained, 0 of 1 scored; prefix 1 of 1 scored")
+    )

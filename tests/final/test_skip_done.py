@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Answer, Job
+from orchestrator.final.progress import FinalProgress
 from orchestrator.final.results import TEST_FILE
 from orchestrator.final.run import run_final
 from orchestrator.final.skip_done import CachedJobRunner, DedupingJournal
@@ -49,7 +50,9 @@ class Driver:
             yield job, answer
 
     def play(self) -> Any:
-        run = CachedJobRunner(self.each, self.saved.answers, Storage(str(self.folder)), self.journal)
+        run = CachedJobRunner(
+            self.each, self.saved.answers, Storage(str(self.folder)), self.journal, FinalProgress(RECORDS)
+        )
         journal = DedupingJournal(self.journal, self.saved.events)
         return run_final(small_plan(METHODS), RECORDS, run, Storage(str(self.folder)), journal)
 
@@ -113,6 +116,6 @@ def test_resumed_final_repeats_a_cancelled_job(tmp_path: Path) -> None:
         yield from ((job, Answer(status="cancelled")) for job in jobs)
 
     job = Job(trial=LORA[0].key, params={}, seed=0, start=0, stop=4, total=4)
-    (answer,) = CachedJobRunner(each, {}, Storage(str(tmp_path)), journal)([job])
+    (answer,) = CachedJobRunner(each, {}, Storage(str(tmp_path)), journal, FinalProgress(RECORDS))([job])
     assert answer.status == "cancelled"
     assert Journal.read(journal.path) == []

@@ -155,7 +155,7 @@ def test_two_workers_leave_their_node_together(both: BothWorkers) -> None:
     lab = both.lab
     job = lab.job("prefix", 60, stop=400, total=400)
     (waiting,) = both.submit(job)
-    until(lambda: both.broker.status()[0].get(0, LaneStatus()).working.get("prefix/60", (0, 0))[0] > 20)
+    until(lambda: both.broker.status()[0].get(0, LaneStatus()).working.get(job.name, (0, 0))[0] > 20)
     both.broker.drain({"node"}, set())
     both.lane_thread.result(DEADLINE)
     (moved,) = both.broker.drain(set(), set())

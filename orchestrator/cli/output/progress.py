@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli.output.final_progress import final_line, final_table
 from orchestrator.common.trial_types import TrialRecord
 from orchestrator.common.units import counted, duration
 from orchestrator.config import Budget
@@ -58,9 +59,16 @@ class SweepDisplay:
             self._last_line = time.monotonic()
             self._console.print(self._line(snapshot), soft_wrap=True)
 
+    def _label(self, name: str) -> str:
+        """Return the name of a study or a job, without the task where there is one task only."""
+        return name if len(self._plan.tasks) > 1 else name.partition("/")[2]
+
     def _line(self, snapshot: Snapshot) -> str:
-        best = ", ".join(f"{study} {value}" for study, value, *_ in self._methods(snapshot.trials) if value != "-")
-        parts = [self._name, snapshot.phase, self._progress(snapshot), best, _preemptions(snapshot)]
+        if snapshot.final:
+            methods = final_line(snapshot.final, self._label)
+        else:
+            methods = ", ".join(f"{name} {best}" for name, best, *_ in self._methods(snapshot.trials) if best != "-")
+        parts = [self._name, snapshot.phase, self._progress(snapshot), methods, _preemptions(snapshot)]
         return " · ".join(part for part in parts if part)
 
     def _table_view(self, snapshot: Snapshot) -> RenderableType:
@@ -70,7 +78,9 @@ class SweepDisplay:
             ProgressBar(total=1.0, completed=fraction_spent(snapshot, budget, self._plan.rungs[-1]), width=24),
             self._progress(snapshot),
         )
-        return Group(head, Text(f"  {snapshot.phase}"), self._lanes(snapshot), self._table(snapshot.trials))
+        final = snapshot.final
+        table = final_table(final, self._label) if final else self._table(snapshot.trials)
+        return Group(head, Text(f"  {snapshot.phase}"), self._lanes(snapshot), table)
 
     def _progress(self, snapshot: Snapshot) -> str:
         budget = self._plan.config.budget
@@ -78,14 +88,17 @@ class SweepDisplay:
         trials = f"{ended}/{budget.trials} trials" if budget.trials else f"{ended} trials"
         parts = [trials, f"{duration(snapshot.elapsed)} elapsed"]
         spent = fraction_spent(snapshot, budget, self._plan.rungs[-1])
+        seconds_left = snapshot.final.seconds_left if snapshot.final else None
         if snapshot.phase is Phase.SEARCHING and spent > 0.1:
-            parts.append(f"about {duration(snapshot.elapsed * (1 - spent) / spent)} left")
+            seconds_left = snapshot.elapsed * (1 - spent) / spent
+        if seconds_left is not None:
+            parts.append(f"about {duration(seconds_left)} left")
         return " · ".join(parts)
 
     def _lanes(self, snapshot: Snapshot) -> Table:
         table = Table.grid(padding=(0, 2))
         for lane, status in snapshot.lanes.items():
-            working = " + ".join(f"{trial} {done}/{total}" for trial, (done, total) in status.working.items())
+            working = " + ".join(f"{self._label(job)} {done}/{total}" for job, (done, total) in status.working.items())
             table.add_row(f"  lane {lane}", working or "idle", f"{status.busy:.0%} busy")
         missing = snapshot.expected_lanes - len(snapshot.lanes)
         if missing > 0:
@@ -109,8 +122,7 @@ class SweepDisplay:
             sign = task.type.metric(task.data.config.metric).sign
             for method in task.available:
                 records = [trial for trial in trials if trial.key.study == f"{name}/{method}"]
-                label = method if len(self._plan.tasks) == 1 else f"{name}/{method}"
-                rows.append((_best(records, sign), label, records))
+                rows.append((_best(records, sign), self._label(f"{name}/{method}"), records))
         rows.sort(key=lambda row: -row[0])
         return [(label, *_method_cells(records, abs(best))) for best, label, records in rows]
 
