@@ -105,7 +105,7 @@ class TaskDataset:
     def type(self) -> TaskType:
         """The task's type, with a tokenizer if it generates text."""
         type_ = task_type(self._config)
-        return replace(type_, tokenizer=self._tokenizer) if type_.generates else type_
+        return replace(type_, tokenizer=self._tokenizer) if type_.for_test().generates else type_
 
     @cached_property
     def text(self) -> TaskText | None:
@@ -117,8 +117,8 @@ class TaskDataset:
 
     @property
     def metric(self) -> str:
-        """The name of the metric that the task is scored by."""
-        return self._config.metric
+        """The name of the metric that the task is optimized by."""
+        return self._config.metrics[0]
 
     @property
     def max_length(self) -> int:
@@ -161,7 +161,8 @@ class TaskDataset:
             tokens: tokens of a batch with its padding, at most.
         """
         batches, table = self._evaluation_batches(split, tokens), self._evaluation_table(split)
-        return evaluate(self.ranks, self.type, model, table, batches, self.pad, self.decoder)
+        kind = self.type.for_test() if split == "test" else self.type
+        return evaluate(self.ranks, kind, model, table, batches, self.pad, self.decoder)
 
     def largest_evaluation_batch(self, split: str, tokens: int) -> tuple[int, int]:
         """Return the most rows, and the most tokens with padding, of a batch of :meth:`evaluate`."""

@@ -38,7 +38,7 @@ class AnswerReader:
     def __init__(self, task: TaskPlan, storage: Storage, *, seed: int) -> None:
         self._task, self._storage, self._seed = task, storage, seed
         self._predictions: dict[str, pa.Table] = {}
-        self.metric = task.type.metric(task.data.config.metric)
+        self.metric = task.type.optimized
 
     def method_result(
         self, record: TrialRecord, answers: Mapping[int | None, Answer], *, reason: str = "", note: str = ""

@@ -36,7 +36,7 @@ def run_final(
     Raises:
         SweepError: if no trial of a task has a result, or no finalist of a task can be scored.
     """
-    metrics = {name: task.type.metric(task.data.config.metric) for name, task in plan.tasks.items()}
+    metrics = {name: task.type.optimized for name, task in plan.tasks.items()}
     best = best_trials(records, metrics)
     if missing := [name for name in plan.tasks if name not in best]:
         raise SweepError(f"no trial of task {missing[0]} came to a result{_first_reason(records, missing[0])}")

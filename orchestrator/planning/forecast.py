@@ -121,7 +121,7 @@ def _method_forecast(
 def _generation_seconds(task: TaskPlan, method_plan: MethodPlan, throughput: DeviceThroughput) -> float:
     """Return the time in which a completion of mean length is generated; 0 if the metric needs none."""
     config, estimates = task.data.config, task.estimates
-    if estimates is None or not task.type.metric(config.metric).needs_generation:
+    if estimates is None or not task.type.generates:
         return 0.0
     cost = estimates.generation_cost(method_plan.method, method_plan.space.default)
     if cost is None:

@@ -102,7 +102,7 @@ class SweepPlan:
             StudyPlan(
                 study=f"{name}/{method}",
                 space=task.plan_of(method).space,
-                higher_is_better=task.type.metric(task.data.config.metric).higher_is_better,
+                higher_is_better=task.type.optimized.higher_is_better,
                 step_cost=RelativeStepCost(task.plan_of(method).passes),
                 prior=self.prior.of(f"{name}/{method}"),
                 constraints=task.limits.get(method),

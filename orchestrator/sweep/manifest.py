@@ -64,8 +64,8 @@ def describe(plan: SweepPlan, sweep: str, backbones: Mapping[str, PreparedBackbo
                 "labels": list(task.data.labels),
                 "majority": task.data.majority,
                 "characters": typical_characters(task.data, task.type),
-                "metric": task.data.config.metric,
-                "higher_is_better": task.type.metric(task.data.config.metric).higher_is_better,
+                "metric": task.type.optimized.name,
+                "higher_is_better": task.type.optimized.higher_is_better,
             }
             for name, task in plan.tasks.items()
         },

@@ -66,7 +66,7 @@ def tune_search(search: Search, plan: SweepPlan, pool: LanePool, folder: str) ->
         pool: the lanes that train.
         folder: folder for Tune's own state, which is not read again.
     """
-    metrics = {name: task.data.config.metric for name, task in plan.tasks.items()}
+    metrics = {name: task.type.optimized.name for name, task in plan.tasks.items()}
     work = Work(pool.broker, plan.rungs, metrics)
     bridge = TuneBridge(search)
     # Tune writes no metrics of trials here (TUNE_DISABLE_AUTO_CALLBACK_LOGGERS). When it ends it looks for them all the

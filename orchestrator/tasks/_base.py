@@ -50,11 +50,13 @@ class TaskType(ABC):
     ``input_ids`` (list of int32) and integers of the type's own; they travel between processes without being copied.
 
     Args:
+        chosen: Names of the metrics that the task is scored by, the optimized one first; none before it is configured.
         generates: Whether ``evaluate`` generates text, for the metrics that need it.
         max_new_tokens: Most tokens to generate for a row.
         tokenizer: Decodes what is generated; ``None`` where nothing is.
     """
 
+    chosen: tuple[str, ...] = ()
     generates: bool = False
     max_new_tokens: int = MAX_NEW_TOKENS
     tokenizer: PreTrainedTokenizerBase | None = None
@@ -102,10 +104,31 @@ class TaskType(ABC):
                 return metric
         raise ValueError(f"unknown metric {name!r}; known: {', '.join(metric.name for metric in self.metrics)}")
 
-    def configured(self, metric: str, max_new_tokens: int, tokenizer: PreTrainedTokenizerBase | None) -> Self:
-        """Return the type, ready to score by a metric, which decides whether ``evaluate`` generates text."""
-        generates = self.metric(metric).needs_generation
-        return replace(self, generates=generates, max_new_tokens=max_new_tokens, tokenizer=tokenizer)
+    @property
+    def optimized(self) -> Metric:
+        """The metric that the search optimizes."""
+        return self.metric(self.chosen[0] if self.chosen else self.metrics[0].name)
+
+    def configured(
+        self, metrics: Sequence[str], max_new_tokens: int, tokenizer: PreTrainedTokenizerBase | None
+    ) -> Self:
+        """Return the type, ready to score by metrics, of which the first is optimized.
+
+        ``evaluate`` then generates text if the first metric needs it; that of :meth:`for_test` does if any needs it.
+        """
+        generates = self.metric(metrics[0]).needs_generation
+        chosen, tokens = tuple(metrics), max_new_tokens
+        return replace(self, chosen=chosen, generates=generates, max_new_tokens=tokens, tokenizer=tokenizer)
+
+    def for_test(self) -> Self:
+        """Return the type as it scores the test split: by all of its chosen metrics, also those that generate text."""
+        return replace(self, generates=any(self.metric(name).needs_generation for name in self.chosen))
+
+    @property
+    def computed(self) -> tuple[Metric, ...]:
+        """The metrics that ``evaluate`` computes: all that need no generation, and the chosen ones if it generates."""
+        known = [metric for metric in self.metrics if metric.name in self.chosen or not metric.needs_generation]
+        return tuple(metric for metric in known if self.generates or not metric.needs_generation)
 
     def baseline(self, splits: Mapping[str, pa.Table]) -> float | None:
         """Return the accuracy of always answering the most frequent training label; ``None`` without labels."""
@@ -154,8 +177,7 @@ class TaskType(ABC):
             ValueError: If the type generates and has no tokenizer.
         """
         predictions = self.predictions(model, rows, batches, pad_id, pad_left)
-        metrics = [metric.name for metric in self.metrics if self.generates or not metric.needs_generation]
-        return Evaluation({name: self.score(name, predictions) for name in metrics}, predictions)
+        return Evaluation({metric.name: self.score(metric.name, predictions) for metric in self.computed}, predictions)
 
     def score(self, metric: str, predictions: pa.Table) -> float:
         """Return a metric of the predictions."""

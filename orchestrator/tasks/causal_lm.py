@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from orchestrator.common.field_types import Count, OneOf
+from orchestrator.common.field_types import Count
 from orchestrator.common.metric import Metric
 from orchestrator.tasks._base import Batches, TaskType
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
+from orchestrator.tasks.metric_field import MetricNames, MetricsOf
 from orchestrator.tasks.section import MAX_NEW_TOKENS, TaskSection
 from orchestrator.tasks.templates import Template, render, template_columns
 from orchestrator.tasks.token_losses import next_token_losses
@@ -75,8 +76,8 @@ class CausalLMTask(TaskSection):
     """Column of the prompts, or a template with columns in braces: ``Review: {text} Rating:``."""
     completion: Template
     """Column of the completions, or a template with columns in braces."""
-    metric: Annotated[str, OneOf([metric.name for metric in METRICS])] = METRICS[0].name
-    """What the search minimizes (perplexity of the completions) or maximizes (exact match of generated text)."""
+    metric: Annotated[MetricNames, MetricsOf(METRICS)] = METRICS[0].name
+    """What the search optimizes: a name, or a list whose first is optimized and whose others are recorded beside it."""
     max_new_tokens: Count = MAX_NEW_TOKENS
     """The most tokens to generate for a row, for ``exact_match``."""
 

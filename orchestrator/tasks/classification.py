@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from orchestrator.common.field_types import OneOf
 from orchestrator.common.metric import Metric
 from orchestrator.tasks._base import Batches, Evaluation, TaskType
 from orchestrator.tasks.classes import encode, majority_share
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
+from orchestrator.tasks.metric_field import MetricNames, MetricsOf
 from orchestrator.tasks.section import TaskSection
 from orchestrator.tasks.tokens import (
     device_of,
@@ -65,8 +65,8 @@ class ClassificationTask(TaskSection):
     """Column of the texts."""
     label: str
     """Column of the labels: texts, whole numbers, or true and false."""
-    metric: Annotated[str, OneOf([metric.name for metric in METRICS])] = METRICS[0].name
-    """What the search maximizes."""
+    metric: Annotated[MetricNames, MetricsOf(METRICS)] = METRICS[0].name
+    """What the search maximizes: a name, or a list whose first is optimized and whose others are recorded beside it."""
 
     @property
     def input_column(self) -> str:

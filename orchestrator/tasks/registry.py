@@ -27,13 +27,13 @@ TASK_TYPES: dict[str, TaskType] = {
 
 
 def task_type(config: TaskSection, tokenizer: PreTrainedTokenizerBase | None = None) -> TaskType:
-    """Return the type of a configured task, ready to score by the task's metric.
+    """Return the type of a configured task, ready to score by the task's metrics.
 
     Args:
         config: The task's section of the configuration.
         tokenizer: Decodes what is generated; needed only where text is generated.
     """
-    return TASK_TYPES[config.type].configured(config.metric, config.generated_tokens, tokenizer)
+    return TASK_TYPES[config.type].configured(config.metrics, config.generated_tokens, tokenizer)
 
 
 def recorded_metric(name: str, *, higher_is_better: bool) -> Metric:

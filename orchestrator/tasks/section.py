@@ -12,6 +12,7 @@ from orchestrator.common.field_types import Count, Fraction, Number, Scalar
 from orchestrator.common.section import Section, refusal
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key, header_problems
+from orchestrator.tasks.metric_field import MetricNames
 
 MAX_NEW_TOKENS = 32
 
@@ -92,8 +93,8 @@ Data = Annotated[
 class TaskSection(Section):
     """The base of a task type's section.
 
-    A type adds its name as a ``Literal``, the keys that name its columns, and its metric: a ``str`` annotated with
-    :class:`OneOf` of the names of the type's metrics.
+    A type adds its name as a ``Literal``, the keys that name its columns, and its metric:
+    :data:`MetricNames` annotated with :class:`MetricsOf` of the type's metrics.
     """
 
     data: Data
@@ -115,7 +116,7 @@ class TaskSection(Section):
 
     if TYPE_CHECKING:  # every type has these two as fields, each with its own values
         type: str
-        metric: str
+        metric: MetricNames
 
     @classmethod
     def type_name(cls) -> str:
@@ -128,6 +129,11 @@ class TaskSection(Section):
         """Return the section of a task without files, whose columns are called like the keys that name them."""
         keys = [key for key, field in cls.model_fields.items() if field.is_required() and key not in ("type", "data")]
         return cls.model_validate({"type": cls.type_name(), "data": "memory.jsonl", **{key: key for key in keys}})
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the metrics that are recorded; the first is optimized."""
+        return (self.metric,) if isinstance(self.metric, str) else tuple(self.metric)
 
     @property
     def input_column(self) -> str:

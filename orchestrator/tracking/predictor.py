@@ -72,8 +72,11 @@ class Predictor:
 
     @cached_property
     def type(self) -> TaskType:
-        """The type of the bundle's task, ready to score by its metric and to generate."""
-        return TASK_TYPES[self.bundle.type].configured(self.bundle.metric, self.bundle.max_new_tokens, self._tokenizer)
+        """The type of the bundle's task, ready to score by its metrics and to generate."""
+        type_ = TASK_TYPES[self.bundle.type]
+        recorded = [metric.name for metric in type_.metrics if metric.name in self.bundle.metrics]
+        metrics = dict.fromkeys((self.bundle.metric, *recorded))
+        return type_.configured(tuple(metrics), self.bundle.max_new_tokens, self._tokenizer).for_test()
 
     def predict(self, texts: Sequence[str]) -> pa.Table:
         """Return the answers to inputs.

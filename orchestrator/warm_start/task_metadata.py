@@ -94,7 +94,7 @@ def task_metadata(
         architecture=architecture,
         parameters=parameters,
         type=kind.name,
-        metric=data.config.metric,
+        metric=data.config.metrics[0],
         labels=len(data.labels),
         rows=data.splits["train"].num_rows,
         characters=typical_characters(data, kind),

@@ -40,7 +40,7 @@ def test_config_defaults_all_but_backbone_tasks_and_budget(folder):
     config = load_config(written(folder, SMALL))
     assert config.methods == list(methods.names())
     assert config.backbone.quantization == "nf4"
-    assert config.tasks["mail"].metric == "macro_f1"
+    assert config.tasks["mail"].metrics == ("macro_f1",)
     assert config.tasks["mail"].split.model_dump() == {"train": 0.6, "validation": 0.2, "test": 0.2}
     assert (config.training.max_steps, config.search.min_results, config.lanes.max) == (200, 2, "auto")
     assert config.mlflow.tracking_uri == "sqlite:///mlflow.db"

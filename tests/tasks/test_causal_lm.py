@@ -129,7 +129,7 @@ def test_causal_lm_loss_skips_logits_of_soft_prompts(decoder, rows):
 
 
 def test_batched_generation_equals_generation_row_by_row(decoder, rows, tokenizer):
-    task = CausalLM(generates=True, max_new_tokens=6, tokenizer=tokenizer)
+    task = CausalLM(chosen=("exact_match",), generates=True, max_new_tokens=6, tokenizer=tokenizer)
     prompts = [np.array(parts(rows, i)[0], np.int32) for i in range(5)]
     written = task.generate(decoder, prompts, EOS)
     for prompt, text in zip(prompts, written, strict=True):
@@ -143,7 +143,7 @@ def test_batched_generation_equals_generation_row_by_row(decoder, rows, tokenize
 
 
 def test_exact_match_is_the_share_of_generated_completions(decoder, tokenizer):
-    task = CausalLM(generates=True, max_new_tokens=4, tokenizer=tokenizer)
+    task = CausalLM(chosen=("exact_match",), generates=True, max_new_tokens=4, tokenizer=tokenizer)
     prompts = [tokenizer(text)["input_ids"] for text in PROMPTS]
     texts = task.generate(decoder, [np.array(ids, np.int32) for ids in prompts], EOS)
     assert all(texts)
@@ -159,7 +159,7 @@ def test_exact_match_is_the_share_of_generated_completions(decoder, tokenizer):
 
 def test_generation_without_tokenizer_is_refused(decoder, rows):
     with pytest.raises(ValueError, match="a tokenizer is needed"):
-        CausalLM(generates=True).evaluate(decoder, rows, [np.arange(2)], EOS)
+        CausalLM(chosen=("exact_match",), generates=True).evaluate(decoder, rows, [np.arange(2)], EOS)
 
 
 @pytest.mark.parametrize("metric", [metric.name for metric in TASK.metrics])

@@ -20,7 +20,6 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 import methods
 import search_spaces
 from orchestrator.common.errors import InputError
-from orchestrator.common.field_types import OneOf
 from orchestrator.common.metric import Metric
 from orchestrator.config import SweepConfig, json_schema, load_config
 from orchestrator.engine.task_dataset import TaskDataset
@@ -30,6 +29,7 @@ from orchestrator.tasks._base import Batches
 from orchestrator.tasks.batches import evaluation_batches
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
+from orchestrator.tasks.metric_field import MetricNames, MetricsOf
 from orchestrator.tasks.tokens import (
     device_of,
     in_table_order,
@@ -71,7 +71,7 @@ class StarsTask(TaskSection):
     """Column of the texts."""
     target: str
     """Column of the numbers."""
-    metric: Annotated[str, OneOf([metric.name for metric in METRICS])] = METRICS[0].name
+    metric: Annotated[MetricNames, MetricsOf(METRICS)] = METRICS[0].name
     """What the search minimizes."""
 
     @property
@@ -192,9 +192,9 @@ def regressor() -> nn.Module:
 
 def test_new_type_is_validated_and_in_the_schema(sweep: Path) -> None:
     task = load_config(sweep).tasks["places"]
-    assert (task.type, task.metric, task.input_column) == ("stars", "rmse", "review")
+    assert (task.type, task.metrics, task.input_column) == ("stars", ("rmse",), "review")
     assert load_config(sweep).resolved()["tasks"]["places"]["target"] == "stars"
-    assert json_schema()["$defs"]["StarsTask"]["properties"]["metric"]["const"] == "rmse"
+    assert json_schema()["$defs"]["StarsTask"]["properties"]["metric"]["anyOf"][0] == {"enum": ["rmse"]}
     for old, new, message in (
         ("target: stars", "target: starz", 'target: column "starz" is not in places.csv; did you mean stars?'),
         ("type: stars", "type: star", "type: 'star' is not possible; did you mean stars?"),

@@ -49,8 +49,8 @@ def test_metrics_have_labels_bounds_and_a_statistic(type_):
 @pytest.mark.parametrize("type_", TYPES, ids=lambda type_: type_.name)
 def test_metric_of_the_section_is_validated_from_the_metrics(type_):
     section = type_.section.in_memory()
-    assert (section.type, section.metric) == (type_.name, type_.metrics[0].name)
-    names = type_.section.model_json_schema()["properties"]["metric"]["enum"]
+    assert (section.type, section.metrics) == (type_.name, (type_.metrics[0].name,))
+    names = type_.section.model_json_schema()["properties"]["metric"]["anyOf"][0]["enum"]
     assert names == [metric.name for metric in type_.metrics]
 
 
@@ -77,7 +77,7 @@ def test_types_of_the_examples_tasks_score_by_their_metric(config):
         assert isinstance(task, TaskSection)
         type_ = task_type(task)
         assert type_.name == task.type
-        assert type_.generates == type_.metric(task.metric).needs_generation
+        assert type_.generates == type_.metric(task.metrics[0]).needs_generation
 
 
 def test_task_types_are_named_in_their_own_files():

@@ -119,7 +119,7 @@ class SweepDisplay:
     def _methods(self, trials: tuple[TrialRecord, ...]) -> list[tuple[str, str, str, str, str, str]]:
         rows = []
         for name, task in self._plan.tasks.items():
-            sign = task.type.metric(task.data.config.metric).sign
+            sign = task.type.optimized.sign
             for method in task.available:
                 records = [trial for trial in trials if trial.key.study == f"{name}/{method}"]
                 rows.append((_best(records, sign), self._label(f"{name}/{method}"), records))
