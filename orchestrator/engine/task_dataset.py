@@ -215,9 +215,6 @@ class TaskDataset:
 def _table_of(config: TaskSection, examples: Sequence[tuple[str, str]]) -> pa.Table:
     """Return a split's table of pairs of input and answer, in the order in which the task type names its columns."""
     names = [name for columns in config.content_columns().values() for name in columns]
-    is_undecodable = np.zeros(len(examples), bool)
-    columns = {
-        name: Column(name, pa.array(values, pa.string()), is_undecodable)
-        for name, values in zip(names, zip(*examples, strict=True), strict=True)
-    }
+    values = zip(*examples, strict=True)
+    columns = {name: Column.of(name, list(entries)) for name, entries in zip(names, values, strict=True)}
     return pa.table({"row": np.arange(1, len(examples) + 1), **config.contents(columns)})

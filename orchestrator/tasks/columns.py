@@ -1,62 +1,162 @@
-"""Columns as texts and labels, with a mark on every value that cannot be one."""
+"""Columns as a task type reads them, with a mark on every row whose value cannot be used."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from orchestrator.common.errors import InputError, Problem
+from orchestrator.tasks.column_types import (
+    Mask,
+    Refusals,
+    any_of,
+    flags,
+    plain,
+    to_array,
+    to_numbers,
+    to_objects,
+    to_text_lists,
+    to_texts,
+)
 
-Mask = NDArray[np.bool_]
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
 class Column:
-    """A column's values as texts.
+    """One column of a file.
+
+    ``contents`` of a task type takes the reading that it needs; each is made when it is first asked for, and has one
+    entry per row::
+
+        columns[self.text].texts         # pa.Array of string; numbers, booleans and dates as they are written
+        columns[self.target].numbers     # pa.Array of float64
+        columns[self.tags].text_lists    # pa.Array of list<string>: tokens, tags, labels, choices
+        columns[self.messages].values    # list of Python objects: messages, spans, anything nested
+
+    A reading refuses the rows that it cannot be made of: a text that is empty or not UTF-8, a number that is none, NaN
+    or infinite, a list with a null, JSON that is cut. A type refuses rows for its own reasons by :meth:`map`, with a
+    function that raises ``ValueError``, or by :meth:`refuse`. Entries of refused rows may be null or ``None``, and
+    what ``contents`` returns for them is not used: the rows are reported, with file, row and column, or dropped where
+    ``drop_invalid`` is set.
+
+    Nested values may stand in parquet, arrow, json and jsonl as such, and in any file as JSON (or as Python writes
+    them) in a text. Objects have no keys whose value is null where the file's format cannot tell both apart.
 
     Args:
         name: Name of the column.
-        texts: One string per row; null where the file has no value.
-        undecodable: Rows whose bytes cannot be decoded in the file's encoding.
+        values: Its values as the file stores them, one per row.
+        optional: Whether a row may have no value, and a file may lack the column: those the section's
+            ``optional_columns`` names. Texts are then empty, numbers and lists null, values ``None``.
+        file: Name of the file, for errors.
     """
 
-    name: str
-    texts: pa.Array
-    undecodable: Mask
+    def __init__(self, name: str, values: pa.Array | pa.ChunkedArray, optional: bool = False, file: str = "") -> None:
+        self.name, self.optional, self.file = name, optional, file
+        self.refusals: Refusals = []
+        self._values = plain(values)
+
+    @classmethod
+    def of(cls, name: str, values: list[Any]) -> Self:
+        """Return a column of Python objects."""
+        return cls(name, to_array(values))
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._values)
+
+    @cached_property
+    def texts(self) -> pa.Array:
+        """Texts (string).
+
+        Raises:
+            InputError: If the column holds lists or objects.
+        """
+        texts: pa.Array = self._read(to_texts)
+        blank = flags(pc.equal(pc.utf8_trim_whitespace(texts), ""), null=True)
+        self._refuse_empty(blank)
+        return pc.fill_null(texts, "") if self.optional else texts
+
+    @cached_property
+    def numbers(self) -> pa.Array:
+        """Numbers (float64), all finite.
+
+        Raises:
+            InputError: If the column holds neither numbers nor texts.
+        """
+        numbers: pa.Array = self._read(to_numbers)
+        self._refuse_empty(flags(numbers.is_null(), null=True))
+        return numbers
+
+    @cached_property
+    def text_lists(self) -> pa.Array:
+        """Lists of texts (list<string>); a list may be empty.
+
+        Raises:
+            InputError: If the column holds neither lists nor texts.
+        """
+        lists: pa.Array = self._read(to_text_lists)
+        self._refuse_empty(flags(lists.is_null(), null=True))
+        return lists
+
+    @cached_property
+    def values(self) -> list[Any]:
+        """Python objects: lists, dictionaries, texts, numbers, booleans; ``None`` where there is none."""
+        values: list[Any] = self._read(to_objects)
+        blank = [value is None or (isinstance(value, str) and not value.strip()) for value in values]
+        self._refuse_empty(np.array(blank, bool))
+        return values
+
+    def map(self, function: Callable[[Any], T]) -> list[T | None]:
+        """Return a function of each of :attr:`values`, and ``None`` for refused rows and missing values.
+
+        Args:
+            function: Takes a value; a ``ValueError`` refuses the row with its message, which continues "row 3, column
+                messages:".
+        """
+        results: list[T | None] = []
+        values = self.values
+        is_refused = self.refused
+        for index, value in enumerate(values):
+            try:
+                results.append(None if value is None or is_refused[index] else function(value))
+            except ValueError as error:
+                results.append(None)
+                self.refuse(index, str(error))
+        return results
+
+    def refuse(self, rows: int | Mask, message: str) -> None:
+        """Refuse a row by its index, or the rows of a mask.
+
+        Args:
+            rows: Index from 0 on, or a mask with one entry per row.
+            message: What is wrong, as it continues "row 3, column tags:".
+        """
+        mask = np.zeros(len(self), bool)
+        mask[rows] = True
+        self.refusals.append((mask, message))
 
     @property
-    def empty(self) -> Mask:
-        """Rows without a value, or with white space alone."""
-        return flags(pc.equal(pc.utf8_trim_whitespace(self.texts), ""), null=True)
+    def refused(self) -> Mask:
+        """The rows that cannot be used, as far as they were read."""
+        return any_of([mask for mask, _ in self.refusals], len(self))
 
+    def _read(self, reading: Callable[[pa.Array], tuple[Any, Refusals]]) -> Any:
+        try:
+            values, refusals = reading(self._values)
+        except ValueError as error:
+            raise InputError(self.file, [Problem(f"column {self.name}", str(error))]) from None
+        self.refusals += refusals
+        return values
 
-def flags(values: pa.Array, null: bool) -> Mask:
-    """Return a boolean array as numpy, with ``null`` in place of null."""
-    array: Mask = pc.fill_null(values, null).to_numpy(zero_copy_only=False).astype(bool)
-    return array
-
-
-def as_texts(table: pa.Table, name: str, file: str) -> Column:
-    """Return a column's values as texts, whatever type the file gives them.
-
-    Raises:
-        InputError: If the values are lists or mappings.
-    """
-    array = table[name].combine_chunks()
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    value_type, none = array.type, np.zeros(len(array), bool)
-    if pa.types.is_nested(value_type):
-        raise InputError(file, [Problem(f"column {name}", f"holds values of type {value_type}; write texts")])
-    if _is_textual(value_type):
-        return Column(name, *_decoded(array.cast(pa.binary())))
-    if pa.types.is_floating(value_type) and flags(pc.equal(pc.floor(array), array), null=True).all():
-        array = array.cast(pa.int64())  # whole numbers with gaps, as pandas writes them
-    return Column(name, array.cast(pa.string()), none)
+    def _refuse_empty(self, is_empty: Mask) -> None:
+        is_empty &= ~self.refused
+        if is_empty.any() and not self.optional:
+            self.refuse(is_empty, "is empty")
 
 
 def ordered(labels: pa.ChunkedArray) -> tuple[str, ...]:
@@ -66,18 +166,3 @@ def ordered(labels: pa.ChunkedArray) -> tuple[str, ...]:
         return tuple(sorted(distinct, key=int))
     except ValueError:
         return tuple(sorted(distinct))
-
-
-def _is_textual(value_type: pa.DataType) -> bool:
-    tests = ("is_string", "is_large_string", "is_binary", "is_large_binary", "is_string_view", "is_binary_view")
-    return any(getattr(pa.types, test)(value_type) for test in tests)
-
-
-def _decoded(array: pa.Array) -> tuple[pa.Array, Mask]:
-    try:
-        return array.cast(pa.string()), np.zeros(len(array), bool)
-    except pa.ArrowInvalid:
-        values = array.to_pylist()
-    texts = [None if value is None else value.decode("utf-8", "replace") for value in values]
-    bad = [text is not None and value != text.encode() for value, text in zip(values, texts, strict=True)]
-    return pa.array(texts, pa.string()), np.array(bad)

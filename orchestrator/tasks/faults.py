@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.common.errors import InputError, Problem
-from orchestrator.tasks.columns import Mask
+from orchestrator.tasks.column_types import Mask
 
 MAX_SHOWN = 10
 

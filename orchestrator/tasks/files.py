@@ -39,7 +39,7 @@ def read_rows(
     Args:
         reference: A path, a URI, or ``package:NAME/SUBPATH``.
         base: The folder that relative paths start from.
-        columns: Names of the columns to read, by the key path that names them.
+        columns: Names of the columns to read, by the key path that names them; those of the empty key may be missing.
         texts: Columns whose values stay as they are written, never parsed as numbers or dates.
         encoding: Text encoding of a csv file.
 
@@ -147,7 +147,7 @@ def _columns_to_read(columns: dict[str, list[str]], header: Sequence[str]) -> li
 
 
 def _require_columns(columns: dict[str, list[str]], header: Sequence[str], file: str) -> None:
-    missing = [(key, name) for key, names in columns.items() for name in names if name not in header]
+    missing = [(key, name) for key, names in columns.items() for name in names if key and name not in header]
     if missing:
         raise InputError(file, [Problem(key, missing_column(name, header, file)) for key, name in missing])
 

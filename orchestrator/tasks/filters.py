@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.common.errors import InputError, Problem
-from orchestrator.tasks.columns import Mask, as_texts, flags
+from orchestrator.tasks.column_types import Mask, flags
+from orchestrator.tasks.columns import Column
 from orchestrator.tasks.files import Rows
 from orchestrator.tasks.section import Condition
 
@@ -41,9 +42,7 @@ def matching_rows(rows: Rows, where: Mapping[str, Condition], key: str) -> Mask:
 def _meets(rows: Rows, name: str, condition: Condition) -> Mask:
     mask = np.ones(rows.table.num_rows, bool)
     if condition.matches is not None:
-        mask &= flags(
-            pc.match_substring_regex(as_texts(rows.table, name, rows.file).texts, condition.matches), null=False
-        )
+        mask &= flags(pc.match_substring_regex(_texts(rows, name), condition.matches), null=False)
     if condition.at_least is not None:
         mask &= flags(pc.greater_equal(_numbers(rows.table, name), condition.at_least), null=False)
     if condition.at_most is not None:
@@ -51,6 +50,10 @@ def _meets(rows: Rows, name: str, condition: Condition) -> Mask:
     if condition.equals is not None:
         mask &= _equals(rows, name, condition.equals)
     return mask
+
+
+def _texts(rows: Rows, name: str) -> pa.Array:
+    return Column(name, rows.table[name], optional=True, file=rows.file).texts
 
 
 def _numbers(table: pa.Table, name: str) -> pa.Array:
@@ -63,5 +66,5 @@ def _numbers(table: pa.Table, name: str) -> pa.Array:
 def _equals(rows: Rows, name: str, value: Any) -> Mask:
     if isinstance(value, str | bool):
         text = value if isinstance(value, str) else str(value).lower()
-        return flags(pc.equal(as_texts(rows.table, name, rows.file).texts, text), null=False)
+        return flags(pc.equal(_texts(rows, name), text), null=False)
     return flags(pc.equal(_numbers(rows.table, name), float(value)), null=False)

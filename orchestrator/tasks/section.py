@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Self, get_args
 
 import pyarrow as pa
@@ -149,11 +149,15 @@ class TaskSection(Section):
         """Return the columns that a row is made of, by the key path that names them."""
         raise NotImplementedError
 
+    def optional_columns(self) -> Collection[str]:
+        """Return those of :meth:`content_columns` that a file may lack, and whose values may be empty."""
+        return ()
+
     def contents(self, columns: Mapping[str, Column]) -> dict[str, pa.Array]:
-        """Return a split table's columns beside ``row``.
+        """Return a split table's columns beside ``row``: texts, numbers or lists of them.
 
         Args:
-            columns: The file's columns that :meth:`content_columns` names, as texts.
+            columns: The columns that :meth:`content_columns` names; their docstring tells how to read and refuse.
         """
         raise NotImplementedError
 
@@ -177,7 +181,11 @@ class TaskSection(Section):
 
     def columns(self) -> dict[Key, list[str]]:
         """Return the columns that the files must have, by the key path that names them."""
-        return {**self.content_columns(), **{("where", column): [column] for column in self.where}}
+        optional = self.optional_columns()
+        content = {
+            key: [name for name in names if name not in optional] for key, names in self.content_columns().items()
+        }
+        return {**content, **{("where", column): [column] for column in self.where}}
 
     def files(self) -> dict[Key, str]:
         """Return the files by the key path that names them."""

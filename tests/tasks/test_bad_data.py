@@ -165,7 +165,7 @@ def test_given_split_of_duplicates_alone_is_refused(read, tmp_path):
             b'{"text": "x"}\n{"text": 5}\n',
             "m.jsonl: cannot be read as jsonl: row 2 has another type of value in column text than row 1",
         ),
-        ("m.jsonl", b'{"text": ["x"], "label": "a"}\n', "m.jsonl: column text: holds values of type list"),
+        ("m.jsonl", b'{"text": ["x"], "label": "a"}\n', "m.jsonl: column text: holds lists; write texts"),
     ],
 )
 def test_broken_file_is_one_line(read, tmp_path, name, content, message):
