@@ -141,8 +141,7 @@ def _seconds_of(call: Callable[[], Any], clock: Callable[[], float]) -> float:
 
 
 def _forward_call(model: nn.Module, batch: dict[str, Tensor], kind: TaskType) -> Callable[[], None]:
-    device = device_of(model)
-    inputs = {name: tensor.to(device) for name, tensor in batch.items()}
+    device, inputs = device_of(model), kind.inputs(model, batch)
 
     def call() -> None:
         if kind.scores_tokens:

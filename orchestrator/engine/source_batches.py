@@ -36,5 +36,5 @@ def source_batches(
     ]
     for step in range(start, stop):
         k = step % count
-        indices = next(streams[k])
-        yield {**sources[k].batch(indices), "task_ids": torch.full((len(indices),), k)}
+        batch = sources[k].batch(next(streams[k]))
+        yield {**batch, "task_ids": torch.full((len(batch["input_ids"]),), k)}

@@ -178,7 +178,7 @@ class TaskDataset:
         return int(np.median(lengths(table))) * rows
 
     def median_length_batch(self, count: int) -> dict[str, Tensor]:
-        """Return the inputs of a batch of validation rows of about the median length, repeated where there are fewer.
+        """Return a batch like validation rows of about the median length, repeated where there are fewer.
 
         Rows whose batch would have more tokens than one that is scored are cut.
         """
@@ -187,7 +187,8 @@ class TaskDataset:
         first = max(0, (len(order) - count) // 2)
         ids = sequences(table, np.resize(order[first : first + count], count))
         longest = max(1, EVALUATION_TOKENS // count)
-        return pad([row[:longest] for row in ids], self.pad, left=self.decoder and self.type.pads_left)
+        tokens = pad([row[:longest] for row in ids], self.pad, left=self.decoder and self.type.pads_left)
+        return self.type.dummy_batch(tokens["input_ids"], tokens["attention_mask"], len(self.names))
 
     def _evaluation_table(self, split: str) -> pa.Table:
         return self._validation_table if split == "validation" else self._tables[split]

@@ -1,4 +1,4 @@
-"""An adapter merged into a plain transformers checkpoint, with a check that both give the same logits."""
+"""An adapter merged into a plain transformers checkpoint, with a check that both give the same results."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from orchestrator.backbone import key_value_cache
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.export.trained import Trained
+from orchestrator.tasks import TASK_TYPES, TaskType
+from orchestrator.tasks.tokens import IGNORED_LABEL
 from orchestrator.tracking.backbone import attachable, backbone_file
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class Merged:
     Args:
         auto_class: transformers class that loads it.
         dtype: data type of its weights.
-        largest_difference: largest absolute difference between its logits and the adapter's.
+        largest_difference: largest absolute difference between its results and the adapter's.
         rows: number of rows of random tokens that were compared.
     """
 
@@ -72,17 +74,19 @@ def write_merged(trained: Trained, folder: Path, dtype: str | None) -> Merged:
     shared = _backbone(trained)
     attached = methods.load_adapter(shared.view(0), trained.adapter, shared.context)
     attached.train(False)
-    batch = sample(shared.model.config, AutoTokenizer.from_pretrained(trained.tokenizer))
-    expected = logits(attached.module, batch)
+    kind = TASK_TYPES[trained.type]
+    tokens = sample(shared.model.config, AutoTokenizer.from_pretrained(trained.tokenizer))
+    batch = kind.dummy_batch(tokens["input_ids"], tokens["attention_mask"], len(trained.labels))
+    expected = outputs(kind, attached.module, batch)
     model = plain_model(_merge(trained, attached), trained.labels)
     key_value_cache.set_default(model.config, shared.keeps_cache)
-    if (error := difference(expected, logits(model, batch))) > TOLERANCE * max(1.0, float(expected.abs().max())):
-        message = f"a plain {type(model).__name__} cannot represent it: logits differ by {error:.1g}"
+    if (error := difference(expected, outputs(kind, model, batch))) > TOLERANCE * max(1.0, float(expected.abs().max())):
+        message = f"a plain {type(model).__name__} cannot represent it: its results differ by {error:.1g}"
         raise _refused(trained, message)
     dtype = dtype or _checkpoint_dtype(shared)
     with _no_progress_bars():
         model.to(DTYPES[dtype]).save_pretrained(folder)  # type: ignore[arg-type]
-        error = difference(expected, logits(type(model).from_pretrained(folder), batch))
+        error = difference(expected, outputs(kind, type(model).from_pretrained(folder), batch))
     return Merged(auto_class=shared_auto_class(trained), dtype=dtype, largest_difference=error, rows=ROWS)
 
 
@@ -160,11 +164,11 @@ def sample(config: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Return the logits in float32, of shape ``(rows, labels)``, or ``(tokens, vocabulary)`` without the padding."""
+def outputs(kind: TaskType, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Return what a model gives in float32: ``(rows, numbers)``, or ``(tokens, numbers)`` without the padding."""
     with torch.no_grad():
-        output: Tensor = model(**batch).logits.float()
-    return output if output.dim() == 2 else output[batch["attention_mask"] == 1]
+        numbers = kind.forward(model, batch).float()
+    return numbers if numbers.dim() == 2 else numbers[batch["labels"] != IGNORED_LABEL]
 
 
 def difference(first: Tensor, second: Tensor) -> float:
@@ -174,8 +178,6 @@ def difference(first: Tensor, second: Tensor) -> float:
 
 def shared_auto_class(trained: Trained) -> str:
     """Return the name of the transformers class that loads models of the task's type."""
-    from orchestrator.tasks import TASK_TYPES
-
     return TASK_TYPES[trained.type].auto_class
 
 

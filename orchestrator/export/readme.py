@@ -41,7 +41,7 @@ def merged_readme(trained: Trained, folder: str, merged: Merged) -> str:
         f"```python\nfrom transformers import {merged.auto_class}, AutoTokenizer\n\n"
         f'model = {merged.auto_class}.from_pretrained("{folder}")\n'
         f'tokenizer = AutoTokenizer.from_pretrained("{folder}")\n```\n\n'
-        f"Its logits differ from the adapter's by at most {merged.largest_difference:.1e}"
+        f"Its results differ from the adapter's by at most {merged.largest_difference:.1e}"
         f" ({merged.rows} rows of random tokens).\n"
     )
 

@@ -12,11 +12,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.tasks.section import MAX_NEW_TOKENS, TaskSection
-from orchestrator.tasks.tokens import IGNORED_LABEL, lengths
+from orchestrator.tasks.tokens import IGNORED_LABEL, lengths, model_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from methods.base.spec import PeftTaskType
     from orchestrator.common.metric import Metric
@@ -75,6 +75,8 @@ class TaskType(ABC):
     """An input for MLflow and the model card."""
     pads_left: ClassVar[bool] = False
     """Whether decoders read a row at its last token, so that padding goes before the tokens."""
+    is_divisible: ClassVar[bool] = True
+    """Whether a row's loss and score are its own, so that batches and splits can be computed in parts."""
     example_labels: ClassVar[int] = 0
     """How many labels a task has where methods are tried without data; 0 for a type without labels."""
 
@@ -134,6 +136,10 @@ class TaskType(ABC):
         """Return the accuracy of always answering the most frequent training label; ``None`` without labels."""
         return None
 
+    def refusal(self, config: PretrainedConfig) -> str:
+        """Return why models of an architecture cannot learn such tasks, one line; empty if nothing is in the way."""
+        return ""
+
     @abstractmethod
     def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
         """Return the tokenized table of a split, rows cut to ``max_length`` tokens."""
@@ -153,6 +159,24 @@ class TaskType(ABC):
         Returns:
             ``input_ids`` and ``attention_mask`` of shape ``(rows, tokens)``, and the type's ``labels``; int64.
         """
+
+    def inputs(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return what a model is called with for a collated batch, on the model's device."""
+        return model_inputs(model, batch)
+
+    def forward(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Return what a model gives for a collated batch: :meth:`forward_shape` is its shape.
+
+        Soft prompts have positions of their own before those of the tokens, which are left out.
+        """
+        logits: Tensor = model(**self.inputs(model, batch)).logits
+        return logits[:, -batch["input_ids"].shape[1] :] if self.scores_tokens else logits
+
+    def forward_shape(self, config: PretrainedConfig, batch: dict[str, Tensor]) -> tuple[int, ...]:
+        """Return the shape of :meth:`forward`: ``(rows, labels)``, or ``(rows, tokens, labels or vocabulary)``."""
+        width = config.get_text_config().vocab_size if self.predicts_next_token else config.num_labels
+        rows, tokens = batch["input_ids"].shape
+        return (rows, tokens, width) if self.scores_tokens else (rows, width)
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -275,6 +299,22 @@ class TaskType(ABC):
             attention_mask: 0 where a token is padding, of the same shape.
             labels: Size of the model's head; 0 for a language model.
         """
+
+    def dummy_batch(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: int, targets: int | None = None
+    ) -> dict[str, Tensor]:
+        """Return a batch as :meth:`collate` makes it, of made-up tokens; also on the meta device.
+
+        A type whose rows are several sequences cuts the tokens into so many parts.
+
+        Args:
+            input_ids: As for :meth:`dummy_labels`.
+            attention_mask: As for :meth:`dummy_labels`.
+            labels: As for :meth:`dummy_labels`.
+            targets: Tokens per row that count in the loss, if that is known.
+        """
+        made_up = self.dummy_labels(input_ids, attention_mask, labels)
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": made_up}
 
     def target_tokens(self, rows: pa.Table) -> NDArray[np.int64]:
         """Return how many tokens of each row of a tokenized table can take part in the loss."""

@@ -32,7 +32,7 @@ from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import TrialKey, checkpoint_path
 from orchestrator.config import BackboneConfig
 from orchestrator.export import Exported, export
-from orchestrator.export.merged import difference, logits, sample
+from orchestrator.export.merged import difference, outputs, sample
 from orchestrator.journal.events import Journal
 from orchestrator.tasks import TASK_TYPES
 
@@ -151,8 +151,9 @@ def adapters_logits(trained: Left, folder: Path, task: str) -> tuple[dict[str, T
     backbone = pretrained(str(trained.checkpoint), task, labels=labels)
     attached = methods.load_adapter(backbone.view(99), folder, backbone.context)
     attached.train(False)
-    batch = sample(backbone.model.config, AutoTokenizer.from_pretrained(folder))
-    return batch, logits(attached.module, batch)
+    tokens = sample(backbone.model.config, AutoTokenizer.from_pretrained(folder))
+    batch = TASK_TYPES[task].dummy_batch(tokens["input_ids"], tokens["attention_mask"], labels)
+    return batch, outputs(TASK_TYPES[task], attached.module, batch)
 
 
 MERGES = [
@@ -180,14 +181,14 @@ def test_merged_checkpoint_has_the_adapter_s_logits(
     made = trained.export(tmp_path / "plain", merged=True)
     batch, expected = adapters_logits(trained, tmp_path / "adapter", task)
     plain = getattr(transformers, TASK_TYPES[task].auto_class).from_pretrained(tmp_path / "plain")
-    actual = logits(plain, batch)
+    actual = outputs(TASK_TYPES[task], plain, batch)
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
     assert made.merged is not None
     assert difference(actual, expected) == pytest.approx(made.merged.largest_difference, abs=1e-6)
     assert made.merged.dtype == "float32"
     untouched = getattr(transformers, TASK_TYPES[task].auto_class).from_pretrained(trained.checkpoint, num_labels=3)
     if task == "causal-lm":
-        assert difference(logits(untouched.eval(), batch), expected) > 0.1, "the adapter does something"
+        assert difference(outputs(TASK_TYPES[task], untouched.eval(), batch), expected) > 0.1, "the adapter does something"
         assert plain.config.tie_word_embeddings == untouched.config.tie_word_embeddings
     else:
         assert plain.config.id2label == dict(enumerate(LABELS))
@@ -206,7 +207,7 @@ def test_export_merges_every_mergeable_method(leave: Leave, tmp_path: Path, kind
     made = trained.export(tmp_path / "plain", merged=True)
     batch, expected = adapters_logits(trained, tmp_path / "adapter", task)
     plain = getattr(transformers, TASK_TYPES[task].auto_class).from_pretrained(tmp_path / "plain")
-    torch.testing.assert_close(logits(plain, batch), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(outputs(TASK_TYPES[task], plain, batch), expected, rtol=1e-4, atol=1e-4)
     assert made.merged is not None
 
 
@@ -268,7 +269,7 @@ def test_export_refuses_a_merge_that_changes_logits(
         return torch.zeros_like(tensor) if name == "bert.encoder.layer.1.output.dense.weight" else tensor
 
     monkeypatch.setattr(merged, "_like", forgetful)
-    with pytest.raises(InputError, match="a plain BertForSequenceClassification cannot represent it: logits differ"):
+    with pytest.raises(InputError, match="a plain BertForSequenceClassification cannot represent it: its results"):
         trained.export(tmp_path / "out" / "plain", merged=True)
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -280,7 +281,7 @@ def test_exported_peft_adapter_loads_with_peft(leave: Leave, tmp_path: Path) -> 
     plain = transformers.AutoModelForSequenceClassification.from_pretrained(trained.checkpoint, num_labels=3)
     model = PeftModel.from_pretrained(plain, str(tmp_path / "adapter")).eval()
     batch, expected = adapters_logits(trained, tmp_path / "adapter", "classification")
-    assert 0 < difference(logits(model, batch), expected) < 3, "what NF4 rounds is all that differs"
+    assert 0 < difference(outputs(TASK_TYPES["classification"], model, batch), expected) < 3, "what NF4 rounds is all that differs"
     assert "PeftModel.from_pretrained" in (tmp_path / "adapter" / "README.md").read_text()
 
 
@@ -420,7 +421,7 @@ def test_export_command_prints_folder_and_next_step(
     printed, noise = capsys.readouterr()
     assert printed.startswith("plain: ")
     assert noise == ""
-    assert "logits differ from the adapter's by" in printed
+    assert "results differ from the adapter's by" in printed
     assert 'AutoModelForSequenceClassification.from_pretrained("plain")' in printed
     assert command(monkeypatch, reference, "--out", "adapter", "--json") == 0
     actual = json.loads(capsys.readouterr().out)

@@ -49,13 +49,13 @@ def dry_run(spec: MethodSpec[Any], attached: Attached, backbone: SharedBackbone,
         _require(torch.equal(reloaded, expected), "it gives other results after saving and loading")
         if loaded.merge is not None:
             with as_method_error("merging it fails"):
-                merged = loaded.merge()(**_inputs(inputs)).logits
+                merged = kind.forward(loaded.merge(), inputs)
             _require(_close(merged, expected, backbone), "it gives other results after merging")
     _require(backbone.fingerprint() == before, "it writes into the shared backbone")
 
 
 def batch(backbone: SharedBackbone, kind: TaskType) -> dict[str, Tensor]:
-    """Return random token rows, one of them padded, and labels in the form in which lanes make them."""
+    """Return a batch of random token rows, one of them padded, in the form in which lanes make it."""
     model = backbone.model
     config, special = model.config, special_ids(model.config)
     ordinary = [token for token in range(config.get_text_config().vocab_size) if token not in special.values()]
@@ -68,18 +68,16 @@ def batch(backbone: SharedBackbone, kind: TaskType) -> dict[str, Tensor]:
     if getattr(config, "is_encoder_decoder", False):  # such classifiers read the state of the end token
         tokens[0, last], tokens[1:, -1] = special["eos_token"], special["eos_token"]
     tokens[0, padding], mask[0, padding] = special["pad_token"], 0
-    labels = kind.dummy_labels(tokens, mask, int(config.num_labels or 0))
-    return {"input_ids": tokens, "attention_mask": mask, "labels": labels}
+    return kind.dummy_batch(tokens, mask, int(config.num_labels or 0))
 
 
 def reads_ahead(backbone: SharedBackbone, kind: TaskType) -> bool:
     """Return whether a token's logits depend on later tokens, which makes a model useless as a language model."""
-    inputs = _inputs(batch(backbone, kind))
-    inputs = {name: tensor[1:2] for name, tensor in inputs.items()}
+    inputs = {name: tensor[1:2] for name, tensor in batch(backbone, kind).items()}
     changed = {**inputs, "input_ids": inputs["input_ids"].clone()}
     changed["input_ids"][:, -1] = inputs["input_ids"][:, 0]
     with torch.no_grad():
-        before, after = (backbone.model(**batch).logits[:, :-1].float() for batch in (inputs, changed))
+        before, after = (kind.forward(backbone.model, rows)[:, :-1].float() for rows in (inputs, changed))
     return not torch.allclose(before, after, atol=1e-3 * float(before.abs().max()))
 
 
@@ -90,7 +88,8 @@ def _train(attached: Attached, inputs: dict[str, Tensor], kind: TaskType) -> Non
     source_steps = attached.source_steps(total)
     attached.train(True)
     for step in range(total):
-        step_inputs = {**inputs, "task_ids": torch.zeros(ROWS, dtype=torch.int64)} if step < source_steps else inputs
+        task_ids = torch.zeros(len(inputs["input_ids"]), dtype=torch.int64)
+        step_inputs = {**inputs, "task_ids": task_ids} if step < source_steps else inputs
         loss = kind.loss(attached.module, step_inputs)
         loss = loss if attached.penalty is None else loss + attached.penalty()
         _require(bool(loss.isfinite()), f"the loss is {loss.item():g}")
@@ -116,27 +115,20 @@ def _step_count(attached: Attached) -> int:
 def _scores(
     module: nn.Module, attached: Attached, inputs: dict[str, Tensor], backbone: SharedBackbone, kind: TaskType
 ) -> Tensor:
-    """Return logits of shape ``(rows, labels)`` or ``(rows, tokens, vocabulary)``, without those of virtual tokens."""
+    """Return what the model gives for the batch."""
     attached.train(False)
     with torch.no_grad():
-        logits: Tensor = module(**_inputs(inputs)).logits
-    config = backbone.model.config
-    width = config.get_text_config().vocab_size if kind.predicts_next_token else config.num_labels
-    shape = (ROWS, TOKENS, width) if kind.scores_tokens else (ROWS, width)
-    logits = logits[:, -TOKENS:] if kind.scores_tokens else logits
-    _require(tuple(logits.shape) == shape, f"its result has shape {tuple(logits.shape)} instead of {shape}")
-    _require(bool(logits.isfinite().all()), "its result is not finite")
-    return logits
+        outputs = kind.forward(module, inputs)
+    shape = kind.forward_shape(backbone.model.config, inputs)
+    _require(tuple(outputs.shape) == shape, f"its result has shape {tuple(outputs.shape)} instead of {shape}")
+    _require(bool(outputs.isfinite().all()), "its result is not finite")
+    return outputs
 
 
-def _close(logits: Tensor, expected: Tensor, backbone: SharedBackbone) -> bool:
-    """Return whether logits are equal up to the rounding of the backbone's dtype."""
+def _close(outputs: Tensor, expected: Tensor, backbone: SharedBackbone) -> bool:
+    """Return whether outputs are equal up to the rounding of the backbone's dtype."""
     tolerance = 1e-3 if backbone.model.dtype == torch.float32 else 0.1
-    return bool((logits - expected).abs().max() <= tolerance * expected.abs().max())
-
-
-def _inputs(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    return bool((outputs - expected).abs().max() <= tolerance * expected.abs().max())
 
 
 def _require(condition: bool, message: str) -> None:

@@ -120,6 +120,8 @@ class Probe:
         self._text = text or dummy_text(config, labels, _dummy_length(config))
         self._refusals: dict[tuple[str, str, str], str] = {}
         self._requirements: dict[tuple[str, str, float], Mapping[str, float]] = {}
+        if reason := kind.refusal(config):
+            raise MethodError(reason)
         try:
             self._bare = self._with_text(skeleton(config, *self._skeleton_args), self._text)
         except ValueError as error:

@@ -180,7 +180,7 @@ def _inputs(batch: Batch, kind: TaskType, labels: int) -> dict[str, Tensor]:
         return torch.empty(shape, dtype=torch.int64, device="meta")
 
     ids, mask = whole(batch.rows, batch.tokens), whole(batch.rows, batch.tokens)
-    return {"input_ids": ids, "attention_mask": mask, "labels": kind.dummy_labels(ids, mask, labels)}
+    return kind.dummy_batch(ids, mask, labels, batch.targets)
 
 
 @contextmanager
