@@ -94,7 +94,7 @@ class TaskDataset:
             encoded, names = config.encode(splits_as_read, {split: split for split in splits}, "examples")
         except InputError as error:
             raise ValueError(str(error)) from error
-        if names and len(names) != backbone.model.config.num_labels:
+        if kind.head_size(len(names)) not in (0, backbone.model.config.num_labels):
             classes = backbone.model.config.num_labels
             raise ValueError(f"train has {len(names)} labels; the backbone was loaded with a head for {classes}")
         tables = {split: kind.tokenize(rows, tokenizer, training.max_length) for split, rows in encoded.items()}
@@ -104,7 +104,7 @@ class TaskDataset:
     @cached_property
     def type(self) -> TaskType:
         """The task's type, with a tokenizer if it generates text."""
-        type_ = task_type(self._config)
+        type_ = task_type(self._config, labels=self.names)
         return replace(type_, tokenizer=self._tokenizer) if type_.for_test().generates else type_
 
     @cached_property

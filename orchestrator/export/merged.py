@@ -76,9 +76,9 @@ def write_merged(trained: Trained, folder: Path, dtype: str | None) -> Merged:
     attached.train(False)
     kind = TASK_TYPES[trained.type]
     tokens = sample(shared.model.config, AutoTokenizer.from_pretrained(trained.tokenizer))
-    batch = kind.dummy_batch(tokens["input_ids"], tokens["attention_mask"], len(trained.labels))
+    batch = kind.dummy_batch(tokens["input_ids"], tokens["attention_mask"], head_size(trained))
     expected = outputs(kind, attached.module, batch)
-    model = plain_model(_merge(trained, attached), trained.labels)
+    model = plain_model(_merge(trained, attached), trained.labels if head_size(trained) else ())
     key_value_cache.set_default(model.config, shared.keeps_cache)
     if (error := difference(expected, outputs(kind, model, batch))) > TOLERANCE * max(1.0, float(expected.abs().max())):
         message = f"a plain {type(model).__name__} cannot represent it: its results differ by {error:.1g}"
@@ -181,6 +181,11 @@ def shared_auto_class(trained: Trained) -> str:
     return TASK_TYPES[trained.type].auto_class
 
 
+def head_size(trained: Trained) -> int:
+    """Return how many outputs the adapter's head has; 0 for a language model."""
+    return TASK_TYPES[trained.type].head_size(len(trained.labels))
+
+
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
     from transformers.utils import logging
@@ -197,7 +202,7 @@ def _no_progress_bars() -> Iterator[None]:
 def _backbone(trained: Trained) -> SharedBackbone:
     """Load the backbone with all its unquantized parts in float32, whatever the checkpoint's data type is."""
     file = backbone_file(trained.backbone, trained.type, carried=trained.carried, storage=trained.storage)
-    shared = attachable(trained.backbone, trained.type, len(trained.labels), file, torch.float32)
+    shared = attachable(trained.backbone, trained.type, head_size(trained), file, torch.float32)
     checkpoint_dtype = shared.model.config.dtype
     shared.model.float()
     shared.model.config.dtype = checkpoint_dtype

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from orchestrator.export.merged import Merged, shared_auto_class
+from orchestrator.export.merged import Merged, head_size, shared_auto_class
 from orchestrator.export.trained import Trained
 
 
@@ -18,7 +18,7 @@ def adapter_readme(trained: Trained, folder: str) -> str:
         "Ray and MLflow are not needed. The backbone is quantized at the first use and cached.",
     ]
     if trained.peft:
-        auto_class, labels = shared_auto_class(trained), len(trained.labels)
+        auto_class, labels = shared_auto_class(trained), head_size(trained)
         parts.append(
             "peft also loads the folder, over the unquantized backbone; the adapter was trained over the quantized one:"
             f'\n\n```python\nmodel = {auto_class}.from_pretrained("{trained.backbone.model}"'
@@ -80,8 +80,8 @@ def _arguments(trained: Trained) -> Iterator[str]:
     backbone = trained.backbone
     yield json.dumps(backbone.model, ensure_ascii=False)
     yield json.dumps(trained.type)
-    if trained.labels:
-        yield f"labels={len(trained.labels)}"
+    if labels := head_size(trained):
+        yield f"labels={labels}"
     if backbone.quantization != "nf4":
         yield f'quantization="{backbone.quantization}"'
     if backbone.quantization in ("nf4", "fp4") and not backbone.double_quantization:

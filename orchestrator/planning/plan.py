@@ -260,11 +260,11 @@ def _plan_task(
             estimates.architecture,
             kind,
             name=config.backbone.model,
-            labels=len(task.labels),
+            labels=kind.head_size(len(task.labels)),
             quantization=config.backbone.quantization,
             text=text,
             sources=tuple(source.name for source in estimates.sources),
-            source_labels=tuple(len(source.labels) for source in estimates.sources),
+            source_labels=tuple(kind.head_size(len(source.labels)) for source in estimates.sources),
         )
     except MethodError as error:
         raise InputError(f"tasks.{task.name}", [Problem("type", f"is {kind.name}; {error}")]) from error

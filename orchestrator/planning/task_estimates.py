@@ -117,12 +117,21 @@ class TaskEstimates:
     @cached_property
     def _few_layers(self) -> StepModel:
         backbone = self.config.backbone
-        arguments = (self.kind.auto_class, self.kind.name, backbone.model, len(self.data.labels), backbone.quantization)
+        arguments = (
+            self.kind.auto_class,
+            self.kind.name,
+            backbone.model,
+            self._head_size(self.data),
+            backbone.quantization,
+        )
         shallow = next(shallow_skeletons(self.architecture, *arguments), None)
         return self._model if shallow is None else self._step_model(shallow.model.config)
 
+    def _head_size(self, data: TaskData) -> int:
+        return self.kind.head_size(len(data.labels))
+
     def _step_model(self, architecture: PretrainedConfig, quantization: Quantization | None = None) -> StepModel:
-        backbone, labels = self.config.backbone, len(self.data.labels)
+        backbone, labels = self.config.backbone, self._head_size(self.data)
         return StepModel(
             architecture,
             self.kind,
@@ -132,6 +141,6 @@ class TaskEstimates:
             dtype=self.device.dtype(backbone.compute_dtype),
             text=dummy_text(architecture, labels, self.config.training.max_length),
             sources=tuple(source.name for source in self.sources),
-            source_labels=tuple(len(source.labels) for source in self.sources),
+            source_labels=tuple(map(self._head_size, self.sources)),
             cuda=self.device.has_gpu,
         )

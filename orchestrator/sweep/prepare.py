@@ -71,7 +71,7 @@ def prepare(
         name: TaskSetup(
             config=task.data.config,
             splits=splits[name],
-            labels=len(task.data.labels),
+            labels=task.type.head_size(len(task.data.labels)),
             backbone=backbones[name].quantized.digest,
             original=backbones[name].original_digest,
             pad=tokenizer.pad_token_id,
@@ -91,7 +91,7 @@ def _start_publishing(
     On another node the work starts at once, while this process tokenizes; in this process it starts when the function
     is called.
     """
-    labels = len(task.data.labels)
+    labels = task.type.head_size(len(task.data.labels))
     settings = (plan.config.backbone, plan.config.base, task.type.auto_class, task.type.name, labels)
     arguments = (*settings, plan.needs_original, storage, plan.source.hub)
     if not remotely:

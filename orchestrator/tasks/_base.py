@@ -54,12 +54,14 @@ class TaskType(ABC):
         generates: Whether ``evaluate`` generates text, for the metrics that need it.
         max_new_tokens: Most tokens to generate for a row.
         tokenizer: Decodes what is generated; ``None`` where nothing is.
+        labels: Names of the task's labels in the order of their integers; none for a type without labels.
     """
 
     chosen: tuple[str, ...] = ()
     generates: bool = False
     max_new_tokens: int = MAX_NEW_TOKENS
     tokenizer: PreTrainedTokenizerBase | None = None
+    labels: tuple[str, ...] = ()
 
     section: ClassVar[type[TaskSection]]
     """Its section of the configuration."""
@@ -95,6 +97,14 @@ class TaskType(ABC):
         """Whether its models give logits for each token, and not for a row as a whole."""
         return self.peft_task_type != "SEQ_CLS"
 
+    def head_size(self, labels: int) -> int:
+        """Return how many outputs the head has that every trial trains; 0 for a language model, which has its own.
+
+        Args:
+            labels: Number of the task's labels.
+        """
+        return 0 if self.predicts_next_token else labels
+
     def metric(self, name: str) -> Metric:
         """Return the metric of that name.
 
@@ -112,15 +122,19 @@ class TaskType(ABC):
         return self.metric(self.chosen[0] if self.chosen else self.metrics[0].name)
 
     def configured(
-        self, metrics: Sequence[str], max_new_tokens: int, tokenizer: PreTrainedTokenizerBase | None
+        self,
+        metrics: Sequence[str],
+        max_new_tokens: int,
+        tokenizer: PreTrainedTokenizerBase | None,
+        labels: tuple[str, ...] = (),
     ) -> Self:
         """Return the type, ready to score by metrics, of which the first is optimized.
 
         ``evaluate`` then generates text if the first metric needs it; that of :meth:`for_test` does if any needs it.
         """
         generates = self.metric(metrics[0]).needs_generation
-        chosen, tokens = tuple(metrics), max_new_tokens
-        return replace(self, chosen=chosen, generates=generates, max_new_tokens=tokens, tokenizer=tokenizer)
+        values = {"chosen": tuple(metrics), "max_new_tokens": max_new_tokens, "tokenizer": tokenizer, "labels": labels}
+        return replace(self, generates=generates, **values)  # type: ignore[arg-type]
 
     def for_test(self) -> Self:
         """Return the type as it scores the test split: by all of its chosen metrics, also those that generate text."""

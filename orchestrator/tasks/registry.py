@@ -26,14 +26,17 @@ TASK_TYPES: dict[str, TaskType] = {
 """Every task type by its name in the configuration, in the order in which messages list them."""
 
 
-def task_type(config: TaskSection, tokenizer: PreTrainedTokenizerBase | None = None) -> TaskType:
+def task_type(
+    config: TaskSection, tokenizer: PreTrainedTokenizerBase | None = None, labels: tuple[str, ...] = ()
+) -> TaskType:
     """Return the type of a configured task, ready to score by the task's metrics.
 
     Args:
         config: The task's section of the configuration.
         tokenizer: Decodes what is generated; needed only where text is generated.
+        labels: Names of the task's labels; needed only to score and to answer.
     """
-    return TASK_TYPES[config.type].configured(config.metrics, config.generated_tokens, tokenizer)
+    return TASK_TYPES[config.type].configured(config.metrics, config.generated_tokens, tokenizer, labels)
 
 
 def recorded_metric(name: str, *, higher_is_better: bool) -> Metric:

@@ -65,7 +65,8 @@ class Predictor:
         device = "cuda" if bundle.environment.device.startswith("cuda") and torch.cuda.is_available() else "cpu"
         dtype = DTYPES[bundle.backbone.compute_dtype]
         gpu = GpuSettings(trainable_products=bundle.environment.trainable_products)
-        backbone = attachable(bundle.backbone, bundle.type, len(bundle.labels), file, dtype, device, gpu)
+        labels = TASK_TYPES[bundle.type].head_size(len(bundle.labels))
+        backbone = attachable(bundle.backbone, bundle.type, labels, file, dtype, device, gpu)
         attached = load_adapter(backbone.view(0), folder / ADAPTER, backbone.context)
         attached.train(False)
         return cls(bundle, attached.module.requires_grad_(False), tokenizer, backbone.decoder)
@@ -76,7 +77,9 @@ class Predictor:
         type_ = TASK_TYPES[self.bundle.type]
         recorded = [metric.name for metric in type_.metrics if metric.name in self.bundle.metrics]
         metrics = dict.fromkeys((self.bundle.metric, *recorded))
-        return type_.configured(tuple(metrics), self.bundle.max_new_tokens, self._tokenizer).for_test()
+        return type_.configured(
+            tuple(metrics), self.bundle.max_new_tokens, self._tokenizer, self.bundle.labels
+        ).for_test()
 
     def predict(self, texts: Sequence[str]) -> pa.Table:
         """Return the answers to inputs.
