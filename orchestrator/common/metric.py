@@ -49,6 +49,11 @@ class Metric:
         return 1 if self.higher_is_better else -1
 
     @property
+    def is_share(self) -> bool:
+        """Whether it lies between 0 and 1, so that hundredths mean the same in all such metrics."""
+        return self.bounds == (0.0, 1.0)
+
+    @property
     def worse(self) -> str:
         """``lower`` or ``higher``, whichever is worse, for sentences about differences."""
         return "lower" if self.higher_is_better else "higher"

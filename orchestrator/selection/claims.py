@@ -92,7 +92,7 @@ def _full_is_strong(sweep: _Sweep) -> Iterator[Claim]:
     best = max(rivals, key=lambda name: -sweep.lead("full", name)[0])
     _, low, high = sweep.lead("full", best)
     # A margin of two points has a meaning on a metric between 0 and 1 alone.
-    verdict = _verdict(confirmed=low > (-CLOSE if sweep.metric.higher_is_better else 0), contradicted=high < 0)
+    verdict = _verdict(confirmed=low > (-CLOSE if sweep.metric.is_share else 0), contradicted=high < 0)
     yield Claim(
         claim="no other method exceeds full fine-tuning",
         verdict=verdict,
@@ -174,7 +174,7 @@ def _close(sweep: _Sweep) -> Iterator[Claim]:
         ("dora", "lora"): "tuned LoRA variants end within two points of each other",
     }
     for (method, rival), words in pairs.items():
-        if method not in sweep.results or rival not in sweep.results or not sweep.metric.higher_is_better:
+        if method not in sweep.results or rival not in sweep.results or not sweep.metric.is_share:
             continue
         _, low, high = sweep.lead(method, rival)
         verdict = _verdict(confirmed=low > -CLOSE and high < CLOSE, contradicted=low > CLOSE or high < -CLOSE)

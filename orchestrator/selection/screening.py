@@ -85,7 +85,7 @@ def standard_error(record: TrialRecord, rows: int, metric: Metric) -> float:
     """
     if (measured := record.measurements.get(ERROR)) is not None and math.isfinite(measured):
         return measured
-    if not (metric.higher_is_better and 0 <= record.value <= 1):
+    if not (metric.is_share and 0 <= record.value <= 1):
         return math.inf
     return math.sqrt(max(record.value * (1 - record.value), 0.25 / max(1, rows)) / max(1, rows))
 

@@ -1,23 +1,33 @@
-"""One completion per prompt: cross-entropy of the completion's tokens; perplexity and exact match."""
+"""One completion per prompt: cross-entropy of the completion's tokens; likelihood and metrics of generated text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pydantic import model_validator
 
 from orchestrator.common.field_types import Count
-from orchestrator.common.metric import Metric
 from orchestrator.tasks._base import Batches, TaskType
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf
 from orchestrator.tasks.section import MAX_NEW_TOKENS, TaskSection
 from orchestrator.tasks.templates import Template, render, template_columns
+from orchestrator.tasks.text_metrics import (
+    BITS_PER_BYTE,
+    BLEU,
+    CHRF,
+    EXACT_MATCH,
+    JSON_FIELDS,
+    PERPLEXITY,
+    ROUGE_L,
+    TOKEN_F1,
+    VALID_JSON,
+)
 from orchestrator.tasks.token_losses import next_token_losses
 from orchestrator.tasks.tokens import (
     IGNORED_LABEL,
@@ -35,35 +45,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def perplexity(predictions: pa.Table, draws: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the perplexity per completion token over all rows of a sample."""
-    nll, tokens = (predictions[name].to_numpy() for name in ("nll", "tokens"))
-    scores: NDArray[np.float64] = np.exp(nll[draws].sum(axis=1) / tokens[draws].sum(axis=1))
-    return scores
-
-
-def exact_match(predictions: pa.Table, draws: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the share of rows whose completion was generated exactly.
-
-    Raises:
-        ValueError: If nothing was generated.
-    """
-    if predictions["exact"].null_count:
-        raise ValueError("these predictions have no metric 'exact_match': no text was generated for them")
-    scores: NDArray[np.float64] = predictions["exact"].to_numpy()[draws].mean(axis=1)
-    return scores
-
-
 NO_TEXTS: list[tuple[str | None, str | None]] = [(None, None)]
 METRICS = (
-    Metric(
-        name="perplexity",
-        direction="minimize",
-        bounds=(1.0, float("inf")),
-        label="perplexity",
-        statistic=perplexity,
-    ),
-    Metric(name="exact_match", label="exact match", statistic=exact_match, needs_generation=True),
+    BITS_PER_BYTE,
+    PERPLEXITY,
+    EXACT_MATCH,
+    TOKEN_F1,
+    ROUGE_L,
+    BLEU,
+    CHRF,
+    VALID_JSON,
+    JSON_FIELDS,
 )
 
 
@@ -77,9 +69,18 @@ class CausalLMTask(TaskSection):
     completion: Template
     """Column of the completions, or a template with columns in braces."""
     metric: Annotated[MetricNames, MetricsOf(METRICS)] = METRICS[0].name
-    """What the search optimizes: a name, or a list whose first is optimized and whose others are recorded beside it."""
+    """What the search optimizes: a name, or a list whose first is optimized and whose others are recorded beside it.
+    A task with ``prompt`` and ``completion`` that names none is scored by ``perplexity``."""
     max_new_tokens: Count = MAX_NEW_TOKENS
-    """The most tokens to generate for a row, for ``exact_match``."""
+    """The most tokens to generate for a row, for the metrics of generated text."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_default_of_0_1(cls, values: Any) -> Any:
+        """Score by perplexity where nothing is said, so that such a sweep stays comparable with its earlier runs."""
+        if isinstance(values, dict) and {"prompt", "completion"} <= values.keys():
+            return {"metric": PERPLEXITY.name, **values}
+        return values
 
     @property
     def input_column(self) -> str:
@@ -104,9 +105,9 @@ class CausalLM(TaskType):
     """Any ``AutoModelForCausalLM``.
 
     Split tables hold ``prompt`` and ``completion``. Predictions hold ``nll`` (float64, of all the completion's tokens),
-    ``tokens`` (int32, how many those are), and three columns that are null where nothing was generated: ``generated``
-    and ``reference`` (the greedily generated text and the completion as the tokenizer decodes it, without surrounding
-    white space), and ``exact`` (whether they are equal).
+    ``tokens`` (int32, how many those are), ``bytes`` (int32, of the completion's text), and two columns that are null
+    where nothing was generated: ``generated`` and ``reference`` (the greedily generated text and the completion as the
+    tokenizer decodes it, without surrounding white space).
     """
 
     section = CausalLMTask
@@ -117,21 +118,26 @@ class CausalLM(TaskType):
     example_input = "Once upon a time"
 
     def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
-        """Return columns ``row``, ``input_ids`` (prompt, completion, end of sequence) and ``prompt_length``.
+        """Return columns ``row``, ``input_ids`` (prompt, completion, end of sequence), ``prompt_length`` and ``bytes``.
 
         A row that is too long loses the beginning of its prompt; only a completion that alone is too long loses its
         end.
         """
-        opening, ids, prompt_lengths = _opening(tokenizer), [], []
+        opening, ids, prompt_lengths, sizes = _opening(tokenizer), [], [], []
         for batch in rows.select(["prompt", "completion"]).to_batches(max_chunksize=4096):
             prompts, completions = (_plain_ids(tokenizer, batch[name]) for name in ("prompt", "completion"))
-            for prompt, completion in zip(prompts, completions, strict=True):
+            texts = batch["completion"].to_pylist()
+            for prompt, completion, text in zip(prompts, completions, texts, strict=True):
                 end = [*completion, tokenizer.eos_token_id][: max_length - len(opening) - 1]
                 start = [*opening, *prompt[-(max_length - len(opening) - len(end)) :]]
                 ids.append([*start, *end])
                 prompt_lengths.append(len(start))
-        column = pa.array(prompt_lengths, pa.int32())
-        return pa.table({"row": rows["row"], "input_ids": token_column(ids), "prompt_length": column})
+                is_whole = len(end) >= len(completion)
+                sizes.append(len((text if is_whole else tokenizer.decode(end)).encode()))
+        columns = {
+            name: pa.array(values, pa.int32()) for name, values in (("prompt_length", prompt_lengths), ("bytes", sizes))
+        }
+        return pa.table({"row": rows["row"], "input_ids": token_column(ids), **columns})
 
     def collate(
         self, rows: pa.Table, indices: NDArray[np.int64], pad_id: int, pad_left: bool = False
@@ -186,8 +192,11 @@ class CausalLM(TaskType):
             "nll": pa.array(np.concatenate(nll)[order]),
             "tokens": pa.array(np.concatenate(tokens)[order].astype(np.int32)),
         }
-        generated, reference = (pa.array([texts[index][part] for index in order], pa.string()) for part in (0, 1))
-        columns |= {"generated": generated, "reference": reference, "exact": pc.equal(generated, reference)}
+        columns["bytes"] = rows["bytes"].take(pa.array(indices))
+        columns |= {
+            name: pa.array([texts[index][part] for index in order], pa.string())
+            for part, name in enumerate(("generated", "reference"))
+        }
         return pa.table(columns)
 
     def generate(self, model: nn.Module, prompts: Sequence[NDArray[np.int32]], pad_id: int) -> list[str]:

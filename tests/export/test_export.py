@@ -188,7 +188,9 @@ def test_merged_checkpoint_has_the_adapter_s_logits(
     assert made.merged.dtype == "float32"
     untouched = getattr(transformers, TASK_TYPES[task].auto_class).from_pretrained(trained.checkpoint, num_labels=3)
     if task == "causal-lm":
-        assert difference(outputs(TASK_TYPES[task], untouched.eval(), batch), expected) > 0.1, "the adapter does something"
+        assert difference(outputs(TASK_TYPES[task], untouched.eval(), batch), expected) > 0.1, (
+            "the adapter does something"
+        )
         assert plain.config.tie_word_embeddings == untouched.config.tie_word_embeddings
     else:
         assert plain.config.id2label == dict(enumerate(LABELS))
@@ -281,7 +283,9 @@ def test_exported_peft_adapter_loads_with_peft(leave: Leave, tmp_path: Path) -> 
     plain = transformers.AutoModelForSequenceClassification.from_pretrained(trained.checkpoint, num_labels=3)
     model = PeftModel.from_pretrained(plain, str(tmp_path / "adapter")).eval()
     batch, expected = adapters_logits(trained, tmp_path / "adapter", "classification")
-    assert 0 < difference(outputs(TASK_TYPES["classification"], model, batch), expected) < 3, "what NF4 rounds is all that differs"
+    assert 0 < difference(outputs(TASK_TYPES["classification"], model, batch), expected) < 3, (
+        "what NF4 rounds is all that differs"
+    )
     assert "PeftModel.from_pretrained" in (tmp_path / "adapter" / "README.md").read_text()
 
 

@@ -8,12 +8,13 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from orchestrator.tasks.batches import evaluation_batches
-from orchestrator.tasks.causal_lm import CausalLM
+from orchestrator.tasks.causal_lm import CausalLM, CausalLMTask
 from orchestrator.tasks.tokens import lengths
 
 PROMPTS = ["How are you?", "a", "one two", "xyz", "Say it:"]
 COMPLETIONS = [" fine", "b", " three", "!", " it is said"]
 TASK = CausalLM()
+TEXTS = ("generated", "reference")
 EOS = 0
 
 
@@ -109,9 +110,12 @@ def test_causal_lm_likelihoods_do_not_depend_on_batches(decoder, rows, size, lef
     assert evaluation.predictions["row"].to_pylist() == [1, 2, 3, 4, 5]
     np.testing.assert_allclose(evaluation.predictions["nll"], [longhand(decoder, rows, i) for i in range(5)], rtol=1e-5)
     assert evaluation.predictions["tokens"].to_pylist() == [len(text) + 1 for text in COMPLETIONS]
-    assert evaluation.predictions["exact"].null_count == 5
+    assert evaluation.predictions["generated"].null_count == 5
+    assert evaluation.predictions["bytes"].to_pylist() == [len(text.encode()) for text in COMPLETIONS]
     nll, tokens = evaluation.predictions["nll"].to_numpy().sum(), evaluation.predictions["tokens"].to_numpy().sum()
-    assert evaluation.metrics == {"perplexity": pytest.approx(np.exp(nll / tokens))}
+    size = sum(len(text.encode()) for text in COMPLETIONS)
+    expected = {"bits_per_byte": nll / np.log(2) / size, "perplexity": np.exp(nll / tokens)}
+    assert evaluation.metrics == pytest.approx(expected)
 
 
 def test_causal_lm_loss_skips_logits_of_soft_prompts(decoder, rows):
@@ -152,9 +156,8 @@ def test_exact_match_is_the_share_of_generated_completions(decoder, tokenizer):
     evaluation = task.evaluate(decoder, rows, evaluation_batches(lengths(rows), 2), EOS)
     assert evaluation.predictions["generated"].to_pylist() == texts
     assert evaluation.predictions["reference"].to_pylist() == [goal.strip() for goal in goals]
-    assert evaluation.predictions["exact"].to_pylist() == [False, True, False, True, False]
     assert evaluation.metrics["exact_match"] == 0.4
-    assert set(evaluation.metrics) == {"perplexity", "exact_match"}
+    assert set(evaluation.metrics) == {"bits_per_byte", "perplexity", "exact_match"}
 
 
 def test_generation_without_tokenizer_is_refused(decoder, rows):
@@ -165,7 +168,12 @@ def test_generation_without_tokenizer_is_refused(decoder, rows):
 @pytest.mark.parametrize("metric", [metric.name for metric in TASK.metrics])
 def test_causal_lm_score_many_equals_scores_one_by_one(metric):
     random = np.random.default_rng(0)
-    columns = {"nll": random.exponential(3, 50), "tokens": random.integers(1, 9, 50), "exact": random.random(50) < 0.3}
+    columns = {
+        "nll": random.exponential(3, 50),
+        "tokens": random.integers(1, 9, 50),
+        "bytes": random.integers(9, 20, 50),
+    }
+    columns |= {name: [f'["{word}", "red dog"]' for word in random.choice(["a", "cat"], 50)] for name in TEXTS}
     predictions = pa.table({"row": range(50), **columns})
     draws = random.integers(0, 50, (20, 50))
     one_by_one = [TASK.score(metric, predictions.take(draw)) for draw in draws]
@@ -173,10 +181,24 @@ def test_causal_lm_score_many_equals_scores_one_by_one(metric):
 
 
 def test_exact_match_without_generation_is_refused():
-    predictions = pa.table({"row": [1], "nll": [1.0], "tokens": [2], "exact": pa.array([None], pa.bool_())})
+    predictions = pa.table({"row": [1], "nll": [1.0], "tokens": [2], "generated": pa.nulls(1, pa.string())})
     with pytest.raises(ValueError, match="no metric 'exact_match'"):
         TASK.score("exact_match", predictions)
 
 
-def test_causal_lm_minimizes_perplexity_and_maximizes_exact_match():
-    assert [metric.direction for metric in TASK.metrics] == ["minimize", "maximize"]
+def test_causal_lm_minimizes_likelihoods_and_maximizes_metrics_of_text():
+    assert [metric.name for metric in TASK.metrics if metric.direction == "minimize"] == ["bits_per_byte", "perplexity"]
+    assert [metric.needs_generation for metric in TASK.metrics] == [False] * 2 + [True] * 7
+
+
+def test_causal_lm_without_metric_is_scored_as_in_0_1():
+    fields = {"type": "causal-lm", "data": "rows.jsonl", "prompt": "prompt", "completion": "completion"}
+    assert CausalLMTask.model_validate(fields).metrics == ("perplexity",)
+    assert CausalLMTask.model_validate({**fields, "metric": "bleu"}).metrics == ("bleu",)
+
+
+def test_bytes_of_a_completion_that_is_cut_are_those_that_are_left(tokenizer):
+    rows = TASK.tokenize(table(completions=["größer"] * 5), tokenizer, 6)
+    end = rows["input_ids"][0].as_py()[rows["prompt_length"][0].as_py() :]
+    assert rows["bytes"].to_pylist() == [len(tokenizer.decode(end).encode())] * 5
+    assert len(end) < len("größer")

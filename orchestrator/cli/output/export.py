@@ -17,7 +17,9 @@ def print_exported(exported: Exported) -> None:
     if merged := exported.merged:
         console.print(f"{folder}: {exported.backbone} with {method} merged, {merged.dtype}, {size(exported.bytes)}")
         difference = f"{merged.largest_difference:.1e}"
-        print_field("verified", f"results differ from the adapter's by at most {difference} ({merged.rows} random rows)")
+        print_field(
+            "verified", f"results differ from the adapter's by at most {difference} ({merged.rows} random rows)"
+        )
         print_field("load", f'{merged.auto_class}.from_pretrained("{folder}")')
         return
     console.print(f"{folder}: a {method} adapter for {exported.backbone}, {size(exported.bytes)}")
