@@ -15,6 +15,7 @@ from . import (
     test_optuna,
     test_peft,
     test_ray,
+    test_sacrebleu,
     test_torch,
     test_transformers,
 )
@@ -32,6 +33,7 @@ TESTS = (
     test_optuna,
     test_peft,
     test_ray,
+    test_sacrebleu,
     test_torch,
     test_transformers,
 )
