@@ -17,8 +17,9 @@ Out = Annotated[Path | None, typer.Option(help="File to write once all rows are 
 def predict(model: Model, out: Out = None, tracking_uri: TrackingUri = DEFAULT_TRACKING) -> None:
     """Label texts or complete prompts with a registered model: JSON lines in from standard input, JSON lines out.
 
-    Each row is an object with the column that the model was trained on, such as {"text": "..."} or {"prompt": "..."}.
-    It is written in the same order with all its columns, and with label and probabilities, or with completion.
+    Each row is an object with the columns that the model was trained on, such as {"text": "..."} or {"prompt": "..."};
+    optional ones may be left out. It is written in the same order with all its columns, and with label and
+    probabilities, or with completion.
 
     Example: peft-sweep predict airline@champion < rows.jsonl > labelled.jsonl
     """

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from orchestrator.export.merged import Merged, head_size, shared_auto_class
 from orchestrator.export.trained import Trained
+from orchestrator.tasks import TASK_TYPES
 
 
 def adapter_readme(trained: Trained, folder: str) -> str:
@@ -47,8 +48,9 @@ def merged_readme(trained: Trained, folder: str, merged: Merged) -> str:
 
 
 def loading(trained: Trained, folder: str) -> str:
-    """Return Python code that loads an adapter and runs it on a text."""
-    text = "Thank you for the quick help!" if trained.labels else "Once upon a time"
+    """Return Python code that loads an adapter and runs it on an example."""
+    type_ = TASK_TYPES[trained.type]
+    call = type_.input_schema(trained.columns).tokenizer_call
     lines = [
         "from pathlib import Path",
         "",
@@ -63,15 +65,11 @@ def loading(trained: Trained, folder: str) -> str:
         f"backbone = pretrained({', '.join(_arguments(trained))})",
         "adapter = load_adapter(backbone.view(0), folder, backbone.context)",
         "adapter.train(False)",
-        f'tokens = AutoTokenizer.from_pretrained(folder)("{text}", return_tensors="pt")',
+        f"tokens = AutoTokenizer.from_pretrained(folder){call}",
         "with torch.no_grad():",
         '    logits = adapter.module(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).logits',
+        f"print({type_.example_output(trained.labels)})",
     ]
-    if trained.labels:
-        labels = json.dumps(list(trained.labels), ensure_ascii=False)
-        lines.append(f"print({labels}[logits.argmax()])")
-    else:
-        lines.append("print(logits.shape)")
     return "\n".join(lines) + "\n"
 
 

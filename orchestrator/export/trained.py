@@ -17,6 +17,7 @@ from orchestrator.common.trial_types import TrialKey, checkpoint_path
 from orchestrator.config.plugins import method_with
 from orchestrator.journal.events import Journal
 from orchestrator.journal.folders import find_sweep, local_folder
+from orchestrator.tasks import TASK_TYPES
 from orchestrator.tracking.bundle import ADAPTER, CARRIED, TOKENIZER, BundleBackbone
 
 FORMS = "write SWEEP/TASK/METHOD/NUMBER of a trial, or NAME@champion or NAME/3 of a registered model"
@@ -34,6 +35,7 @@ class Trained:
         method: method that trained it.
         type: type of its task.
         labels: labels in the order of the logits; none for a language model.
+        columns: names of the columns that it reads, by the columns of a split table.
         backbone: backbone that it was trained on.
         adapter: folder that the method saved.
         tokenizer: folder that the tokenizer saved.
@@ -48,6 +50,7 @@ class Trained:
     method: str
     type: str
     labels: tuple[str, ...]
+    columns: Mapping[str, str]
     backbone: BundleBackbone
     adapter: Path
     tokenizer: Path
@@ -107,6 +110,7 @@ def _model(reference: str, folder: Path, tracking_uri: str) -> Trained:
         method=bundle.method,
         type=bundle.type,
         labels=bundle.labels,
+        columns=bundle.columns,
         backbone=bundle.backbone,
         adapter=model.folder / ADAPTER,
         tokenizer=model.folder / TOKENIZER,
@@ -128,13 +132,16 @@ def _trial(reference: str, storage: Storage, sweep: str, key: TrialKey, folder: 
         raise InputError(reference, [Problem("", f"the trial has no adapter ({reason})")])
     sweep_storage.download(f"{checkpoint}/adapter", folder / ADAPTER)
     sweep_storage.download("tokenizer", folder / TOKENIZER)
+    type_ = manifest["config"]["tasks"][key.task]["type"]
+    main_input = next(iter(TASK_TYPES[type_].input_columns))
     return Trained(
         reference=reference,
         name=re.sub(r"[^\w.-]+", "-", f"{sweep}-{key}"),
         origin=f"trial {key} of sweep {sweep}",
         method=key.method,
-        type=manifest["config"]["tasks"][key.task]["type"],
+        type=type_,
         labels=tuple(manifest["tasks"][key.task].get("labels", ())),
+        columns=manifest["tasks"][key.task].get("columns", {main_input: main_input}),
         backbone=_backbone(manifest["backbone"], key.task),
         adapter=folder / ADAPTER,
         tokenizer=folder / TOKENIZER,

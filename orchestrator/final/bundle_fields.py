@@ -36,7 +36,7 @@ def describe(
         task=data.name,
         type=task.type,
         labels=data.labels,
-        column=task.input_column,
+        columns=task.input_columns,
         max_length=config.training.max_length,
         evaluation_batch=config.training.evaluation_batch,
         max_new_tokens=task.generated_tokens,

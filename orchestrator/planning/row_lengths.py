@@ -55,7 +55,7 @@ class RowLengths:
 def _most_characters(rows: pa.Table, kind: TaskType) -> NDArray[np.int64]:
     """Return the positions of the rows whose texts have the most characters."""
     characters = sum(
-        pc.utf8_length(rows[column]).to_numpy().astype(np.int64)
+        pc.fill_null(pc.utf8_length(rows[column]), 0).to_numpy().astype(np.int64)
         for column in kind.text_columns
         if column in rows.column_names
     )

@@ -62,6 +62,7 @@ def describe(plan: SweepPlan, sweep: str, backbones: Mapping[str, PreparedBackbo
                 "digest": task.data.digest,
                 "rows": {split: rows.num_rows for split, rows in task.data.splits.items()},
                 "labels": list(task.data.labels),
+                "columns": task.data.config.input_columns,
                 "majority": task.data.majority,
                 "characters": typical_characters(task.data, task.type),
                 "metric": task.type.optimized.name,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from orchestrator.tasks.inputs import ColumnKind, InputColumn, InputSchema
 from orchestrator.tasks.section import MAX_NEW_TOKENS, TaskSection
 from orchestrator.tasks.tokens import IGNORED_LABEL, lengths, model_inputs
 
@@ -73,8 +74,9 @@ class TaskType(ABC):
     """The kind of model that methods attach to."""
     text_columns: ClassVar[tuple[str, ...]]
     """A split table's columns of texts, the model's input first. Rows with the same texts are duplicates."""
-    example_input: ClassVar[str]
-    """An input for MLflow and the model card."""
+    input_columns: ClassVar[Mapping[str, InputColumn]]
+    """What trained models can read, by the split table's columns, the main input first. A model reads those that its
+    section's ``input_columns`` names."""
     pads_left: ClassVar[bool] = False
     """Whether decoders read a row at its last token, so that padding goes before the tokens."""
     is_divisible: ClassVar[bool] = True
@@ -240,18 +242,36 @@ class TaskType(ABC):
             raise ValueError(f"metric {metric!r} has no statistic to compute it by")
         return statistic(predictions, draws)
 
-    def unanswered(self, texts: Sequence[str]) -> pa.Table:
+    def input_schema(self, columns: Mapping[str, str]) -> InputSchema:
+        """Return the columns that one trained model reads.
+
+        Args:
+            columns: Names under which clients send them, by the split table's columns, which are keys of
+                :attr:`input_columns`.
+        """
+        return InputSchema(
+            {name: self.input_columns[split_name] for split_name, name in columns.items()},
+            {name: split_name for split_name, name in columns.items()},
+        )
+
+    def unanswered(self, inputs: pa.Table) -> pa.Table:
         """Return a split table of inputs whose answers are unknown.
 
-        Columns beside the input hold empty texts; a type with other columns overrides this.
+        Columns of texts that are no inputs hold empty texts; a type with other columns overrides this.
+
+        Args:
+            inputs: Table of :meth:`InputSchema.to_table`.
         """
-        columns = {name: pa.array([""] * len(texts), pa.string()) for name in self.text_columns}
-        columns[self.text_columns[0]] = pa.array(texts, pa.string())
-        return pa.table({"row": pa.array(range(len(texts)), pa.int64()), **columns})
+        rows = inputs.num_rows
+        columns = {name: inputs[name] for name in inputs.column_names}
+        others = {
+            name: pa.array([""] * rows, pa.string()) for name in self.text_columns if name not in self.input_columns
+        }
+        return pa.table({"row": pa.array(range(rows), pa.int64()), **columns, **others})
 
     @abstractmethod
-    def answer_columns(self, labels: Sequence[str]) -> dict[str, Literal["string", "double", "long"]]:
-        """Return the columns of an answer and their types, as MLflow's signature and pyarrow name them."""
+    def answer_columns(self, labels: Sequence[str]) -> dict[str, ColumnKind]:
+        """Return the columns of an answer and the kinds of their values."""
 
     @abstractmethod
     def answer(
@@ -286,7 +306,7 @@ class TaskType(ABC):
         """Return the numbers that must be the same when a model predicts again; shape ``(rows, numbers)``."""
 
     def predict_again(
-        self, recorded: pa.Table, answer: Callable[[list[str]], pa.Table], evaluate: Callable[[pa.Table], Evaluation]
+        self, recorded: pa.Table, answer: Callable[[pa.Table], pa.Table], evaluate: Callable[[pa.Table], Evaluation]
     ) -> pa.Table:
         """Return new predictions for recorded test rows, to compare with the recorded ones.
 
@@ -295,10 +315,14 @@ class TaskType(ABC):
 
         Args:
             recorded: Split table with the recorded predictions beside its own columns.
-            answer: Answers inputs through MLflow, as a client would ask for it.
+            answer: Answers the inputs of a split table through MLflow, as a client would ask for it.
             evaluate: Scores a split table.
         """
         return evaluate(recorded).predictions
+
+    def example_output(self, labels: Sequence[str]) -> str:
+        """Return the Python expression of what ``logits`` say about one input, for an exported folder's README."""
+        return "logits.shape"
 
     @abstractmethod
     def purpose(self, labels: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from orchestrator.common.field_types import Count
 from orchestrator.tasks._base import Batches, TaskType
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
+from orchestrator.tasks.inputs import ColumnKind, InputColumn
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf
 from orchestrator.tasks.section import MAX_NEW_TOKENS, TaskSection
 from orchestrator.tasks.templates import Template, render, template_columns
@@ -83,9 +85,9 @@ class CausalLMTask(TaskSection):
         return values
 
     @property
-    def input_column(self) -> str:
+    def input_columns(self) -> dict[str, str]:
         """``prompt``: a client sends whole prompts, not the columns of a template."""
-        return "prompt"
+        return {"prompt": "prompt"}
 
     @property
     def generated_tokens(self) -> int:
@@ -115,7 +117,7 @@ class CausalLM(TaskType):
     auto_class = "AutoModelForCausalLM"
     peft_task_type = "CAUSAL_LM"
     text_columns = ("prompt", "completion")
-    example_input = "Once upon a time"
+    input_columns = MappingProxyType({"prompt": InputColumn(example="Once upon a time")})
 
     def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
         """Return columns ``row``, ``input_ids`` (prompt, completion, end of sequence), ``prompt_length`` and ``bytes``.
@@ -227,7 +229,7 @@ class CausalLM(TaskType):
             )
         return [text.strip() for text in self.tokenizer.batch_decode(ids[:, width:], skip_special_tokens=True)]
 
-    def answer_columns(self, labels: Sequence[str]) -> dict[str, Literal["string", "double", "long"]]:
+    def answer_columns(self, labels: Sequence[str]) -> dict[str, ColumnKind]:
         """Return ``completion``."""
         return {"completion": "string"}
 

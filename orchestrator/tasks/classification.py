@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -14,6 +16,7 @@ from orchestrator.tasks._base import Batches, Evaluation, TaskType
 from orchestrator.tasks.classes import encode, majority_share
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
+from orchestrator.tasks.inputs import ColumnKind, InputColumn
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf
 from orchestrator.tasks.section import TaskSection
 from orchestrator.tasks.tokens import (
@@ -69,9 +72,9 @@ class ClassificationTask(TaskSection):
     """What the search maximizes: a name, or a list whose first is optimized and whose others are recorded beside it."""
 
     @property
-    def input_column(self) -> str:
+    def input_columns(self) -> dict[str, str]:
         """The column of the texts."""
-        return self.text
+        return {"text": self.text}
 
     def content_columns(self) -> dict[Key, list[str]]:
         """Return the columns of texts and labels."""
@@ -100,7 +103,7 @@ class Classification(TaskType):
     auto_class = "AutoModelForSequenceClassification"
     peft_task_type = "SEQ_CLS"
     text_columns = ("text",)
-    example_input = "Thank you for the quick help!"
+    input_columns = MappingProxyType({"text": InputColumn(example="Thank you for the quick help!")})
     pads_left = True
     example_labels = 2
 
@@ -151,14 +154,15 @@ class Classification(TaskType):
         table = rows.select(["row", "label"]).take(indices)
         return _with_probabilities(table, np.concatenate(probabilities_of_batches)[order])
 
-    def unanswered(self, texts: Sequence[str]) -> pa.Table:
+    def unanswered(self, inputs: pa.Table) -> pa.Table:
         """Return texts with label 0, which no answer depends on."""
-        labels = pa.array(np.zeros(len(texts), np.int32))
-        return super().unanswered(texts).append_column("label", labels)
+        labels = pa.array(np.zeros(inputs.num_rows, np.int32))
+        return super().unanswered(inputs).append_column("label", labels)
 
-    def answer_columns(self, labels: Sequence[str]) -> dict[str, Literal["string", "double", "long"]]:
+    def answer_columns(self, labels: Sequence[str]) -> dict[str, ColumnKind]:
         """Return ``label``, and ``probability_LABEL`` for each label."""
-        return {"label": "string", **{f"probability_{label}": "double" for label in labels}}
+        probabilities: dict[str, ColumnKind] = {f"probability_{label}": "double" for label in labels}
+        return {"label": "string", **probabilities}
 
     def answer(
         self,
@@ -186,12 +190,16 @@ class Classification(TaskType):
         return probabilities(predictions)
 
     def predict_again(
-        self, recorded: pa.Table, answer: Callable[[list[str]], pa.Table], evaluate: Callable[[pa.Table], Evaluation]
+        self, recorded: pa.Table, answer: Callable[[pa.Table], pa.Table], evaluate: Callable[[pa.Table], Evaluation]
     ) -> pa.Table:
         """Return predictions with the probabilities that a client gets."""
-        _, *columns = answer(recorded["text"].to_pylist()).columns
+        _, *columns = answer(recorded).columns
         values = np.stack([column.to_numpy() for column in columns], axis=1)
         return _with_probabilities(recorded.select(["row", "label"]), values)
+
+    def example_output(self, labels: Sequence[str]) -> str:
+        """Return the name of the most probable label."""
+        return f"{json.dumps(list(labels), ensure_ascii=False)}[logits.argmax()]"
 
     def purpose(self, labels: Sequence[str]) -> str:
         """Return that it labels texts, and with what."""

@@ -136,8 +136,11 @@ class TaskSection(Section):
         return (self.metric,) if isinstance(self.metric, str) else tuple(self.metric)
 
     @property
-    def input_column(self) -> str:
-        """The column that a trained model reads: the name of its input in ``predict`` and in MLflow's signature."""
+    def input_columns(self) -> dict[str, str]:
+        """The columns that a trained model reads: their names in ``predict`` and in MLflow's signature.
+
+        The keys are the split table's columns, which :attr:`TaskType.input_columns` describes.
+        """
         raise NotImplementedError
 
     @property

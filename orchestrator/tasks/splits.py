@@ -19,11 +19,15 @@ def duplicate_keys(table: pa.Table, columns: Sequence[str]) -> pa.Array:
     """Return a key per row that exact duplicates share: the row's texts, and lists of texts.
 
     The texts' lengths come first, since any character may occur in a text and none can separate two of them.
+
+    Args:
+        table: Split table.
+        columns: Columns of texts; those that the table lacks do not count, and a null has no length.
     """
-    arrays = [table[name].combine_chunks() for name in columns]
+    arrays = [table[name].combine_chunks() for name in columns if name in table.column_names]
     texts = [_joined(array) if pa.types.is_list(array.type) else array for array in arrays]
-    sizes = [pc.binary_length(text).cast(pa.string()) for text in texts]
-    return pc.binary_join_element_wise(*sizes, *texts, ":")
+    sizes = [pc.fill_null(pc.binary_length(text).cast(pa.string()), "") for text in texts]
+    return pc.binary_join_element_wise(*sizes, *(pc.fill_null(text, "") for text in texts), ":")
 
 
 def _joined(lists: pa.Array) -> pa.Array:

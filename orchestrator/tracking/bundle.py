@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.common.errors import SweepError
 from orchestrator.common.trial_types import TrialKey
-from orchestrator.tasks import TaskTypeName
+from orchestrator.tasks import TASK_TYPES, TaskTypeName
+from orchestrator.tasks.inputs import InputSchema
 from orchestrator.tracking.earlier_bundles import in_todays_format
 
 if TYPE_CHECKING:
@@ -110,8 +111,8 @@ class Bundle(_Part):
     type: TaskTypeName
     labels: tuple[str, ...] = ()
     """Labels in the order of the probabilities; none for a language model."""
-    column: str = "text"
-    """Name of the input column, which holds texts or prompts."""
+    columns: dict[str, str]
+    """Names of the columns that the model reads, by the columns of a split table that they become."""
     max_length: int
     evaluation_batch: int
     """Rows per batch; rows are sorted by length."""
@@ -144,6 +145,11 @@ class Bundle(_Part):
     method: str
     params: dict[str, Any]
     measurements: dict[str, float] = {}
+
+    @property
+    def input_schema(self) -> InputSchema:
+        """The columns that the model reads."""
+        return TASK_TYPES[self.type].input_schema(self.columns)
 
     @property
     def trial_key(self) -> TrialKey:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from orchestrator.selection.recommend import cost, cost_text
 from orchestrator.selection.results import MethodResult
@@ -138,18 +140,19 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _use(bundle: Bundle, peft: bool) -> str:
-    text = TASK_TYPES[bundle.type].example_input
+    example = bundle.input_schema.example
+    frame = ", ".join(f"{_json(name)}: [{_json(value)}]" for name, value in example.items())
     lines = [
         "## Use\n",
         "```python",
         "import mlflow, pandas as pd",
         "",
         f'model = mlflow.pyfunc.load_model("models:/{bundle.task}@champion")',
-        f'model.predict(pd.DataFrame({{"{bundle.column}": ["{text}"]}}))',
+        f"model.predict(pd.DataFrame({{{frame}}}))",
         "```",
         "",
         f"On the command line: `peft-sweep predict {bundle.task}@champion < rows.jsonl`, with rows like"
-        f' `{{"{bundle.column}": "{text}"}}`. As a server: `mlflow models serve -m models:/{bundle.task}@champion'
+        f" `{_json(example)}`. As a server: `mlflow models serve -m models:/{bundle.task}@champion"
         f" --env-manager local`. To verify the recorded predictions:"
         f" `peft-sweep models verify {bundle.task}@champion`.",
     ]
@@ -158,6 +161,10 @@ def _use(bundle: Bundle, peft: bool) -> str:
             f"The folder `artifacts/bundle/{ADAPTER}` also loads with `peft.PeftModel.from_pretrained(model, folder)`.",
         ]
     return "\n".join(lines)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _origin(bundle: Bundle) -> str:

@@ -17,10 +17,13 @@ from methods.plugins.loader import PACKAGE as PLUGINS
 from methods.plugins.loader import source_of
 from orchestrator.common.uris import PACKAGE
 from orchestrator.tasks import TASK_TYPES
+from orchestrator.tasks.inputs import ColumnKind
 from orchestrator.tracking.bundle import Bundle
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
+    from mlflow.types import DataType
+    from mlflow.types.schema import AnyType, Array
 
 CODE = Path(__file__).with_name("pyfunc_model.py")
 REQUIRED = (
@@ -66,7 +69,7 @@ def save_pyfunc(folder: Path, target: Path, *, run_id: str, model_id: str) -> No
             artifacts={"bundle": str(folder)},
             code_paths=packages,
             signature=signature(bundle),
-            input_example=pd.DataFrame({bundle.column: [TASK_TYPES[bundle.type].example_input]}),
+            input_example=pd.DataFrame([bundle.input_schema.example]),
             pip_requirements=list(requirements(bundle)),
             metadata={"task": bundle.task, "method": bundle.method, "backbone": bundle.backbone.model},
             mlflow_model=Model(run_id=run_id),
@@ -104,13 +107,25 @@ def plugin_sources(bundle: Bundle) -> dict[str, str]:
 
 
 def signature(bundle: Bundle) -> ModelSignature:
-    """Return MLflow's signature: one column of texts in, the answer columns of the task's type out."""
+    """Return MLflow's signature: the columns that the model reads in, the answer columns of the task's type out."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    columns = TASK_TYPES[bundle.type].answer_columns(bundle.labels)
-    outputs = Schema([ColSpec(type_, name) for name, type_ in columns.items()])
-    return ModelSignature(inputs=Schema([ColSpec("string", bundle.column)]), outputs=outputs)
+    answers = TASK_TYPES[bundle.type].answer_columns(bundle.labels)
+    inputs = bundle.input_schema.columns
+    return ModelSignature(
+        inputs=Schema([ColSpec(_mlflow_type(col.kind), name, required=col.required) for name, col in inputs.items()]),
+        outputs=Schema([ColSpec(_mlflow_type(kind), name) for name, kind in answers.items()]),
+    )
+
+
+def _mlflow_type(kind: ColumnKind) -> DataType | Array | AnyType:
+    from mlflow.types import DataType
+    from mlflow.types.schema import AnyType, Array
+
+    if kind == "json":
+        return AnyType()
+    return Array(DataType[kind.removesuffix("s")]) if kind in ("strings", "doubles") else DataType[kind]
 
 
 def requirements(bundle: Bundle) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.jsonl import finite
-from orchestrator.common.suggest import did_you_mean
+from orchestrator.tasks.inputs import InputSchema, answer_rows, json_type
 
 if TYPE_CHECKING:
     from orchestrator.tracking.predictor import Predictor
@@ -48,8 +48,8 @@ def predict_lines(predictor: Predictor, lines: Iterable[bytes], source: str) -> 
     bundle, answered = predictor.bundle, 0
     # Rows are sorted by length within a chunk, so that a chunk of several batches has little padding.
     for numbered_lines in _chunks(lines, bundle.evaluation_batch * CHUNK_BATCHES):
-        rows = _parsed_rows(numbered_lines, bundle.column, source)
-        answers = predictor.predict([row[bundle.column] for row in rows]).to_pylist()
+        rows = _parsed_rows(numbered_lines, bundle.input_schema, source)
+        answers = answer_rows(predictor.predict(rows), predictor.type.answer_columns(bundle.labels))
         answered += len(rows)
         objects = [predictor.type.answer_object(answer) for answer in answers]
         yield Chunk("".join(map(_line, rows, objects)), answered)
@@ -68,17 +68,17 @@ def _chunks(lines: Iterable[bytes], size: int) -> Iterator[list[tuple[int, bytes
         yield chunk
 
 
-def _parsed_rows(numbered_lines: Sequence[tuple[int, bytes]], column: str, source: str) -> list[Row]:
+def _parsed_rows(numbered_lines: Sequence[tuple[int, bytes]], schema: InputSchema, source: str) -> list[Row]:
     rows, problems = [], []
     for number, line in numbered_lines:
         row = _parsed(line)
-        if problem := _row_problem(row, column):
+        if problem := _row_problem(row, schema):
             problems.append(Problem(f"line {number:,}", problem))
         else:
             rows.append(row)
     if problems:
         more = len(problems) - MAX_PROBLEMS
-        example = f'a row is {{"{column}": "..."}}, in one line'
+        example = f"a row is {schema.usage}, in one line"
         hint = f"and {more:,} more lines; {example}" if more > 0 else example
         raise InputError(source, problems[:MAX_PROBLEMS], hint)
     return rows
@@ -92,25 +92,18 @@ def _parsed(line: bytes) -> Any:
         return error
 
 
-def _row_problem(row: Any, column: str) -> str:
+def _row_problem(row: Any, schema: InputSchema) -> str:
     """Return what is wrong with a line's value; empty if nothing is."""
     if isinstance(row, UnicodeDecodeError):
         return "is not UTF-8"
     if isinstance(row, ValueError):
         return "is not JSON"
     if not isinstance(row, dict):
-        return f"is a JSON {_json_type(row)}, not an object"
-    if column not in row:
-        return f"has no {column}; {did_you_mean(column, list(row), 'it has')}"
-    if not isinstance(row[column], str):
-        return f"{column} is {_json_type(row[column])}, not a string"
-    return "" if row[column].strip() else f"{column} is empty"
-
-
-def _json_type(value: Any) -> str:
-    if value is None:
-        return "null"
-    return {bool: "boolean", int: "number", float: "number", str: "string", list: "array"}.get(type(value), "object")
+        return f"is a JSON {json_type(row)}, not an object"
+    if problem := schema.problem(row):
+        return problem
+    column = schema.empty_column(row)
+    return f"{column} is empty" if column else ""
 
 
 def _line(row: Row, answer: Row) -> str:

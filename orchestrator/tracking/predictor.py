@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import torch
@@ -18,6 +18,7 @@ from orchestrator.common.storage import Storage
 from orchestrator.config import GpuSettings
 from orchestrator.tasks import TASK_TYPES, Evaluation, TaskType
 from orchestrator.tasks.batches import evaluation_batches
+from orchestrator.tasks.inputs import to_arrow
 from orchestrator.tasks.tokens import lengths
 from orchestrator.tracking.backbone import attachable, backbone_file
 from orchestrator.tracking.bundle import ADAPTER, CARRIED, TOKENIZER, Bundle
@@ -81,23 +82,26 @@ class Predictor:
             tuple(metrics), self.bundle.max_new_tokens, self._tokenizer, self.bundle.labels
         ).for_test()
 
-    def predict(self, texts: Sequence[str]) -> pa.Table:
+    def predict(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         """Return the answers to inputs.
+
+        Args:
+            rows: JSON values by column; columns that the model does not read are ignored.
 
         Returns:
             One row per input in their order, with the task type's columns: ``label`` and ``probability_LABEL`` of each
             label, or ``completion``.
 
         Raises:
-            ValueError: If an input is not a string.
+            ValueError: If a row lacks a column, or a value is of another kind.
         """
-        _require_strings(texts)
+        inputs = self.bundle.input_schema.to_table(rows)
         labels = self.bundle.labels
-        if not texts:
+        if not rows:
             columns = self.type.answer_columns(labels)
-            return pa.table({name: pa.array([], pa.type_for_alias(type_)) for name, type_ in columns.items()})
+            return pa.table({name: to_arrow([], kind) for name, kind in columns.items()})
         with self._recorded_threads():
-            tokens, batches = self._tokenized(self.type.unanswered(texts))
+            tokens, batches = self._tokenized(self.type.unanswered(inputs))
             return self.type.answer(self.model, tokens, batches, self._pad_id, self._decoder, labels)
 
     def evaluate(self, rows: pa.Table) -> Evaluation:
@@ -124,9 +128,3 @@ class Predictor:
             yield
         finally:
             torch.set_num_threads(before)
-
-
-def _require_strings(texts: Sequence[object]) -> None:
-    for number, text in enumerate(texts, 1):
-        if not isinstance(text, str):
-            raise ValueError(f"row {number} is {text!r}; it must be a string")

@@ -12,6 +12,7 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
+from orchestrator.tasks.inputs import from_arrow
 from orchestrator.tracking.predictor import Predictor
 
 BUNDLE_ARTIFACT = "bundle"
@@ -36,15 +37,19 @@ class AdapterModel(PythonModel):
 
         Args:
             context: Not used; ``load_context`` has read it.
-            model_input: One row per input, in the column that the signature names.
+            model_input: One row per input, with the columns of the signature.
             params: Not used; the model takes none.
 
         Returns:
             One row per input, with the columns of the signature.
         """
-        inputs = model_input[self.predictor.bundle.column].tolist()
-        answers: pd.DataFrame = self.predictor.predict(inputs).to_pandas()
-        return answers
+        names = [name for name in self.predictor.bundle.input_schema.columns if name in model_input.columns]
+        answers = self.predictor.predict(model_input[names].to_dict("records"))
+        frame: pd.DataFrame = answers.to_pandas()
+        for name, kind in self.predictor.type.answer_columns(self.predictor.bundle.labels).items():
+            if kind not in ("string", "double", "long"):  # as lists and not as arrays, which JSON does not know
+                frame[name] = from_arrow(answers[name], kind)
+        return frame
 
 
 set_model(AdapterModel())

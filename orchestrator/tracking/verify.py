@@ -191,8 +191,11 @@ def _predict_again(model: PyFuncModel, predictor: Predictor, recorded: pa.Table)
     import pandas as pd
     import pyarrow as pa
 
-    def answer(texts: list[str]) -> pa.Table:
-        frame: Any = model.predict(pd.DataFrame({predictor.bundle.column: texts}))
-        return pa.Table.from_pandas(frame, preserve_index=False)
+    from orchestrator.tasks.inputs import to_arrow
+
+    def answer(rows: pa.Table) -> pa.Table:
+        frame: Any = model.predict(pd.DataFrame(predictor.bundle.input_schema.to_rows(rows)))
+        kinds = predictor.type.answer_columns(predictor.bundle.labels)
+        return pa.table({name: to_arrow(frame[name].tolist(), kind) for name, kind in kinds.items()})
 
     return predictor.type.predict_again(recorded, answer, predictor.evaluate)

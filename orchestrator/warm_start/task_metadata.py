@@ -102,10 +102,10 @@ def task_metadata(
 
 
 def typical_characters(data: TaskData, kind: TaskType) -> float:
-    """Return the median number of characters of a training row's input."""
+    """Return the median number of characters of a training row's main input."""
     rows = data.splits["train"]
-    column = rows[kind.text_columns[0]]
-    return float(np.median(pc.utf8_length(column).to_numpy())) if rows.num_rows else 0.0
+    texts = next(rows[name] for name in kind.text_columns if name in rows.column_names)
+    return float(np.median(pc.fill_null(pc.utf8_length(texts), 0).to_numpy())) if rows.num_rows else 0.0
 
 
 def _same(value: str, other: str) -> bool:

@@ -56,6 +56,6 @@ def test_methods_python_block_is_what_exported_folders_say() -> None:
         checksum="",
     )
     labels = ("negative", "neutral", "positive")
-    trained = Trained(**empty, type="classification", labels=labels, backbone=backbone)
+    trained = Trained(**empty, type="classification", labels=labels, columns={"text": "text"}, backbone=backbone)
     (block,) = blocks(ROOT / "docs" / "methods.md", "python")
     assert block == loading(trained, "bottlenecks")

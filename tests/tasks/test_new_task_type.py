@@ -3,16 +3,17 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
 import yaml
-from mlflow.types import DataType
+from mlflow.utils.proto_json_utils import dataframe_from_parsed_json
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerBase
@@ -29,6 +30,7 @@ from orchestrator.tasks._base import Batches
 from orchestrator.tasks.batches import evaluation_batches
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
+from orchestrator.tasks.inputs import ColumnKind, InputColumn, to_arrow
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf
 from orchestrator.tasks.tokens import (
     device_of,
@@ -75,8 +77,8 @@ class StarsTask(TaskSection):
     """What the search minimizes."""
 
     @property
-    def input_column(self) -> str:
-        return self.text
+    def input_columns(self) -> dict[str, str]:
+        return {"text": self.text, **{name: name for name in ("price", "dishes", "visits")}}
 
     def content_columns(self) -> dict[Key, list[str]]:
         return {("text",): [self.text], ("target",): [self.target]}
@@ -91,20 +93,31 @@ class StarsTask(TaskSection):
         return {name: table.set_column(2, "target", numbers[name]) for name, table in tables.items()}, ("target",)
 
 
+def _unnamed(visits: Any) -> str:
+    return "" if isinstance(visits, list) else "is not a list of visits"
+
+
 class Stars(TaskType):
-    """Any ``AutoModelForSequenceClassification`` with a head for one number."""
+    """Any ``AutoModelForSequenceClassification`` with a head for one number; a client can send more than a file has."""
 
     section = StarsTask
     metrics = METRICS
     auto_class = "AutoModelForSequenceClassification"
     peft_task_type = "SEQ_CLS"
     text_columns = ("text",)
-    example_input = "A nice little place."
+    input_columns = MappingProxyType({
+        "text": InputColumn(example="A nice little place."),
+        "price": InputColumn(kind="double", example=25.5, required=False),
+        "dishes": InputColumn(kind="strings", example=["soup", "rice"], required=False),
+        "visits": InputColumn(kind="json", example=[{"by": "Ada"}, {"at": [1, 2]}], required=False, check=_unnamed),
+    })  # fmt: skip
     pads_left = True
     example_labels = 1
 
     def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
-        ids = tokenizer(rows["text"].to_pylist(), truncation=True, max_length=max_length)["input_ids"]
+        extra = [name for name in self.input_columns if name in rows.column_names]
+        texts = [" ".join(str(value) for value in row.values() if value) for row in rows.select(extra).to_pylist()]
+        ids = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
         return pa.table({"row": rows["row"], "input_ids": token_column(ids), "target": rows["target"]})
 
     def collate(
@@ -129,11 +142,11 @@ class Stars(TaskType):
         table = rows.select(["row", "target"]).take(indices)
         return table.append_column("predicted", pa.array(np.concatenate(numbers)[order]))
 
-    def unanswered(self, texts: Sequence[str]) -> pa.Table:
-        return super().unanswered(texts).append_column("target", pa.array(np.zeros(len(texts))))
+    def unanswered(self, inputs: pa.Table) -> pa.Table:
+        return super().unanswered(inputs).append_column("target", pa.array(np.zeros(inputs.num_rows)))
 
-    def answer_columns(self, labels: Sequence[str]) -> dict[str, Literal["string", "double", "long"]]:
-        return {"stars": "double"}
+    def answer_columns(self, labels: Sequence[str]) -> dict[str, ColumnKind]:
+        return {"stars": "double", "words": "strings", "lengths": "doubles", "origin": "json"}
 
     def answer(
         self,
@@ -145,7 +158,15 @@ class Stars(TaskType):
         labels: Sequence[str],
     ) -> pa.Table:
         predictions = self.predictions(model, rows, batches, pad_id, pad_left)
-        return predictions.select(["predicted"]).rename_columns(["stars"])
+        words = [text.split() for text in ("good place", "bad")][: len(rows)] * len(rows)
+        columns: dict[str, ColumnKind] = self.answer_columns(labels)
+        values = {
+            "stars": predictions["predicted"].to_pylist(),
+            "words": words[: len(rows)],
+            "lengths": [[float(len(word)) for word in each] for each in words[: len(rows)]],
+            "origin": [{"row": row} for row in predictions["row"].to_pylist()],
+        }
+        return pa.table({name: to_arrow(values[name], kind) for name, kind in columns.items()})
 
     def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
         numbers: NDArray[np.float64] = predictions["predicted"].to_numpy()
@@ -187,12 +208,12 @@ def sweep(stars: TaskType, tmp_path: Path) -> Path:
 @pytest.fixture
 def regressor() -> nn.Module:
     torch.manual_seed(0)
-    return BertForSequenceClassification(BertConfig(**SIZES, num_labels=1)).eval()  # type: ignore[call-arg]
+    return BertForSequenceClassification(BertConfig(**SIZES, num_labels=1, initializer_range=0.3)).eval()  # type: ignore[call-arg]
 
 
 def test_new_type_is_validated_and_in_the_schema(sweep: Path) -> None:
     task = load_config(sweep).tasks["places"]
-    assert (task.type, task.metrics, task.input_column) == ("stars", ("rmse",), "review")
+    assert (task.type, task.metrics, task.input_columns["text"]) == ("stars", ("rmse",), "review")
     assert load_config(sweep).resolved()["tasks"]["places"]["target"] == "stars"
     assert json_schema()["$defs"]["StarsTask"]["properties"]["metric"]["anyOf"][0] == {"enum": ["rmse"]}
     for old, new, message in (
@@ -223,22 +244,106 @@ def test_new_type_is_read_trained_on_and_scored(
     assert type_.score_many("rmse", evaluation.predictions, draws).shape == (2,)
 
 
-def test_new_type_is_answered_and_signed(
-    stars: TaskType, tokenizer: PreTrainedTokenizerBase, regressor: nn.Module
-) -> None:
+@pytest.fixture
+def predictor(stars: TaskType, tokenizer: PreTrainedTokenizerBase, regressor: nn.Module) -> Predictor:
+    columns = {"text": "review", "price": "price", "dishes": "dishes", "visits": "visits"}
     bundle = Bundle.model_construct(  # type: ignore[call-arg]
-        type="stars", labels=("target",), column="review", metric="rmse", max_new_tokens=32, max_length=16,
+        type="stars", labels=("target",), columns=columns, metric="rmse", max_new_tokens=32, max_length=64,
         evaluation_batch=2, environment=SimpleNamespace(threads=1),  # type: ignore[arg-type]
     )  # fmt: skip
-    assert [(column.name, column.type) for column in signature(bundle).outputs] == [("stars", DataType.double)]
-    predictor = Predictor(bundle, regressor, tokenizer, decoder=False)
-    texts = ["a place", "good", "a good place"]
-    numbers = predictor.predict(texts)["stars"].to_pylist()
-    assert numbers == pytest.approx([predictor.predict([text])["stars"][0].as_py() for text in texts], abs=1e-5)
-    assert predictor.predict([]).schema == predictor.predict(texts).schema
-    lines = [json.dumps({"review": text}).encode() for text in texts]
+    return Predictor(bundle, regressor, tokenizer, decoder=False)
+
+
+ROWS: list[dict[str, Any]] = [
+    {"review": "a place", "price": None, "dishes": None, "visits": None},
+    {"review": "good", "price": 25, "dishes": ["soup"], "visits": None},
+    {
+        "review": "a good place",
+        "price": None,
+        "dishes": None,
+        "visits": [{"by": "Ada", "at": [{"hour": 1}]}, {"of": None}],
+    },
+]
+
+
+def test_new_type_is_answered_row_by_row(predictor: Predictor) -> None:
+    numbers = predictor.predict(ROWS)["stars"].to_pylist()
+    assert numbers == pytest.approx([predictor.predict([row])["stars"][0].as_py() for row in ROWS], abs=1e-5)
+    alone = [{"review": row["review"]} for row in ROWS]
+    assert np.abs(np.subtract(numbers, predictor.predict(alone)["stars"].to_pylist()))[1:].min() > 1e-4
+    assert predictor.predict([]).schema == predictor.predict(ROWS).schema
+    lines = [json.dumps(row).encode() for row in ROWS]
     (chunk,) = predict_lines(predictor, lines, "rows")
-    assert [json.loads(line)["stars"] for line in chunk.lines.splitlines()] == pytest.approx(numbers, abs=1e-6)
+    answers = [json.loads(line) for line in chunk.lines.splitlines()]
+    assert [answer["stars"] for answer in answers] == pytest.approx(numbers, abs=1e-6)
+    assert (answers[0]["words"], answers[0]["lengths"]) == (["good", "place"], [4.0, 5.0])
+    assert [answer["origin"] for answer in answers] == [{"row": row} for row in range(3)]
+
+
+def test_new_type_is_signed_with_all_kinds_of_columns(predictor: Predictor) -> None:
+    schema = signature(predictor.bundle)
+    assert [(column.name, str(column.type), column.required) for column in schema.inputs] == [
+        ("review", "DataType.string", True), ("price", "DataType.double", False),
+        ("dishes", "Array(string)", False), ("visits", "Any", False),
+    ]  # fmt: skip
+    assert [(column.name, str(column.type)) for column in schema.outputs] == [
+        ("stars", "DataType.double"), ("words", "Array(string)"), ("lengths", "Array(double)"), ("origin", "Any"),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def served(predictor: Predictor) -> Any:
+    """The model as MLflow calls it, which checks inputs by the signature; its packages warn while they are imported."""
+    from mlflow.models import Model
+    from mlflow.pyfunc import PyFuncModel
+
+    from orchestrator.tracking.pyfunc_model import AdapterModel
+
+    adapter, meta = AdapterModel(), Model(signature=signature(predictor.bundle))
+    adapter.predictor = predictor
+    meta.add_flavor("python_function", loader_module="mlflow.pyfunc.model")
+    impl = SimpleNamespace(predict=lambda data, params=None: adapter.predict(None, data))
+    return PyFuncModel(model_meta=meta, model_impl=impl)
+
+
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")
+@pytest.mark.parametrize("send", ["frame", "split", "records"])
+def test_new_type_is_served_with_and_without_optional_columns(predictor: Predictor, served: Any, send: str) -> None:
+    schema = signature(predictor.bundle).inputs
+    for rows in (ROWS, [{"review": row["review"]} for row in ROWS], [predictor.bundle.input_schema.example]):
+        frame = pd.DataFrame(rows)
+        if send != "frame":  # as MLflow's server reads a request
+            values = json.loads(frame.to_json(orient=send))
+            frame = dataframe_from_parsed_json(values, pandas_orient=send, schema=schema)
+        answers: Any = served.predict(frame)
+        expected = predictor.predict(rows)
+        assert answers["stars"].tolist() == pytest.approx(expected["stars"].to_pylist(), abs=1e-6)
+        assert (answers["words"][0], answers["origin"][0]) == (["good", "place"], {"row": 0})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"review": None}, "review is null, not a string"),
+        ({"price": "5"}, "price is string, not a number"),
+        ({"price": True}, "price is boolean, not a number"),
+        ({"dishes": "soup"}, "dishes is string, not an array of strings"),
+        ({"dishes": ["soup", 3]}, "dishes is array of number and string, not an array of strings"),
+        ({"visits": "Ada"}, "visits is string, not an array or an object"),
+        ({"visits": {}}, "visits is not a list of visits"),
+    ],
+)
+def test_new_type_names_the_column_of_a_row_that_is_refused(
+    predictor: Predictor, change: dict[str, Any], message: str
+) -> None:
+    rows = [ROWS[0], {**ROWS[0], **change}]
+    with pytest.raises(ValueError, match=f"row 2: {message}"):
+        predictor.predict(rows)
+    with pytest.raises(InputError) as raised:
+        list(predict_lines(predictor, [json.dumps(row).encode() for row in rows], "rows"))
+    first, hint = raised.value.lines()
+    assert first == f"rows: line 2: {message}"
+    assert hint == 'a row is {"review": "..."}, in one line'
 
 
 def test_new_type_is_tried_with_methods(stars: TaskType) -> None:

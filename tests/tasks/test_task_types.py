@@ -13,6 +13,7 @@ import transformers
 from methods.base.spec import PeftTaskType
 from orchestrator.config import load_config
 from orchestrator.tasks import TASK_TYPES, read_task, recorded_metric, task_type
+from orchestrator.tasks.inputs import from_arrow
 from orchestrator.tasks.section import TaskSection
 
 ROOT = Path(__file__).parents[2]
@@ -54,17 +55,25 @@ def test_metric_of_the_section_is_validated_from_the_metrics(type_):
     assert names == [metric.name for metric in type_.metrics]
 
 
+def unanswered(type_, count=2):
+    schema = type_.input_schema(type_.section.in_memory().input_columns)
+    return type_.unanswered(schema.to_table([schema.example] * count))
+
+
 @pytest.mark.parametrize("type_", TYPES, ids=lambda type_: type_.name)
 def test_unanswered_inputs_have_the_columns_of_a_split(type_):
-    rows = type_.unanswered(["a", "b"])
+    rows = unanswered(type_)
     assert rows["row"].to_pylist() == [0, 1]
-    assert rows[type_.text_columns[0]].to_pylist() == ["a", "b"]
-    assert {*type_.text_columns} <= {*rows.column_names}
+    columns = type_.section.in_memory().input_columns
+    assert {*columns} <= {*type_.input_columns}
+    for name in columns:
+        assert from_arrow(rows[name], type_.input_columns[name].kind) == [type_.input_columns[name].example] * 2
+    assert {*type_.text_columns} - {*type_.input_columns} <= {*rows.column_names}
 
 
 @pytest.mark.parametrize("type_", TYPES, ids=lambda type_: type_.name)
 def test_dummy_labels_are_like_those_of_batches(type_, tokenizer):
-    rows = type_.tokenize(type_.unanswered(["ab", "cde"]), tokenizer, 16)
+    rows = type_.tokenize(unanswered(type_), tokenizer, 16)
     batch = type_.collate(rows, pa.array([0, 1]).to_numpy(), pad_id=0)
     dummy = type_.dummy_labels(batch["input_ids"], batch["attention_mask"], 3)
     assert (dummy.shape, dummy.dtype) == (batch["labels"].shape, batch["labels"].dtype)

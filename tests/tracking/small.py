@@ -33,11 +33,11 @@ SIZES: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attenti
 
 @dataclass(frozen=True)
 class Made:
-    """A bundle, its folder, and the texts (or prompts) that it was scored on."""
+    """A bundle, its folder, and the inputs that it was scored on."""
 
     folder: Path
     bundle: Bundle
-    texts: list[str]
+    inputs: list[dict[str, Any]]
     checkpoint: Path
 
 
@@ -45,6 +45,7 @@ def make(place: Path, kind: str = "encoder", *, method: str = "lora", carry: boo
     """Put one together, of any method, with its defaults; ``changes`` go to its ``bundle.json``."""
     task = "classification" if kind == "encoder" else "causal-lm"
     labels = LABELS if kind == "encoder" else ()
+    column = "text" if kind == "encoder" else "prompt"
     checkpoint = _checkpoint(place / "checkpoint", kind)
     config, storage = BackboneConfig(model=str(checkpoint)), Storage(str(place / "storage"))
     source = resolve(config, Path("/"))
@@ -78,7 +79,7 @@ def make(place: Path, kind: str = "encoder", *, method: str = "lora", carry: boo
         "task": "mail",
         "type": task,
         "labels": labels,
-        "column": "text" if kind == "encoder" else "prompt",
+        "columns": {column: column},
         "max_length": 16,
         "evaluation_batch": 8,
         "backbone": BundleBackbone(
@@ -117,7 +118,7 @@ def make(place: Path, kind: str = "encoder", *, method: str = "lora", carry: boo
         card=model_card(bundle, peft=spec.peft),
         backbone=file if carry else None,
     )
-    return Made(place / "bundle", bundle, rows[values["column"]].to_pylist(), checkpoint)
+    return Made(place / "bundle", bundle, bundle.input_schema.to_rows(rows), checkpoint)
 
 
 def _checkpoint(folder: Path, kind: str) -> Path:

@@ -53,6 +53,17 @@ def test_bundle_reads_back_as_written(made: Made) -> None:
     assert Bundle.read(made.folder) == made.bundle
 
 
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_bundle_with_one_input_column_is_read_and_used(make_bundle: MakeBundle, kind: str) -> None:
+    made = make_bundle(kind)
+    values = made.bundle.model_dump(mode="json")
+    (column,) = values.pop("columns")
+    (made.folder / BUNDLE).write_text(json.dumps({**values, "column": "body"}))
+    predictor = Predictor.load(made.folder)
+    assert predictor.bundle.columns == {column: "body"}
+    assert predictor.predict([{"body": made.inputs[0][column]}]).num_rows == 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"format": 3}, "format"), ({"surprise": 1}, "surprise"), ({"mean_score": "high"}, "mean_score")],
@@ -77,7 +88,7 @@ def test_evaluation_table_refuses_predictions_of_other_rows() -> None:
 
 
 def test_predictor_reproduces_recorded_probabilities(made: Made) -> None:
-    answers = Predictor.load(made.folder).predict(made.texts)
+    answers = Predictor.load(made.folder).predict(made.inputs)
     np.testing.assert_allclose(probabilities(answers), recorded(made, "probabilities"), rtol=0, atol=1e-9)
     labels = answers["label"].to_pylist()
     assert labels == [LABELS[best] for best in probabilities(answers).argmax(axis=1)]
@@ -87,32 +98,32 @@ def test_predictor_reproduces_recorded_probabilities(made: Made) -> None:
 def test_predictor_restores_the_number_of_threads(made: Made) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    Predictor.load(made.folder).predict(made.texts)
+    Predictor.load(made.folder).predict(made.inputs)
     assert torch.get_num_threads() == 2
     torch.set_num_threads(before)
 
 
 def test_predictor_answers_no_texts_with_the_same_columns(made: Made) -> None:
     predictor = Predictor.load(made.folder)
-    assert predictor.predict([]).schema == predictor.predict(made.texts).schema
+    assert predictor.predict([]).schema == predictor.predict(made.inputs).schema
     assert predictor.predict([]).num_rows == 0
 
 
 @pytest.mark.parametrize("place", [0, 2])
 def test_predictor_names_the_row_that_is_not_a_string(made: Made, place: int) -> None:
-    texts: list[object] = ["good", "bad", "fine"]
-    texts[place] = None
-    with pytest.raises(ValueError, match=rf"row {place + 1} is None; it must be a string"):
-        Predictor.load(made.folder).predict(texts)  # type: ignore[arg-type]
+    rows: list[dict[str, object]] = [{"text": text} for text in ("good", "bad", "fine")]
+    rows[place]["text"] = None
+    with pytest.raises(ValueError, match=rf"row {place + 1}: text is null, not a string"):
+        Predictor.load(made.folder).predict(rows)
 
 
 def test_predictor_completes_prompts_in_their_order(make_bundle: MakeBundle) -> None:
     made = make_bundle("decoder")
     predictor = Predictor.load(made.folder)
-    answers = predictor.predict(made.texts)
+    answers = predictor.predict(made.inputs)
     assert answers.column_names == ["completion"]
     completions = answers["completion"].to_pylist()
-    assert completions[::7] == [predictor.predict([prompt])["completion"][0].as_py() for prompt in made.texts[::7]]
+    assert completions[::7] == [predictor.predict([row])["completion"][0].as_py() for row in made.inputs[::7]]
     assert len(set(completions)) > 1
     assert predictor.predict([]).num_rows == 0
 
@@ -121,7 +132,7 @@ def test_backbone_outside_the_bundle_is_quantized_once(make_bundle: MakeBundle, 
     made = make_bundle(carry=False)
     file = cache_folder() / backbone_path(made.bundle.backbone.digest)
     file.unlink(missing_ok=True)
-    answers = Predictor.load(made.folder).predict(made.texts)
+    answers = Predictor.load(made.folder).predict(made.inputs)
     np.testing.assert_allclose(probabilities(answers), recorded(made, "probabilities"), rtol=0, atol=1e-9)
     assert file.exists()
     (made.checkpoint / "model.safetensors").unlink()
@@ -161,7 +172,7 @@ def test_backbone_tensors_outside_the_checksum_change_no_prediction(make_bundle:
     scales = [tensor.mul_(2) for name, tensor in tensors.items() if name.endswith(f":{SCALES}")]
     assert scales
     save_file(tensors, made.folder / CARRIED, metadata=header)
-    answers = Predictor.load(made.folder).predict(made.texts)
+    answers = Predictor.load(made.folder).predict(made.inputs)
     np.testing.assert_allclose(probabilities(answers), recorded(made, "probabilities"), rtol=0, atol=1e-9)
 
 

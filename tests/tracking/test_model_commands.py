@@ -155,11 +155,11 @@ def registered(made: Made, uri: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("registered")
 def test_predict_command_reproduces_recorded_predictions(command: Command, made: Made, tmp_path: Path) -> None:
-    rows = "".join(json.dumps({"id": n, "text": text}) + "\n" for n, text in enumerate(made.texts)).encode()
+    rows = "".join(json.dumps({"id": n, **row}) + "\n" for n, row in enumerate(made.inputs)).encode()
     code, out, err = command("predict", "mail", rows=rows)
     assert code == 0, err
     found = [json.loads(line) for line in out.splitlines()]
-    assert [row["id"] for row in found] == list(range(len(made.texts)))
+    assert [row["id"] for row in found] == list(range(len(made.inputs)))
     recorded = parquet.read_table(made.folder / EVALUATION)["probabilities"].to_pylist()
     now = [[row["probabilities"][label] for label in made.bundle.labels] for row in found]
     np.testing.assert_allclose(now, recorded, rtol=0, atol=1e-6)

@@ -18,11 +18,13 @@ class Echo:
     """Answers with the text itself; records the texts of each call."""
 
     def __init__(self, type_name: str = "classification", column: str = "text") -> None:
-        self.bundle = SimpleNamespace(column=column, labels=("no", "yes"), evaluation_batch=2)
-        self.type = TASK_TYPES[type_name]
+        self.type, self.column = TASK_TYPES[type_name], column
+        schema = self.type.input_schema({column: column})
+        self.bundle = SimpleNamespace(input_schema=schema, labels=("no", "yes"), evaluation_batch=2)
         self.calls: list[list[str]] = []
 
-    def predict(self, texts: list[str]) -> pa.Table:
+    def predict(self, rows: list[dict[str, str]]) -> pa.Table:
+        texts = [row[self.column] for row in rows]
         self.calls.append(texts)
         answers = pa.array([text.upper() for text in texts])
         numbers = [pa.array([0.25] * len(texts)), pa.array([0.75] * len(texts))]

@@ -235,11 +235,11 @@ def test_registered_model_predicts_in_a_fresh_process(
     program = """
 import json, mlflow, pandas as pd, sys
 model = mlflow.pyfunc.load_model("models:/mail@champion")
-frame = model.predict(pd.DataFrame({"text": json.loads(sys.argv[1])}))
+frame = model.predict(pd.DataFrame(json.loads(sys.argv[1])))
 print(json.dumps(frame.to_dict("list")))
 """
     answer = subprocess.run(
-        [sys.executable, "-c", program, json.dumps(made.texts)],
+        [sys.executable, "-c", program, json.dumps(made.inputs)],
         env={"MLFLOW_TRACKING_URI": uri, "PATH": "", "HOME": str(tmp_path)},
         cwd=tmp_path,
         capture_output=True,

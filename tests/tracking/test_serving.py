@@ -71,7 +71,7 @@ def wait(ping: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
 
 
 def test_a_champion_is_served(address: str, made: Made) -> None:
-    body = json.dumps({"dataframe_records": [{"text": text} for text in made.texts]}).encode()
+    body = json.dumps({"dataframe_records": made.inputs}).encode()
     request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as answer:
         found = json.loads(answer.read())["predictions"]
