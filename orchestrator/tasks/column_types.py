@@ -81,6 +81,10 @@ def to_array(values: list[Any]) -> pa.Array:
     """
     types = {type(value) for value in values} - {type(None)}
     if types <= {str}:
+        try:
+            return pa.array(values, pa.string())
+        except UnicodeEncodeError:
+            pass
         encoded = [None if value is None else value.encode("utf-8", "surrogatepass") for value in values]
         return pa.array(encoded, pa.binary())
     if types in ({int}, {bool}, {float}, {int, float}):
@@ -90,6 +94,32 @@ def to_array(values: list[Any]) -> pa.Array:
             pass  # a whole number that 64 bits do not hold, or a float does not hold exactly
     texts = [None if value is None else json.dumps(value) for value in values]
     return pa.ExtensionArray.from_storage(pa.json_(), pa.array(texts, pa.string()))
+
+
+def unify(chunks: list[pa.Array]) -> pa.ChunkedArray:
+    """Return parts of a column as one: of the type that they share, or of what Python's objects need together."""
+    parts = [chunk for chunk in chunks if kind_of(chunk.type) != "nothing"]
+    types = {part.type for part in parts}
+    if types <= {pa.string(), pa.binary()} and len(types) == 2:
+        types = {pa.binary()}
+    if len(types) > 1:
+        return pa.chunked_array([to_array([value for chunk in chunks for value in _stored(chunk)])])
+    value_type = next(iter(types), pa.null())
+    return pa.chunked_array([chunk.cast(value_type) for chunk in chunks], value_type)
+
+
+def _stored(array: pa.Array) -> list[Any]:
+    values = array.storage.to_pylist() if kind_of(array.type) == "json" else array.to_pylist()
+    if kind_of(array.type) == "json":
+        return [None if value is None else json.loads(value) for value in values]
+    return [_surrogates(value) if isinstance(value, bytes) else value for value in values]
+
+
+def _surrogates(value: bytes) -> str:
+    try:
+        return value.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return value.decode("utf-8", "surrogateescape")
 
 
 def to_texts(array: pa.Array) -> tuple[pa.Array, Refusals]:

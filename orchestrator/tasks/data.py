@@ -66,22 +66,22 @@ def read_task(name: str, config: TaskSection, base: Path, seed: int) -> TaskData
     """
     key, type_ = f"tasks.{name}", TASK_TYPES[config.type]
     examples = {path[-1]: read_examples(reference, config, base, key) for path, reference in config.files().items()}
-    tables = {part: table for part, (table, _) in examples.items()}
-    dropped = sum(count for _, count in examples.values())
+    tables = {part: example.table for part, example in examples.items()}
+    files = {part: example.file for part, example in examples.items()}
+    dropped = sum(example.dropped for example in examples.values())
     if "data" in tables:
-        splits, labels, duplicates = _split(tables["data"], type_.text_columns, config, seed, key)
+        splits, labels, duplicates = _split(tables["data"], files["data"], type_.text_columns, config, seed, key)
     else:
-        splits, labels, duplicates, unseen = _given_splits(tables, type_.text_columns, config, seed, key)
+        splits, labels, duplicates, unseen = _given_splits(tables, files, type_.text_columns, config, seed, key)
         dropped += unseen
     baseline = type_.baseline(splits)
     return TaskData(name, config, splits, labels, duplicates, dropped, baseline, content_digest(splits, labels))
 
 
 def _split(
-    table: pa.Table, text_columns: tuple[str, ...], config: TaskSection, seed: int, key: str
+    table: pa.Table, file: str, text_columns: tuple[str, ...], config: TaskSection, seed: int, key: str
 ) -> tuple[Splits, tuple[str, ...], int]:
     distinct = table.take(pa.array(first_of_each(duplicate_keys(table, text_columns))))
-    file = _file(config, "data")
     encoded, labels = config.encode({"train": distinct}, {"train": file}, key)
     rows = _at_most(encoded["train"], config.max_rows, seed)
     classes = _classes(rows)
@@ -100,10 +100,14 @@ def _split(
 
 
 def _given_splits(
-    tables: Splits, text_columns: tuple[str, ...], config: TaskSection, seed: int, key: str
+    tables: Splits,
+    files: Mapping[str, str],
+    text_columns: tuple[str, ...],
+    config: TaskSection,
+    seed: int,
+    key: str,
 ) -> tuple[Splits, tuple[str, ...], int, int]:
     cleaned, duplicates = without_duplicates(tables, text_columns)
-    files = {name: _file(config, name) for name in NAMES}
     for name in NAMES:
         if not cleaned[name].num_rows:
             message = "no row is left that is not a duplicate"
@@ -133,12 +137,6 @@ def _require_training_rows(train: pa.Table, labels: tuple[str, ...], file: str, 
     if missing := [label for code, label in enumerate(labels) if code not in codes]:
         message = f"class {missing[0]!r} has too few rows to be in every split"
         raise InputError(file, [Problem(f"{key}.label", message)])
-
-
-def _file(config: TaskSection, split: str) -> str:
-    """Return the file that a split comes from, as errors name it."""
-    files = {path[-1]: reference for path, reference in config.files().items()}
-    return files.get(split, files.get("data", "")).rpartition("/")[2]
 
 
 def content_digest(splits: Mapping[str, pa.Table], labels: tuple[str, ...]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,31 @@ from orchestrator.common.errors import InputError, Problem
 from orchestrator.tasks.column_types import Mask
 
 MAX_SHOWN = 10
+
+
+class DataName(str):
+    """What messages call a split's data: the name of its file, or of the folder or pattern with its files.
+
+    A text, so that messages can be made of it; where there are several files it knows which one a row is in.
+    """
+
+    starts: tuple[tuple[int, str], ...] = ()
+
+    def __new__(cls, name: str, starts: Sequence[tuple[int, str]] = ()) -> Self:
+        """Return the name of data.
+
+        Args:
+            name: Name of the file, folder or pattern.
+            starts: Number of the first row and name of each file, where there are several.
+        """
+        self = super().__new__(cls, name)
+        self.starts = tuple(starts)
+        return self
+
+    def place(self, row: int) -> str:
+        """Return where a row is: its number in its file, with the file's name where there are several."""
+        start, file = next((entry for entry in reversed(self.starts) if entry[0] <= row), (1, ""))
+        return f"{file} row {row - start + 1:,}".lstrip()
 
 
 @dataclass
@@ -55,9 +82,9 @@ class Faults:
 
     def problems(self) -> list[Problem]:
         """Return the first ten faults, in the file's order, and how many more rows have one."""
-        faults = sorted(set(self.entries))
+        faults, name = sorted(set(self.entries)), self.file if isinstance(self.file, DataName) else DataName(self.file)
         shown = [
-            Problem(f"row {row:,}, column {column}" if column else f"row {row:,}", message)
+            Problem(f"{name.place(row)}, column {column}" if column else name.place(row), message)
             for row, column, message in faults[:MAX_SHOWN]
         ]
         more = len({row for row, _, _ in faults} - {row for row, _, _ in faults[:MAX_SHOWN]})

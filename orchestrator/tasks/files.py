@@ -1,158 +1,85 @@
-"""Rows of one file, local or behind a URI: parquet, csv, jsonl or arrow."""
+"""Rows of one file or of many, local or behind a URI."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from orchestrator.common.errors import InputError, Problem, first_line
-from orchestrator.common.uris import mask_secrets, open_location
-from orchestrator.tasks.file_headers import file_format, missing_column, open_arrow
+from orchestrator.common.errors import InputError, Problem
+from orchestrator.common.uris import mask_secrets
+from orchestrator.tasks.column_types import unify
+from orchestrator.tasks.faults import DataName
+from orchestrator.tasks.file_headers import column_problem
+from orchestrator.tasks.reading.locate import locate
+from orchestrator.tasks.reading.open import open_source, reading
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a file.
+    """The rows of a split's files.
 
     Args:
-        file: Name of the file, for errors.
-        table: The columns to read, and ``row`` (int64): the row's number in the file, from 1 on.
+        file: Name of the file, or of the folder or pattern, for errors.
+        columns: Values by column.
+        numbers: Number of each row, counted through all files from 1 on.
         broken: Pairs of number and message of the rows that cannot be parsed.
     """
 
-    file: str
-    table: pa.Table
+    file: DataName
+    columns: Mapping[str, pa.ChunkedArray]
+    numbers: NDArray[np.int64]
     broken: list[tuple[int, str]] = field(default_factory=list)
 
 
 def read_rows(
-    reference: str, base: Path, columns: dict[str, list[str]], texts: Collection[str], encoding: str = "utf-8"
+    reference: str, base: Path, columns: dict[str, list[str]], optional: Collection[str] = (), encoding: str = "utf-8"
 ) -> Rows:
-    """Read a file's columns.
+    """Read columns of a file, or of all files of a folder or pattern; other columns are not parsed.
 
     Args:
         reference: A path, a URI, or ``package:NAME/SUBPATH``.
         base: The folder that relative paths start from.
-        columns: Names of the columns to read, by the key path that names them; those of the empty key may be missing.
-        texts: Columns whose values stay as they are written, never parsed as numbers or dates.
-        encoding: Text encoding of a csv file.
+        columns: Names of the columns to read, by the key path that names them.
+        optional: Names of columns to read where a file has them.
+        encoding: Text encoding of csv files.
 
     Raises:
-        InputError: If the file does not exist, is not of the format that its suffix names, or lacks a column.
+        InputError: If there is no such file, or one is not of the format that its suffix names, or lacks a column.
     """
-    filesystem, path = open_location(reference, base)
-    name = PurePosixPath(reference).name
-    try:
-        header, table, broken = _READERS[file_format(name) or "csv"](filesystem, path, columns, texts, encoding)
-    except FileNotFoundError as error:
-        raise InputError(mask_secrets(reference), [Problem("", "there is no such file")]) from error
-    except (OSError, ValueError) as error:
-        raise InputError(name, [Problem("", _unreadable(error, file_format(name), encoding))]) from error
-    _require_columns(columns, header, name)
-    numbers = np.arange(1, table.num_rows + len(broken) + 1)
-    numbers = np.delete(numbers, [row - 1 for row, _ in broken])
-    return Rows(name, table.append_column("row", pa.array(numbers, pa.int64())), broken)
-
-
-Read = tuple[Sequence[str], pa.Table, list[tuple[int, str]]]
-"""The names of all columns, the table of the columns to read, and the broken rows."""
-
-
-def _read_parquet(fs: Any, path: str, columns: dict[str, list[str]], texts: Collection[str], encoding: str) -> Read:
-    import pyarrow.parquet as pq
-
-    with fs.open_input_file(path) as file:
-        parquet = pq.ParquetFile(file)
-        header = parquet.schema_arrow.names
-        return header, parquet.read(columns=_columns_to_read(columns, header)), []
-
-
-def _read_arrow(fs: Any, path: str, columns: dict[str, list[str]], texts: Collection[str], encoding: str) -> Read:
-    with fs.open_input_file(path) as file:
-        table = open_arrow(file).read_all()
-    return table.column_names, table.select(_columns_to_read(columns, table.column_names)), []
-
-
-def _read_csv(fs: Any, path: str, columns: dict[str, list[str]], texts: Collection[str], encoding: str) -> Read:
-    from pyarrow import csv
-
+    files = locate(reference, base)
+    names = list(dict.fromkeys([*(name for names in columns.values() for name in names), *optional]))
+    chunks: dict[str, list[pa.Array]] = {name: [] for name in names}
+    numbers: list[NDArray[np.int64]] = []
     broken: list[tuple[int, str]] = []
-
-    def record_broken(row: Any) -> str:
-        fields = f"{row.actual_columns} field{'s' * (row.actual_columns != 1)}"
-        broken.append((row.number - 1, f"has {fields} where the header has {row.expected_columns}"))
-        return "skip"
-
-    read = csv.ReadOptions(encoding=encoding, use_threads=False)  # with threads, pyarrow gives broken rows no number
-    parse = csv.ParseOptions(newlines_in_values=True, invalid_row_handler=record_broken)
-    with fs.open_input_stream(path, compression="detect") as stream:
-        # As bytes: text that cannot be decoded is reported by row, and "NA" stays a text.
-        convert = csv.ConvertOptions(column_types=dict.fromkeys(texts, pa.binary()))
-        table = csv.read_csv(stream, read, parse, convert)
-    return table.column_names, table.select(_columns_to_read(columns, table.column_names)), broken
-
-
-def _read_jsonl(fs: Any, path: str, columns: dict[str, list[str]], texts: Collection[str], encoding: str) -> Read:
-    from pyarrow import json as arrow_json
-
-    with fs.open_input_stream(path, compression="detect") as stream:
-        data = stream.read()
-    try:
-        table = arrow_json.read_json(pa.BufferReader(data))
-        strings = [(name, pa.binary()) for name in texts if name in table.column_names and _may_be_text(table, name)]
-        if any(pa.types.is_temporal(table.schema.field(name).type) for name, _ in strings):
-            options = arrow_json.ParseOptions(explicit_schema=pa.schema(strings))
-            table = arrow_json.read_json(pa.BufferReader(data), parse_options=options)
-    except pa.ArrowInvalid as error:
-        raise ValueError(_first_bad_line(data) or str(error)) from error
-    return table.column_names, table.select(_columns_to_read(columns, table.column_names)), []
+    starts: list[tuple[int, str]] = []
+    count = 0
+    for file in files:
+        start = count
+        starts.append((start + 1, file.name))
+        with reading(file, encoding):
+            source = open_source(file, encoding)
+            for batch in source.batches(names):
+                for name in names:
+                    chunks[name].append(batch.columns.get(name, pa.nulls(len(batch.numbers))))
+                numbers.append(batch.numbers + start)
+                broken += [(number + start, message) for number, message in batch.broken]
+                count += len(batch.numbers) + len(batch.broken)
+        _require_columns(columns, optional, source.names, file.name)
+    name = DataName(PurePosixPath(mask_secrets(reference)).name, starts if len(files) > 1 else [])
+    rows = np.concatenate(numbers) if numbers else np.zeros(0, np.int64)
+    return Rows(name, {name: unify(parts) for name, parts in chunks.items()}, rows, broken)
 
 
-def _may_be_text(table: pa.Table, name: str) -> bool:
-    value_type = table.schema.field(name).type
-    return bool(pa.types.is_string(value_type) or pa.types.is_temporal(value_type))
-
-
-def _first_bad_line(data: bytes) -> str:
-    """Return what is wrong with a jsonl file, with the row's number: Arrow's own errors count rows within a block."""
-    first_types: dict[str, tuple[type, int]] = {}
-    for number, line in enumerate(filter(str.strip, data.decode("utf-8", "replace").splitlines()), start=1):
-        try:
-            values = json.loads(line)
-        except ValueError:
-            return f"row {number} is not JSON"
-        if not isinstance(values, dict):
-            return f"row {number} is not a JSON object"
-        for name, value in values.items():
-            if value is None:
-                continue
-            first_type, first = first_types.setdefault(name, (type(value), number))
-            if first_type is not type(value) and {first_type, type(value)} != {int, float}:
-                return f"row {number} has another type of value in column {name} than row {first}"
-    return ""
-
-
-_READERS = {"parquet": _read_parquet, "arrow": _read_arrow, "csv": _read_csv, "jsonl": _read_jsonl}
-
-
-def _columns_to_read(columns: dict[str, list[str]], header: Sequence[str]) -> list[str]:
-    """Return the columns to read that the file has, each once."""
-    return [name for name in dict.fromkeys(name for names in columns.values() for name in names) if name in header]
-
-
-def _require_columns(columns: dict[str, list[str]], header: Sequence[str], file: str) -> None:
-    missing = [(key, name) for key, names in columns.items() for name in names if key and name not in header]
-    if missing:
-        raise InputError(file, [Problem(key, missing_column(name, header, file)) for key, name in missing])
-
-
-def _unreadable(error: Exception, file_type: str | None, encoding: str) -> str:
-    if isinstance(error, UnicodeError):
-        return f"cannot be decoded as {encoding} ({error.reason if isinstance(error, UnicodeDecodeError) else error})"
-    return f"cannot be read as {file_type}: {first_line(error)}"
+def _require_columns(
+    columns: dict[str, list[str]], optional: Collection[str], header: Sequence[str], file: str
+) -> None:
+    named = [(key, name) for key, names in columns.items() for name in names]
+    named += [("", name) for name in optional if name in header]
+    problems = [(key, column_problem(name, header, file)) for key, name in named]
+    if missing := [Problem(key, message) for key, message in problems if message]:
+        raise InputError(file, missing)

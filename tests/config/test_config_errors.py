@@ -77,8 +77,8 @@ CASES = [
     (mail(data="mial.csv"), "tasks.mail.data: there is no file {folder}/mial.csv"),
     (
         mail(data="mail.xls"),
-        "tasks.mail.data: 'mail.xls' must end in .parquet, .csv, .jsonl, .ndjson, .arrow, .feather"
-        " (or .csv.gz, .jsonl.gz)",
+        "tasks.mail.data: 'mail.xls' must end in .parquet, .csv, .tsv, .json, .jsonl, .ndjson, .arrow, .feather,"
+        " or one of these and .gz, .bz2, .zst",
     ),
     (mail(data=5), "tasks.mail.data: write one file to split, or {{train: ..., validation: ..., test: ...}}"),
     (mail(data={"train": "mail.csv", "test": "mail.csv"}), "tasks.mail.data.validation: is missing"),
@@ -269,9 +269,15 @@ def test_missing_config_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("x.parquet", b"PAR1 no"), ("x.arrow", b"no"), ("x.csv", b""), ("x.jsonl", b"{")]
+    ("name", "content", "message"),
+    [
+        ("x.parquet", b"PAR1 no", "cannot be read as parquet: "),
+        ("x.arrow", b"no", "cannot be read as arrow: "),
+        ("x.csv", b"", "is empty"),
+        ("x.jsonl", b"{\n}", "is one JSON object over many lines; write an array of rows, or a row on each line"),
+    ],
 )
-def test_broken_data_file_is_named_by_key(problems, tmp_path, name, content):
+def test_broken_data_file_is_named_by_key(problems, tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     (line,) = problems(**mail(data=name))
-    assert line.startswith(f"tasks.mail.data: {name} cannot be read as {name[2:]}: ")
+    assert line.startswith(f"tasks.mail.data: {name} {message}")

@@ -157,15 +157,8 @@ def test_given_split_of_duplicates_alone_is_refused(read, tmp_path):
     [
         ("m.parquet", b"PAR1 this is none", "m.parquet: cannot be read as parquet: "),
         ("m.arrow", b"nor this", "m.arrow: cannot be read as arrow: "),
-        ("m.csv", b"", "m.csv: cannot be read as csv: Empty CSV file"),
-        ("m.csv.gz", b"text,label\n", "m.csv.gz: cannot be read as csv: "),
-        ("m.jsonl", b'{"text": "x", "label": "a"}\n{"text": \n', "m.jsonl: cannot be read as jsonl: row 2 is not JSON"),
-        (
-            "m.jsonl",
-            b'{"text": "x"}\n{"text": 5}\n',
-            "m.jsonl: cannot be read as jsonl: row 2 has another type of value in column text than row 1",
-        ),
-        ("m.jsonl", b'{"text": ["x"], "label": "a"}\n', "m.jsonl: column text: holds lists; write texts"),
+        ("m.csv", b"", "m.csv: is empty"),
+        ("m.csv.gz", b"text,label\n", "m.csv.gz: its content is not gzip"),
     ],
 )
 def test_broken_file_is_one_line(read, tmp_path, name, content, message):

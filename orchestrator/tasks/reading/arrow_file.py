@@ -1,0 +1,74 @@
+"""Rows of parquet and Arrow files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from orchestrator.tasks.column_types import plain
+from orchestrator.tasks.reading.source import ROWS, Batch, DataFile
+
+
+class ParquetSource:
+    """A parquet file."""
+
+    def __init__(self, file: DataFile) -> None:
+        import pyarrow.parquet as pq
+
+        self._parquet = pq.ParquetFile(file.open_binary())
+        self.names = self._parquet.schema_arrow.names
+
+    def batches(self, columns: Sequence[str], rows: int = ROWS) -> Iterator[Batch]:
+        """Iterate over the rows; columns that nobody asked for are not read."""
+        known = [name for name in columns if self.names.count(name) == 1]
+        if not known:
+            yield from _batches(iter([self._empty(self._parquet.metadata.num_rows)]), known)
+            return
+        yield from _batches(self._parquet.iter_batches(rows, columns=known), known)
+
+    def _empty(self, rows: int) -> Any:
+        return pa.table({"": pa.nulls(rows)})
+
+
+class ArrowSource:
+    """An Arrow file in either of its two formats, for files and for streams."""
+
+    def __init__(self, file: DataFile) -> None:
+        self._reader = open_arrow(file.open_binary())
+        self.names = self._reader.schema.names
+
+    def batches(self, columns: Sequence[str], rows: int = ROWS) -> Iterator[Batch]:
+        """Iterate over the rows, in the batches of the file."""
+        known = [name for name in columns if self.names.count(name) == 1]
+        reader = self._reader
+        is_stream = isinstance(reader, pa.ipc.RecordBatchStreamReader)
+        parts = iter(reader) if is_stream else (reader.get_batch(i) for i in range(reader.num_record_batches))
+        yield from _batches(parts, known)
+
+
+def open_arrow(file: Any) -> Any:
+    """Return a reader of an Arrow file."""
+    try:
+        return pa.ipc.open_file(file)
+    except pa.ArrowInvalid:
+        file.seek(0)
+        return pa.ipc.open_stream(file)
+
+
+def _batches(parts: Iterator[Any], columns: Sequence[str]) -> Iterator[Batch]:
+    start = 1
+    while True:
+        try:
+            part = next(parts, None)
+        except (OSError, ValueError) as error:
+            if start == 1:
+                raise
+            raise ValueError(f"after row {start - 1:,}: {error}") from error
+        if part is None:
+            return
+        numbers = np.arange(start, start + part.num_rows, dtype=np.int64)
+        yield Batch({name: plain(part.column(name)) for name in columns}, numbers)
+        start += part.num_rows
