@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
-from collections.abc import Collection, Iterable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from orchestrator.lanes.setup import LaneSetup
 
 LONG_POLL_TIMEOUT_S = 10.0
+MOST_CALLS = 1_000_000
+"""Calls that the actor serves at once: more than there ever are, as one that waits takes no thread."""
 
 
 class Signal(Enum):
@@ -73,9 +75,10 @@ class HeartbeatReply:
 class Broker:
     """Leases jobs to lanes and returns their answers to the callers.
 
-    Calls that wait (``run``, ``take``, ``setup``) have concurrency groups of their own. Otherwise callers that wait
-    would fill the actor's threads, and ``done``, for which they wait, would never be served. Long polls end after ten
-    seconds, so that a caller that has died does not hold its thread for ever.
+    All calls run in one thread, that of the event loop. Those that wait (``run``, ``take``, ``setup``) are coroutines,
+    so that any number of callers can wait and ``done``, for which they wait, is served meanwhile. Between two ``await``
+    nothing else runs, so that no lock is needed. Long polls end after ten seconds, for a caller that has died would
+    otherwise be given a job later.
 
     Args:
         min_lanes: number of living lanes at which the first job is leased; later deaths do not stop the sweep.
@@ -84,8 +87,8 @@ class Broker:
 
     def __init__(self, min_lanes: int = 1, table: LeaseTable | None = None) -> None:
         self._table = table or LeaseTable()
-        self._answers: dict[str, Future[Answer]] = {}
-        self._changed = threading.Condition()
+        self._answers: dict[str, asyncio.Future[Answer]] = {}
+        self._changed = asyncio.Event()  # set at the next change, and replaced then
         self._setup: LaneSetup | None = None
         self._last_status: dict[int, LaneStatus] = {}  # of every lane that has joined; the table knows the living ones
         self._starts = LaneStarts()
@@ -97,61 +100,57 @@ class Broker:
         self._closed = False
         self._min_lanes, self._has_min_lanes = min_lanes, False
 
-    @ray.method(concurrency_group="run")
-    def run(self, job: Job) -> Answer:
-        """Submit a job and wait until it is done, has failed, or was cancelled."""
-        with self._changed:
-            if self._closed:
-                return Answer(status="cancelled", step=job.start)
-            answer = self._answers[job.id] = Future()
+    async def run(self, job: Job) -> Answer:
+        """Submit a job and wait until it is done, has failed, or was cancelled.
+
+        A job that is open already is not submitted twice: its first caller has died, and another one waits in its
+        place.
+        """
+        if self._closed:
+            return Answer(status="cancelled", step=job.start)
+        if job.id not in self._answers:
+            self._answers[job.id] = asyncio.get_running_loop().create_future()
             self._table.submit(job)
-            self._changed.notify_all()
-        return answer.result()
+            self._tell_waiting_calls()
+        return await asyncio.shield(self._answers[job.id])
 
     def open(self, setup: LaneSetup) -> None:
         """Publish the setup that lanes wait for."""
-        with self._changed:
-            self._setup = setup
-            self._changed.notify_all()
+        self._setup = setup
+        self._tell_waiting_calls()
 
     def enter(self, lane: int, placement_group: Any) -> None:
         """Record that a process of a lane runs, in this placement group."""
-        with self._changed:
-            self._processes.setdefault(lane, []).append(placement_group)
+        self._processes.setdefault(lane, []).append(placement_group)
 
-    @ray.method(concurrency_group="take")
-    def setup(self, lane: int) -> LaneSetup | Signal | None:
+    async def setup(self, lane: int) -> LaneSetup | Signal | None:
         """Return the setup for a lane that starts, or ``None`` if it has to wait longer than a long poll."""
 
         def pause() -> float:
             return self._starts.pause(lane, time.monotonic())
 
-        with self._changed:
-            if (pause_s := pause()) and not self._has_ended(lane):
-                self._changed.wait_for(lambda: self._has_ended(lane), min(pause_s, LONG_POLL_TIMEOUT_S))
-            else:
-                self._changed.wait_for(lambda: self._setup or self._has_ended(lane), LONG_POLL_TIMEOUT_S)
-            return Signal.RETIRE if self._has_ended(lane) else None if pause() else self._setup
+        if (pause_s := pause()) and not self._has_ended(lane):
+            await self._wait_for(lambda: self._has_ended(lane), min(pause_s, LONG_POLL_TIMEOUT_S))
+        else:
+            await self._wait_for(lambda: self._setup or self._has_ended(lane), LONG_POLL_TIMEOUT_S)
+        return Signal.RETIRE if self._has_ended(lane) else None if pause() else self._setup
 
     def join(self, lane: int, incarnation: str, status: LaneStatus) -> None:
         """Register a new incarnation of a lane; jobs of its former one are queued again."""
-        with self._changed:
-            self._fail(self._table.join(lane, incarnation, time.monotonic()))
-            self._last_status[lane] = status
-            self._let_lanes_leave()  # Ray Train may have replaced a worker of a node that is taken back
-            # Once true, it stays true: a sweep that has started must not wait for a lane that died and is restarted.
-            self._has_min_lanes |= len(self._table.lanes()) >= self._min_lanes
-            self._changed.notify_all()
+        self._fail(self._table.join(lane, incarnation, time.monotonic()))
+        self._last_status[lane] = status
+        self._let_lanes_leave()  # Ray Train may have replaced a worker of a node that is taken back
+        # Once true, it stays true: a sweep that has started must not wait for a lane that died and is restarted.
+        self._has_min_lanes |= len(self._table.lanes()) >= self._min_lanes
+        self._tell_waiting_calls()
 
     def leave(self, lane: int, incarnation: str, reason: str) -> None:
         """Queue the jobs of an incarnation again that ends, by an error or because its node is taken back."""
-        with self._changed:
-            if self._table.is_current(lane, incarnation):
-                self._leave(lane, reason)
-            self._changed.notify_all()
+        if self._table.is_current(lane, incarnation):
+            self._leave(lane, reason)
+        self._tell_waiting_calls()
 
-    @ray.method(concurrency_group="take")
-    def take(self, lane: int, incarnation: str, wait: bool) -> Job | Signal | None:
+    async def take(self, lane: int, incarnation: str, wait: bool) -> Job | Signal | None:
         """Lease a job to a lane.
 
         Args:
@@ -173,20 +172,18 @@ class Broker:
         def is_leaving() -> bool:
             return self._table.is_leaving(lane, incarnation)
 
-        with self._changed:
-            if lane not in self._retired and not self._table.is_current(lane, incarnation):
-                return Signal.REJOIN
-            self._changed.wait_for(is_over, LONG_POLL_TIMEOUT_S if wait else 0.0)
-            if jobs:
-                return jobs[0]
-            return Signal.RETIRE if self._has_ended(lane) else Signal.LEAVE if is_leaving() else None
+        if lane not in self._retired and not self._table.is_current(lane, incarnation):
+            return Signal.REJOIN
+        await self._wait_for(is_over, LONG_POLL_TIMEOUT_S if wait else 0.0)
+        if jobs:
+            return jobs[0]
+        return Signal.RETIRE if self._has_ended(lane) else Signal.LEAVE if is_leaving() else None
 
     def done(self, lane: int, incarnation: str, job_id: str, answer: Answer) -> None:
         """Deliver a lane's answer; one from a former incarnation is ignored."""
-        with self._changed:
-            if self._table.complete(lane, incarnation, job_id):
-                self._resolve(job_id, answer)
-            self._changed.notify_all()
+        if self._table.complete(lane, incarnation, job_id):
+            self._resolve(job_id, answer)
+        self._tell_waiting_calls()
 
     def heartbeat(self, lane: int, incarnation: str, held: frozenset[str], status: LaneStatus) -> HeartbeatReply:
         """Renew a lane's leases.
@@ -197,13 +194,12 @@ class Broker:
             held: ids of the jobs that it works on.
             status: its status.
         """
-        with self._changed:
-            if self._table.is_current(lane, incarnation):
-                self._last_status[lane] = status
-                if held:  # a lane of several workers can join before one of them fails
-                    self._starts.succeed(lane)
-            lost = held - self._table.heartbeat(lane, incarnation, time.monotonic())
-            return HeartbeatReply(lost, self._table.is_leaving(lane, incarnation))
+        if self._table.is_current(lane, incarnation):
+            self._last_status[lane] = status
+            if held:  # a lane of several workers can join before one of them fails
+                self._starts.succeed(lane)
+        lost = held - self._table.heartbeat(lane, incarnation, time.monotonic())
+        return HeartbeatReply(lost, self._table.is_leaving(lane, incarnation))
 
     def drain(self, draining: Collection[str], lost: Collection[str]) -> list[MovedJob]:
         """Let the lanes of nodes that are taken back leave.
@@ -215,14 +211,13 @@ class Broker:
         Returns:
             The jobs that have moved since the last call.
         """
-        with self._changed:
-            self._draining.update(draining)
-            self._let_lanes_leave()
-            for lane in self._lanes_on(lost):
-                self._leave(lane)
-            self._changed.notify_all()
-            moved, self._moved = self._moved, []
-            return moved
+        self._draining.update(draining)
+        self._let_lanes_leave()
+        for lane in self._lanes_on(lost):
+            self._leave(lane)
+        self._tell_waiting_calls()
+        moved, self._moved = self._moved, []
+        return moved
 
     def hand_back(self, lane: int, incarnation: str, job_id: str, step: int, saved: bool) -> None:
         """Queue a job of a lane that leaves again, to be continued by another.
@@ -234,30 +229,26 @@ class Broker:
             step: optimizer steps that are done and not lost.
             saved: whether they are in the job's partial state.
         """
-        with self._changed:
-            if job := self._table.hand_back(lane, incarnation, job_id, saved=saved):
-                self._moved.append(MovedJob(lane, str(job.trial), job.name, step))
-            self._changed.notify_all()
+        if job := self._table.hand_back(lane, incarnation, job_id, saved=saved):
+            self._moved.append(MovedJob(lane, str(job.trial), job.name, step))
+        self._tell_waiting_calls()
 
     def cancel(self) -> None:
         """Answer every open job with ``cancelled``; lanes drop their trials at the next heartbeat."""
-        with self._changed:
-            for job in self._table.cancel():
-                self._resolve(job.id, Answer(status="cancelled", step=job.start))
-            self._changed.notify_all()
+        for job in self._table.cancel():
+            self._resolve(job.id, Answer(status="cancelled", step=job.start))
+        self._tell_waiting_calls()
 
     def report_failed_start(self, lane: int, reason: str) -> None:
         """Record that a lane could not start; Ray Train starts it again, which may not help."""
-        with self._changed:
-            # Ray Train has ended the lane's former incarnation, and ends this one with all of its workers.
-            self._fail(self._table.leave(lane))
-            self._starts.fail(lane, reason, time.monotonic())
-            self._changed.notify_all()
+        # Ray Train has ended the lane's former incarnation, and ends this one with all of its workers.
+        self._fail(self._table.leave(lane))
+        self._starts.fail(lane, reason, time.monotonic())
+        self._tell_waiting_calls()
 
     def given_up(self) -> dict[int, str]:
         """Return why each lane that starts no more could not start."""
-        with self._changed:
-            return self._starts.given_up()
+        return self._starts.given_up()
 
     def retire(self, groups: Sequence[range], needed: int) -> list[range]:
         """Let groups of lanes end without which there are ``needed`` others, and one for each open job.
@@ -269,19 +260,17 @@ class Broker:
         Returns:
             The groups that end now.
         """
-        with self._changed:
-            jobs = {lane: len(held) for lane, held in self._table.lanes().items()}
-            retired = groups_to_retire(groups, jobs, max(needed, len(self._answers)))
-            for lane in (lane for group in retired for lane in group):
-                self._retired.add(lane)
-                self._table.leave(lane)
-            self._changed.notify_all()
-            return retired
+        jobs = {lane: len(held) for lane, held in self._table.lanes().items()}
+        retired = groups_to_retire(groups, jobs, max(needed, len(self._answers)))
+        for lane in (lane for group in retired for lane in group):
+            self._retired.add(lane)
+            self._table.leave(lane)
+        self._tell_waiting_calls()
+        return retired
 
     def has_retired(self, lane: int) -> bool:
         """Return whether a lane is needed no more."""
-        with self._changed:
-            return self._closed or lane in self._retired
+        return self._closed or lane in self._retired
 
     def group(self, lanes: Sequence[int]) -> tuple[bool, int, list[Any]]:
         """Return what decides whether a group whose trainer has ended starts again.
@@ -290,14 +279,12 @@ class Broker:
             Whether all of its lanes have ended for good; the number of processes that have started in it; and their
             placement groups.
         """
-        with self._changed:
-            processes = [process for lane in lanes for process in self._processes.get(lane, [])]
-            return all(map(self._has_ended, lanes)), len(processes), list({p.id: p for p in processes if p}.values())
+        processes = [process for lane in lanes for process in self._processes.get(lane, [])]
+        return all(map(self._has_ended, lanes)), len(processes), list({p.id: p for p in processes if p}.values())
 
     def report_fault(self, reason: str) -> None:
         """Record why a lane cannot work that is no trial's fault. Its job stays open until the sweep cancels it."""
-        with self._changed:
-            self._fault = self._fault or reason
+        self._fault = self._fault or reason
 
     def fault(self) -> str:
         """Return the first reason why a lane cannot work; empty while all can."""
@@ -305,23 +292,32 @@ class Broker:
 
     def close(self) -> None:
         """Take no more jobs, and let each lane retire when it next asks for one."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self._closed = True
+        self._tell_waiting_calls()
 
     def status(self) -> tuple[dict[int, LaneStatus], int]:
         """Return the last status of every living lane, by its number, and the number of waiting jobs."""
-        with self._changed:
-            return {lane: self._last_status[lane] for lane in self._table.lanes()}, self._table.waiting()
+        return {lane: self._last_status[lane] for lane in self._table.lanes()}, self._table.waiting()
 
     def expire_silent_lanes(self) -> None:
         """Declare lanes dead that hold jobs and send no heartbeats, and queue their jobs again.
 
         Nothing else notices that a node is lost, so the sweep calls this regularly.
         """
-        with self._changed:
-            self._fail(self._table.expire(time.monotonic()))
-            self._changed.notify_all()
+        self._fail(self._table.expire(time.monotonic()))
+        self._tell_waiting_calls()
+
+    def _tell_waiting_calls(self) -> None:
+        """Let all calls that wait look whether what they wait for has come."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _wait_for(self, has_come: Callable[[], Any], seconds: float) -> None:
+        """Wait until ``has_come`` returns a true value, or so many seconds are over; call it at least once."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not has_come():
+                    await self._changed.wait()
 
     def _lanes_on(self, nodes: Collection[str]) -> list[int]:
         return [lane for lane in self._table.lanes() if not set(nodes).isdisjoint(self._last_status[lane].nodes)]
@@ -347,18 +343,14 @@ class Broker:
             self._resolve(job.id, dead_answer(job, self._table.death_limit, reason))
 
 
-def start_broker(min_lanes: int, most_jobs: int, most_lanes: int) -> Any:
+def start_broker(min_lanes: int) -> Any:
     """Start the broker on the driver's node: it is useless without the driver, and must survive other nodes.
 
     Args:
         min_lanes: as for :class:`Broker`.
-        most_jobs: most callers that wait for answers at once.
-        most_lanes: most lanes that wait for jobs at once.
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    groups = {"run": most_jobs + 1, "take": most_lanes + 1}
-    decorate: Any = ray.remote(num_cpus=0, concurrency_groups=groups, max_concurrency=16)  # type: ignore[call-overload]
-    actor = decorate(Broker)
     driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor: Any = ray.remote(num_cpus=0, max_concurrency=MOST_CALLS)(Broker)
     return actor.options(scheduling_strategy=driver_node).remote(min_lanes)

@@ -55,7 +55,7 @@ class LanePool:
         self._any_lane: LaneStatus | None = None
         self._nodes = NodeWatch()
         self._lane_joined = threading.Event()
-        self.broker: Any = start_broker(self._min_lanes, 2 * self.jobs + 64, self.count)
+        self.broker: Any = start_broker(self._min_lanes)
         shape = LaneShape(cpus, gpus, config.workers, shares_cores=gpus > 0 and config.cpus is None)
         self._groups = LaneGroups(self.broker, sizes, shape, folder)
 

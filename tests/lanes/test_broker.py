@@ -11,11 +11,12 @@ import pytest
 
 from orchestrator.common.trial_types import Answer, Job, TrialKey
 from orchestrator.lanes import broker as module
-from orchestrator.lanes.broker import Broker, LaneStatus, Signal
+from orchestrator.lanes.broker import LaneStatus, Signal
 from orchestrator.lanes.lane_starts import FAILED_START_LIMIT
 from orchestrator.lanes.leases import LeaseTable
 
 from .. import polling
+from .local_broker import LocalBroker
 
 DEADLINE = 20.0
 until = partial(polling.until, seconds=DEADLINE, pause=0.001)
@@ -41,7 +42,7 @@ class Office:
 
     def __init__(self, pool: ThreadPoolExecutor, min_lanes: int = 1, death_limit: int = 2) -> None:
         self.pool = pool
-        self.broker: Any = Broker(min_lanes, LeaseTable(death_limit, HEARTBEAT_TIMEOUT_S))  # typed by Ray as an actor
+        self.broker = LocalBroker(min_lanes, LeaseTable(death_limit, HEARTBEAT_TIMEOUT_S))
 
     def submit(self, *numbers: int) -> list[Future[Answer]]:
         """Submit jobs one after the other, so that they queue in this order."""

@@ -77,7 +77,7 @@ class Site:
         import ray
 
         self.lanes, self.get = sum(sizes), ray.get
-        self.broker = start_broker(1, 64, self.lanes)
+        self.broker = start_broker(1)
         self.groups = LaneGroups(self.broker, sizes, LaneShape(cpus), str(folder))
         ray.get(self.broker.open.remote(setup))
 

@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 from unittest import mock
 
 import pytest
@@ -15,13 +13,14 @@ from safetensors.torch import load_file
 from orchestrator.common.trial_types import Answer, Job
 from orchestrator.engine.ranks import ALONE, Ranks
 from orchestrator.engine.trial_run import TrialRun
-from orchestrator.lanes.broker import Broker, LaneStatus
+from orchestrator.lanes.broker import LaneStatus
 from orchestrator.lanes.worker import Worker
 from orchestrator.lanes.worker_memory import WorkerMemory
 
 from .. import polling
 from ..engine.conftest import Lab, train
 from ..engine.two_workers import second_worker
+from .local_broker import Direct, LocalBroker
 from .second_worker_of_lane import (
     PACK,
     SCENES,
@@ -42,7 +41,7 @@ class BothWorkers:
 
     def __init__(self, lab: Lab, folder: Path, ranks: Ranks) -> None:
         self.lab, self.folder = lab, folder
-        self.broker: Any = Broker()  # typed by Ray as an actor
+        self.broker = LocalBroker()
         self.runs_by_name = train_scenes(lab, ranks)
         self.evaluations = score_scenes(self.runs_by_name)
         self.alone = train_scenes(lab, ALONE)
@@ -58,16 +57,6 @@ class BothWorkers:
 
     def done(self, *jobs: Job) -> list[Answer]:
         return [answer.result(DEADLINE) for answer in self.submit(*jobs)]
-
-
-class Direct:
-    """An actor's handle on a plain object."""
-
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-
-    def __getattr__(self, name: str) -> Any:
-        return SimpleNamespace(remote=getattr(self._broker, name))
 
 
 @pytest.fixture(scope="module")

@@ -16,30 +16,22 @@ from orchestrator.common.errors import SweepError
 from orchestrator.common.trial_types import Answer, Job, TrialKey
 from orchestrator.config import Lanes
 from orchestrator.lanes import pool as module
-from orchestrator.lanes.broker import Broker, LaneStatus
+from orchestrator.lanes.broker import LaneStatus
 from orchestrator.lanes.lane_starts import FAILED_START_LIMIT
 from orchestrator.lanes.pool import LanePool
 from orchestrator.lanes.preemption import MovedJob, Notice
 from orchestrator.sweep.runner import _Sweep
 from orchestrator.sweep.status import Phase
 
+from .local_broker import Direct, LocalBroker
+
 JOB = Job(trial=TrialKey("mail/lora", 0), params={}, seed=0, start=0, stop=10, total=40)
 STATUS = LaneStatus(nodes=("a",), pid=1, device="cuda")
 
 
-class Direct:
-    """A broker object with the interface of an actor handle."""
-
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-
-    def __getattr__(self, name: str) -> Any:
-        return SimpleNamespace(remote=getattr(self._broker, name))
-
-
 @pytest.fixture
-def broker() -> Any:
-    return Broker()
+def broker() -> LocalBroker:
+    return LocalBroker()
 
 
 @pytest.fixture

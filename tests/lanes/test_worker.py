@@ -22,7 +22,7 @@ from orchestrator.engine.matmul import shared_matmul
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes import worker as module
 from orchestrator.lanes import worker_memory as memory_module
-from orchestrator.lanes.broker import Broker, HeartbeatReply, LaneStatus
+from orchestrator.lanes.broker import HeartbeatReply, LaneStatus
 from orchestrator.lanes.setup import LaneSetup, TaskSetup
 from orchestrator.lanes.worker import Worker
 from orchestrator.lanes.worker_memory import BackboneWrittenError, WorkerMemory
@@ -30,19 +30,10 @@ from orchestrator.lanes.worker_memory import BackboneWrittenError, WorkerMemory
 from .. import polling
 from ..engine.conftest import Lab, equal, state, train
 from ..s3_server import s3_server
+from .local_broker import Direct, LocalBroker
 
 DEADLINE = 60.0
 until = partial(polling.until, seconds=DEADLINE, pause=0.001)
-
-
-class Direct:
-    """A broker object with the interface of an actor handle."""
-
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-
-    def __getattr__(self, name: str) -> Any:
-        return SimpleNamespace(remote=getattr(self._broker, name))
 
 
 class Site:
@@ -50,8 +41,9 @@ class Site:
 
     def __init__(self, lab: Lab, folder: Path, pack: int, storage: str, retry: Retry) -> None:
         self.lab, self.pack, self.folder = lab, pack, folder
-        self.broker: Any = Broker()  # typed by Ray as an actor
+        self.broker = LocalBroker()
         self.pool = ThreadPoolExecutor(8)
+        self.other_pools: list[ThreadPoolExecutor] = []
         task = TaskSetup(lab.dataset._config, lab.dataset._tables, 3, "tiny", "original", 0)
         self.setup = LaneSetup(
             storage=storage,
@@ -76,7 +68,8 @@ class Site:
         """Start a lane in a thread of its own, in which nothing has happened to torch's state."""
         worker = Worker(number, Direct(self.broker))
         self.workers.append(worker)
-        ThreadPoolExecutor(1).submit(worker.run)
+        self.other_pools.append(ThreadPoolExecutor(1))
+        self.other_pools[-1].submit(worker.run)
 
     def submit(self, *jobs: Job) -> list[Future[Answer]]:
         return [self.pool.submit(self.broker.run, job) for job in jobs]
@@ -101,7 +94,8 @@ def make_site(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     for site in sites:
         site.broker.cancel()
         site.broker.close()
-        site.pool.shutdown()
+        for pool in (site.pool, *site.other_pools):
+            pool.shutdown()
 
 
 @pytest.mark.parametrize("pack", [1, 3])
@@ -266,8 +260,7 @@ def test_worker_declared_dead_joins_again_and_does_the_job(
     monkeypatch.setattr(site.broker, "heartbeat", slow)
     (answer,) = site.submit(lab.job("lora", stop=400, total=400))
     until(lambda: site.broker.status()[0].get(0, LaneStatus()).working)
-    with site.broker._changed:
-        site.broker._fail(site.broker._table.expire(time.monotonic() + 1000))
+    site.broker.expire(time.monotonic() + 1000)
     assert lost_a_job.wait(DEADLINE)
     until(lambda: site.broker.status()[1] == 0 or answer.done())
     monkeypatch.setattr(module, "HEARTBEAT_INTERVAL_S", 1e6)
