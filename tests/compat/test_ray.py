@@ -71,14 +71,6 @@ def test_ray_train_scaling_policy_asks_autoscaler_in_three_methods() -> None:
     ]
 
 
-@relied_on("ray.tune.trainable.trainable.Trainable.cleanup", by=PROXY)
-def test_tune_calls_cleanup_at_the_end_of_a_trainable() -> None:
-    from ray.tune import Trainable
-
-    assert parameters(Trainable.cleanup) == "self"
-    assert "self.cleanup()" in inspect.getsource(Trainable.stop)
-
-
 @relied_on("ray._private.state.state", by="orchestrator/lanes/preemption.py")
 def test_ray_tells_draining_nodes_with_their_deadlines() -> None:
     from ray._private.state import GlobalState, state
