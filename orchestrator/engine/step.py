@@ -54,14 +54,18 @@ def train_step(runs: Sequence[TrialRun], ranks: Ranks = ALONE) -> list[tuple[Tri
 def score_trials(runs: Sequence[TrialRun]) -> None:
     """Evaluate trials on their jobs' splits, so that the next :meth:`TrialRun.evaluate` of each costs nothing.
 
-    Trials whose evaluation batches are small enough to gain by it are evaluated in one packed pass. An error is not
-    raised here: the trial's own call of ``evaluate`` tries again, alone, and raises it.
+    Trials whose evaluation batches are small enough to gain by it are evaluated in one packed pass, and so are those
+    that generate text, since a step of generation has one token a row. Each trial has its own keys and values; at every
+    step all wait at the same frozen layers, however long their texts are, and one that begins a new batch joins the
+    others there with its prompts. An error is not raised here: the trial's own call of ``evaluate`` tries again, alone,
+    and raises it.
     """
     splits = [(run, run.job.split) for run in runs if run.job.split]
     small = [
         (run, split)
         for run, split in splits
-        if can_be_packed(split, run.device) and run.evaluation_tokens(split) < max_rows(run.device)
+        if can_be_packed(split, run.device)
+        and (run.dataset.type_for(split).generates or run.evaluation_tokens(split) < max_rows(run.device))
     ]
     packed = small if len(small) > 1 else []
     if packed:

@@ -161,8 +161,13 @@ class TaskDataset:
             tokens: tokens of a batch with its padding, at most.
         """
         batches, table = self._evaluation_batches(split, tokens), self._evaluation_table(split)
-        kind = self.type.for_test() if split == "test" else self.type
+        kind = self.type_for(split)
+        kind = replace(kind, generation_tokens=min(kind.generation_tokens, tokens))
         return evaluate(self.ranks, kind, model, table, batches, self.pad, self.decoder)
+
+    def type_for(self, split: str) -> TaskType:
+        """Return the task's type as it scores a split: the test split by all chosen metrics."""
+        return self.type.for_test() if split == "test" else self.type
 
     def largest_evaluation_batch(self, split: str, tokens: int) -> tuple[int, int]:
         """Return the most rows, and the most tokens with padding, of a batch of :meth:`evaluate`."""

@@ -40,6 +40,7 @@ def describe(
         max_length=config.training.max_length,
         evaluation_batch=config.training.evaluation_batch,
         max_new_tokens=task.generated_tokens,
+        sampling=task.sampled,
         backbone=BundleBackbone(
             model=config.resolved()["backbone"]["model"],
             revision=plan.source.revision,

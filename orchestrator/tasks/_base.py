@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from orchestrator.tasks.generation import GENERATION_TOKENS, Sampling, generate
 from orchestrator.tasks.inputs import ColumnKind, InputColumn, InputSchema
 from orchestrator.tasks.section import MAX_NEW_TOKENS, TaskSection
 from orchestrator.tasks.tokens import IGNORED_LABEL, lengths, model_inputs
@@ -54,6 +55,8 @@ class TaskType(ABC):
         chosen: Names of the metrics that the task is scored by, the optimized one first; none before it is configured.
         generates: Whether ``evaluate`` generates text, for the metrics that need it.
         max_new_tokens: Most tokens to generate for a row.
+        sampling: How to draw tokens; ``None`` for the most probable ones.
+        generation_tokens: Most tokens of a batch that is generated.
         tokenizer: Decodes what is generated; ``None`` where nothing is.
         labels: Names of the task's labels in the order of their integers; none for a type without labels.
     """
@@ -61,6 +64,8 @@ class TaskType(ABC):
     chosen: tuple[str, ...] = ()
     generates: bool = False
     max_new_tokens: int = MAX_NEW_TOKENS
+    sampling: Sampling | None = None
+    generation_tokens: int = GENERATION_TOKENS
     tokenizer: PreTrainedTokenizerBase | None = None
     labels: tuple[str, ...] = ()
 
@@ -129,14 +134,22 @@ class TaskType(ABC):
         max_new_tokens: int,
         tokenizer: PreTrainedTokenizerBase | None,
         labels: tuple[str, ...] = (),
+        sampling: Sampling | None = None,
     ) -> Self:
         """Return the type, ready to score by metrics, of which the first is optimized.
 
         ``evaluate`` then generates text if the first metric needs it; that of :meth:`for_test` does if any needs it.
         """
         generates = self.metric(metrics[0]).needs_generation
-        values = {"chosen": tuple(metrics), "max_new_tokens": max_new_tokens, "tokenizer": tokenizer, "labels": labels}
-        return replace(self, generates=generates, **values)  # type: ignore[arg-type]
+        return replace(
+            self,
+            chosen=tuple(metrics),
+            generates=generates,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            tokenizer=tokenizer,
+            labels=labels,
+        )
 
     def for_test(self) -> Self:
         """Return the type as it scores the test split: by all of its chosen metrics, also those that generate text."""
@@ -147,6 +160,33 @@ class TaskType(ABC):
         """The metrics that ``evaluate`` computes: all that need no generation, and the chosen ones if it generates."""
         known = [metric for metric in self.metrics if metric.name in self.chosen or not metric.needs_generation]
         return tuple(metric for metric in known if self.generates or not metric.needs_generation)
+
+    def generate(
+        self, model: nn.Module, prompts: Sequence[NDArray[np.int32]], pad_id: int, ends: Sequence[int] = ()
+    ) -> list[str]:
+        """Return a text for each prompt; see :func:`orchestrator.tasks.generation.generate`.
+
+        Args:
+            model: Backbone with its adapter.
+            prompts: Token ids of each prompt.
+            pad_id: Id of the padding token.
+            ends: Tokens that end a text, beside the tokenizer's end of sequence.
+
+        Raises:
+            ValueError: If there is no tokenizer.
+        """
+        if self.tokenizer is None:
+            raise ValueError("a tokenizer is needed to generate")
+        return generate(
+            model,
+            prompts,
+            self.tokenizer,
+            pad_id,
+            max_new_tokens=self.max_new_tokens,
+            ends=ends,
+            sampling=self.sampling,
+            tokens=self.generation_tokens,
+        )
 
     def baseline(self, splits: Mapping[str, pa.Table]) -> float | None:
         """Return the accuracy of always answering the most frequent training label; ``None`` without labels."""

@@ -11,13 +11,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from orchestrator.common.field_types import Count
 from orchestrator.tasks._base import Batches, TaskType
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
+from orchestrator.tasks.generation import GeneratingSection
 from orchestrator.tasks.inputs import ColumnKind, InputColumn
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf
-from orchestrator.tasks.section import MAX_NEW_TOKENS, TaskSection
 from orchestrator.tasks.templates import Template, render, template_columns
 from orchestrator.tasks.text_metrics import (
     BITS_PER_BYTE,
@@ -33,7 +32,6 @@ from orchestrator.tasks.text_metrics import (
 from orchestrator.tasks.token_losses import next_token_losses
 from orchestrator.tasks.tokens import (
     IGNORED_LABEL,
-    device_of,
     in_table_order,
     integers,
     lengths,
@@ -47,7 +45,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-NO_TEXTS: list[tuple[str | None, str | None]] = [(None, None)]
 METRICS = (
     BITS_PER_BYTE,
     PERPLEXITY,
@@ -61,7 +58,7 @@ METRICS = (
 )
 
 
-class CausalLMTask(TaskSection):
+class CausalLMTask(GeneratingSection):
     """One completion per prompt; the loss counts the completion only."""
 
     type: Literal["causal-lm"]
@@ -73,8 +70,6 @@ class CausalLMTask(TaskSection):
     metric: Annotated[MetricNames, MetricsOf(METRICS)] = METRICS[0].name
     """What the search optimizes: a name, or a list whose first is optimized and whose others are recorded beside it.
     A task with ``prompt`` and ``completion`` that names none is scored by ``perplexity``."""
-    max_new_tokens: Count = MAX_NEW_TOKENS
-    """The most tokens to generate for a row, for the metrics of generated text."""
 
     @model_validator(mode="before")
     @classmethod
@@ -88,11 +83,6 @@ class CausalLMTask(TaskSection):
     def input_columns(self) -> dict[str, str]:
         """``prompt``: a client sends whole prompts, not the columns of a template."""
         return {"prompt": "prompt"}
-
-    @property
-    def generated_tokens(self) -> int:
-        """The most tokens to generate for a row."""
-        return self.max_new_tokens
 
     def content_columns(self) -> dict[Key, list[str]]:
         """Return the columns that the templates name."""
@@ -178,16 +168,12 @@ class CausalLM(TaskType):
         import torch
 
         nll, tokens = [], []
-        texts: list[tuple[str | None, str | None]] = []
         with torch.no_grad():
             for indices in batches:
                 losses, is_labelled = next_token_losses(model, self.collate(rows, indices, pad_id, pad_left))
                 row_of_loss = is_labelled.nonzero()[:, 0].cpu().numpy()
                 nll.append(np.bincount(row_of_loss, losses.double().cpu().numpy(), minlength=len(indices)))
                 tokens.append(np.bincount(row_of_loss, minlength=len(indices)))
-                texts += (
-                    self._generate_pairs(model, rows, indices, pad_id) if self.generates else NO_TEXTS * len(indices)
-                )
         order, indices = in_table_order(batches)
         columns = {
             "row": rows["row"].take(pa.array(indices)),
@@ -195,39 +181,8 @@ class CausalLM(TaskType):
             "tokens": pa.array(np.concatenate(tokens)[order].astype(np.int32)),
         }
         columns["bytes"] = rows["bytes"].take(pa.array(indices))
-        columns |= {
-            name: pa.array([texts[index][part] for index in order], pa.string())
-            for part, name in enumerate(("generated", "reference"))
-        }
+        columns |= self._texts(model, rows, indices, pad_id)
         return pa.table(columns)
-
-    def generate(self, model: nn.Module, prompts: Sequence[NDArray[np.int32]], pad_id: int) -> list[str]:
-        """Generate greedily after each prompt.
-
-        Args:
-            model: Backbone with its adapter.
-            prompts: Token ids of each prompt.
-            pad_id: Id of the padding token.
-
-        Returns:
-            The generated texts without surrounding white space.
-
-        Raises:
-            ValueError: If there is no tokenizer.
-        """
-        if self.tokenizer is None:
-            raise ValueError("a tokenizer is needed to generate")
-        import torch
-
-        batch = {name: tensor.to(device_of(model)) for name, tensor in pad(prompts, pad_id, left=True).items()}
-        width = batch["input_ids"].shape[1]
-        settings = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "num_beams": 1}
-        ends = {"eos_token_id": self.tokenizer.eos_token_id, "pad_token_id": pad_id}
-        with torch.no_grad():
-            ids = model.generate(  # type: ignore[operator]
-                **batch, **settings, **ends, use_cache=True, max_new_tokens=self.max_new_tokens
-            )
-        return [text.strip() for text in self.tokenizer.batch_decode(ids[:, width:], skip_special_tokens=True)]
 
     def answer_columns(self, labels: Sequence[str]) -> dict[str, ColumnKind]:
         """Return ``completion``."""
@@ -243,11 +198,8 @@ class CausalLM(TaskType):
         labels: Sequence[str],
     ) -> pa.Table:
         """Return a completion of each prompt."""
-        completions: list[str] = []
-        for indices in batches:
-            completions += self.generate(model, _prompts(rows, indices), pad_id)
-        order, _ = in_table_order(batches)
-        return pa.table({"completion": pa.array([completions[index] for index in order], pa.string())})
+        _, indices = in_table_order(batches)
+        return pa.table({"completion": pa.array(self.generate(model, _prompts(rows, indices), pad_id), pa.string())})
 
     def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
         """Return the negative log-likelihood of each completion."""
@@ -266,17 +218,18 @@ class CausalLM(TaskType):
         """Return how many tokens each completion has."""
         return lengths(rows) - integers(rows, "prompt_length")
 
-    def _generate_pairs(
-        self, model: nn.Module, rows: pa.Table, indices: NDArray[np.int64], pad_id: int
-    ) -> list[tuple[str, str]]:
+    def _texts(self, model: nn.Module, rows: pa.Table, indices: NDArray[np.int64], pad_id: int) -> dict[str, pa.Array]:
         """Return the generated text and the completion of each row, without surrounding white space."""
+        if not self.generates:
+            return {name: pa.nulls(len(indices), pa.string()) for name in ("generated", "reference")}
         generated = self.generate(model, _prompts(rows, indices), pad_id)
         prompt_lengths = integers(rows, "prompt_length")[indices]
         pairs = zip(sequences(rows, indices), prompt_lengths, strict=True)
         completions = [sequence[length:].tolist() for sequence, length in pairs]
         assert self.tokenizer is not None  # generate() has raised without one
         references = self.tokenizer.batch_decode(completions, skip_special_tokens=True)
-        return [(text, reference.strip()) for text, reference in zip(generated, references, strict=True)]
+        columns = {"generated": generated, "reference": [reference.strip() for reference in references]}
+        return {name: pa.array(texts, pa.string()) for name, texts in columns.items()}
 
 
 def _prompts(rows: pa.Table, indices: NDArray[np.int64]) -> list[NDArray[np.int32]]:

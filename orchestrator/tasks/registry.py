@@ -36,7 +36,8 @@ def task_type(
         tokenizer: Decodes what is generated; needed only where text is generated.
         labels: Names of the task's labels; needed only to score and to answer.
     """
-    return TASK_TYPES[config.type].configured(config.metrics, config.generated_tokens, tokenizer, labels)
+    type_ = TASK_TYPES[config.type]
+    return type_.configured(config.metrics, config.generated_tokens, tokenizer, labels, config.sampled)
 
 
 def recorded_metric(name: str, *, higher_is_better: bool) -> Metric:

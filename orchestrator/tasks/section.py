@@ -14,6 +14,9 @@ from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key, header_problems
 from orchestrator.tasks.metric_field import MetricNames
 
+if TYPE_CHECKING:
+    from orchestrator.tasks.generation import Sampling
+
 MAX_NEW_TOKENS = 32
 
 
@@ -147,6 +150,11 @@ class TaskSection(Section):
     def generated_tokens(self) -> int:
         """The most tokens that a model generates for a row, where the type generates at all."""
         return MAX_NEW_TOKENS
+
+    @property
+    def sampled(self) -> Sampling | None:
+        """How generated tokens are drawn; ``None`` where each is the most probable one."""
+        return None
 
     def content_columns(self) -> dict[Key, list[str]]:
         """Return the columns that a row is made of, by the key path that names them."""

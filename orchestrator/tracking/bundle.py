@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from orchestrator.common.errors import SweepError
 from orchestrator.common.trial_types import TrialKey
 from orchestrator.tasks import TASK_TYPES, TaskTypeName
+from orchestrator.tasks.generation import Sampling
 from orchestrator.tasks.inputs import InputSchema
 from orchestrator.tracking.earlier_bundles import in_todays_format
 
@@ -117,6 +118,8 @@ class Bundle(_Part):
     evaluation_batch: int
     """Rows per batch; rows are sorted by length."""
     max_new_tokens: int = 32
+    sampling: Sampling | None = None
+    """How generated tokens are drawn; ``None`` where each is the most probable one."""
     backbone: BundleBackbone
     environment: Environment
     metric: str

@@ -79,7 +79,7 @@ class Predictor:
         recorded = [metric.name for metric in type_.metrics if metric.name in self.bundle.metrics]
         metrics = dict.fromkeys((self.bundle.metric, *recorded))
         return type_.configured(
-            tuple(metrics), self.bundle.max_new_tokens, self._tokenizer, self.bundle.labels
+            tuple(metrics), self.bundle.max_new_tokens, self._tokenizer, self.bundle.labels, self.bundle.sampling
         ).for_test()
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
