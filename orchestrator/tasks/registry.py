@@ -9,6 +9,7 @@ from pydantic import AfterValidator
 from orchestrator.common.metric import Direction, Metric
 from orchestrator.tasks.causal_lm import CausalLM
 from orchestrator.tasks.classification import Classification
+from orchestrator.tasks.seq2seq import Seq2Seq
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,6 +22,7 @@ TASK_TYPES: dict[str, TaskType] = {
     for type_ in (
         Classification(),
         CausalLM(),
+        Seq2Seq(),
     )
 }
 """Every task type by its name in the configuration, in the order in which messages list them."""

@@ -30,6 +30,23 @@ def next_token_losses(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tenso
     return _chunked_losses(head, states[:, -targets.shape[1] - 1 : -1][is_labelled], targets[is_labelled]), is_labelled
 
 
+def target_losses(model: nn.Module, inputs: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy of every labelled target of an encoder-decoder, as :func:`next_token_losses` does.
+
+    Args:
+        model: Encoder-decoder with a language model's head.
+        inputs: What it is called with, ``decoder_input_ids`` among them.
+        labels: Targets of shape ``(rows, target tokens)``, one for each of the decoder's inputs.
+
+    Returns:
+        Losses in nats, of shape ``(labelled tokens,)``; and where those tokens are, of the labels' shape.
+    """
+    targets = labels.to(device_of(model))
+    is_labelled = targets != IGNORED_LABEL
+    states, head = states_and_head(model, inputs)
+    return _chunked_losses(head, states[:, -targets.shape[1] :][is_labelled], targets[is_labelled]), is_labelled
+
+
 def compute_logits(model: nn.Module, inputs: dict[str, Tensor]) -> None:
     """Compute the logits of all tokens, a chunk at a time, and keep none: to time a forward pass.
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+Tokens = list[NDArray[np.int32]]
+"""Token ids of several sequences."""
 INPUTS = ("input_ids", "attention_mask", "task_ids")
 """The tensors of a batch that a model is called with; task ids are there while a trial trains on other tasks."""
 IGNORED_LABEL = -100
@@ -52,6 +54,13 @@ def example_rows(rows: pa.Table, count: int, seed: int) -> list[tuple[int, int]]
     classes = integers(rows, "label") if "label" in rows.column_names else np.zeros(rows.num_rows, np.int32)
     positions = class_by_class(rows["row"].to_numpy(), classes, seed)[:count]
     return [(int(position), int(classes[position])) for position in positions]
+
+
+def first_and_rest(rows: pa.Table, indices: NDArray[np.int64], column: str) -> tuple[Tokens, Tokens]:
+    """Return the token ids of some rows, cut in two: the first so many tokens as a column says, and the others."""
+    counts = integers(rows, column)[indices]
+    pairs = list(zip(sequences(rows, indices), counts, strict=True))
+    return [ids[:count] for ids, count in pairs], [ids[count:] for ids, count in pairs]
 
 
 def ragged(rows: pa.Table) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

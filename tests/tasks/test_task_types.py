@@ -72,13 +72,17 @@ def test_unanswered_inputs_have_the_columns_of_a_split(type_):
 
 
 @pytest.mark.parametrize("type_", TYPES, ids=lambda type_: type_.name)
-def test_dummy_labels_are_like_those_of_batches(type_, tokenizer):
+def test_dummy_batches_are_like_those_of_rows(type_, tokenizer):
     rows = type_.tokenize(unanswered(type_), tokenizer, 16)
     batch = type_.collate(rows, pa.array([0, 1]).to_numpy(), pad_id=0)
-    dummy = type_.dummy_labels(batch["input_ids"], batch["attention_mask"], 3)
-    assert (dummy.shape, dummy.dtype) == (batch["labels"].shape, batch["labels"].dtype)
-    on_meta = type_.dummy_labels(batch["input_ids"].to("meta"), batch["attention_mask"].to("meta"), 3)
-    assert (on_meta.device, on_meta.shape) == (torch.device("meta"), dummy.shape)
+    ids = torch.arange(24).reshape(4, 6)
+    dummy = type_.dummy_batch(ids, torch.ones_like(ids), 3)
+    assert dummy.keys() == batch.keys()
+    for name, tensor in batch.items():
+        assert (dummy[name].dim(), dummy[name].dtype) == (tensor.dim(), tensor.dtype), name
+    on_meta = type_.dummy_batch(ids.to("meta"), torch.ones_like(ids, device="meta"), 3)
+    for name, tensor in on_meta.items():
+        assert (tensor.device, tensor.shape) == (torch.device("meta"), dummy[name].shape), name
 
 
 def test_types_of_the_examples_tasks_score_by_their_metric(config):

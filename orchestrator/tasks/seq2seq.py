@@ -1,0 +1,248 @@
+"""One target text per source text: cross-entropy of the target's tokens, of an encoder-decoder; its generated text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from orchestrator.common.field_types import Count
+from orchestrator.tasks._base import Batches, TaskType
+from orchestrator.tasks.causal_lm import METRICS, NO_TEXTS
+from orchestrator.tasks.columns import Column
+from orchestrator.tasks.file_headers import Key
+from orchestrator.tasks.metric_field import MetricNames, MetricsOf
+from orchestrator.tasks.section import MAX_NEW_TOKENS, TaskSection
+from orchestrator.tasks.templates import Template, render, template_columns
+from orchestrator.tasks.token_losses import target_losses
+from orchestrator.tasks.tokens import (
+    IGNORED_LABEL,
+    Tokens,
+    device_of,
+    first_and_rest,
+    in_table_order,
+    integers,
+    lengths,
+    model_inputs,
+    pad,
+    token_column,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Seq2SeqTask(TaskSection):
+    """One target text per source text, for encoder-decoders."""
+
+    type: Literal["seq2seq"]
+    """One target text per source text."""
+    source: Template
+    """Column of the texts to read, or a template with columns in braces: ``summarize: {article}``."""
+    target: Template
+    """Column of the texts to write, or a template with columns in braces."""
+    metric: Annotated[MetricNames, MetricsOf(METRICS)] = METRICS[0].name
+    """What the search optimizes: a name, or a list whose first is optimized and whose others are recorded beside it."""
+    max_new_tokens: Count = MAX_NEW_TOKENS
+    """The most tokens to generate for a row."""
+
+    @property
+    def input_column(self) -> str:
+        """``source``: a client sends whole texts, not the columns of a template."""
+        return "source"
+
+    @property
+    def generated_tokens(self) -> int:
+        """The most tokens to generate for a row."""
+        return self.max_new_tokens
+
+    def content_columns(self) -> dict[Key, list[str]]:
+        """Return the columns that the templates name."""
+        return {(key,): template_columns(getattr(self, key)) for key in ("source", "target")}
+
+    def contents(self, columns: Mapping[str, Column]) -> dict[str, pa.Array]:
+        """Return ``source`` and ``target``."""
+        return {key: render(getattr(self, key), columns) for key in ("source", "target")}
+
+
+class Seq2Seq(TaskType):
+    """Any ``AutoModelForSeq2SeqLM``.
+
+    Split tables hold ``source`` and ``target``. Tokenized tables hold both in ``input_ids``, the source's tokens first,
+    so that a row is as long as what its model computes; ``source_length`` says where the target begins. Predictions
+    hold what those of a causal language model do.
+    """
+
+    section = Seq2SeqTask
+    metrics = METRICS
+    auto_class = "AutoModelForSeq2SeqLM"
+    peft_task_type = "SEQ_2_SEQ_LM"
+    text_columns = ("source", "target")
+    example_input = "translate English to German: Thank you for the quick help!"
+
+    def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
+        """Return columns ``row``, ``input_ids`` (source and target) and ``source_length``.
+
+        Each side that is longer than ``max_length`` loses its end. A target ends with the end of sequence, which tells
+        the model when to stop, whether or not the tokenizer adds it.
+        """
+        ids, source_lengths = [], []
+        settings: dict[str, Any] = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
+        for batch in rows.select(["source", "target"]).to_batches(max_chunksize=4096):
+            sources = tokenizer(batch["source"].to_pylist(), **settings)["input_ids"]
+            targets = tokenizer(text_target=batch["target"].to_pylist(), **settings)["input_ids"]
+            for source, target in zip(sources, targets, strict=True):
+                ended = target[-1:] == [tokenizer.eos_token_id]
+                ids.append([*source, *(target if ended else [*target[: max_length - 1], tokenizer.eos_token_id])])
+                source_lengths.append(len(source))
+        column = pa.array(source_lengths, pa.int32())
+        return pa.table({"row": rows["row"], "input_ids": token_column(ids), "source_length": column})
+
+    def collate(
+        self, rows: pa.Table, indices: NDArray[np.int64], pad_id: int, pad_left: bool = False
+    ) -> dict[str, Tensor]:
+        """Return ``input_ids`` and ``attention_mask`` of the sources, and ``labels``: the targets, -100 where padded.
+
+        Both are padded at their ends, each to its own longest: encoders read all of a row, and decoders begin it alike.
+        """
+        sources, targets = first_and_rest(rows, indices, "source_length")
+        return {**pad(sources, pad_id, left=False), "labels": pad(targets, IGNORED_LABEL, left=False)["input_ids"]}
+
+    def inputs(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the sources, and the targets as the model shifts them: the decoder reads what precedes each target."""
+        labels = batch["labels"].to(device_of(model))
+        shifted = _language_model(model).prepare_decoder_input_ids_from_labels(labels=labels)
+        return {**model_inputs(model, batch), "decoder_input_ids": shifted}
+
+    def forward(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Return the logits of all targets."""
+        logits: Tensor = model(**self.inputs(model, batch)).logits
+        return logits
+
+    def forward_shape(self, config: PretrainedConfig, batch: dict[str, Tensor]) -> tuple[int, ...]:
+        """Return ``(rows, target tokens, vocabulary)``."""
+        return (*batch["labels"].shape, config.get_text_config().vocab_size)
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Return the mean cross-entropy over all target tokens of the batch."""
+        return target_losses(model, self.inputs(model, batch), batch["labels"])[0].mean()
+
+    def predictions(
+        self, model: nn.Module, rows: pa.Table, batches: Batches, pad_id: int, pad_left: bool = False
+    ) -> pa.Table:
+        """Return the likelihood of each target, and the generated text if the task's metric needs it."""
+        import torch
+
+        nll, tokens, texts = [], [], []
+        for indices in batches:
+            batch = self.collate(rows, indices, pad_id)
+            with torch.no_grad():
+                losses, is_target = target_losses(model, self.inputs(model, batch), batch["labels"])
+            by_token = is_target.double().masked_scatter(is_target, losses.double())
+            nll.append(by_token.sum(dim=1).cpu().numpy())
+            tokens.append(is_target.sum(dim=1).cpu().numpy())
+            texts += self._text_pairs(model, rows, indices, pad_id) if self.generates else NO_TEXTS * len(indices)
+        order, indices = in_table_order(batches)
+        columns = {
+            "row": rows["row"].take(pa.array(indices)),
+            "nll": pa.array(np.concatenate(nll)[order]),
+            "tokens": pa.array(np.concatenate(tokens)[order].astype(np.int32)),
+        }
+        generated, reference = (pa.array([texts[index][part] for index in order], pa.string()) for part in (0, 1))
+        return pa.table(columns | {"generated": generated, "reference": reference, "exact": pc.equal(generated, reference)})
+
+    def generate(self, model: nn.Module, sources: Tokens, pad_id: int) -> list[str]:
+        """Generate greedily from each source.
+
+        Args:
+            model: Backbone with its adapter.
+            sources: Token ids of each source.
+            pad_id: Id of the padding token.
+
+        Returns:
+            The generated texts without surrounding white space.
+
+        Raises:
+            ValueError: If there is no tokenizer.
+        """
+        if self.tokenizer is None:
+            raise ValueError("a tokenizer is needed to generate")
+        import torch
+
+        batch = {name: tensor.to(device_of(model)) for name, tensor in pad(sources, pad_id, left=False).items()}
+        settings = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "num_beams": 1}
+        ends = {"eos_token_id": self.tokenizer.eos_token_id, "pad_token_id": pad_id}
+        with torch.no_grad():
+            ids = model.generate(  # type: ignore[operator]
+                **batch, **settings, **ends, use_cache=True, max_new_tokens=self.max_new_tokens
+            )
+        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    def answer_columns(self, labels: Sequence[str]) -> dict[str, Literal["string", "double", "long"]]:
+        """Return ``target``."""
+        return {"target": "string"}
+
+    def answer(
+        self,
+        model: nn.Module,
+        rows: pa.Table,
+        batches: Batches,
+        pad_id: int,
+        pad_left: bool,
+        labels: Sequence[str],
+    ) -> pa.Table:
+        """Return a target of each source."""
+        targets: list[str] = []
+        for indices in batches:
+            targets += self.generate(model, first_and_rest(rows, indices, "source_length")[0], pad_id)
+        order, _ = in_table_order(batches)
+        return pa.table({"target": pa.array([targets[index] for index in order], pa.string())})
+
+    def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
+        """Return the negative log-likelihood of each target."""
+        nll: NDArray[np.float64] = predictions["nll"].to_numpy()
+        return nll[:, None]
+
+    def purpose(self, labels: Sequence[str]) -> str:
+        """Return that it writes a text for a text."""
+        return "Writes a target text for a source text"
+
+    def dummy_labels(self, input_ids: Tensor, attention_mask: Tensor, labels: int) -> Tensor:
+        """Return every token that is not padding as a target, of shape ``(rows, tokens)``."""
+        return input_ids.masked_fill(attention_mask != 1, IGNORED_LABEL)
+
+    def dummy_batch(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: int, targets: int | None = None
+    ) -> dict[str, Tensor]:
+        """Return a batch whose rows are a source and a target; half of the tokens each, unless targets are known."""
+        tokens = input_ids.shape[1]
+        cut = max(1, tokens - (tokens // 2 if targets is None else targets))
+        made_up = self.dummy_labels(input_ids[:, cut:], attention_mask[:, cut:], labels)
+        return {"input_ids": input_ids[:, :cut], "attention_mask": attention_mask[:, :cut], "labels": made_up}
+
+    def target_tokens(self, rows: pa.Table) -> NDArray[np.int64]:
+        """Return how many tokens each target has."""
+        return lengths(rows) - integers(rows, "source_length")
+
+    def _text_pairs(
+        self, model: nn.Module, rows: pa.Table, indices: NDArray[np.int64], pad_id: int
+    ) -> list[tuple[str, str]]:
+        """Return the generated text and the target of each row, without surrounding white space."""
+        sources, targets = first_and_rest(rows, indices, "source_length")
+        generated = self.generate(model, sources, pad_id)
+        assert self.tokenizer is not None  # generate() has raised without one
+        references = self.tokenizer.batch_decode([ids.tolist() for ids in targets], skip_special_tokens=True)
+        return [(text, reference.strip()) for text, reference in zip(generated, references, strict=True)]
+
+
+def _language_model(model: nn.Module) -> PreTrainedModel:
+    """Return the model of transformers inside any wrappers."""
+    for module in model.modules():
+        if hasattr(type(module), "prepare_decoder_input_ids_from_labels"):
+            return cast("PreTrainedModel", module)
+    raise ValueError(f"{type(model).__name__} cannot shift targets for its decoder")

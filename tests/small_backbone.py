@@ -1,0 +1,71 @@
+"""A tiny quantized backbone of any architecture and task type, and trials of a few words on it; without Ray."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+from orchestrator.backbone.checkpoint import write
+from orchestrator.backbone.shared import SharedBackbone, load
+from orchestrator.backbone.source import Source
+from orchestrator.common.trial_types import Job, TrialKey
+from orchestrator.config import Training
+from orchestrator.engine.task_dataset import TaskDataset
+from orchestrator.engine.trial_run import TrialRun
+from orchestrator.tasks import TASK_TYPES
+
+
+@cache
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """A token per word, ``word4`` to ``word99``, and an end of sequence after each text."""
+    words = {"<pad>": 0, "</s>": 1, "<s>": 2, "<unk>": 3} | {f"word{index}": index for index in range(4, 100)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    special = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+
+
+def words(*numbers: int) -> str:
+    return " ".join(f"word{number}" for number in numbers)
+
+
+def model_of(config: PreTrainedConfig, task: str) -> PreTrainedModel:
+    """A model with random weights that are large enough for every change to show."""
+    torch.manual_seed(7)
+    model: PreTrainedModel = getattr(transformers, TASK_TYPES[task].auto_class).from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3) if parameter.dim() > 1 else parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.requires_grad_(False).eval()
+
+
+def share(config: PreTrainedConfig, task: str, folder: Path, quantization: Any = "nf4") -> SharedBackbone:
+    """Share a model through the files that a sweep writes."""
+    folder.mkdir(exist_ok=True)
+    model_of(config, task).save_pretrained(folder / "checkpoint")
+    source = Source("tiny", folder / "checkpoint", "tiny", portable=False)
+    for name, form in (("frozen", quantization), ("original", "none")):
+        write(source, TASK_TYPES[task].auto_class, form, True, folder / f"{name}.safetensors")
+    files = (folder / f"{name}.safetensors" for name in ("frozen", "original"))
+    frozen, original = files
+    return load(frozen, task, name=str(folder / "checkpoint"), dtype=torch.float32, original=original)
+
+
+def dataset(
+    backbone: SharedBackbone, splits: Mapping[str, Sequence[tuple[str, ...]]], max_length: int = 16
+) -> TaskDataset:
+    training = Training(max_steps=12, max_length=max_length)
+    return TaskDataset.from_examples(backbone, word_tokenizer(), splits, training)  # type: ignore[arg-type]
+
+
+def trial(method: str, backbone: SharedBackbone, rows: TaskDataset, number: int = 0, **params: Any) -> TrialRun:
+    """A trial of four rows a step."""
+    params = {"batch_size": 4, "learning_rate": 1e-2, **params}
+    key = TrialKey(f"task/{method}", number)
+    return TrialRun(Job(trial=key, params=params, seed=7 + number, start=0, stop=12, total=12), backbone, rows)
