@@ -154,7 +154,9 @@ class Seq2Seq(TaskType):
             "tokens": pa.array(np.concatenate(tokens)[order].astype(np.int32)),
         }
         generated, reference = (pa.array([texts[index][part] for index in order], pa.string()) for part in (0, 1))
-        return pa.table(columns | {"generated": generated, "reference": reference, "exact": pc.equal(generated, reference)})
+        return pa.table(
+            columns | {"generated": generated, "reference": reference, "exact": pc.equal(generated, reference)}
+        )
 
     def generate(self, model: nn.Module, sources: Tokens, pad_id: int) -> list[str]:
         """Generate greedily from each source.
