@@ -193,7 +193,9 @@ class TaskDataset:
         ids = sequences(table, np.resize(order[first : first + count], count))
         longest = max(1, EVALUATION_TOKENS // count)
         tokens = pad([row[:longest] for row in ids], self.pad, left=self.decoder and self.type.pads_left)
-        return self.type.dummy_batch(tokens["input_ids"], tokens["attention_mask"], len(self.names))
+        return self.type.dummy_batch(
+            tokens["input_ids"], tokens["attention_mask"], self.type.head_size(len(self.names))
+        )
 
     def _evaluation_table(self, split: str) -> pa.Table:
         return self._validation_table if split == "validation" else self._tables[split]

@@ -1,23 +1,25 @@
-"""One target text per source text: cross-entropy of the target's tokens, of an encoder-decoder; its generated text."""
+"""One target text per source text, for encoder-decoders: cross-entropy of the target; metrics of generated text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.common.field_types import Count
 from orchestrator.tasks._base import Batches, TaskType
-from orchestrator.tasks.causal_lm import METRICS, NO_TEXTS
+from orchestrator.tasks.causal_lm import NO_TEXTS
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
+from orchestrator.tasks.inputs import ColumnKind, InputColumn
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf
 from orchestrator.tasks.section import MAX_NEW_TOKENS, TaskSection
 from orchestrator.tasks.templates import Template, render, template_columns
+from orchestrator.tasks.text_metrics import BITS_PER_BYTE, BLEU, CHRF, EXACT_MATCH, ROUGE_L, TOKEN_F1
 from orchestrator.tasks.token_losses import target_losses
 from orchestrator.tasks.tokens import (
     IGNORED_LABEL,
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
+TEXTS = ("generated", "reference")
+METRICS = (ROUGE_L, BLEU, CHRF, EXACT_MATCH, TOKEN_F1, BITS_PER_BYTE)
+
+
 class Seq2SeqTask(TaskSection):
     """One target text per source text, for encoder-decoders."""
 
@@ -52,9 +58,9 @@ class Seq2SeqTask(TaskSection):
     """The most tokens to generate for a row."""
 
     @property
-    def input_column(self) -> str:
+    def input_columns(self) -> dict[str, str]:
         """``source``: a client sends whole texts, not the columns of a template."""
-        return "source"
+        return {"source": "source"}
 
     @property
     def generated_tokens(self) -> int:
@@ -83,25 +89,28 @@ class Seq2Seq(TaskType):
     auto_class = "AutoModelForSeq2SeqLM"
     peft_task_type = "SEQ_2_SEQ_LM"
     text_columns = ("source", "target")
-    example_input = "translate English to German: Thank you for the quick help!"
+    input_columns = MappingProxyType({"source": InputColumn(example="Thank you for the quick help!")})
 
     def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
-        """Return columns ``row``, ``input_ids`` (source and target) and ``source_length``.
+        """Return columns ``row``, ``input_ids`` (source and target), ``source_length`` and ``bytes`` of the target.
 
         Each side that is longer than ``max_length`` loses its end. A target ends with the end of sequence, which tells
         the model when to stop, whether or not the tokenizer adds it.
         """
-        ids, source_lengths = [], []
-        settings: dict[str, Any] = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
+        ids, source_lengths, sizes = [], [], []
+        settings: dict[str, Any] = {"truncation": True, "return_attention_mask": False}
         for batch in rows.select(["source", "target"]).to_batches(max_chunksize=4096):
-            sources = tokenizer(batch["source"].to_pylist(), **settings)["input_ids"]
-            targets = tokenizer(text_target=batch["target"].to_pylist(), **settings)["input_ids"]
-            for source, target in zip(sources, targets, strict=True):
-                ended = target[-1:] == [tokenizer.eos_token_id]
-                ids.append([*source, *(target if ended else [*target[: max_length - 1], tokenizer.eos_token_id])])
+            texts = batch["target"].to_pylist()
+            sources = tokenizer(batch["source"].to_pylist(), max_length=max_length, **settings)["input_ids"]
+            targets = tokenizer(text_target=texts, max_length=max_length + 1, **settings)["input_ids"]
+            for source, target, text in zip(sources, targets, texts, strict=True):
+                kept = _ended(target, tokenizer.eos_token_id, max_length)
+                ids.append([*source, *kept])
                 source_lengths.append(len(source))
-        column = pa.array(source_lengths, pa.int32())
-        return pa.table({"row": rows["row"], "input_ids": token_column(ids), "source_length": column})
+                is_whole = len(kept) >= len(target)
+                sizes.append(len((text if is_whole else tokenizer.decode(kept, skip_special_tokens=True)).encode()))
+        columns = {"source_length": pa.array(source_lengths, pa.int32()), "bytes": pa.array(sizes, pa.int32())}
+        return pa.table({"row": rows["row"], "input_ids": token_column(ids), **columns})
 
     def collate(
         self, rows: pa.Table, indices: NDArray[np.int64], pad_id: int, pad_left: bool = False
@@ -152,11 +161,11 @@ class Seq2Seq(TaskType):
             "row": rows["row"].take(pa.array(indices)),
             "nll": pa.array(np.concatenate(nll)[order]),
             "tokens": pa.array(np.concatenate(tokens)[order].astype(np.int32)),
+            "bytes": rows["bytes"].take(pa.array(indices)),
         }
-        generated, reference = (pa.array([texts[index][part] for index in order], pa.string()) for part in (0, 1))
-        return pa.table(
-            columns | {"generated": generated, "reference": reference, "exact": pc.equal(generated, reference)}
-        )
+        pairs = zip(*(texts[index] for index in order), strict=True)
+        columns |= {name: pa.array(values, pa.string()) for name, values in zip(TEXTS, pairs, strict=True)}
+        return pa.table(columns)
 
     def generate(self, model: nn.Module, sources: Tokens, pad_id: int) -> list[str]:
         """Generate greedily from each source.
@@ -185,7 +194,7 @@ class Seq2Seq(TaskType):
             )
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
-    def answer_columns(self, labels: Sequence[str]) -> dict[str, Literal["string", "double", "long"]]:
+    def answer_columns(self, labels: Sequence[str]) -> dict[str, ColumnKind]:
         """Return ``target``."""
         return {"target": "string"}
 
@@ -248,3 +257,9 @@ def _language_model(model: nn.Module) -> PreTrainedModel:
         if hasattr(type(module), "prepare_decoder_input_ids_from_labels"):
             return cast("PreTrainedModel", module)
     raise ValueError(f"{type(model).__name__} cannot shift targets for its decoder")
+
+
+def _ended(target: list[int], end: int, max_length: int) -> list[int]:
+    """Return a target's tokens with their end of sequence, at most ``max_length`` in all."""
+    content = target[:-1] if target[-1:] == [end] else target
+    return [*content[: max_length - 1], end]

@@ -41,6 +41,7 @@ def test_seq2seq_rows_hold_source_then_target_with_its_end() -> None:
 def test_seq2seq_cuts_each_side_at_its_own_end() -> None:
     rows = tokens((words(4, 5, 6, 7, 8), words(9)), (words(4), words(9, 10, 11, 12, 13)), max_length=3)
     assert rows["input_ids"].to_pylist() == [[4, 5, 1, 9, 1], [4, 1, 9, 10, 1]]
+    assert rows["bytes"].to_pylist() == [len("word9"), len("word9 word10")]
 
 
 def test_seq2seq_ends_targets_whose_tokenizer_does_not(tokenizer: Any) -> None:
