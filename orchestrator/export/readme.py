@@ -66,9 +66,7 @@ def loading(trained: Trained, folder: str) -> str:
         "adapter = load_adapter(backbone.view(0), folder, backbone.context)",
         "adapter.train(False)",
         f"tokens = AutoTokenizer.from_pretrained(folder){call}",
-        "with torch.no_grad():",
-        '    logits = adapter.module(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).logits',
-        f"print({type_.example_output(trained.labels)})",
+        *type_.example_code(trained.labels),
     ]
     return "\n".join(lines) + "\n"
 

@@ -360,6 +360,11 @@ class TaskType(ABC):
         """
         return evaluate(recorded).predictions
 
+    def example_code(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """Return lines of Python that run ``adapter.module`` on ``tokens``, for an exported folder's README."""
+        call = 'adapter.module(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])'
+        return ("with torch.no_grad():", f"    logits = {call}.logits", f"print({self.example_output(labels)})")
+
     def example_output(self, labels: Sequence[str]) -> str:
         """Return the Python expression of what ``logits`` say about one input, for an exported folder's README."""
         return "logits.shape"

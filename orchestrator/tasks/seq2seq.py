@@ -219,6 +219,14 @@ class Seq2Seq(TaskType):
         nll: NDArray[np.float64] = predictions["nll"].to_numpy()
         return nll[:, None]
 
+    def example_code(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """Return lines that generate a target."""
+        inputs = 'input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]'
+        return (
+            f"ids = adapter.module.generate({inputs}, use_cache=True, max_new_tokens={MAX_NEW_TOKENS})",
+            "print(AutoTokenizer.from_pretrained(folder).decode(ids[0], skip_special_tokens=True))",
+        )
+
     def purpose(self, labels: Sequence[str]) -> str:
         """Return that it writes a text for a text."""
         return "Writes a target text for a source text"

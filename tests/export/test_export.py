@@ -136,7 +136,8 @@ def write_checkpoint(folder: Path, kind: str, task: str) -> None:
     name, values = CONFIGS[kind]
     config = getattr(transformers, name)(**values)
     torch.manual_seed(7)
-    auto = transformers.AutoModel if task == "classification" else transformers.AutoModelForCausalLM
+    auto_class = "AutoModel" if task == "classification" else TASK_TYPES[task].auto_class
+    auto = getattr(transformers, auto_class)
     auto.from_config(config, dtype=config.dtype or torch.float32).save_pretrained(folder)
     vocabulary = {word: number for number, word in enumerate(["[PAD]", "[END]", "[UNK]", *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -167,6 +168,7 @@ MERGES = [
     ("llama", "classification", "last_layers", {}),
     ("llama", "causal-lm", "lora", {"rslora": True}),
     ("t5", "classification", "lora", {}),
+    ("t5", "seq2seq", "lora", {}),
 ]
 TASKS = [("bert", "classification"), ("gpt2", "classification"), ("gpt2", "causal-lm"), ("llama", "causal-lm")]
 TASKS += [("t5", "classification")]
@@ -187,7 +189,7 @@ def test_merged_checkpoint_has_the_adapter_s_logits(
     assert difference(actual, expected) == pytest.approx(made.merged.largest_difference, abs=1e-6)
     assert made.merged.dtype == "float32"
     untouched = getattr(transformers, TASK_TYPES[task].auto_class).from_pretrained(trained.checkpoint, num_labels=3)
-    if task == "causal-lm":
+    if task != "classification":
         assert difference(outputs(TASK_TYPES[task], untouched.eval(), batch), expected) > 0.1, (
             "the adapter does something"
         )
@@ -292,6 +294,19 @@ def test_exported_peft_adapter_loads_with_peft(leave: Leave, tmp_path: Path) -> 
 def own_lines(folder: Path) -> str:
     """The Python that a folder's README begins with."""
     return (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+
+
+def test_exported_readme_code_of_seq2seq_generates_a_target(
+    leave: Leave, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave("t5", "seq2seq", "adapter", bottleneck=8).export(tmp_path / "adapter")
+    namespace: dict[str, Any] = {}
+    exec(own_lines(tmp_path / "adapter"), namespace)
+    tokens = {name: namespace["tokens"][name] for name in INPUTS}
+    expected = namespace["adapter"].module.generate(**tokens, max_new_tokens=32)
+    assert torch.equal(namespace["ids"], expected)
+    text = AutoTokenizer.from_pretrained(tmp_path / "adapter").decode(expected[0], skip_special_tokens=True)
+    assert capsys.readouterr().out.strip() == text.strip()
 
 
 @pytest.mark.slow
