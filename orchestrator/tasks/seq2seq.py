@@ -10,20 +10,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from orchestrator.common.field_types import Count
 from orchestrator.tasks._base import Batches, TaskType
-from orchestrator.tasks.causal_lm import NO_TEXTS
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
+from orchestrator.tasks.generation import GeneratingSection
 from orchestrator.tasks.inputs import ColumnKind, InputColumn
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf
-from orchestrator.tasks.section import MAX_NEW_TOKENS, TaskSection
+from orchestrator.tasks.section import MAX_NEW_TOKENS
 from orchestrator.tasks.templates import Template, render, template_columns
 from orchestrator.tasks.text_metrics import BITS_PER_BYTE, BLEU, CHRF, EXACT_MATCH, ROUGE_L, TOKEN_F1
 from orchestrator.tasks.token_losses import target_losses
 from orchestrator.tasks.tokens import (
     IGNORED_LABEL,
-    Tokens,
     device_of,
     first_and_rest,
     in_table_order,
@@ -39,11 +37,10 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-TEXTS = ("generated", "reference")
 METRICS = (ROUGE_L, BLEU, CHRF, EXACT_MATCH, TOKEN_F1, BITS_PER_BYTE)
 
 
-class Seq2SeqTask(TaskSection):
+class Seq2SeqTask(GeneratingSection):
     """One target text per source text, for encoder-decoders."""
 
     type: Literal["seq2seq"]
@@ -54,18 +51,11 @@ class Seq2SeqTask(TaskSection):
     """Column of the texts to write, or a template with columns in braces."""
     metric: Annotated[MetricNames, MetricsOf(METRICS)] = METRICS[0].name
     """What the search optimizes: a name, or a list whose first is optimized and whose others are recorded beside it."""
-    max_new_tokens: Count = MAX_NEW_TOKENS
-    """The most tokens to generate for a row."""
 
     @property
     def input_columns(self) -> dict[str, str]:
         """``source``: a client sends whole texts, not the columns of a template."""
         return {"source": "source"}
-
-    @property
-    def generated_tokens(self) -> int:
-        """The most tokens to generate for a row."""
-        return self.max_new_tokens
 
     def content_columns(self) -> dict[Key, list[str]]:
         """Return the columns that the templates name."""
@@ -147,7 +137,7 @@ class Seq2Seq(TaskType):
         """Return the likelihood of each target, and the generated text if the task's metric needs it."""
         import torch
 
-        nll, tokens, texts = [], [], []
+        nll, tokens = [], []
         for indices in batches:
             batch = self.collate(rows, indices, pad_id)
             with torch.no_grad():
@@ -155,7 +145,6 @@ class Seq2Seq(TaskType):
             by_token = is_target.double().masked_scatter(is_target, losses.double())
             nll.append(by_token.sum(dim=1).cpu().numpy())
             tokens.append(is_target.sum(dim=1).cpu().numpy())
-            texts += self._text_pairs(model, rows, indices, pad_id) if self.generates else NO_TEXTS * len(indices)
         order, indices = in_table_order(batches)
         columns = {
             "row": rows["row"].take(pa.array(indices)),
@@ -163,36 +152,7 @@ class Seq2Seq(TaskType):
             "tokens": pa.array(np.concatenate(tokens)[order].astype(np.int32)),
             "bytes": rows["bytes"].take(pa.array(indices)),
         }
-        pairs = zip(*(texts[index] for index in order), strict=True)
-        columns |= {name: pa.array(values, pa.string()) for name, values in zip(TEXTS, pairs, strict=True)}
-        return pa.table(columns)
-
-    def generate(self, model: nn.Module, sources: Tokens, pad_id: int) -> list[str]:
-        """Generate greedily from each source.
-
-        Args:
-            model: Backbone with its adapter.
-            sources: Token ids of each source.
-            pad_id: Id of the padding token.
-
-        Returns:
-            The generated texts without surrounding white space.
-
-        Raises:
-            ValueError: If there is no tokenizer.
-        """
-        if self.tokenizer is None:
-            raise ValueError("a tokenizer is needed to generate")
-        import torch
-
-        batch = {name: tensor.to(device_of(model)) for name, tensor in pad(sources, pad_id, left=False).items()}
-        settings = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "num_beams": 1}
-        ends = {"eos_token_id": self.tokenizer.eos_token_id, "pad_token_id": pad_id}
-        with torch.no_grad():
-            ids = model.generate(  # type: ignore[operator]
-                **batch, **settings, **ends, use_cache=True, max_new_tokens=self.max_new_tokens
-            )
-        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        return pa.table(columns | self._texts(model, rows, indices, pad_id))
 
     def answer_columns(self, labels: Sequence[str]) -> dict[str, ColumnKind]:
         """Return ``target``."""
@@ -208,11 +168,9 @@ class Seq2Seq(TaskType):
         labels: Sequence[str],
     ) -> pa.Table:
         """Return a target of each source."""
-        targets: list[str] = []
-        for indices in batches:
-            targets += self.generate(model, first_and_rest(rows, indices, "source_length")[0], pad_id)
-        order, _ = in_table_order(batches)
-        return pa.table({"target": pa.array([targets[index] for index in order], pa.string())})
+        _, indices = in_table_order(batches)
+        sources, _ = first_and_rest(rows, indices, "source_length")
+        return pa.table({"target": pa.array(self.generate(model, sources, pad_id), pa.string())})
 
     def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
         """Return the negative log-likelihood of each target."""
@@ -248,15 +206,16 @@ class Seq2Seq(TaskType):
         """Return how many tokens each target has."""
         return lengths(rows) - integers(rows, "source_length")
 
-    def _text_pairs(
-        self, model: nn.Module, rows: pa.Table, indices: NDArray[np.int64], pad_id: int
-    ) -> list[tuple[str, str]]:
+    def _texts(self, model: nn.Module, rows: pa.Table, indices: NDArray[np.int64], pad_id: int) -> dict[str, pa.Array]:
         """Return the generated text and the target of each row, without surrounding white space."""
+        if not self.generates:
+            return {name: pa.nulls(len(indices), pa.string()) for name in ("generated", "reference")}
         sources, targets = first_and_rest(rows, indices, "source_length")
         generated = self.generate(model, sources, pad_id)
         assert self.tokenizer is not None  # generate() has raised without one
         references = self.tokenizer.batch_decode([ids.tolist() for ids in targets], skip_special_tokens=True)
-        return [(text, reference.strip()) for text, reference in zip(generated, references, strict=True)]
+        columns = {"generated": generated, "reference": [reference.strip() for reference in references]}
+        return {name: pa.array(texts, pa.string()) for name, texts in columns.items()}
 
 
 def _language_model(model: nn.Module) -> PreTrainedModel:
