@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 JOURNAL = "journal.jsonl"
 LOCK = "driver.lock"
+STOP = "stop"
+"""A file that asks a sweep's driver to stop; it may also be in the sweep's folder of an object store."""
+LOCK_TIMEOUT_S = 0.5
+"""Seconds to wait for a lock that a command holds for a moment, to see whether a driver has it."""
 
 
 def new_sweep_name(name: str) -> str:
@@ -139,14 +143,28 @@ def lock_folder(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=LOCK_TIMEOUT_S)
     except Timeout as error:
-        problem = Problem("", f"is still running{_driver(folder)}; Ctrl-C there stops it")
+        problem = Problem("", f"is still running{_driver(folder)}; Ctrl-C there or peft-sweep stop stops it")
         raise InputError(folder.name, [problem]) from error
+    (folder / STOP).unlink(missing_ok=True)  # of a driver that has ended
     try:
         yield
     finally:
         lock.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether a driver on this machine, or on one that shares the folder, is at work on a sweep."""
+    from filelock import FileLock, Timeout
+
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def _driver(folder: Path) -> str:

@@ -171,21 +171,42 @@ def _is_written_here(folder: Path, record: DriverRecord) -> bool:
     return Origin.of(folder) == Origin(record.id, is_copy=False)
 
 
-def _require_silence(sweep: str, storage: Storage, record: DriverRecord) -> None:
-    """Check that a driver has sent no heartbeat lately, by the storage's clock: those of two machines may differ.
+def is_alive(folder: Path, storage: Storage) -> bool:
+    """Return whether a driver on another machine has a sweep and has sent a heartbeat lately.
+
+    Args:
+        folder: folder of the journal on this machine.
+        storage: storage of the sweep's folder.
 
     Raises:
-        InputError: if it has.
+        InputError: if the storage cannot be reached.
     """
+    record = read_record(storage)
+    if record is None or record.ended or _is_written_here(folder, record):
+        return False
+    return _silence(storage) < DRIVER_TIMEOUT_S
+
+
+def _silence(storage: Storage) -> float:
+    """Return the seconds since the last heartbeat, by the storage's clock: those of two machines may differ."""
     probe = f"clock-{uuid.uuid4().hex}"
     storage.write(probe, b"now")
     now, last = storage.modified_at(probe), storage.modified_at(RECORD)
     storage.delete(probe)
-    silent = DRIVER_TIMEOUT_S if now is None or last is None else now - last
+    return DRIVER_TIMEOUT_S if now is None or last is None else now - last
+
+
+def _require_silence(sweep: str, storage: Storage, record: DriverRecord) -> None:
+    """Check that a driver has sent no heartbeat lately.
+
+    Raises:
+        InputError: if it has.
+    """
+    silent = _silence(storage)
     if silent < DRIVER_TIMEOUT_S:
         message = f"its driver ({record}) was alive {max(0.0, silent):.0f} s ago"
         hint = (
-            f"stop it there with Ctrl-C, or wait until it has been silent for {DRIVER_TIMEOUT_S:.0f} s; "
+            f"stop it with peft-sweep stop, or wait until it has been silent for {DRIVER_TIMEOUT_S:.0f} s; "
             "--take-over does not wait, for when that machine is gone"
         )
         raise InputError(sweep, [Problem("", message)], hint)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.common.errors import InputError, Problem, first_line
+from orchestrator.journal.folders import STOP
 from orchestrator.journal.remote import (
     DRIVER_TIMEOUT_S,
     DriverRecord,
@@ -62,6 +63,7 @@ class JournalUploader:
         try:
             self._segments.write()
             write_record(self._storage, self._record)
+            self._storage.delete(STOP)  # asked of a driver that has ended
         except (OSError, ValueError) as error:
             raise unreachable(self._storage, error) from error
         Origin(self._record.id, is_copy=False).write(folder)
@@ -153,6 +155,9 @@ class JournalUploader:
             return
         write_record(self._storage, self._record)
         self._heartbeat_at = time.monotonic()
+        if self._storage.exists(STOP):
+            self._storage.delete(STOP)
+            (self._journal.parent / STOP).touch()
 
     def _let_go(self) -> None:
         if not self._taken:

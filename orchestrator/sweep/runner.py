@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -20,7 +20,7 @@ from orchestrator.common.errors import InputError, SweepError
 from orchestrator.common.output_capture import output_to
 from orchestrator.common.retry import Retry
 from orchestrator.common.storage import Storage
-from orchestrator.journal.folders import local_folder, lock_folder, make_folder, new_sweep_name
+from orchestrator.journal.folders import STOP, local_folder, lock_folder, make_folder, new_sweep_name
 from orchestrator.lanes.cluster import Cluster
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.sweep.checkpoint_cleaner import CheckpointCleaner
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from orchestrator.final.progress import FinalProgress
     from orchestrator.final.results import TaskOutcome
     from orchestrator.journal.uploader import JournalUploader
+    from orchestrator.lanes.broker import LaneStatus
     from orchestrator.search.core import Search
 
 __all__ = ["Outcome", "Snapshot", "Watch", "local_folder", "new_sweep_name", "resume_sweep", "run_sweep"]
@@ -132,6 +133,7 @@ class _Sweep:
         self.search: Search | None = None
         self._drained_nodes, self._moved_jobs = 0, 0
         self._final: FinalProgress | None = None
+        self._lane_pids: dict[int, int] = {}
 
     def run(self) -> Outcome:
         """Run all phases. Lanes start while the driver tokenizes and quantizes."""
@@ -316,11 +318,13 @@ class _Sweep:
         if fault := self.pool.fault() or (self.uploader.fault() if self.uploader else ""):
             self._cancel_work()
             raise SweepError(f"{fault}; see {self.folder / 'sweep.log'}")
-        if self._stop.is_set():
+        if self._stop.is_set() or (self.folder / STOP).exists():
             self._phase = Phase.STOPPING
             self._show_status()
             self._cancel_work()
             raise StopRequested
+        if self.search:
+            self._record_lanes(self.pool.lanes)
         if self._phase is Phase.SEARCHING and self.search:
             if self.search.closed:
                 self.pool.cancel()
@@ -386,6 +390,15 @@ class _Sweep:
         from orchestrator.report.ending import report_at_end
 
         report_at_end(self.folder, tracking_uri=None if self.exporter.pending else self.config.mlflow.tracking_uri)
+
+    def _record_lanes(self, lanes: Mapping[int, LaneStatus]) -> None:
+        """Write which process each lane is, when it has started or started again."""
+        for lane, status in lanes.items():
+            if self._lane_pids.get(lane) != status.pid:
+                self._lane_pids[lane] = status.pid
+                self.journal.append(
+                    "lane", lane=lane, pid=status.pid, nodes=status.nodes, device=status.device, gpu=status.gpu
+                )
 
     def _show_status(self) -> None:
         lanes = self.pool.poll()

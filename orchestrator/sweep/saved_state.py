@@ -98,6 +98,11 @@ class SavedSweep:
         ended = close is not None and close["reason"] in ("finished", "budget")
         return ended and set(self.registered) >= set(self.description.get("tasks", ()))
 
+    @property
+    def can_resume(self) -> bool:
+        """Whether a resumed sweep would have something to go on with."""
+        return bool(self.description) and not self.finished and (self.search_ended is None or self.has_result)
+
     def _count(self, kind: str) -> int:
         return len([event for event in self.events if event["event"] == kind])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +12,8 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+
+from orchestrator.sweep.state import State, request_stop, sweep_state
 
 from ..polling import until
 from ..small_sweep import COMMAND, NOISE, ends, environment, events, mlflow_runs, optuna_states, write_sweep
@@ -42,11 +43,11 @@ class Driver:
             )
         self.family: list[psutil.Process] = []
 
-    def end(self, *, signal: int) -> str:
-        """Send a signal, wait until the driver has ended, and return the standard output."""
+    def end(self, how: Callable[[], Any]) -> str:
+        """End the driver by a function, wait until it has ended, and return its standard output."""
         self.family = psutil.Process(self.process.pid).children(recursive=True)
         assert self.family
-        self.process.send_signal(signal)
+        how()
         printed, _ = self.process.communicate(timeout=120)
         return printed
 
@@ -87,6 +88,20 @@ def statuses(folder: Path) -> dict[str, str]:
     return by_key
 
 
+def ask_to_stop(folder: Path) -> None:
+    """Do what ``peft-sweep stop`` does, without the seconds that a process needs to start."""
+    state = sweep_state(folder.name, str(folder.parent))
+    assert state.state is State.RUNNING
+    request_stop(state, str(folder.parent))
+
+
+def command(folder: Path, *arguments: str) -> Any:
+    """Return what a command prints, parsed where that is JSON."""
+    run = subprocess.run([*COMMAND, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout) if "--json" in arguments else run.stdout
+
+
 @pytest.mark.ray
 @pytest.mark.filterwarnings(*NOISE)
 def test_resume_finishes_sweep_that_was_stopped_and_killed(drive: Callable[..., Driver], tmp_path: Path) -> None:
@@ -95,10 +110,11 @@ def test_resume_finishes_sweep_that_was_stopped_and_killed(drive: Callable[..., 
     first = drive("run", "sweep.yaml")
     journal = until(lambda: next((tmp_path / "sweeps").glob("*/journal.jsonl"), None))
     until(lambda: rungs(events(journal)))
-    printed = first.end(signal=signal.SIGINT)
+    printed = first.end(lambda: ask_to_stop(journal.parent))
     first.wait_until_nothing_is_left()
     assert first.process.returncode == 130, first.stderr.read_text()
     assert f" resume {journal.parent}" in printed
+    assert f"peft-sweep resume {journal.parent.name}" in command(tmp_path, "stop", "tiny")
     assert "Traceback" not in first.stderr.read_text()
     stopped = events(journal)
     assert (stopped[-1]["event"], stopped[-1]["reason"]) == ("close", "interrupted")
@@ -111,7 +127,7 @@ def test_resume_finishes_sweep_that_was_stopped_and_killed(drive: Callable[..., 
     refused.process.wait(timeout=180)
     assert refused.process.returncode == 2
     assert f"is still running (process {second.process.pid} on " in refused.stderr.read_text()
-    second.end(signal=signal.SIGKILL)
+    second.end(second.process.kill)
     killed = events(journal)
     assert not [event for event in killed[len(stopped) :] if event["event"] in ("close", "registered")]
 

@@ -48,6 +48,10 @@ class SweepDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.restore_terminal()
+
+    def restore_terminal(self) -> None:
+        """End the live display, and show the cursor again."""
         if self._console.is_terminal:
             self._live.stop()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import statistics
 import threading
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from orchestrator.cli.output.budget import spent_text
 from orchestrator.cli.output.console import console, print_field, program
 from orchestrator.cli.output.progress import SweepDisplay
 from orchestrator.cli.output.select import print_overall, sample_text, score_text
+from orchestrator.cli.output.signals import signals_stop
 from orchestrator.common.output_capture import terminal_stream
 from orchestrator.common.storage import Storage
 from orchestrator.common.units import duration, number, size
@@ -51,23 +51,24 @@ def watch(name: str, plan: SweepPlan, folder: Path, run: RunSweep) -> Outcome:
         run: function that runs it, with a callback for snapshots and an event that Ctrl-C sets.
     """
     stop = threading.Event()
-    handlers = {number: signal.signal(number, _stopper(stop)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with terminal_stream() as stream, SweepDisplay(name, plan, stream) as display:
-            return run(display.show, stop)
+
+            def end() -> None:
+                display.restore_terminal()
+                stream.write(f"{resume_hint(folder, plan.config) or 'The sweep ended at once.'}\n")
+
+            with signals_stop(stop, end):
+                return run(display.show, stop)
     except Exception as error:
         if hint := resume_hint(folder, plan.config):
             error.add_note(hint)
         raise
-    finally:
-        for number_, handler in handlers.items():
-            signal.signal(number_, handler)
 
 
 def resume_hint(folder: Path, config: SweepConfig) -> str:
     """Return the command that resumes a sweep; empty where there is nothing to resume."""
-    saved = SavedSweep.of(folder)
-    if not saved.description or saved.finished or (saved.search_ended and not saved.has_result):
+    if not SavedSweep.of(folder).can_resume:
         return ""
     return f"continue with: {program()} resume {sweep_reference(folder, config)}"
 
@@ -75,16 +76,6 @@ def resume_hint(folder: Path, config: SweepConfig) -> str:
 def sweep_reference(folder: Path, config: SweepConfig) -> str:
     """Return what commands find a sweep by: its name, or its folder in another storage than the default."""
     return folder.name if config.storage == "sweeps" else str(folder)
-
-
-def _stopper(stop: threading.Event) -> Any:
-    def handle(number: int, frame: Any) -> None:
-        """Stop the sweep at the first signal, the process at the second."""
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    return handle
 
 
 def print_outcome(outcome: Outcome, config: SweepConfig) -> None:
