@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Union
 
-from pydantic import Field, GetCoreSchemaHandler
+from pydantic import BeforeValidator, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
 
 from orchestrator.common.errors import KeyPath
 from orchestrator.common.suggest import did_you_mean
 from orchestrator.tasks import TASK_TYPES, TaskSection
+from orchestrator.tasks.recognized import fill_in
 
 
 class RegisteredSection:
@@ -27,7 +28,7 @@ class RegisteredSection:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Return the schema of the union."""
-        return handler.generate_schema(Annotated[self.union, Field(discriminator="type")])
+        return handler.generate_schema(Annotated[self.union, Field(discriminator="type"), BeforeValidator(fill_in)])
 
 
 Task = Annotated[TaskSection, RegisteredSection()]

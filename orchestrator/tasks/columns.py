@@ -53,10 +53,18 @@ class Column:
         optional: Whether a row may have no value, and a file may lack the column: those the section's
             ``optional_columns`` names. Texts are then empty, numbers and lists null, values ``None``.
         file: Name of the file, for errors.
+        strip: Whether white space at both ends of texts is removed.
     """
 
-    def __init__(self, name: str, values: pa.Array | pa.ChunkedArray, optional: bool = False, file: str = "") -> None:
-        self.name, self.optional, self.file = name, optional, file
+    def __init__(
+        self,
+        name: str,
+        values: pa.Array | pa.ChunkedArray,
+        optional: bool = False,
+        file: str = "",
+        strip: bool = False,
+    ) -> None:
+        self.name, self.optional, self.file, self.strip = name, optional, file, strip
         self.refusals: Refusals = []
         self._values = plain(values)
 
@@ -77,8 +85,9 @@ class Column:
             InputError: If the column holds lists or objects.
         """
         texts: pa.Array = self._read(to_texts)
-        blank = flags(pc.equal(pc.utf8_trim_whitespace(texts), ""), null=True)
-        self._refuse_empty(blank)
+        stripped = pc.utf8_trim_whitespace(texts)
+        self._refuse_empty(flags(pc.equal(stripped, ""), null=True))
+        texts = stripped if self.strip else texts
         return pc.fill_null(texts, "") if self.optional else texts
 
     @cached_property
@@ -101,6 +110,9 @@ class Column:
         """
         lists: pa.Array = self._read(to_text_lists)
         self._refuse_empty(flags(lists.is_null(), null=True))
+        if self.strip:
+            stripped = pc.utf8_trim_whitespace(lists.values)
+            lists = pa.ListArray.from_arrays(lists.offsets, stripped, mask=lists.is_null())
         return lists
 
     @cached_property

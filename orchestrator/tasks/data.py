@@ -17,6 +17,7 @@ from orchestrator.common.errors import InputError, Problem
 from orchestrator.tasks.batches import subset
 from orchestrator.tasks.classes import require_classes
 from orchestrator.tasks.examples import read_examples
+from orchestrator.tasks.notes import conflict_note, label_notes, layout_note
 from orchestrator.tasks.registry import TASK_TYPES
 from orchestrator.tasks.section import TaskSection
 from orchestrator.tasks.splits import NAMES, duplicate_keys, first_of_each, split_rows, without_duplicates
@@ -40,6 +41,7 @@ class TaskData:
         majority: The type's baseline: the accuracy of always answering the most frequent training label; ``None`` for
             a type without labels.
         digest: SHA-256 of the splits' content.
+        notes: What is worth telling of the rows, for people.
     """
 
     name: str
@@ -50,6 +52,7 @@ class TaskData:
     dropped: int
     majority: float | None
     digest: str
+    notes: tuple[str, ...] = ()
 
 
 def read_task(name: str, config: TaskSection, base: Path, seed: int) -> TaskData:
@@ -75,7 +78,14 @@ def read_task(name: str, config: TaskSection, base: Path, seed: int) -> TaskData
         splits, labels, duplicates, unseen = _given_splits(tables, files, type_.text_columns, config, seed, key)
         dropped += unseen
     baseline = type_.baseline(splits)
-    return TaskData(name, config, splits, labels, duplicates, dropped, baseline, content_digest(splits, labels))
+    content = [column for columns in config.content_columns().values() for column in columns]
+    notes = (
+        *layout_note(next(iter(examples.values())).looks, config.type, content),
+        *label_notes(labels, splits.values()),
+        *conflict_note(tables.values(), type_.text_columns),
+    )
+    digest = content_digest(splits, labels)
+    return TaskData(name, config, splits, labels, duplicates, dropped, baseline, digest, notes)
 
 
 def _split(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,12 @@ from orchestrator.tasks.columns import Column
 from orchestrator.tasks.faults import DataName, Faults
 from orchestrator.tasks.files import Rows, read_rows
 from orchestrator.tasks.filters import matching_rows
+from orchestrator.tasks.layouts import Look
+from orchestrator.tasks.reading.peek import look_of
 from orchestrator.tasks.section import TaskSection
+
+LOOKED_AT = 256
+"""Rows by which a column's looks are told."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +30,13 @@ class Examples:
         file: What messages call them.
         table: ``row`` and the columns of :meth:`TaskSection.contents`.
         dropped: How many rows could not be used.
+        looks: What each column of the file holds.
     """
 
     file: DataName
     table: pa.Table
     dropped: int
+    looks: Mapping[str, Look]
 
 
 def read_examples(reference: str, config: TaskSection, base: Path, key: str) -> Examples:
@@ -50,9 +58,8 @@ def read_examples(reference: str, config: TaskSection, base: Path, key: str) -> 
     if not len(rows.numbers) and not rows.broken:
         raise InputError(rows.file, [Problem("", "has no rows")])
     mask = matching_rows(rows, config.where, key)
-    read = {
-        name: Column(name, rows.columns[name].filter(pa.array(mask)), name in optional, rows.file) for name in content
-    }
+    kept = {name: rows.columns[name].filter(pa.array(mask)) for name in content}
+    read = {name: Column(name, kept[name], name in optional, rows.file, config.strip) for name in content}
     contents = config.contents(read)
     faults = _faults(rows, mask, read, key)
     if not config.drop_invalid:
@@ -60,7 +67,8 @@ def read_examples(reference: str, config: TaskSection, base: Path, key: str) -> 
     examples = pa.table({"row": rows.numbers[mask], **contents}).filter(pa.array(faults.usable))
     if not examples.num_rows:
         raise InputError(rows.file, faults.problems() or [Problem("", "has no rows that can be used")])
-    return Examples(rows.file, examples, faults.count())
+    looks = {name: look_of(values.slice(0, LOOKED_AT).combine_chunks()) for name, values in kept.items()}
+    return Examples(rows.file, examples, faults.count(), looks)
 
 
 def _faults(rows: Rows, mask: Mask, columns: dict[str, Column], key: str) -> Faults:

@@ -101,9 +101,10 @@ class TaskSection(Section):
     """
 
     data: Data
-    """One file to split, or ``{train, validation, test}``. Parquet, csv, jsonl or arrow, by suffix (``.csv.gz`` too):
-    a path relative to the configuration's folder, a URI such as ``s3://bucket/rows.parquet``, or
-    ``package:NAME/SUBPATH`` for a file inside an installed Python package."""
+    """One file to split, or ``{train, validation, test}``. Parquet, arrow, csv, tsv, json or jsonl, by suffix
+    (``.gz``, ``.bz2`` and ``.zst`` too), a folder of such shards, or a pattern as in ``rows-*.parquet``: a path
+    relative to the configuration's folder, a URI such as ``s3://bucket/rows.parquet``, or ``package:NAME/SUBPATH``
+    inside an installed Python package."""
     split: Split = Split()
     """Fractions of the three splits, where ``data`` is one file."""
     where: dict[str, Condition] = Field(default_factory=dict)
@@ -112,6 +113,8 @@ class TaskSection(Section):
     """The most rows to use of each file, drawn with the seed; for trying things out."""
     drop_invalid: bool = False
     """Leave out rows that cannot be used, and count them, instead of stopping."""
+    strip: bool = False
+    """Remove white space at both ends of texts and labels."""
     encoding: str = "utf-8"
     """Text encoding of csv files, as Python names it."""
     source_tasks: list[str] = Field(default_factory=list)

@@ -16,7 +16,7 @@ NAMES = ("train", "validation", "test")
 
 
 def duplicate_keys(table: pa.Table, columns: Sequence[str]) -> pa.Array:
-    """Return a key per row that exact duplicates share: the row's texts, and lists of texts.
+    """Return a key per row that exact duplicates share: the row's texts, numbers, and lists of texts.
 
     The texts' lengths come first, since any character may occur in a text and none can separate two of them.
 
@@ -25,14 +25,15 @@ def duplicate_keys(table: pa.Table, columns: Sequence[str]) -> pa.Array:
         columns: Columns of texts; those that the table lacks do not count, and a null has no length.
     """
     arrays = [table[name].combine_chunks() for name in columns if name in table.column_names]
-    texts = [_joined(array) if pa.types.is_list(array.type) else array for array in arrays]
+    texts = [_joined(array) if pa.types.is_list(array.type) else array.cast(pa.string()) for array in arrays]
+    texts = [pc.fill_null(text, "") for text in texts]
     sizes = [pc.fill_null(pc.binary_length(text).cast(pa.string()), "") for text in texts]
     return pc.binary_join_element_wise(*sizes, *(pc.fill_null(text, "") for text in texts), ":")
 
 
 def _joined(lists: pa.Array) -> pa.Array:
     """Return a text for each list of texts, the same for the same lists only."""
-    texts = lists.flatten()
+    texts = lists.flatten().cast(pa.string())
     sized = pc.binary_join_element_wise(pc.binary_length(texts).cast(pa.string()), texts, ":")
     offsets = np.concatenate([[0], np.cumsum(pc.list_value_length(lists).to_numpy())]).astype(np.int32)
     return pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), sized), "")

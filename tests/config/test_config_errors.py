@@ -7,6 +7,7 @@ import yaml
 
 from orchestrator.common.errors import InputError
 from orchestrator.config import load_config
+from orchestrator.tasks import TASK_TYPES
 
 VALID: dict[str, Any] = {
     "backbone": {"model": "org/name"},
@@ -68,7 +69,12 @@ CASES = [
     ({"tasks": {}}, "tasks: is empty; give at least 1"),
     ({"tasks": {"a/b": VALID["tasks"]["mail"]}}, f"tasks.a/b: is 'a/b'; {NAMES}"),
     (mail(type="clasification"), "tasks.mail.type: 'clasification' is not possible; did you mean classification?"),
-    ({"tasks": {"mail": {"data": "mail.csv"}}}, "tasks.mail.type: is missing; choose from classification, causal-lm"),
+    ({"tasks": {"mail": {"text": "text"}}}, "tasks.mail.type: is missing; choose from " + ", ".join(TASK_TYPES)),
+    (
+        {"tasks": {"mail": {"data": "mail.csv"}}},
+        "tasks.mail: rows look like texts with a number: text, stars; write type: regression, text: text,"
+        " target: stars for that, or type: classification, with text and label, if each number is a class of its own",
+    ),
     (
         mail(label="lable"),
         'tasks.mail.label: column "lable" is not in mail.csv; did you mean label? (columns: text, label, stars)',

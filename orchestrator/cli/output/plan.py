@@ -29,6 +29,8 @@ def print_plan(plan: SweepPlan, file: Path, forecast: SweepForecast = NO_FORECAS
     config = plan.config
     for name, task in plan.tasks.items():
         console.print(task_line(name, task))
+        for note in task.data.notes:
+            print_wrapped(f"note: {name}: {note}")
     quantization = config.backbone.quantization + (
         " + double quantization" if _is_double_quantized(config.backbone) else ""
     )
@@ -115,6 +117,7 @@ def plan_json(plan: SweepPlan, forecast: SweepForecast = NO_FORECAST) -> dict[st
                 "labels": list(task.data.labels),
                 "majority": task.data.majority,
                 "digest": task.data.digest,
+                "notes": list(task.data.notes),
                 "methods": [
                     {
                         **method_row(method_plan),
