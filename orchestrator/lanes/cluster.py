@@ -179,7 +179,7 @@ def lane_layout(lanes: Lanes, nodes: list[dict[str, float]], growing: bool = Tru
     """
     gpus = lanes.gpus if lanes.gpus is not None else float(any(node.get("GPU", 0) for node in nodes))
     cpus = lanes.cpus or 1.0
-    workers = [_workers_that_fit(node, cpus, gpus) for node in nodes]
+    workers = [workers_that_fit(node, cpus, gpus) for node in nodes]
     sizes = [size for size in workers if size] if lanes.workers == 1 else _multi_worker_groups(lanes.workers, workers)
     if not sizes and not growing:
         most = {kind: max((node.get(kind, 0) for node in nodes), default=0) for kind in ("CPU", "GPU")}
@@ -205,13 +205,20 @@ def _multi_worker_groups(lane_workers: int, node_workers: list[int]) -> list[int
     return [1] * (within_nodes or sum(node_workers) // lane_workers)
 
 
-def _workers_that_fit(node: dict[str, float], cpus: float, gpus: float) -> int:
+def workers_that_fit(node: dict[str, float], cpus: float, gpus: float) -> int:
+    """Return how many workers a node holds.
+
+    Args:
+        node: its resources, ``CPU`` and ``GPU``.
+        cpus: cores of a worker.
+        gpus: GPUs of a worker, or a fraction of one.
+    """
     by_cpu = math.floor(node.get("CPU", 0) / cpus)
     return min(by_cpu, math.floor(node.get("GPU", 0) / gpus)) if gpus else by_cpu
 
 
-def node_resources() -> list[dict[str, float]]:
-    """Return the resources of every living node of the connected cluster."""
+def node_resources() -> dict[str, dict[str, float]]:
+    """Return the resources of every living node of the connected cluster, by node id."""
     import ray
 
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -81,10 +82,12 @@ class LaneGroup:
         lanes: numbers of the lanes.
         shape: resources of every lane.
         storage: folder for Ray Train's state, which nothing reads later.
+        node: id of the node that the lanes start on; ``None`` for any.
     """
 
-    def __init__(self, broker: Any, lanes: range, shape: LaneShape, storage: str) -> None:
+    def __init__(self, broker: Any, lanes: range, shape: LaneShape, storage: str, node: str | None = None) -> None:
         self.lanes, self.error = lanes, ""
+        self._node = node
         self._broker, self._shape, self._storage = broker, shape, storage
         self._retiring = threading.Event()
         name = f"lanes-{lanes.start}"
@@ -145,6 +148,7 @@ class LaneGroup:
     def _trainer(self, attempt: int) -> Any:
         shape = self._shape
         config = {"broker": self._broker, "first": self.lanes.start, "threads": shape.threads, "gpus": shape.gpus}
+        config["node"] = self._node if attempt == 1 else None
         return make_trainer(
             lane_loop,
             train_loop_config=config,
@@ -153,9 +157,8 @@ class LaneGroup:
                 num_workers=len(self.lanes) * shape.workers,
                 use_gpu=bool(shape.gpus),
                 resources_per_worker=shape.resources,
-                # All bundles are alike, so that any groups fit the nodes in any order. Were a group bound to one node,
-                # as by STRICT_PACK or a node's id, a small one could take a large node, and the large group would wait
-                # for ever; and a spot node never comes back under its id.
+                # A group starts on its planned node, see trainer.py, and later wherever there is room: bound to one
+                # node for good, it would wait for ever for one that was lost, as a spot node's id never comes back.
                 placement_strategy="PACK",
             ),
             run_config=RunConfig(
@@ -174,17 +177,21 @@ class LaneGroups:
         sizes: lanes per group, which starts when its resources are free. Lanes of several workers come one per group.
         shape: resources of every lane.
         storage: folder for Ray Train's state, which nothing reads later.
+        nodes: id of the node that each group starts on; ``None`` for any.
     """
 
-    def __init__(self, broker: Any, sizes: list[int], shape: LaneShape, storage: str) -> None:
+    def __init__(
+        self, broker: Any, sizes: Sequence[int], shape: LaneShape, storage: str, nodes: Sequence[str | None] = ()
+    ) -> None:
         self._broker = broker
         self._groups = []
         self._retired: list[LaneGroup] = []
+        groups = list(zip(sizes, nodes or [None] * len(sizes), strict=True))
         if not has_replicas():
-            sizes = [1] * sum(sizes)
+            groups = [(1, node) for size, node in groups for _ in range(size)]
         first = 0
-        for size in sorted(sizes, reverse=True):  # large ones first, so that each finds a node that is still empty
-            self._groups.append(LaneGroup(broker, range(first, first + size), shape, storage))
+        for size, node in sorted(groups, key=lambda group: -group[0]):  # large ones find a node that is still empty
+            self._groups.append(LaneGroup(broker, range(first, first + size), shape, storage, node))
             first += size
 
     def retire(self, needed: int) -> None:

@@ -13,7 +13,7 @@ def lane_loop(config: dict[str, Any]) -> None:
     Args:
         config: ``broker``, the actor; ``first``, the number of this group's first lane; ``threads`` (``None`` for its
             share of the node's cores) and ``gpus`` per worker. Each worker is a lane, unless a process group makes all
-            workers of the group one lane.
+            workers of the group one lane. ``node`` is the trainer's.
     """
     if not config["gpus"]:
         # Ray leaves the machine's GPUs visible to workers without any. Libraries would use them, and each process that

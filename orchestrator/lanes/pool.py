@@ -14,8 +14,9 @@ from orchestrator.common.errors import SweepError
 from orchestrator.common.trial_types import Answer, Job
 from orchestrator.config import Lanes
 from orchestrator.lanes.broker import LaneStatus, start_broker
-from orchestrator.lanes.cluster import lane_layout, node_resources
+from orchestrator.lanes.cluster import lane_layout, node_resources, workers_that_fit
 from orchestrator.lanes.group import LaneGroups, LaneShape
+from orchestrator.lanes.placement import planned_nodes
 from orchestrator.lanes.preemption import MovedJob, NodeWatch, Notice
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class LanePool:
     """
 
     def __init__(self, config: Lanes, folder: str, *, growing: bool, default_pack: DefaultPack = no_packs) -> None:
-        sizes, cpus, gpus = lane_layout(config, node_resources(), growing=growing)
+        nodes = node_resources()
+        sizes, cpus, gpus = lane_layout(config, list(nodes.values()), growing=growing)
         self.count = sum(sizes)
         self.pack = default_pack(gpus > 0) if config.pack == "auto" else config.pack
         self.jobs = self.count * self.pack + 1
@@ -57,7 +59,8 @@ class LanePool:
         self._lane_joined = threading.Event()
         self.broker: Any = start_broker(self._min_lanes)
         shape = LaneShape(cpus, gpus, config.workers, shares_cores=gpus > 0 and config.cpus is None)
-        self._groups = LaneGroups(self.broker, sizes, shape, folder)
+        rooms = {node: workers_that_fit(resources, cpus, gpus) // config.workers for node, resources in nodes.items()}
+        self._groups = LaneGroups(self.broker, sizes, shape, folder, planned_nodes(sizes, rooms))
 
     def open(self, setup: LaneSetup) -> None:
         """Publish the setup that lanes wait for."""

@@ -11,7 +11,7 @@ import ray
 from ray.train import Result
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2.api.callback import RayTrainCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -27,6 +27,8 @@ class LaneTrainer(DataParallelTrainer):
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
         unneeded = (DatasetsCallback, PlacementGroupCleanerCallback)
         callbacks = [callback for callback in super()._create_default_callbacks() if not isinstance(callback, unneeded)]
+        if node := (self.train_loop_config or {}).get("node"):
+            callbacks.append(FirstNodeCallback(node))
         has_replicas = getattr(self.backend_config.backend_cls, "has_replica_groups", False)
         return [*callbacks, DeadWorkersCallback()] if has_replicas else callbacks
 
@@ -34,6 +36,25 @@ class LaneTrainer(DataParallelTrainer):
         config = self.train_loop_config or {}
         policy = LaneScalingPolicy(arguments["scaling_policy"].scaling_config, config["broker"], config["first"])
         return super()._initialize_and_run_controller(**arguments | {"scaling_policy": policy})
+
+
+class FirstNodeCallback(ControllerCallback):
+    """Starts a group on its planned node; should that have no room for it, the next try is free to go elsewhere.
+
+    Ray places groups in the order of their requests, each where most is left: a small one could take a part of a large
+    node, and the lanes of the large group would be spread over two.
+
+    Args:
+        node: id of the node.
+    """
+
+    def __init__(self, node: str) -> None:
+        self._node: str | None = node
+
+    def on_controller_start_worker_group(self, *, scaling_config: Any, num_workers: int) -> dict[str, str] | None:
+        """Return the label of the node at the first start."""
+        node, self._node = self._node, None
+        return {"ray.io/node-id": node} if node else None
 
 
 class DeadWorkersCallback(WorkerGroupCallback):

@@ -97,7 +97,7 @@ def _start_publishing(
     if not remotely:
         return partial(publish_backbone, *arguments)
     needed = OVERHEAD_BYTES + 3 * largest_weight(plan.source.config(), task.type.auto_class)
-    memory = memory_request(needed, [node for node in node_resources() if node.get("CPU")])
+    memory = memory_request(needed, [node for node in node_resources().values() if node.get("CPU")])
     # The sliver of a core that lanes leave: they have been started, and hold the rest of all cores until the end.
     remote = ray.remote(num_cpus=0.05, memory=memory, max_retries=1)(_publish_in_threads)
     reference = remote.remote(*arguments)

@@ -54,7 +54,8 @@ def frail_lane() -> Any:
         if setup == "no start":
             ray.get(broker.report_failed_start.remote(lane, "no GPU"))
             raise RuntimeError("no GPU")
-        ray.get(broker.join.remote(lane, life, LaneStatus(pid=os.getpid())))
+        nodes = (ray.get_runtime_context().get_node_id(),)
+        ray.get(broker.join.remote(lane, life, LaneStatus(nodes=nodes, pid=os.getpid())))
         while (job := ray.get(broker.take.remote(lane, life, True))) is not Signal.RETIRE:
             if isinstance(job, Job):
                 if job.params["poison"]:
@@ -73,17 +74,28 @@ def job(number: int, poison: bool = False) -> Job:
 class Site:
     """Groups of frail lanes on a cluster of this machine, and jobs for them."""
 
-    def __init__(self, folder: Path, sizes: list[int], setup: Any = "anything", cpus: float = 0.5) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        sizes: list[int],
+        setup: Any = "anything",
+        cpus: float = 0.5,
+        nodes: Sequence[str | None] = (),
+    ) -> None:
         import ray
 
         self.lanes, self.get = sum(sizes), ray.get
         self.broker = start_broker(1)
-        self.groups = LaneGroups(self.broker, sizes, LaneShape(cpus), str(folder))
+        self.groups = LaneGroups(self.broker, sizes, LaneShape(cpus), str(folder), nodes)
         ray.get(self.broker.open.remote(setup))
 
     def pids(self) -> dict[int, int]:
         """Wait until all lanes are there; returns their processes."""
         return {lane: status.pid for lane, status in until(self._all_lanes).items()}
+
+    def nodes(self) -> list[str]:
+        """Wait until all lanes are there; returns the node of each."""
+        return [node for _, status in sorted(until(self._all_lanes).items()) for node in status.nodes]
 
     def _all_lanes(self) -> dict[int, LaneStatus]:
         lanes, _ = self.get(self.broker.status.remote())

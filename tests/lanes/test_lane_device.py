@@ -129,9 +129,9 @@ def test_lanes_share_cores_unless_the_configuration_gives_them(
 ) -> None:
     shapes: list[LaneShape] = []
     packs: list[bool] = []
-    monkeypatch.setattr(pool, "node_resources", lambda: [{"CPU": 8.0, "GPU": 2.0}])
+    monkeypatch.setattr(pool, "node_resources", lambda: {"node": {"CPU": 8.0, "GPU": 2.0}})
     monkeypatch.setattr(pool, "start_broker", lambda *_: None)
-    monkeypatch.setattr(pool, "LaneGroups", lambda _, __, shape, ___: shapes.append(shape))
+    monkeypatch.setattr(pool, "LaneGroups", lambda _, __, shape, *___: shapes.append(shape))
     pool.LanePool(Lanes(**lanes), "", growing=False, default_pack=lambda gpu: packs.append(gpu) or 3)
     assert [shape.threads for shape in shapes] == [threads]
     assert packs == [bool(lanes["gpus"])]

@@ -46,7 +46,7 @@ def setup_of_sweep(pack: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         pool_module, "LaneGroups", returning(SimpleNamespace(join=returning(True), let_retire=returning(None)))
     )
-    monkeypatch.setattr(pool_module, "node_resources", returning([{"CPU": 2.0}]))
+    monkeypatch.setattr(pool_module, "node_resources", returning({"node": {"CPU": 2.0}}))
     monkeypatch.setattr(prepare_module, "prepare", prepare)
     plan = small_plan(["lora"], lanes={"pack": pack}, training=SHORT_ROWS, budget={"trials": 1000})
     sweep: Any = SimpleNamespace(

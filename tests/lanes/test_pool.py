@@ -40,7 +40,7 @@ def make_pool(broker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
     monkeypatch.setattr(module, "ray", SimpleNamespace(get=lambda value: value))
     monkeypatch.setattr(module, "start_broker", lambda *_: Direct(broker))
     monkeypatch.setattr(module, "LaneGroups", lambda *_: groups)
-    monkeypatch.setattr(module, "node_resources", lambda: [{"CPU": 2.0}])
+    monkeypatch.setattr(module, "node_resources", lambda: {"node": {"CPU": 2.0}})
     return lambda config: LanePool(config, str(tmp_path), growing=False)
 
 
