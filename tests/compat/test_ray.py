@@ -105,6 +105,21 @@ def test_ray_train_tells_callbacks_which_replicas_are_dead() -> None:
     assert "rg.is_active()" in replacing, "replicas that were shut down are not asked for anything"
 
 
+@relied_on(
+    "ray.train.v2._internal.execution.callback.ControllerCallback",
+    "ray.train.v2._internal.execution.callback.ControllerCallback.on_controller_start_worker_group",
+    by=TRAINER,
+)
+def test_ray_train_asks_callbacks_for_the_label_of_a_node() -> None:
+    from ray.train.v2._internal.execution.callback import ControllerCallback
+    from ray.train.v2._internal.execution.controller.controller import TrainController
+
+    expected = "self, scaling_config, num_workers"
+    assert parameters(ControllerCallback.on_controller_start_worker_group) == expected
+    source = inspect.getsource(TrainController._start_worker_group)
+    assert "label_selector = [selector.copy() for _ in range(num_workers)]" in source
+
+
 @relied_on("ray.train.backend.Backend.has_replica_groups", "ray.train.BackendConfig.backend_cls", by=BACKEND)
 def test_ray_train_backend_has_replica_groups() -> None:
     from ray.train.backend import Backend, BackendConfig
