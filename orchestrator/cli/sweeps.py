@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.lanes.cluster import Cluster
     from orchestrator.planning.plan import SweepPlan
     from orchestrator.sweep.status import Outcome
+    from orchestrator.tasks import TaskData
 
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="SWEEP.yaml", help="The configuration; peft-sweep schema describes it.")
@@ -92,8 +93,9 @@ def plan(config: ConfigFile, address: Address = None, as_json: AsJson = False) -
     from orchestrator.lanes.cluster import Cluster
 
     cluster, loaded = Cluster(address), _load(config)
+    data = _read_data(loaded)
     with cluster if cluster.address else nullcontext():
-        sweep_plan = _make_plan(loaded, cluster)
+        sweep_plan = _make_plan(loaded, cluster, data)
     from orchestrator.cli.output.plan import plan_json, print_plan
     from orchestrator.common.output_capture import no_library_noise
     from orchestrator.planning.forecast import forecast
@@ -118,8 +120,9 @@ def _run(config: Path, address: str | None, as_json: bool) -> None:
     from orchestrator.lanes.cluster import Cluster
 
     cluster, loaded = Cluster(address), _load(config)
+    data = _read_data(loaded)
     with cluster:
-        sweep_plan = _make_plan(loaded, cluster)
+        sweep_plan = _make_plan(loaded, cluster, data)
         from orchestrator.cli.output.run import watch_sweep
 
         outcome = watch_sweep(sweep_plan, cluster)
@@ -143,15 +146,22 @@ def _load(config: Path) -> SweepConfig:
     return load_config(config)
 
 
-def _make_plan(config: SweepConfig, cluster: Cluster) -> SweepPlan:
+def _read_data(config: SweepConfig) -> dict[str, TaskData]:
+    """Read the tasks' rows, before Ray and torch are started or imported: bad rows are told within seconds."""
     typer.echo(f"{config.name}: reading the data and trying the methods on the architecture ...", err=True)
+    from orchestrator.tasks import read_task
+
+    return {name: read_task(name, task, config.base, config.seed) for name, task in config.tasks.items()}
+
+
+def _make_plan(config: SweepConfig, cluster: Cluster, data: dict[str, TaskData]) -> SweepPlan:
     from orchestrator.common.output_capture import no_library_noise
 
     with no_library_noise():
         from orchestrator.planning.lane_device import device_in
         from orchestrator.planning.plan import make_plan
 
-        return make_plan(config, device=device_in(cluster, config.lanes))
+        return make_plan(config, device=device_in(cluster, config.lanes), data=data)
 
 
 def _demo_config() -> Path:

@@ -152,13 +152,19 @@ def _needs_original(spec: MethodSpec[Any], space: SearchSpace) -> bool:
     return spec.needs_original or any(searched.get(name, set()) & values for name, values in spec.original_for.items())
 
 
-def make_plan(config: SweepConfig, prior: Prior | None = None, device: LaneDevice | None = None) -> SweepPlan:
+def make_plan(
+    config: SweepConfig,
+    prior: Prior | None = None,
+    device: LaneDevice | None = None,
+    data: Mapping[str, TaskData] | None = None,
+) -> SweepPlan:
     """Make the plan of a sweep: read the data, find the checkpoint, probe every method, and find earlier sweeps.
 
     Args:
         config: the configuration.
         prior: recorded prior of a resumed sweep; computed from earlier sweeps if left out.
         device: device of the lanes; that of this machine if left out.
+        data: rows of the tasks, where they have been read already.
 
     Raises:
         InputError: if data or checkpoint cannot be used, the backbone does not fit the lanes' GPU, no method can train
@@ -170,7 +176,8 @@ def make_plan(config: SweepConfig, prior: Prior | None = None, device: LaneDevic
     spaces = {
         method: resolve_space(method, as_mappings(config.search_space.get(method, {}))) for method in config.methods
     }
-    data = {name: read_task(name, task, config.base, config.seed) for name, task in config.tasks.items()}
+    if data is None:
+        data = {name: read_task(name, task, config.base, config.seed) for name, task in config.tasks.items()}
     source = resolve(config.backbone, config.base)
     architecture, tokenizer = _read_checkpoint(source)
     config = _fit_max_length(config, getattr(architecture, "max_position_embeddings", None))

@@ -184,7 +184,8 @@ def test_task_without_columns_gets_those_that_its_rows_have(task_of):
             {"text": "some words here", "stars": 3},
             {},
             "tasks.t: rows look like texts with a number: text, stars; write type: regression, text: text,"
-            " target: stars for that, or type: classification, with text and label, if each number is a class of its own",
+            " target: stars for that, or type: classification, with text and label, if each number is a class of its"
+            " own",
         ),
         (
             {"text": "some words here", "topic": "x", "emotion": "y"},
