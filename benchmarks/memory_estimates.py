@@ -36,6 +36,7 @@ from orchestrator.planning.estimates import Batch, StepModel
 from orchestrator.tasks import TASK_TYPES
 from orchestrator.tasks.causal_lm import CausalLMTask
 from orchestrator.tasks.classification import ClassificationTask
+from orchestrator.tasks.tokens import token_column
 
 METHODS = ("lora", "ia3", "adapter", "prefix", "prompt", "linear_probe", "last_layers", "full")
 SHAPES = ((4, 32), (4, 96), (8, 64), (16, 96))
@@ -142,7 +143,7 @@ def random_dataset(
         columns["label"] = pa.array(random.integers(0, LABELS, ROWS).astype(np.int32))
         config: Any = ClassificationTask(type="classification", data="rows.csv", text="text", label="label")
     else:
-        columns["prompt_length"] = pa.array(np.full(ROWS, tokens - targets, np.int32))
+        columns["trained"] = token_column([np.arange(tokens) >= tokens - targets] * ROWS, np.uint8)
         config = CausalLMTask(type="causal-lm", data="rows.csv", prompt="{text}", completion="{label}")
     tables = dict.fromkeys(("train", "validation", "test"), pa.table(columns))
     return TaskDataset(config, tables, 0, backbone.decoder, Training(), 0, Storage.at(str(folder)))

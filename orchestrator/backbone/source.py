@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ class Source:
         revision: commit, if it comes from the hub.
         trust_remote_code: whether transformers may run code from the checkpoint.
         hub: the hub that has the weights, which are downloaded when they are needed.
+        chat_template: template in place of the tokenizer's own.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Source:
     revision: str | None = None
     trust_remote_code: bool = False
     hub: Hub | None = field(default=None, compare=False)
+    chat_template: str | None = field(default=None, compare=False)
 
     def download_weights(self) -> None:
         """Download the weights, if they are on the hub and not on this machine.
@@ -84,6 +86,8 @@ class Source:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(**self.arguments())
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
+        if self.chat_template is not None:
+            tokenizer.chat_template = self.chat_template
         return tokenizer
 
 
@@ -111,6 +115,13 @@ def resolve(config: BackboneConfig, base: Path, hub: Hub | None = None) -> Sourc
     Raises:
         InputError: if there is no such checkpoint, or it cannot be loaded without pickle.
     """
+    source = _find(config, base, hub)
+    if config.chat_template is None:
+        return source
+    return replace(source, chat_template=(base / config.chat_template).read_text(encoding="utf-8"))
+
+
+def _find(config: BackboneConfig, base: Path, hub: Hub | None) -> Source:
     if config.model.startswith("package:"):
         return _local(config, locate_package(config.model), portable=True)
     folder = base / Path(config.model).expanduser()

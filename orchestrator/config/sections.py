@@ -56,13 +56,19 @@ class BackboneConfig(Section):
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     """The implementation of attention, by its name in transformers; auto takes sdpa where the architecture has it.
     flash_attention_2 needs a GPU and the package flash-attn on every node."""
+    chat_template: str | None = None
+    """File of a chat template (Jinja), for tokenizers without one, or in place of theirs."""
     trust_remote_code: bool = False
     """Whether Python code from the checkpoint may run. Only for checkpoints that you trust as you trust a program."""
 
     @model_validator(mode="after")
     def _has_a_model(self, info: ValidationInfo) -> BackboneConfig:
-        if info.context is not None and (problem := self._model_problem(info.context["base"])):
+        if info.context is None:
+            return self
+        if problem := self._model_problem(info.context["base"]):
             raise refusal([(("model",), problem)])
+        if self.chat_template and not (info.context["base"] / self.chat_template).is_file():
+            raise refusal([(("chat_template",), f"there is no file {info.context['base'] / self.chat_template}")])
         return self
 
     def _model_problem(self, base: Path) -> str:

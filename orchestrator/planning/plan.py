@@ -29,7 +29,8 @@ from orchestrator.search.grid import grid_problem
 from orchestrator.search.plans import RelativeStepCost, StudyPlan
 from orchestrator.search.rungs import rung_steps
 from orchestrator.search.space import resolve as resolve_space
-from orchestrator.tasks import TaskData, TaskType, read_task, task_type
+from orchestrator.tasks import TASK_TYPES, TaskData, TaskType, read_task, task_type
+from orchestrator.tasks.rendering import render_task
 from orchestrator.tasks.tokens import example_rows
 from orchestrator.tracking.connection import check_uri
 from orchestrator.warm_start import Prior, TaskMetadata, prior_of, task_metadata
@@ -180,6 +181,7 @@ def make_plan(
         data = {name: read_task(name, task, config.base, config.seed) for name, task in config.tasks.items()}
     source = resolve(config.backbone, config.base)
     architecture, tokenizer = _read_checkpoint(source)
+    data = {name: render_task(each, TASK_TYPES[each.config.type], tokenizer) for name, each in data.items()}
     config = _fit_max_length(config, getattr(architecture, "max_position_embeddings", None))
     task_text = _task_text_factory(config, tokenizer)
     device = device or device_here(config.lanes)

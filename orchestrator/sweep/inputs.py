@@ -67,7 +67,7 @@ def _replaced(value: Any, copies: Mapping[str, str]) -> Any:
 
 
 def _files(plan: SweepPlan) -> list[tuple[Path, str]]:
-    """Return the local files of rows and plugins, each with its path among the copies."""
+    """Return the local files of rows, plugins and a chat template, each with its path among the copies."""
     config, files = plan.config, list[tuple[Path, str]]()
     values = config.resolved()
     for name, task in config.tasks.items():
@@ -77,6 +77,8 @@ def _files(plan: SweepPlan) -> list[tuple[Path, str]]:
                 place = place[part]
             if not (is_uri(place) or place.startswith(PACKAGE)):
                 files.append((Path(place), f"{'/'.join(('tasks', name, *map(str, key)))}/{Path(place).name}"))
+    if template := values["backbone"].get("chat_template"):
+        files.append((Path(template), f"chat_template/{Path(template).name}"))
     files += [
         (Path(plugin), f"plugins/{number}/{Path(plugin).name}") for number, plugin in enumerate(values["plugins"])
     ]

@@ -196,6 +196,17 @@ class TaskType(ABC):
         """Return why models of an architecture cannot learn such tasks, one line; empty if nothing is in the way."""
         return ""
 
+    def render(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase) -> tuple[pa.Table, list[tuple[int, str]]]:
+        """Return the rows of a split as texts that the model reads, where that depends on its tokenizer.
+
+        Returns:
+            The split, and the number and the reason of each row that cannot be used.
+
+        Raises:
+            MaskError: If the tokenizer can render no row.
+        """
+        return rows, []
+
     @abstractmethod
     def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
         """Return the tokenized table of a split, rows cut to ``max_length`` tokens."""
@@ -402,3 +413,7 @@ class TaskType(ABC):
     def target_tokens(self, rows: pa.Table) -> NDArray[np.int64]:
         """Return how many tokens of each row of a tokenized table can take part in the loss."""
         return lengths(rows)
+
+    def trained_tokens(self, rows: pa.Table) -> list[NDArray[np.bool_]]:
+        """Return which tokens of each row of a tokenized table the model learns to write; none of most types."""
+        return [np.zeros(length, bool) for length in lengths(rows)]

@@ -26,11 +26,20 @@ def tokens_in(offsets: Offsets, spans: Sequence[Span]) -> NDArray[np.bool_]:
     return mask
 
 
+def last_stretch(trained: NDArray[np.bool_]) -> int:
+    """Return where the last tokens that are trained together begin; behind the last token where none are."""
+    places = np.flatnonzero(trained)
+    if not len(places):
+        return len(trained)
+    breaks = np.flatnonzero(np.diff(places) > 1)
+    return int(places[breaks[-1] + 1] if len(breaks) else places[0])
+
+
 def kept_tokens(trained: NDArray[np.bool_], max_length: int, opening: int) -> tuple[int, int]:
     """Return which tokens of a row are kept beside its opening: the first, and the one after the last.
 
-    A row that is too long loses its beginning. What stands after the last trained token goes first; only where the last stretch of
-    trained tokens alone is too long does it lose its end.
+    A row that is too long loses its beginning. What stands after the last trained token goes first; only where the last
+    stretch of trained tokens alone is too long does it lose its end.
 
     Args:
         trained: Which tokens are trained.
@@ -43,8 +52,6 @@ def kept_tokens(trained: NDArray[np.bool_], max_length: int, opening: int) -> tu
     if not len(places):
         return max(opening, len(trained) - room), len(trained)
     stop = int(places[-1]) + 1
-    breaks = np.flatnonzero(np.diff(places) > 1)
-    last_stretch = int(places[breaks[-1] + 1] if len(breaks) else places[0])
-    # One token before the stretch stays, since something has to predict its first.
-    first = max(opening, min(stop - room, last_stretch - 1))
+    # One token before the last stretch stays, since something has to predict its first.
+    first = max(opening, min(stop - room, last_stretch(trained) - 1))
     return first, min(stop, first + room)

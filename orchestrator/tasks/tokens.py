@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,11 +23,11 @@ IGNORED_LABEL = -100
 """The label of a token that takes no part in the loss."""
 
 
-def token_column(rows: Iterable[Sequence[int]]) -> pa.Array:
-    """Return a column with one list of token ids per row, in one chunk."""
-    lists = [np.asarray(row, np.int32) for row in rows]
+def token_column(rows: Iterable[Sequence[int] | NDArray[Any]], dtype: type[np.generic] = np.int32) -> pa.Array:
+    """Return a column with one list of token ids, or of another number per token, per row, in one chunk."""
+    lists = [np.asarray(row, dtype) for row in rows]
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in lists])]).astype(np.int32)
-    values = np.concatenate(lists) if lists else np.empty(0, np.int32)
+    values = np.concatenate(lists) if lists else np.empty(0, dtype)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
 
 
@@ -63,19 +63,19 @@ def first_and_rest(rows: pa.Table, indices: NDArray[np.int64], column: str) -> t
     return [ids[:count] for ids, count in pairs], [ids[count:] for ids, count in pairs]
 
 
-def ragged(rows: pa.Table) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return the token ids of all rows in one array, and the offset of each row in it.
+def ragged(rows: pa.Table, name: str = "input_ids") -> tuple[NDArray[Any], NDArray[np.int32]]:
+    """Return the token ids of all rows in one array, or another number per token, and the offset of each row in it.
 
     Row ``i`` is ``ids[offsets[i]:offsets[i + 1]]``. No copy where the column is one chunk.
     """
-    column = rows["input_ids"]
+    column = rows[name]
     chunk = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     return chunk.values.to_numpy(), chunk.offsets.to_numpy()
 
 
-def sequences(rows: pa.Table, indices: NDArray[np.int64]) -> list[NDArray[np.int32]]:
-    """Return the token ids of some rows."""
-    ids, offsets = ragged(rows)
+def sequences(rows: pa.Table, indices: NDArray[np.int64], name: str = "input_ids") -> list[NDArray[Any]]:
+    """Return the token ids of some rows, or another number per token."""
+    ids, offsets = ragged(rows, name)
     return [ids[offsets[index] : offsets[index + 1]] for index in indices]
 
 
@@ -84,7 +84,7 @@ def lengths(rows: pa.Table) -> NDArray[np.int64]:
     return np.diff(ragged(rows)[1]).astype(np.int64)
 
 
-def pad(token_ids: Sequence[NDArray[np.int32]], pad_id: int, left: bool) -> dict[str, Tensor]:
+def pad(token_ids: Sequence[NDArray[Any]], pad_id: int, left: bool) -> dict[str, Tensor]:
     """Return ``input_ids`` and ``attention_mask`` of shape ``(rows, tokens)``, as long as the longest sequence."""
     import torch
 

@@ -35,6 +35,7 @@ class Sample:
         prompt: What is before the last of the assistant's turns where it is to be generated.
         answer: The rest of that turn.
         messages: How many of the conversation's messages it holds.
+        answered: How many messages are before that turn.
     """
 
     text: str
@@ -42,6 +43,7 @@ class Sample:
     prompt: str
     answer: str
     messages: int
+    answered: int
 
 
 def samples(
@@ -60,7 +62,7 @@ def samples(
     conversation = _Conversation(template, messages, tools)
     if train_on == "all":
         whole = conversation.until(len(messages)).text
-        return [Sample(whole, ((0, len(whole)),), *conversation.prompt_and_answer(turns[-1]), len(messages))]
+        return [Sample(whole, ((0, len(whole)),), *conversation.prompt_and_answer(turns[-1]), len(messages), turns[-1])]
     turns = turns[-1:] if train_on == "last" else turns
     if together := conversation.together(turns):
         return [together]
@@ -129,7 +131,7 @@ class _Conversation:
         spans = list(regions)
         if self.template.is_marked:
             spans = [span for pair in zip(turns, regions, strict=True) for span in self._marked(rendered, *pair)]
-        return Sample(rendered.text, tuple(spans), *self.prompt_and_answer(turns[-1]), messages)
+        return Sample(rendered.text, tuple(spans), *self.prompt_and_answer(turns[-1]), messages, turns[-1])
 
     def _marked(self, rendered: Rendered, turn: int, region: Span) -> Iterator[Span]:
         """Yield the marked characters of a turn, after a check by the turn's own ones.
