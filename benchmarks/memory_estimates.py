@@ -143,6 +143,7 @@ def random_dataset(
         columns["label"] = pa.array(random.integers(0, LABELS, ROWS).astype(np.int32))
         config: Any = ClassificationTask(type="classification", data="rows.csv", text="text", label="label")
     else:
+        columns["bytes"] = pa.array(np.full(ROWS, targets, np.int32))
         columns["trained"] = token_column([np.arange(tokens) >= tokens - targets] * ROWS, np.uint8)
         config = CausalLMTask(type="causal-lm", data="rows.csv", prompt="{text}", completion="{label}")
     tables = dict.fromkeys(("train", "validation", "test"), pa.table(columns))

@@ -176,6 +176,7 @@ class Lab:
         columns: dict[str, Any] = {"row": np.arange(rows), "input_ids": token_column(list(ids))}
         config: Any = CausalLMTask(type="causal-lm", data="rows.csv", prompt="{text}", completion="{label}")
         if backbone.context.task == TASK:
+            columns["bytes"] = np.full(rows, tokens // 2, np.int32)
             columns["trained"] = token_column([np.arange(tokens) >= tokens - tokens // 2] * rows, np.uint8)
         else:
             columns["label"] = (np.arange(rows) % CLASSES).astype(np.int32)

@@ -332,6 +332,8 @@ class SweepConfig(Section):
         values["plugins"] = [self._absolute(plugin) for plugin in self.plugins]
         if (self.base / self.backbone.model).exists():
             values["backbone"]["model"] = self._absolute(self.backbone.model)
+        if self.backbone.chat_template:
+            values["backbone"]["chat_template"] = self._absolute(self.backbone.chat_template)
         cleaned: dict[str, Any] = _masked(values)
         return cleaned
 

@@ -153,7 +153,7 @@ class CausalLMTask(GeneratingSection):
     @property
     def layout(self) -> str:
         """The layout of the rows: a key of :data:`LAYOUTS`."""
-        return next(layout for layout, keys in LAYOUTS.items() if getattr(self, keys[0]))
+        return next((layout for layout, keys in LAYOUTS.items() if getattr(self, keys[0])), "prompt")
 
     @property
     def trained(self) -> TrainedPart:
@@ -170,7 +170,7 @@ class CausalLMTask(GeneratingSection):
         keys = [*LAYOUTS[self.layout], *(["input"] if self.input else [])]
         if self.layout in ("messages", "conversations"):
             keys.append("tools")
-        return {(key,): template_columns(getattr(self, key)) for key in keys}
+        return {(key,): template_columns(name) for key in keys if (name := getattr(self, key))}
 
     def optional_columns(self) -> tuple[str, ...]:
         """Return the columns of tools and of Alpaca's inputs."""

@@ -57,6 +57,7 @@ def _dataset(backbone: SharedBackbone, training: Training) -> TaskDataset:
     columns = {
         "row": np.arange(1, ROWS + 1),
         "input_ids": token_column([draw.integers(3, 60, size) for size in lengths]),
+        "bytes": lengths.astype(np.int32),
         "trained": token_column([np.arange(size) >= size // 2 for size in lengths], np.uint8),
     }
     config = CausalLMTask(type="causal-lm", data="rows.csv", prompt="{text}", completion="{label}")
