@@ -29,7 +29,7 @@ from orchestrator.tasks.file_headers import Key
 from orchestrator.tasks.generation import GeneratingSection
 from orchestrator.tasks.inputs import ColumnKind, InputColumn
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf
-from orchestrator.tasks.rendering import render_conversations, render_prompts, tokenize_rendered
+from orchestrator.tasks.rendering import render_conversations, render_prompts, tokenize_rendered, turn_ends
 from orchestrator.tasks.templates import Template, render, template_columns
 from orchestrator.tasks.text_metrics import (
     BITS_PER_BYTE,
@@ -341,7 +341,7 @@ class CausalLM(TaskType):
     ) -> pa.Table:
         """Return a completion of each prompt."""
         _, indices = in_table_order(batches)
-        return pa.table({"completion": pa.array(self.generate(model, _prompts(rows, indices), pad_id), pa.string())})
+        return pa.table({"completion": pa.array(self._generated(model, rows, indices, pad_id), pa.string())})
 
     def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
         """Return the negative log-likelihood of each completion."""
@@ -373,17 +373,24 @@ class CausalLM(TaskType):
             [row[mask] for row, mask in zip(ids, trained, strict=True)], skip_special_tokens=True
         )
         table = _tokenized(rows, ids, trained, prompt_lengths, [len(text.encode()) for text in texts], cut)
-        if not self.generates:
+        is_asked = not any(mask.any() for mask in trained)
+        if not self.generates and not is_asked:
             return table
         # What a client's conversation is rendered to, which need not be how the row's text begins.
         prompts = _plain_ids(tokenizer, rows["prompt"].combine_chunks())
         return table.append_column("prompt_ids", token_column([prompt[-max_length + 1 :] for prompt in prompts]))
 
+    def _generated(self, model: nn.Module, rows: pa.Table, indices: NDArray[np.int64], pad_id: int) -> list[str]:
+        """Generate what follows the prompts of rows; an answer in a conversation ends with the assistant's turn."""
+        is_chat = "prompt_ids" in rows.column_names and self.tokenizer is not None
+        ends = turn_ends(self.tokenizer) if is_chat else []  # type: ignore[arg-type]
+        return self.generate(model, _prompts(rows, indices), pad_id, ends)
+
     def _texts(self, model: nn.Module, rows: pa.Table, indices: NDArray[np.int64], pad_id: int) -> dict[str, pa.Array]:
         """Return the generated text and the completion of each row, without surrounding white space."""
         if not self.generates:
             return {name: pa.nulls(len(indices), pa.string()) for name in ("generated", "reference")}
-        generated = self.generate(model, _prompts(rows, indices), pad_id)
+        generated = self._generated(model, rows, indices, pad_id)
         prompt_lengths = integers(rows, "prompt_length")[indices]
         parts = zip(sequences(rows, indices), sequences(rows, indices, "trained"), prompt_lengths, strict=True)
         completions = [sequence[length:][trained[length:] == 1].tolist() for sequence, trained, length in parts]

@@ -102,12 +102,16 @@ class ChatTemplate:
         Raises:
             MaskError: If the template leaves out what messages say, or ends an assistant's turn with nothing.
         """
-        after = self._probe(self._in_parts).text.rpartition(ANSWER)[2]
-        if not after.strip():
+        if not self.end.strip():
             raise MaskError(
                 "the chat template writes nothing after an assistant's turn, so that a model trained on it would never "
                 "stop; name one that does with backbone.chat_template: FILE.jinja"
             )
+
+    @cached_property
+    def end(self) -> str:
+        """What the template writes after the assistant's last answer."""
+        return self._probe(self._in_parts).text.rpartition(ANSWER)[2]
 
     @cached_property
     def header(self) -> str:

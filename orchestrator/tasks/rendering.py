@@ -110,6 +110,12 @@ def render_prompts(rows: pa.Table, tokenizer: PreTrainedTokenizerBase) -> pa.Tab
     return pa.Table.from_pylist(lines, RENDERED)
 
 
+def turn_ends(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the special token by which an assistant's turn ends, where the chat template ends it by one."""
+    ids: list[int] = tokenizer(ChatTemplate.of(tokenizer).end.strip(), add_special_tokens=False)["input_ids"]
+    return ids[:1] if ids and ids[0] in tokenizer.added_tokens_decoder else []
+
+
 def tokenize_rendered(
     rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> tuple[list[NDArray[np.int32]], list[NDArray[np.bool_]], list[int]]:

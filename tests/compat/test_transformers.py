@@ -96,3 +96,22 @@ def test_transformers_attention_is_chosen_by_config(kind: str) -> None:
     modeling = sys.modules[type(module).__module__]
     assert callable(modeling.eager_attention_forward)
     assert modeling.ALL_ATTENTION_FUNCTIONS.get_interface("compatibility_test", None) is attend
+
+
+@relied_on("transformers.utils.chat_template_utils.render_jinja_template", by="orchestrator/tasks/chat_template.py")
+def test_transformers_renders_templates_with_what_they_mark() -> None:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    source = "{% for m in messages %}<{{ m.role }}>{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
+    source += "{{ eos_token if not add_generation_prompt }}{{ tools[0].name if tools }}"
+    texts, marks = render_jinja_template(
+        conversations=[[{"role": "user", "content": "hi"}]],
+        tools=[{"name": "f"}],
+        chat_template=source,
+        return_assistant_tokens_mask=True,
+        add_generation_prompt=False,
+        eos_token="</s>",
+    )
+    assert texts == ["<user>hi</s>f"]
+    assert [tuple(mark) for mark in marks[0]] == [(6, 8)]
+    assert not render_jinja_template(conversations=[[]], chat_template="x", return_assistant_tokens_mask=False)[1][0]

@@ -14,7 +14,7 @@ from orchestrator.common.errors import InputError
 from orchestrator.tasks import TASK_TYPES, read_task
 from orchestrator.tasks.batches import evaluation_batches
 from orchestrator.tasks.causal_lm import CausalLM, CausalLMTask
-from orchestrator.tasks.rendering import render_task
+from orchestrator.tasks.rendering import render_task, turn_ends
 from orchestrator.tasks.tokens import lengths
 
 TASK = CausalLM()
@@ -227,3 +227,14 @@ def test_generated_answers_are_compared_with_the_last_turn(tmp_path, chat_tokeni
     predictions = task.evaluate(decoder, rows, [np.arange(rows.num_rows)], 0).predictions
     assert predictions["reference"].to_pylist() == [f"end {n - 1}!" for n in split["row"].to_pylist()]
     assert all(text is not None for text in predictions["generated"].to_pylist())
+
+
+def test_answers_in_conversations_end_with_the_turn(chat_tokenizer):
+    special = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(chat_tokenizer._tokenizer.to_str()), unk_token="<unk>", eos_token="<unk>"
+    )
+    special.add_special_tokens({"additional_special_tokens": ["<end>"]})
+    special.chat_template = TEMPLATE.replace("</s>", "<end>\n")
+    assert turn_ends(special) == [special.convert_tokens_to_ids("<end>")]
+    special.chat_template = TEMPLATE.replace("</s>", " over\n")
+    assert turn_ends(special) == []
