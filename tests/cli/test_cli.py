@@ -18,6 +18,7 @@ from orchestrator.config import json_schema
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 COMMANDS = [
     "",
+    "init",
     "demo",
     "run",
     "resume",
@@ -174,6 +175,21 @@ def test_errors_print_short_lines_and_exit_codes(
     monkeypatch.setattr("orchestrator.config.json_schema", fail)
     ended, out, err = command("schema")
     assert (ended, out, err.splitlines()) == (code, "", lines)
+
+
+def test_init_writes_a_configuration_and_never_overwrites(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"some text {i},{'ab'[i % 2]}\n" for i in range(9)))
+    code, out, err = command("init", "rows.csv")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[:2] == ["wrote sweep.yaml", "  rows look like texts with a label: text, label"]
+    assert out.splitlines()[-1].endswith("plan sweep.yaml")
+    before = (tmp_path / "sweep.yaml").read_text()
+    assert command("init", "rows.csv") == (
+        2,
+        "",
+        "sweep.yaml: is there already; move it away, or work in another folder\n",
+    )
+    assert (tmp_path / "sweep.yaml").read_text() == before
 
 
 def test_schema_accepts_examples_and_refuses_a_typo(command: Command) -> None:

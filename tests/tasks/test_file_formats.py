@@ -165,18 +165,13 @@ def test_folder_of_several_splits_asks_for_the_split(read, tmp_path):
     (tmp_path / "hub").mkdir()
     for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"):
         pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / f"hub/{name}.parquet")
-    with pytest.raises(InputError) as raised:
-        read("saved")
-    assert raised.value.lines() == [
-        "saved: the folder has the splits dev, test, train; write data: {train: saved/train, validation: saved/dev,"
-        " test: saved/test}"
-    ]
-    with pytest.raises(InputError) as raised:
-        read("hub")
-    assert raised.value.lines() == [
-        "hub: the folder has the splits train, test; write data: {train: hub/train*, validation: ...,"
-        " test: hub/test-00000-of-00001.parquet}"
-    ]
+    for folder, written in {
+        "saved": "train: saved/train, validation: saved/dev, test: saved/test",
+        "hub": "train: hub/train*, validation: ..., test: hub/test-00000-of-00001.parquet",
+    }.items():
+        with pytest.raises(InputError) as raised:
+            read(folder)
+        assert raised.value.lines() == [f"{folder}: the folder has several splits; write data: {{{written}}}"]
 
 
 def test_text_between_tabs_may_have_single_quotes_of_its_own(read, tmp_path, reference):

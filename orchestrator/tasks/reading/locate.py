@@ -57,24 +57,68 @@ def is_pattern(reference: str) -> bool:
     return not reference.startswith(PACKAGE) and any(character in reference for character in "*?[")
 
 
-def _of_folder(filesystem: Any, path: str, reference: str) -> list[DataFile]:
+def splits_beside(reference: str, base: Path) -> dict[str, str]:
+    """Return the files of all splits that a folder or the name of a file of training rows tells of.
+
+    Returns:
+        References by split: all three, or ``train`` alone, or none where there are no splits to be seen.
+
+    Raises:
+        InputError: If there is no such file or folder.
+    """
+    from pyarrow import fs
+
+    filesystem, path = open_location(reference, base)
+    info = _info(filesystem, path, reference)
+    if info.type == fs.FileType.Directory:
+        found = _splits_of_folder(filesystem, path, reference)
+    elif info.type == fs.FileType.File and "train" in info.base_name:
+        folder = fs.FileSelector(str(PurePosixPath(path).parent))
+        names = {entry.base_name for entry in filesystem.get_file_info(folder)}
+        found = {
+            split: reference.removesuffix(info.base_name) + name
+            for split, aliases in _SPLIT_NAMES.items()
+            for name in [info.base_name.replace("train", alias) for alias in aliases]
+            if name in names
+        }
+    else:
+        return {}
+    if len(found) == 3:
+        return found
+    return {"train": found["train"]} if "train" in found else {}
+
+
+def _splits_of_folder(filesystem: Any, path: str, reference: str) -> dict[str, str]:
+    """Return the references of a folder's splits, by their names in this project; empty if it holds one split."""
     from pyarrow import fs
 
     infos = filesystem.get_file_info(fs.FileSelector(path))
-    names = {info.base_name for info in infos}
-    if SAVED_SPLITS in names:
-        splits = sorted(_json(filesystem, f"{path}/{SAVED_SPLITS}")["splits"])
-        raise _several(reference, {split: f"{reference.rstrip('/')}/{split}" for split in splits})
-    if SAVED in names:
+    folder = reference.rstrip("/")
+    if any(info.base_name == SAVED_SPLITS for info in infos):
+        names = _json(filesystem, f"{path}/{SAVED_SPLITS}")["splits"]
+        return {
+            split: f"{folder}/{name}" for split, aliases in _SPLIT_NAMES.items() for name in names if name in aliases
+        }
+    files = [DataFile(filesystem, info.path) for info in infos if _is_data(info)]
+    splits = {split: [file for file in files if _split_of(file.name) == split] for split in _SPLIT_NAMES}
+    if not splits["train"] or not (splits["validation"] or splits["test"]):
+        return {}
+    return {split: f"{folder}/{_pattern(found)}" for split, found in splits.items() if found}
+
+
+def _of_folder(filesystem: Any, path: str, reference: str) -> list[DataFile]:
+    from pyarrow import fs
+
+    if splits := _splits_of_folder(filesystem, path, reference):
+        written = ", ".join(f"{split}: {splits.get(split, '...')}" for split in _SPLIT_NAMES)
+        raise _problem(reference, f"the folder has several splits; write data: {{{written}}}")
+    infos = filesystem.get_file_info(fs.FileSelector(path))
+    if any(info.base_name == SAVED for info in infos):
         shards = _json(filesystem, f"{path}/{SAVED}").get("_data_files") or []
         return [DataFile(filesystem, f"{path}/{shard['filename']}") for shard in shards]
     files = [DataFile(filesystem, info.path) for info in infos if _is_data(info)]
     if not files:
         raise _problem(reference, f"the folder has no file that ends in {suffixes()}")
-    splits = {split: [file for file in files if _split_of(file.name) == split] for split in _SPLIT_NAMES}
-    if splits["train"] and (splits["validation"] or splits["test"]):
-        patterns = {split: f"{reference.rstrip('/')}/{_pattern(found)}" for split, found in splits.items() if found}
-        raise _several(reference, patterns)
     return _sorted(files)
 
 
@@ -116,14 +160,6 @@ def _split_of(name: str) -> str:
 def _pattern(files: Sequence[DataFile]) -> str:
     """Return a pattern of the files of one split, or the name of its only file."""
     return files[0].name if len(files) == 1 else re.split(r"[-_.]", files[0].name)[0] + "*"
-
-
-def _several(reference: str, splits: dict[str, str]) -> InputError:
-    names = {
-        split: next((v for k, v in splits.items() if k in aliases), "...") for split, aliases in _SPLIT_NAMES.items()
-    }
-    written = ", ".join(f"{split}: {path}" for split, path in names.items())
-    return _problem(reference, f"the folder has the splits {', '.join(splits)}; write data: {{{written}}}")
 
 
 def _info(filesystem: Any, path: str, reference: str) -> Any:
