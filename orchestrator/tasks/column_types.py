@@ -136,7 +136,10 @@ def to_texts(array: pa.Array) -> tuple[pa.Array, Refusals]:
     if kind == "text":
         return _decoded(array)
     if kind == "json":
-        return _converted(array.storage.to_pylist(), lambda text: _text(_loads(text)), pa.string())
+        texts, refusals = _converted(array.storage.to_pylist(), lambda text: _text(_loads(text)), pa.string())
+        if len(refusals) == 1 and refusals[0][0].all():
+            raise ValueError(f"{refusals[0][1]} in every row")
+        return texts, refusals
     if pa.types.is_floating(array.type):
         refusals = _not_finite(array)
         is_refused = any_of([mask for mask, _ in refusals], len(array))

@@ -16,6 +16,7 @@ from orchestrator.tasks.files import Rows, read_rows
 from orchestrator.tasks.filters import matching_rows
 from orchestrator.tasks.layouts import Look
 from orchestrator.tasks.reading.peek import look_of
+from orchestrator.tasks.reading.source import split_suffix
 from orchestrator.tasks.section import TaskSection
 
 LOOKED_AT = 256
@@ -61,7 +62,7 @@ def read_examples(reference: str, config: TaskSection, base: Path, key: str) -> 
     kept = {name: rows.columns[name].filter(pa.array(mask)) for name in content}
     read = {name: Column(name, kept[name], name in optional, rows.file, config.strip) for name in content}
     contents = config.contents(read)
-    faults = _faults(rows, mask, read, key)
+    faults = _faults(rows, mask, read, key, config.encoding)
     if not config.drop_invalid:
         faults.raise_if_any(key)
     examples = pa.table({"row": rows.numbers[mask], **contents}).filter(pa.array(faults.usable))
@@ -71,11 +72,20 @@ def read_examples(reference: str, config: TaskSection, base: Path, key: str) -> 
     return Examples(rows.file, examples, faults.count(), looks)
 
 
-def _faults(rows: Rows, mask: Mask, columns: dict[str, Column], key: str) -> Faults:
+def _faults(rows: Rows, mask: Mask, columns: dict[str, Column], key: str, encoding: str) -> Faults:
     faults = Faults(rows.file, rows.numbers[mask])
     faults.entries += [(row, "", message) for row, message in rows.broken]
-    hint = f"; {key}.encoding names another encoding of a csv file"
     for column in columns.values():
         for mask, message in column.refusals:
-            faults.mark(mask, column.name, message + hint if message == NOT_UTF8 else message)
+            faults.mark(mask, column.name, _with_encoding(message, rows.file, key, encoding))
     return faults
+
+
+def _with_encoding(message: str, file: DataName, key: str, encoding: str) -> str:
+    """Return a message that also says how csv files of another encoding are read."""
+    names = [file, *(name for _, name in file.starts)]
+    if message != NOT_UTF8 or not any(split_suffix(name)[0] == "csv" for name in names):
+        return message
+    if encoding != "utf-8":
+        return f"cannot be decoded as {encoding}, which is {key}.encoding"
+    return f"{message}; {key}.encoding names another encoding of a csv file"

@@ -155,10 +155,10 @@ def test_given_split_of_duplicates_alone_is_refused(read, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("m.parquet", b"PAR1 this is none", "m.parquet: cannot be read as parquet: "),
+        ("m.parquet", b"PAR1 this is none", "m.parquet: is not a parquet file, or cut off"),
         ("m.arrow", b"nor this", "m.arrow: cannot be read as arrow: "),
         ("m.csv", b"", "m.csv: is empty"),
-        ("m.csv.gz", b"text,label\n", "m.csv.gz: its content is not gzip"),
+        ("m.csv.gz", b"text,label\n", "m.csv.gz: is not compressed by gzip"),
     ],
 )
 def test_broken_file_is_one_line(read, tmp_path, name, content, message):
@@ -186,5 +186,6 @@ def test_missing_file_is_one_line(read):
 
 
 def test_encoding_that_lacks_the_bytes_is_one_line(problems):
-    (line,) = problems(["x\x81,a", *GOOD], encoding="cp1252")
-    assert line.startswith("m.csv: cannot be decoded as cp1252 (")
+    lines = problems(["x\x81,a", *GOOD], encoding="cp1252")
+    message = "cannot be decoded as cp1252, which is tasks.mail.encoding"
+    assert lines == [f"m.csv: row 1, column text: {message}", DROP]

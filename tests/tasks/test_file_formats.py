@@ -171,7 +171,7 @@ def test_folder_of_several_splits_asks_for_the_split(read, tmp_path):
     }.items():
         with pytest.raises(InputError) as raised:
             read(folder)
-        assert raised.value.lines() == [f"{folder}: the folder has several splits; write data: {{{written}}}"]
+        assert raised.value.lines() == [f"{folder}: is a folder of several splits; write data: {{{written}}}"]
 
 
 def test_text_between_tabs_may_have_single_quotes_of_its_own(read, tmp_path, reference):

@@ -11,6 +11,8 @@ import pyarrow as pa
 from orchestrator.tasks.column_types import plain
 from orchestrator.tasks.reading.source import ROWS, Batch, DataFile
 
+_MAGIC = b"ARROW1"
+
 
 class ParquetSource:
     """A parquet file."""
@@ -18,7 +20,12 @@ class ParquetSource:
     def __init__(self, file: DataFile) -> None:
         import pyarrow.parquet as pq
 
-        self._parquet = pq.ParquetFile(file.open_binary())
+        try:
+            self._parquet = pq.ParquetFile(file.open_binary())
+        except pa.ArrowInvalid as error:
+            if "magic bytes" in str(error):
+                raise ValueError("is not a parquet file, or cut off: its last bytes are not those of one") from error
+            raise
         self.names = self._parquet.schema_arrow.names
 
     def batches(self, columns: Sequence[str], rows: int = ROWS) -> Iterator[Batch]:
@@ -53,7 +60,10 @@ def open_arrow(file: Any) -> Any:
     """Return a reader of an Arrow file."""
     try:
         return pa.ipc.open_file(file)
-    except pa.ArrowInvalid:
+    except pa.ArrowInvalid as error:
+        file.seek(0)
+        if file.read(len(_MAGIC)) == _MAGIC:
+            raise ValueError("is an Arrow file that is cut off: its end is missing") from error
         file.seek(0)
         return pa.ipc.open_stream(file)
 

@@ -17,27 +17,32 @@ KNOWN_ROWS = 1000
 
 
 class JsonSource:
-    """A JSON file."""
+    """A JSON file.
+
+    Raises:
+        ValueError: If none of the first rows is an object.
+    """
 
     def __init__(self, file: DataFile) -> None:
         self._file = file
         self.names: list[str] = []
-        for _, row in itertools.islice(self._rows(), KNOWN_ROWS):
+        rows = [row for _, row in itertools.islice(self._rows(), KNOWN_ROWS)]
+        if rows and not any(isinstance(row, dict) for row in rows):
+            raise ValueError(f"has no row that is a JSON object: row 1 {rows[0]}")
+        for row in rows:
             self._add_names(row)
 
     def batches(self, columns: Sequence[str], rows: int = ROWS) -> Iterator[Batch]:
         """Iterate over the rows; all columns that are asked for are there, null where a row has no such key.
 
         Raises:
-            ValueError: If an array is no JSON, or no row is an object.
+            ValueError: If an array is no JSON.
         """
         parsed = self._rows()
         while part := list(itertools.islice(parsed, rows)):
             good = [(number, row) for number, row in part if isinstance(row, dict)]
             for _, row in part:
                 self._add_names(row)
-            if not good and part[0][0] == 1:
-                raise ValueError(f"no row is a JSON object: row 1 {part[0][1]}")
             values = {name: to_array([row.get(name) for _, row in good]) for name in columns}
             broken = [(number, row) for number, row in part if not isinstance(row, dict)]
             yield Batch(values, np.array([number for number, _ in good], np.int64), broken)

@@ -43,7 +43,7 @@ def locate(reference: str, base: Path) -> list[DataFile]:
         raise _problem(reference, "there is no such file")
     files = _matching(filesystem, path)
     if not files:
-        raise _problem(reference, "no file matches")
+        raise _problem(reference, "matches no file")
     return files
 
 
@@ -111,14 +111,14 @@ def _of_folder(filesystem: Any, path: str, reference: str) -> list[DataFile]:
 
     if splits := _splits_of_folder(filesystem, path, reference):
         written = ", ".join(f"{split}: {splits.get(split, '...')}" for split in _SPLIT_NAMES)
-        raise _problem(reference, f"the folder has several splits; write data: {{{written}}}")
+        raise _problem(reference, f"is a folder of several splits; write data: {{{written}}}")
     infos = filesystem.get_file_info(fs.FileSelector(path))
     if any(info.base_name == SAVED for info in infos):
         shards = _json(filesystem, f"{path}/{SAVED}").get("_data_files") or []
         return [DataFile(filesystem, f"{path}/{shard['filename']}") for shard in shards]
     files = [DataFile(filesystem, info.path) for info in infos if _is_data(info)]
     if not files:
-        raise _problem(reference, f"the folder has no file that ends in {suffixes()}")
+        raise _problem(reference, f"is a folder without a file that ends in {suffixes()}")
     return _sorted(files)
 
 

@@ -117,7 +117,7 @@ class DataFile:
         head = stream.peek(4)
         codec = next((codec for codec, magic in _MAGIC.items() if head.startswith(magic)), "")
         if expected and codec != expected:
-            raise ValueError("is empty" if not head else f"its content is not {expected}")
+            raise ValueError("is empty" if not head else f"is not compressed by {expected}")
         if codec:
             stream = io.BufferedReader(pa.CompressedInputStream(stream, codec), 1 << 16)
         head = stream.peek(32)[:32].lower()
@@ -130,13 +130,14 @@ class DataFile:
     def open_text(self, encoding: str, newline: str | None) -> io.TextIOWrapper:
         """Open the file's text; a byte order mark overrides the encoding.
 
-        Bytes that are not UTF-8 become surrogates, so that the value that has them can be told.
+        Bytes that the encoding lacks become surrogates, so that the value that has them can be told.
         """
         stream = self.open_stream()
+        # a decoder of several bytes a character cannot go on after a byte that it does not know
         mark = next((name for mark, name in _MARKS.items() if stream.peek(4).startswith(mark)), "")
         encoding = mark or encoding
-        is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
-        return io.TextIOWrapper(stream, encoding, "surrogateescape" if is_utf8 else "strict", newline)
+        is_wide = codecs.lookup(encoding).name.startswith(("utf-16", "utf-32"))
+        return io.TextIOWrapper(stream, encoding, "strict" if is_wide else "surrogateescape", newline)
 
 
 def split_suffix(name: str) -> tuple[str, str]:
