@@ -22,7 +22,7 @@ class LinearProbeParams(Hyperparameters):
 
     Args:
         pooling: ``head`` for the features of the model's own head; ``mean`` for the mean of the last hidden states over
-            the tokens of a row, of the encoder in an encoder-decoder (arXiv:2108.08877).
+            the tokens of a row, of the encoder in an encoder-decoder (arXiv:2108.08877), where a row has one label.
         dropout: dropout rate of the features.
     """
 
@@ -42,6 +42,8 @@ def attach(view: nn.Module, params: LinearProbeParams, context: Context) -> Atta
     Raises:
         MethodError: if the task has no head, or the head cannot read the mean.
     """
+    if context.task_type == "TOKEN_CLS" and params.pooling == "mean":
+        raise MethodError("pooling is 'mean', which would give all tokens of a row the same tag; it must be head here")
     if not context.head:
         raise MethodError("linear_probe needs a head that the checkpoint does not hold; a language model has none")
     dropout = nn.Dropout(params.dropout)
@@ -104,6 +106,6 @@ SPEC = MethodSpec(
     reference="Alain & Bengio (2016), arXiv:1610.01644",
     params_type=LinearProbeParams,
     attach=attach,
-    tasks=frozenset({"SEQ_CLS"}),
+    tasks=frozenset({"SEQ_CLS", "TOKEN_CLS"}),
     supports_merge=True,
 )

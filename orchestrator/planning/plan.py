@@ -181,12 +181,21 @@ def make_plan(
         data = {name: read_task(name, task, config.base, config.seed) for name, task in config.tasks.items()}
     source = resolve(config.backbone, config.base)
     architecture, tokenizer = _read_checkpoint(source)
+    _require_tokenizer(config, source, tokenizer)
     data = {name: render_task(each, TASK_TYPES[each.config.type], tokenizer) for name, each in data.items()}
     config = _fit_max_length(config, getattr(architecture, "max_position_embeddings", None))
     task_text = _task_text_factory(config, tokenizer)
     device = device or device_here(config.lanes)
     estimates = {
-        name: TaskEstimates(config, architecture, data[name], task_type(task), _sources(data, name), tokenizer, device)
+        name: TaskEstimates(
+            config,
+            architecture,
+            data[name],
+            task_type(task, labels=data[name].labels),
+            _sources(data, name),
+            tokenizer,
+            device,
+        )
         for name, task in config.tasks.items()
     }
     gpu = gpu_budget(config, device, list(estimates.values()))
@@ -234,6 +243,13 @@ def _read_checkpoint(source: Source) -> tuple[PretrainedConfig, PreTrainedTokeni
         return source.config(), source.tokenizer()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError("backbone.model", [Problem(source.name, f"cannot be used: {first_line(error)}")]) from error
+
+
+def _require_tokenizer(config: SweepConfig, source: Source, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise the error of a tokenizer that cannot tokenize the rows of a task."""
+    refusals = (task_type(task).tokenizer_refusal(tokenizer) for task in config.tasks.values())
+    if reason := next(filter(None, refusals), ""):
+        raise InputError("backbone.model", [Problem(source.name, reason)])
 
 
 def _fit_max_length(config: SweepConfig, positions: int | None) -> SweepConfig:

@@ -207,6 +207,10 @@ class TaskType(ABC):
         """
         return rows, []
 
+    def tokenizer_refusal(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        """Return why rows cannot be tokenized by a tokenizer, one line; empty if nothing is in the way."""
+        return ""
+
     @abstractmethod
     def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
         """Return the tokenized table of a split, rows cut to ``max_length`` tokens."""

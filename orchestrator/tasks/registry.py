@@ -8,8 +8,10 @@ from pydantic import AfterValidator
 
 from orchestrator.common.metric import Direction, Metric
 from orchestrator.tasks.causal_lm import CausalLM
+from orchestrator.tasks.choice import Choice
 from orchestrator.tasks.classification import Classification
 from orchestrator.tasks.seq2seq import Seq2Seq
+from orchestrator.tasks.token_classification import TokenClassification
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,6 +25,8 @@ TASK_TYPES: dict[str, TaskType] = {
         Classification(),
         CausalLM(),
         Seq2Seq(),
+        TokenClassification(),
+        Choice(),
     )
 }
 """Every task type by its name in the configuration, in the order in which messages list them."""

@@ -47,6 +47,38 @@ def target_losses(model: nn.Module, inputs: dict[str, Tensor], labels: Tensor) -
     return _chunked_losses(head, states[:, -targets.shape[1] :][is_labelled], targets[is_labelled]), is_labelled
 
 
+def token_log_probabilities(
+    model: nn.Module, batch: dict[str, Tensor], rows: Tensor, positions: Tensor, tokens: Tensor
+) -> Tensor:
+    """Return the log-probabilities of chosen tokens, without gradients; places with several of them are computed once.
+
+    Args:
+        model: Language model.
+        batch: ``input_ids`` and ``attention_mask`` of shape ``(rows, tokens)``.
+        rows: Row of each chosen token, shape ``(chosen,)``.
+        positions: Position of the token before it, shape ``(chosen,)``.
+        tokens: Its id, shape ``(chosen,)``.
+
+    Returns:
+        Float32 log-probabilities in nats, of shape ``(chosen,)``.
+    """
+    import torch
+
+    width = batch["input_ids"].shape[1]
+    with torch.no_grad():
+        states, head = states_and_head(model, model_inputs(model, batch))
+        places, place_of = torch.unique(rows * width + positions, return_inverse=True)
+        chosen = states[:, -width:].flatten(0, 1)[places.to(states.device)]
+        results = chosen.new_empty(len(tokens), dtype=torch.float32)
+        size = _chunk_tokens(head)
+        for first in range(0, len(places), size):
+            logits = head.logits(chosen[first : first + size]).float().log_softmax(dim=-1)
+            is_here = (place_of >= first) & (place_of < first + size)
+            here = is_here.to(logits.device)
+            results[here] = logits[(place_of[is_here] - first).to(logits.device), tokens[is_here].to(logits.device)]
+    return results
+
+
 def compute_logits(model: nn.Module, inputs: dict[str, Tensor]) -> None:
     """Compute the logits of all tokens, a chunk at a time, and keep none: to time a forward pass.
 

@@ -1,5 +1,6 @@
 """The examples are configurations that load, each with a first line that says what it is for."""
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,9 @@ from orchestrator.config import load_config
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 
 
-def test_there_are_examples_of_both_kinds() -> None:
+def test_there_are_examples_of_several_types() -> None:
     tasks = [task for example in EXAMPLES for task in load_config(example).tasks.values()]
-    assert {task.type for task in tasks} == {"classification", "causal-lm"}
+    assert {task.type for task in tasks} >= {"classification", "causal-lm", "token-classification"}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
@@ -29,4 +30,13 @@ def test_an_example_loads_from_any_folder(example: Path, tmp_path: Path, monkeyp
 def test_an_example_downloads_nothing(example: Path) -> None:
     config = load_config(example)
     files = [file for task in config.tasks.values() for file in task.files().values()]
-    assert all(place.startswith("package:") for place in (config.backbone.model, *files))
+    assert config.backbone.model.startswith("package:")
+    assert all(file.startswith("package:") or (example.parent / file).is_file() for file in files)
+
+
+def test_rows_of_the_entities_example_are_those_that_its_generator_makes(tmp_path: Path) -> None:
+    generator = EXAMPLES[0].with_name("entities.py")
+    copy = tmp_path / generator.name
+    copy.write_text(generator.read_text())
+    runpy.run_path(str(copy), run_name="__main__")
+    assert (tmp_path / "entities.jsonl").read_text() == generator.with_suffix(".jsonl").read_text()

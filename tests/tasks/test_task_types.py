@@ -41,7 +41,7 @@ def test_task_types_of_methods_are_those_of_peft():
 def test_metrics_have_labels_bounds_and_a_statistic(type_):
     for metric in type_.metrics:
         assert type_.metric(metric.name) is metric
-        assert recorded_metric(metric.name, higher_is_better=metric.higher_is_better) is metric
+        assert recorded_metric(metric.name, higher_is_better=metric.higher_is_better) == metric
         assert metric.label
         assert metric.bounds[0] < metric.bounds[1]
         assert metric.statistic is not None

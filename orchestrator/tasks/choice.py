@@ -1,0 +1,276 @@
+"""One of several texts per prompt: the one that a language model finds most likely; accuracy and macro F1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from orchestrator.common.metric import Metric
+from orchestrator.common.section import refusal
+from orchestrator.tasks._base import Batches, Evaluation, TaskType
+from orchestrator.tasks.choice_loss import choice_loss, competing_tokens
+from orchestrator.tasks.choice_rows import answers, choices_problem, tokenized
+from orchestrator.tasks.choice_scores import log_likelihoods
+from orchestrator.tasks.classes import majority_share
+from orchestrator.tasks.classification import macro_f1
+from orchestrator.tasks.columns import Column
+from orchestrator.tasks.file_headers import Key
+from orchestrator.tasks.inputs import ColumnKind, InputColumn
+from orchestrator.tasks.metric_field import MetricNames, MetricsOf
+from orchestrator.tasks.section import TaskSection
+from orchestrator.tasks.templates import Template, render, template_columns
+from orchestrator.tasks.tokens import IGNORED_LABEL, in_table_order, integers, lengths, pad, sequences, token_column
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
+
+
+def accuracy(predictions: pa.Table, draws: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the share of rows whose most likely choice is the right one."""
+    is_right = integers(predictions, "label") == integers(predictions, "predicted")
+    scores: NDArray[np.float64] = is_right[draws].mean(axis=1)
+    return scores
+
+
+METRICS = (
+    Metric(name="accuracy", label="accuracy", statistic=accuracy),
+    Metric(name="macro_f1", label="macro-F1", statistic=macro_f1),
+)
+
+
+class ChoiceTask(TaskSection):
+    """One of several texts per prompt: label words, multiple choice."""
+
+    type: Literal["choice"]
+    """One of several texts per prompt."""
+    prompt: Template
+    """Column of the prompts, or a template with columns in braces: ``Review: {text} Rating:``."""
+    completion: Template
+    """Column of the right choices, or a template with columns in braces."""
+    choices: list[str] | str
+    """The texts to choose from, or the column that holds a list of them for each row."""
+    metric: Annotated[MetricNames, MetricsOf(METRICS)] = METRICS[0].name
+    """What the search maximizes: a name, or a list whose first is optimized and whose others are recorded beside it.
+    ``macro_f1`` needs the same choices for all rows."""
+
+    @model_validator(mode="after")
+    def _has_choices(self) -> Self:
+        if isinstance(self.choices, list) and (problem := choices_problem(self.choices)):
+            raise refusal([(("choices",), problem)])
+        if isinstance(self.choices, str) and "macro_f1" in self.metrics:
+            raise refusal([(("metric",), "macro_f1 needs a list of choices that is the same for all rows")])
+        return self
+
+    @classmethod
+    def in_memory(cls) -> Self:
+        """Return the section of a task without files: prompts, right choices, and lists of choices."""
+        keys = {key: key for key in ("prompt", "completion", "choices")}
+        return cls.model_validate({"type": cls.type_name(), "data": "memory.jsonl", **keys})
+
+    @property
+    def input_columns(self) -> dict[str, str]:
+        """``prompt``, and the column of the choices where rows have their own: clients send whole prompts."""
+        return {"prompt": "prompt", **({"choices": self.choices} if isinstance(self.choices, str) else {})}
+
+    def content_columns(self) -> dict[Key, list[str]]:
+        """Return the columns that the templates name, and the column of the choices."""
+        columns: dict[Key, list[str]] = {
+            (key,): template_columns(getattr(self, key)) for key in ("prompt", "completion")
+        }
+        return {**columns, **({("choices",): [self.choices]} if isinstance(self.choices, str) else {})}
+
+    def contents(self, columns: Mapping[str, Column]) -> dict[str, pa.Array]:
+        """Return ``prompt``, ``choices``, and the index of the right one: ``label``, or ``answer`` if choices vary."""
+        prompts, completions = (render(template, columns) for template in (self.prompt, self.completion))
+        answered = columns[template_columns(self.completion)[-1]]
+        if isinstance(self.choices, str):
+            listed = columns[self.choices]
+            return {"prompt": prompts, **answers(completions, listed.text_lists.to_pylist(), answered, listed)}
+        rows = answers(completions, [self.choices] * len(answered), answered)
+        return {"prompt": prompts, "choices": rows["choices"], "label": rows["answer"]}
+
+    def encode(
+        self, tables: dict[str, pa.Table], files: Mapping[str, str], key: str
+    ) -> tuple[dict[str, pa.Table], tuple[str, ...]]:
+        """Return the tables, and the choices if they are the same for all rows."""
+        return tables, tuple(self.choices) if isinstance(self.choices, list) else ()
+
+
+class Choice(TaskType):
+    """Any ``AutoModelForCausalLM``, which says how likely each choice is after the prompt.
+
+    Split tables hold ``prompt``, ``choices`` (list<string>), and the index of the right choice: ``label`` (int32) where
+    all rows have the task's choices, which are its labels, and ``answer`` where rows have choices of their own.
+    Tokenized tables hold the prompt with the right choice in ``input_ids``, ``prompt_length``, and the tokens of all
+    choices. Predictions hold ``label`` (the right choice), ``predicted``, and per choice ``log_likelihoods`` (in nats,
+    the sum over its tokens) and ``probabilities`` (their softmax).
+    """
+
+    section = ChoiceTask
+    metrics = METRICS
+    auto_class = "AutoModelForCausalLM"
+    peft_task_type = "CAUSAL_LM"
+    text_columns = ("prompt", "choices")
+    input_columns = MappingProxyType(
+        {
+            "prompt": InputColumn(example="Tweet: Thank you for the quick help!\nSentiment:"),
+            "choices": InputColumn(kind="strings", example=["negative", "positive"], check=choices_problem),
+        }
+    )
+
+    @property
+    def computed(self) -> tuple[Metric, ...]:
+        """The metrics that ``evaluate`` computes: ``macro_f1`` needs the same choices for all rows."""
+        return self.metrics if self.labels else self.metrics[:1]
+
+    def baseline(self, splits: Mapping[str, pa.Table]) -> float | None:
+        """Return the accuracy of always answering the most frequent training answer."""
+        return majority_share(splits) if "label" in splits["train"].column_names else None
+
+    def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
+        """Return the columns of the class's docstring; a row that is too long loses the beginning of its prompt.
+
+        Raises:
+            InputError: If a choice alone is too long.
+        """
+        return tokenized(rows, tokenizer, max_length)
+
+    def collate(
+        self, rows: pa.Table, indices: NDArray[np.int64], pad_id: int, pad_left: bool = False
+    ) -> dict[str, Tensor]:
+        """Return ``input_ids``, ``attention_mask``, ``labels`` of shape ``(rows, tokens)``; -100 but at right choices.
+
+        What competes with the right choice stands in ``places`` and ``options``. Padding goes after the tokens, as a
+        language model's likelihoods need it.
+        """
+        import torch
+
+        batch = pad(sequences(rows, indices), pad_id, left=False)
+        position = batch["attention_mask"].cumsum(dim=1)
+        prompt_lengths = torch.tensor(integers(rows, "prompt_length")[indices])
+        is_choice = (position > prompt_lengths[:, None]) & (batch["attention_mask"] == 1)
+        labels = batch["input_ids"].where(is_choice, torch.tensor(IGNORED_LABEL))
+        return {**batch, "labels": labels, **competing_tokens(rows, indices, _answer_column(rows))}
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Return the mean cross-entropy over the rows' choices, token by token; see :mod:`.choice_loss`."""
+        return choice_loss(model, batch)
+
+    def loss_terms(self, batch: dict[str, Tensor]) -> int:
+        """Return the number of rows."""
+        return len(batch["input_ids"])
+
+    def predictions(
+        self, model: nn.Module, rows: pa.Table, batches: Batches, pad_id: int, pad_left: bool = False
+    ) -> pa.Table:
+        """Return the likelihood of every choice of each row."""
+        found = [row for indices in batches for row in log_likelihoods(model, rows, indices, pad_id)]
+        order, indices = in_table_order(batches)
+        table = rows.select(["row", _answer_column(rows)]).take(pa.array(indices)).rename_columns(["row", "label"])
+        table = _with_probabilities(table, [_softmax(found[index]) for index in order], bool(self.labels))
+        return table.append_column("log_likelihoods", token_column([found[index] for index in order], np.float64))
+
+    def unanswered(self, inputs: pa.Table) -> pa.Table:
+        """Return prompts, with the task's choices where they have none of their own, and choice 0 as the right one."""
+        zeros = pa.array(np.zeros(inputs.num_rows, np.int32))
+        columns = {"row": pa.array(range(inputs.num_rows), pa.int64()), "prompt": inputs["prompt"]}
+        if "choices" in inputs.column_names:
+            return pa.table({**columns, "choices": inputs["choices"], "answer": zeros})
+        choices = pa.array([list(self.labels)] * inputs.num_rows, pa.list_(pa.string()))
+        return pa.table({**columns, "choices": choices, "label": zeros})
+
+    def answer_columns(self, labels: Sequence[str]) -> dict[str, ColumnKind]:
+        """Return ``choice``, and ``probability_CHOICE`` for each choice, or ``probabilities`` if choices vary."""
+        if not labels:
+            return {"choice": "string", "probabilities": "doubles"}
+        probabilities: dict[str, ColumnKind] = {f"probability_{label}": "double" for label in labels}
+        return {"choice": "string", **probabilities}
+
+    def answer(
+        self,
+        model: nn.Module,
+        rows: pa.Table,
+        batches: Batches,
+        pad_id: int,
+        pad_left: bool,
+        labels: Sequence[str],
+    ) -> pa.Table:
+        """Return the most likely choice after each prompt, and the probabilities of all choices."""
+        predictions = self.predictions(model, rows, batches, pad_id, pad_left)
+        predicted, probabilities = integers(predictions, "predicted"), predictions["probabilities"]
+        if labels:
+            chosen = [labels[index] for index in predicted]
+            values = np.array(probabilities.to_pylist()).reshape(-1, len(labels)).T
+            return pa.table([pa.array(chosen), *map(pa.array, values)], names=[*self.answer_columns(labels)])
+        listed = rows["choices"].to_pylist()
+        chosen = [choices[index] for choices, index in zip(listed, predicted, strict=True)]
+        return pa.table({"choice": pa.array(chosen), "probabilities": probabilities.cast(pa.list_(pa.float64()))})
+
+    def answer_object(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Return ``choice``, and ``probabilities`` by choice, or in the order of a row's own choices."""
+        if "probabilities" in answer:
+            return answer
+        choice, *values = answer.values()
+        names = [name.removeprefix("probability_") for name in answer][1:]
+        return {"choice": choice, "probabilities": dict(zip(names, values, strict=True))}
+
+    def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
+        """Return the probability of every choice, shape ``(choices, 1)``."""
+        values: NDArray[np.float64] = predictions["probabilities"].combine_chunks().flatten().to_numpy()
+        return values[:, None]
+
+    def predict_again(
+        self, recorded: pa.Table, answer: Callable[[pa.Table], pa.Table], evaluate: Callable[[pa.Table], Evaluation]
+    ) -> pa.Table:
+        """Return predictions with the probabilities that a client gets, where all rows have the same choices."""
+        if not self.labels:
+            return evaluate(recorded).predictions
+        _, *columns = answer(recorded).columns
+        values = np.stack([column.to_numpy() for column in columns], axis=1)
+        return _with_probabilities(recorded.select(["row", "label"]), [*values], True)
+
+    def purpose(self, labels: Sequence[str]) -> str:
+        """Return that it chooses a text, and from which."""
+        names = f"one of {len(labels)} texts ({', '.join(labels)})" if labels else "one of the given texts"
+        return f"Chooses {names} after a prompt"
+
+    def dummy_labels(self, input_ids: Tensor, attention_mask: Tensor, labels: int) -> Tensor:
+        """Return every token that is not padding as a target, of shape ``(rows, tokens)``."""
+        return input_ids.masked_fill(attention_mask != 1, IGNORED_LABEL)
+
+    def dummy_batch(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: int, targets: int | None = None
+    ) -> dict[str, Tensor]:
+        """Return a batch as :meth:`collate` makes it, where two choices part before a row's last token."""
+        batch = super().dummy_batch(input_ids, attention_mask, labels, targets)
+        places = input_ids.new_full((len(input_ids), 1), max(0, input_ids.shape[1] - 2))
+        return {**batch, "places": places, "options": input_ids[:, None, -2:]}
+
+    def target_tokens(self, rows: pa.Table) -> NDArray[np.int64]:
+        """Return how many tokens each right choice has."""
+        return lengths(rows) - integers(rows, "prompt_length")
+
+
+def _answer_column(rows: pa.Table) -> str:
+    return "label" if "label" in rows.column_names else "answer"
+
+
+def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    weights = np.exp(values - values.max(initial=-np.inf))
+    probabilities: NDArray[np.float64] = weights / weights.sum()
+    return probabilities
+
+
+def _with_probabilities(rows: pa.Table, values: list[NDArray[np.float64]], same_choices: bool) -> pa.Table:
+    column = token_column(values, np.float64)
+    if same_choices:
+        column = pa.FixedSizeListArray.from_arrays(column.flatten(), len(values[0]))
+    predicted = pa.array([int(row.argmax()) for row in values], pa.int32())
+    return rows.append_column("predicted", predicted).append_column("probabilities", column)
