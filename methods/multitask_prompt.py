@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from peft import MultitaskPromptTuningConfig, PeftModel, PromptTuningConfig, PromptTuningInit
@@ -23,7 +23,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from methods.base import peft_adapter
-from methods.base.spec import Attached, Category, Context, Hyperparameters, MethodError, MethodSpec, ParameterGroup
+from methods.base.spec import (
+    Attached,
+    Category,
+    Context,
+    Hyperparameters,
+    MethodError,
+    MethodSpec,
+    ParameterGroup,
+    PeftTaskType,
+)
 from methods.parts.soft_prompt import (
     derive_peft_position_ids_from_mask,
     initial_token_ids,
@@ -183,6 +192,7 @@ SPEC = MethodSpec(
     reference="Wang et al. (2023), arXiv:2303.02861",
     params_type=MultitaskPromptParams,
     attach=attach,
+    tasks=frozenset(get_args(PeftTaskType)) - {"FEATURE_EXTRACTION"},  # peft passes no task ids on to the prompts there
     starts_as_identity=False,
     peft=True,
 )

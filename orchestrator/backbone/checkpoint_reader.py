@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.backbone.gguf import gguf_tensors
+from orchestrator.backbone.pooler import HEADLESS, remove_pooler
 from orchestrator.backbone.source import Source
 from orchestrator.common.errors import InputError, Problem, describe_error
 
@@ -102,7 +103,9 @@ def _from_pretrained(source: Source, auto_class: str, **options: Any) -> tuple[P
     if source.path.suffix != ".gguf":
         arguments["use_safetensors"] = True
     model, info = getattr(transformers, auto_class).from_pretrained(**arguments)
-    return model.requires_grad_(False).eval(), set(info["missing_keys"])
+    remove_pooler(model, auto_class)
+    missing = {name for name in info["missing_keys"] if auto_class != HEADLESS or not name.startswith("pooler.")}
+    return model.requires_grad_(False).eval(), missing
 
 
 @contextmanager

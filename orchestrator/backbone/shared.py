@@ -21,6 +21,7 @@ from orchestrator.backbone import key_value_cache
 from orchestrator.backbone.byte_sum import byte_sum
 from orchestrator.backbone.checkpoint import Header
 from orchestrator.backbone.frozen import FrozenLinear
+from orchestrator.backbone.pooler import remove_pooler
 from orchestrator.backbone.stored import StoredBackbone, read_stored
 from orchestrator.common.errors import InputError, Problem, first_line
 from orchestrator.config.gpu import GpuSettings
@@ -271,6 +272,7 @@ def _skeleton(header: Header, labels: int, attention: str) -> PreTrainedModel:
             raise
         message = f"is {attention}, which {kind} cannot use here ({first_line(error)}); write auto"
         raise InputError("backbone.attention", [Problem("", message)]) from error
+    remove_pooler(model, header.auto_class)
     return model
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from methods.base.spec import Context, Quantization
 from orchestrator.backbone.checkpoint import freezable, matrix
 from orchestrator.backbone.frozen import FrozenLinear
+from orchestrator.backbone.pooler import remove_pooler
 from orchestrator.backbone.shared import SharedBackbone, head_of, is_decoder, pad
 from orchestrator.backbone.shrink import shallow, shrunk
 from orchestrator.backbone.weights import PlainWeight, quantize
@@ -94,6 +95,7 @@ def _model(config: PretrainedConfig, auto_class: str, labels: int, dtype: torch.
         config.num_labels = labels
         pad(config)
     model: PreTrainedModel = getattr(transformers, auto_class).from_config(config, dtype=dtype)
+    remove_pooler(model, auto_class)
     model.requires_grad_(False).eval()
     return model
 

@@ -8,7 +8,7 @@ clipping, the optimizer) computes the same on every rank without further communi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from orchestrator.engine.micro_batches import split_micro_batches
 from orchestrator.engine.random_stream import RandomStream
 from orchestrator.engine.ranks import OtherWorkerError, Ranks
+from orchestrator.tasks import TaskType
 
 Outcome = Tensor | Exception
 """The loss of a step whose gradients are in place, or the error that prevented it."""
@@ -32,10 +33,10 @@ class Trainable(Protocol):
         ...
 
 
-def shard(
-    batch: dict[str, Tensor], ranks: Ranks, loss_terms: Callable[[dict[str, Tensor]], int]
-) -> tuple[dict[str, Tensor], float]:
+def shard(batch: dict[str, Tensor], ranks: Ranks, kind: TaskType) -> tuple[dict[str, Tensor], float]:
     """Return a rank's consecutive rows of a batch, and their weight in the batch's mean loss.
+
+    Where a row's loss depends on the other rows, every rank has the whole batch, with an equal share of its weight.
 
     A rank without rows of its own gets another rank's at weight 0: its work is wasted, but all ranks make the same
     collective calls.
@@ -43,9 +44,11 @@ def shard(
     Args:
         batch: batch as for :func:`split_micro_batches`, the same on all ranks.
         ranks: this worker's rank.
-        loss_terms: as for :func:`split_micro_batches`.
+        kind: type of the task.
     """
-    shards = list(split_micro_batches(batch, min(ranks.size, len(batch["input_ids"])), loss_terms))
+    if not kind.is_divisible:
+        return batch, 1 / ranks.size
+    shards = list(split_micro_batches(batch, min(ranks.size, len(batch["input_ids"])), kind.loss_terms))
     if not shards:  # the batch has no labels, so its loss is NaN on every rank
         return batch, 1.0
     return shards[ranks.rank] if ranks.rank < len(shards) else (shards[0][0], 0.0)

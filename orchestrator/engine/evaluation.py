@@ -20,7 +20,8 @@ def evaluate(
 ) -> Evaluation:
     """Score a model on the rows of the batches, divided among the ranks.
 
-    The batches are those of a single worker, so that a row has the same padding whichever rank scores it.
+    The batches are those of a single worker, so that a row has the same padding whichever rank scores it. Where a row's
+    score depends on the other rows, every rank scores all of them.
 
     Args:
         ranks: this worker's rank.
@@ -34,7 +35,7 @@ def evaluate(
     Raises:
         Exception: on every rank, if scoring raised on any rank.
     """
-    if ranks.size == 1:
+    if ranks.size == 1 or not kind.is_divisible:
         return kind.evaluate(model, table, batches, pad, pad_left)
     shards = [batches[rank :: ranks.size] for rank in range(ranks.size)]
     evaluation = ranks.run_on_all_ranks(lambda: _evaluate_shard(kind, model, table, shards[ranks.rank], pad, pad_left))

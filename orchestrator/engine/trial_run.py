@@ -213,7 +213,7 @@ class TrialRun:
     def shrink_step(self) -> bool:
         """Use a smaller step size from the next step on, since the last did not fit. Returns whether there is one."""
         tokens = self.tokens // self._size.micro_batches
-        size = self._size.smaller(self.params.batch_size, self.tokens, self.device)
+        size = self._size.smaller(self._parts, self.tokens, self.device)
         if size is None:
             return False
         if tokens:
@@ -358,22 +358,27 @@ class TrialRun:
         return self._skip_prefix.enabled() if self._skip_prefix else nullcontext()
 
     def _begin_step(self) -> None:
-        batch, shard_weight = shard(self._next_batch(), self.dataset.ranks, self.dataset.type.loss_terms)
+        batch, shard_weight = shard(self._next_batch(), self.dataset.ranks, self.dataset.type)
         stream = dropout_stream(self.job.seed, self.step, self.dataset.ranks, self._random)
         self._random_before_step = self._random = stream
         is_first = not self.tokens
         self.tokens = batch["input_ids"].numel()
         self._memory.begin(self.tokens)
         if is_first:
-            method, rows = self.job.trial.method, self.params.batch_size
-            fitting = self._micro_batch_memory.fitting_size(method, rows, self.tokens, self.device)
+            method = self.job.trial.method
+            fitting = self._micro_batch_memory.fitting_size(method, self._parts, self.tokens, self.device)
             self._resize(self._size.smallest_of(fitting))
-        count = min(self._size.micro_batches, self.params.batch_size)
+        count = min(self._size.micro_batches, self._parts)
         micro_batches = split_micro_batches(batch, count, self.dataset.type.loss_terms)
         self._pending.extend((micro_batch, shard_weight * weight) for micro_batch, weight in micro_batches)
         self.measurements["micro_batches"] = float(self._size.micro_batches)
         if self._size.checkpointed:
             self.measurements["checkpointed"] = 1.0
+
+    @property
+    def _parts(self) -> int:
+        """The most micro-batches of a batch."""
+        return self.params.batch_size if self.dataset.type.is_divisible else 1
 
     def _resize(self, size: StepSize) -> None:
         if size.checkpointed and not self._size.checkpointed:

@@ -86,6 +86,9 @@ def write_merged(trained: Trained, folder: Path, dtype: str | None) -> Merged:
     dtype = dtype or _checkpoint_dtype(shared)
     with _no_progress_bars():
         model.to(DTYPES[dtype]).save_pretrained(folder)  # type: ignore[arg-type]
+        for path, text in kind.merged_files(model).items():
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_text(text, encoding="utf-8")
         error = difference(expected, outputs(kind, type(model).from_pretrained(folder), batch))
     return Merged(auto_class=shared_auto_class(trained), dtype=dtype, largest_difference=error, rows=ROWS)
 
@@ -120,6 +123,8 @@ def plain_model(merged: nn.Module, labels: Sequence[str]) -> PreTrainedModel:
     build: Any = type(merged)
     with init_empty_weights(include_buffers=False):
         plain: PreTrainedModel = build(config)
+    if getattr(merged, "pooler", plain) is None:
+        plain.pooler = None  # type: ignore[assignment]
     stored = plain.state_dict().keys() & {name for name, _ in (*plain.named_parameters(), *plain.named_buffers())}
     weights = {name: _like(plain, merged, name) for name in stored}
     plain.load_state_dict(weights, strict=False, assign=True)

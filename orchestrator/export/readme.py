@@ -35,6 +35,7 @@ def adapter_readme(trained: Trained, folder: str) -> str:
 
 def merged_readme(trained: Trained, folder: str, merged: Merged) -> str:
     """Return the README of a merged checkpoint's folder."""
+    note = TASK_TYPES[trained.type].merged_note
     return (
         f"# {folder}\n\n`{trained.backbone.model}` with a `{trained.method}` adapter merged into it: {trained.origin}."
         f" The adapter was trained over weights in {trained.backbone.quantization}; this checkpoint holds those weights"
@@ -43,7 +44,7 @@ def merged_readme(trained: Trained, folder: str, merged: Merged) -> str:
         f'model = {merged.auto_class}.from_pretrained("{folder}")\n'
         f'tokenizer = AutoTokenizer.from_pretrained("{folder}")\n```\n\n'
         f"Its results differ from the adapter's by at most {merged.largest_difference:.1e}"
-        f" ({merged.rows} rows of random tokens).\n"
+        f" ({merged.rows} rows of random tokens).\n" + (f"\n{note}\n" if note else "")
     )
 
 

@@ -73,14 +73,14 @@ class GpuRoom:
 
         The sizes are those that a lane tries, in its order. Scoring has no part in it, and is left to the forecast.
         """
-        batch_size = int(params.get("batch_size", 1))
+        batch_size, is_divisible = int(params.get("batch_size", 1)), self.estimates.kind.is_divisible
         tokens = batch_size * self.estimates.lengths.longest
         size: StepSize | None = StepSize()
         while size is not None:
             cost = self._cost_if_it_may_fit(method, params, batch_size, size)
             if cost is not None and cost.peak_bytes <= self.room_bytes:
                 return GpuFit(size=size, batch_size=batch_size, cost=cost)
-            size = size.smaller(batch_size, tokens, torch.device("cuda"))
+            size = size.smaller(batch_size if is_divisible else 1, tokens, torch.device("cuda"))
         return None
 
     def _cost_if_it_may_fit(self, method: str, params: Params, batch_size: int, size: StepSize) -> StepCost | None:
@@ -101,7 +101,7 @@ class GpuRoom:
         return self.estimates.cost(method, params, rows, checkpointed=checkpointed)
 
     def excess(self, method: str, params: Params) -> float:
-        """Return by which fraction of the room one row exceeds it; at most 0 if it fits, or if that is unknown."""
+        """Return by which fraction of the room the least step exceeds it; at most 0 if it fits, or that is unknown."""
         least = self._least_bytes(method, params)
         return -1.0 if least is None else least / self.room_bytes - 1
 
@@ -110,21 +110,28 @@ class GpuRoom:
         least = self._least_bytes(method, params)
         if least is None or least <= self.room_bytes:
             return ""
+        count = self._fewest_rows(params)
+        rows = "one row" if count == 1 else f"a batch of {count} rows, which cannot be divided,"
         return (
-            f"one row of {self.estimates.lengths.longest:,} tokens takes {size_text(least)}, even with checkpointed "
+            f"{rows} of {self.estimates.lengths.longest:,} tokens takes {size_text(least)}, even with checkpointed "
             f"blocks, and the GPU has {size_text(self.room_bytes)} beside the backbone"
         )
 
+    def _fewest_rows(self, params: Params) -> int:
+        """Return how many rows pass through the model at once at least."""
+        return 1 if self.estimates.kind.is_divisible else int(params.get("batch_size", 1))
+
     def _least_bytes(self, method: str, params: Params) -> float | None:
-        """Return the peak memory of a step with one row and checkpointed blocks, in bytes; ``None`` if unknown."""
-        cost = self.estimates.cost(method, params, 1, checkpointed=True)
+        """Return the peak memory of the least step, with checkpointed blocks, in bytes; ``None`` if unknown."""
+        cost = self.estimates.cost(method, params, self._fewest_rows(params), checkpointed=True)
         return None if cost is None else cost.peak_bytes
 
     def holds_all_of(self, method: str, space: SearchSpace) -> bool:
         """Return whether the largest configuration of a search space fits as well, so that none need be checked."""
         largest, few = self._largest(method, space)
         # Embeddings and logits exist once in a backbone with few layers too, so this is more than all layers take.
-        if few * self.estimates.layers_per_few_layers <= self.room_bytes:
+        is_divisible = self.estimates.kind.is_divisible  # else a step has more rows than the one that was estimated
+        if is_divisible and few * self.estimates.layers_per_few_layers <= self.room_bytes:
             return True
         return self.excess(method, largest) <= 0
 
@@ -136,7 +143,9 @@ class GpuRoom:
         params = dict(space.default)
         for name, distribution in space.distributions.items():
             options = [params, *({**params, name: value} for value in extremes(distribution))]
-            params = max(options, key=lambda option: self._bytes_in_few_layers(method, option))
+            params = max(
+                options, key=lambda option: (self._bytes_in_few_layers(method, option), self._fewest_rows(option))
+            )
         return params, self._bytes_in_few_layers(method, params)
 
     def _bytes_in_few_layers(self, method: str, params: Params) -> float:

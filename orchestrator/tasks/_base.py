@@ -84,6 +84,8 @@ class TaskType(ABC):
     section's ``input_columns`` names."""
     pads_left: ClassVar[bool] = False
     """Whether decoders read a row at its last token, so that padding goes before the tokens."""
+    merged_note: ClassVar[str] = ""
+    """What the README of a merged checkpoint says beside how transformers loads it."""
     is_divisible: ClassVar[bool] = True
     """Whether a row's loss and score are its own, so that batches and splits can be computed in parts."""
     example_labels: ClassVar[int] = 0
@@ -379,6 +381,14 @@ class TaskType(ABC):
         """Return lines of Python that run ``adapter.module`` on ``tokens``, for an exported folder's README."""
         call = 'adapter.module(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])'
         return ("with torch.no_grad():", f"    logits = {call}.logits", f"print({self.example_output(labels)})")
+
+    def merged_files(self, model: nn.Module) -> dict[str, str]:
+        """Return files to write beside a merged checkpoint, by path, for other libraries that load it.
+
+        Args:
+            model: The merged model.
+        """
+        return {}
 
     def example_output(self, labels: Sequence[str]) -> str:
         """Return the Python expression of what ``logits`` say about one input, for an exported folder's README."""

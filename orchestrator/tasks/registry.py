@@ -10,6 +10,7 @@ from orchestrator.common.metric import Direction, Metric
 from orchestrator.tasks.causal_lm import CausalLM
 from orchestrator.tasks.choice import Choice
 from orchestrator.tasks.classification import Classification
+from orchestrator.tasks.embedding import Embedding
 from orchestrator.tasks.seq2seq import Seq2Seq
 from orchestrator.tasks.token_classification import TokenClassification
 
@@ -27,6 +28,7 @@ TASK_TYPES: dict[str, TaskType] = {
         Seq2Seq(),
         TokenClassification(),
         Choice(),
+        Embedding(),
     )
 }
 """Every task type by its name in the configuration, in the order in which messages list them."""

@@ -22,7 +22,7 @@ def test_shards_of_a_batch_add_up_to_it(rows: int, size: int) -> None:
         per_row = ((batch["labels"][:, 1:] != -100).sum(1) if batch["labels"].dim() == 2 else torch.ones(rows)).float()
         total = 0.0
         for rank in range(size):
-            part, weight = shard(batch, Ranks(rank, size), type_.loss_terms)
+            part, weight = shard(batch, Ranks(rank, size), type_)
             in_shard = torch.isin(tokens[:, 0], part["input_ids"][:, 0])
             if weight:
                 assert weight == pytest.approx(float(per_row[in_shard].sum() / per_row.sum()))

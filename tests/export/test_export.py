@@ -169,6 +169,8 @@ MERGES = [
     ("llama", "causal-lm", "lora", {"rslora": True}),
     ("t5", "classification", "lora", {}),
     ("t5", "seq2seq", "lora", {}),
+    ("bert", "embedding", "lora", {}),
+    ("llama", "embedding", "lora", {}),
 ]
 TASKS = [("bert", "classification"), ("gpt2", "classification"), ("gpt2", "causal-lm"), ("llama", "causal-lm")]
 TASKS += [("t5", "classification")]
@@ -307,6 +309,24 @@ def test_exported_readme_code_of_seq2seq_generates_a_target(
     assert torch.equal(namespace["ids"], expected)
     text = AutoTokenizer.from_pretrained(tmp_path / "adapter").decode(expected[0], skip_special_tokens=True)
     assert capsys.readouterr().out.strip() == text.strip()
+
+
+def test_exported_readme_code_of_embedding_gives_a_vector(leave: Leave, tmp_path: Path) -> None:
+    leave("bert", "embedding", "lora").export(tmp_path / "adapter")
+    namespace: dict[str, Any] = {}
+    exec(own_lines(tmp_path / "adapter"), namespace)
+    tokens = {name: namespace["tokens"][name] for name in INPUTS}
+    assert torch.equal(namespace["embedding"], TASK_TYPES["embedding"].forward(namespace["adapter"].module, tokens)[0])
+
+
+@pytest.mark.parametrize(("kind", "pooling"), [("bert", "mean_tokens"), ("llama", "lasttoken")])
+def test_merged_embedding_model_says_how_it_pools(leave: Leave, tmp_path: Path, kind: str, pooling: str) -> None:
+    leave(kind, "embedding", "lora").export(tmp_path / "plain", merged=True)
+    modules = json.loads((tmp_path / "plain" / "modules.json").read_text())
+    assert [module["type"].rpartition(".")[2] for module in modules] == ["Transformer", "Pooling", "Normalize"]
+    settings = json.loads((tmp_path / "plain" / modules[1]["path"] / "config.json").read_text())
+    assert [name for name, value in settings.items() if value is True] == [f"pooling_mode_{pooling}"]
+    assert "SentenceTransformer" in (tmp_path / "plain" / "README.md").read_text()
 
 
 @pytest.mark.slow

@@ -37,7 +37,8 @@ class Estimates:
     layers_per_few_layers = 4.0
 
     def __init__(self, backbone_bytes: float = 0.0, four_bit_bytes: float = 0.0, kind: Any = None) -> None:
-        self.backbone_bytes, self._four_bit_bytes, self.kind = backbone_bytes, four_bit_bytes, kind
+        self.backbone_bytes, self._four_bit_bytes = backbone_bytes, four_bit_bytes
+        self.kind = kind or SimpleNamespace(is_divisible=True)
         self.estimated: list[int] = []
 
     def backbone_bytes_as(self, quantization: str) -> float:

@@ -1,0 +1,295 @@
+"""A vector for every text, near those of the texts that belong to it; for retrieval, or for scored pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from orchestrator.common.metric import Metric
+from orchestrator.common.section import refusal
+from orchestrator.tasks._base import Batches, TaskType
+from orchestrator.tasks.columns import Column
+from orchestrator.tasks.contrastive import in_batch_loss, ranking_loss, text_numbers
+from orchestrator.tasks.file_headers import Key
+from orchestrator.tasks.inputs import ColumnKind, InputColumn
+from orchestrator.tasks.metric_field import MetricNames, MetricsOf
+from orchestrator.tasks.pooling import embed, sentence_transformers_files
+from orchestrator.tasks.rank_correlation import SPEARMAN
+from orchestrator.tasks.retrieval_metrics import MRR, NDCG_AT_10, RECALL_AT_1, RECALL_AT_10, ranks
+from orchestrator.tasks.section import TaskSection
+from orchestrator.tasks.templates import Template, render, template_columns
+from orchestrator.tasks.tokens import Tokens, in_table_order, pad, sequences, token_column
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+RETRIEVAL = (NDCG_AT_10, RECALL_AT_1, RECALL_AT_10, MRR)
+METRICS = (*RETRIEVAL, SPEARMAN)
+TEXTS = ("anchor", "positive", "negative")
+
+
+class EmbeddingTask(TaskSection):
+    """A vector for every text: pairs of texts that belong together, or pairs with a score."""
+
+    type: Literal["embedding"]
+    """A vector for every text: pairs of texts that belong together, or pairs with a score."""
+    anchor: Template
+    """Column of the texts that are searched with, or a template with columns in braces: ``query: {question}``."""
+    positive: Template
+    """Column of the texts that are to be found, or a template; with ``score``, of the second text of each pair."""
+    negative: Template | None = None
+    """Column of texts that are not to be found for the anchor, or a template."""
+    score: str | None = None
+    """Column of numbers that say how similar anchor and positive are; higher is more similar, in any unit."""
+    metric: Annotated[MetricNames, MetricsOf(METRICS)] = METRICS[0].name
+    """What the search maximizes: a name, or a list whose first is optimized and whose others are recorded beside it.
+    Pairs with a score are scored by ``spearman``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _score_pairs_by_rank(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("score") is not None:
+            return {"metric": SPEARMAN.name, **values}
+        return values
+
+    @model_validator(mode="after")
+    def _keys_go_together(self) -> EmbeddingTask:
+        if self.score is not None and self.negative is not None:
+            raise refusal([(("negative",), "cannot stand beside score; leave out one of them")])
+        possible = [metric.name for metric in metrics_of(self.score is not None)]
+        if wrong := [name for name in self.metrics if name not in possible]:
+            rows = "with" if self.score is not None else "without"
+            raise refusal(
+                [(("metric",), f"{wrong[0]!r} is not for pairs {rows} score; choose from {', '.join(possible)}")]
+            )
+        return self
+
+    @property
+    def input_columns(self) -> dict[str, str]:
+        """``text``: a client sends whole texts of either side, not the columns of a template."""
+        return {"anchor": "text"}
+
+    def content_columns(self) -> dict[Key, list[str]]:
+        """Return the columns that the templates name, and that of the scores."""
+        texts = {(key,): template_columns(template) for key in TEXTS if (template := getattr(self, key)) is not None}
+        return texts if self.score is None else {**texts, ("score",): [self.score]}
+
+    def contents(self, columns: Mapping[str, Column]) -> dict[str, pa.Array]:
+        """Return ``anchor`` and ``positive``, and ``negative`` or ``score`` where the task has them."""
+        texts = {key: render(template, columns) for key in TEXTS if (template := getattr(self, key)) is not None}
+        return texts if self.score is None else {**texts, "score": columns[self.score].numbers}
+
+
+class Embedding(TaskType):
+    """Any ``AutoModel`` that is an encoder or a decoder.
+
+    Split tables hold ``anchor`` and ``positive``, and ``negative`` or ``score`` (float64) where the task has them.
+    Tokenized tables hold all texts of a row in ``input_ids``, one after the other, and their ``lengths`` (list of
+    int32). Predictions hold ``similarity``, the cosine of the row's pair, and either ``anchor`` (int64, the number of
+    the first row with that anchor) and ``rank`` (int32, where the positive stands among all positives of the rows), or
+    ``target``, the score, and ``predicted``, the similarity again.
+    """
+
+    section = EmbeddingTask
+    metrics = METRICS
+    auto_class = "AutoModel"
+    peft_task_type = "FEATURE_EXTRACTION"
+    text_columns = TEXTS
+    input_columns = MappingProxyType({"anchor": InputColumn(example="Where do I find my invoice?")})
+    pads_left = True
+    is_divisible = False
+    merged_note = (
+        "`sentence_transformers.SentenceTransformer` loads the folder with the pooling that it was trained with."
+    )
+
+    def head_size(self, labels: int) -> int:
+        """Return 0: a vector is made of hidden states."""
+        return 0
+
+    @property
+    def scores_tokens(self) -> bool:
+        """Whether its models give numbers for each token: a text has one vector."""
+        return False
+
+    def refusal(self, config: PretrainedConfig) -> str:
+        """Refuse encoder-decoders, whose two halves are trained for something else."""
+        if config.is_encoder_decoder:
+            return f"{config.model_type} models are encoder-decoders; embeddings need an encoder or a decoder"
+        return ""
+
+    @property
+    def computed(self) -> tuple[Metric, ...]:
+        """The metrics that the rows allow."""
+        return metrics_of(SPEARMAN.name in self.chosen)
+
+    def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
+        """Return columns ``row``, ``input_ids``, ``lengths``, and a ``score``; a long text loses its end."""
+        names = [name for name in TEXTS if name in rows.column_names]
+        ids, lengths = [], []
+        settings: dict[str, Any] = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
+        for batch in rows.select(names).to_batches(max_chunksize=4096):
+            texts = [tokenizer(batch[name].to_pylist(), **settings)["input_ids"] for name in names]
+            for parts in zip(*texts, strict=True):
+                ids.append([token for part in parts for token in part])
+                lengths.append([len(part) for part in parts])
+        table = pa.table({"row": rows["row"], "input_ids": token_column(ids), "lengths": token_column(lengths)})
+        return table.append_column("score", rows["score"]) if "score" in rows.column_names else table
+
+    def collate(
+        self, rows: pa.Table, indices: NDArray[np.int64], pad_id: int, pad_left: bool = False
+    ) -> dict[str, Tensor]:
+        """Return all texts of the rows in one batch: the anchors, then the positives, then the negatives.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` of shape ``(texts, tokens)``; ``labels``, a number for each text that
+            equal texts share, of shape ``(rows, texts per row)``; and ``scores`` of shape ``(rows,)`` if there are any.
+        """
+        import torch
+
+        texts = _texts(rows, indices)
+        flat = [text for column in texts for text in column]
+        numbers = torch.tensor(text_numbers(flat)).view(len(texts), len(indices)).T
+        batch = {**pad(flat, pad_id, pad_left), "labels": numbers}
+        if "score" in rows.column_names:
+            batch["scores"] = torch.from_numpy(rows["score"].to_numpy()[indices]).float()
+        return batch
+
+    def forward(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Return the vectors of all texts."""
+        return embed(model, batch)
+
+    def forward_shape(self, config: PretrainedConfig, batch: dict[str, Tensor]) -> tuple[int, ...]:
+        """Return ``(texts, width)``."""
+        return (len(batch["input_ids"]), config.get_text_config().hidden_size)
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Return the loss of the batch as a whole: each row's depends on all others."""
+        rows, texts = batch["labels"].shape
+        vectors = embed(model, batch).view(texts, rows, -1)
+        if "scores" in batch:
+            return ranking_loss((vectors[0] * vectors[1]).sum(dim=-1), batch["scores"].to(vectors.device))
+        return in_batch_loss(vectors, batch["labels"].to(vectors.device))
+
+    def loss_terms(self, batch: dict[str, Tensor]) -> int:
+        """Return the number of rows."""
+        return len(batch["labels"])
+
+    def predictions(
+        self, model: nn.Module, rows: pa.Table, batches: Batches, pad_id: int, pad_left: bool = False
+    ) -> pa.Table:
+        """Return similarities, and ranks among the distinct positives of the batches' rows."""
+        _, indices = in_table_order(batches)
+        anchors, positives = (
+            self._vectors(model, rows, batches, side, pad_id, pad_left) for side in ("anchor", "positive")
+        )
+        similarity = (anchors * positives).sum(axis=1).astype(np.float64)
+        columns = {"row": rows["row"].take(pa.array(indices))}
+        if "score" in rows.column_names:
+            target = rows["score"].take(pa.array(indices))
+            return pa.table({**columns, "target": target, "predicted": similarity, "similarity": similarity})
+        texts = _texts(rows, indices)
+        numbers = np.array(text_numbers([*texts[0], *texts[1]])).reshape(2, -1)
+        candidates, first_rows, own_positives = np.unique(numbers[1], return_index=True, return_inverse=True)
+        _, first_anchors, anchor_of_row = np.unique(numbers[0], return_index=True, return_inverse=True)
+        places = {int(number): place for place, number in enumerate(candidates)}
+        itself = np.array([places.get(int(number), -1) for number in numbers[0]])
+        first = first_anchors[anchor_of_row]
+        # One vector per text: that of its first row, since padding changes the last digits.
+        rank = ranks(anchors[first], positives[first_rows], own_positives, itself)
+        columns["anchor"] = columns["row"].take(pa.array(first))
+        return pa.table({**columns, "rank": rank, "similarity": similarity})
+
+    def answer_columns(self, labels: Sequence[str]) -> dict[str, ColumnKind]:
+        """Return ``embedding``."""
+        return {"embedding": "doubles"}
+
+    def answer(
+        self,
+        model: nn.Module,
+        rows: pa.Table,
+        batches: Batches,
+        pad_id: int,
+        pad_left: bool,
+        labels: Sequence[str],
+    ) -> pa.Table:
+        """Return the vector of each text."""
+        vectors = self._vectors(model, rows, batches, "anchor", pad_id, pad_left)
+        return pa.table({"embedding": pa.array(vectors.tolist(), pa.list_(pa.float64()))})
+
+    def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
+        """Return the similarity of each pair."""
+        similarity: NDArray[np.float64] = predictions["similarity"].to_numpy()
+        return similarity[:, None]
+
+    def example_code(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """Return lines that compute a vector."""
+        return (
+            "from orchestrator.tasks.pooling import embed",
+            "",
+            "with torch.no_grad():",
+            "    embedding = embed(adapter.module, tokens)[0]",
+            "print(embedding)",
+        )
+
+    def merged_files(self, model: nn.Module) -> dict[str, str]:
+        """Return the files with which ``SentenceTransformer(folder)`` gives the same vectors."""
+        return sentence_transformers_files(model)
+
+    def purpose(self, labels: Sequence[str]) -> str:
+        """Return that it makes vectors, and what they are for."""
+        return "Turns a text into a vector; the cosine of two says how much the texts belong together"
+
+    def dummy_labels(self, input_ids: Tensor, attention_mask: Tensor, labels: int) -> Tensor:
+        """Return a number for each text, of shape ``(rows, 2)``, as if half of the texts were the others' positives."""
+        import torch
+
+        numbers = torch.arange(len(input_ids) - len(input_ids) % 2, device=input_ids.device)
+        return numbers.view(2, -1).T
+
+    def dummy_batch(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: int, targets: int | None = None
+    ) -> dict[str, Tensor]:
+        """Return a batch whose rows are pairs: every other token is the anchor's."""
+        import torch
+
+        def paired(tensor: Tensor) -> Tensor:
+            even = tensor[:, : max(1, tensor.shape[1] - tensor.shape[1] % 2)]
+            return torch.cat([even[:, ::2], even[:, even.shape[1] > 1 :: 2]])
+
+        ids, mask = paired(input_ids), paired(attention_mask)
+        return {"input_ids": ids, "attention_mask": mask, "labels": self.dummy_labels(ids, mask, labels)}
+
+    def _vectors(
+        self, model: nn.Module, rows: pa.Table, batches: Batches, side: str, pad_id: int, pad_left: bool
+    ) -> NDArray[np.float32]:
+        """Return the vectors of one text of each row, in the table's order, of shape ``(rows, width)``."""
+        import torch
+
+        vectors = []
+        with torch.no_grad():
+            for indices in batches:
+                texts = _texts(rows, indices)[TEXTS.index(side)]
+                vectors.append(embed(model, pad(texts, pad_id, pad_left)).cpu().numpy())
+        order, _ = in_table_order(batches)
+        return np.concatenate(vectors)[order]
+
+
+def metrics_of(has_scores: bool) -> tuple[Metric, ...]:
+    """Return the metrics of pairs with or without scores."""
+    return (SPEARMAN,) if has_scores else RETRIEVAL
+
+
+def _texts(rows: pa.Table, indices: NDArray[np.int64]) -> list[Tokens]:
+    """Return the token ids of the rows' anchors, their positives, and the negatives if there are any."""
+    lengths = sequences(rows, indices, "lengths")
+    parts = [
+        np.split(ids, np.cumsum(counts)[:-1]) for ids, counts in zip(sequences(rows, indices), lengths, strict=True)
+    ]
+    return [list(texts) for texts in zip(*parts, strict=True)]
