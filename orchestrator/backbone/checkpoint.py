@@ -27,7 +27,7 @@ from orchestrator.backbone.weights import FrozenWeight, quantize
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-FORMAT = "1"
+FORMAT = "2"
 MOST_PARTS, LONGEST_PART = 8, "{}.weight:quant_state.bitsandbytes__nf4"  # of a quantized weight
 
 
@@ -39,7 +39,7 @@ class Header:
         auto_class: transformers class that builds the model, ``AutoModelForCausalLM`` for instance.
         config: architecture, as in the checkpoint's ``config.json``.
         frozen: names of the frozen layers, in the model's order.
-        head: names of the modules that the checkpoint lacks.
+        head: names of the modules that are not in the file: what the checkpoint lacks, and a classifier's head.
         parameters: number of parameters in the checkpoint.
     """
 
@@ -72,7 +72,7 @@ def write(source: Source, auto_class: str, quantization: Quantization, double: b
     """
     with open_checkpoint(source, auto_class) as checkpoint:
         model, read = checkpoint.model, checkpoint.read
-        head = _head(model, checkpoint.missing)
+        head = _head(model, auto_class, checkpoint.missing)
         frozen = tuple(freezable(model, head))
         config = json.loads(model.config.to_json_string())
         names = [name for name, _ in model.named_parameters()] + [LONGEST_PART.format(n) for n in frozen] * MOST_PARTS
@@ -94,9 +94,15 @@ def write(source: Source, auto_class: str, quantization: Quantization, double: b
     return header
 
 
-def _head(model: PreTrainedModel, missing: set[str]) -> tuple[str, ...]:
-    """Return the outermost names of the modules that the checkpoint lacks: ``classifier``, not ``classifier.dense``."""
+def _head(model: PreTrainedModel, auto_class: str, missing: set[str]) -> tuple[str, ...]:
+    """Return the outermost names of the modules that a task brings itself: ``classifier``, not ``classifier.dense``.
+
+    Those are what the checkpoint lacks, and all of a classifier's head: that of a fine-tuned classifier is for the
+    labels of another task.
+    """
     prefix = f"{model.base_model_prefix}."
+    if auto_class.endswith("Classification"):
+        missing = missing | {name for name, _ in model.named_parameters() if not name.startswith(prefix)}
     inside = {name.rpartition(".")[0] for name in missing if name.startswith(prefix)}
     outside = {name.partition(".")[0] for name in missing if not name.startswith(prefix)}
     return tuple(sorted(inside | outside))

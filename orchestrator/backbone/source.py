@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.backbone.examine import file_problems
 from orchestrator.backbone.hub import Hub, NoSafetensorsError
 from orchestrator.common.errors import InputError, Problem, first_line
 from orchestrator.common.uris import locate_package
@@ -136,6 +137,8 @@ def _local(config: BackboneConfig, path: Path, portable: bool) -> Source:
             raise _model_error(config, f"{path} has no config.json")
         if not (any(path.glob("*.safetensors")) or (path / RECORDED_DIGEST).is_file()):
             raise _model_error(config, f"{path} has no *.safetensors; convert the checkpoint with save_pretrained()")
+        if problems := list(file_problems(path)):
+            raise InputError("backbone.model", [Problem(config.model, problem) for problem in problems])
     elif path.suffix != ".gguf":
         raise _model_error(config, f"{path} is neither a checkpoint folder nor a .gguf file")
     digest = _content_digest(path)

@@ -14,6 +14,7 @@ from optuna.distributions import CategoricalDistribution
 
 import methods
 from methods.base.spec import MethodError, MethodSpec, TaskText
+from orchestrator.backbone.examine import own_head, positions, tokenizer_problems
 from orchestrator.backbone.source import Source, resolve
 from orchestrator.common.errors import InputError, Problem, first_line
 from orchestrator.config import SweepConfig
@@ -83,6 +84,7 @@ class SweepPlan:
         prior: trials of earlier sweeps with which the search starts.
         device: device of the lanes.
         gpu: what the backbones leave of its memory; ``None`` if lanes have no GPU, or one of unknown memory.
+        notes: what is worth telling of the backbone.
     """
 
     config: SweepConfig
@@ -95,6 +97,7 @@ class SweepPlan:
     prior: Prior = field(default_factory=Prior)
     device: LaneDevice = field(default_factory=LaneDevice)
     gpu: GpuBudget | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def studies(self) -> list[StudyPlan]:
@@ -183,7 +186,7 @@ def make_plan(
     architecture, tokenizer = _read_checkpoint(source)
     _require_tokenizer(config, source, tokenizer)
     data = {name: render_task(each, TASK_TYPES[each.config.type], tokenizer) for name, each in data.items()}
-    config = _fit_max_length(config, getattr(architecture, "max_position_embeddings", None))
+    config = _fit_max_length(config, positions(architecture))
     task_text = _task_text_factory(config, tokenizer)
     device = device or device_here(config.lanes)
     estimates = {
@@ -214,7 +217,16 @@ def make_plan(
     parameters = next(iter(reversed(planned.values()))).parameters
     rungs = rung_steps(config.training.max_steps, config.search.first_rung, config.search.reduction_factor)
     plan = SweepPlan(
-        config, source, tasks, parameters, rungs, tokenizer, architecture.model_type, device=device, gpu=gpu
+        config,
+        source,
+        tasks,
+        parameters,
+        rungs,
+        tokenizer,
+        architecture.model_type,
+        device=device,
+        gpu=gpu,
+        notes=tuple(_backbone_notes(architecture, tasks.values())),
     )
     return replace(plan, prior=_find_prior(plan) if prior is None else prior)
 
@@ -237,12 +249,20 @@ def _read_checkpoint(source: Source) -> tuple[PretrainedConfig, PreTrainedTokeni
     """Return the architecture and the tokenizer of a checkpoint.
 
     Raises:
-        InputError: if transformers does not support the architecture, or there is no tokenizer.
+        InputError: if transformers does not support the architecture, or the tokenizer is missing or does not fit it.
     """
     try:
-        return source.config(), source.tokenizer()
+        architecture, tokenizer = source.config(), source.tokenizer()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError("backbone.model", [Problem(source.name, f"cannot be used: {first_line(error)}")]) from error
+    if problems := list(tokenizer_problems(architecture, tokenizer)):
+        raise InputError("backbone.model", [Problem(source.name, problem) for problem in problems])
+    return architecture, tokenizer
+
+
+def _backbone_notes(architecture: PretrainedConfig, tasks: Iterable[TaskPlan]) -> Iterator[str]:
+    if (head := own_head(architecture)) and any(task.type.example_labels for task in tasks):
+        yield f"the checkpoint is a fine-tuned {head}; its head is left out, and every trial trains a new one"
 
 
 def _require_tokenizer(config: SweepConfig, source: Source, tokenizer: PreTrainedTokenizerBase) -> None:

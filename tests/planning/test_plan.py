@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -110,7 +111,7 @@ def test_plan_counts_equal_a_real_attachment(
 def test_plan_reads_no_weights(planned: Planner, folder: Path) -> None:
     checkpoint = folder / "torso"
     shutil.copytree(folder / "encoder", checkpoint)
-    (checkpoint / "model.safetensors").write_bytes(b"none")
+    save_file({"none": torch.zeros(1)}, checkpoint / "model.safetensors")
     plan = planned("torso", CLASSIFICATION, methods=["lora"])
     assert plan.parameters == BertModel.from_pretrained(folder / "encoder").num_parameters()
 

@@ -35,6 +35,8 @@ def print_plan(plan: SweepPlan, file: Path, forecast: SweepForecast = NO_FORECAS
         " + double quantization" if _is_double_quantized(config.backbone) else ""
     )
     console.print(f"backbone  {config.backbone.model} · {number(plan.parameters)} parameters · {quantization}")
+    for note in plan.notes:
+        print_wrapped(f"note: {note}")
     _print_device(plan)
     console.print()
     for name, task in plan.tasks.items():
@@ -109,7 +111,11 @@ def plan_json(plan: SweepPlan, forecast: SweepForecast = NO_FORECAST) -> dict[st
     """Return a plan and its forecast as JSON values."""
     return {
         "name": plan.config.name,
-        "backbone": {**plan.config.resolved()["backbone"], "parameters": plan.parameters},
+        "backbone": {
+            **plan.config.resolved()["backbone"],
+            "parameters": plan.parameters,
+            "notes": list(plan.notes),
+        },
         "tasks": {
             name: {
                 "type": task.type.name,
