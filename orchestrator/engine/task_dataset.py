@@ -48,6 +48,7 @@ class TaskDataset:
             read it; without one, neither works.
         names: names of the classes, in the order of their ids.
         ranks: this worker's rank in its lane; its workers share the rows of a batch and of an evaluation.
+        constants: numbers of the task that its type needs.
     """
 
     def __init__(
@@ -61,10 +62,12 @@ class TaskDataset:
         tokenizer: Storage | PreTrainedTokenizerBase | None = None,
         names: tuple[str, ...] = (),
         ranks: Ranks = ALONE,
+        constants: Mapping[str, float] | None = None,
     ) -> None:
         self.pad, self.decoder, self.training, self._seed = pad, decoder, training or Training(), seed
         self.names, self.ranks = names, ranks
         self._config, self._tables, self._tokenizer_source = config, tables, tokenizer
+        self._constants = constants or {}
 
     @classmethod
     def from_examples(
@@ -99,12 +102,15 @@ class TaskDataset:
             raise ValueError(f"train has {len(names)} labels; the backbone was loaded with a head for {classes}")
         tables = {split: kind.tokenize(rows, tokenizer, training.max_length) for split, rows in encoded.items()}
         pad = int(tokenizer.pad_token_id or 0)
-        return cls(config, tables, pad, backbone.decoder, training, tokenizer=tokenizer, names=names)
+        constants = config.constants(encoded["train"])
+        return cls(
+            config, tables, pad, backbone.decoder, training, tokenizer=tokenizer, names=names, constants=constants
+        )
 
     @cached_property
     def type(self) -> TaskType:
         """The task's type, with a tokenizer if it generates text."""
-        type_ = task_type(self._config, labels=self.names)
+        type_ = task_type(self._config, labels=self.names, constants=self._constants)
         return replace(type_, tokenizer=self._tokenizer) if type_.for_test().generates else type_
 
     @cached_property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 from orchestrator.export.merged import Merged, head_size, shared_auto_class
 from orchestrator.export.trained import Trained
@@ -50,7 +51,7 @@ def merged_readme(trained: Trained, folder: str, merged: Merged) -> str:
 
 def loading(trained: Trained, folder: str) -> str:
     """Return Python code that loads an adapter and runs it on an example."""
-    type_ = TASK_TYPES[trained.type]
+    type_ = replace(TASK_TYPES[trained.type], labels=trained.labels, constants=trained.constants)
     call = type_.input_schema(trained.columns).tokenizer_call
     lines = [
         "from pathlib import Path",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Trained:
         type: type of its task.
         labels: labels in the order of the logits; none for a language model.
         columns: names of the columns that it reads, by the columns of a split table.
+        constants: numbers of its task that its type needs.
         backbone: backbone that it was trained on.
         adapter: folder that the method saved.
         tokenizer: folder that the tokenizer saved.
@@ -54,6 +55,7 @@ class Trained:
     backbone: BundleBackbone
     adapter: Path
     tokenizer: Path
+    constants: Mapping[str, float] = field(default_factory=dict)
     carried: Path | None = None
     storage: Storage | None = None
     plugins: tuple[Path, ...] = ()
@@ -111,6 +113,7 @@ def _model(reference: str, folder: Path, tracking_uri: str) -> Trained:
         type=bundle.type,
         labels=bundle.labels,
         columns=bundle.columns,
+        constants=bundle.constants,
         backbone=bundle.backbone,
         adapter=model.folder / ADAPTER,
         tokenizer=model.folder / TOKENIZER,
@@ -142,6 +145,7 @@ def _trial(reference: str, storage: Storage, sweep: str, key: TrialKey, folder: 
         type=type_,
         labels=tuple(manifest["tasks"][key.task].get("labels", ())),
         columns=manifest["tasks"][key.task].get("columns", {main_input: main_input}),
+        constants=manifest["tasks"][key.task].get("constants", {}),
         backbone=_backbone(manifest["backbone"], key.task),
         adapter=folder / ADAPTER,
         tokenizer=folder / TOKENIZER,

@@ -25,6 +25,7 @@ class TaskSetup:
         original: digest of the unquantized backbone, if a method trains its weights.
         pad: id of the padding token.
         names: names of the classes, in the order of their ids.
+        constants: numbers of the task that its type needs.
     """
 
     config: Task
@@ -34,6 +35,7 @@ class TaskSetup:
     original: str | None
     pad: int
     names: tuple[str, ...] = ()
+    constants: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

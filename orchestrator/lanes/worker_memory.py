@@ -250,6 +250,7 @@ class WorkerMemory:
                 self._storage.sub(self.setup.sweep),
                 task_setup.names,
                 self.ranks,
+                task_setup.constants,
             )
         return self._datasets[task]
 

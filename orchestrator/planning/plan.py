@@ -190,16 +190,8 @@ def make_plan(
     task_text = _task_text_factory(config, tokenizer)
     device = device or device_here(config.lanes)
     estimates = {
-        name: TaskEstimates(
-            config,
-            architecture,
-            data[name],
-            task_type(task, labels=data[name].labels),
-            _sources(data, name),
-            tokenizer,
-            device,
-        )
-        for name, task in config.tasks.items()
+        name: TaskEstimates(config, architecture, rows, _type(rows), _sources(data, name), tokenizer, device)
+        for name, rows in data.items()
     }
     gpu = gpu_budget(config, device, list(estimates.values()))
     rooms = {name: GpuRoom(estimates[name], gpu.room_bytes) for name in data} if gpu else {}
@@ -285,6 +277,10 @@ def _fit_max_length(config: SweepConfig, positions: int | None) -> SweepConfig:
         message = f"is {training.max_length}; the backbone takes {positions} tokens at most"
         raise InputError(config.name, [Problem("training.max_length", message)])
     return config.model_copy(update={"training": training.model_copy(update={"max_length": positions})})
+
+
+def _type(data: TaskData) -> TaskType:
+    return task_type(data.config, labels=data.labels, constants=data.constants)
 
 
 def _sources(data: Mapping[str, TaskData], name: str) -> tuple[TaskData, ...]:

@@ -28,6 +28,7 @@ from orchestrator.report.scatter import Point, decimals, scatter
 from orchestrator.report.svg import STYLE
 from orchestrator.selection.recommend import cost, cost_text
 from orchestrator.selection.selection import Selection
+from orchestrator.tasks import TASK_TYPES
 
 NONE = "\N{EN DASH}"
 FOLDER = Path(__file__).parent
@@ -63,6 +64,17 @@ class TaskPage:
     def data(self) -> Mapping[str, Any]:
         """The journal's description of the task: metric, rows, labels, majority, digest."""
         return self.history.tasks[self.name]
+
+    @property
+    def baseline(self) -> str:
+        """How one answer for every row scores; empty where there is no such answer."""
+        majority, value = self.data.get("majority"), self.data.get("baseline")
+        if majority:
+            return f"majority class: accuracy {majority:.3f}"
+        type_ = TASK_TYPES.get(self.history.config.get("tasks", {}).get(self.name, {}).get("type", ""))
+        if value is None or type_ is None:
+            return ""
+        return f"{type_.baseline_name}: {type_.metric(type_.baseline_metric).label} {value:.3f}"
 
     @property
     def metric(self) -> Metric:

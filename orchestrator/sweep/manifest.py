@@ -64,6 +64,8 @@ def describe(plan: SweepPlan, sweep: str, backbones: Mapping[str, PreparedBackbo
                 "labels": list(task.data.labels),
                 "columns": task.data.config.input_columns,
                 "majority": task.data.majority,
+                "baseline": task.data.baseline,
+                "constants": dict(task.data.constants),
                 "characters": typical_characters(task.data, task.type),
                 "metric": task.type.optimized.name,
                 "higher_is_better": task.type.optimized.higher_is_better,

@@ -76,6 +76,7 @@ def prepare(
             original=backbones[name].original_digest,
             pad=tokenizer.pad_token_id,
             names=task.data.labels,
+            constants=task.data.constants,
         )
         for name, task in plan.tasks.items()
     }

@@ -93,7 +93,7 @@ def _recorded_config(saved: SavedSweep) -> SweepConfig:
 def _config_of_file(saved: SavedSweep, file: Path) -> SweepConfig:
     """Return the configuration of the user's file, if it equals the recorded one."""
     config = load_config(file)
-    recorded, current = _with_new_keys(saved.description["config"]), config.resolved()
+    recorded, current = _with_new_keys(saved.description["config"], config), config.resolved()
     if "max_length" not in config.training.model_fields_set:
         # the plan lowers the default for a backbone with fewer positions, and the journal records the lowered value
         current["training"]["max_length"] = recorded["training"]["max_length"]
@@ -106,13 +106,21 @@ def _config_of_file(saved: SavedSweep, file: Path) -> SweepConfig:
     return _with_absolute_paths(config, saved)
 
 
-def _with_new_keys(recorded: dict[str, Any]) -> dict[str, Any]:
+def _with_new_keys(recorded: dict[str, Any], config: SweepConfig) -> dict[str, Any]:
     """Return a recorded configuration with the defaults of the keys that an earlier release did not have."""
     values = dict(recorded)
+    values["tasks"] = {
+        name: {**_defaults(type(config.tasks[name])), **task} if name in config.tasks else task
+        for name, task in recorded["tasks"].items()
+    }
     for name, field in SweepConfig.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            values[name] = {**field.annotation.model_construct().model_dump(mode="json"), **values.get(name, {})}
+            values[name] = {**_defaults(field.annotation), **values.get(name, {})}
     return values
+
+
+def _defaults(section: type[Section]) -> dict[str, Any]:
+    return section.model_construct().model_dump(mode="json")
 
 
 def _with_absolute_paths(config: SweepConfig, saved: SavedSweep) -> SweepConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -59,6 +59,7 @@ class TaskType(ABC):
         generation_tokens: Most tokens of a batch that is generated.
         tokenizer: Decodes what is generated; ``None`` where nothing is.
         labels: Names of the task's labels in the order of their integers; none for a type without labels.
+        constants: Numbers of the task, from :meth:`TaskSection.constants`; none before they are known.
     """
 
     chosen: tuple[str, ...] = ()
@@ -68,6 +69,7 @@ class TaskType(ABC):
     generation_tokens: int = GENERATION_TOKENS
     tokenizer: PreTrainedTokenizerBase | None = None
     labels: tuple[str, ...] = ()
+    constants: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     section: ClassVar[type[TaskSection]]
     """Its section of the configuration."""
@@ -90,6 +92,10 @@ class TaskType(ABC):
     """Whether a row's loss and score are its own, so that batches and splits can be computed in parts."""
     example_labels: ClassVar[int] = 0
     """How many labels a task has where methods are tried without data; 0 for a type without labels."""
+    baseline_metric: ClassVar[str] = "accuracy"
+    """The metric of :meth:`baseline`."""
+    baseline_name: ClassVar[str] = "majority class"
+    """What the baseline answers for every row, as messages name it."""
 
     @property
     def name(self) -> str:
@@ -137,6 +143,7 @@ class TaskType(ABC):
         tokenizer: PreTrainedTokenizerBase | None,
         labels: tuple[str, ...] = (),
         sampling: Sampling | None = None,
+        constants: Mapping[str, float] | None = None,
     ) -> Self:
         """Return the type, ready to score by metrics, of which the first is optimized.
 
@@ -151,6 +158,7 @@ class TaskType(ABC):
             sampling=sampling,
             tokenizer=tokenizer,
             labels=labels,
+            constants=constants or {},
         )
 
     def for_test(self) -> Self:
@@ -191,7 +199,7 @@ class TaskType(ABC):
         )
 
     def baseline(self, splits: Mapping[str, pa.Table]) -> float | None:
-        """Return the accuracy of always answering the most frequent training label; ``None`` without labels."""
+        """Return the :attr:`baseline_metric` of one answer to all test rows; ``None`` where there is no such answer."""
         return None
 
     def refusal(self, config: PretrainedConfig) -> str:

@@ -17,8 +17,8 @@ from orchestrator.tasks._base import Batches, Evaluation, TaskType
 from orchestrator.tasks.choice_loss import choice_loss, competing_tokens
 from orchestrator.tasks.choice_rows import answers, choices_problem, tokenized
 from orchestrator.tasks.choice_scores import log_likelihoods
+from orchestrator.tasks.class_metrics import macro_f1
 from orchestrator.tasks.classes import majority_share
-from orchestrator.tasks.classification import macro_f1
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
 from orchestrator.tasks.inputs import ColumnKind, InputColumn

@@ -1,168 +1,183 @@
-"""One label per text: cross-entropy on the head's logits; macro F1 and accuracy."""
+"""One label per text or pair of texts, or several: cross-entropy; macro F1 and other metrics of labels."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import model_validator
 
 from orchestrator.common.metric import Metric
-from orchestrator.tasks._base import Batches, Evaluation, TaskType
-from orchestrator.tasks.classes import encode, majority_share
+from orchestrator.common.section import refusal
+from orchestrator.tasks._base import Batches, Evaluation
+from orchestrator.tasks.class_metrics import (
+    ONE_LABEL,
+    SEVERAL_LABELS,
+    THRESHOLD,
+    multi_hot,
+    predicted_labels,
+    probabilities,
+)
+from orchestrator.tasks.classes import encode, encode_lists, majority_share
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
-from orchestrator.tasks.inputs import ColumnKind, InputColumn
+from orchestrator.tasks.inputs import ColumnKind
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf
-from orchestrator.tasks.section import TaskSection
-from orchestrator.tasks.tokens import (
-    device_of,
-    in_table_order,
-    integers,
-    model_inputs,
-    pad,
-    sequences,
-    token_column,
-)
+from orchestrator.tasks.text_pairs import TextSection, TextType
+from orchestrator.tasks.tokens import device_of, in_table_order, integers, pad, sequences
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import PreTrainedTokenizerBase
+
+METRICS = (*ONE_LABEL, SEVERAL_LABELS[0])
 
 
-def macro_f1(predictions: pa.Table, draws: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the mean over classes of 2 tp / (2 tp + fp + fn), 0 where a class is neither true nor predicted."""
-    labels, predicted = integers(predictions, "label").astype(np.int64), predicted_labels(predictions)
-    classes = predictions.schema.field("probabilities").type.list_size
-    cells = (labels * classes + predicted)[draws] + np.arange(len(draws))[:, None] * classes**2
-    confusion = np.bincount(cells.ravel(), minlength=len(draws) * classes**2).reshape(-1, classes, classes)
-    hits = np.diagonal(confusion, axis1=1, axis2=2)
-    occurrences = confusion.sum(axis=1) + confusion.sum(axis=2)
-    scores: NDArray[np.float64] = (2 * hits / np.maximum(occurrences, 1)).mean(axis=1)
-    return scores
-
-
-def accuracy(predictions: pa.Table, draws: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the share of rows whose most probable label is the true one."""
-    is_right = integers(predictions, "label") == predicted_labels(predictions)
-    scores: NDArray[np.float64] = is_right[draws].mean(axis=1)
-    return scores
-
-
-METRICS = (
-    Metric(name="macro_f1", label="macro-F1", statistic=macro_f1),
-    Metric(name="accuracy", label="accuracy", statistic=accuracy),
-)
-
-
-class ClassificationTask(TaskSection):
-    """One label per text."""
+class ClassificationTask(TextSection):
+    """One label per text or pair of texts, or several."""
 
     type: Literal["classification"]
-    """One label per text."""
-    text: str
-    """Column of the texts."""
-    label: str
-    """Column of the labels: texts, whole numbers, or true and false."""
+    """One label per text or pair of texts, or several."""
+    label: str | None = None
+    """Column of the labels, one per row: texts, whole numbers, or true and false."""
+    labels: str | None = None
+    """Column of lists of labels, instead of ``label``, for rows that may have several or none."""
     metric: Annotated[MetricNames, MetricsOf(METRICS)] = METRICS[0].name
-    """What the search maximizes: a name, or a list whose first is optimized and whose others are recorded beside it."""
+    """What the search maximizes: a name, or a list whose first is optimized and whose others are recorded beside it.
+    With ``labels``: ``micro_f1`` (the default there) or ``macro_f1``; otherwise any but ``micro_f1``."""
 
-    @property
-    def input_columns(self) -> dict[str, str]:
-        """The column of the texts."""
-        return {"text": self.text}
+    @classmethod
+    def in_memory(cls) -> Self:
+        """Return the section of a task without files, with one label per text."""
+        return cls.model_validate({"type": cls.type_name(), "data": "memory.jsonl", "text": "text", "label": "label"})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_default_of_labels(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("labels") is not None:
+            return {"metric": SEVERAL_LABELS[0].name, **values}
+        return values
+
+    @model_validator(mode="after")
+    def _has_one_kind_of_labels(self) -> ClassificationTask:
+        if (self.label is None) == (self.labels is None):
+            message = "is missing; name the column of the labels, or with labels a column of lists of labels"
+            raise refusal([(("label",), message if self.label is None else "and labels are given; name one of them")])
+        known = {metric.name for metric in METRICS}
+        possible = [metric.name for metric in (SEVERAL_LABELS if self.labels else ONE_LABEL)]
+        if wrong := [name for name in self.metrics if name in known and name not in possible]:
+            kind = "several labels per row" if self.labels else "one label per row"
+            message = f"{wrong[0]!r} is not possible with {kind}; choose from {', '.join(possible)}"
+            raise refusal([(("metric",), message)])
+        return self
 
     def content_columns(self) -> dict[Key, list[str]]:
         """Return the columns of texts and labels."""
-        return {("text",): [self.text], ("label",): [self.label]}
+        key, column = ("labels", self.labels) if self.labels else ("label", str(self.label))
+        return {**super().content_columns(), (key,): [column]}
 
     def contents(self, columns: Mapping[str, Column]) -> dict[str, pa.Array]:
-        """Return ``text`` and ``label``, both as texts."""
-        return {"text": columns[self.text].texts, "label": columns[self.label].texts}
+        """Return the texts and ``label``, a text, or ``labels``, lists of texts."""
+        if self.labels:
+            return {**super().contents(columns), "labels": columns[self.labels].text_lists}
+        return {**super().contents(columns), "label": columns[str(self.label)].texts}
 
     def encode(
         self, tables: dict[str, pa.Table], files: Mapping[str, str], key: str
     ) -> tuple[dict[str, pa.Table], tuple[str, ...]]:
         """Replace labels by indices into the training rows' labels."""
-        return encode(tables, files, self.label, key, self.drop_invalid)
+        if self.labels:
+            return encode_lists(tables, files, self.labels, key, self.drop_invalid)
+        return encode(tables, files, str(self.label), key, self.drop_invalid)
+
+    def constants(self, train: pa.Table) -> dict[str, float]:
+        """Return the threshold of several labels."""
+        return {"threshold": THRESHOLD} if self.labels else {}
 
 
-class Classification(TaskType):
+class Classification(TextType):
     """Any ``AutoModelForSequenceClassification``, encoder or decoder.
 
-    Split tables hold ``text`` and ``label`` (int32, an index into the task's labels). Predictions hold ``label``, the
-    true one, and ``probabilities`` (a fixed-size list of float64).
+    Split tables hold the texts and ``label`` (int32, an index into the task's labels); predictions hold ``label``, the
+    true one, and ``probabilities`` (a fixed-size list of float64). Where rows have several labels, both have ``labels``
+    (lists of int32) instead, and the type's constants a ``threshold``.
     """
 
-    section = ClassificationTask
+    section: type[Any] = ClassificationTask
     metrics = METRICS
-    auto_class = "AutoModelForSequenceClassification"
-    peft_task_type = "SEQ_CLS"
-    text_columns = ("text",)
-    input_columns = MappingProxyType({"text": InputColumn(example="Thank you for the quick help!")})
-    pads_left = True
+    answer_sources = ("label", "labels")
     example_labels = 2
 
-    def baseline(self, splits: Mapping[str, pa.Table]) -> float:
-        """Return the accuracy of always answering the most frequent training label."""
-        return majority_share(splits)
+    @property
+    def has_several(self) -> bool:
+        """Whether a row may have several labels, or none."""
+        return "threshold" in self.constants
 
-    def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
-        """Return columns ``row``, ``input_ids``, ``label``; a text that is too long loses its end."""
-        ids: list[list[int]] = []
-        for batch in rows.select(["text"]).to_batches(max_chunksize=4096):
-            texts = batch["text"].to_pylist()
-            ids += tokenizer(texts, truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
-        return pa.table({"row": rows["row"], "input_ids": token_column(ids), "label": rows["label"]})
+    @property
+    def computed(self) -> tuple[Metric, ...]:
+        """The metrics that ``evaluate`` computes: those of one label, or of several."""
+        others = ONE_LABEL if self.has_several else SEVERAL_LABELS
+        possible = SEVERAL_LABELS if self.has_several else ONE_LABEL
+        return tuple(metric for metric in super().computed if metric in possible or metric not in others)
+
+    def baseline(self, splits: Mapping[str, pa.Table]) -> float | None:
+        """Return the accuracy of always answering the most frequent training label; ``None`` for several labels."""
+        return majority_share(splits) if "label" in splits["train"].column_names else None
 
     def collate(
         self, rows: pa.Table, indices: NDArray[np.int64], pad_id: int, pad_left: bool = False
     ) -> dict[str, Tensor]:
-        """Return ``input_ids``, ``attention_mask`` of shape ``(rows, tokens)`` and ``labels`` of shape ``(rows,)``.
+        """Return ``input_ids``, ``attention_mask`` of shape ``(rows, tokens)`` and ``labels``.
 
-        A decoder classifies by its last token: padded on the right, soft prompts would read the padding.
+        Labels have the shape ``(rows,)``, or ``(rows, labels)`` in float32 where rows may have several.
         """
         import torch
 
-        labels = integers(rows, "label")[indices].astype(np.int64)
+        if self.has_several:
+            labels = multi_hot(rows["labels"].take(pa.array(indices)), len(self.labels)).astype(np.float32)
+        else:
+            labels = integers(rows, "label")[indices].astype(np.int64)
         return {**pad(sequences(rows, indices), pad_id, pad_left), "labels": torch.from_numpy(labels)}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """Return the mean cross-entropy over the rows."""
+        """Return the mean cross-entropy over the rows, or the binary one over all rows and labels."""
         from torch.nn import functional as F
 
-        logits = model(**model_inputs(model, batch)).logits
-        return F.cross_entropy(logits.float(), batch["labels"].to(device_of(model)))
+        logits, labels = self.forward(model, batch).float(), batch["labels"].to(device_of(model))
+        if labels.dim() == 2:
+            return F.binary_cross_entropy_with_logits(logits, labels)
+        return F.cross_entropy(logits, labels)
 
     def predictions(
         self, model: nn.Module, rows: pa.Table, batches: Batches, pad_id: int, pad_left: bool = False
     ) -> pa.Table:
-        """Return the labels and the probabilities (softmax in float64) of the batches' rows."""
+        """Return the labels and the probabilities (in float64) of the batches' rows."""
         import torch
 
         probabilities_of_batches = []
         with torch.no_grad():
             for indices in batches:
-                batch = self.collate(rows, indices, pad_id, pad_left)
-                logits = model(**model_inputs(model, batch)).logits
-                probabilities_of_batches.append(logits.double().softmax(dim=-1).cpu().numpy())
+                logits = self.forward(model, self.collate(rows, indices, pad_id, pad_left)).double()
+                values = logits.sigmoid() if self.has_several else logits.softmax(dim=-1)
+                probabilities_of_batches.append(values.cpu().numpy())
         order, indices = in_table_order(batches)
-        table = rows.select(["row", "label"]).take(indices)
-        return _with_probabilities(table, np.concatenate(probabilities_of_batches)[order])
+        return self._with_probabilities(rows.take(indices), np.concatenate(probabilities_of_batches)[order])
 
     def unanswered(self, inputs: pa.Table) -> pa.Table:
-        """Return texts with label 0, which no answer depends on."""
-        labels = pa.array(np.zeros(inputs.num_rows, np.int32))
-        return super().unanswered(inputs).append_column("label", labels)
+        """Return texts with label 0, or without labels, which no answer depends on."""
+        rows = inputs.num_rows
+        if self.has_several:
+            return super().unanswered(inputs).append_column("labels", pa.array([[]] * rows, pa.list_(pa.int32())))
+        return super().unanswered(inputs).append_column("label", pa.array(np.zeros(rows, np.int32)))
 
     def answer_columns(self, labels: Sequence[str]) -> dict[str, ColumnKind]:
-        """Return ``label``, and ``probability_LABEL`` for each label."""
+        """Return ``label`` or ``labels``, and ``probability_LABEL`` for each label."""
+        answers: dict[str, ColumnKind] = {"labels": "strings"} if self.has_several else {"label": "string"}
         probabilities: dict[str, ColumnKind] = {f"probability_{label}": "double" for label in labels}
-        return {"label": "string", **probabilities}
+        return {**answers, **probabilities}
 
     def answer(
         self,
@@ -173,17 +188,20 @@ class Classification(TaskType):
         pad_left: bool,
         labels: Sequence[str],
     ) -> pa.Table:
-        """Return the most probable label of each text, and the probability of each label."""
+        """Return each row's most probable label, or all that reach the threshold, and the probability of each label."""
         predictions = self.predictions(model, rows, batches, pad_id, pad_left)
-        answers = [labels[index] for index in predicted_labels(predictions)]
-        columns = [pa.array(answers, pa.string()), *map(pa.array, probabilities(predictions).T)]
-        return pa.table(columns, names=[*self.answer_columns(labels)])
+        values = probabilities(predictions)
+        if self.has_several:
+            lists = [[labels[index] for index in np.flatnonzero(row)] for row in values >= self.constants["threshold"]]
+            answers = pa.array(lists, pa.list_(pa.string()))
+        else:
+            answers = pa.array([labels[index] for index in predicted_labels(predictions)], pa.string())
+        return pa.table([answers, *map(pa.array, values.T)], names=[*self.answer_columns(labels)])
 
     def answer_object(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """Return ``label``, and ``probabilities`` by label."""
-        label, *values = answer.values()
-        names = [name.removeprefix("probability_") for name in answer][1:]
-        return {"label": label, "probabilities": dict(zip(names, values, strict=True))}
+        """Return ``label`` or ``labels``, and ``probabilities`` by label."""
+        (key, label), *values = answer.items()
+        return {key: label, "probabilities": {name.removeprefix("probability_"): value for name, value in values}}
 
     def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
         """Return the probabilities."""
@@ -194,37 +212,30 @@ class Classification(TaskType):
     ) -> pa.Table:
         """Return predictions with the probabilities that a client gets."""
         _, *columns = answer(recorded).columns
-        values = np.stack([column.to_numpy() for column in columns], axis=1)
-        return _with_probabilities(recorded.select(["row", "label"]), values)
+        return self._with_probabilities(recorded, np.stack([column.to_numpy() for column in columns], axis=1))
 
     def example_output(self, labels: Sequence[str]) -> str:
-        """Return the name of the most probable label."""
-        return f"{json.dumps(list(labels), ensure_ascii=False)}[logits.argmax()]"
+        """Return the name of the most probable label, or of those that reach the threshold."""
+        names = json.dumps(list(labels), ensure_ascii=False)
+        if self.has_several:
+            return f"[name for name, p in zip({names}, logits[0].sigmoid()) if p >= {self.constants['threshold']}]"
+        return f"{names}[logits.argmax()]"
 
     def purpose(self, labels: Sequence[str]) -> str:
         """Return that it labels texts, and with what."""
-        return f"Assigns one of {len(labels)} labels ({', '.join(labels)}) to a text"
+        names = f"{len(labels)} labels ({', '.join(labels)})"
+        return f"Assigns any of {names} to a text" if self.has_several else f"Assigns one of {names} to a text"
 
     def dummy_labels(self, input_ids: Tensor, attention_mask: Tensor, labels: int) -> Tensor:
-        """Return the labels in turn, of shape ``(rows,)``."""
+        """Return the labels in turn, of shape ``(rows,)``; every other one, ``(rows, labels)``, of several."""
         import torch
 
-        return torch.arange(len(input_ids), device=input_ids.device) % max(labels, 1)
+        rows = torch.arange(len(input_ids), device=input_ids.device)
+        if self.has_several:
+            return ((rows[:, None] + torch.arange(labels, device=input_ids.device)) % 2).float()
+        return rows % max(labels, 1)
 
-
-def predicted_labels(predictions: pa.Table) -> NDArray[np.int64]:
-    """Return the most probable label of each row, as an index into the task's labels."""
-    labels: NDArray[np.int64] = probabilities(predictions).argmax(axis=1)
-    return labels
-
-
-def probabilities(predictions: pa.Table) -> NDArray[np.float64]:
-    """Return the probabilities of shape ``(rows, classes)``."""
-    classes = predictions.schema.field("probabilities").type.list_size
-    flat: NDArray[np.float64] = predictions["probabilities"].combine_chunks().flatten().to_numpy()
-    return flat.reshape(-1, classes)
-
-
-def _with_probabilities(rows: pa.Table, values: NDArray[np.float64]) -> pa.Table:
-    column = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
-    return rows.append_column("probabilities", column)
+    def _with_probabilities(self, rows: pa.Table, values: NDArray[np.float64]) -> pa.Table:
+        column = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+        answers = [name for name in self.answer_sources if name in rows.column_names]
+        return rows.select(["row", *answers]).append_column("probabilities", column)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.tasks.batches import subset
-from orchestrator.tasks.classes import require_classes
+from orchestrator.tasks.classes import require_classes, require_training_rows
 from orchestrator.tasks.examples import read_examples
 from orchestrator.tasks.notes import conflict_note, label_notes, layout_note
 from orchestrator.tasks.registry import TASK_TYPES
@@ -38,10 +38,11 @@ class TaskData:
             model.
         duplicates_removed: How many rows repeated another.
         dropped: How many rows could not be used.
-        majority: The type's baseline: the accuracy of always answering the most frequent training label; ``None`` for
-            a type without labels.
+        baseline: The type's baseline on the test rows, such as the accuracy of always answering the most frequent
+            training label; ``None`` for a type without one.
         digest: SHA-256 of the splits' content.
         notes: What is worth telling of the rows, for people.
+        constants: Numbers that a trained model needs beside its weights.
     """
 
     name: str
@@ -50,9 +51,15 @@ class TaskData:
     labels: tuple[str, ...]
     duplicates_removed: int
     dropped: int
-    majority: float | None
+    baseline: float | None
     digest: str
     notes: tuple[str, ...] = ()
+    constants: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def majority(self) -> float | None:
+        """The accuracy of always answering the most frequent training label; ``None`` without such labels."""
+        return self.baseline if TASK_TYPES[self.config.type].baseline_metric == "accuracy" else None
 
 
 def read_task(name: str, config: TaskSection, base: Path, seed: int) -> TaskData:
@@ -84,8 +91,8 @@ def read_task(name: str, config: TaskSection, base: Path, seed: int) -> TaskData
         *label_notes(labels, splits.values()),
         *conflict_note(tables.values(), type_.text_columns),
     )
-    digest = content_digest(splits, labels)
-    return TaskData(name, config, splits, labels, duplicates, dropped, baseline, digest, notes)
+    constants, digest = config.constants(splits["train"]), content_digest(splits, labels)
+    return TaskData(name, config, splits, labels, duplicates, dropped, baseline, digest, notes, constants)
 
 
 def _split(
@@ -95,17 +102,18 @@ def _split(
     encoded, labels = config.encode({"train": distinct}, {"train": file}, key)
     rows = _at_most(encoded["train"], config.max_rows, seed)
     classes = _classes(rows)
-    if classes is not None:
+    has_one_label = "label" in rows.column_names
+    if has_one_label:
         require_classes(rows, labels, file, key)
     try:
         indices = split_rows(rows.num_rows, config.split, seed, classes)
     except ValueError as error:
         message = f"{rows.num_rows:,} rows are too few to split into train, validation and test"
-        detail = f", with each of {len(labels)} classes in every split" if classes is not None else ""
+        detail = f", with each of {len(labels)} classes in every split" if has_one_label else ""
         raise InputError(file, [Problem(f"{key}.split", message + detail)]) from error
     splits = {name: rows.take(pa.array(indices[name])) for name in NAMES}
     if classes is not None:
-        _require_training_rows(splits["train"], labels, file, key)
+        require_training_rows(splits["train"], labels, file, key)
     return splits, labels, table.num_rows - distinct.num_rows
 
 
@@ -125,28 +133,21 @@ def _given_splits(
     splits, labels = config.encode(cleaned, files, key)
     unseen = sum(cleaned[name].num_rows - splits[name].num_rows for name in NAMES)
     splits = {name: _at_most(splits[name], config.max_rows, seed) for name in NAMES}
-    if _classes(splits["train"]) is not None:
+    if "label" in splits["train"].column_names:
         require_classes(splits["train"], labels, files["train"], key, min_rows=1)
     return splits, labels, duplicates, unseen
 
 
 def _classes(table: pa.Table) -> NDArray[Any] | None:
-    """Return the class of each row; ``None`` where rows have none."""
-    return table["label"].to_numpy() if "label" in table.column_names else None
+    """Return the class of each row, or the stratum where rows have several; ``None`` where they have neither."""
+    name = next((name for name in ("label", "stratum") if name in table.column_names), None)
+    return None if name is None else table[name].to_numpy()
 
 
 def _at_most(table: pa.Table, count: int | None, seed: int) -> pa.Table:
     if count is None or count >= table.num_rows:
         return table
     return table.take(pa.array(subset(table["row"].to_numpy(), count, seed, _classes(table))))
-
-
-def _require_training_rows(train: pa.Table, labels: tuple[str, ...], file: str, key: str) -> None:
-    """Check that every class is among the training rows; a draw can leave a small class out."""
-    codes = set(pc.unique(train["label"]).to_pylist())
-    if missing := [label for code, label in enumerate(labels) if code not in codes]:
-        message = f"class {missing[0]!r} has too few rows to be in every split"
-        raise InputError(file, [Problem(f"{key}.label", message)])
 
 
 def content_digest(splits: Mapping[str, pa.Table], labels: tuple[str, ...]) -> str:

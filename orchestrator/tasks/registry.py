@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator
@@ -11,6 +12,7 @@ from orchestrator.tasks.causal_lm import CausalLM
 from orchestrator.tasks.choice import Choice
 from orchestrator.tasks.classification import Classification
 from orchestrator.tasks.embedding import Embedding
+from orchestrator.tasks.regression import Regression
 from orchestrator.tasks.seq2seq import Seq2Seq
 from orchestrator.tasks.token_classification import TokenClassification
 
@@ -24,6 +26,7 @@ TASK_TYPES: dict[str, TaskType] = {
     type_.name: type_
     for type_ in (
         Classification(),
+        Regression(),
         CausalLM(),
         Seq2Seq(),
         TokenClassification(),
@@ -35,7 +38,10 @@ TASK_TYPES: dict[str, TaskType] = {
 
 
 def task_type(
-    config: TaskSection, tokenizer: PreTrainedTokenizerBase | None = None, labels: tuple[str, ...] = ()
+    config: TaskSection,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    labels: tuple[str, ...] = (),
+    constants: Mapping[str, float] | None = None,
 ) -> TaskType:
     """Return the type of a configured task, ready to score by the task's metrics.
 
@@ -43,9 +49,10 @@ def task_type(
         config: The task's section of the configuration.
         tokenizer: Decodes what is generated; needed only where text is generated.
         labels: Names of the task's labels; needed only to score and to answer.
+        constants: Numbers of the task; needed by types that have some.
     """
     type_ = TASK_TYPES[config.type]
-    return type_.configured(config.metrics, config.generated_tokens, tokenizer, labels, config.sampled)
+    return type_.configured(config.metrics, config.generated_tokens, tokenizer, labels, config.sampled, constants)
 
 
 def recorded_metric(name: str, *, higher_is_better: bool) -> Metric:

@@ -193,6 +193,14 @@ class TaskSection(Section):
         """
         return tables, ()
 
+    def constants(self, train: pa.Table) -> dict[str, float]:
+        """Return numbers that a trained model needs beside its weights; journals and bundles record them.
+
+        Args:
+            train: Training rows of :meth:`encode`.
+        """
+        return {}
+
     def columns(self) -> dict[Key, list[str]]:
         """Return the columns that the files must have, by the key path that names them."""
         optional = self.optional_columns()

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.common.errors import SweepError
 from orchestrator.common.trial_types import TrialKey
-from orchestrator.tasks import TASK_TYPES, TaskTypeName
+from orchestrator.tasks import TASK_TYPES, TaskType, TaskTypeName
 from orchestrator.tasks.generation import Sampling
 from orchestrator.tasks.inputs import InputSchema
 from orchestrator.tracking.earlier_bundles import in_todays_format
@@ -111,6 +111,8 @@ class Bundle(_Part):
     task: str
     type: TaskTypeName
     labels: tuple[str, ...] = ()
+    constants: dict[str, float] = {}
+    """Numbers of the task that its type needs, such as the mean by which targets were standardized."""
     """Labels in the order of the probabilities; none for a language model."""
     columns: dict[str, str]
     """Names of the columns that the model reads, by the columns of a split table that they become."""
@@ -139,6 +141,8 @@ class Bundle(_Part):
     """All metrics of this checkpoint on the test split."""
     majority: float | None = None
     """Accuracy of predicting the most frequent label for every row."""
+    baseline: float | None = None
+    """The type's baseline on the test rows; missing in bundles of earlier releases."""
     rows: dict[str, int] = {}
     """Rows by split."""
     data_digest: str
@@ -148,6 +152,13 @@ class Bundle(_Part):
     method: str
     params: dict[str, Any]
     measurements: dict[str, float] = {}
+
+    @property
+    def task_type(self) -> TaskType:
+        """The type of the task, with its labels and constants."""
+        return TASK_TYPES[self.type].configured(
+            (self.metric,), self.max_new_tokens, None, self.labels, self.sampling, self.constants
+        )
 
     @property
     def input_schema(self) -> InputSchema:

@@ -10,7 +10,6 @@ from typing import Any
 from orchestrator.selection.recommend import cost, cost_text
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Preference
-from orchestrator.tasks import TASK_TYPES
 from orchestrator.tasks.batches import EVALUATION_TOKENS
 from orchestrator.tracking.bundle import ADAPTER, Bundle
 
@@ -46,7 +45,7 @@ def model_card(
 
 
 def _head(bundle: Bundle) -> str:
-    purpose = TASK_TYPES[bundle.type].purpose(bundle.labels)
+    purpose = bundle.task_type.purpose(bundle.labels)
     return (
         f"# {bundle.task}\n\n{purpose}: a `{bundle.method}` adapter on the frozen backbone `{bundle.backbone.model}`"
         f" ({_precision(bundle)})."
@@ -78,6 +77,10 @@ def _score(bundle: Bundle) -> str:
         lines.append(f"Other metrics of this checkpoint: {', '.join(others)}.")
     if bundle.majority is not None:
         lines.append(f"Predicting the most frequent label for every row has an accuracy of {bundle.majority:.3f}.")
+    elif bundle.baseline is not None:
+        type_ = bundle.task_type
+        label = type_.metric(type_.baseline_metric).label
+        lines.append(f"Predicting the {type_.baseline_name} for every row has an {label} of {bundle.baseline:.3f}.")
     return "## Score\n\n" + "\n".join(lines)
 
 

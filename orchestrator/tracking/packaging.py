@@ -16,7 +16,6 @@ from methods.families.compose_names import methods_of
 from methods.plugins.loader import PACKAGE as PLUGINS
 from methods.plugins.loader import source_of
 from orchestrator.common.uris import PACKAGE
-from orchestrator.tasks import TASK_TYPES
 from orchestrator.tasks.inputs import ColumnKind
 from orchestrator.tracking.bundle import Bundle
 
@@ -111,7 +110,7 @@ def signature(bundle: Bundle) -> ModelSignature:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    answers = TASK_TYPES[bundle.type].answer_columns(bundle.labels)
+    answers = bundle.task_type.answer_columns(bundle.labels)
     inputs = bundle.input_schema.columns
     return ModelSignature(
         inputs=Schema([ColSpec(_mlflow_type(col.kind), name, required=col.required) for name, col in inputs.items()]),

@@ -78,8 +78,9 @@ class Predictor:
         type_ = TASK_TYPES[self.bundle.type]
         recorded = [metric.name for metric in type_.metrics if metric.name in self.bundle.metrics]
         metrics = dict.fromkeys((self.bundle.metric, *recorded))
+        bundle = self.bundle
         return type_.configured(
-            tuple(metrics), self.bundle.max_new_tokens, self._tokenizer, self.bundle.labels, self.bundle.sampling
+            tuple(metrics), bundle.max_new_tokens, self._tokenizer, bundle.labels, bundle.sampling, bundle.constants
         ).for_test()
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:

@@ -105,6 +105,8 @@ class RunWriter:
         sizes = {f"rows_{split}": rows for split, rows in data["rows"].items()} | {"majority": data.get("majority")}
         sizes |= {"backbone_parameters": backbone["parameters"], "backbone_bytes": backbone["bytes"]}
         sizes |= {"labels": len(data.get("labels", [])), "characters": data.get("characters")}
+        if data.get("majority") is None:
+            sizes |= {"baseline": data.get("baseline")}
         self._log(run, metrics=sizes, time=self._sweep["time"])
         self._client.log_text(run, yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "config.yaml")
         self._log_data(run, task, data)

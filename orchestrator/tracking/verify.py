@@ -57,7 +57,9 @@ class Verification:
     def ok(self) -> bool:
         """Whether every row and the score are as recorded, within the tolerance."""
         difference = abs(self.score_now - self.score_recorded)
-        return self.largest_difference <= self.tolerance and difference <= self.tolerance
+        # A score may be in the unit of a target, of any size.
+        is_same_score = difference <= self.tolerance * max(1.0, abs(self.score_recorded))
+        return self.largest_difference <= self.tolerance and is_same_score
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values, with ``ok`` among them."""

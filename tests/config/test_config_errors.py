@@ -96,7 +96,11 @@ CASES = [
         'tasks.mail.where.a.b: column "a.b" is not in mail.csv (columns: text, label, stars)',
     ),
     (mail(encoding="utf-9000"), "tasks.mail.encoding: 'utf-9000' is not an encoding that Python knows"),
-    (mail(metric="perplexity"), "tasks.mail.metric: 'perplexity' is not possible; choose from: macro_f1, accuracy"),
+    (
+        mail(metric="perplexity"),
+        "tasks.mail.metric: 'perplexity' is not possible; "
+        "choose from: macro_f1, accuracy, mcc, balanced_accuracy, roc_auc, micro_f1",
+    ),
     (
         lm(prompt="{txt}"),
         'tasks.mail.prompt: column "txt" is not in mail.csv; did you mean text? (columns: text, label, stars)',

@@ -32,7 +32,8 @@ BASE: dict[str, Any] = {
     "tasks": {"mail": {"type": "classification", "data": "mail.parquet", "text": "body", "label": "folder"}},
     "budget": {"trials": 1},
 }
-COLUMNS = ("text", "body", "label", "folder", "reply", "language")
+COLUMNS = ("text", "body", "label", "folder", "reply", "language", "article", "highlights", "question", "answer",
+           "sentiment", "tweet", "query", "passage")  # fmt: skip
 
 OUR_FILE = re.compile(r"`((?:orchestrator|methods|search_spaces|tests|examples|benchmarks)/[\w/.]*)`(?: \(`(\w+)`\))?")
 
@@ -113,12 +114,18 @@ def test_name_of_a_method_family_can_be_written(document: Path) -> None:
 
 @pytest.mark.parametrize("document", [one for one in DOCUMENTS if one.name != "CONTRIBUTING.md"], ids=name_of)
 def test_yaml_block_is_a_valid_configuration(document: Path, tmp_path: Path) -> None:
-    columns = {name: ["hello", "goodbye"] for name in COLUMNS} | {"confidence": [0.5, 1.0]}
-    for name in ("mail.parquet", "train.parquet"):
-        parquet.write_table(pa.table(columns), tmp_path / name)
-    (tmp_path / "mail.csv").write_text(",".join(columns) + "\n" + ",".join(["1"] * len(columns)) + "\n")
-    for split in ("train", "validation", "test"):
-        (tmp_path / f"{split}.jsonl").write_text('{"body": "hello", "reply": "goodbye"}\n')
+    texts = {name: ["hello", "goodbye"] for name in COLUMNS}
+    lists = {name: [["late"], ["O"]] for name in ("tokens", "tags", "topics", "choices")}
+    rows = pa.table({**texts, **lists, "confidence": [0.5, 1.0]})
+    for name in set(
+        re.findall(r"[\w-]+\.(?:parquet|jsonl|csv)", " ".join(["mail.parquet", *blocks(document, "yaml")]))
+    ):
+        if name.endswith("parquet"):
+            parquet.write_table(rows, tmp_path / name)
+        elif name.endswith("csv"):
+            (tmp_path / name).write_text(",".join(texts) + ",confidence\n" + "1," * len(texts) + "1\n")
+        else:
+            (tmp_path / name).write_text('{"body": "hello", "reply": "goodbye"}\n')
     for block in blocks(document, "yaml"):
         values = copy.deepcopy(BASE) | yaml.safe_load(block)
         (tmp_path / "mail.yaml").write_text(yaml.safe_dump(values))

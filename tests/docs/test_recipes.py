@@ -164,7 +164,7 @@ def test_metric_recipe_gives_a_metric_that_is_searched_by(project: Copy) -> None
         task = {"type": "classification", "data": "rows.csv", "text": "text", "label": "label"}
         values = {
             "backbone": {"model": "hub/model"},
-            "tasks": {"mail": {**task, "metric": "balanced_accuracy"}},
+            "tasks": {"mail": {**task, "metric": "cohen_kappa"}},
             "budget": {"trials": 1},
         }
         config = config_of(values, Path(), "mail.yaml")
@@ -174,10 +174,11 @@ def test_metric_recipe_gives_a_metric_that_is_searched_by(project: Copy) -> None
             "label": pa.array([0, 0, 0, 1, 1], pa.int32()),
             "probabilities": pa.FixedSizeListArray.from_arrays(pa.array(probabilities.ravel()), 2),
         })
-        one_class = kind.score_many("balanced_accuracy", predictions, np.array([[0, 1, 2, 0, 1]]))
-        print(kind.score("balanced_accuracy", predictions), one_class.tolist(), kind.metric("balanced_accuracy").label)
+        one_class = kind.score_many("cohen_kappa", predictions, np.array([[0, 1, 2, 0, 1]]))
+        print(round(kind.score("cohen_kappa", predictions), 6), one_class.tolist(), kind.metric("cohen_kappa").label)
     """)
-    assert printed.strip() == "0.75 [1.0] balanced accuracy"  # all of the first class are right, half of the second
+    # 4 of 5 rows are right, of which chance has (3 * 4 + 2 * 1) / 25: (0.8 - 0.56) / (1 - 0.56)
+    assert printed.strip() == "0.545455 [0.0] Cohen's kappa"
 
 
 def test_search_recipe_gives_a_rule_and_a_sampler_in_use(project: Copy) -> None:

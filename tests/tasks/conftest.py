@@ -24,7 +24,8 @@ def read(tmp_path):
         task = {"type": "classification", "text": "text", "label": "label", "data": data}
         if settings.get("type") == "causal-lm":
             task = {"type": "causal-lm", "prompt": "text", "completion": "label", "data": data}
-        values = {"backbone": {"model": "x"}, "tasks": {"mail": {**task, **settings}}, "budget": {"trials": 1}}
+        task = {key: value for key, value in {**task, **settings}.items() if value is not None}
+        values = {"backbone": {"model": "x"}, "tasks": {"mail": task}, "budget": {"trials": 1}}
         config = SweepConfig.model_validate(values).tasks["mail"]
         return read_task("mail", config, Path(tmp_path), seed)
 

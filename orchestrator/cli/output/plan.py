@@ -122,6 +122,7 @@ def plan_json(plan: SweepPlan, forecast: SweepForecast = NO_FORECAST) -> dict[st
                 "rows": {split: rows.num_rows for split, rows in task.data.splits.items()},
                 "labels": list(task.data.labels),
                 "majority": task.data.majority,
+                "baseline": task.data.baseline,
                 "digest": task.data.digest,
                 "notes": list(task.data.notes),
                 "methods": [

@@ -182,6 +182,11 @@ def task_line(name: str, task: TaskPlan) -> str:
     ]
     if data.majority is not None:
         parts += [f"{len(data.labels)} classes", f"majority class {data.majority:.0%}"]
+    elif data.baseline is not None:
+        label = task.type.metric(task.type.baseline_metric).label
+        parts.append(f"{task.type.baseline_name}: {label} {data.baseline:.3f}")
+    elif data.labels:
+        parts.append(f"{len(data.labels)} labels")
     if data.duplicates_removed:
         parts.append(f"{data.duplicates_removed:,} duplicates removed")
     if data.dropped:

@@ -128,11 +128,13 @@ def _print_selection(selection: Selection) -> None:
 
 def _print_champion(task: TaskOutcome) -> None:
     champion = task.champion
+    type_, baseline = task.plan.type, task.plan.data.baseline
+    metric = next((metric for metric in type_.metrics if metric.name == type_.baseline_metric), None)
     # The mean over the seeds, as the score in the first line is.
-    accuracies = [result.metrics["accuracy"] for result in champion.seeds if "accuracy" in result.metrics]
-    if accuracies:
-        majority = f" (majority class {task.plan.data.majority:.3f})" if task.plan.data.majority is not None else ""
-        print_field("accuracy", f"{statistics.mean(accuracies):.3f}{majority}")
+    values = [result.metrics[metric.name] for result in champion.seeds if metric and metric.name in result.metrics]
+    if metric and values:
+        beside = "" if baseline is None else f" ({type_.baseline_name} {baseline:.3f})"
+        print_field(metric.label, f"{statistics.mean(values):.3f}{beside}")
     if untuned := task.untuned:
         print_field("untuned", f"{score_text(untuned)} ({champion.method} with default parameters, 1 seed)")
     parameters, file_size = (champion.measurements[name] for name in ("trainable_parameters", "adapter_bytes"))
@@ -204,6 +206,7 @@ def _task_json(task: TaskOutcome, wall_seconds: float) -> dict[str, Any]:
         "interval": list(champion.interval),
         "metrics": champion.checkpoint.metrics if champion.checkpoint else {},
         "majority": task.plan.data.majority,
+        "baseline": task.plan.data.baseline,
         "results": [_result_json(role, result) for role, result in task.results()],
         "selection": task.selection.to_dict(),
         "trials": len(task.records),

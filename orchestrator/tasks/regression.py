@@ -1,0 +1,174 @@
+"""One number per text or pair of texts: squared error on standardized targets; Spearman correlation and others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from orchestrator.common.errors import InputError, Problem
+from orchestrator.tasks._base import Batches, Evaluation
+from orchestrator.tasks.columns import Column
+from orchestrator.tasks.file_headers import Key
+from orchestrator.tasks.inputs import ColumnKind
+from orchestrator.tasks.metric_field import MetricNames, MetricsOf
+from orchestrator.tasks.regression_metrics import METRICS
+from orchestrator.tasks.text_pairs import TextSection, TextType
+from orchestrator.tasks.tokens import device_of, in_table_order, pad, sequences
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class RegressionTask(TextSection):
+    """One number per text or pair of texts."""
+
+    type: Literal["regression"]
+    """One number per text or pair of texts."""
+    target: str
+    """Column of the numbers, in any unit."""
+    metric: Annotated[MetricNames, MetricsOf(METRICS)] = METRICS[0].name
+    """What the search optimizes: a name, or a list whose first is optimized and whose others are recorded beside it.
+    ``rmse`` is in the target's unit."""
+
+    def content_columns(self) -> dict[Key, list[str]]:
+        """Return the columns of texts and numbers."""
+        return {**super().content_columns(), ("target",): [self.target]}
+
+    def contents(self, columns: Mapping[str, Column]) -> dict[str, pa.Array]:
+        """Return the texts and ``target`` (float64)."""
+        return {**super().contents(columns), "target": columns[self.target].numbers}
+
+    def encode(
+        self, tables: dict[str, pa.Table], files: Mapping[str, str], key: str
+    ) -> tuple[dict[str, pa.Table], tuple[str, ...]]:
+        """Return the tables as they are, and the name of the target's column.
+
+        Raises:
+            InputError: If all training rows have the same target.
+        """
+        targets = tables["train"]["target"].to_numpy()
+        if np.ptp(targets) == 0:
+            message = f"all {len(targets):,} rows have the target {targets[0]:g}; two different numbers are needed"
+            raise InputError(files["train"], [Problem(f"{key}.target", message)])
+        return tables, (self.target,)
+
+    def constants(self, train: pa.Table) -> dict[str, float]:
+        """Return the training targets' mean and standard deviation, by which they are standardized."""
+        targets = train["target"].to_numpy()
+        return {"mean": float(targets.mean()), "std": float(targets.std()) or 1.0}
+
+
+class Regression(TextType):
+    """Any ``AutoModelForSequenceClassification`` with one output, encoder or decoder.
+
+    Split tables hold the texts and ``target`` (float64). The model learns ``(target - mean) / std`` with the constants
+    of the training rows; predictions hold ``target`` and ``predicted`` in the target's unit.
+    """
+
+    section = RegressionTask
+    metrics = METRICS
+    answer_sources = ("target",)
+    example_labels = 1
+    baseline_metric = "rmse"
+    baseline_name = "training mean"
+
+    def baseline(self, splits: Mapping[str, pa.Table]) -> float:
+        """Return the RMSE of always answering the mean of the training targets."""
+        train, test = (splits[name]["target"].to_numpy() for name in ("train", "test"))
+        return float(np.sqrt(((test - train.mean()) ** 2).mean()))
+
+    def collate(
+        self, rows: pa.Table, indices: NDArray[np.int64], pad_id: int, pad_left: bool = False
+    ) -> dict[str, Tensor]:
+        """Return ``input_ids``, ``attention_mask``, and standardized targets of shape ``(rows,)`` as ``labels``."""
+        import torch
+
+        mean, std = self._scale
+        targets = ((rows["target"].to_numpy()[indices] - mean) / std).astype(np.float32)
+        return {**pad(sequences(rows, indices), pad_id, pad_left), "labels": torch.from_numpy(targets)}
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Return the mean squared error of the standardized targets."""
+        from torch.nn import functional as F
+
+        return F.mse_loss(self.forward(model, batch)[:, 0].float(), batch["labels"].to(device_of(model)))
+
+    def loss_terms(self, batch: dict[str, Tensor]) -> int:
+        """Return the number of rows; a standardized target may be any number."""
+        return len(batch["labels"])
+
+    def predictions(
+        self, model: nn.Module, rows: pa.Table, batches: Batches, pad_id: int, pad_left: bool = False
+    ) -> pa.Table:
+        """Return the targets, and the predicted numbers in their unit."""
+        import torch
+
+        numbers, (mean, std) = [], self._scale
+        with torch.no_grad():
+            for indices in batches:
+                outputs = self.forward(model, self.collate(rows, indices, pad_id, pad_left))
+                numbers.append(outputs[:, 0].double().cpu().numpy())
+        order, indices = in_table_order(batches)
+        predicted = np.concatenate(numbers)[order] * std + mean
+        return _with_numbers(rows.take(indices), predicted)
+
+    def unanswered(self, inputs: pa.Table) -> pa.Table:
+        """Return texts with target 0, which no answer depends on."""
+        return super().unanswered(inputs).append_column("target", pa.array(np.zeros(inputs.num_rows)))
+
+    def answer_columns(self, labels: Sequence[str]) -> dict[str, ColumnKind]:
+        """Return ``prediction``."""
+        return {"prediction": "double"}
+
+    def answer(
+        self,
+        model: nn.Module,
+        rows: pa.Table,
+        batches: Batches,
+        pad_id: int,
+        pad_left: bool,
+        labels: Sequence[str],
+    ) -> pa.Table:
+        """Return the predicted number of each row, in the target's unit."""
+        predictions = self.predictions(model, rows, batches, pad_id, pad_left)
+        return pa.table({"prediction": predictions["predicted"]})
+
+    def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
+        """Return the predicted numbers in standard deviations of the target, so that a tolerance suits any unit."""
+        numbers: NDArray[np.float64] = predictions["predicted"].to_numpy() / self._scale[1]
+        return numbers[:, None]
+
+    def predict_again(
+        self, recorded: pa.Table, answer: Callable[[pa.Table], pa.Table], evaluate: Callable[[pa.Table], Evaluation]
+    ) -> pa.Table:
+        """Return predictions with the numbers that a client gets."""
+        return _with_numbers(recorded, answer(recorded)["prediction"].to_numpy())
+
+    def example_output(self, labels: Sequence[str]) -> str:
+        """Return the predicted number in the target's unit."""
+        mean, std = self._scale
+        return f"{mean!r} + {std!r} * logits.item()"
+
+    def purpose(self, labels: Sequence[str]) -> str:
+        """Return that it predicts a number, and which."""
+        mean, std = self._scale
+        name = labels[0] if labels else "a number"
+        return f"Predicts `{name}` of a text, a number (training rows: mean {mean:.4g}, standard deviation {std:.4g})"
+
+    def dummy_labels(self, input_ids: Tensor, attention_mask: Tensor, labels: int) -> Tensor:
+        """Return numbers around 0, of shape ``(rows,)``."""
+        import torch
+
+        return torch.arange(len(input_ids), device=input_ids.device) % 2 - 0.5
+
+    @property
+    def _scale(self) -> tuple[float, float]:
+        return self.constants.get("mean", 0.0), self.constants.get("std", 1.0)
+
+
+def _with_numbers(rows: pa.Table, predicted: NDArray[np.float64]) -> pa.Table:
+    return rows.select(["row", "target"]).append_column("predicted", pa.array(predicted))

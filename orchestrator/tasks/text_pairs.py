@@ -1,0 +1,87 @@
+"""What the types that read a text, or a pair of texts, have in common: their columns, and how they are tokenized."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pyarrow as pa
+from pydantic import model_validator
+
+from orchestrator.common.section import refusal
+from orchestrator.tasks._base import TaskType
+from orchestrator.tasks.columns import Column
+from orchestrator.tasks.file_headers import Key
+from orchestrator.tasks.inputs import InputColumn
+from orchestrator.tasks.section import TaskSection
+from orchestrator.tasks.tokens import token_column
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TEXTS = ("text", "text_pair")
+
+
+class TextSection(TaskSection):
+    """The section of a type that reads texts or pairs of them."""
+
+    text: str
+    """Column of the texts."""
+    text_pair: str | None = None
+    """Column of second texts, for tasks on pairs; a row that is too long loses tokens of its longer text."""
+
+    @property
+    def input_columns(self) -> dict[str, str]:
+        """The columns of the texts."""
+        return {"text": self.text, **({"text_pair": self.text_pair} if self.text_pair else {})}
+
+    def content_columns(self) -> dict[Key, list[str]]:
+        """Return the columns of the texts."""
+        return {(key,): [column] for key, column in self.input_columns.items()}
+
+    def contents(self, columns: Mapping[str, Column]) -> dict[str, pa.Array]:
+        """Return ``text``, and ``text_pair`` where there are pairs."""
+        return {key: columns[column].texts for key, column in self.input_columns.items()}
+
+    @model_validator(mode="after")
+    def _has_two_columns(self) -> TextSection:
+        if self.text_pair == self.text:
+            raise refusal([(("text_pair",), f"is the column of text, {self.text}; name that of the second texts")])
+        return self
+
+
+class TextType(TaskType):
+    """The base of types whose models read texts, or pairs of them, and have a head for a row as a whole.
+
+    A decoder is read at its last token, so that rows are padded on the left: on the right, soft prompts would read the
+    padding.
+    """
+
+    auto_class = "AutoModelForSequenceClassification"
+    peft_task_type = "SEQ_CLS"
+    text_columns = TEXTS
+    input_columns: Mapping[str, InputColumn] = MappingProxyType({
+        "text": InputColumn(example="Thank you for the quick help!"),
+        "text_pair": InputColumn(example="They answered within minutes."),
+    })  # fmt: skip
+    pads_left = True
+    answer_sources: ClassVar[tuple[str, ...]]
+    """Columns of split tables that hold what is to be predicted; tokenized tables keep those that a task has."""
+
+    def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
+        """Return columns ``row``, ``input_ids``, and those of the type's answers.
+
+        A text that is too long loses its end; of a pair, the longer text loses tokens until both fit.
+        """
+        names = [name for name in TEXTS if name in rows.column_names]
+        settings: dict[str, Any] = {
+            "truncation": "longest_first",
+            "max_length": max_length,
+            "return_attention_mask": False,
+        }
+        ids: list[list[int]] = []
+        for batch in rows.select(names).to_batches(max_chunksize=4096):
+            ids += tokenizer(*(batch[name].to_pylist() for name in names), **settings)["input_ids"]
+        columns = {name: rows[name] for name in self.answer_sources if name in rows.column_names}
+        return pa.table({"row": rows["row"], "input_ids": token_column(ids), **columns})
