@@ -87,7 +87,8 @@ def private_names(tree: ast.Module) -> set[str]:
     names = set(_private_imports(tree))
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in defined:
-            names.add(node.attr)
+            if not (isinstance(node.value, ast.Name) and node.value.id in sys.stdlib_module_names):  # os._exit
+                names.add(node.attr)
         elif isinstance(node, ast.Call) and _called_name(node) in ("getattr", "setattr", "hasattr", "delattr"):
             strings = [a.value for a in node.args[1:2] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
             names.update(name for name in strings if is_private(name) and name not in defined)
