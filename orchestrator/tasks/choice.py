@@ -257,6 +257,11 @@ class Choice(TaskType):
         """Return how many tokens each right choice has."""
         return lengths(rows) - integers(rows, "prompt_length")
 
+    def trained_tokens(self, rows: pa.Table) -> list[NDArray[np.bool_]]:
+        """Return the tokens of each right choice."""
+        pairs = zip(lengths(rows), integers(rows, "prompt_length"), strict=True)
+        return [np.arange(length) >= start for length, start in pairs]
+
 
 def _answer_column(rows: pa.Table) -> str:
     return "label" if "label" in rows.column_names else "answer"

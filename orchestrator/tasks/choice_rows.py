@@ -67,7 +67,8 @@ def tokenized(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: in
     """Return the tokenized table of a split.
 
     Its columns are ``row``, ``input_ids`` (prompt and right choice), ``prompt_length``, ``choices``, the right choice,
-    and the tokens of all choices: ``choice_ids``, one after the other, and ``choice_lengths``.
+    the tokens of all choices (``choice_ids``, one after the other, and ``choice_lengths``), and ``cut``, how many
+    tokens of the prompt were left out.
 
     Raises:
         InputError: If a choice alone has more than ``max_length`` tokens.
@@ -85,7 +86,8 @@ def tokenized(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: in
 
     prompts = [prompt.rstrip(" ") for prompt in rows["prompt"].to_pylist()]
     prompt_ids = tokenizer(prompts, **plain)["input_ids"] if prompts else []
-    columns: dict[str, list[Any]] = {"input_ids": [], "choice_ids": [], "choice_lengths": [], "prompt_length": []}
+    names = ("input_ids", "choice_ids", "choice_lengths", "prompt_length", "cut")
+    columns: dict[str, list[Any]] = {name: [] for name in names}
     row_numbers, right_choices, listed = (rows[name].to_pylist() for name in ("row", answer, "choices"))
     for prompt, ids, texts, right, number in zip(prompts, prompt_ids, listed, right_choices, row_numbers, strict=True):
         is_in_line = bool(prompt) and not prompt[-1].isspace()
@@ -98,13 +100,12 @@ def tokenized(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: in
         start = [*opening, *ids[-room:]] or [tokenizer.eos_token_id]
         columns["input_ids"].append([*start, *(choices[right] if choices else ())])
         columns["prompt_length"].append(len(start))
+        columns["cut"].append(max(0, len(ids) - room))
         columns["choice_ids"].append([token for choice in choices for token in choice])
         columns["choice_lengths"].append([len(choice) for choice in choices])
     lists = {name: token_column(columns[name]) for name in ("input_ids", "choice_ids", "choice_lengths")}
-    prompt_lengths = pa.array(columns["prompt_length"], pa.int32())
-    return pa.table(
-        {"row": rows["row"], **lists, "prompt_length": prompt_lengths, "choices": rows["choices"], answer: rows[answer]}
-    )
+    counts = {name: pa.array(columns[name], pa.int32()) for name in ("prompt_length", "cut")}
+    return pa.table({"row": rows["row"], **lists, **counts, "choices": rows["choices"], answer: rows[answer]})
 
 
 def _distinguished(choices: list[list[int]], end: int) -> list[list[int]]:

@@ -32,6 +32,7 @@ from orchestrator.tasks.tokens import (
     IGNORED_LABEL,
     device_of,
     in_table_order,
+    lengths,
     pad,
     ragged,
     sequences,
@@ -159,18 +160,24 @@ class TokenClassification(TaskType):
         return "" if tokenizer.is_fast else f"{reason}; token-classification needs a fast tokenizer (tokenizer.json)"
 
     def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
-        """Return columns ``row``, ``input_ids``, ``positions``, ``tags``, and for texts the words' places."""
+        """Return columns ``row``, ``input_ids``, ``positions``, ``tags``, and for texts the words' places.
+
+        ``cut`` counts the tokens that were left out.
+        """
         texts, words = texts_and_words(rows)
         ids: list[list[int]] = []
+        cut: list[int] = []
         positions: list[NDArray[np.int64]] = []
         settings = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
         for first in range(0, len(texts), TOKENIZED_ROWS):
             batch = slice(first, first + TOKENIZED_ROWS)
             tokens = tokenizer(texts[batch], return_offsets_mapping=True, **settings)
             ids += tokens["input_ids"]
+            cut += [sum(part.special_tokens_mask.count(0) for part in row.overflowing) for row in tokens.encodings]
             pairs = zip(tokens["offset_mapping"], words[batch], strict=True)
             positions += [first_tokens(offsets, row_words) for offsets, row_words in pairs]
         columns = {"row": rows["row"], "input_ids": token_column(ids), "positions": token_column(positions)}
+        columns["cut"] = pa.array(cut, pa.int32())
         if "text" in rows.column_names:
             for part, name in enumerate(("starts", "ends")):
                 columns[name] = token_column([word[part] for word in row_words] for row_words in words)
@@ -301,6 +308,12 @@ class TokenClassification(TaskType):
         return np.array(
             [(positions >= 0).sum() for positions in sequences(rows, np.arange(rows.num_rows), "positions")]
         )
+
+    def trained_tokens(self, rows: pa.Table) -> list[NDArray[np.bool_]]:
+        """Return the first tokens of words."""
+        every = np.arange(rows.num_rows)
+        pairs = zip(lengths(rows), sequences(rows, every, "positions"), strict=True)
+        return [np.isin(np.arange(length), positions) for length, positions in pairs]
 
     def _predict(
         self, model: nn.Module, rows: pa.Table, batches: Batches, pad_id: int

@@ -15,11 +15,15 @@ REFUSALS: dict[str, dict[str, str]] = {
     "adapter": {"mixtral-*": "has no feed-forward of linear layers"},
     "bitfit": {"llama-*": NO_BIASES, "t5-*": NO_BIASES, "mixtral-*": NO_BIASES, "modernbert-*": NO_BIASES},
     "hard_prompt": {
+        "*-token-classification-*": "cannot train token-classification tasks",
         "bert-*": "is an encoder, which predicts no next token",
         "modernbert-*": "is an encoder, which predicts no next token",
         "llama-classification-*": "its output embeddings are not tied to its input embeddings",
     },
-    "linear_probe": {"*-causal-lm-*": "needs a head that the checkpoint does not hold"},
+    "linear_probe": {
+        "*-causal-lm-*": "needs a head that the checkpoint does not hold",
+        "*-choice-*": "cannot train choice tasks",
+    },
     "multitask_prompt": {"t5-*": NO_VIRTUAL_TOKENS},
     "p_tuning": {"t5-*": NO_VIRTUAL_TOKENS},
     "prefix": {"t5-*": NO_VIRTUAL_TOKENS, "modernbert-*": NO_CACHE},

@@ -120,6 +120,7 @@ def test_choices_of_which_one_begins_another_have_an_end(tokenizer):
 def test_long_prompt_loses_its_beginning_and_never_a_choice(tokenizer):
     _, tokens = tokenized(tokenizer, ("bad", "fine"), ["0123456789"], max_length=9, right=1)
     assert tokens["input_ids"].to_pylist() == [tokenizer("6789 fine")["input_ids"]]
+    assert tokens["cut"].to_pylist() == [6]
     with pytest.raises(InputError, match=r"row 0: a choice has 5 tokens; training.max_length is 5"):
         tokenized(tokenizer, ("bad", "fine"), max_length=5)
 

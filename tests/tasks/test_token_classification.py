@@ -187,6 +187,7 @@ def test_scores_are_those_of_seqeval_for_any_batches(tagger, tokenizer):
 def test_words_that_are_cut_count_as_missed(tagger, tokenizer):
     rows = [{"words": WORDS, "ner": TAGS}]
     type_, tokens = tokenized(tokenizer, rows, max_length=9)  # "Ann saw N"
+    assert tokens["cut"].to_pylist() == [len(" ".join(WORDS)) - 9]
     predictions = type_.evaluate(tagger, tokens, [np.array([0])], 0).predictions
     (row,) = predictions.to_pylist()
     assert (row["words"], row["words_without_token"], row["entities"]) == (6, 3, 3)
