@@ -15,11 +15,12 @@ from orchestrator.common.metric import Metric
 from orchestrator.common.section import refusal
 from orchestrator.tasks._base import Batches, Evaluation, TaskType
 from orchestrator.tasks.choice_loss import choice_loss, competing_tokens
-from orchestrator.tasks.choice_rows import answers, choices_problem, tokenized
+from orchestrator.tasks.choice_rows import answers, choices_problem, questions_and_answers, render_messages, tokenized
 from orchestrator.tasks.choice_scores import log_likelihoods
 from orchestrator.tasks.class_metrics import macro_f1
 from orchestrator.tasks.classes import majority_share
 from orchestrator.tasks.columns import Column
+from orchestrator.tasks.conversations import messages_problem
 from orchestrator.tasks.file_headers import Key
 from orchestrator.tasks.inputs import ColumnKind, InputColumn
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf
@@ -50,10 +51,13 @@ class ChoiceTask(TaskSection):
 
     type: Literal["choice"]
     """One of several texts per prompt."""
-    prompt: Template
+    prompt: Template | None = None
     """Column of the prompts, or a template with columns in braces: ``Review: {text} Rating:``."""
-    completion: Template
+    completion: Template | None = None
     """Column of the right choices, or a template with columns in braces."""
+    messages: str | None = None
+    """Column of conversations in OpenAI's layout, in place of ``prompt`` and ``completion``: the last message, which is
+    the assistant's, is the right choice."""
     choices: list[str] | str
     """The texts to choose from, or the column that holds a list of them for each row."""
     metric: Annotated[MetricNames, MetricsOf(METRICS)] = METRICS[0].name
@@ -61,7 +65,11 @@ class ChoiceTask(TaskSection):
     ``macro_f1`` needs the same choices for all rows."""
 
     @model_validator(mode="after")
-    def _has_choices(self) -> Self:
+    def _has_rows_and_choices(self) -> Self:
+        named = {key for key in ("prompt", "completion", "messages") if getattr(self, key) is not None}
+        if named not in ({"prompt", "completion"}, {"messages"}):
+            given = f"has {' and '.join(sorted(named))}" if named else "names no columns of prompts"
+            raise refusal([((), f"{given}; write prompt and completion, or messages")])
         if isinstance(self.choices, list) and (problem := choices_problem(self.choices)):
             raise refusal([(("choices",), problem)])
         if isinstance(self.choices, str) and "macro_f1" in self.metrics:
@@ -76,25 +84,32 @@ class ChoiceTask(TaskSection):
 
     @property
     def input_columns(self) -> dict[str, str]:
-        """``prompt``, and the column of the choices where rows have their own: clients send whole prompts."""
-        return {"prompt": "prompt", **({"choices": self.choices} if isinstance(self.choices, str) else {})}
+        """``prompt`` (clients send whole ones) or ``messages``, and the choices where rows have their own."""
+        prompt = "messages" if self.messages else "prompt"
+        return {prompt: prompt, **({"choices": self.choices} if isinstance(self.choices, str) else {})}
 
     def content_columns(self) -> dict[Key, list[str]]:
-        """Return the columns that the templates name, and the column of the choices."""
-        columns: dict[Key, list[str]] = {
-            (key,): template_columns(getattr(self, key)) for key in ("prompt", "completion")
-        }
+        """Return the columns that the templates name or that of the conversations, and that of the choices."""
+        named = {key: getattr(self, key) for key in ("prompt", "completion", "messages")}
+        columns: dict[Key, list[str]] = {(key,): template_columns(name) for key, name in named.items() if name}
         return {**columns, **({("choices",): [self.choices]} if isinstance(self.choices, str) else {})}
 
     def contents(self, columns: Mapping[str, Column]) -> dict[str, pa.Array]:
-        """Return ``prompt``, ``choices``, and the index of the right one: ``label``, or ``answer`` if choices vary."""
-        prompts, completions = (render(template, columns) for template in (self.prompt, self.completion))
-        answered = columns[template_columns(self.completion)[-1]]
+        """Return ``prompt`` or ``messages``, ``choices``, and the right one: ``label``; ``answer`` if choices vary."""
+        if self.messages:
+            answered = columns[self.messages]
+            asked, completions = questions_and_answers(answered)
+            prompts = {"messages": asked}
+        else:
+            assert self.prompt
+            assert self.completion
+            answered = columns[template_columns(self.completion)[-1]]
+            prompts, completions = {"prompt": render(self.prompt, columns)}, render(self.completion, columns)
         if isinstance(self.choices, str):
             listed = columns[self.choices]
-            return {"prompt": prompts, **answers(completions, listed.text_lists.to_pylist(), answered, listed)}
+            return {**prompts, **answers(completions, listed.text_lists.to_pylist(), answered, listed)}
         rows = answers(completions, [self.choices] * len(answered), answered)
-        return {"prompt": prompts, "choices": rows["choices"], "label": rows["answer"]}
+        return {**prompts, "choices": rows["choices"], "label": rows["answer"]}
 
     def encode(
         self, tables: dict[str, pa.Table], files: Mapping[str, str], key: str
@@ -106,8 +121,9 @@ class ChoiceTask(TaskSection):
 class Choice(TaskType):
     """Any ``AutoModelForCausalLM``, which says how likely each choice is after the prompt.
 
-    Split tables hold ``prompt``, ``choices`` (list<string>), and the index of the right choice: ``label`` (int32) where
-    all rows have the task's choices, which are its labels, and ``answer`` where rows have choices of their own.
+    Split tables hold ``prompt`` (and the ``messages`` that it was rendered from), ``choices`` (list<string>), and the
+    index of the right choice: ``label`` (int32) where all rows have the task's choices, which are its labels, and
+    ``answer`` where rows have choices of their own.
     Tokenized tables hold the prompt with the right choice in ``input_ids``, ``prompt_length``, and the tokens of all
     choices. Predictions hold ``label`` (the right choice), ``predicted``, and per choice ``log_likelihoods`` (in nats,
     the sum over its tokens) and ``probabilities`` (their softmax).
@@ -117,10 +133,13 @@ class Choice(TaskType):
     metrics = METRICS
     auto_class = "AutoModelForCausalLM"
     peft_task_type = "CAUSAL_LM"
-    text_columns = ("prompt", "choices")
+    text_columns = ("prompt", "messages", "choices")
     input_columns = MappingProxyType(
         {
             "prompt": InputColumn(example="Tweet: Thank you for the quick help!\nSentiment:"),
+            "messages": InputColumn(
+                kind="json", example=[{"role": "user", "content": "Thank you!"}], check=messages_problem
+            ),
             "choices": InputColumn(kind="strings", example=["negative", "positive"], check=choices_problem),
         }
     )
@@ -133,6 +152,10 @@ class Choice(TaskType):
     def baseline(self, splits: Mapping[str, pa.Table]) -> float | None:
         """Return the accuracy of always answering the most frequent training answer."""
         return majority_share(splits) if "label" in splits["train"].column_names else None
+
+    def render(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase) -> tuple[pa.Table, list[tuple[int, str]]]:
+        """Render conversations up to the assistant's answer, by the tokenizer's chat template."""
+        return render_messages(rows, tokenizer) if "messages" in rows.column_names else (rows, [])
 
     def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
         """Return the columns of the class's docstring; a row that is too long loses the beginning of its prompt.
@@ -178,9 +201,10 @@ class Choice(TaskType):
         return table.append_column("log_likelihoods", token_column([found[index] for index in order], np.float64))
 
     def unanswered(self, inputs: pa.Table) -> pa.Table:
-        """Return prompts, with the task's choices where they have none of their own, and choice 0 as the right one."""
+        """Return prompts or conversations whose right choice is unknown, with the task's choices or their own."""
         zeros = pa.array(np.zeros(inputs.num_rows, np.int32))
-        columns = {"row": pa.array(range(inputs.num_rows), pa.int64()), "prompt": inputs["prompt"]}
+        prompt = "messages" if "messages" in inputs.column_names else "prompt"
+        columns = {"row": pa.array(range(inputs.num_rows), pa.int64()), prompt: inputs[prompt]}
         if "choices" in inputs.column_names:
             return pa.table({**columns, "choices": inputs["choices"], "answer": zeros})
         choices = pa.array([list(self.labels)] * inputs.num_rows, pa.list_(pa.string()))

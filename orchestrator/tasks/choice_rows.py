@@ -6,6 +6,7 @@ begin a choice do not matter: a client of a trained model cannot get them wrong.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,9 @@ import pyarrow as pa
 
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.suggest import did_you_mean
+from orchestrator.tasks.chat_template import ChatTemplate, MaskError
 from orchestrator.tasks.columns import Column
+from orchestrator.tasks.conversations import as_json, openai_messages
 from orchestrator.tasks.tokens import token_column
 
 if TYPE_CHECKING:
@@ -63,6 +66,42 @@ def answers(
     return {"choices": column, "answer": pa.array(indices, pa.int32())}
 
 
+def questions_and_answers(column: Column) -> tuple[pa.Array, pa.Array]:
+    """Return conversations up to the assistant's last message as JSON, and that message; refuse rows without one."""
+
+    def question_and_answer(value: Any) -> tuple[str, str]:
+        *asked, last = openai_messages(value)
+        if not asked or last["role"] != "assistant" or not isinstance(last.get("content"), str):
+            raise ValueError("does not end with an answer of the assistant, which is the right choice")
+        return as_json(asked), last["content"]
+
+    pairs = [pair or (None, None) for pair in column.map(question_and_answer)]
+    asked, answered = (pa.array([pair[part] for pair in pairs], pa.string()) for part in (0, 1))
+    return asked, answered
+
+
+def render_messages(rows: pa.Table, tokenizer: PreTrainedTokenizerBase) -> tuple[pa.Table, list[tuple[int, str]]]:
+    """Return rows with ``prompt``, their ``messages`` as the tokenizer's chat template renders them, up to an answer.
+
+    Returns:
+        The rows, without those that the template refuses, and the number and the reason of each of these.
+
+    Raises:
+        MaskError: If the tokenizer has no chat template.
+    """
+    template = ChatTemplate.of(tokenizer)
+    prompts: list[str | None] = []
+    refused = []
+    for number, messages in zip(rows["row"].to_pylist(), rows["messages"].to_pylist(), strict=True):
+        try:
+            prompts.append(template.render(json.loads(messages), [], answer_next=True).text)
+        except MaskError as error:
+            prompts.append(None)
+            refused.append((number, str(error)))
+    column = pa.array(prompts, pa.string())
+    return rows.append_column("prompt", column).filter(column.is_valid()), refused
+
+
 def tokenized(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
     """Return the tokenized table of a split.
 
@@ -73,9 +112,12 @@ def tokenized(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: in
     Raises:
         InputError: If a choice alone has more than ``max_length`` tokens.
     """
+    is_chat = "messages" in rows.column_names
+    if is_chat and "prompt" not in rows.column_names:  # of a client, whose conversations are not rendered yet
+        rows, _ = render_messages(rows, tokenizer)
     answer = "label" if "label" in rows.column_names else "answer"
     special: list[int] = tokenizer("")["input_ids"]
-    opening = [token for token in special if token == tokenizer.bos_token_id][:1]
+    opening = [] if is_chat else [token for token in special if token == tokenizer.bos_token_id][:1]
     plain = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
 
     @cache

@@ -1,5 +1,6 @@
 """Choice: rows, spaces between prompt and choice, likelihoods against longhand math, and answers."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -70,6 +71,10 @@ def test_spaces_around_the_right_choice_do_not_matter(read):
         ({"choices": ["bad"]}, "has 1 choice; two are needed"),
         ({"choices": ["bad", " bad"]}, "has 'bad' twice"),
         ({"choices": ["bad", " "]}, "has an empty choice"),
+        (
+            {"choices": ["a", "b"], "messages": "text"},
+            "has completion and messages and prompt; write prompt and completion, or messages",
+        ),
         ({"choices": "all", "metric": "macro_f1"}, "macro_f1 needs a list of choices that is the same for all rows"),
     ],
 )
@@ -146,6 +151,38 @@ def test_likelihoods_are_sums_over_the_choices_tokens(decoder, tokenizer, choice
     assert evaluation.predictions["predicted"].to_pylist() == shares.argmax(dim=1).tolist()
     assert evaluation.metrics["accuracy"] == pytest.approx((shares.argmax(dim=1) == 0).float().mean().item())
     assert [*evaluation.metrics] == ["accuracy", "macro_f1"]
+
+
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+TEMPLATE += "{% if add_generation_prompt %}<assistant>{% endif %}"
+
+
+def test_last_answer_of_a_conversation_is_the_right_choice(read, tokenizer, decoder):
+    def conversation(mood):
+        return [{"role": "user", "content": "How is it?"}, {"role": "assistant", "content": mood}]
+
+    rows = [{"chat": conversation(("bad", "fine")[k % 2])[:1] * (k + 1) + conversation(("bad", "fine")[k % 2])[1:]}
+            for k in range(15)]  # fmt: skip
+    task = {"prompt": None, "completion": None, "messages": "chat", "choices": ["bad", "fine"]}
+    data = read(rows, **task)
+    chatty = copy.deepcopy(tokenizer)
+    chatty.chat_template = TEMPLATE
+    type_ = replace(TASK_TYPES["choice"], labels=data.labels)
+    rendered, refused = type_.render(data.splits["train"], chatty)
+    (row, *_) = rendered.to_pylist()
+    turns = len(json.loads(row["messages"]))
+    assert (row["prompt"], refused) == ("<user>How is it?\n" * turns + "<assistant>", [])
+    assert row["label"] == (turns - 1) % 2
+    tokens = type_.tokenize(rendered, chatty, 128)
+    assert (
+        tokens["input_ids"].to_pylist()[0] == chatty(row["prompt"] + " " + ("bad", "fine")[row["label"]])["input_ids"]
+    )
+    asked = type_.unanswered(pa.table({"messages": [row["messages"]]}))
+    answered = type_.answer(decoder, type_.tokenize(asked, chatty, 128), [np.array([0])], 0, False, data.labels)
+    expected = type_.evaluate(decoder, tokens, [np.arange(tokens.num_rows)], 0).predictions["probabilities"][0].as_py()
+    assert [*answered.to_pylist()[0].values()][1:] == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(InputError, match="does not end with an answer of the assistant"):
+        read([{"chat": conversation("bad")[:1]}, *rows], **task)
 
 
 def test_choices_of_one_token_take_one_sequence(tokenizer):
