@@ -10,8 +10,12 @@ NO_BIASES = "has no biases, which are all that bitfit trains"
 NO_VIRTUAL_TOKENS = "is an encoder-decoder, which takes no virtual tokens here"
 NO_CACHE = "takes no key-value pairs from outside, which a prefix needs"
 
+T5_TAGGER = "t5-token-classification-*"  # an encoder alone
+
 # by method and backbone, ARCHITECTURE-TASK-QUANTIZATION: a part of the message
 REFUSALS: dict[str, dict[str, str]] = {
+    # its encoder embeds tokens by a module of its own beside the one that the model names
+    "additive_prompt": {T5_TAGGER: "get no gradient, ['transformer.shared.additive_prompt.vectors'] among them"},
     "adapter": {"mixtral-*": "has no feed-forward of linear layers"},
     "bitfit": {"llama-*": NO_BIASES, "t5-*": NO_BIASES, "mixtral-*": NO_BIASES, "modernbert-*": NO_BIASES},
     "hard_prompt": {
@@ -24,12 +28,12 @@ REFUSALS: dict[str, dict[str, str]] = {
         "*-causal-lm-*": "needs a head that the checkpoint does not hold",
         "*-choice-*": "cannot train choice tasks",
     },
-    "multitask_prompt": {"t5-*": NO_VIRTUAL_TOKENS},
-    "p_tuning": {"t5-*": NO_VIRTUAL_TOKENS},
-    "prefix": {"t5-*": NO_VIRTUAL_TOKENS, "modernbert-*": NO_CACHE},
-    "prompt": {"t5-*": NO_VIRTUAL_TOKENS},
+    "multitask_prompt": {T5_TAGGER: "", "t5-*": NO_VIRTUAL_TOKENS},
+    "p_tuning": {T5_TAGGER: "", "t5-*": NO_VIRTUAL_TOKENS},
+    "prefix": {T5_TAGGER: NO_CACHE, "t5-*": NO_VIRTUAL_TOKENS, "modernbert-*": NO_CACHE},
+    "prompt": {T5_TAGGER: "", "t5-*": NO_VIRTUAL_TOKENS},
     "qlora": {"*-none": "needs a backbone in 4 bit"},
-    "peft:cartridge": {"t5-*": NO_VIRTUAL_TOKENS},
+    "peft:cartridge": {T5_TAGGER: NO_CACHE, "t5-*": NO_VIRTUAL_TOKENS},
     "compose:prefix+adapter": {"t5-*": NO_VIRTUAL_TOKENS},
     "compose:adapter+prefix+lora": {"t5-*": NO_VIRTUAL_TOKENS},
     "compose:bitfit+ia3": {"llama-*": NO_BIASES},
