@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -290,6 +291,10 @@ class TokenClassification(TaskType):
         """Return the probability of each word's tag, shape ``(words, 1)``."""
         values: NDArray[np.float64] = predictions["probabilities"].combine_chunks().flatten().to_numpy()
         return values[:, None]
+
+    def example_output(self, labels: Sequence[str]) -> str:
+        """Return the tags of the tokens, among which the first of each word counts."""
+        return f"[{json.dumps(list(labels), ensure_ascii=False)}[tag] for tag in logits[0].argmax(dim=-1)]"
 
     def purpose(self, labels: Sequence[str]) -> str:
         """Return that it tags words, and with what."""
