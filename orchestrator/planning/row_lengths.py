@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.tasks import TaskType
-from orchestrator.tasks.tokens import lengths
+from orchestrator.tasks.tokens import characters, lengths
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,10 +53,6 @@ class RowLengths:
 
 def _most_characters(rows: pa.Table, kind: TaskType) -> NDArray[np.int64]:
     """Return the positions of the rows whose texts have the most characters."""
-    characters = sum(
-        pc.fill_null(pc.utf8_length(rows[column]), 0).to_numpy().astype(np.int64)
-        for column in kind.text_columns
-        if column in rows.column_names
-    )
-    positions: NDArray[np.int64] = np.argsort(characters, kind="stable")[-LONGEST_ROWS:].astype(np.int64)
+    counts = sum(characters(rows[column]) for column in kind.text_columns if column in rows.column_names)
+    positions: NDArray[np.int64] = np.argsort(counts, kind="stable")[-LONGEST_ROWS:].astype(np.int64)
     return positions

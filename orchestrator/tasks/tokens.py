@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.tasks.batches import class_by_class
@@ -95,6 +96,17 @@ def pad(token_ids: Sequence[NDArray[Any]], pad_id: int, left: bool) -> dict[str,
         place = slice(width - len(sequence), width) if left else slice(len(sequence))
         ids[row, place], mask[row, place] = sequence, 1
     return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+
+
+def characters(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Return the number of characters of each row's text, or of its list of texts; 0 where it has none."""
+    array = column.combine_chunks()
+    if not pa.types.is_list(array.type):
+        return pc.fill_null(pc.utf8_length(array), 0).to_numpy().astype(np.int64)
+    sizes = pc.fill_null(pc.list_value_length(array), 0).to_numpy()
+    ends = np.concatenate([[0], np.cumsum(pc.utf8_length(array.flatten()).to_numpy().astype(np.int64))])
+    counts: NDArray[np.int64] = np.diff(ends[np.concatenate([[0], np.cumsum(sizes)])])
+    return counts
 
 
 def model_inputs(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.compute as pc
+
+from orchestrator.tasks.tokens import characters
 
 if TYPE_CHECKING:
     from orchestrator.backbone.source import Source
@@ -105,7 +106,7 @@ def typical_characters(data: TaskData, kind: TaskType) -> float:
     """Return the median number of characters of a training row's main input."""
     rows = data.splits["train"]
     texts = next(rows[name] for name in kind.text_columns if name in rows.column_names)
-    return float(np.median(pc.fill_null(pc.utf8_length(texts), 0).to_numpy())) if rows.num_rows else 0.0
+    return float(np.median(characters(texts))) if rows.num_rows else 0.0
 
 
 def _same(value: str, other: str) -> bool:

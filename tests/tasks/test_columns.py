@@ -12,6 +12,7 @@ from orchestrator.common.errors import InputError
 from orchestrator.tasks.column_types import to_array
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.splits import duplicate_keys
+from orchestrator.tasks.tokens import characters
 
 INF, NAN = float("inf"), float("nan")
 
@@ -181,3 +182,10 @@ def test_duplicates_of_lists_have_the_same_texts_at_the_same_places():
     keys = duplicate_keys(pa.table({"tokens": lists}), ["tokens"]).to_pylist()
     assert keys[0] == keys[4]
     assert len(set(keys)) == len(lists) - 1
+
+
+def test_characters_are_counted_in_texts_and_in_lists_of_texts() -> None:
+    assert characters(pa.chunked_array([["äb", None, ""], ["abc"]])).tolist() == [2, 0, 0, 3]
+    lists = pa.chunked_array([pa.array([["a", "bc"], None, [], ["äöü"]], pa.list_(pa.string()))])
+    assert characters(lists).tolist() == [3, 0, 0, 3]
+    assert characters(lists.slice(3)).tolist() == [3]
