@@ -85,9 +85,8 @@ def read_task(name: str, config: TaskSection, base: Path, seed: int) -> TaskData
         splits, labels, duplicates, unseen = _given_splits(tables, files, type_.text_columns, config, seed, key)
         dropped += unseen
     baseline = type_.baseline(splits)
-    content = [column for columns in config.content_columns().values() for column in columns]
     notes = (
-        *layout_note(next(iter(examples.values())).looks, config.type, content),
+        *layout_note(next(iter(examples.values())).looks, config.type, config.content_columns()),
         *label_notes(labels, splits.values()),
         *conflict_note(tables.values(), type_.text_columns),
     )

@@ -15,10 +15,19 @@ _UNTOLD = ("texts with a label", "prompts with completions")
 """Layouts that their own keys name already."""
 
 
-def layout_note(looks: Mapping[str, Look], type_: str, named: Iterable[str]) -> list[str]:
-    """Return the layout of the columns that a task names, if it is one that people know by a name of its own."""
-    layout = recognize({name: looks[name] for name in named if name in looks}, type_)
-    return [layout.reason] if layout and layout.name not in _UNTOLD else []
+def layout_note(looks: Mapping[str, Look], type_: str, named: Mapping[tuple[str, ...], Sequence[str]]) -> list[str]:
+    """Return the layout of a task's rows, if its keys are those of one that people know by a name of its own.
+
+    Args:
+        looks: What the columns hold.
+        type_: Type of the task.
+        named: Columns by the key path that names them.
+    """
+    layout = recognize(looks, type_)
+    if layout is None or layout.name in _UNTOLD:
+        return []
+    is_used = all([column] == named.get((key,)) for key, column in layout.keys.items())
+    return [layout.reason] if is_used else []
 
 
 def label_notes(labels: Sequence[str], tables: Iterable[pa.Table]) -> list[str]:

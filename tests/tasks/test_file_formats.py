@@ -231,3 +231,25 @@ def test_csv_of_the_standard_library_is_read_as_it_was_written(read, tmp_path):
             writer.writeheader()
             writer.writerows(rows)
         assert {t for s in NAMES for t in read("m.csv").splits[s]["text"].to_pylist()} == {r["text"] for r in rows}
+
+
+@pytest.mark.parametrize(
+    ("condition", "rows"),
+    [
+        ({"code": {"equals": "001"}}, 20),
+        ({"code": {"equals": 1}}, 40),
+        ({"ok": {"equals": "True"}}, 20),
+        ({"ok": {"equals": True}}, 40),
+        ({"code": {"at_least": 1.5}}, 20),
+        ({"day": {"matches": "^2020-01-0[12]"}}, 40),
+        ({"day": {"equals": "2020-01-03"}}, 20),
+    ],
+)
+def test_where_compares_csv_as_it_is_written(read, tmp_path, condition, rows):
+    lines = [
+        f"text {i},{'ab'[i // 3 % 2]},{('001', '1', '2')[i % 3]},{('True', 'true', 'no')[i % 3]},2020-01-0{i % 3 + 1}"
+        for i in range(60)
+    ]
+    (tmp_path / "m.csv").write_text("\n".join(["text,label,code,ok,day", *lines, ""]))
+    data = read("m.csv", where=condition)
+    assert sum(data.splits[name].num_rows for name in NAMES) == rows
