@@ -13,7 +13,8 @@ from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.suggest import did_you_mean
 from orchestrator.common.uris import locate_package
 from orchestrator.tasks import TASK_TYPES, TaskType
-from orchestrator.tasks.column_types import NOT_UTF8, kind_of, to_texts
+from orchestrator.tasks.column_readings import NOT_UTF8, to_texts
+from orchestrator.tasks.column_types import kind_of
 from orchestrator.tasks.layouts import Layout, recognize, unknown
 from orchestrator.tasks.reading.locate import splits_beside
 from orchestrator.tasks.reading.peek import Beginning, peek

@@ -11,18 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.common.errors import InputError, Problem
-from orchestrator.tasks.column_types import (
-    Mask,
-    Refusals,
-    any_of,
-    flags,
-    plain,
-    to_array,
-    to_numbers,
-    to_objects,
-    to_text_lists,
-    to_texts,
-)
+from orchestrator.tasks.column_readings import Refusals, to_numbers, to_objects, to_text_lists, to_texts
+from orchestrator.tasks.column_types import Mask, any_of, flags, plain, to_array
 
 T = TypeVar("T")
 

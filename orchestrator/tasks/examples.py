@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from orchestrator.common.errors import InputError, Problem
-from orchestrator.tasks.column_types import NOT_UTF8, Mask
+from orchestrator.tasks.column_readings import NOT_UTF8
+from orchestrator.tasks.column_types import Mask
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.faults import DataName, Faults
 from orchestrator.tasks.files import Rows, read_rows

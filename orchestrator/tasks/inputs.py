@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from orchestrator.common.jsonl import is_unicode
 from orchestrator.common.suggest import did_you_mean
 
 ColumnKind = Literal["string", "double", "long", "strings", "doubles", "json"]
@@ -172,6 +173,8 @@ def _problem(name: str, column: InputColumn, row: Mapping[str, Any]) -> str:
         return f"has no {name}; {did_you_mean(name, list(row), 'it has')}"
     if not _is_of_kind(value, column.kind):
         return f"{name} is {_shown_type(value)}, not {KIND_NAMES[column.kind]}"
+    if not is_unicode(value):
+        return f"{name} is not UTF-8: it holds half of a surrogate pair"
     problem = column.check(value) if column.check else ""
     return f"{name} {problem}" if problem else ""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.common.errors import InputError, Problem
-from orchestrator.common.jsonl import finite
+from orchestrator.common.jsonl import finite, is_unicode
 from orchestrator.tasks.inputs import InputSchema, answer_rows, json_type
 
 if TYPE_CHECKING:
@@ -109,4 +109,5 @@ def _row_problem(row: Any, schema: InputSchema) -> str:
 def _line(row: Row, answer: Row) -> str:
     """Return a row with its answer; a column that has the name of one of the answer's is renamed to ``given_NAME``."""
     columns = {f"given_{name}" if name in answer else name: value for name, value in row.items()}
-    return json.dumps(finite({**columns, **answer}), ensure_ascii=False) + "\n"
+    line = finite({**columns, **answer})
+    return json.dumps(line, ensure_ascii=not is_unicode(line)) + "\n"

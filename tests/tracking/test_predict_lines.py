@@ -104,3 +104,14 @@ def test_predict_refuses_chunks_with_bad_rows_and_lists_five() -> None:
     *_, last, hint = error.value.lines()
     assert last == f"rows: line {size + 8}: is not JSON"
     assert hint.startswith("and 4 more lines; ")
+
+
+def test_predict_keeps_half_a_surrogate_pair_that_no_model_reads() -> None:
+    (row,) = answered(Echo(), b'{"text": "a", "other": "\\ud83d"}\n')
+    assert (row["other"], row["label"]) == ("\ud83d", "A")
+
+
+def test_predict_refuses_half_a_surrogate_pair_to_read() -> None:
+    with pytest.raises(InputError) as raised:
+        answered(Echo(), b'{"text": "a"}\n', b'{"text": "\\ud83d"}\n')
+    assert raised.value.lines()[0] == "rows: line 2: text is not UTF-8: it holds half of a surrogate pair"

@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.tasks.column_types import kind_of, to_objects, to_texts
+from orchestrator.tasks.column_readings import to_objects, to_texts
+from orchestrator.tasks.column_types import kind_of
 from orchestrator.tasks.layouts import Look
 from orchestrator.tasks.reading.locate import locate
 from orchestrator.tasks.reading.open import open_source, reading
