@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,12 @@ def header_problems(
 def _file_problems(
     key: Key, reference: str, columns: Mapping[Key, Sequence[str]], encoding: str, base: Path
 ) -> list[tuple[Key, str]]:
+    from orchestrator.tasks.reading.hub import EXTRA, PREFIX
     from orchestrator.tasks.reading.locate import is_pattern, locate
     from orchestrator.tasks.reading.open import open_source, reading
 
+    if reference.startswith(PREFIX):
+        return [] if find_spec("datasets") else [(key, f"{reference} {EXTRA}")]
     try:
         path = local_path(reference, base)
         if path is None:
@@ -78,8 +82,11 @@ def _file_problems(
 
 def _has_unknown_suffix(reference: str) -> bool:
     """Return whether a reference ends like a file of a format that is not known; folders have no suffix."""
+    from orchestrator.tasks.reading.hub import PREFIX
     from orchestrator.tasks.reading.source import split_suffix
 
+    if reference.startswith(PREFIX):
+        return False
     name = reference.rstrip("/").rpartition("/")[2]
     return bool(re.search(r"[^.*]\.[A-Za-z]\w*$", name)) and not split_suffix(name)[0]
 

@@ -70,7 +70,8 @@ def read_rows(
                 broken += [(number + start, message) for number, message in batch.broken]
                 count += len(batch.numbers) + len(batch.broken)
         _require_columns(columns, optional, source.names, file.name)
-    name = DataName(PurePosixPath(mask_secrets(reference)).name, starts if len(files) > 1 else [])
+    shown = files[0].name if len(files) == 1 else PurePosixPath(mask_secrets(reference)).name
+    name = DataName(shown, starts * (len(files) > 1))
     rows = np.concatenate(numbers) if numbers else np.zeros(0, np.int64)
     return Rows(name, {name: unify(parts) for name, parts in chunks.items()}, rows, broken)
 

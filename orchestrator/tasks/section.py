@@ -103,8 +103,8 @@ class TaskSection(Section):
     data: Data
     """One file to split, or ``{train, validation, test}``. Parquet, arrow, csv, tsv, json or jsonl, by suffix
     (``.gz``, ``.bz2`` and ``.zst`` too), a folder of such shards, or a pattern as in ``rows-*.parquet``: a path
-    relative to the configuration's folder, a URI such as ``s3://bucket/rows.parquet``, or ``package:NAME/SUBPATH``
-    inside an installed Python package."""
+    relative to the configuration's folder, a URI such as ``s3://bucket/rows.parquet``, ``package:NAME/SUBPATH`` inside
+    an installed Python package, or ``hf:NAME/CONFIG:SPLIT``, a data set of the hub, by the extra ``data``."""
     split: Split = Split()
     """Fractions of the three splits, where ``data`` is one file."""
     where: dict[str, Condition] = Field(default_factory=dict)

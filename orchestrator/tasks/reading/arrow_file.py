@@ -32,9 +32,9 @@ class ParquetSource:
         """Iterate over the rows; columns that nobody asked for are not read."""
         known = [name for name in columns if self.names.count(name) == 1]
         if not known:
-            yield from _batches(iter([self._empty(self._parquet.metadata.num_rows)]), known)
+            yield from arrow_batches(iter([self._empty(self._parquet.metadata.num_rows)]), known)
             return
-        yield from _batches(self._parquet.iter_batches(rows, columns=known), known)
+        yield from arrow_batches(self._parquet.iter_batches(rows, columns=known), known)
 
     def _empty(self, rows: int) -> Any:
         return pa.table({"": pa.nulls(rows)})
@@ -53,7 +53,7 @@ class ArrowSource:
         reader = self._reader
         is_stream = isinstance(reader, pa.ipc.RecordBatchStreamReader)
         parts = iter(reader) if is_stream else (reader.get_batch(i) for i in range(reader.num_record_batches))
-        yield from _batches(parts, known)
+        yield from arrow_batches(parts, known)
 
 
 def open_arrow(file: Any) -> Any:
@@ -68,7 +68,12 @@ def open_arrow(file: Any) -> Any:
         return pa.ipc.open_stream(file)
 
 
-def _batches(parts: Iterator[Any], columns: Sequence[str]) -> Iterator[Batch]:
+def arrow_batches(parts: Iterator[Any], columns: Sequence[str]) -> Iterator[Batch]:
+    """Number the rows of record batches.
+
+    Raises:
+        ValueError: If a batch cannot be read, with the number of the row before it.
+    """
     start = 1
     while True:
         try:

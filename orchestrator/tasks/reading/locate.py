@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.uris import PACKAGE, is_uri, mask_secrets, open_location
+from orchestrator.tasks.reading.hub import PREFIX, HubDataset
 from orchestrator.tasks.reading.source import COMPRESSIONS, FORMATS, DataFile, split_suffix
 
 SAVED = "state.json"
@@ -19,11 +20,12 @@ SAVED_SPLITS = "dataset_dict.json"
 _SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
-def locate(reference: str, base: Path) -> list[DataFile]:
+def locate(reference: str, base: Path) -> Sequence[DataFile | HubDataset]:
     """Return the files of a reference, in the order of their names with numbers by size.
 
     Args:
-        reference: A path, a URI, or ``package:NAME/SUBPATH``; of a file, of a folder, or with ``*``, ``?``, ``[]``.
+        reference: A path, a URI, or ``package:NAME/SUBPATH``; of a file, of a folder, or with ``*``, ``?``, ``[]``; or
+            a data set of the hub.
         base: The folder that relative paths start from.
 
     Raises:
@@ -31,6 +33,8 @@ def locate(reference: str, base: Path) -> list[DataFile]:
     """
     from pyarrow import fs
 
+    if reference.startswith(PREFIX):
+        return [HubDataset(reference)]
     filesystem, path = open_location(reference, base)
     info = _info(filesystem, path, reference)
     if info.type == fs.FileType.File:
@@ -68,6 +72,8 @@ def splits_beside(reference: str, base: Path) -> dict[str, str]:
     """
     from pyarrow import fs
 
+    if reference.startswith(PREFIX):
+        return {}
     filesystem, path = open_location(reference, base)
     info = _info(filesystem, path, reference)
     if info.type == fs.FileType.Directory:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from orchestrator.common.errors import InputError, Problem, first_line
+from orchestrator.tasks.reading.hub import HubDataset, HubSource
 from orchestrator.tasks.reading.source import DataFile, Source
 
 
-def open_source(file: DataFile, encoding: str = "utf-8") -> Source:
+def open_source(file: DataFile | HubDataset, encoding: str = "utf-8") -> Source:
     """Open a file.
 
     Args:
@@ -20,6 +21,8 @@ def open_source(file: DataFile, encoding: str = "utf-8") -> Source:
         OSError: If the file cannot be read.
         ValueError: If it is not of its format; pyarrow's errors are subclasses.
     """
+    if isinstance(file, HubDataset):
+        return HubSource(file)
     if file.format == "csv":
         from orchestrator.tasks.reading.csv_file import CsvSource
 
@@ -34,7 +37,7 @@ def open_source(file: DataFile, encoding: str = "utf-8") -> Source:
 
 
 @contextmanager
-def reading(file: DataFile, encoding: str) -> Iterator[None]:
+def reading(file: DataFile | HubDataset, encoding: str) -> Iterator[None]:
     """Turn errors of reading a file into one line."""
     try:
         yield
