@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from orchestrator.planning.row_lengths import characters
+from orchestrator.planning.row_lengths import text_characters
 from orchestrator.tasks import TaskType
 from orchestrator.tasks.tokens import lengths
 
@@ -52,7 +52,7 @@ def count_cut_rows(rows: pa.Table, kind: TaskType, tokenizer: PreTrainedTokenize
         tokenizer: The checkpoint's tokenizer.
         max_length: Tokens of a row, at most.
     """
-    long: NDArray[np.int64] = np.flatnonzero(characters(rows, kind) >= max_length // 2)
+    long: NDArray[np.int64] = np.flatnonzero(text_characters(rows, kind) >= max_length // 2)
     counted = long
     if len(long) > COUNTED_ROWS:  # drawn, since rows can follow a pattern
         counted = np.sort(np.random.default_rng(0).choice(long, COUNTED_ROWS, replace=False))

@@ -53,23 +53,14 @@ class RowLengths:
 
 def _most_characters(rows: pa.Table, kind: TaskType) -> NDArray[np.int64]:
     """Return the positions of the rows whose texts have the most characters."""
-<<<<<<< HEAD
-    counts = sum(characters(rows[column]) for column in kind.text_columns if column in rows.column_names)
-    positions: NDArray[np.int64] = np.argsort(counts, kind="stable")[-LONGEST_ROWS:].astype(np.int64)
-    return positions
-=======
-    order: NDArray[np.int64] = np.argsort(characters(rows, kind), kind="stable").astype(np.int64)
+    order: NDArray[np.int64] = np.argsort(text_characters(rows, kind), kind="stable").astype(np.int64)
     return order[-LONGEST_ROWS:]
 
 
-def characters(rows: pa.Table, kind: TaskType) -> NDArray[np.int64]:
+def text_characters(rows: pa.Table, kind: TaskType) -> NDArray[np.int64]:
     """Return how many characters the texts of each row have, lists of texts included."""
     counts = np.zeros(rows.num_rows, np.int64)
     for column in kind.text_columns:
         if column in rows.column_names:
-            values = rows[column].combine_chunks()
-            if pa.types.is_list(values.type):
-                values = pc.binary_join(values, " ")
-            counts += pc.fill_null(pc.utf8_length(values), 0).to_numpy().astype(np.int64)
+            counts += characters(rows[column])
     return counts
->>>>>>> 0a5714c (Count the rows that are cut, split by split, in plan)
