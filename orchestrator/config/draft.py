@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from pydantic import ValidationError
 
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.suggest import did_you_mean
@@ -97,7 +100,7 @@ def _text(
 ) -> str:
     """Return the file's text, each value with what else could stand there."""
     name = _name(reference)
-    metrics = [metric.name for metric in type_.metrics]
+    metrics = _metrics(type_, layout)
     others = f" # or {', '.join(metrics[1:])}; a list records all and optimizes the first" if metrics[1:] else ""
     unused = [column for column in beginning.columns if column not in layout.keys.values()]
     methods = [*METHODS, *(["linear_probe"] if type_.peft_task_type in ("SEQ_CLS", "TOKEN_CLS") else [])]
@@ -122,6 +125,16 @@ def _text(
         "",
     ]
     return "\n".join(lines)
+
+
+def _metrics(type_: TaskType, layout: Layout) -> list[str]:
+    """Return the metrics that a layout can be scored by, its default first."""
+    task = {"type": layout.type, "data": "rows.jsonl", **layout.keys}
+    default, others = type_.section.model_validate(task).metrics[0], []
+    for metric in type_.metrics:
+        with suppress(ValidationError):
+            others += type_.section.model_validate({**task, "metric": metric.name}).metrics
+    return [default, *(name for name in others if name != default)]
 
 
 def _name(reference: str) -> str:

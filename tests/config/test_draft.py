@@ -22,7 +22,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "topics.jsonl": {"text": TEXT, "labels": [["a"], ["a", "b"]]},
     "scores.csv": {"text": TEXT, "score": [0.5, 1.25]},
     "related.parquet": {"sentence1": TEXT, "sentence2": "other {}", "score": [0.5, 1.25]},
-    "words.jsonl": {"tokens": ["a", "b"], "tags": ["O", "B-X"], "id": "{}"},
+    "words.jsonl": {"tokens": ["a", "word{}"], "tags": ["O", "B-X"], "id": "{}"},
     "spans.jsonl": {"text": "some text {}", "spans": [{"start": 0, "end": 4, "label": "X"}]},
     "chats.jsonl": {
         "messages": [{"role": "user", "content": "question {}"}, {"role": "assistant", "content": "answer"}],
