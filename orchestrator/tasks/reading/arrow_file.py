@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from orchestrator.tasks.column_types import plain
 from orchestrator.tasks.reading.source import ROWS, Batch, DataFile
@@ -85,5 +87,28 @@ def arrow_batches(parts: Iterator[Any], columns: Sequence[str]) -> Iterator[Batc
         if part is None:
             return
         numbers = np.arange(start, start + part.num_rows, dtype=np.int64)
-        yield Batch({name: plain(part.column(name)) for name in columns}, numbers)
+        names = _item_names(part.schema)
+        yield Batch({name: _named(plain(part.column(name)), names.get(name)) for name in columns}, numbers)
         start += part.num_rows
+
+
+def _item_names(schema: pa.Schema) -> dict[str, list[str]]:
+    """Return the names of numbered tags, by column, which the package datasets writes beside lists of them."""
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        items = {column: feature.get("feature") for column, feature in features.items()}
+        return {column: item["names"] for column, item in items.items() if item and item.get("_type") == "ClassLabel"}
+    except (TypeError, KeyError, AttributeError, ValueError):
+        return {}
+
+
+def _named(lists: pa.Array, names: list[str] | None) -> pa.Array:
+    """Return lists with names in place of their numbers; a number without a name becomes null."""
+    if names is None or not (pa.types.is_list(lists.type) and pa.types.is_integer(lists.type.value_type)):
+        return lists
+    numbers = lists.flatten()
+    has_name = pc.and_(pc.greater_equal(numbers, 0), pc.less(numbers, len(names)))
+    texts = pa.array(names, pa.string()).take(pc.if_else(has_name, numbers, pa.scalar(None, numbers.type)))
+    sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32))
+    return pa.ListArray.from_arrays(offsets, texts, mask=lists.is_null())
