@@ -66,6 +66,15 @@ def load(name: str) -> ModuleType:
 
 def plugin_problem(file: Path) -> str:
     """Return why a file cannot be a plugin, or an empty string; the file is parsed and not run."""
+    tree = parsed(file)
+    if isinstance(tree, str):
+        return tree
+    missing = [name for name in ("SPEC", "SPACE") if name not in _assigned(tree)]
+    return f"defines no {' and no '.join(missing)}; a plugin defines SPEC and SPACE" if missing else ""
+
+
+def parsed(file: Path) -> ast.Module | str:
+    """Return the syntax tree of a file, or why it cannot be registered; the file is not run."""
     from methods import names
 
     if file.suffix != ".py" or not file.stem.isidentifier():
@@ -73,15 +82,13 @@ def plugin_problem(file: Path) -> str:
     if file.stem in names() or file.stem.startswith("_"):
         return f"{file.stem} is the name of a built-in method; give the file another name"
     try:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        return ast.parse(file.read_text(encoding="utf-8"))
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     except SyntaxError as error:
         return f"line {error.lineno} is not valid Python: {error.msg}"
     except ValueError as error:
         return f"is not a text in UTF-8 ({error})"
-    missing = [name for name in ("SPEC", "SPACE") if name not in _assigned(tree)]
-    return f"defines no {' and no '.join(missing)}; a plugin defines SPEC and SPACE" if missing else ""
 
 
 def _assigned(tree: ast.Module) -> set[str]:

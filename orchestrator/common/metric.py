@@ -29,6 +29,7 @@ class Metric:
         statistic: function that computes it on samples of rows; ``None`` for a metric that was read from a journal or a
             bundle, which record scores and no code.
         needs_generation: whether it is computed on generated text, which takes many times longer than a forward pass.
+        needs_valid_references: whether it can refuse a reference, so that all are tried before anything is trained.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Metric:
     label: str = field(default="", compare=False)
     statistic: Statistic | None = field(default=None, compare=False)
     needs_generation: bool = field(default=False, compare=False)
+    needs_valid_references: bool = field(default=False, compare=False)
 
     @property
     def higher_is_better(self) -> bool:

@@ -12,13 +12,15 @@ from orchestrator.common.errors import InputError, Problem, first_line, key_path
 from orchestrator.config import SweepConfig
 from orchestrator.config.method_names import has_plugin
 from orchestrator.config.overrides import search_space_problems
+from orchestrator.tasks.user_metric import module_of
+from orchestrator.tasks.user_metric import register as register_metrics
 
 if TYPE_CHECKING:
     from methods.base.spec import MethodSpec
 
 
 def check_plugins(config: SweepConfig) -> None:
-    """Register the plugins of a configuration and try each on a tiny model.
+    """Register the plugins of a configuration and try each on a tiny model; register the files of its metrics too.
 
     What a plugin searches is known once its code has run, so the overrides of its search space are checked here and
     not when the configuration is read.
@@ -27,6 +29,8 @@ def check_plugins(config: SweepConfig) -> None:
         InputError: With the first breach of the contract in each plugin; without any, with every override that does
             not fit a plugin's search space.
     """
+    for task in config.tasks.values():
+        register_metrics(task.metric_references, config.base)
     if not config.plugins:
         return
     from methods import MethodError
@@ -70,5 +74,7 @@ def method_with(name: str, plugins: Iterable[Path], reference: str) -> MethodSpe
 
 
 def plugin_sources(config: SweepConfig) -> tuple[tuple[str, str], ...]:
-    """Return name and source text of every plugin, to be registered in the processes that train trials."""
-    return tuple((name, source_of(name) or "") for name in config.plugin_names)
+    """Return name and source text of every plugin and file with a metric, for the processes that train trials."""
+    metrics = [module_of(name) for task in config.tasks.values() for name in task.metrics]
+    names = dict.fromkeys([*config.plugin_names, *filter(None, metrics)])
+    return tuple((name, source_of(name) or "") for name in names)

@@ -28,6 +28,7 @@ from orchestrator.config.tasks import Task, source_problems
 from orchestrator.config.warm_start import EarlierSweeps
 from orchestrator.search.allocation import ALLOCATIONS
 from orchestrator.search.samplers import SAMPLERS
+from orchestrator.tasks.user_metric import is_reference
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -329,6 +330,8 @@ class SweepConfig(Section):
                 for part in path[:-1]:
                     place = place[part]
                 place[path[-1]] = self._absolute(file)
+            references = [self._absolute_metric(reference) for reference in task.metric_references]
+            values["tasks"][name]["metric"] = references[0] if isinstance(task.metric, str) else references
         values["plugins"] = [self._absolute(plugin) for plugin in self.plugins]
         if (self.base / self.backbone.model).exists():
             values["backbone"]["model"] = self._absolute(self.backbone.model)
@@ -336,6 +339,12 @@ class SweepConfig(Section):
             values["backbone"]["chat_template"] = self._absolute(self.backbone.chat_template)
         cleaned: dict[str, Any] = _masked(values)
         return cleaned
+
+    def _absolute_metric(self, reference: str) -> str:
+        if not is_reference(reference):
+            return reference
+        file, _, function = reference.rpartition(":")
+        return f"{self._absolute(file)}:{function}"
 
     def _absolute(self, reference: str) -> str:
         path = None if reference.startswith(PACKAGE) else local_path(reference, self.base)

@@ -101,7 +101,7 @@ def standard_error_measurement(dataset: TaskDataset, evaluation: Evaluation) -> 
     predictions = evaluation.predictions
     draws = np.random.default_rng(0).integers(predictions.num_rows, size=(RESAMPLES, predictions.num_rows))
     scores = dataset.type.score_many(dataset.metric, predictions, draws)
-    return {"validation_standard_error": float(scores.std(ddof=1))}
+    return {"validation_standard_error": float(np.nanstd(scores, ddof=1))}
 
 
 def overhead(

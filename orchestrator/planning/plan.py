@@ -25,6 +25,7 @@ from orchestrator.planning.capability import MethodConstraints, MethodPlan, Prob
 from orchestrator.planning.gpu_budget import GpuBudget, gpu_budget
 from orchestrator.planning.gpu_fit import GpuRoom
 from orchestrator.planning.lane_device import LaneDevice, device_here
+from orchestrator.planning.metric_trial import try_metrics
 from orchestrator.planning.task_estimates import TaskEstimates
 from orchestrator.search.grid import grid_problem
 from orchestrator.search.plans import RelativeStepCost, StudyPlan
@@ -186,6 +187,7 @@ def make_plan(
     architecture, tokenizer = _read_checkpoint(source)
     _require_tokenizer(config, source, tokenizer)
     data = {name: render_task(each, TASK_TYPES[each.config.type], tokenizer) for name, each in data.items()}
+    try_metrics(config.name, data)
     config = _fit_max_length(config, positions(architecture))
     task_text = _task_text_factory(config, tokenizer)
     device = device or device_here(config.lanes)

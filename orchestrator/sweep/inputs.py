@@ -18,6 +18,7 @@ from orchestrator.common.storage import Storage
 from orchestrator.common.uris import PACKAGE, is_uri
 from orchestrator.journal.remote import INPUTS
 from orchestrator.planning.plan import SweepPlan
+from orchestrator.tasks.user_metric import is_reference
 
 INDEX = "index.json"
 """File with the copy of each input, by the absolute path that the configuration in the journal has."""
@@ -63,7 +64,10 @@ def _replaced(value: Any, copies: Mapping[str, str]) -> Any:
         return {key: _replaced(inner, copies) for key, inner in value.items()}
     if isinstance(value, list):
         return [_replaced(inner, copies) for inner in value]
-    return copies.get(value, value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    file, _, function = value.rpartition(":")  # of a metric in a file
+    return f"{copies[file]}:{function}" if file in copies else copies.get(value, value)
 
 
 def _files(plan: SweepPlan) -> list[tuple[Path, str]]:
@@ -82,6 +86,13 @@ def _files(plan: SweepPlan) -> list[tuple[Path, str]]:
     files += [
         (Path(plugin), f"plugins/{number}/{Path(plugin).name}") for number, plugin in enumerate(values["plugins"])
     ]
+    metrics = [
+        Path(reference.rpartition(":")[0])
+        for task in values["tasks"].values()
+        for reference in ([task["metric"]] if isinstance(task["metric"], str) else task["metric"])
+        if is_reference(reference)
+    ]
+    files += [(file, f"metrics/{number}/{file.name}") for number, file in enumerate(dict.fromkeys(metrics))]
     return list(dict(files).items())
 
 

@@ -27,7 +27,7 @@ Event = Mapping[str, Any]
 _CHANGES = {
     "data": "the rows have changed since the sweep started",
     "backbone": "the checkpoint has changed since the sweep started",
-    "plugins": "the plugin has changed since the sweep started",
+    "plugins": "the plugin, or the file with a metric, has changed since the sweep started",
     "spaces": "the search space has changed since the sweep started",
     "rungs": "the rungs have changed since the sweep started",
 }

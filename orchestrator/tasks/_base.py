@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from orchestrator.tasks.generation import GENERATION_TOKENS, Sampling, generate
 from orchestrator.tasks.inputs import ColumnKind, InputColumn, InputSchema
 from orchestrator.tasks.section import MAX_NEW_TOKENS, TaskSection
+from orchestrator.tasks.text_metrics import texts as text_pairs
 from orchestrator.tasks.tokens import IGNORED_LABEL, lengths, model_inputs
+from orchestrator.tasks.user_metric import module_of, user_metric
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -129,7 +131,36 @@ class TaskType(ABC):
         for metric in self.metrics:
             if metric.name == name:
                 return metric
+        if module_of(name):
+            return user_metric(name, self.compared, needs_generation=self.writes_text)
         raise ValueError(f"unknown metric {name!r}; known: {', '.join(metric.name for metric in self.metrics)}")
+
+    @property
+    def writes_text(self) -> bool:
+        """Whether a metric of the user's own compares generated texts."""
+        return any(metric.needs_generation for metric in self.metrics)
+
+    def compared(self, predictions: pa.Table) -> tuple[list[Any], list[Any]]:
+        """Return what a metric of the user's own compares: a prediction and a reference for each row.
+
+        A type that generates compares texts; where rows have several references, a row's reference is their list.
+
+        Raises:
+            ValueError: If the type gives such metrics nothing to compare, or no text was generated.
+        """
+        if not self.writes_text:
+            raise ValueError(f"{self.name} tasks have no metrics of a file; choose one of theirs")
+        several = "references" in predictions.column_names
+        pairs = list(text_pairs(predictions, "of a file"))
+        return [text for text, _ in pairs], [row if several else row[0] for _, row in pairs]
+
+    def right_predictions(self, rows: pa.Table) -> pa.Table:
+        """Return predictions of a split's rows that are all right, as far as :meth:`compared` reads them.
+
+        A metric is tried on them before anything is trained.
+        """
+        texts = rows[self.text_columns[-1]]
+        return pa.table({"row": rows["row"], "generated": texts, "reference": texts})
 
     @property
     def optimized(self) -> Metric:
@@ -169,6 +200,7 @@ class TaskType(ABC):
     def computed(self) -> tuple[Metric, ...]:
         """The metrics that ``evaluate`` computes: all that need no generation, and the chosen ones if it generates."""
         known = [metric for metric in self.metrics if metric.name in self.chosen or not metric.needs_generation]
+        known += [self.metric(name) for name in self.chosen if module_of(name)]
         return tuple(metric for metric in known if self.generates or not metric.needs_generation)
 
     def generate(

@@ -166,6 +166,16 @@ class Classification(TextType):
         order, indices = in_table_order(batches)
         return self._with_probabilities(rows.take(indices), np.concatenate(probabilities_of_batches)[order])
 
+    def compared(self, predictions: pa.Table) -> tuple[list[Any], list[Any]]:
+        """Return the most probable and the true label of each row, by name."""
+        columns = (predicted_labels(predictions), integers(predictions, "label"))
+        first, second = ([self.labels[index] for index in column] for column in columns)
+        return first, second
+
+    def right_predictions(self, rows: pa.Table) -> pa.Table:
+        """Return probabilities of 1 for the true labels."""
+        return _with_probabilities(rows.select(["row", "label"]), np.eye(len(self.labels))[integers(rows, "label")])
+
     def unanswered(self, inputs: pa.Table) -> pa.Table:
         """Return texts with label 0, or without labels, which no answer depends on."""
         rows = inputs.num_rows

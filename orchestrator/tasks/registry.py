@@ -15,6 +15,7 @@ from orchestrator.tasks.embedding import Embedding
 from orchestrator.tasks.regression import Regression
 from orchestrator.tasks.seq2seq import Seq2Seq
 from orchestrator.tasks.token_classification import TokenClassification
+from orchestrator.tasks.user_metric import module_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,6 +62,8 @@ def recorded_metric(name: str, *, higher_is_better: bool) -> Metric:
     Records of other releases may hold a metric that no task type has; its label is its name, and it has no statistic.
     """
     bounds = (0.0, 1.0 if higher_is_better else float("inf"))
+    if module_of(name):  # a user's own, of any range
+        bounds = (-float("inf"), float("inf"))
     direction: Direction = "maximize" if higher_is_better else "minimize"
     recorded = Metric(name=name, direction=direction, bounds=bounds, label=name)
     metrics = (metric for type_ in TASK_TYPES.values() for metric in type_.metrics)

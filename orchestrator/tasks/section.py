@@ -13,6 +13,7 @@ from orchestrator.common.section import Section, refusal
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key, header_problems
 from orchestrator.tasks.metric_field import MetricNames
+from orchestrator.tasks.user_metric import metric_name
 
 if TYPE_CHECKING:
     from orchestrator.tasks.generation import Sampling
@@ -139,6 +140,11 @@ class TaskSection(Section):
     @property
     def metrics(self) -> tuple[str, ...]:
         """The names of the metrics that are recorded; the first is optimized."""
+        return tuple(map(metric_name, self.metric_references))
+
+    @property
+    def metric_references(self) -> tuple[str, ...]:
+        """The metrics as they are written: names, and functions in files."""
         return (self.metric,) if isinstance(self.metric, str) else tuple(self.metric)
 
     @property

@@ -12,6 +12,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -233,4 +234,4 @@ ROUGE_L = _text_metric("rouge_l", "ROUGE-L", rouge_l)
 BLEU = _corpus_metric("bleu", "BLEU", bleu_counts, bleu)
 CHRF = _corpus_metric("chrf", "chrF", chrf_counts, chrf)
 VALID_JSON = _text_metric("valid_json", "valid JSON", valid_json)
-JSON_FIELDS = _text_metric("json_fields", "JSON fields", json_fields)
+JSON_FIELDS = replace(_text_metric("json_fields", "JSON fields", json_fields), needs_valid_references=True)

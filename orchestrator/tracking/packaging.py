@@ -17,6 +17,7 @@ from methods.plugins.loader import PACKAGE as PLUGINS
 from methods.plugins.loader import source_of
 from orchestrator.common.uris import PACKAGE
 from orchestrator.tasks.inputs import ColumnKind
+from orchestrator.tasks.user_metric import module_of
 from orchestrator.tracking.bundle import Bundle
 
 if TYPE_CHECKING:
@@ -100,8 +101,9 @@ def copied_code(bundle: Bundle) -> Iterator[list[str]]:
 
 
 def plugin_sources(bundle: Bundle) -> dict[str, str]:
-    """Return name and source text of the plugins that a bundle's method needs."""
-    sources = {name: source_of(name) for name in methods_of(bundle.method)}
+    """Return name and source text of the plugins that a bundle's method and metrics need."""
+    metrics = filter(None, map(module_of, (bundle.metric, *bundle.metrics)))
+    sources = {name: source_of(name) for name in (*methods_of(bundle.method), *metrics)}
     return {name: source for name, source in sources.items() if source is not None}
 
 

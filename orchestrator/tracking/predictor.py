@@ -20,6 +20,7 @@ from orchestrator.tasks import TASK_TYPES, Evaluation, TaskType
 from orchestrator.tasks.batches import evaluation_batches
 from orchestrator.tasks.inputs import to_arrow
 from orchestrator.tasks.tokens import lengths
+from orchestrator.tasks.user_metric import module_of
 from orchestrator.tracking.backbone import attachable, backbone_file
 from orchestrator.tracking.bundle import ADAPTER, CARRIED, TOKENIZER, Bundle
 
@@ -76,7 +77,8 @@ class Predictor:
     def type(self) -> TaskType:
         """The type of the bundle's task, ready to score by its metrics and to generate."""
         type_ = TASK_TYPES[self.bundle.type]
-        recorded = [metric.name for metric in type_.metrics if metric.name in self.bundle.metrics]
+        known = {metric.name for metric in type_.metrics}
+        recorded = [name for name in self.bundle.metrics if name in known or module_of(name)]
         metrics = dict.fromkeys((self.bundle.metric, *recorded))
         bundle = self.bundle
         return type_.configured(

@@ -69,4 +69,4 @@ def test_metric_names_of_a_type_are_the_enum_of_its_schema():
     for type_ in TASK_TYPES.values():
         schema = type_.section.model_json_schema()["properties"]["metric"]
         assert schema["default"] == type_.metrics[0].name
-        assert schema["anyOf"][1]["items"]["enum"] == [metric.name for metric in type_.metrics]
+        assert schema["anyOf"][-1]["items"]["anyOf"][0]["enum"] == [metric.name for metric in type_.metrics]
