@@ -62,6 +62,7 @@ def describe(
         interval=result.interval,
         selection=bundle_selection(outcome.selection),
         metrics=result.checkpoint.metrics,
+        other_scores={name: (mean, low, high) for name, (mean, low, high) in result.other_scores.items()},
         majority=data.majority,
         baseline=data.baseline,
         rows={split: table.num_rows for split, table in data.splits.items()},

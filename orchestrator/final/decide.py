@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import methods
+from orchestrator.common.metric import Metric
 from orchestrator.final.results import AnswerReader
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.selection.claims import claims
@@ -14,6 +16,8 @@ from orchestrator.selection.recommend import pareto, recommend
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Selection
 from orchestrator.selection.tied_set import ranks
+
+log = logging.getLogger(__name__)
 
 
 def decide(
@@ -39,6 +43,7 @@ def decide(
     for number in range(finalists):
         gap = None if rank[number].tied else rank[number].gap
         compared[number] = replace(compared[number], gap=gap, tied=rank[number].tied)
+    compared = _with_other_scores(reader, compared, seed)
     front = pareto(compared, metric)
     compared = [replace(result, pareto=result.method in front) for result in compared]
     choice = recommend(compared, settings.prefer, metric)
@@ -64,11 +69,31 @@ def decide(
     )
 
 
-def _evidence(reader: AnswerReader, results: Sequence[MethodResult], seed: int) -> Evidence:
+def _with_other_scores(reader: AnswerReader, results: Sequence[MethodResult], seed: int) -> list[MethodResult]:
+    """Return the results with mean and interval of the metrics that are listed beside the optimized one."""
+    others: list[dict[str, tuple[float, float, float]]] = [{} for _ in results]
+    for metric in reader.other_metrics:
+        if any(metric.name not in seed_result.metrics for result in results for seed_result in result.seeds):
+            continue  # a checkpoint of an earlier run of a resumed sweep, scored before the metric was listed
+        try:
+            evidence = _evidence(reader, results, seed, metric)
+        except ValueError as error:  # undefined on every resample: no reason to lose a sweep
+            log.warning("%s has no interval: %s", metric.name, error)
+            continue
+        for number, scores in enumerate(others):
+            low, high = evidence.interval(number, bounds=metric.bounds)
+            scores[metric.name] = (float(evidence.means[number]), low, high)
+    return [replace(result, other_scores=scores) for result, scores in zip(results, others, strict=True)]
+
+
+def _evidence(
+    reader: AnswerReader, results: Sequence[MethodResult], seed: int, metric: Metric | None = None
+) -> Evidence:
+    name = (metric or reader.metric).name
     samples = [
         MethodSample(
-            result.seed_scores,
-            tuple(reader.statistic(seed_result.checkpoint) for seed_result in result.seeds),
+            tuple(seed_result.metrics[name] for seed_result in result.seeds) if metric else result.seed_scores,
+            tuple(reader.statistic(seed_result.checkpoint, metric) for seed_result in result.seeds),
             methods.get(result.method).trains,
         )
         for result in results

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 from pyarrow import parquet
 
+from orchestrator.common.metric import Metric
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Answer, TrialRecord
 from orchestrator.planning.plan import TaskPlan
@@ -58,9 +59,15 @@ class AnswerReader:
         ]
         return MethodResult.of_seeds(record, seeds, self.metric, reason=reason, note=note) if seeds else None
 
-    def statistic(self, checkpoint: str) -> Statistic:
-        """Return the function that scores resamples of a checkpoint's predictions."""
-        return partial(self._task.type.score_many, self.metric.name, self.predictions(checkpoint))
+    @property
+    def other_metrics(self) -> tuple[Metric, ...]:
+        """The task's metrics beside the optimized one."""
+        return tuple(map(self._task.type.metric, self._task.data.config.metrics[1:]))
+
+    def statistic(self, checkpoint: str, metric: Metric | None = None) -> Statistic:
+        """Return the function that scores resamples of a checkpoint's predictions, by default in the task's metric."""
+        name = (metric or self.metric).name
+        return partial(self._task.type.score_many, name, self.predictions(checkpoint))
 
     def predictions(self, checkpoint: str) -> pa.Table:
         """Return what a checkpoint predicted for every test row; read once."""
@@ -104,6 +111,7 @@ class TaskOutcome:
         selection: the chosen method with its evidence.
         records: all trials of the task.
         untuned: result of the recommended method with its default parameters; ``None`` where it was not scored.
+        samples: what the finalists wrote for a few test rows; see :mod:`orchestrator.final.samples`.
         registered: name, version and alias in the registry, once the champion is registered.
         unregistered: why it is not registered.
         notes: what else went wrong after the selection, a line each.
@@ -113,6 +121,7 @@ class TaskOutcome:
     selection: Selection
     records: tuple[TrialRecord, ...]
     untuned: MethodResult | None = None
+    samples: Sequence[Mapping[str, Any]] = ()
     registered: Registered | None = None
     unregistered: str = ""
     notes: list[str] = field(default_factory=list)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import methods
 from orchestrator.common.errors import SweepError
@@ -12,6 +13,7 @@ from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Answer, Job, TrialRecord, checkpoint_path, trial_seed
 from orchestrator.final.decide import decide
 from orchestrator.final.results import AnswerReader, TaskOutcome
+from orchestrator.final.samples import samples
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.selection.best_trials import BestTrials
 from orchestrator.selection.screening import Screening, screen
@@ -99,7 +101,13 @@ class TaskFinal:
         default = self._default(selection.trial)
         answer = self.answers.get(self._trial_job(default).id) if default else None
         untuned = self.reader.method_result(default, {None: answer}) if default and answer else None
-        return TaskOutcome(self.plan.tasks[self.task], selection, self.records, untuned)
+        return TaskOutcome(self.plan.tasks[self.task], selection, self.records, untuned, self._samples(selection))
+
+    def _samples(self, selection: Selection) -> list[dict[str, Any]]:
+        task = self.plan.tasks[self.task]
+        checkpoints = {result.method: result.checkpoint for result in selection.finalists if result.checkpoint}
+        predictions = {method: self.reader.predictions(kept.checkpoint) for method, kept in checkpoints.items()}
+        return samples(task.data.splits["test"], task.type.text_columns[0], predictions)
 
     def _jobs_of(self, record: TrialRecord) -> list[Job]:
         if not self._is_retrained(record):

@@ -30,8 +30,8 @@ def run_final(
         records: all trials; the screening decides by their validation scores alone.
         run: function that runs jobs, as many at once as there are lanes, and returns the answers in their order.
         storage: storage of the sweep's folder.
-        journal: receives a ``test`` event for each checkpoint, a ``selection`` for each task, and, where there are
-            several tasks, a ``selection_overall``.
+        journal: receives a ``test`` event for each checkpoint, a ``selection`` for each task, ``samples`` where
+            text is generated, and, where there are several tasks, a ``selection_overall``.
 
     Raises:
         SweepError: if no trial of a task has a result, or no finalist of a task can be scored.
@@ -78,6 +78,8 @@ def _record(journal: EventLog, outcome: TaskOutcome) -> None:
                 measurements=seed.measurements,
             )
     journal.append("selection", **outcome.selection.to_dict())
+    if outcome.samples:
+        journal.append("samples", task=outcome.selection.task, samples=list(outcome.samples))
 
 
 def _first_reason(records: tuple[TrialRecord, ...], task: str) -> str:

@@ -12,7 +12,7 @@ from orchestrator.final.results import TEST_FILE
 from orchestrator.search.plans import EventLog
 
 RunEach = Callable[[Sequence[Job]], Iterator[tuple[Job, Answer]]]
-_IDENTITY = {"test": ("trial", "role", "seed"), "selection": ("task",), "selection_overall": ()}
+_IDENTITY = {"test": ("trial", "role", "seed"), "selection": ("task",), "samples": ("task",), "selection_overall": ()}
 """Fields that identify an event among those of its kind."""
 
 

@@ -31,6 +31,7 @@ class History:
         overall: choice of one method for all tasks, where there are several.
         registered: the ``registered`` events.
         drops: by study, the ``drop`` event of a method that the race dropped and did not readmit.
+        samples: by task, test rows with what the finalists wrote for them.
         drained: number of nodes that were taken back with notice.
         moved: number of trainings that went on in another lane because of that.
         reason: how the sweep ended; ``unfinished`` while it runs, or where its driver died.
@@ -47,6 +48,7 @@ class History:
     overall: Overall | None = None
     registered: tuple[Event, ...] = ()
     drops: Mapping[str, Event] = field(default_factory=dict)
+    samples: Mapping[str, Sequence[Event]] = field(default_factory=dict)
     drained: int = 0
     moved: int = 0
     reason: str = "unfinished"
@@ -68,6 +70,7 @@ class History:
             trials=_trials(events),
             tests=tuple(by_kind.get("test", ())),
             selections=selections(events),
+            samples={event["task"]: event["samples"] for event in by_kind.get("samples", ())},
             overall=Overall.from_dict(overall) if overall else None,
             registered=tuple(by_kind.get("registered", ())),
             drops=_drops(events),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -166,6 +166,16 @@ class TaskPage:
     def unknown_importances(self) -> list[str]:
         """Methods without an importance, and why."""
         return [f"{method} ({importance.note})" for method, importance in self.importances if importance.note]
+
+    @property
+    def other_metrics(self) -> list[str]:
+        """Names of the metrics that were scored beside the task's."""
+        return list(dict.fromkeys(name for row in self.scored if row.result for name in row.result.other_scores))
+
+    @property
+    def samples(self) -> Sequence[Mapping[str, Any]]:
+        """A few test rows, with what the finalists wrote."""
+        return self.history.samples.get(self.name, ())
 
     @property
     def registered(self) -> list[Mapping[str, Any]]:

@@ -57,6 +57,7 @@ class Reply:
             "metric": self.selection.metric.name,
             "mean_score": result.mean_score if result else None,
             "interval": list(result.interval) if result else None,
+            "other_scores": {name: list(scores) for name, scores in result.other_scores.items()} if result else {},
             "seeds": len(result.seed_scores) if result else None,
             "checkpoint_score": result.checkpoint_score if result and math.isfinite(result.checkpoint_score) else None,
             "tied": list(self.tied),

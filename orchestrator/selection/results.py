@@ -61,6 +61,8 @@ class MethodResult:
         tied: whether it may be the best method, at the 95 % level.
         reason: why it did not pass the validation screening; empty for a finalist.
         note: what went wrong with it.
+        other_scores: mean over the seeds, and lower and upper end of its 95 % interval, by metric, of the metrics that
+            are listed beside the task's.
         seeds: results of the seeds; empty where the result was read from a journal, which has them as events.
         checkpoint: the kept one of ``seeds``; ``None`` where there are none.
     """
@@ -78,6 +80,7 @@ class MethodResult:
     tied: bool = False
     reason: str = ""
     note: str = ""
+    other_scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
     seeds: tuple[SeedResult, ...] = field(default=(), compare=False)
     checkpoint: SeedResult | None = field(default=None, compare=False)
 

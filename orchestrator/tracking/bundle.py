@@ -139,6 +139,9 @@ class Bundle(_Part):
     """Choice of the sweep; ``None`` for a method that was not compared."""
     metrics: dict[str, float] = {}
     """All metrics of this checkpoint on the test split."""
+    other_scores: dict[str, tuple[float, float, float]] = {}
+    """Mean score of the method over its seeds and the ends of its 95 % interval, by metric, of the other metrics that
+    its task lists."""
     majority: float | None = None
     """Accuracy of predicting the most frequent label for every row."""
     baseline: float | None = None

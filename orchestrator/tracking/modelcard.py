@@ -73,6 +73,8 @@ def _score(bundle: Bundle) -> str:
         lines = [f"{score}: one seed on {rows}, with the 95 % bootstrap interval over rows; other seeds may differ."]
     lines.append("The test rows were scored once, after the search. The interval does not cover other data.")
     others = [f"{name} {value:.3f}" for name, value in bundle.metrics.items() if name != bundle.metric]
+    for name, (mean, *interval) in bundle.other_scores.items():
+        lines.append(f"{name} {mean:.3f} {_interval((interval[0], interval[1]))}, which did not decide.")
     if others:
         lines.append(f"Other metrics of this checkpoint: {', '.join(others)}.")
     if bundle.majority is not None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 CLOSED = {"finished": "FINISHED", "budget": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 NOTE = "mlflow.note.content"
+SAMPLES = "samples.json"
 MAX_VALUE_LENGTH, MAX_KEY_LENGTH = 6000, 250
 MAX_PARAMS, MAX_METRICS = 100, 1000
 
@@ -77,6 +78,8 @@ class RunWriter:
                 self._test(event)
             case "selection":
                 self._selection(event)
+            case "samples":
+                self._samples(event)
             case "registered":
                 registered = {"registered_model": event["name"], "registered_version": event["version"]}
                 self._log(self._runs[event["task"]], tags=registered)
@@ -182,6 +185,23 @@ class RunWriter:
         }
         self._log(self._runs[event["task"]], {**metrics, **_mean_score(best)}, tags=tags, time=event["time"])
 
+    def _samples(self, event: Event) -> None:
+        """Log samples of generated text as a table, which MLflow's evaluation view shows.
+
+        ``log_table`` would append to the table where a journal is exported again.
+        """
+        from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
+
+        methods = list(event["samples"][0]["texts"])
+        lines = [
+            [line["row"], line["prompt"], line["reference"], *(line["texts"].get(method) for method in methods)]
+            for line in event["samples"]
+        ]
+        table = {"columns": ["row", "prompt", "reference", *methods], "data": lines}
+        run = self._runs[event["task"]]
+        self._client.log_text(run, json.dumps(table, ensure_ascii=False), SAMPLES)
+        self._log(run, tags={MLFLOW_LOGGED_ARTIFACTS: json.dumps([{"path": SAMPLES, "type": "table"}])})
+
     def _close(self, event: Event) -> None:
         """End all runs; trials that a resumed sweep may continue are marked as open."""
         if CLOSED[event["reason"]] == "FINISHED":  # otherwise trials may follow, whose runs are there already
@@ -285,7 +305,12 @@ class RunWriter:
 
 def _mean_score(result: Mapping[str, Any]) -> dict[str, float]:
     low, high = result["interval"]
-    return {"mean_score": result["mean_score"], "mean_low": low, "mean_high": high}
+    others = {
+        f"{name}_{end}": value
+        for name, scores in result.get("other_scores", {}).items()
+        for end, value in zip(("mean", "low", "high"), scores, strict=True)
+    }
+    return {"mean_score": result["mean_score"], "mean_low": low, "mean_high": high, **others}
 
 
 def summary(event: Event) -> str:

@@ -84,3 +84,23 @@ def test_publish_without_database_or_run_logs_nothing(folder: Path, uri: str, tm
     assert publish(history, report, tracking_uri=f"sqlite:///{tmp_path / 'none.db'}") == {}
     assert not (tmp_path / "none.db").exists()
     assert publish(history, report, tracking_uri=uri) == {}
+
+
+def test_samples_are_a_table_of_the_parent_run(folder: Path, uri: str) -> None:
+    """Written twice, as an exporter that starts anew does."""
+    line = {"row": 3, "prompt": "ask", "reference": "good", "texts": {"lora": "well", "ia3": "bad"}}
+    events = [*Journal.read(folder / "journal.jsonl"), {"event": "samples", "task": "airline", "samples": [line]}]
+    for _ in range(2):
+        writer = RunWriter(uri, "airline")
+        for event in events:
+            writer.write({"time": 0.0, **event})
+    client, run = open_client(uri), writer.run_id("airline")
+    assert run
+    path = client.download_artifacts(run, "samples.json")
+    table = json.loads(Path(path).read_text())
+    assert table == {
+        "columns": ["row", "prompt", "reference", "lora", "ia3"],
+        "data": [[3, "ask", "good", "well", "bad"]],
+    }
+    tag = json.loads(client.get_run(run).data.tags["mlflow.loggedArtifacts"])
+    assert tag == [{"path": "samples.json", "type": "table"}]
