@@ -123,12 +123,13 @@ def _generation_seconds(task: TaskPlan, method_plan: MethodPlan, throughput: Dev
     config, estimates = task.data.config, task.estimates
     if estimates is None or not task.type.generates:
         return 0.0
-    cost = estimates.generation_cost(method_plan.method, method_plan.space.default)
+    rows = estimates.generation_rows(config.generated_tokens)
+    cost = estimates.generation_cost(method_plan.method, method_plan.space.default, rows)
     if cost is None:
         return 0.0
     tokens = min(config.generated_tokens, estimates.lengths.targets)
     batch_seconds = throughput.seconds(cost) / method_plan.passes * tokens
-    return batch_seconds / estimates.config.training.evaluation_batch
+    return batch_seconds / rows
 
 
 def _lane_bytes(plan: SweepPlan, forecasts: Sequence[MethodForecast]) -> float | None:

@@ -17,6 +17,7 @@ from orchestrator.planning.lane_device import LaneDevice
 from orchestrator.planning.row_lengths import RowLengths
 from orchestrator.tasks import TaskData, TaskType
 from orchestrator.tasks.batches import evaluation_rows
+from orchestrator.tasks.generation import GENERATION_TOKENS
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -86,10 +87,14 @@ class TaskEstimates:
         rows = evaluation_rows(longest, self.config.training.evaluation_batch)
         return self._model.scoring_bytes(method, params, Batch(rows=rows, tokens=longest, targets=targets))
 
-    def generation_cost(self, method: str, params: Params) -> StepCost | None:
+    def generation_rows(self, new_tokens: int) -> int:
+        """Return how many rows generate at once, where each generates so many tokens."""
+        rows = min(self.config.training.validation_rows, GENERATION_TOKENS)
+        return evaluation_rows(self.lengths.longest + new_tokens, rows, GENERATION_TOKENS)
+
+    def generation_cost(self, method: str, params: Params, rows: int) -> StepCost | None:
         """Return the cost of a step with a batch of rows of one token each, by which generation is estimated."""
-        batch = Batch(rows=self.config.training.evaluation_batch, tokens=2)
-        return self._model.cost(method, params, batch)
+        return self._model.cost(method, params, Batch(rows=rows, tokens=2))
 
     def cost_in_few_layers(self, method: str, params: Params) -> StepCost | None:
         """Return the cost of a step with one row and checkpointed blocks in a backbone with few layers.

@@ -47,7 +47,10 @@ class Estimates:
     def scoring_bytes(self, method: str, params: Mapping[str, Any]) -> float:
         return 1.0
 
-    def generation_cost(self, method: str, params: Mapping[str, Any]) -> StepCost | None:
+    def generation_rows(self, new_tokens: int) -> int:
+        return self.config.training.evaluation_batch
+
+    def generation_cost(self, method: str, params: Mapping[str, Any], rows: int) -> StepCost | None:
         return self._cost(self.config.training.evaluation_batch)
 
     def _cost(self, tokens: int) -> StepCost:
