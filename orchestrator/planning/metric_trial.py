@@ -36,7 +36,7 @@ def try_metrics(source: str, data: Mapping[str, TaskData]) -> None:
 
 
 def _problem(task: TaskData, metric: str) -> str:
-    type_ = task_type(task.config, labels=task.labels)
+    type_ = task_type(task.config, labels=task.labels, constants=task.constants)
     if module_of(metric):
         rows = task.splits["validation"].slice(0, TRIED_ROWS)
     elif type_.metric(metric).needs_valid_references:

@@ -167,14 +167,21 @@ class Classification(TextType):
         return self._with_probabilities(rows.take(indices), np.concatenate(probabilities_of_batches)[order])
 
     def compared(self, predictions: pa.Table) -> tuple[list[Any], list[Any]]:
-        """Return the most probable and the true label of each row, by name."""
+        """Return the most probable and the true label of each row, by name; lists of names where rows have several."""
+        if self.has_several:
+            chosen = [np.flatnonzero(row >= self.constants["threshold"]) for row in probabilities(predictions)]
+            both = (chosen, predictions["labels"].to_pylist())
+            given, true = ([[self.labels[index] for index in row] for row in rows] for rows in both)
+            return given, true
         columns = (predicted_labels(predictions), integers(predictions, "label"))
         first, second = ([self.labels[index] for index in column] for column in columns)
         return first, second
 
     def right_predictions(self, rows: pa.Table) -> pa.Table:
         """Return probabilities of 1 for the true labels."""
-        return _with_probabilities(rows.select(["row", "label"]), np.eye(len(self.labels))[integers(rows, "label")])
+        if self.has_several:
+            return self._with_probabilities(rows, multi_hot(rows["labels"], len(self.labels)).astype(np.float64))
+        return self._with_probabilities(rows, np.eye(len(self.labels))[integers(rows, "label")])
 
     def unanswered(self, inputs: pa.Table) -> pa.Table:
         """Return texts with label 0, or without labels, which no answer depends on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -115,6 +115,14 @@ class Regression(TextType):
         order, indices = in_table_order(batches)
         predicted = np.concatenate(numbers)[order] * std + mean
         return _with_numbers(rows.take(indices), predicted)
+
+    def compared(self, predictions: pa.Table) -> tuple[list[Any], list[Any]]:
+        """Return the predicted number and the target of each row."""
+        return predictions["predicted"].to_pylist(), predictions["target"].to_pylist()
+
+    def right_predictions(self, rows: pa.Table) -> pa.Table:
+        """Return the targets as predictions."""
+        return _with_numbers(rows, rows["target"].to_numpy())
 
     def unanswered(self, inputs: pa.Table) -> pa.Table:
         """Return texts with target 0, which no answer depends on."""

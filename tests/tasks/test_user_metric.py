@@ -177,6 +177,13 @@ def test_user_metric_compares_label_names_and_texts():
     classification = TASK_TYPES["classification"].configured(("accuracy",), 1, None, ("no", "yes"))
     rows = pa.table({"row": [1, 2, 3], "label": pa.array([1, 0, 1], pa.int32())})
     assert classification.compared(classification.right_predictions(rows)) == (["yes", "no", "yes"],) * 2
+    several = TASK_TYPES["classification"].configured(
+        ("micro_f1",), 1, None, ("no", "yes"), constants={"threshold": 0.5}
+    )
+    rows = pa.table({"row": [1, 2], "labels": pa.array([[1, 0], []], pa.list_(pa.int32()))})
+    assert several.compared(several.right_predictions(rows))[0] == [["no", "yes"], []]
+    regression = TASK_TYPES["regression"]
+    assert regression.compared(regression.right_predictions(pa.table({"row": [1], "target": [2.5]}))) == ([2.5], [2.5])
     lm = TASK_TYPES["causal-lm"]
     texts = pa.table({"row": [1], "generated": ["a"], "references": [["a", "b"]]})
     assert lm.compared(texts) == (["a"], [["a", "b"]])
