@@ -83,7 +83,7 @@ class RunWriter:
             case "registered":
                 registered = {"registered_model": event["name"], "registered_version": event["version"]}
                 self._log(self._runs[event["task"]], tags=registered)
-            case "close":
+            case "close" if self._sweep:  # without, the sweep failed before it had runs
                 self._close(event)
             case "resume":
                 self._reopen()

@@ -114,4 +114,4 @@ def test_transformers_renders_templates_with_what_they_mark() -> None:
     )
     assert texts == ["<user>hi</s>f"]
     assert [tuple(mark) for mark in marks[0]] == [(6, 8)]
-    assert not render_jinja_template(conversations=[[]], chat_template="x", return_assistant_tokens_mask=False)[1][0]
+    assert render_jinja_template(conversations=[[]], chat_template="x", return_assistant_tokens_mask=False)[1] == []
