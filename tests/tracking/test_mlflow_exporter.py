@@ -251,6 +251,11 @@ def test_exporter_close_ends_in_time_without_a_server(tell: Tell, scripted: Scri
     assert exporter.pending == 14
 
 
+def test_exporter_takes_the_end_of_a_sweep_that_never_began(story: Story, uri: str) -> None:
+    story.journal.append("close", reason="failed", message="the rows cannot be read")
+    assert mirrored(story, uri).close(10)
+
+
 def test_exporter_skips_a_refused_event(
     story: Story, scripted: Scripted, exporter: MlflowExporter, caplog: pytest.LogCaptureFixture
 ) -> None:
