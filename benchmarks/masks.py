@@ -41,9 +41,10 @@ def main() -> None:
     if not pairs:
         sys.exit("there are no templates: pip install --no-deps trl")
     with ProcessPoolExecutor() as pool:
-        lines = list(pool.map(compare_template, pairs, [arguments.conversations] * len(pairs)))
-    for line in lines:
-        print(json.dumps(line, ensure_ascii=False))
+        lines = []
+        for line in pool.map(compare_template, pairs, [arguments.conversations] * len(pairs)):
+            print(json.dumps(line, ensure_ascii=False), flush=True)
+            lines.append(line)
     refused = [line["template"] for line in lines if line["refused"] == line["conversations"]]
     different = [line["template"] for line in lines if line["different"]]
     print(f"{len(lines)} templates; refused as a whole: {refused}; different: {different}", file=sys.stderr)

@@ -135,18 +135,19 @@ def _compare_sample(
     if is_alone:  # the turns before the last are trained in samples of their own
         before = marked.render(conversation.messages[: sample.messages - 1], conversation.tools).text
         first = shared_length(before, their_text.text)
-    encoded = tokenizer(their_text.text, add_special_tokens=False, return_offsets_mapping=True)
+    own = tokenizer(sample.text, add_special_tokens=False, return_offsets_mapping=True)
+    is_same = sample.text == their_text.text
+    encoded = own if is_same else tokenizer(their_text.text, add_special_tokens=False, return_offsets_mapping=True)
     assert encoded["input_ids"] == theirs["input_ids"]
     their_mask = np.array(theirs["assistant_masks"], bool) & (np.array(encoded["offset_mapping"])[:, 0] >= first)
     listed = LISTED.get(pair.name)
     candidates = {"equal": sample.trained}
     if listed:
         candidates["listed"] = tuple(_as_listed(sample.text, span, listed) for span in sample.trained)
-    own = tokenizer(sample.text, add_special_tokens=False, return_offsets_mapping=True)
     for result, spans in candidates.items():
         mask, ids = tokens_in(np.array(own["offset_mapping"]), spans), np.array(own["input_ids"])
         is_equal = np.array_equal(ids[mask], np.array(theirs["input_ids"])[their_mask])
-        if is_equal and (sample.text != their_text.text or np.array_equal(mask, their_mask)):
+        if is_equal and (not is_same or np.array_equal(mask, their_mask)):
             return result
     return "different"
 
