@@ -92,7 +92,7 @@ def plan(config: ConfigFile, address: Address = None, as_json: AsJson = False) -
     """
     from orchestrator.lanes.cluster import Cluster
 
-    cluster, loaded = Cluster(address), _load(config)
+    cluster, loaded = Cluster(address), load(config)
     data = _read_data(loaded)
     with cluster if cluster.address else nullcontext():
         sweep_plan = _make_plan(loaded, cluster, data)
@@ -119,7 +119,7 @@ def schema() -> None:
 def _run(config: Path, address: str | None, as_json: bool) -> None:
     from orchestrator.lanes.cluster import Cluster
 
-    cluster, loaded = Cluster(address), _load(config)
+    cluster, loaded = Cluster(address), load(config)
     data = _read_data(loaded)
     with cluster:
         sweep_plan = _make_plan(loaded, cluster, data)
@@ -140,7 +140,8 @@ def _end(outcome: Outcome, plan: SweepPlan, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _load(config: Path) -> SweepConfig:
+def load(config: Path) -> SweepConfig:
+    """Read a configuration."""
     from orchestrator.config import load_config
 
     return load_config(config)

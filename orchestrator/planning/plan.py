@@ -14,14 +14,15 @@ from optuna.distributions import CategoricalDistribution
 
 import methods
 from methods.base.spec import MethodError, MethodSpec, TaskText
-from orchestrator.backbone.examine import own_head, positions, tokenizer_problems
+from orchestrator.backbone.examine import own_head, positions
 from orchestrator.backbone.source import Source, resolve
-from orchestrator.common.errors import InputError, Problem, first_line
+from orchestrator.common.errors import InputError, Problem
 from orchestrator.config import SweepConfig
 from orchestrator.config.constraints import Constraint
 from orchestrator.config.overrides import as_mappings
 from orchestrator.config.plugins import check_plugins
 from orchestrator.planning.capability import MethodConstraints, MethodPlan, Probe, apply_constraints, plan_method
+from orchestrator.planning.checkpoint import fit_max_length, read_checkpoint, require_tokenizer
 from orchestrator.planning.gpu_budget import GpuBudget, gpu_budget
 from orchestrator.planning.gpu_fit import GpuRoom
 from orchestrator.planning.lane_device import LaneDevice, device_here
@@ -39,7 +40,7 @@ from orchestrator.warm_start import Prior, TaskMetadata, prior_of, task_metadata
 from search_spaces._base import SearchSpace
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = ["MethodPlan", "SweepPlan", "TaskPlan", "make_plan"]
 
@@ -184,11 +185,11 @@ def make_plan(
     if data is None:
         data = {name: read_task(name, task, config.base, config.seed) for name, task in config.tasks.items()}
     source = resolve(config.backbone, config.base)
-    architecture, tokenizer = _read_checkpoint(source)
-    _require_tokenizer(config, source, tokenizer)
+    architecture, tokenizer = read_checkpoint(source)
+    require_tokenizer(config, source, tokenizer)
     data = {name: render_task(each, TASK_TYPES[each.config.type], tokenizer) for name, each in data.items()}
     try_metrics(config.name, data)
-    config = _fit_max_length(config, positions(architecture))
+    config = fit_max_length(config, positions(architecture))
     task_text = _task_text_factory(config, tokenizer)
     device = device or device_here(config.lanes)
     estimates = {
@@ -239,46 +240,9 @@ def _find_prior(plan: SweepPlan) -> Prior:
     )
 
 
-def _read_checkpoint(source: Source) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
-    """Return the architecture and the tokenizer of a checkpoint.
-
-    Raises:
-        InputError: if transformers does not support the architecture, or the tokenizer is missing or does not fit it.
-    """
-    try:
-        architecture, tokenizer = source.config(), source.tokenizer()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError("backbone.model", [Problem(source.name, f"cannot be used: {first_line(error)}")]) from error
-    if problems := list(tokenizer_problems(architecture, tokenizer)):
-        raise InputError("backbone.model", [Problem(source.name, problem) for problem in problems])
-    return architecture, tokenizer
-
-
 def _backbone_notes(architecture: PretrainedConfig, tasks: Iterable[TaskPlan]) -> Iterator[str]:
     if (head := own_head(architecture)) and any(task.type.example_labels for task in tasks):
         yield f"the checkpoint is a fine-tuned {head}; its head is left out, and every trial trains a new one"
-
-
-def _require_tokenizer(config: SweepConfig, source: Source, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise the error of a tokenizer that cannot tokenize the rows of a task."""
-    refusals = (task_type(task).tokenizer_refusal(tokenizer) for task in config.tasks.values())
-    if reason := next(filter(None, refusals), ""):
-        raise InputError("backbone.model", [Problem(source.name, reason)])
-
-
-def _fit_max_length(config: SweepConfig, positions: int | None) -> SweepConfig:
-    """Lower the default of ``training.max_length`` to the number of positions of the backbone.
-
-    Raises:
-        InputError: if the configuration itself sets a larger value.
-    """
-    training = config.training
-    if positions is None or training.max_length <= positions:
-        return config
-    if "max_length" in training.model_fields_set:
-        message = f"is {training.max_length}; the backbone takes {positions} tokens at most"
-        raise InputError(config.name, [Problem("training.max_length", message)])
-    return config.model_copy(update={"training": training.model_copy(update={"max_length": positions})})
 
 
 def _type(data: TaskData) -> TaskType:

@@ -471,3 +471,16 @@ class TaskType(ABC):
     def trained_tokens(self, rows: pa.Table) -> list[NDArray[np.bool_]]:
         """Return which tokens of each row of a tokenized table the model learns to write; none of most types."""
         return [np.zeros(length, bool) for length in lengths(rows)]
+
+    def token_roles(
+        self, row: pa.Table, tokens: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> list[str]:
+        """Return who says each token of a row, for people who look at it; empty texts where that means nothing.
+
+        Args:
+            row: Split table of one row.
+            tokens: Its tokenized table.
+            tokenizer: The tokenizer.
+            max_length: Tokens to which the row was cut.
+        """
+        return [""] * int(lengths(tokens)[0])

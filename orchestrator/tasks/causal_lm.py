@@ -29,7 +29,13 @@ from orchestrator.tasks.file_headers import Key
 from orchestrator.tasks.generation import GeneratingSection
 from orchestrator.tasks.inputs import ColumnKind, InputColumn
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf
-from orchestrator.tasks.rendering import render_conversations, render_prompts, tokenize_rendered, turn_ends
+from orchestrator.tasks.rendering import (
+    render_conversations,
+    render_prompts,
+    rendered_roles,
+    tokenize_rendered,
+    turn_ends,
+)
 from orchestrator.tasks.templates import Template, render, template_columns
 from orchestrator.tasks.text_metrics import (
     BITS_PER_BYTE,
@@ -48,6 +54,7 @@ from orchestrator.tasks.tokens import (
     IGNORED_LABEL,
     in_table_order,
     integers,
+    lengths,
     pad,
     ragged,
     sequences,
@@ -365,6 +372,15 @@ class CausalLM(TaskType):
     def trained_tokens(self, rows: pa.Table) -> list[NDArray[np.bool_]]:
         """Return which tokens of each row the loss counts."""
         return [row == 1 for row in sequences(rows, np.arange(rows.num_rows), "trained")]
+
+    def token_roles(
+        self, row: pa.Table, tokens: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> list[str]:
+        """Return the roles of a conversation's messages, or ``prompt`` and ``completion``."""
+        if "text" in row.column_names:
+            return rendered_roles(row.to_pylist()[0], tokenizer, max_length)
+        prompt = int(integers(tokens, "prompt_length")[0])
+        return ["prompt"] * prompt + ["completion"] * (int(lengths(tokens)[0]) - prompt)
 
     def _tokenize_rendered(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
         ids, trained, cut = tokenize_rendered(rows, tokenizer, max_length)

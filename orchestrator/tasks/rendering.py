@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.common.errors import InputError, Problem
-from orchestrator.tasks.chat_template import ChatTemplate, MaskError
+from orchestrator.tasks.chat_template import ChatTemplate, MaskError, shared_length
 from orchestrator.tasks.faults import Faults
 from orchestrator.tasks.token_spans import Offsets, kept_tokens, tokens_in
 from orchestrator.tasks.turn_masks import Sample, samples
@@ -140,6 +140,31 @@ def tokenize_rendered(
             masks.append(trained[kept])
             cut.append(len(row) - len(kept))
     return ids, masks, cut
+
+
+def rendered_roles(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[str]:
+    """Return who says each token of a rendered row, as :func:`tokenize_rendered` cuts it.
+
+    A message's part of the text ends where it ends when it is the last one; what comes after the last answer is a
+    question that nobody answers.
+    """
+    messages, tools = json.loads(row["messages"]), json.loads(row["tools"] or "[]")
+    template = ChatTemplate.of(tokenizer, tools)
+    encoded = tokenizer(row["text"], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    places: Offsets = np.array(encoded["offset_mapping"], np.int64).reshape(-1, 2)
+    roles = np.full(len(places), "assistant", object)
+    for stop in range(len(messages), 0, -1):
+        try:
+            text = template.render(messages[:stop], tools).text
+        except MaskError:
+            continue
+        roles[places[:, 0] < shared_length(text, row["text"])] = messages[stop - 1]["role"]
+    last = row["spans"][-1] if row["spans"] else len(row["text"])
+    roles[places[:, 0] >= last] = "user"
+    trained = tokens_in(places, list(zip(row["spans"][::2], row["spans"][1::2], strict=True)))
+    opening = int(len(places) > 0 and encoded["input_ids"][0] == tokenizer.bos_token_id)
+    first, stop = kept_tokens(trained, max_length, opening)
+    return [*roles[:opening], *roles[first:stop]]
 
 
 def _line(row: dict[str, Any], sample: Sample) -> dict[str, Any]:

@@ -19,6 +19,7 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 COMMANDS = [
     "",
     "init",
+    "preview",
     "demo",
     "run",
     "resume",
