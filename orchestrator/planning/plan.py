@@ -40,7 +40,7 @@ from orchestrator.warm_start import Prior, TaskMetadata, prior_of, task_metadata
 from search_spaces._base import SearchSpace
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 __all__ = ["MethodPlan", "SweepPlan", "TaskPlan", "make_plan"]
 
