@@ -33,7 +33,7 @@ BASE: dict[str, Any] = {
     "budget": {"trials": 1},
 }
 COLUMNS = ("text", "body", "label", "folder", "reply", "language", "article", "highlights", "question", "answer",
-           "sentiment", "tweet", "query", "passage")  # fmt: skip
+           "sentiment", "tweet", "query", "passage", "messages")  # fmt: skip
 
 OUR_FILE = re.compile(r"`((?:orchestrator|methods|search_spaces|tests|examples|benchmarks)/[\w/.]*)`(?: \(`(\w+)`\))?")
 
