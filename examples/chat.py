@@ -32,7 +32,7 @@ def conversation(draw: random.Random) -> list[dict[str, str]]:
 def main() -> None:
     """Print one conversation per line."""
     draw = random.Random(0)
-    for _ in range(240):
+    for _ in range(520):
         print(json.dumps({"messages": conversation(draw)}))
 
 

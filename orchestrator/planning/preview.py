@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
     from orchestrator.config import SweepConfig
 
+NO_LIMIT = 10_000_000
+"""Tokens of a row, at most, to see its whole length."""
+MOST_BYTES = 4
+"""Most bytes of a character in UTF-8, each of which may be a token."""
+
 
 @dataclass(frozen=True)
 class PreviewToken:
@@ -116,7 +121,7 @@ class Preview:
         self.max_length = fitted.training.max_length
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
         self.data: TaskData = render_task(data, TASK_TYPES[data.config.type], tokenizer)
-        self.type: TaskType = task_type(data.config)
+        self.type: TaskType = task_type(data.config, labels=data.labels, constants=data.constants)
 
     def rows(self, splits: Sequence[str] = NAMES, row: int | None = None, count: int | None = None) -> list[PreviewRow]:
         """Return rows of splits.
@@ -168,9 +173,8 @@ class Preview:
             roles = self.type.token_roles(row, tokens.slice(place, 1), self.tokenizer, self.max_length)
             texts = token_texts(self.tokenizer, ids.tolist())
             parts = zip(ids.tolist(), texts, masks[place].tolist(), roles, strict=True)
-            label = self._label(row)
-            yield PreviewRow(split, row["row"][0].as_py(), tuple(map(PreviewToken, *zip(*parts, strict=True))),
-                             int(cut[place]), label)  # fmt: skip
+            previewed = tuple(PreviewToken(*part) for part in parts)
+            yield PreviewRow(split, row["row"][0].as_py(), previewed, int(cut[place]), self._label(row))
 
     def _label(self, row: pa.Table) -> str:
         if "label" not in row.column_names:
@@ -178,9 +182,6 @@ class Preview:
         value = row["label"][0].as_py()
         names = self.data.labels
         return names[value] if isinstance(value, int) and value < len(names) else str(value)
-
-
-NO_LIMIT = 10_000_000
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
@@ -197,7 +198,3 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[
         texts.append(text if is_whole else "")
         pending = [] if is_whole else pending
     return texts
-
-
-MOST_BYTES = 4
-"""Most bytes of a character in UTF-8, each of which may be a token."""

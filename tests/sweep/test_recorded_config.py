@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import yaml
 
 from orchestrator.common.errors import InputError
 from orchestrator.config import load_config
@@ -36,4 +37,22 @@ def test_resume_refuses_a_new_key_with_another_value(tmp_path: Path) -> None:
     recorded = load_config(file).resolved()
     del recorded["lanes"]["gpu_memory"]
     with pytest.raises(InputError, match="lanes: differs"):
+        resumed(file, recorded)
+
+
+@pytest.mark.parametrize("train_on", [None, "all"])
+def test_resume_takes_keys_of_tasks_that_an_earlier_release_lacked(tmp_path: Path, train_on: str | None) -> None:
+    file = write_sweep(tmp_path)
+    values = yaml.safe_load(file.read_text())
+    (data,) = {task["data"] for task in values["tasks"].values() if isinstance(task["data"], str)}
+    task = {"type": "causal-lm", "data": data, "prompt": "text", "completion": "label", "train_on": train_on}
+    values["tasks"] = {"mail": {key: value for key, value in task.items() if value}}
+    file.write_text(yaml.safe_dump(values))
+    recorded = load_config(file).resolved()
+    for key in ("messages", "conversations", "tools", "instruction", "input", "output", "text", "train_on"):
+        del recorded["tasks"]["mail"][key]
+    if train_on is None:
+        resumed(file, recorded)
+        return
+    with pytest.raises(InputError, match="tasks: differs"):
         resumed(file, recorded)
