@@ -88,7 +88,7 @@ def read_task(name: str, config: TaskSection, base: Path, seed: int) -> TaskData
     notes = (
         *layout_note(next(iter(examples.values())).looks, config.type, config.content_columns()),
         *label_notes(labels, splits.values()),
-        *conflict_note(tables.values(), type_.text_columns),
+        *conflict_note(tables, type_.text_columns),
     )
     constants, digest = config.constants(splits["train"]), content_digest(splits, labels)
     return TaskData(name, config, splits, labels, duplicates, dropped, baseline, digest, notes, constants)

@@ -54,10 +54,14 @@ def _nearly_same(labels: list[tuple[str, int]]) -> str:
     return f"labels {named} differ in case or white space alone, and are classes of their own"
 
 
-def conflict_note(tables: Iterable[pa.Table], text_columns: Sequence[str]) -> list[str]:
-    """Return how many inputs come with different answers, of which deduplication keeps one."""
-    parts = [table.drop_columns(["row"]) for table in tables]
-    table = pa.concat_tables(parts)
+def conflict_note(tables: Mapping[str, pa.Table], text_columns: Sequence[str]) -> list[str]:
+    """Return how many inputs come with different answers, of which deduplication keeps one outside a given test split.
+
+    Args:
+        tables: Rows by split, or all rows as ``data``.
+        text_columns: Columns that make up an input.
+    """
+    table = pa.concat_tables([table.drop_columns(["row"]) for table in tables.values()])
     inputs = duplicate_keys(table, text_columns)
     distinct = pa.table({"input": inputs, "row": duplicate_keys(table, table.column_names)}).group_by("input")
     answers = distinct.aggregate([("row", "count_distinct")])["row_count_distinct"].to_numpy()
@@ -65,4 +69,5 @@ def conflict_note(tables: Iterable[pa.Table], text_columns: Sequence[str]) -> li
     if not count:
         return []
     which = "input has" if count == 1 else "inputs have"
-    return [f"{count:,} {which} more than one answer in these rows; one row of each is used"]
+    outside = " outside test" if "test" in tables else ""
+    return [f"{count:,} {which} more than one answer in these rows; one row of each is used{outside}"]

@@ -56,7 +56,7 @@ def test_answers_that_differ_between_given_splits_are_counted(read, tmp_path):
     for name, part in parts.items():
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     data = read({name: f"{name}.jsonl" for name in NAMES})
-    assert data.notes == ("1 input has more than one answer in these rows; one row of each is used",)
+    assert data.notes == ("1 input has more than one answer in these rows; one row of each is used outside test",)
 
 
 def test_prompts_with_several_completions_are_no_conflict(rows_of):
