@@ -119,7 +119,9 @@ class TaskDataset:
         if self._tokenizer is None:
             return None
         length = self.training.max_length
-        return TaskText(tokenizer=self._tokenizer, labels=self.names, max_length=length, examples=self.examples)
+        return TaskText(
+            tokenizer=self._tokenizer, labels=self.type.class_names, max_length=length, examples=self.examples
+        )
 
     @property
     def metric(self) -> str:

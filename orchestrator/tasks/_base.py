@@ -105,6 +105,11 @@ class TaskType(ABC):
         return self.section.type_name()
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """The labels of which each row has exactly one, for methods that choose among them by their names."""
+        return self.labels
+
+    @property
     def predicts_next_token(self) -> bool:
         """Whether its models are causal language models."""
         return self.peft_task_type == "CAUSAL_LM"

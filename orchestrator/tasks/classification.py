@@ -117,6 +117,11 @@ class Classification(TextType):
         return "threshold" in self.constants
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """The labels, unless a row may have several."""
+        return () if self.has_several else self.labels
+
+    @property
     def computed(self) -> tuple[Metric, ...]:
         """The metrics that ``evaluate`` computes: those of one label, or of several."""
         others = ONE_LABEL if self.has_several else SEVERAL_LABELS

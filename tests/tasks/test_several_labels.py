@@ -10,10 +10,13 @@ import pyarrow as pa
 import pytest
 import torch
 from torch import nn
-from transformers import BertForSequenceClassification, PreTrainedTokenizerBase
+from transformers import BertForSequenceClassification, LlamaConfig, PreTrainedTokenizerBase
 
+import search_spaces
+from methods.base.spec import TaskText
 from orchestrator.common.errors import InputError
-from orchestrator.tasks import TASK_TYPES, TaskData, task_type
+from orchestrator.planning.capability import Probe
+from orchestrator.tasks import TASK_TYPES, TaskData, TaskType, task_type
 from orchestrator.tasks.tokens import lengths
 from orchestrator.tracking.bundle import Bundle
 from orchestrator.tracking.packaging import signature
@@ -52,7 +55,7 @@ def test_several_labels_are_learned_by_binary_cross_entropy(
 ) -> None:
     type_ = task_type(data.config, labels=data.labels, constants=data.constants)
     assert [metric.name for metric in type_.computed] == ["macro_f1", "micro_f1"]
-    assert type_.optimized.name == "micro_f1"
+    assert (type_.optimized.name, type_.class_names) == ("micro_f1", ())
     rows = type_.tokenize(data.splits["train"], tokenizer, 16)
     indices = np.arange(8)
     batch = type_.collate(rows, indices, pad_id=0)
@@ -123,6 +126,35 @@ def test_several_labels_unknown_in_training_are_named_or_dropped(read: Any, tmp_
         read(files, label=None, labels="topics")
     data = read(files, label=None, labels="topics", drop_invalid=True)
     assert (data.splits["test"].num_rows, data.dropped) == (6, 1)
+
+
+TIED = LlamaConfig(
+    vocab_size=97, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+    max_position_embeddings=128, pad_token_id=0, bos_token_id=None, tie_word_embeddings=True,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("type_", "runs"),
+    [
+        (TASK_TYPES["classification"].configured(("macro_f1",), 32, None, LABELS), True),
+        (TASK_TYPES["classification"].configured(("micro_f1",), 32, None, LABELS, None, {"threshold": 0.5}), False),
+        (TASK_TYPES["regression"].configured(("rmse",), 32, None, ("price",), None, {"mean": 3.0, "std": 1.0}), False),
+    ],
+    ids=["one_label", "several_labels", "number"],
+)
+def test_methods_run_on_labels_and_numbers_where_they_can(
+    type_: TaskType, runs: bool, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    text = TaskText(tokenizer=tokenizer, labels=type_.class_names, max_length=16, examples=lambda _: [([3, 4], 0)])
+    head = type_.head_size(len(type_.labels))
+    probe = Probe(TIED, type_, name="tiny", labels=head, quantization="none", text=text)
+    for method in ("lora", "linear_probe", "ia3", "prompt"):
+        capability = probe.capability(method, search_spaces.get(method).default)
+        assert capability.available, capability.reason
+    capability = probe.capability("hard_prompt", search_spaces.get("hard_prompt").default)
+    assert capability.available == runs, capability.reason
+    assert runs or capability.reason.startswith("hard_prompt chooses among the names of classes")
 
 
 @pytest.mark.parametrize("max_length", [6, 10, 40])
