@@ -299,7 +299,7 @@ class TokenClassification(TaskType):
     def purpose(self, labels: Sequence[str]) -> str:
         """Return that it tags words, and with what."""
         kinds = TagScheme(tuple(labels)).kinds
-        return f"Finds entities of {len(kinds)} kinds ({', '.join(kinds)}) in a text"
+        return f"Finds entities of {len(kinds)} kind{'s' * (len(kinds) != 1)} ({', '.join(kinds)}) in a text"
 
     def dummy_labels(self, input_ids: Tensor, attention_mask: Tensor, labels: int) -> Tensor:
         """Return tags in turn for every token that is not padding, of shape ``(rows, tokens)``."""
