@@ -102,7 +102,7 @@ def write_sweep(folder: Path, architecture: str) -> Path:
                 "name": "every",
                 "backbone": {"model": "checkpoint", "compute_dtype": "float32"},
                 "tasks": tasks,
-                "methods": ["lora", "ia3", "adapter", "bitfit"],
+                "methods": ["lora", "ia3", "adapter", "norm_tuning"],
                 "budget": {"trials": 4 * len(tasks)},
                 "training": {"max_steps": 4, "max_length": 24, "validation_rows": 24},
                 "search": {"early_stopping": False, "allocation": "round_robin"},
