@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.exceptions import RayActorError
 
 from orchestrator.common.errors import SweepError
 from orchestrator.common.trial_types import Answer, Job
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.lanes.setup import LaneSetup
 
 SHUTDOWN_TIMEOUT_S = 30.0
+SHUTDOWN_WITHOUT_BROKER_S = 2.0
 log = logging.getLogger(__name__)
 
 
@@ -32,6 +34,19 @@ DefaultPack = Callable[[bool], int]
 def no_packs(_: bool) -> int:
     """Return 1: every trial of a lane trains alone."""
     return 1
+
+
+@contextmanager
+def _broker_needed() -> Iterator[None]:
+    """Say in one line that the broker's process has died.
+
+    Raises:
+        SweepError: if it has. The sweep stops, and can be resumed.
+    """
+    try:
+        yield
+    except RayActorError as error:
+        raise SweepError("the process that hands out the trials' work has died; no trial is at fault") from error
 
 
 class LanePool:
@@ -62,6 +77,7 @@ class LanePool:
         rooms = {node: workers_that_fit(resources, cpus, gpus) // config.workers for node, resources in nodes.items()}
         self._groups = LaneGroups(self.broker, sizes, shape, folder, planned_nodes(sizes, rooms))
 
+    @_broker_needed()
     def open(self, setup: LaneSetup) -> None:
         """Publish the setup that lanes wait for."""
         ray.get(self.broker.open.remote(setup))
@@ -72,9 +88,12 @@ class LanePool:
         waiting = {self.broker.run.remote(job): job for job in jobs}
         while waiting:
             (ready, *_), _ = ray.wait(list(waiting), num_returns=1)
-            yield waiting.pop(ready), ray.get(ready)
+            with _broker_needed():
+                answer = ray.get(ready)
+            yield waiting.pop(ready), answer
             self.retire(len(waiting))
 
+    @_broker_needed()
     def poll(self) -> dict[int, LaneStatus]:
         """Fetch and return the last status of each living lane, by its number."""
         self.lanes, _ = ray.get(self.broker.status.remote())
@@ -85,10 +104,12 @@ class LanePool:
             self._lane_joined.set()
         return self.lanes
 
+    @_broker_needed()
     def expire_silent_lanes(self) -> None:
         """Declare silent lanes dead and queue their jobs again; see :meth:`Broker.expire_silent_lanes`."""
         ray.get(self.broker.expire_silent_lanes.remote())
 
+    @_broker_needed()
     def follow_draining_nodes(self) -> tuple[list[Notice], list[MovedJob]]:
         """Let the lanes of nodes that are taken back leave.
 
@@ -119,6 +140,7 @@ class LanePool:
             raise SweepError("no lane has started")
         return self._any_lane
 
+    @_broker_needed()
     def fault(self) -> str:
         """Return why there will be no lanes any more, or they cannot work; empty while all is well or may still be."""
         if fault := ray.get(self.broker.fault.remote()):
@@ -134,6 +156,7 @@ class LanePool:
             return f"lanes.min is {self._min_lanes}, and not as many can start: {reasons[-1]}"
         return ""
 
+    @_broker_needed()
     def retire(self, needed: int) -> None:
         """Let lanes end, by group, that neither an open job nor one of ``needed`` later ones will use.
 
@@ -149,15 +172,20 @@ class LanePool:
     def cancel(self) -> None:
         """Answer every open job with ``cancelled``; lanes drop their trials at the next heartbeat."""
         self._lane_joined.set()
-        ray.get(self.broker.cancel.remote())
+        with suppress(RayActorError):  # a broker that has died has no jobs
+            ray.get(self.broker.cancel.remote())
 
     def shutdown(self) -> None:
         """Cancel open jobs, let all lanes retire, and wait for them up to 30 seconds."""
         self._nodes.end()
         self._groups.let_retire()
         self.cancel()
-        ray.get(self.broker.close.remote())
-        self._groups.join(SHUTDOWN_TIMEOUT_S)
+        try:
+            ray.get(self.broker.close.remote())
+        except RayActorError:  # nothing tells lanes that they retire; they end with the connection
+            self._groups.join(SHUTDOWN_WITHOUT_BROKER_S)
+        else:
+            self._groups.join(SHUTDOWN_TIMEOUT_S)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from ray.tune import Stopper
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.lanes.endings import RESTARTS, Cause
 from orchestrator.lanes.tune_bridge import TuneBridge
 from orchestrator.search.core import Search
 from orchestrator.search.plans import Decision
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
 
-_ERROR_REASON = "its Tune trial ended with an error"
-_REMOVED_REASON = "Tune removed it before it ran"
 
 
 class _BoundToSearch:
@@ -63,13 +62,11 @@ class CoreSearcher(_BoundToSearch, Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """End the piece, unless its last result has ended it."""
         if error:
-            self._bridge.end(trial_id, "failed", _ERROR_REASON)
-        elif not result:
-            self._bridge.end(trial_id, "killed", _REMOVED_REASON)
-        else:
-            if "step" in result:
-                self._bridge.deliver(trial_id, result)
-            self._bridge.end(trial_id, "complete")
+            self._bridge.end(trial_id, Cause.PROCESS_DIED, Cause.PROCESS_DIED.value, restarts=RESTARTS)
+            return
+        if result and "step" in result:
+            self._bridge.deliver(trial_id, result)
+        self._bridge.end(trial_id, Cause.TUNE_ENDED, Cause.TUNE_ENDED.value)
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the source of truth is the journal. Without this method Tune warns."""
@@ -95,18 +92,24 @@ class CoreScheduler(_BoundToSearch, FIFOScheduler):
         self._bridge = bridge
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
-        """Return whether the piece continues; a trial that pauses ends for Tune."""
+        """Return whether the piece continues; a trial that pauses ends for Tune.
+
+        Should the process of a piece that continues die, the next one begins with the piece's configuration.
+        """
         decision = self._bridge.deliver(trial.trial_id, result)
-        return TrialScheduler.CONTINUE if decision is Decision.CONTINUE else TrialScheduler.STOP
+        if decision is not Decision.CONTINUE:
+            return TrialScheduler.STOP
+        trial.config["start"] = result["step"]
+        return TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
         """End the piece with the error's last line, unless Tune is about to start it again."""
-        if not trial.should_recover():
-            self._bridge.end(trial.trial_id, "failed", _last_line(trial))
+        restarts = trial.max_failures if not trial.should_recover() else 0
+        self._bridge.end(trial.trial_id, Cause.PROCESS_DIED, _last_line(trial), restarts=restarts)
 
     def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
         """End a piece that is stopped before it ran."""
-        self._bridge.end(trial.trial_id, "killed", _REMOVED_REASON)
+        self._bridge.end(trial.trial_id, Cause.TUNE_ENDED, Cause.TUNE_ENDED.value)
 
 
 class CoreStopper(_BoundToSearch, Stopper):
@@ -134,4 +137,4 @@ def _last_line(trial: Trial) -> str:
     """Return the last line of a trial's error file, which names the exception."""
     path = Path(trial.error_file or "")
     lines = path.read_text(errors="replace").strip().splitlines() if path.is_file() else []
-    return lines[-1] if lines else _ERROR_REASON
+    return lines[-1] if lines else Cause.PROCESS_DIED.value

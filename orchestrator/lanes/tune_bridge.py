@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.common.trial_types import Ending, TrialKey, lane_seconds
+from orchestrator.common.trial_types import TrialKey, lane_seconds
+from orchestrator.lanes.endings import Cause, Verdict, verdict
 from orchestrator.search.core import Search
 from orchestrator.search.plans import Decision, Proposal
 
@@ -21,11 +22,15 @@ from orchestrator.search.plans import Decision, Proposal
 class TuneBridge:
     """Passes Tune's reports to the search, each once and under the name of the search's trial.
 
+    Attributes:
+        fault: why the sweep has to stop although no trial is at fault; empty while it need not.
+
     Args:
         search: the search core.
     """
 
     def __init__(self, search: Search) -> None:
+        self.fault = ""
         self._search = search
         self._trials: dict[str, TrialKey] = {}
         self._lane_seconds = {record.key: lane_seconds(record.measurements) for record in search.trials()}
@@ -51,17 +56,37 @@ class TuneBridge:
             del self._trials[piece]
         return decision
 
-    def end(self, piece: str, state: Ending, reason: str = "") -> None:
-        """End the trial of a piece that ended without a result. A closed search has ended its trials already."""
-        key = self._trials.pop(piece, None)
-        if key is not None and not self._search.closed:
-            self._search.finish(key, state, reason)
+    def end(self, piece: str, cause: Cause, reason: str, restarts: int = 0) -> None:
+        """End a piece without a result; what that means for its trial is decided in :mod:`.endings`.
+
+        Args:
+            piece: Tune's name of the piece.
+            cause: why it has ended.
+            reason: the same in one line.
+            restarts: how often Tune has started the piece again.
+        """
+        key = self._trials.get(piece)
+        if key is None or self._conclude(key, cause, reason, restarts=restarts) is Verdict.GO_ON:
+            return
+        del self._trials[piece]
+
+    def _conclude(
+        self, key: TrialKey, cause: Cause, reason: str, seconds: float = 0.0, *, restarts: int = 0
+    ) -> Verdict:
+        follows = verdict(cause, stopped=self._search.closed, restarts=restarts)
+        if follows is Verdict.END_TRIAL:
+            self._search.finish(key, "failed", reason, seconds)
+        elif follows is Verdict.STOP_SWEEP:
+            self.fault = self.fault or f"trial {key} could not go on, by no fault of its own: {reason}"
+            self._search.close("failed")
+        return follows
 
     def _report(self, key: TrialKey, result: Mapping[str, Any]) -> Decision:
         measurements, reason = _mapping(result, "measurements"), str(result.get("reason", ""))
         seconds = self._seconds_since_last_result(key, lane_seconds(measurements))
         if result.get("status") != "done":
-            self._search.finish(key, "failed" if result.get("status") == "failed" else "killed", reason, seconds)
+            cause = Cause.FAILED if result.get("status") == "failed" else Cause.CANCELLED
+            self._conclude(key, cause, reason or cause.value, seconds)
             return Decision.STOP
         value = float(result["value"])
         return self._search.report(key, int(result["step"]), value, seconds, _mapping(result, "metrics"), measurements)

@@ -8,7 +8,9 @@ from typing import Any
 import ray
 from ray import tune
 
+from orchestrator.common.errors import SweepError
 from orchestrator.journal.remote import OPTUNA_FILE
+from orchestrator.lanes.endings import RESTARTS
 from orchestrator.lanes.pool import LanePool
 from orchestrator.lanes.proxy import TrialProxy, Work
 from orchestrator.lanes.tune import CoreScheduler, CoreSearcher, CoreStopper
@@ -65,6 +67,9 @@ def tune_search(search: Search, plan: SweepPlan, pool: LanePool, folder: str) ->
         plan: plan of the sweep.
         pool: the lanes that train.
         folder: folder for Tune's own state, which is not read again.
+
+    Raises:
+        SweepError: if trials cannot go on, by no fault of their own.
     """
     metrics = {name: task.type.optimized.name for name, task in plan.tasks.items()}
     work = Work(pool.broker, plan.rungs, metrics)
@@ -88,9 +93,12 @@ def tune_search(search: Search, plan: SweepPlan, pool: LanePool, folder: str) ->
             name="tune",
             verbose=0,
             stop=CoreStopper(search),
+            failure_config=tune.FailureConfig(max_failures=RESTARTS),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     ).fit()
+    if bridge.fault:
+        raise SweepError(bridge.fault)
 
 
 def _proxy_resources() -> Any:

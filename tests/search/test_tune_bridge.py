@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.lanes.endings import RESTARTS, Cause
 from orchestrator.lanes.tune_bridge import TuneBridge
 from orchestrator.search.early_stopping import Halving
 from orchestrator.search.plans import Decision
@@ -44,46 +45,66 @@ def test_bridge_ignores_late_reports_of_a_finished_piece(sweep: Any, bridge: Tun
     proposal = bridge.begin("c")
     assert proposal is not None
     assert (proposal.key.number, proposal.start) == (0, 25)
-    for late in (lambda: bridge.end("a", "complete"), lambda: bridge.end("a", "failed", "an error")):
-        late()
+    for cause in (Cause.TUNE_ENDED, Cause.PROCESS_DIED):
+        bridge.end("a", cause, "an error", RESTARTS)
     assert bridge.deliver("a", result(50, 0.9)) is Decision.STOP
     assert bridge.deliver("a", result(25, status="failed")) is Decision.STOP
     assert states(sweep)[0] == "running"
     assert list(sweep.search.trials()[0].values) == [25]
-    bridge.end("c", "failed", "an error")
+    bridge.deliver("c", result(25, status="failed"))
     assert states(sweep)[0] == "failed"
+    assert (bridge.fault, sweep.search.closed) == ("", False)
 
 
 def test_bridge_keeps_trial_of_a_paused_piece(sweep: Any, bridge: TuneBridge) -> None:
     bridge.begin("a")
     bridge.deliver("a", result(25))
-    bridge.end("a", "complete")
+    bridge.end("a", Cause.TUNE_ENDED, "")
+    assert states(sweep) == ["paused"]
+    assert (bridge.fault, sweep.search.closed) == ("", False)
+
+
+@pytest.mark.parametrize("cause", [Cause.PROCESS_DIED, Cause.TUNE_ENDED])
+def test_bridge_stops_the_sweep_with_open_trials_when_one_cannot_go_on(
+    sweep: Any, bridge: TuneBridge, cause: Cause
+) -> None:
+    bridge.begin("a"), bridge.begin("b")
+    bridge.end("b", cause, "an error", RESTARTS)
+    assert (states(sweep), sweep.search.closed) == (["running"] * 2, True)
+    assert bridge.fault == "trial mail/lora/1 could not go on, by no fault of its own: an error"
+    assert bridge.begin("c") is None, "nothing more starts"
+
+
+def test_bridge_keeps_a_piece_that_tune_starts_again(sweep: Any, bridge: TuneBridge) -> None:
+    bridge.begin("a")
+    bridge.end("a", Cause.PROCESS_DIED, "an error", RESTARTS - 1)
+    assert (bridge.fault, sweep.search.closed) == ("", False)
+    assert bridge.deliver("a", result(25)) is Decision.PAUSE
     assert states(sweep) == ["paused"]
 
 
-def test_bridge_ends_trial_of_a_piece_without_result(sweep: Any, bridge: TuneBridge) -> None:
+def test_bridge_ends_trial_of_failed_result(sweep: Any, bridge: TuneBridge) -> None:
     bridge.begin("a")
-    bridge.end("a", "failed", "an error")
-    assert (states(sweep), sweep.events("end")[0]["reason"]) == (["failed"], "an error")
-
-
-@pytest.mark.parametrize(("status", "state"), [("failed", "failed"), ("cancelled", "killed")])
-def test_bridge_ends_trial_of_failed_or_cancelled_result(
-    sweep: Any, bridge: TuneBridge, status: str, state: str
-) -> None:
-    bridge.begin("a")
-    assert bridge.deliver("a", result(0, status=status, train_seconds=2.0)) is Decision.STOP
+    assert bridge.deliver("a", result(0, status="failed", train_seconds=2.0)) is Decision.STOP
     (end,) = sweep.events("end")
-    assert (end["state"], end["reason"], end["lane_seconds"]) == (state, "out of luck", 2.25)
+    assert (end["state"], end["reason"], end["lane_seconds"]) == ("failed", "out of luck", 2.25)
+
+
+def test_bridge_leaves_trial_of_cancelled_result_open(sweep: Any, bridge: TuneBridge) -> None:
+    bridge.begin("a")
+    assert bridge.deliver("a", result(0, status="cancelled")) is Decision.STOP
+    assert (states(sweep), sweep.events("end")) == (["running"], [])
+    assert "out of luck" in bridge.fault
 
 
 def test_bridge_leaves_trials_of_closed_search_open(sweep: Any, bridge: TuneBridge) -> None:
     bridge.begin("a"), bridge.begin("b"), bridge.begin("c")
     sweep.search.close("interrupted")
     bridge.deliver("a", result(0, status="cancelled"))
-    bridge.end("b", "failed", "its process is gone")
-    bridge.end("c", "complete")
+    bridge.end("b", Cause.PROCESS_DIED, "its process is gone", RESTARTS)
+    bridge.end("c", Cause.TUNE_ENDED, "")
     assert states(sweep) == ["running"] * 3
+    assert bridge.fault == ""
 
 
 def test_bridge_reports_lane_time_since_last_result(sweep: Any, bridge: TuneBridge) -> None:
