@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
 
-
-
 class _BoundToSearch:
     """Cannot be copied or pickled with its search. Tune does both; a second search would start trials of its own."""
 
@@ -104,7 +102,7 @@ class CoreScheduler(_BoundToSearch, FIFOScheduler):
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
         """End the piece with the error's last line, unless Tune is about to start it again."""
-        restarts = trial.max_failures if not trial.should_recover() else 0
+        restarts = 0 if trial.should_recover() else RESTARTS
         self._bridge.end(trial.trial_id, Cause.PROCESS_DIED, _last_line(trial), restarts=restarts)
 
     def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:

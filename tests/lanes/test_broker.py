@@ -93,6 +93,17 @@ def test_broker_returns_each_answer_to_its_caller(office: Office) -> None:
     assert [answer.result(DEADLINE) for answer in answers] == [done(0), done(1), done(2)]
 
 
+def test_broker_does_an_open_job_once_for_two_callers(office: Office) -> None:
+    """The first caller was the process of a trial that has died."""
+    (answer,) = office.submit(0)
+    office.join()
+    again = office.pool.submit(office.broker.run, job(0))
+    until(lambda: len(office.broker._answers[job(0).id]._callbacks or ()) == 2)
+    assert (office.take(), office.take()) == (job(0), None)
+    office.broker.done(0, "first", job(0).id, done(0))
+    assert (answer.result(DEADLINE), again.result(DEADLINE)) == (done(0), done(0))
+
+
 def test_broker_gives_new_work_to_a_waiting_lane_at_once(office: Office) -> None:
     office.join()
     waits = office.later()
