@@ -24,6 +24,7 @@ class CostCounter(TorchDispatchMode):
         flops: floating-point operations of matrix products and attention.
         bytes_moved: bytes that operators read and wrote.
         calls: operators that were called.
+        operators: each of them, with the bytes that it created and ``alive_bytes`` after it.
 
     Args:
         overrides: functions to call in the place of operators.
@@ -35,6 +36,7 @@ class CostCounter(TorchDispatchMode):
         self._storages: dict[int, weakref.ref[Any]] = {}
         self.alive_bytes, self.peak_bytes = 0, 0
         self.flops, self.bytes_moved, self.calls = 0.0, 0.0, 0
+        self.operators: list[tuple[Any, int, int]] = []
 
     def exclude(self, tensors: Iterable[Tensor]) -> int:
         """Exclude tensors that exist already from the count. Returns the bytes of newly excluded tensors."""
@@ -50,6 +52,7 @@ class CostCounter(TorchDispatchMode):
         result = self._overrides.get(func, func)(*args, **kwargs)
         new_bytes = sum(self._follow(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
         self.calls += 1
+        self.operators.append((func, new_bytes, self.alive_bytes))
         if formula := flop_registry.get(func.overloadpacket):
             self.add_flops(formula(*args, **kwargs, out_val=result))
         if new_bytes:  # a view allocates nothing, and moves nothing

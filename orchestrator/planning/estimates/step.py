@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -67,6 +67,10 @@ class StepCost:
         return self.adapter_bytes + self.optimizer_bytes + self.activation_bytes + self.transient_bytes
 
 
+Operators = Sequence[tuple[Any, int, int]]
+"""Operators in their order, each with the bytes that it created, and those that existed after it."""
+
+
 def step_cost(
     attached: Attached,
     backbone: SharedBackbone,
@@ -75,7 +79,7 @@ def step_cost(
     *,
     cuda: bool,
     checkpointed: bool = False,
-) -> StepCost:
+) -> tuple[StepCost, list[Operators]]:
     """Run a forward and a backward pass on the meta device, and count them.
 
     The optimizer's update is not run: it is fused, and allocates nothing.
@@ -87,6 +91,9 @@ def step_cost(
         batch: shape of the batch.
         cuda: whether to model the kernels of a GPU.
         checkpointed: whether blocks are computed again in the backward pass.
+
+    Returns:
+        The cost, and the operators of the two passes.
     """
     attached.module.to("meta")  # some methods compute initial values when they are attached
     counter, inputs, adapter_bytes = _prepare(attached, backbone, kind, batch)
@@ -97,9 +104,9 @@ def step_cost(
     with _on_meta_device(), torch.enable_grad(), kernels, counter:
         loss = kind.loss(attached.module, inputs)
         loss = loss if attached.penalty is None else loss + attached.penalty()
-        activation_bytes = counter.alive_bytes
+        activation_bytes, calls = counter.alive_bytes, counter.calls
         loss.backward()
-    return StepCost(
+    cost = StepCost(
         adapter_bytes=adapter_bytes,
         optimizer_bytes=sum(
             optimizer_bytes(parameter, attached.optimizer, cuda=cuda) for parameter in attached.trainable().values()
@@ -110,10 +117,13 @@ def step_cost(
         bytes_moved=counter.bytes_moved,
         calls=counter.calls,
     )
+    return cost, [counter.operators[:calls], counter.operators[calls:]]
 
 
-def scoring_bytes(attached: Attached, backbone: SharedBackbone, kind: TaskType, batch: Batch, *, cuda: bool) -> float:
-    """Return the peak memory of scoring one batch above the backbone and the adapter, in bytes.
+def scoring_operators(
+    attached: Attached, backbone: SharedBackbone, kind: TaskType, batch: Batch, *, cuda: bool
+) -> Operators:
+    """Return the operators that score one batch; the memory of the backbone and the adapter does not count.
 
     Args:
         attached: a method that is attached to a view of ``backbone``.
@@ -127,7 +137,7 @@ def scoring_bytes(attached: Attached, backbone: SharedBackbone, kind: TaskType, 
     attached.train(False)
     with _on_meta_device(), torch.no_grad(), MetaKernels(counter.add_flops, cuda=cuda), counter:
         kind.loss(attached.module, inputs)
-    return float(counter.peak_bytes)
+    return counter.operators
 
 
 def _prepare(
