@@ -75,7 +75,7 @@ def test_sweep_check_finds_silent_lanes_without_a_display(broker: Any, pool: Lan
         _phase=Phase.SEARCHING,
         _stop=threading.Event(),
         _show_status=lambda: None,
-        _record_lanes=lambda: None,
+        _record_lanes=lambda _: None,
         _follow_draining_nodes=lambda: None,
     )
     _Sweep._check(sweep)
@@ -99,7 +99,7 @@ def test_sweep_check_lets_lanes_retire_that_nothing_needs(
         _phase=Phase.SEARCHING,
         _stop=threading.Event(),
         _show_status=lambda: None,
-        _record_lanes=lambda: None,
+        _record_lanes=lambda _: None,
         _follow_draining_nodes=lambda: None,
     )
     _Sweep._check(sweep)

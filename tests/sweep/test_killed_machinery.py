@@ -16,7 +16,8 @@ from ..polling import until
 from ..small_sweep import COMMAND, NOISE, ends, environment, events, journal_of, write_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, *(pytest.mark.filterwarnings(line) for line in NOISE)]
-STOP_LIMIT_S = 60.0
+STOP_LIMIT_S = 120.0
+"""Thirty seconds of it are the wait for Ray Tune to end its run, the rest are MLflow, the report and Ray's own end."""
 
 
 class Driver:
