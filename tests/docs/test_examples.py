@@ -13,7 +13,7 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 
 def test_there_are_examples_of_several_types() -> None:
     tasks = [task for example in EXAMPLES for task in load_config(example).tasks.values()]
-    assert {task.type for task in tasks} >= {"classification", "causal-lm", "token-classification"}
+    assert {task.type for task in tasks} >= {"classification", "causal-lm", "token-classification", "embedding"}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
@@ -34,8 +34,9 @@ def test_an_example_downloads_nothing(example: Path) -> None:
     assert all(file.startswith("package:") or (example.parent / file).is_file() for file in files)
 
 
-def test_rows_of_the_entities_example_are_those_that_its_generator_makes(tmp_path: Path) -> None:
-    generator = EXAMPLES[0].with_name("entities.py")
+@pytest.mark.parametrize("name", ["entities", "retrieval"])
+def test_rows_of_an_example_are_those_that_its_generator_makes(name: str, tmp_path: Path) -> None:
+    generator = EXAMPLES[0].with_name(f"{name}.py")
     copy = tmp_path / generator.name
     copy.write_text(generator.read_text())
     runpy.run_path(str(copy), run_name="__main__")
