@@ -20,7 +20,7 @@ from orchestrator.tasks.file_headers import Key
 from orchestrator.tasks.inputs import ColumnKind, InputColumn
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf
 from orchestrator.tasks.pooling import embed, sentence_transformers_files
-from orchestrator.tasks.rank_correlation import SPEARMAN
+from orchestrator.tasks.regression_metrics import SPEARMAN
 from orchestrator.tasks.retrieval_metrics import MRR, NDCG_AT_10, RECALL_AT_1, RECALL_AT_10, ranks
 from orchestrator.tasks.section import TaskSection
 from orchestrator.tasks.templates import Template, render, template_columns

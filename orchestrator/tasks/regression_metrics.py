@@ -45,8 +45,9 @@ def r2(predictions: pa.Table, draws: NDArray[np.int64]) -> Scores:
     return scores
 
 
+SPEARMAN = Metric(name="spearman", bounds=(-1.0, 1.0), label="Spearman correlation", statistic=spearman)
 METRICS = (
-    Metric(name="spearman", bounds=(-1.0, 1.0), label="Spearman correlation", statistic=spearman),
+    SPEARMAN,
     Metric(name="pearson", bounds=(-1.0, 1.0), label="Pearson correlation", statistic=pearson),
     Metric(
         name="rmse",

@@ -40,4 +40,4 @@ def test_rows_of_an_example_are_those_that_its_generator_makes(name: str, tmp_pa
     copy = tmp_path / generator.name
     copy.write_text(generator.read_text())
     runpy.run_path(str(copy), run_name="__main__")
-    assert (tmp_path / "entities.jsonl").read_text() == generator.with_suffix(".jsonl").read_text()
+    assert (tmp_path / f"{name}.jsonl").read_text() == generator.with_suffix(".jsonl").read_text()
