@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from .reliance import parameters, relied_on
@@ -19,3 +21,30 @@ def test_mlflow_python_model_signatures() -> None:
 
     assert parameters(PythonModel.load_context) == "self, context"
     assert parameters(PythonModel.predict) == "self, context, model_input, params"
+
+
+@relied_on("mlflow.types.schema.AnyType", "mlflow.types.schema.Array", by="orchestrator/tracking/packaging.py")
+def test_mlflow_columns_hold_lists_and_json() -> None:
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import AnyType, Array
+
+    schema = Schema([ColSpec(Array(DataType.string), "tokens"), ColSpec(AnyType(), "messages", required=False)])
+    tokens, messages = schema.to_dict()
+    assert (tokens["type"], tokens["items"]["type"], tokens["required"]) == ("array", "string", True)
+    assert (messages["type"], messages["required"]) == ("any", False)
+
+
+@relied_on("mlflow.utils.mlflow_tags.MLFLOW_LOGGED_ARTIFACTS", by="orchestrator/tracking/runs.py")
+def test_mlflow_tags_tables_as_log_table_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import json
+
+    from mlflow import MlflowClient
+    from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
+
+    monkeypatch.chdir(tmp_path)
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    run = client.create_run(client.create_experiment("tables", str(tmp_path / "files"))).info.run_id
+    client.log_table(run, {"row": [1]}, "samples.json")
+    assert json.loads(client.get_run(run).data.tags[MLFLOW_LOGGED_ARTIFACTS]) == [
+        {"path": "samples.json", "type": "table"}
+    ]

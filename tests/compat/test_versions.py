@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 from .scan import ROOT
 
-BOUNDED = {"bitsandbytes", "mlflow", "optuna", "peft", "ray", "torch", "transformers"}
+BOUNDED = {"bitsandbytes", "mlflow", "optuna", "peft", "ray", "sacrebleu", "torch", "transformers"}
 """Libraries that have tests in this folder."""
 
 
