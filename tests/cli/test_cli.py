@@ -14,6 +14,7 @@ import yaml
 from orchestrator import cli
 from orchestrator.common.errors import SweepError
 from orchestrator.config import json_schema
+from orchestrator.tasks import TASK_TYPES
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 COMMANDS = [
@@ -261,7 +262,7 @@ def test_methods_shows_references_and_what_is_left_out(command: Command, sweep: 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--task", "regression"], "--task: regression: unknown task type; write one of classification, causal-lm"),
+        (["--task", "ordinal"], f"--task: ordinal: unknown task type; write one of {', '.join(TASK_TYPES)}"),
         (["--backbone", "x", "--quantization", "nf5"], "--quantization: nf5: write nf4, fp4, int8 or none"),
         (
             ["--backbone", "package:not_there/model"],
