@@ -12,8 +12,9 @@ from orchestrator.backbone.checkpoint import write
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.source import Source
 from orchestrator.engine.data_parallel import shard
+from orchestrator.engine.evaluation import evaluate
 from orchestrator.engine.measurements import latency_overheads
-from orchestrator.engine.ranks import Ranks
+from orchestrator.engine.ranks import ALONE, Ranks
 from orchestrator.engine.step import score_trials, train_step
 from orchestrator.engine.step_size import StepSize
 from orchestrator.engine.task_dataset import TaskDataset
@@ -87,6 +88,15 @@ def test_embedding_batch_is_whole_on_every_rank(rows: TaskDataset) -> None:
     for rank in range(3):
         part, weight = shard(batch, Ranks(rank, 3), rows.type)
         assert (part, weight) == (batch, pytest.approx(1 / 3))
+
+
+def test_embedding_split_is_scored_whole_on_every_rank(backbone: SharedBackbone, rows: TaskDataset) -> None:
+    table, batches = rows._tables["test"], rows._evaluation_batches("test", 40)
+    arguments = (rows.type, backbone.view(0), table, batches, 0, backbone.decoder)
+    assert len(batches) > 2
+    alone = evaluate(ALONE, *arguments)
+    assert evaluate(Ranks(1, 3), *arguments).predictions.equals(alone.predictions)
+    assert alone.predictions.num_rows == 8
 
 
 def test_embedding_adapter_is_saved_loaded_and_timed(

@@ -92,6 +92,21 @@ def test_gpu_fit_is_the_size_that_a_lane_finds(room_bytes: float, rows: int | No
         assert fit.fields()["rows_at_once"] == rows
 
 
+def test_gpu_fit_keeps_a_batch_whole_that_cannot_be_divided() -> None:
+    params = {"rank": 8, "batch_size": 16}
+
+    def whole(room_bytes: float) -> GpuRoom:
+        kind = SimpleNamespace(is_divisible=False)
+        return GpuRoom(cast(TaskEstimates, Estimates(kind=kind)), room_bytes)
+
+    for room_bytes, checkpointed in ((1680, False), (1679, True), (720, True)):
+        fit = whole(room_bytes).fit("lora", params)
+        assert fit is not None
+        assert (fit.rows, fit.size.checkpointed) == (16, checkpointed)
+    assert whole(719).fit("lora", params) is None
+    assert "a batch of 16 rows, which cannot be divided," in whole(719).refusal("lora", params)
+
+
 def test_gpu_fit_counts_scoring_where_it_takes_more() -> None:
     cost = _cost(100)
     assert GpuFit(size=StepSize(), batch_size=8, cost=cost, scoring_bytes=50).peak_bytes == 150
