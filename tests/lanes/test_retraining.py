@@ -33,7 +33,11 @@ def test_retraining_has_its_own_checkpoint_and_two_scores(lab: Lab, memory: Work
         f"{checkpoint_path(lab.job('lora').trial, 12, number)}-test" for number in range(2)
     ]
     for answer in answers:
-        assert set(answer.validation) == set(answer.metrics) == {"macro_f1", "accuracy"}
+        assert (
+            set(answer.validation)
+            == set(answer.metrics)
+            == {*("macro_f1", "accuracy", "mcc", "balanced_accuracy", "roc_auc")}
+        )
         assert (tmp_path / "mail-1" / str(answer.checkpoint) / "test.parquet").exists()
         assert (tmp_path / "mail-1" / str(answer.checkpoint) / "adapter").is_dir()
 
