@@ -108,7 +108,7 @@ def check_ray(address: str | None) -> Check:
     except (InputError, SweepError) as error:
         lines = error.lines() if isinstance(error, InputError) else [str(error)]
         return Check("ray", "fault", "; ".join(lines), "start the cluster, or leave --address out for this machine")
-    cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
+    cpus, gpus = (sum(node.get(kind, 0) for node in nodes.values()) for kind in ("CPU", "GPU"))
     where = f"cluster at {cluster.address}" if cluster.address else "this machine"
     return Check("ray", "ok", f"{where}: nodes {len(nodes)}, CPU {cpus:g}, GPU {gpus:g}")
 

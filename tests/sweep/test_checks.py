@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.common import package_versions
+from orchestrator.lanes import cluster
 from orchestrator.sweep import checks
 from orchestrator.sweep.checks import check_encoding, check_packages, check_space, check_storage, check_tracking
 
@@ -80,3 +81,13 @@ def test_check_that_raises_is_a_fault(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert found["gpu"].result == "fault"
     assert "the driver is broken" in found["gpu"].detail
     assert set(found) == {"packages", "gpu", "ray", "storage", "mlflow", "space", "memory", "paths", "encoding"}
+
+
+def test_ray_check_sums_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster.Cluster, "__enter__", lambda self: self)
+    for method in ("__exit__", "wait_until_connected", "disconnect"):
+        monkeypatch.setattr(cluster.Cluster, method, lambda self, *error: None)
+    nodes = {"a": {"CPU": 8.0, "GPU": 2.0}, "b": {"CPU": 4.0}}
+    monkeypatch.setattr(cluster, "node_resources", lambda: nodes)
+    check = checks.check_ray(None)
+    assert (check.result, check.detail) == ("ok", "this machine: nodes 2, CPU 12, GPU 2")
