@@ -59,6 +59,10 @@ def test_invalid_rows_include_nulls_in_parquet(read, tmp_path):
     ]
 
 
+def test_header_that_is_not_csv_is_refused(problems):
+    assert problems(GOOD, header='"a"b,label') == ["""m.csv: has a header that is not csv (',' expected after '"')"""]
+
+
 def test_row_numbers_count_rows_not_lines(problems):
     assert problems(['"two\nlines",a', ",b", *GOOD])[0] == "m.csv: row 2, column text: is empty"
 

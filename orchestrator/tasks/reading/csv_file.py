@@ -6,6 +6,7 @@ import csv
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from orchestrator.tasks.reading.source import ROWS, Batch, DataFile
 
 DELIMITERS = ",;\t|"
 SAMPLE_CHARACTERS = 1 << 16
+
+Quoting = Literal[0, 3]
+"""``csv.QUOTE_MINIMAL`` or ``csv.QUOTE_NONE``."""
 
 
 class CsvSource:
@@ -27,8 +31,11 @@ class CsvSource:
         if not sample.strip():
             raise ValueError("is empty")
         self._delimiter = _delimiter(sample, "\t" if ".tsv" in file.name.lower() else ",")
-        self._quoting = csv.QUOTE_MINIMAL
-        self.names = next(self._rows())[1]
+        self._quoting: Quoting = csv.QUOTE_MINIMAL
+        header = next(self._rows())[1]
+        if isinstance(header, str):
+            raise ValueError(f"has a header that {header}")
+        self.names = header
 
     def batches(self, columns: Sequence[str], rows: int = ROWS) -> Iterator[Batch]:
         """Iterate over the rows.
@@ -57,7 +64,7 @@ class CsvSource:
             pass
         return not any(isinstance(row, str) for _, row in self._rows(csv.QUOTE_NONE))
 
-    def _rows(self, quoting: int | None = None) -> Iterator[tuple[int, list[str] | str]]:
+    def _rows(self, quoting: Quoting | None = None) -> Iterator[tuple[int, list[str] | str]]:
         """Iterate over number and fields of each row, the header first as number 0; a message where it is broken."""
         quoting = self._quoting if quoting is None else quoting
         with self._file.open_text(self._encoding, newline="") as text:

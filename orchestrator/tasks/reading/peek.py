@@ -63,7 +63,7 @@ def look_of(values: pa.Array) -> Look:
         return _look_of_texts(values)
     if kind in ("list", "json"):
         return _look_of_objects([value for value in to_objects(values)[0] if value is not None])
-    return kind if kind in ("time", "object") else "nothing"  # type: ignore[return-value]
+    return kind if kind in ("time", "object") else "nothing"
 
 
 def _look_of_texts(values: pa.Array) -> Look:

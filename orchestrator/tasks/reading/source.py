@@ -64,8 +64,9 @@ class Batch:
 class Source(Protocol):
     """An open file."""
 
-    names: Sequence[str]
-    """The names of the columns; those of JSON are known after its rows were read, as far as they were."""
+    @property
+    def names(self) -> Sequence[str]:
+        """The names of the columns; those of JSON are known after its rows were read, as far as they were."""
 
     def batches(self, columns: Sequence[str], rows: int = ROWS) -> Iterator[Batch]:
         """Iterate over the rows, with those of the columns that the file has.
