@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
@@ -193,7 +193,8 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[
     pending: list[int] = []
     for token in ids:
         pending.append(token)
-        text = tokenizer.decode(pending, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        decoded = tokenizer.decode(pending, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        text = cast("str", decoded)
         is_whole = "\ufffd" not in text or len(pending) == MOST_BYTES
         texts.append(text if is_whole else "")
         pending = [] if is_whole else pending

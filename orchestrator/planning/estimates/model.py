@@ -148,11 +148,11 @@ class StepModel:
         try:
             spec = methods.get(method)
             if pair := self._shallow_pair(spec, params):
-                passes = [
+                first, second = (
                     scoring_operators(each, backbone, self._kind, batch, cuda=self._cuda)
                     for each, backbone in pair.attached
-                ]
-                if peak := deeper_peak(*passes, pair.missing):
+                )
+                if peak := deeper_peak(first, second, pair.missing):
                     return peak
             attached = attach(spec, params, self._backbone)
             operators = scoring_operators(attached, self._backbone, self._kind, batch, cuda=self._cuda)
