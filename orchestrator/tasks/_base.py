@@ -292,7 +292,7 @@ class TaskType(ABC):
 
     def forward_shape(self, config: PretrainedConfig, batch: dict[str, Tensor]) -> tuple[int, ...]:
         """Return the shape of :meth:`forward`: ``(rows, labels)``, or ``(rows, tokens, labels or vocabulary)``."""
-        width = config.get_text_config().vocab_size if self.predicts_next_token else config.num_labels
+        width: Any = config.get_text_config().vocab_size if self.predicts_next_token else config.num_labels
         rows, tokens = batch["input_ids"].shape
         return (rows, tokens, width) if self.scores_tokens else (rows, width)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 import numpy as np
 import pyarrow as pa
@@ -275,7 +275,8 @@ class CausalLM(TaskType):
                 ids.append([*start, *end])
                 prompt_lengths.append(len(start))
                 is_whole = len(end) >= len(completion)
-                sizes.append(len((text if is_whole else tokenizer.decode(end)).encode()))
+                read = text if is_whole else cast("str", tokenizer.decode(end))
+                sizes.append(len(read.encode()))
                 cut.append(len(opening) + len(prompt) + len(completion) + 1 - len(ids[-1]))
         trained = [np.arange(len(row)) >= length for row, length in zip(ids, prompt_lengths, strict=True)]
         if "train_on" in rows.column_names:
@@ -386,7 +387,7 @@ class CausalLM(TaskType):
         ids, trained, cut = tokenize_rendered(rows, tokenizer, max_length)
         prompt_lengths = [last_stretch(mask) for mask in trained]
         texts = tokenizer.batch_decode(
-            [row[mask] for row, mask in zip(ids, trained, strict=True)], skip_special_tokens=True
+            [row[mask].tolist() for row, mask in zip(ids, trained, strict=True)], skip_special_tokens=True
         )
         table = _tokenized(rows, ids, trained, prompt_lengths, [len(text.encode()) for text in texts], cut)
         is_asked = not any(mask.any() for mask in trained)

@@ -138,7 +138,8 @@ class ChatTemplate:
     def _arguments_as_text(self) -> bool:
         """Whether arguments of a tool call must be JSON: some templates add a text to them."""
         call = {"type": "function", "id": "probe00001", "function": {"name": TOOL, "arguments": {"key": ARGUMENT}}}
-        messages = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+        question: Message = {"role": "user", "content": QUESTION}
+        messages: list[Message] = [question, {"role": "assistant", "content": "", "tool_calls": [call]}]
         for as_text in (False, True):
             written = [_as_written(message, self._in_parts, as_text) for message in messages]
             try:
@@ -159,7 +160,7 @@ class ChatTemplate:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         try:
-            texts, marks = render_jinja_template(
+            rendered: Any = render_jinja_template(
                 conversations=[list(messages)],
                 tools=list(tools) or None,
                 chat_template=self.source,
@@ -169,6 +170,7 @@ class ChatTemplate:
             )
         except (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
             raise MaskError(f"the chat template refuses it: {first_line(error)}") from error
+        texts, marks = rendered
         return Rendered(texts[0], tuple(marks[0]) if marks else ())
 
 

@@ -70,7 +70,8 @@ def choice_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     chosen = states.gather(1, places[:, :, None].expand(-1, -1, states.shape[-1]))
     logits = head.logits(chosen.flatten(0, 1)).float().unflatten(0, places.shape)
     competing = logits.gather(2, options.clamp_min(0)).masked_fill(options == NO_OPTION, float("-inf"))
-    return -competing.log_softmax(dim=-1)[:, :, 0].sum(dim=1).mean()
+    loss: Tensor = -competing.log_softmax(dim=-1)[:, :, 0].sum(dim=1).mean()
+    return loss
 
 
 def _forks(choices: list[tuple[int, ...]], right: int, place: int) -> list[tuple[int, list[int]]]:

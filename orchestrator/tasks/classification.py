@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -106,7 +106,7 @@ class Classification(TextType):
     (lists of int32) instead, and the type's constants a ``threshold``.
     """
 
-    section: type[Any] = ClassificationTask
+    section: ClassVar[type[Any]] = ClassificationTask
     metrics = METRICS
     answer_sources = ("label", "labels")
     example_labels = 2
@@ -214,10 +214,13 @@ class Classification(TextType):
         predictions = self.predictions(model, rows, batches, pad_id, pad_left)
         values = probabilities(predictions)
         if self.has_several:
-            lists = [[labels[index] for index in np.flatnonzero(row)] for row in values >= self.constants["threshold"]]
+            lists = [
+                [labels[index] for index in np.flatnonzero(row).tolist()]
+                for row in values >= self.constants["threshold"]
+            ]
             answers = pa.array(lists, pa.list_(pa.string()))
         else:
-            answers = pa.array([labels[index] for index in predicted_labels(predictions)], pa.string())
+            answers = pa.array([labels[index] for index in predicted_labels(predictions).tolist()], pa.string())
         return pa.table([answers, *map(pa.array, values.T)], names=[*self.answer_columns(labels)])
 
     def answer_object(self, answer: dict[str, Any]) -> dict[str, Any]:

@@ -124,7 +124,8 @@ def _not_finite(numbers: pa.Array) -> Refusals:
 
 def _mapped(values: list[Any], function: Callable[[Any], Any]) -> tuple[list[Any], Refusals]:
     """Apply a function to all values but ``None``; a ``ValueError`` refuses the value."""
-    results, messages = [], {}
+    results: list[Any] = []
+    messages: dict[str, list[int]] = {}
     for index, value in enumerate(values):
         try:
             results.append(None if value is None else function(value))

@@ -125,5 +125,5 @@ def flags(values: pa.Array, null: bool) -> Mask:
 
 def any_of(masks: Sequence[Mask], size: int) -> Mask:
     """Return the rows that are in one of the masks."""
-    rows: Mask = np.array([np.zeros(size, bool), *masks]).any(axis=0)
+    rows: Mask = np.logical_or.reduce([np.zeros(size, bool), *masks])
     return rows

@@ -78,7 +78,9 @@ class EmbeddingTask(TaskSection):
 
     def content_columns(self) -> dict[Key, list[str]]:
         """Return the columns that the templates name, and that of the scores."""
-        texts = {(key,): template_columns(template) for key in TEXTS if (template := getattr(self, key)) is not None}
+        texts: dict[Key, list[str]] = {
+            (key,): template_columns(template) for key in TEXTS if (template := getattr(self, key)) is not None
+        }
         return texts if self.score is None else {**texts, ("score",): [self.score]}
 
     def contents(self, columns: Mapping[str, Column]) -> dict[str, pa.Array]:

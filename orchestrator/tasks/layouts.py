@@ -165,7 +165,7 @@ def _find(columns: Mapping[str, Look], roles: Sequence[str], optional: str = "")
 
 def _column(columns: Mapping[str, Look], role: str, taken: Mapping[str, str]) -> str:
     """Return the column of a role; empty if there is none."""
-    by_name = {name.lower(): name for name in reversed(columns)}
+    by_name = {name.lower(): name for name in reversed(list(columns))}
     for name in _ROLES[role].names:
         column = by_name.get(name, "")
         if column and column not in taken.values() and columns[column] in _ROLES[role].looks:
@@ -174,7 +174,7 @@ def _column(columns: Mapping[str, Look], role: str, taken: Mapping[str, str]) ->
 
 
 def _pair(columns: Mapping[str, Look]) -> dict[str, str]:
-    by_name = {name.lower(): name for name in reversed(columns)}
+    by_name = {name.lower(): name for name in reversed(list(columns))}
     for first, second in _PAIRS:
         if {first, second} <= by_name.keys() and all(columns[by_name[name]] in _TEXTS for name in (first, second)):
             return {"text": by_name[first], "text_pair": by_name[second]}

@@ -34,7 +34,7 @@ from orchestrator.tasks.tokens import (
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
 METRICS = (ROUGE_L, BLEU, CHRF, EXACT_MATCH, TOKEN_F1, BITS_PER_BYTE)
@@ -98,7 +98,8 @@ class Seq2Seq(TaskType):
                 ids.append([*source, *kept])
                 source_lengths.append(len(source))
                 is_whole = len(kept) >= len(target)
-                sizes.append(len((text if is_whole else tokenizer.decode(kept, skip_special_tokens=True)).encode()))
+                read = text if is_whole else cast("str", tokenizer.decode(kept, skip_special_tokens=True))
+                sizes.append(len(read.encode()))
         columns = {"source_length": pa.array(source_lengths, pa.int32()), "bytes": pa.array(sizes, pa.int32())}
         return pa.table({"row": rows["row"], "input_ids": token_column(ids), **columns})
 
@@ -218,11 +219,11 @@ class Seq2Seq(TaskType):
         return {name: pa.array(texts, pa.string()) for name, texts in columns.items()}
 
 
-def _language_model(model: nn.Module) -> PreTrainedModel:
+def _language_model(model: nn.Module) -> Any:
     """Return the model of transformers inside any wrappers."""
     for module in model.modules():
         if hasattr(type(module), "prepare_decoder_input_ids_from_labels"):
-            return cast("PreTrainedModel", module)
+            return module
     raise ValueError(f"{type(model).__name__} cannot shift targets for its decoder")
 
 

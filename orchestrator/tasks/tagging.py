@@ -51,7 +51,8 @@ class Entities:
         """Return the first words of the entities that are among others, with the same words and the same kind."""
         first, mine, theirs = np.intersect1d(self.first, others.first, assume_unique=True, return_indices=True)
         is_equal = (self.last[mine] == others.last[theirs]) & (self.kind[mine] == others.kind[theirs])
-        return first[is_equal]
+        matching: Integers = first[is_equal]
+        return matching
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class TagScheme:
             tags: Tags of all rows' words, :data:`NO_TAG` for a word without one; shape ``(words,)``.
             offsets: Where each row begins and the last one ends, shape ``(rows + 1,)``.
         """
-        kind, begins, ends = (values[tags] for values in self._tables)
+        kinds, are_begins, are_ends = self._tables
+        kind, begins, ends = kinds[tags], are_begins[tags], are_ends[tags]
         is_first_of_row = np.zeros(len(tags) + 1, bool)
         is_first_of_row[offsets] = True
         after = np.concatenate([[True], (kind[1:] != kind[:-1]) | ends[:-1]])[: len(tags)] | is_first_of_row[:-1]

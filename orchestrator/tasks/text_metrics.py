@@ -64,7 +64,8 @@ def perplexity(predictions: pa.Table, draws: NDArray[np.int64]) -> Floats:
 def exact_match(predictions: pa.Table) -> Floats:
     """Return 1 for each row whose text is one of its references, without surrounding white space, and 0 else."""
     if "exact" in predictions.column_names and not predictions["exact"].null_count:  # of release 0.1, without texts
-        return predictions["exact"].to_numpy().astype(np.float64)[:, None]
+        exact: Floats = predictions["exact"].to_numpy().astype(np.float64)[:, None]
+        return exact
     pairs = texts(predictions, "exact_match")
     return _column(float(text.strip() in [reference.strip() for reference in row]) for text, row in pairs)
 
@@ -135,7 +136,8 @@ def chrf(sums: Floats) -> Floats:
 
 @cache
 def _sacrebleu(metric: str) -> SacreMetric:
-    from sacrebleu.metrics import BLEU, CHRF
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
 
     return BLEU(max_ngram_order=BLEU_ORDER, force=True) if metric == "bleu" else CHRF(CHRF_ORDER, beta=CHRF_BETA)
 

@@ -61,7 +61,7 @@ class TextType(TaskType):
     auto_class = "AutoModelForSequenceClassification"
     peft_task_type = "SEQ_CLS"
     text_columns = TEXTS
-    input_columns: Mapping[str, InputColumn] = MappingProxyType({
+    input_columns: ClassVar[Mapping[str, InputColumn]] = MappingProxyType({
         "text": InputColumn(example="Thank you for the quick help!"),
         "text_pair": InputColumn(example="They answered within minutes."),
     })  # fmt: skip

@@ -102,7 +102,8 @@ def characters(column: pa.ChunkedArray) -> NDArray[np.int64]:
     """Return the number of characters of each row's text, or of its list of texts; 0 where it has none."""
     array = column.combine_chunks()
     if not pa.types.is_list(array.type):
-        return pc.fill_null(pc.utf8_length(array), 0).to_numpy().astype(np.int64)
+        single: NDArray[np.int64] = pc.fill_null(pc.utf8_length(array), 0).to_numpy().astype(np.int64)
+        return single
     sizes = pc.fill_null(pc.list_value_length(array), 0).to_numpy()
     ends = np.concatenate([[0], np.cumsum(pc.utf8_length(array.flatten()).to_numpy().astype(np.int64))])
     counts: NDArray[np.int64] = np.diff(ends[np.concatenate([[0], np.cumsum(sizes)])])
