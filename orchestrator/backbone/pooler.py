@@ -21,4 +21,5 @@ def remove_pooler(model: nn.Module, auto_class: str) -> None:
     """
     build: Any = type(model).__init__
     if auto_class == HEADLESS and "add_pooling_layer" in inspect.signature(build).parameters:
-        model.pooler = None  # as the constructor does with add_pooling_layer=False
+        # As the constructor does with add_pooling_layer=False.
+        model.pooler = None  # type: ignore[assignment]  # torch takes it for a module, which cannot be None

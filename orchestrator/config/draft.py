@@ -68,7 +68,7 @@ def draft(reference: str, base: Path, model: str = "") -> Draft:
     if layout is None:
         raise InputError(reference, [Problem("", unknown(list(beginning.looks)))])
     if layout.type not in TASK_TYPES:
-        raise InputError(reference, [Problem("", f"{layout.reason}; {did_you_mean(layout.type, TASK_TYPES)}")])
+        raise InputError(reference, [Problem("", f"{layout.reason}; {did_you_mean(layout.type, list(TASK_TYPES))}")])
     type_ = TASK_TYPES[layout.type]
     encoding = {} if _is_utf8(beginning) else {"encoding": "latin-1"}
     models = MODELS.get(type_.peft_task_type, ENCODER)
@@ -130,7 +130,8 @@ def _text(
 def _metrics(type_: TaskType, layout: Layout) -> list[str]:
     """Return the metrics that a layout can be scored by, its default first."""
     task = {"type": layout.type, "data": "rows.jsonl", **layout.keys}
-    default, others = type_.section.model_validate(task).metrics[0], []
+    default = type_.section.model_validate(task).metrics[0]
+    others: list[str] = []
     for metric in type_.metrics:
         with suppress(ValidationError):
             others += type_.section.model_validate({**task, "metric": metric.name}).metrics

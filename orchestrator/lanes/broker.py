@@ -352,5 +352,6 @@ def start_broker(min_lanes: int) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor: Any = ray.remote(num_cpus=0, max_concurrency=MOST_CALLS)(Broker)
+    # Ray's types lack max_concurrency, which actors have.
+    actor: Any = ray.remote(num_cpus=0, max_concurrency=MOST_CALLS)(Broker)  # type: ignore[call-overload]
     return actor.options(scheduling_strategy=driver_node).remote(min_lanes)

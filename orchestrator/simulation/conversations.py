@@ -8,8 +8,10 @@ from typing import Any
 
 Message = dict[str, Any]
 
-WORDS = ("river", "lamp", "seven", "quiet", "window", "the", "of", "a", "is", "because", "morning", "ticket", "copper,")
-WORDS += ("engine;", "(left)", '"right"', "price:", "3.50", "user", "assistant", "system", "model", "tool")
+WORDS = (
+    *("river", "lamp", "seven", "quiet", "window", "the", "of", "a", "is", "because", "morning", "ticket", "copper,"),
+    *("engine;", "(left)", '"right"', "price:", "3.50", "user", "assistant", "system", "model", "tool"),
+)
 UNICODE = ("naïve", "Straße", "数据", "こんにちは", "🙂", "👩‍👩‍👧", "e\u0301", "עברית", "ไทย", "\u00a0", "Ω≈ç", "—")
 SHAPES = (" ", " ", " ", "\n", "\n\n", "  ", "\t")
 TOOLS: tuple[Message, ...] = tuple(

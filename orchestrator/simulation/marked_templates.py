@@ -126,7 +126,8 @@ def _compare_sample(
     sample: Sample,
     is_alone: bool,
 ) -> str:
-    messages, tools = marked.as_written(conversation.messages[: sample.messages]), conversation.tools or None
+    messages = marked.as_written(conversation.messages[: sample.messages])
+    tools: list[Any] | None = conversation.tools or None
     theirs: Any = tokenizer.apply_chat_template(
         messages, tools=tools, chat_template=pair.marked, return_assistant_tokens_mask=True, return_dict=True
     )

@@ -6,7 +6,7 @@ MLflow keeps this file with the model and runs it; nothing is pickled.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 from mlflow.models import set_model
@@ -44,7 +44,8 @@ class AdapterModel(PythonModel):
             One row per input, with the columns of the signature.
         """
         names = [name for name in self.predictor.bundle.input_schema.columns if name in model_input.columns]
-        answers = self.predictor.predict(model_input[names].to_dict("records"))
+        rows = cast("list[dict[str, Any]]", model_input[names].to_dict("records"))
+        answers = self.predictor.predict(rows)
         frame: pd.DataFrame = answers.to_pandas()
         for name, kind in self.predictor.type.answer_columns(self.predictor.bundle.labels).items():
             if kind not in ("string", "double", "long"):  # as lists and not as arrays, which JSON does not know
