@@ -15,6 +15,8 @@ from orchestrator.lanes.worker_memory import WorkerMemory
 from ..engine.conftest import Lab, equal, state, train
 from .test_lost_checkpoint import LOSSES, fresh_memory
 
+METRICS = {"macro_f1", "accuracy", "mcc", "balanced_accuracy", "roc_auc"}
+
 
 def retraining(lab: Lab, number: int, **changes: Any) -> Job:
     job = lab.job("lora", **changes)
@@ -33,11 +35,7 @@ def test_retraining_has_its_own_checkpoint_and_two_scores(lab: Lab, memory: Work
         f"{checkpoint_path(lab.job('lora').trial, 12, number)}-test" for number in range(2)
     ]
     for answer in answers:
-        assert (
-            set(answer.validation)
-            == set(answer.metrics)
-            == {*("macro_f1", "accuracy", "mcc", "balanced_accuracy", "roc_auc")}
-        )
+        assert set(answer.validation) == set(answer.metrics) == METRICS
         assert (tmp_path / "mail-1" / str(answer.checkpoint) / "test.parquet").exists()
         assert (tmp_path / "mail-1" / str(answer.checkpoint) / "adapter").is_dir()
 

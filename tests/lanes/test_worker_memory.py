@@ -113,7 +113,7 @@ def test_untrained_method_is_scored_once_for_all_rungs(prompted: Lab, monkeypatc
     first = prompted.job("hard_prompt", examples=2, stop=3)
     step, metrics, checkpoint = answer(memory, first)
     assert step == 3
-    assert metrics.keys() == {"macro_f1", "accuracy"}
+    assert metrics.keys() == {"macro_f1", "accuracy", "mcc", "balanced_accuracy", "roc_auc"}
     later = replace(first, start=3, stop=12, checkpoint=checkpoint)
     assert answer(memory, later)[:2] == (12, metrics)
     assert scored == ["validation"]
