@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from methods.base.spec import Quantization
 from orchestrator.backbone.checkpoint_reader import open_checkpoint
+from orchestrator.backbone.examine import is_classifier
 from orchestrator.backbone.source import Source
 from orchestrator.backbone.tensor_file import TensorFileWriter, header_room
 from orchestrator.backbone.weights import FrozenWeight, quantize
@@ -27,7 +28,7 @@ from orchestrator.backbone.weights import FrozenWeight, quantize
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-FORMAT = "2"
+FORMAT = "1"
 MOST_PARTS, LONGEST_PART = 8, "{}.weight:quant_state.bitsandbytes__nf4"  # of a quantized weight
 
 
@@ -101,7 +102,7 @@ def _head(model: PreTrainedModel, auto_class: str, missing: set[str]) -> tuple[s
     labels of another task.
     """
     prefix = f"{model.base_model_prefix}."
-    if auto_class.endswith("Classification"):
+    if is_classifier(auto_class):
         missing = missing | {name for name, _ in model.named_parameters() if not name.startswith(prefix)}
     inside = {name.rpartition(".")[0] for name in missing if name.startswith(prefix)}
     outside = {name.partition(".")[0] for name in missing if not name.startswith(prefix)}

@@ -116,6 +116,18 @@ def _position_table(config: PretrainedConfig) -> Any:
     return next((module for module in named if isinstance(module, nn.Embedding)), None)
 
 
-def own_head(config: PretrainedConfig) -> str:
-    """Return the class of the head that a fine-tuned classifier's checkpoint has; empty for a pretrained model."""
-    return next((name for name in config.architectures or () if name.endswith("Classification")), "")
+def own_head(path: Path) -> str:
+    """Return the class of the head that a fine-tuned classifier's checkpoint has; empty for a pretrained model.
+
+    Args:
+        path: folder of the checkpoint, or its GGUF file, which has no such head.
+    """
+    file = path / "config.json"
+    if not file.is_file():
+        return ""
+    return next(filter(is_classifier, json.loads(file.read_text(encoding="utf-8")).get("architectures") or ()), "")
+
+
+def is_classifier(auto_class: str) -> bool:
+    """Return whether models of a transformers class have a head for labels, of a row or of each token."""
+    return auto_class.endswith("Classification")

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from methods.base.spec import Quantization
 from orchestrator.backbone.checkpoint import FORMAT, Header, write
+from orchestrator.backbone.examine import is_classifier, own_head
 from orchestrator.backbone.source import Source
 from orchestrator.common.storage import Storage
 
@@ -51,6 +52,8 @@ def backbone_digest(source: Source, auto_class: str, quantization: Quantization,
     """Return the digest of a checkpoint quantized with these settings."""
     double = double and quantization in ("nf4", "fp4")
     identity = [FORMAT, source.digest, auto_class, quantization, double]
+    if is_classifier(auto_class) and own_head(source.path):
+        identity.append("without its head")  # files of earlier releases have it
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
 
 

@@ -40,7 +40,7 @@ from orchestrator.warm_start import Prior, TaskMetadata, prior_of, task_metadata
 from search_spaces._base import SearchSpace
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = ["MethodPlan", "SweepPlan", "TaskPlan", "make_plan"]
 
@@ -221,7 +221,7 @@ def make_plan(
         architecture.model_type,
         device=device,
         gpu=gpu,
-        notes=tuple(_backbone_notes(architecture, tasks.values())),
+        notes=tuple(_backbone_notes(source, tasks.values())),
     )
     return replace(plan, prior=_find_prior(plan) if prior is None else prior)
 
@@ -240,8 +240,8 @@ def _find_prior(plan: SweepPlan) -> Prior:
     )
 
 
-def _backbone_notes(architecture: PretrainedConfig, tasks: Iterable[TaskPlan]) -> Iterator[str]:
-    if (head := own_head(architecture)) and any(task.type.example_labels for task in tasks):
+def _backbone_notes(source: Source, tasks: Iterable[TaskPlan]) -> Iterator[str]:
+    if (head := own_head(source.path)) and any(task.type.example_labels for task in tasks):
         yield f"the checkpoint is a fine-tuned {head}; its head is left out, and every trial trains a new one"
 
 

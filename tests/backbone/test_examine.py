@@ -109,5 +109,6 @@ def test_head_of_a_fine_tuned_classifier_is_left_out(tmp_path: Path) -> None:
     source = Source("tuned", tmp_path / "model", "digest", portable=False)
     header = write(source, "AutoModelForSequenceClassification", "none", False, tmp_path / "backbone.safetensors")
     assert header.head == ("classifier",)
-    assert own_head(source.config()) == "BertForSequenceClassification"
-    assert own_head(BertConfig(**SIZES)) == ""
+    assert own_head(source.path) == "BertForSequenceClassification"
+    model.bert.save_pretrained(tmp_path / "bare")
+    assert own_head(tmp_path / "bare") == own_head(tmp_path / "model.gguf") == ""

@@ -24,6 +24,7 @@ from orchestrator.planning.lane_device import LaneDevice
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.planning.row_lengths import RowLengths
 from orchestrator.planning.task_estimates import TaskEstimates
+from orchestrator.tasks import TASK_TYPES
 
 from ..small_plan import CAUSAL, small_plan
 
@@ -37,6 +38,7 @@ class Estimates:
     """
 
     lengths = RowLengths(longest=20, mean=10.0, targets=5)
+    kind = TASK_TYPES["classification"]
 
     def __init__(self, plan: SweepPlan) -> None:
         self.config = plan.config

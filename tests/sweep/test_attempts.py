@@ -24,6 +24,7 @@ from orchestrator.journal.events import JournalError
 from orchestrator.lanes import pool
 from orchestrator.lanes.broker import LaneStatus
 from orchestrator.lanes.cluster import Cluster
+from orchestrator.lanes.endings import Cause
 from orchestrator.lanes.tune_bridge import TuneBridge
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.search.core import Search
@@ -174,7 +175,7 @@ def fake_tune(search: Search, plan: SweepPlan, pool: FakePool, folder: str) -> N
             }
             at_work[name] = (proposal, step)
             if bridge.deliver(name, report) is not Decision.CONTINUE:
-                bridge.end(name, "complete")
+                bridge.end(name, Cause.TUNE_ENDED, "")
                 del at_work[name]
 
 

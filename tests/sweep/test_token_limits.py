@@ -10,12 +10,15 @@ from orchestrator.planning.gpu_fit import GpuRoom
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.planning.row_lengths import RowLengths
 from orchestrator.sweep.token_limits import token_limits
+from orchestrator.tasks import TASK_TYPES
 
 ROW_BYTES = {"ia3": 10, "lora": 100, "dora": 1000, "full": 100_000}
 
 
 class Estimates:
     """Fake: a row takes the method's bytes, and a tenth of them with checkpointed blocks."""
+
+    kind = TASK_TYPES["classification"]
 
     def __init__(self, longest: int) -> None:
         self.lengths = RowLengths(longest=longest, mean=100.0, targets=10)
