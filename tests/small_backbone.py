@@ -50,7 +50,8 @@ def share(config: PreTrainedConfig, task: str, folder: Path, quantization: Any =
     folder.mkdir(exist_ok=True)
     model_of(config, task).save_pretrained(folder / "checkpoint")
     source = Source("tiny", folder / "checkpoint", "tiny", portable=False)
-    for name, form in (("frozen", quantization), ("original", "none")):
+    forms: dict[str, Any] = {"frozen": quantization, "original": "none"}
+    for name, form in forms.items():
         write(source, TASK_TYPES[task].auto_class, form, True, folder / f"{name}.safetensors")
     files = (folder / f"{name}.safetensors" for name in ("frozen", "original"))
     frozen, original = files

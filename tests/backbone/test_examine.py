@@ -104,7 +104,7 @@ def test_roberta_takes_as_many_tokens_as_its_positions() -> None:
 
 def test_head_of_a_fine_tuned_classifier_is_left_out(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = BertForSequenceClassification(BertConfig(**SIZES, num_labels=5))
+    model = BertForSequenceClassification(BertConfig(**{**SIZES, "num_labels": 5}))
     model.save_pretrained(tmp_path / "model")
     source = Source("tuned", tmp_path / "model", "digest", portable=False)
     header = write(source, "AutoModelForSequenceClassification", "none", False, tmp_path / "backbone.safetensors")

@@ -96,7 +96,8 @@ def test_generation_stops_at_the_end_of_a_turn(backbone: Any, tokenizer: Any, pr
 def test_sampled_text_follows_seed_and_prompt_and_not_the_batch(
     backbone: Any, tokenizer: Any, prompts: list[Any]
 ) -> None:
-    view, settings = backbone.view(0), {"max_new_tokens": 6}
+    view = backbone.view(0)
+    settings: dict[str, Any] = {"max_new_tokens": 6}
     drawn = generate(view, prompts, tokenizer, 0, sampling=Sampling(temperature=2.0), **settings)
     torch.rand(3)
     alone = [generate(view, [p], tokenizer, 0, sampling=Sampling(temperature=2.0), **settings)[0] for p in prompts]

@@ -308,6 +308,7 @@ def test_exported_readme_code_of_seq2seq_generates_a_target(
     expected = namespace["adapter"].module.generate(**tokens, max_new_tokens=32)
     assert torch.equal(namespace["ids"], expected)
     text = AutoTokenizer.from_pretrained(tmp_path / "adapter").decode(expected[0], skip_special_tokens=True)
+    assert isinstance(text, str)
     assert capsys.readouterr().out.strip() == text.strip()
 
 

@@ -30,7 +30,7 @@ def make_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     nodes.wait_for_nodes()
     with Cluster(nodes.address) as cluster:
         cluster.wait_until_connected()
-        yield lambda name, *arguments, **named: Site(tmp_path / name, *arguments, cpus=1.0, **named)
+        yield lambda name, sizes, **named: Site(tmp_path / name, sizes, cpus=1.0, **named)
     nodes.shutdown()
 
 

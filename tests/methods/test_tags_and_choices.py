@@ -24,10 +24,12 @@ SIZES: dict[str, Any] = {
     "vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
     "max_position_embeddings": 160, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2,
 }  # fmt: skip
+T5_SIZES: dict[str, Any] = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+T5_SIZES |= {"vocab_size": 100, "decoder_start_token_id": 0}
 CONFIGS: dict[str, PretrainedConfig] = {
     "bert": BertConfig(**SIZES),
     "llama": LlamaConfig(**SIZES),
-    "t5": T5Config(vocab_size=100, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0),
+    "t5": T5Config(**T5_SIZES),
 }
 BACKBONES = (("bert", "token-classification"), ("llama", "token-classification"), ("llama", "choice"))
 FEW = {
@@ -82,6 +84,7 @@ def dataset_of(task: str) -> tuple[Any, TaskDataset]:
             rows.append((words, ["B-even" if int(word[4:]) % 2 == 0 else "O" for word in words]))
     architecture = "llama" if task == "choice" else "bert"
     backbone = tiny_model(CONFIGS[architecture], kind.auto_class, task, "tiny", kind.head_size(2), "nf4")
+    assert backbone is not None
     splits = {"train": rows, "validation": rows[:16], "test": rows[:16]}
     training = Training(max_steps=40, max_length=32, evaluation_batch=4)
     return backbone, TaskDataset.from_examples(backbone, tiny_tokenizer(), splits, training)
@@ -132,4 +135,5 @@ def test_cached_activations_change_no_prediction() -> None:
         assert not train_step([run])
     plain, cached = (run.evaluate("validation").predictions for run in runs)
     assert prefix.cached_bytes > 0
-    assert torch.allclose(*(torch.tensor(dataset.type.reproducible(table)) for table in (plain, cached)), atol=1e-5)
+    expected, actual = (torch.tensor(dataset.type.reproducible(table)) for table in (plain, cached))
+    assert torch.allclose(expected, actual, atol=1e-5)

@@ -60,7 +60,7 @@ def params_of(method: str, **changes: Any) -> dict[str, Any]:
 def models(task: str) -> tuple[StepModel, StepModel]:
     """Return a model that extrapolates, and one that does not."""
     extrapolating, full = step_model(task), step_model(task)
-    full._shallow_pair = lambda *_: None  # type: ignore[method-assign, assignment]
+    full._shallow_pair = lambda *_: None  # type: ignore[method-assign]
     return extrapolating, full
 
 

@@ -1,4 +1,5 @@
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -168,7 +169,7 @@ def test_generation_without_tokenizer_is_refused(decoder, rows):
 @pytest.mark.parametrize("metric", [metric.name for metric in TASK.metrics])
 def test_causal_lm_score_many_equals_scores_one_by_one(metric):
     random = np.random.default_rng(0)
-    columns = {
+    columns: dict[str, Any] = {
         "nll": random.exponential(3, 50),
         "tokens": random.integers(1, 9, 50),
         "bytes": random.integers(9, 20, 50),

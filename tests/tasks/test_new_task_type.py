@@ -308,7 +308,7 @@ def served(predictor: Predictor) -> Any:
 
 @pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")
 @pytest.mark.parametrize("send", ["frame", "split", "records"])
-def test_new_type_is_served_with_and_without_optional_columns(predictor: Predictor, served: Any, send: str) -> None:
+def test_new_type_is_served_with_and_without_optional_columns(predictor: Predictor, served: Any, send: Any) -> None:
     schema = signature(predictor.bundle).inputs
     for rows in (ROWS, [{"review": row["review"]} for row in ROWS], [predictor.bundle.input_schema.example]):
         frame = pd.DataFrame(rows)

@@ -14,7 +14,8 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 from orchestrator.common.errors import InputError
 from orchestrator.tasks import task_type
 from orchestrator.tasks.batches import evaluation_batches
-from orchestrator.tasks.regression import METRICS, Regression, RegressionTask
+from orchestrator.tasks.regression import Regression, RegressionTask
+from orchestrator.tasks.regression_metrics import METRICS
 from orchestrator.tasks.tokens import lengths
 
 MEAN, STD = 250.0, 40.0

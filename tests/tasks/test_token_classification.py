@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,12 @@ TAGS = ["B-person", "O", "B-city", "I-city", "O", "B-person"]
 def tagger():
     """A BERT for 4 tags, random but fixed; weights large enough that it predicts every tag."""
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+    }
     config = BertConfig(vocab_size=97, max_position_embeddings=64, pad_token_id=0, initializer_range=0.5, **sizes)
     config.num_labels = 4
     return BertForTokenClassification(config).eval()
@@ -132,7 +138,8 @@ def test_slow_tokenizer_is_refused_in_one_line(tokenizer):
 
     type_ = TASK_TYPES["token-classification"]
     assert type_.tokenizer_refusal(tokenizer) == ""
-    assert "needs a fast tokenizer" in type_.tokenizer_refusal(Slow())
+    slow: Any = Slow()
+    assert "needs a fast tokenizer" in type_.tokenizer_refusal(slow)
 
 
 def tokenized(tokenizer, rows, max_length=64):

@@ -1,8 +1,10 @@
 """A metric of the user's own: a function in a file, refused in one line or used like any other metric."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -154,10 +156,7 @@ def test_function_with_one_number_has_intervals_of_fewer_resamples(table):
     scored = ~np.isnan(scores)
     assert scored.sum() == 20
     assert scores[scored] == pytest.approx(exact[scored])
-    ends = [
-        bootstrap_interval(lambda drawn, metric=metric: metric.statistic(table, drawn), 50, seed=0)
-        for metric in (whole, rows)
-    ]
+    ends = [bootstrap_interval(partial(metric.statistic, table), 50, seed=0) for metric in (whole, rows)]
     assert ends[0] == pytest.approx(ends[1], abs=0.04)
 
 
@@ -194,7 +193,7 @@ def test_source_of_user_metric_goes_to_the_lanes_and_with_the_bundle(sweep):
     config = load_config(sweep())
     register(config.tasks["mail"].metric_references, config.base)
     assert plugin_sources(config) == (("my_metric", WHOLE),)
-    bundle = SimpleNamespace(method="lora", metric="my_metric.wrong", metrics={"accuracy": 1.0})
+    bundle: Any = SimpleNamespace(method="lora", metric="my_metric.wrong", metrics={"accuracy": 1.0})
     assert bundle_sources(bundle) == {"my_metric": WHOLE}
     assert config.resolved()["tasks"]["mail"]["metric"] == f"{config.base}/my_metric.py:wrong"
     assert metric_name(config.resolved()["tasks"]["mail"]["metric"]) == "my_metric.wrong"
@@ -203,5 +202,6 @@ def test_source_of_user_metric_goes_to_the_lanes_and_with_the_bundle(sweep):
 
 def test_user_metric_without_its_file_is_named_and_not_computed(table):
     metric = user_metric("gone.score", pairs, needs_generation=True)
+    assert metric.statistic is not None
     with pytest.raises(ValueError, match=r"metric gone\.score cannot be computed here: its file did not come"):
         metric.statistic(table, np.arange(50)[None])

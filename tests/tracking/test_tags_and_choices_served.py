@@ -44,7 +44,8 @@ def predictor(bundle: Bundle) -> Predictor:
     if bundle.type == "choice":
         model: Any = LlamaForCausalLM(LlamaConfig(**SIZES, eos_token_id=0, bos_token_id=None))
     else:
-        model = BertForTokenClassification(BertConfig(**SIZES, initializer_range=0.5, num_labels=len(bundle.labels)))
+        sizes = {**SIZES, "num_labels": len(bundle.labels)}
+        model = BertForTokenClassification(BertConfig(**sizes, initializer_range=0.5))
     return Predictor(bundle, model.eval(), tokenizer(), decoder=bundle.type == "choice")
 
 
