@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -68,6 +69,7 @@ class World:
         self.stop, self.cancelled = Event(), Event()
         self.stop_at = self.fill_at = NEVER
         self.disk: SmallDisk | None = None
+        self.one_event_at_a_time = threading.RLock()
 
     def event(self) -> None:
         """Count an event before it is written; die or stop when it is due."""
@@ -186,8 +188,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
     class MortalJournal(journal_events.Journal):
         def append(self, event: str, **fields: Any) -> None:
-            world.event()
-            super().append(event, **fields)
+            with world.one_event_at_a_time:  # else another thread writes while the disk is filled
+                world.event()
+                super().append(event, **fields)
 
     def prepared(plan: SweepPlan, *args: Any, **settings: Any) -> Any:
         backbone = PreparedBackbone(Published("d", 1, 1, fresh=False), None, world.checksum)

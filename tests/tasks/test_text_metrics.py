@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
 
 from orchestrator.common.metric import Metric
 from orchestrator.tasks import text_metrics
