@@ -14,8 +14,8 @@ from orchestrator.lanes.placement import planned_nodes
 
 from .test_group import NOISE, Site, frail_lane
 
-# Passes alone. After other tests of groups in the same process, Ray counts their late freed handles as this session's and
-# ends the broker, so that it is not among the tests that run together.
+# Passes alone. After other tests of groups in the same process, Ray counts their late freed handles as this session's
+# and ends the broker, so that it is not among the tests that run together.
 pytestmark = [pytest.mark.ray, pytest.mark.exhaustive, *(pytest.mark.filterwarnings(line) for line in NOISE)]
 
 
