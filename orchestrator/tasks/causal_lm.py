@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 
 from orchestrator.common.section import refusal
-from orchestrator.tasks._base import Batches, TaskType
+from orchestrator.tasks._base import Batches
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.conversations import (
     alpaca_column,
@@ -60,6 +60,7 @@ from orchestrator.tasks.tokens import (
     sequences,
     token_column,
 )
+from orchestrator.tasks.written_text import TextWriter
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -215,7 +216,7 @@ class CausalLMTask(GeneratingSection):
         return {**contents, "train_on": pa.array([self.trained] * rows)}
 
 
-class CausalLM(TaskType):
+class CausalLM(TextWriter):
     """Any ``AutoModelForCausalLM``.
 
     Split tables hold ``prompt`` and ``completion``; those of conversations, once rendered, also ``text`` and the
@@ -324,15 +325,7 @@ class CausalLM(TaskType):
                 row_of_loss = is_labelled.nonzero()[:, 0].cpu().numpy()
                 nll.append(np.bincount(row_of_loss, losses.double().cpu().numpy(), minlength=len(indices)))
                 tokens.append(np.bincount(row_of_loss, minlength=len(indices)))
-        order, indices = in_table_order(batches)
-        columns = {
-            "row": rows["row"].take(pa.array(indices)),
-            "nll": pa.array(np.concatenate(nll)[order]),
-            "tokens": pa.array(np.concatenate(tokens)[order].astype(np.int32)),
-        }
-        columns["bytes"] = rows["bytes"].take(pa.array(indices))
-        columns |= self._texts(model, rows, indices, pad_id)
-        return pa.table(columns)
+        return self._scored(model, rows, batches, nll, tokens, pad_id)
 
     def answer_columns(self, labels: Sequence[str]) -> dict[str, ColumnKind]:
         """Return ``completion``."""
@@ -351,18 +344,9 @@ class CausalLM(TaskType):
         _, indices = in_table_order(batches)
         return pa.table({"completion": pa.array(self._generated(model, rows, indices, pad_id), pa.string())})
 
-    def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
-        """Return the negative log-likelihood of each completion."""
-        nll: NDArray[np.float64] = predictions["nll"].to_numpy()
-        return nll[:, None]
-
     def purpose(self, labels: Sequence[str]) -> str:
         """Return that it completes prompts."""
         return "Completes a prompt"
-
-    def dummy_labels(self, input_ids: Tensor, attention_mask: Tensor, labels: int) -> Tensor:
-        """Return every token that is not padding as a target, of shape ``(rows, tokens)``."""
-        return input_ids.masked_fill(attention_mask != 1, IGNORED_LABEL)
 
     def target_tokens(self, rows: pa.Table) -> NDArray[np.int64]:
         """Return how many tokens of each row are trained."""
@@ -403,18 +387,10 @@ class CausalLM(TaskType):
         ends = turn_ends(self.tokenizer) if is_chat else []  # type: ignore[arg-type]
         return self.generate(model, _prompts(rows, indices), pad_id, ends)
 
-    def _texts(self, model: nn.Module, rows: pa.Table, indices: NDArray[np.int64], pad_id: int) -> dict[str, pa.Array]:
-        """Return the generated text and the completion of each row, without surrounding white space."""
-        if not self.generates:
-            return {name: pa.nulls(len(indices), pa.string()) for name in ("generated", "reference")}
-        generated = self._generated(model, rows, indices, pad_id)
+    def _reference_ids(self, rows: pa.Table, indices: NDArray[np.int64]) -> list[list[int]]:
         prompt_lengths = integers(rows, "prompt_length")[indices]
         parts = zip(sequences(rows, indices), sequences(rows, indices, "trained"), prompt_lengths, strict=True)
-        completions = [sequence[length:][trained[length:] == 1].tolist() for sequence, trained, length in parts]
-        assert self.tokenizer is not None  # generate() has raised without one
-        references = self.tokenizer.batch_decode(completions, skip_special_tokens=True)
-        columns = {"generated": generated, "reference": [reference.strip() for reference in references]}
-        return {name: pa.array(texts, pa.string()) for name, texts in columns.items()}
+        return [sequence[length:][trained[length:] == 1].tolist() for sequence, trained, length in parts]
 
 
 def _tokenized(

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from orchestrator.tasks._base import Batches, TaskType
+from orchestrator.tasks._base import Batches
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
 from orchestrator.tasks.generation import GeneratingSection
@@ -31,6 +31,7 @@ from orchestrator.tasks.tokens import (
     pad,
     token_column,
 )
+from orchestrator.tasks.written_text import TextWriter
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -66,7 +67,7 @@ class Seq2SeqTask(GeneratingSection):
         return {key: render(getattr(self, key), columns) for key in ("source", "target")}
 
 
-class Seq2Seq(TaskType):
+class Seq2Seq(TextWriter):
     """Any ``AutoModelForSeq2SeqLM``.
 
     Split tables hold ``source`` and ``target``. Tokenized tables hold both in ``input_ids``, the source's tokens first,
@@ -146,14 +147,7 @@ class Seq2Seq(TaskType):
             by_token = is_target.double().masked_scatter(is_target, losses.double())
             nll.append(by_token.sum(dim=1).cpu().numpy())
             tokens.append(is_target.sum(dim=1).cpu().numpy())
-        order, indices = in_table_order(batches)
-        columns = {
-            "row": rows["row"].take(pa.array(indices)),
-            "nll": pa.array(np.concatenate(nll)[order]),
-            "tokens": pa.array(np.concatenate(tokens)[order].astype(np.int32)),
-            "bytes": rows["bytes"].take(pa.array(indices)),
-        }
-        return pa.table(columns | self._texts(model, rows, indices, pad_id))
+        return self._scored(model, rows, batches, nll, tokens, pad_id)
 
     def answer_columns(self, labels: Sequence[str]) -> dict[str, ColumnKind]:
         """Return ``target``."""
@@ -170,13 +164,7 @@ class Seq2Seq(TaskType):
     ) -> pa.Table:
         """Return a target of each source."""
         _, indices = in_table_order(batches)
-        sources, _ = first_and_rest(rows, indices, "source_length")
-        return pa.table({"target": pa.array(self.generate(model, sources, pad_id), pa.string())})
-
-    def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
-        """Return the negative log-likelihood of each target."""
-        nll: NDArray[np.float64] = predictions["nll"].to_numpy()
-        return nll[:, None]
+        return pa.table({"target": pa.array(self._generated(model, rows, indices, pad_id), pa.string())})
 
     def example_code(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Return lines that generate a target."""
@@ -189,10 +177,6 @@ class Seq2Seq(TaskType):
     def purpose(self, labels: Sequence[str]) -> str:
         """Return that it writes a text for a text."""
         return "Writes a target text for a source text"
-
-    def dummy_labels(self, input_ids: Tensor, attention_mask: Tensor, labels: int) -> Tensor:
-        """Return every token that is not padding as a target, of shape ``(rows, tokens)``."""
-        return input_ids.masked_fill(attention_mask != 1, IGNORED_LABEL)
 
     def dummy_batch(
         self, input_ids: Tensor, attention_mask: Tensor, labels: int, targets: int | None = None
@@ -207,16 +191,13 @@ class Seq2Seq(TaskType):
         """Return how many tokens each target has."""
         return lengths(rows) - integers(rows, "source_length")
 
-    def _texts(self, model: nn.Module, rows: pa.Table, indices: NDArray[np.int64], pad_id: int) -> dict[str, pa.Array]:
-        """Return the generated text and the target of each row, without surrounding white space."""
-        if not self.generates:
-            return {name: pa.nulls(len(indices), pa.string()) for name in ("generated", "reference")}
-        sources, targets = first_and_rest(rows, indices, "source_length")
-        generated = self.generate(model, sources, pad_id)
-        assert self.tokenizer is not None  # generate() has raised without one
-        references = self.tokenizer.batch_decode([ids.tolist() for ids in targets], skip_special_tokens=True)
-        columns = {"generated": generated, "reference": [reference.strip() for reference in references]}
-        return {name: pa.array(texts, pa.string()) for name, texts in columns.items()}
+    def _generated(self, model: nn.Module, rows: pa.Table, indices: NDArray[np.int64], pad_id: int) -> list[str]:
+        sources, _ = first_and_rest(rows, indices, "source_length")
+        return self.generate(model, sources, pad_id)
+
+    def _reference_ids(self, rows: pa.Table, indices: NDArray[np.int64]) -> list[list[int]]:
+        _, targets = first_and_rest(rows, indices, "source_length")
+        return [ids.tolist() for ids in targets]
 
 
 def _language_model(model: nn.Module) -> Any:

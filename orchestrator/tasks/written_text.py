@@ -1,0 +1,72 @@
+"""What the types whose models write a text have in common: likelihoods of the references, and texts beside them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from orchestrator.tasks._base import Batches, TaskType
+from orchestrator.tasks.tokens import IGNORED_LABEL, in_table_order
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class TextWriter(TaskType):
+    """The base of types that are scored by the likelihood of a reference text, and by the text that a model writes.
+
+    Tokenized tables hold ``bytes``, those of each reference. Predictions hold ``row``, ``nll`` (float64, of all the
+    reference's tokens), ``tokens`` (int32), ``bytes``, and ``generated`` and ``reference`` without surrounding white
+    space, which are null where nothing is generated.
+    """
+
+    @abstractmethod
+    def _generated(self, model: nn.Module, rows: pa.Table, indices: NDArray[np.int64], pad_id: int) -> list[str]:
+        """Return the text that a model writes for each row."""
+
+    @abstractmethod
+    def _reference_ids(self, rows: pa.Table, indices: NDArray[np.int64]) -> list[list[int]]:
+        """Return the token ids of each row's reference."""
+
+    def _scored(
+        self,
+        model: nn.Module,
+        rows: pa.Table,
+        batches: Batches,
+        nll: Sequence[NDArray[np.float64]],
+        tokens: Sequence[NDArray[np.int64]],
+        pad_id: int,
+    ) -> pa.Table:
+        """Return the predictions, from the negative log-likelihoods and numbers of tokens of each batch's rows."""
+        order, indices = in_table_order(batches)
+        columns = {
+            "row": rows["row"].take(pa.array(indices)),
+            "nll": pa.array(np.concatenate(nll)[order]),
+            "tokens": pa.array(np.concatenate(tokens)[order].astype(np.int32)),
+            "bytes": rows["bytes"].take(pa.array(indices)),
+        }
+        return pa.table(columns | self._texts(model, rows, indices, pad_id))
+
+    def _texts(self, model: nn.Module, rows: pa.Table, indices: NDArray[np.int64], pad_id: int) -> dict[str, pa.Array]:
+        """Return the generated text and the reference of each row."""
+        if not self.generates:
+            return {name: pa.nulls(len(indices), pa.string()) for name in ("generated", "reference")}
+        generated = self._generated(model, rows, indices, pad_id)
+        assert self.tokenizer is not None  # generate() has raised without one
+        references = self.tokenizer.batch_decode(self._reference_ids(rows, indices), skip_special_tokens=True)
+        columns = {"generated": generated, "reference": [reference.strip() for reference in references]}
+        return {name: pa.array(texts, pa.string()) for name, texts in columns.items()}
+
+    def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
+        """Return the negative log-likelihood of each reference."""
+        nll: NDArray[np.float64] = predictions["nll"].to_numpy()
+        return nll[:, None]
+
+    def dummy_labels(self, input_ids: Tensor, attention_mask: Tensor, labels: int) -> Tensor:
+        """Return every token that is not padding as a target, of shape ``(rows, tokens)``."""
+        return input_ids.masked_fill(attention_mask != 1, IGNORED_LABEL)
