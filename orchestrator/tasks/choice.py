@@ -18,7 +18,7 @@ from orchestrator.tasks.choice_loss import choice_loss, competing_tokens
 from orchestrator.tasks.choice_rows import answers, choices_problem, questions_and_answers, render_messages, tokenized
 from orchestrator.tasks.choice_scores import log_likelihoods
 from orchestrator.tasks.class_metrics import macro_f1
-from orchestrator.tasks.classes import majority_share
+from orchestrator.tasks.classes import majority_share, with_probabilities_by_name
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.conversations import messages_problem
 from orchestrator.tasks.file_headers import Key
@@ -239,11 +239,7 @@ class Choice(TaskType):
 
     def answer_object(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Return ``choice``, and ``probabilities`` by choice, or in the order of a row's own choices."""
-        if "probabilities" in answer:
-            return answer
-        choice, *values = answer.values()
-        names = [name.removeprefix("probability_") for name in answer][1:]
-        return {"choice": choice, "probabilities": dict(zip(names, values, strict=True))}
+        return answer if "probabilities" in answer else with_probabilities_by_name(answer)
 
     def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
         """Return the probability of every choice, shape ``(choices, 1)``."""

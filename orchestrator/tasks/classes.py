@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -152,6 +153,12 @@ def majority_share(splits: Mapping[str, pa.Table]) -> float:
     """Return the share of the test rows that have the most frequent training label."""
     most_frequent = np.bincount(splits["train"]["label"].to_numpy()).argmax()
     return float((splits["test"]["label"].to_numpy() == most_frequent).mean())
+
+
+def with_probabilities_by_name(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an answer whose first column is what was chosen, and whose others, ``probability_NAME``, are in one."""
+    (key, chosen), *values = answer.items()
+    return {key: chosen, "probabilities": {name.removeprefix("probability_"): value for name, value in values}}
 
 
 def _problem(file: str, key: str, messages: list[str]) -> InputError:

@@ -22,7 +22,7 @@ from orchestrator.tasks.class_metrics import (
     predicted_labels,
     probabilities,
 )
-from orchestrator.tasks.classes import encode, encode_lists, majority_share
+from orchestrator.tasks.classes import encode, encode_lists, majority_share, with_probabilities_by_name
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
 from orchestrator.tasks.inputs import ColumnKind
@@ -225,8 +225,7 @@ class Classification(TextType):
 
     def answer_object(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Return ``label`` or ``labels``, and ``probabilities`` by label."""
-        (key, label), *values = answer.items()
-        return {key: label, "probabilities": {name.removeprefix("probability_"): value for name, value in values}}
+        return with_probabilities_by_name(answer)
 
     def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
         """Return the probabilities."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,8 +38,8 @@ class TextWriter(TaskType):
         model: nn.Module,
         rows: pa.Table,
         batches: Batches,
-        nll: Sequence[NDArray[np.float64]],
-        tokens: Sequence[NDArray[np.int64]],
+        nll: Sequence[NDArray[Any]],
+        tokens: Sequence[NDArray[Any]],
         pad_id: int,
     ) -> pa.Table:
         """Return the predictions, from the negative log-likelihoods and numbers of tokens of each batch's rows."""
