@@ -6,10 +6,10 @@ This module imports nothing heavy, so that commands that only read a sweep start
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.suggest import did_you_mean
@@ -169,8 +169,14 @@ def is_locked(folder: Path) -> bool:
 
 def _driver(folder: Path) -> str:
     """Return the process and host of a sweep's last driver, in brackets; empty before its first event."""
-    starts = [event for event in Journal.read(folder / JOURNAL) if event["event"] in ("sweep", "resume")]
-    return f" (process {starts[-1]['pid']} on {starts[-1].get('host', 'its node')})" if starts else ""
+    driver = last_driver(Journal.read(folder / JOURNAL))
+    return f" ({driver})" if driver else ""
+
+
+def last_driver(events: Iterable[Mapping[str, Any]]) -> str:
+    """Return the process and host of the last driver in a journal; empty before its first event."""
+    starts = [event for event in events if event["event"] in ("sweep", "resume")]
+    return f"process {starts[-1]['pid']} on {starts[-1].get('host', 'its node')}" if starts else ""
 
 
 def _local(storage: str) -> Path:

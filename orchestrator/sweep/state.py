@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.storage import Storage
 from orchestrator.journal.events import ending
-from orchestrator.journal.folders import JOURNAL, STOP, find_sweep, is_locked, is_remote, split_reference
+from orchestrator.journal.folders import JOURNAL, STOP, find_sweep, is_locked, is_remote, last_driver, split_reference
 from orchestrator.journal.remote import is_alive, names_in
 from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.sweep.status import Phase
@@ -69,8 +69,7 @@ class SweepState:
     @property
     def driver(self) -> str:
         """Process and machine of its last driver; empty before its first event."""
-        starts = [event for event in self.saved.events if event["event"] in ("sweep", "resume")]
-        return f"process {starts[-1]['pid']} on {starts[-1].get('host', 'its node')}" if starts else ""
+        return last_driver(self.saved.events)
 
     @property
     def began(self) -> float | None:
