@@ -15,6 +15,7 @@ from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.source import Source
 from orchestrator.common.trial_types import Job, TrialKey
 from orchestrator.config import Training
+from orchestrator.engine.step import score_trials, train_step
 from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.tasks import TASK_TYPES
@@ -70,3 +71,20 @@ def trial(method: str, backbone: SharedBackbone, rows: TaskDataset, number: int 
     params = {"batch_size": 4, "learning_rate": 1e-2, **params}
     key = TrialKey(f"task/{method}", number)
     return TrialRun(Job(trial=key, params=params, seed=7 + number, start=0, stop=12, total=12), backbone, rows)
+
+
+def assert_pack_trains_like_trials_alone(
+    backbone: SharedBackbone, rows: TaskDataset, methods: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Train a trial of each method alone and in a pack, and compare their scores and what they have trained."""
+    alone, together = (
+        [trial(name, backbone, rows, number, **methods[name]) for number, name in enumerate(methods)] for _ in range(2)
+    )
+    for _ in range(3):
+        assert [train_step([run]) for run in alone] == [[]] * len(methods)
+        assert train_step(together) == []
+    score_trials(together)
+    for run, packed in zip(alone, together, strict=True):
+        assert run.evaluate("validation").metrics == packed.evaluate("validation").metrics, run.job.trial
+        for name, value in run.attached.trainable().items():
+            torch.testing.assert_close(packed.attached.trainable()[name], value, rtol=1e-4, atol=1e-6)

@@ -15,13 +15,13 @@ from orchestrator.engine.data_parallel import shard
 from orchestrator.engine.evaluation import evaluate
 from orchestrator.engine.measurements import latency_overheads
 from orchestrator.engine.ranks import ALONE, Ranks
-from orchestrator.engine.step import score_trials, train_step
+from orchestrator.engine.step import train_step
 from orchestrator.engine.step_size import StepSize
 from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.tasks import TASK_TYPES
 
 from ..architectures import config_of
-from ..small_backbone import dataset, share, trial, words
+from ..small_backbone import assert_pack_trains_like_trials_alone, dataset, share, trial, words
 
 METHODS: dict[str, dict[str, Any]] = {"lora": {}, "ia3": {}, "adapter": {"bottleneck": 8}, "prefix": {"tokens": 4}}
 PAIRS = [(words(*range(4, 6 + n % 5), 30 + n), words(*range(50, 51 + n % 4), 80 + n)) for n in range(16)]
@@ -38,17 +38,7 @@ def rows(backbone: SharedBackbone) -> TaskDataset:
 
 
 def test_embedding_pack_trains_like_trials_alone(backbone: SharedBackbone, rows: TaskDataset) -> None:
-    alone, together = (
-        [trial(name, backbone, rows, number, **METHODS[name]) for number, name in enumerate(METHODS)] for _ in range(2)
-    )
-    for _ in range(3):
-        assert [train_step([run]) for run in alone] == [[]] * len(METHODS)
-        assert train_step(together) == []
-    score_trials(together)
-    for run, packed in zip(alone, together, strict=True):
-        assert run.evaluate("validation").metrics == packed.evaluate("validation").metrics, run.job.trial
-        for name, value in run.attached.trainable().items():
-            torch.testing.assert_close(packed.attached.trainable()[name], value, rtol=1e-4, atol=1e-6)
+    assert_pack_trains_like_trials_alone(backbone, rows, METHODS)
 
 
 def test_embedding_training_brings_pairs_together(backbone: SharedBackbone, rows: TaskDataset) -> None:

@@ -8,12 +8,12 @@ import torch
 
 from orchestrator.engine.checkpointed_blocks import block_names
 from orchestrator.engine.measurements import latency_overheads
-from orchestrator.engine.step import score_trials, train_step
+from orchestrator.engine.step import train_step
 from orchestrator.engine.step_size import StepSize
 from orchestrator.engine.task_dataset import TaskDataset
 
 from ..architectures import config_of
-from ..small_backbone import dataset, share, trial, words
+from ..small_backbone import assert_pack_trains_like_trials_alone, dataset, share, trial, words
 
 METHODS: dict[str, dict[str, Any]] = {"lora": {}, "ia3": {}, "adapter": {"bottleneck": 8}, "deep_prompt": {"tokens": 4}}
 PAIRS = [(words(*range(4, 6 + n)), words(*range(50, 51 + n % 4))) for n in range(12)]
@@ -30,17 +30,7 @@ def rows(backbone: Any) -> TaskDataset:
 
 
 def test_seq2seq_pack_has_the_losses_of_trials_alone(backbone: Any, rows: TaskDataset) -> None:
-    alone, together = (
-        [trial(name, backbone, rows, number, **METHODS[name]) for number, name in enumerate(METHODS)] for _ in range(2)
-    )
-    for _ in range(3):
-        assert [train_step([run]) for run in alone] == [[]] * len(METHODS)
-        assert train_step(together) == []
-    score_trials(together)
-    for run, packed in zip(alone, together, strict=True):
-        assert run.evaluate("validation").metrics == packed.evaluate("validation").metrics, run.job.trial
-        for name, value in run.attached.trainable().items():
-            torch.testing.assert_close(packed.attached.trainable()[name], value, rtol=1e-4, atol=1e-6)
+    assert_pack_trains_like_trials_alone(backbone, rows, METHODS)
 
 
 @pytest.mark.parametrize("size", [StepSize(2), StepSize(1, checkpointed=True)], ids=["parts", "checkpointed"])
