@@ -325,7 +325,7 @@ class CausalLM(TextWriter):
                 row_of_loss = is_labelled.nonzero()[:, 0].cpu().numpy()
                 nll.append(np.bincount(row_of_loss, losses.double().cpu().numpy(), minlength=len(indices)))
                 tokens.append(np.bincount(row_of_loss, minlength=len(indices)))
-        return self._scored(model, rows, batches, nll, tokens, pad_id)
+        return self.scored_texts(model, rows, batches, nll, tokens, pad_id)
 
     def answer_columns(self, labels: Sequence[str]) -> dict[str, ColumnKind]:
         """Return ``completion``."""

@@ -147,7 +147,7 @@ class Seq2Seq(TextWriter):
             by_token = is_target.double().masked_scatter(is_target, losses.double())
             nll.append(by_token.sum(dim=1).cpu().numpy())
             tokens.append(is_target.sum(dim=1).cpu().numpy())
-        return self._scored(model, rows, batches, nll, tokens, pad_id)
+        return self.scored_texts(model, rows, batches, nll, tokens, pad_id)
 
     def answer_columns(self, labels: Sequence[str]) -> dict[str, ColumnKind]:
         """Return ``target``."""

@@ -33,7 +33,7 @@ class TextWriter(TaskType):
     def _reference_ids(self, rows: pa.Table, indices: NDArray[np.int64]) -> list[list[int]]:
         """Return the token ids of each row's reference."""
 
-    def _scored(
+    def scored_texts(
         self,
         model: nn.Module,
         rows: pa.Table,
