@@ -17,6 +17,7 @@ from orchestrator.common.errors import Problem
 from orchestrator.common.package_versions import versions
 from orchestrator.config.plugins import plugin_sources
 from orchestrator.planning.plan import SweepPlan
+from orchestrator.tasks.rendering import is_rendered
 from orchestrator.warm_start import typical_characters
 from search_spaces._base import SearchSpace
 
@@ -27,6 +28,7 @@ Event = Mapping[str, Any]
 _CHANGES = {
     "data": "the rows have changed since the sweep started",
     "backbone": "the checkpoint has changed since the sweep started",
+    "chat_template": "the chat template has changed since the sweep started",
     "plugins": "the plugin, or the file with a metric, has changed since the sweep started",
     "spaces": "the search space has changed since the sweep started",
     "rungs": "the rungs have changed since the sweep started",
@@ -99,6 +101,12 @@ def identity(plan: SweepPlan) -> dict[str, dict[str, Any]]:
                 plan.source, task.type.auto_class, settings.quantization, settings.double_quantization
             )
             for name, task in plan.tasks.items()
+        },
+        # Rows are digested as they are in their files, and checkpoints without their tokenizers.
+        "chat_template": {
+            name: _digest(json.dumps(plan.tokenizer.chat_template))
+            for name, task in plan.tasks.items()
+            if is_rendered(task.data.splits["train"])
         },
         "plugins": {name: _digest(source) for name, source in plugin_sources(plan.config)},
         "spaces": {study.study: _digest(_space(study.space)) for study in plan.studies},

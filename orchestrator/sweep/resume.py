@@ -60,7 +60,7 @@ def resumed_plan(saved: SavedSweep, file: Path | None = None) -> SweepPlan:
         file: its configuration file, needed if that contains passwords, which the journal does not record.
 
     Raises:
-        InputError: if data, checkpoint, plugins or search spaces have changed.
+        InputError: if data, checkpoint, chat template, plugins or search spaces have changed.
     """
     config = _config_of_file(saved, file) if file else _recorded_config(saved)
     # A cluster may have other GPUs now, and other methods would fit them; the sweep goes on with those it began with.

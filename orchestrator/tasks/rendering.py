@@ -37,6 +37,11 @@ RENDERED = pa.schema(
 its last answer where that is generated, with the answer; as text, and as JSON for those who ask the trained model."""
 
 
+def is_rendered(rows: pa.Table) -> bool:
+    """Return whether the tokenizer's chat template made the texts of a split."""
+    return "messages" in rows.column_names
+
+
 def render_task(data: TaskData, kind: TaskType, tokenizer: PreTrainedTokenizerBase) -> TaskData:
     """Return a task's rows as its model reads them.
 

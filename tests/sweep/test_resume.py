@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from orchestrator import cli
@@ -28,6 +29,8 @@ from orchestrator.sweep.saved_state import SavedSweep
 
 from ..small_plan import small_plan
 from ..small_sweep import write_sweep
+from .test_every_task_type import TEMPLATE
+from .test_every_task_type import write_sweep as write_sweep_of_type
 
 NAME = "tiny-20260101-120000"
 
@@ -107,6 +110,29 @@ def test_resume_refuses_changed_checkpoint(tmp_path: Path) -> None:
     content[-1] ^= 1
     weights.write_bytes(content)
     assert "backbone.mail: the checkpoint has changed since the sweep started" in refusal(tmp_path)
+
+
+def test_resume_refuses_changed_chat_template(tmp_path: Path) -> None:
+    file = write_sweep_of_type(tmp_path, "decoder")
+    values = yaml.safe_load(file.read_text())
+    values["tasks"] = {"mail": values["tasks"]["chat"], "pick": values["tasks"]["pick"]}
+    values["backbone"]["chat_template"] = "chat.jinja"
+    file.write_text(yaml.safe_dump({**values, "methods": ["norm_tuning"]}))
+    (tmp_path / "chat.jinja").write_text(TEMPLATE)
+    plan = make_plan(load_config(file))
+    assert identity(plan)["chat_template"].keys() == {"mail"}, "no prompt of the other task is rendered"
+    write_journal(tmp_path, plan)
+    resumed_plan(saved_of(tmp_path))
+    (tmp_path / "chat.jinja").write_text(TEMPLATE.replace(" : ", " "))
+    refused = refusal(tmp_path)
+    assert (
+        refused.splitlines()[0] == f"{NAME}: chat_template.mail: the chat template has changed since the sweep started"
+    )
+
+
+def test_resume_of_a_journal_without_chat_templates_checks_none() -> None:
+    current = {"data": {"chat": "a"}, "chat_template": {"chat": "b"}}
+    assert changed_inputs({"data": {"chat": "a"}}, current) == []
 
 
 def test_changed_inputs_name_changed_spaces_and_rungs() -> None:
