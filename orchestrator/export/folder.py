@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from methods.base.adapter_folder import read_method
+from orchestrator.backbone.plain_code import loadable_name
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.export.merged import Merged, write_merged
 from orchestrator.export.readme import adapter_readme, merged_readme
 from orchestrator.export.trained import Trained, find
 
 README = "README.md"
+PEFT_CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +103,7 @@ def _write(trained: Trained, folder: Path, merged: bool, dtype: str | None) -> M
         if not merged:
             read_method(trained.adapter)
             shutil.copytree(trained.adapter, target)
+            _name_backbone(target, trained)
             for plugin in trained.plugins:
                 shutil.copy(plugin, target)
         shutil.copytree(trained.tokenizer, target, dirs_exist_ok=True)
@@ -107,6 +111,17 @@ def _write(trained: Trained, folder: Path, merged: bool, dtype: str | None) -> M
         (target / README).write_text(text, encoding="utf-8")
         os.replace(target, folder)
     return merge
+
+
+def _name_backbone(folder: Path, trained: Trained) -> None:
+    """Name the backbone in peft's files as its loaders know it, in place of what the configuration calls it."""
+    for file in folder.rglob(PEFT_CONFIG):
+        config = json.loads(file.read_text(encoding="utf-8"))
+        config |= {
+            "base_model_name_or_path": loadable_name(trained.backbone.model),
+            "revision": trained.backbone.revision,
+        }
+        file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _require_free(folder: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 
+from orchestrator.backbone.plain_code import plain_imports, plain_model
 from orchestrator.export.merged import Merged, head_size, shared_auto_class
 from orchestrator.export.trained import Trained
 from orchestrator.tasks import TASK_TYPES
@@ -20,12 +21,9 @@ def adapter_readme(trained: Trained, folder: str) -> str:
         "Ray and MLflow are not needed. The backbone is quantized at the first use and cached.",
     ]
     if trained.peft:
-        auto_class, labels = shared_auto_class(trained), head_size(trained)
         parts.append(
-            "peft also loads the folder, over the unquantized backbone; the adapter was trained over the quantized one:"
-            f'\n\n```python\nmodel = {auto_class}.from_pretrained("{trained.backbone.model}"'
-            f"{f', num_labels={labels}' if labels else ''})\n"
-            f'model = peft.PeftModel.from_pretrained(model, "{folder}")\n```'
+            "peft also loads the folder, over the unquantized backbone; the adapter was trained over the quantized one,"
+            f" so that its results differ:\n\n```python\n{peft_loading(trained, folder)}```"
         )
     else:
         parts.append(
@@ -71,6 +69,15 @@ def loading(trained: Trained, folder: str) -> str:
         *type_.example_code(trained.labels),
     ]
     return "\n".join(lines) + "\n"
+
+
+def peft_loading(trained: Trained, folder: str) -> str:
+    """Return Python code that loads an adapter with peft and transformers alone."""
+    auto_class, model = shared_auto_class(trained), trained.backbone.model
+    expression = plain_model(model, auto_class, revision=trained.backbone.revision, labels=head_size(trained))
+    *resources, transformers = plain_imports(model, auto_class)
+    lines = [*resources, "from peft import PeftModel", transformers, "", f"model = {expression}"]
+    return "\n".join([*lines, f"model = PeftModel.from_pretrained(model, {json.dumps(folder)})"]) + "\n"
 
 
 def _arguments(trained: Trained) -> Iterator[str]:
