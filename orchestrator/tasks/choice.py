@@ -126,7 +126,7 @@ class Choice(TaskType):
     ``answer`` where rows have choices of their own.
     Tokenized tables hold the prompt with the right choice in ``input_ids``, ``prompt_length``, and the tokens of all
     choices. Predictions hold ``label`` (the right choice), ``predicted``, and per choice ``log_likelihoods`` (in nats,
-    the sum over its tokens) and ``probabilities`` (their softmax).
+    the sum over its tokens) and ``probabilities`` (their softmax); and ``choices``, where rows have their own.
     """
 
     section = ChoiceTask
@@ -147,7 +147,7 @@ class Choice(TaskType):
     @property
     def computed(self) -> tuple[Metric, ...]:
         """The metrics that ``evaluate`` computes: ``macro_f1`` needs the same choices for all rows."""
-        return self.metrics if self.labels else self.metrics[:1]
+        return tuple(metric for metric in super().computed if self.labels or metric.name != "macro_f1")
 
     def baseline(self, splits: Mapping[str, pa.Table]) -> float | None:
         """Return the accuracy of always answering the most frequent training answer."""
@@ -196,9 +196,24 @@ class Choice(TaskType):
         """Return the likelihood of every choice of each row."""
         found = [row for indices in batches for row in log_likelihoods(model, rows, indices, pad_id)]
         order, indices = in_table_order(batches)
-        table = rows.select(["row", _answer_column(rows)]).take(pa.array(indices)).rename_columns(["row", "label"])
+        table = self._answered(rows).take(pa.array(indices))
         table = _with_probabilities(table, [_softmax(found[index]) for index in order], bool(self.labels))
         return table.append_column("log_likelihoods", token_column([found[index] for index in order], np.float64))
+
+    def compared(self, predictions: pa.Table) -> tuple[list[Any], list[Any]]:
+        """Return the most likely and the right choice of each row, as texts."""
+        own = None if self.labels else predictions["choices"].to_pylist()
+        listed = own or [self.labels] * predictions.num_rows
+        chosen, right = (
+            [choices[index] for choices, index in zip(listed, integers(predictions, name), strict=True)]
+            for name in ("predicted", "label")
+        )
+        return chosen, right
+
+    def right_predictions(self, rows: pa.Table) -> pa.Table:
+        """Return the right choices as predictions."""
+        table = self._answered(rows)
+        return table.append_column("predicted", table["label"])
 
     def unanswered(self, inputs: pa.Table) -> pa.Table:
         """Return prompts or conversations whose right choice is unknown, with the task's choices or their own."""
@@ -281,6 +296,11 @@ class Choice(TaskType):
         """Return the tokens of each right choice."""
         pairs = zip(lengths(rows), integers(rows, "prompt_length"), strict=True)
         return [np.arange(length) >= start for length, start in pairs]
+
+    def _answered(self, rows: pa.Table) -> pa.Table:
+        """Return row number and ``label``, the right choice; and the ``choices`` where rows have their own."""
+        columns = {"row": rows["row"], "label": rows[_answer_column(rows)]}
+        return pa.table(columns if self.labels else {**columns, "choices": rows["choices"]})
 
 
 def _answer_column(rows: pa.Table) -> str:

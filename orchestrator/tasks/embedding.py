@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 RETRIEVAL = (NDCG_AT_10, RECALL_AT_1, RECALL_AT_10, MRR)
 METRICS = (*RETRIEVAL, SPEARMAN)
+SCORED = "has_scores"
+"""The constant of tasks whose pairs have scores."""
 TEXTS = ("anchor", "positive", "negative")
 
 
@@ -63,8 +65,9 @@ class EmbeddingTask(TaskSection):
     def _keys_go_together(self) -> EmbeddingTask:
         if self.score is not None and self.negative is not None:
             raise refusal([(("negative",), "cannot stand beside score; leave out one of them")])
+        known = {metric.name for metric in METRICS}
         possible = [metric.name for metric in metrics_of(self.score is not None)]
-        if wrong := [name for name in self.metrics if name not in possible]:
+        if wrong := [name for name in self.metrics if name in known and name not in possible]:
             rows = "with" if self.score is not None else "without"
             raise refusal(
                 [(("metric",), f"{wrong[0]!r} is not for pairs {rows} score; choose from {', '.join(possible)}")]
@@ -87,6 +90,10 @@ class EmbeddingTask(TaskSection):
         """Return ``anchor`` and ``positive``, and ``negative`` or ``score`` where the task has them."""
         texts = {key: render(template, columns) for key in TEXTS if (template := getattr(self, key)) is not None}
         return texts if self.score is None else {**texts, "score": columns[self.score].numbers}
+
+    def constants(self, train: pa.Table) -> dict[str, float]:
+        """Return that pairs have scores, by which a model's metrics are chosen."""
+        return {} if self.score is None else {SCORED: 1.0}
 
 
 class Embedding(TaskType):
@@ -129,7 +136,21 @@ class Embedding(TaskType):
     @property
     def computed(self) -> tuple[Metric, ...]:
         """The metrics that the rows allow."""
-        return metrics_of(SPEARMAN.name in self.chosen)
+        # Models of tasks whose constants are not recorded were scored by the only metric of scored pairs.
+        others = metrics_of(SCORED not in self.constants and SPEARMAN.name not in self.chosen)
+        return tuple(metric for metric in super().computed if metric not in others)
+
+    def compared(self, predictions: pa.Table) -> tuple[list[Any], list[Any]]:
+        """Return similarities and scores, or the rank of each row's positive and 1, the best rank there is."""
+        if "target" in predictions.column_names:
+            return predictions["predicted"].to_pylist(), predictions["target"].to_pylist()
+        return predictions["rank"].to_pylist(), [1] * predictions.num_rows
+
+    def right_predictions(self, rows: pa.Table) -> pa.Table:
+        """Return scores as similarities, or the best ranks."""
+        if "score" in rows.column_names:
+            return pa.table({"row": rows["row"], "predicted": rows["score"], "target": rows["score"]})
+        return pa.table({"row": rows["row"], "rank": pa.array([1] * rows.num_rows, pa.int32())})
 
     def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
         """Return columns ``row``, ``input_ids``, ``lengths``, and a ``score``; a long text loses its end."""

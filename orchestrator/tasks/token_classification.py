@@ -28,7 +28,7 @@ from orchestrator.tasks.tagged_rows import (
     texts_and_words,
     without_tags,
 )
-from orchestrator.tasks.tagging import NO_TAG, TagScheme, first_tokens, row_counts
+from orchestrator.tasks.tagging import NO_TAG, OUTSIDE, TagScheme, first_tokens, row_counts
 from orchestrator.tasks.tokens import (
     IGNORED_LABEL,
     device_of,
@@ -232,6 +232,19 @@ class TokenClassification(TaskType):
         for name, column in {**columns, **{name: pa.array(values) for name, values in counts.items()}}.items():
             table = table.append_column(name, column)
         return table
+
+    def compared(self, predictions: pa.Table) -> tuple[list[Any], list[Any]]:
+        """Return the predicted and the true tag of each row's words, by name; ``O`` for a word without a prediction."""
+        names = dict(enumerate(self.labels))
+        predicted, true = (
+            [[names.get(tag, OUTSIDE) for tag in row] for row in predictions[name].to_pylist()]
+            for name in ("predicted", "tags")
+        )
+        return predicted, true
+
+    def right_predictions(self, rows: pa.Table) -> pa.Table:
+        """Return the tags as predictions."""
+        return pa.table({"row": rows["row"], "tags": rows["tags"], "predicted": rows["tags"]})
 
     def unanswered(self, inputs: pa.Table) -> pa.Table:
         """Return words or texts whose tags are unknown."""

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,18 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from methods.plugins import loader
 from orchestrator.config import SweepConfig
 from orchestrator.tasks import read_task
+
+
+@pytest.fixture
+def no_metric_files(monkeypatch):
+    """Files of metrics that a test registers are unknown before it and after it."""
+    monkeypatch.setattr(loader, "_SOURCES", {})
+    yield
+    for name in [name for name in sys.modules if name.startswith(f"{loader.PACKAGE}.")]:
+        del sys.modules[name]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from methods.plugins.loader import register_source
 from orchestrator.common.errors import InputError
 from orchestrator.config import SweepConfig, load_config
 from orchestrator.engine.micro_batches import split_micro_batches
@@ -243,3 +244,25 @@ def test_answers_are_choices_with_probabilities(decoder, tokenizer):
     assert first["probabilities"] == pytest.approx([objects[0]["probabilities"][name] for name in ("fine", "b", "bad")])
     assert len(second["probabilities"]) == 2
     assert own.evaluate(decoder, rows, [np.array([0, 1])], 0).metrics.keys() == {"accuracy"}
+
+
+@pytest.mark.usefixtures("no_metric_files")
+def test_choice_is_scored_by_a_users_metric_over_texts(decoder, tokenizer):
+    register_source("mine", "DIRECTION = 'maximize'\ndef same(p, r):\n    return [float(a == b) for a, b in zip(p, r)]")
+    type_, rows = tokenized(tokenizer, ("fine", "bad"), right=1)
+    type_ = type_.configured(("mine.same", "accuracy"), 1, None, ("fine", "bad"))
+    evaluation = type_.evaluate(decoder, rows, [np.arange(3)], 0)
+    predicted, right = type_.compared(evaluation.predictions)
+    assert right == ["bad"] * 3
+    assert predicted == [("fine", "bad")[index] for index in evaluation.predictions["predicted"].to_pylist()]
+    assert evaluation.metrics["mine.same"] == evaluation.metrics["accuracy"]
+    assert type_.compared(type_.right_predictions(rows)) == (right, right)
+    own = replace(type_, labels=())
+    listed = pa.array([["fine", "b", "bad"], ["x", "y"]])
+    table = pa.table(
+        {"row": [1, 2], "prompt": ["Is it", "How"], "choices": listed, "answer": pa.array([2, 1], pa.int32())}
+    )
+    evaluation = own.evaluate(decoder, own.tokenize(table, tokenizer, 64), [np.array([1, 0])], 0)
+    assert own.compared(evaluation.predictions)[1] == ["bad", "y"]
+    assert evaluation.metrics.keys() == {"accuracy", "mine.same"}
+    assert own.compared(own.right_predictions(table)) == (["bad", "y"], ["bad", "y"])

@@ -10,6 +10,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from scipy.stats import spearmanr
 
+from methods.plugins.loader import register_source
 from orchestrator.config import Task
 from orchestrator.tasks import TASK_TYPES, read_task, task_type
 from orchestrator.tasks.batches import evaluation_batches
@@ -168,3 +169,25 @@ def test_embedding_keys_that_contradict_are_refused(keys: dict[str, Any], messag
     with pytest.raises(ValidationError) as raised:
         config(**keys)
     assert message in str(raised.value.errors()[0])
+
+
+@pytest.mark.usefixtures("no_metric_files")
+@pytest.mark.parametrize("has_scores", [True, False])
+def test_embedding_is_scored_by_a_users_metric(has_scores: bool) -> None:
+    source = "DIRECTION = 'maximize'\ndef {name}(p, r):\n    return [float({value}) for a, b in zip(p, r)]\n"
+    register_source("mine", source.format(name="near", value="-abs(a - b)" if has_scores else "a <= b + 1"))
+    task = config(**{"score": "rating"} if has_scores else {}).model_copy(update={"metric": "my/mine.py:near"})
+    columns = {"row": range(1, 9), "anchor": [a for a, _ in ROWS], "positive": [b for _, b in ROWS]}
+    rows = pa.table({**columns, "score": np.arange(8.0)} if has_scores else columns)
+    kind, model = task_type(task, constants=task.constants(rows)), model_of(config_of("bert"), "embedding")
+    tokens = kind.tokenize(rows, word_tokenizer(), 16)
+    evaluation = kind.evaluate(model, tokens, batches(tokens), 0)
+    others = {"spearman"} if has_scores else {"ndcg_at_10", "recall_at_1", "recall_at_10", "mrr"}
+    assert evaluation.metrics.keys() == {"mine.near", *others}
+    if has_scores:
+        expected = -np.abs(evaluation.predictions["similarity"].to_numpy() - np.arange(8.0)).mean()
+    else:
+        expected = (evaluation.predictions["rank"].to_numpy() <= 2).mean()
+    assert evaluation.metrics["mine.near"] == pytest.approx(expected)
+    predicted, right = kind.compared(kind.right_predictions(rows))
+    assert predicted == right

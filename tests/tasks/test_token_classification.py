@@ -13,6 +13,7 @@ from seqeval.metrics import accuracy_score, f1_score
 from torch.nn import functional as F
 from transformers import BertConfig, BertForTokenClassification
 
+from methods.plugins.loader import register_source
 from orchestrator.common.errors import InputError
 from orchestrator.config import SweepConfig, load_config
 from orchestrator.tasks import TASK_TYPES, read_task, task_type
@@ -232,3 +233,17 @@ def test_type_is_ready_from_a_configuration(write, read):
     assert type_.optimized.name == "token_accuracy"
     assert type_.head_size(len(data.labels)) == 4
     assert data.config.input_columns == {"tokens": "words"}
+
+
+@pytest.mark.usefixtures("no_metric_files")
+def test_tags_are_scored_by_a_users_metric_over_names(tagger, tokenizer):
+    source = "from seqeval.metrics import f1_score\nDIRECTION = 'maximize'\ndef f1(p, r):\n    return f1_score(r, p)\n"
+    register_source("mine", source)
+    type_, tokens = tokenized(tokenizer, listed(30))
+    type_ = type_.configured(("mine.f1",), 1, None, type_.labels)
+    evaluation = type_.evaluate(tagger, tokens, evaluation_batches(lengths(tokens), 4), 0)
+    assert evaluation.metrics["mine.f1"] == pytest.approx(evaluation.metrics["entity_f1"])
+    assert type_.compared(type_.right_predictions(tokens))[0] == [row["ner"] for row in listed(30)]
+    _, cut = tokenized(tokenizer, [{"words": WORDS, "ner": TAGS}], max_length=9)
+    predicted, true = type_.compared(type_.evaluate(tagger, cut, [np.array([0])], 0).predictions)
+    assert (predicted[0][3:], true[0]) == (["O"] * 3, TAGS)

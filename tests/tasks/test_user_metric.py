@@ -1,6 +1,5 @@
 """A metric of the user's own: a function in a file, refused in one line or used like any other metric."""
 
-import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,12 +33,7 @@ def wrong_rows(predictions, references):
 """
 
 
-@pytest.fixture(autouse=True)
-def forget(monkeypatch):
-    monkeypatch.setattr(loader, "_SOURCES", {})
-    yield
-    for name in [name for name in sys.modules if name.startswith(f"{loader.PACKAGE}.")]:
-        del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("no_metric_files")
 
 
 @pytest.fixture
