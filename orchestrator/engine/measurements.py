@@ -8,6 +8,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from orchestrator.engine.device_errors import breaks_device
 from orchestrator.engine.out_of_memory import drop_frames, no_memory_to_free, release_memory
 from orchestrator.engine.random_stream import restored_generators
 from orchestrator.engine.task_dataset import TaskDataset
+from orchestrator.selection.clusters import Clusters
 from orchestrator.tasks import Evaluation, TaskType
 from orchestrator.tasks.token_losses import compute_logits
 from orchestrator.tasks.tokens import device_of
@@ -99,8 +101,9 @@ def measure_if_possible(
 def standard_error_measurement(dataset: TaskDataset, evaluation: Evaluation) -> dict[str, float]:
     """Return ``validation_standard_error``: the score's standard deviation over resampled validation rows."""
     predictions = evaluation.predictions
-    draws = np.random.default_rng(0).integers(predictions.num_rows, size=(RESAMPLES, predictions.num_rows))
-    scores = dataset.type.score_many(dataset.metric, predictions, draws)
+    clusters = Clusters.of(predictions["row"].to_numpy())
+    statistic = clusters.statistic(partial(dataset.type.score_many, dataset.metric, predictions))
+    scores = statistic(np.random.default_rng(0).integers(clusters.count, size=(RESAMPLES, clusters.count)))
     return {"validation_standard_error": float(np.nanstd(scores, ddof=1))}
 
 

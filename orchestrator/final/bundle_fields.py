@@ -65,7 +65,7 @@ def describe(
         other_scores={name: (mean, low, high) for name, (mean, low, high) in result.other_scores.items()},
         majority=data.majority,
         baseline=data.baseline,
-        rows={split: table.num_rows for split, table in data.splits.items()},
+        rows=data.rows,
         data_digest=data.digest,
         sweep=sweep,
         trial=result.trial,

@@ -98,8 +98,7 @@ def _evidence(
         )
         for result in results
     ]
-    rows = reader.predictions(results[0].seeds[0].checkpoint).num_rows
-    return gather(samples, rows, seed=seed)
+    return gather(samples, reader.rows(results[0].seeds[0].checkpoint), seed=seed)
 
 
 def _with_interval(result: MethodResult, evidence: Evidence, number: int, reader: AnswerReader) -> MethodResult:

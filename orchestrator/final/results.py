@@ -16,6 +16,7 @@ from orchestrator.common.metric import Metric
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Answer, TrialRecord
 from orchestrator.planning.plan import TaskPlan
+from orchestrator.selection.clusters import Clusters
 from orchestrator.selection.intervals import Statistic, bootstrap_interval
 from orchestrator.selection.results import MethodResult, SeedResult
 from orchestrator.selection.selection import Selection
@@ -65,9 +66,16 @@ class AnswerReader:
         return tuple(map(self._task.type.metric, self._task.data.config.metrics[1:]))
 
     def statistic(self, checkpoint: str, metric: Metric | None = None) -> Statistic:
-        """Return the function that scores resamples of a checkpoint's predictions, by default in the task's metric."""
-        name = (metric or self.metric).name
-        return partial(self._task.type.score_many, name, self.predictions(checkpoint))
+        """Return the function that scores resamples of a checkpoint's predictions, by default in the task's metric.
+
+        It takes samples of the :meth:`rows` of the file: a conversation that is several samples is drawn as a whole.
+        """
+        name, predictions = (metric or self.metric).name, self.predictions(checkpoint)
+        return _clusters(predictions).statistic(partial(self._task.type.score_many, name, predictions))
+
+    def rows(self, checkpoint: str) -> int:
+        """Return how many rows of the file a checkpoint's predictions are of."""
+        return _clusters(self.predictions(checkpoint)).count
 
     def predictions(self, checkpoint: str) -> pa.Table:
         """Return what a checkpoint predicted for every test row; read once."""
@@ -76,18 +84,21 @@ class AnswerReader:
         return self._predictions[checkpoint]
 
     def _seed_result(self, seed: int | None, answer: Answer, checkpoint: str, record: TrialRecord) -> SeedResult:
-        rows = self.predictions(checkpoint).num_rows
         own_value = record.value if seed is None else answer.validation.get(self.metric.name, float("nan"))
         return SeedResult(
             seed=seed,
             checkpoint_score=answer.metrics[self.metric.name],
-            interval=bootstrap_interval(self.statistic(checkpoint), rows, seed=self._seed),
+            interval=bootstrap_interval(self.statistic(checkpoint), self.rows(checkpoint), seed=self._seed),
             validation=own_value,
             metrics=answer.metrics,
             measurements=answer.measurements,
             checkpoint=checkpoint,
             step=answer.step,
         )
+
+
+def _clusters(predictions: pa.Table) -> Clusters:
+    return Clusters.of(predictions["row"].to_numpy())
 
 
 def read_predictions(storage: Storage, checkpoint: str) -> pa.Table:

@@ -54,7 +54,7 @@ class TaskFinal:
 
     def _screen(self) -> Screening:
         validation = self.plan.tasks[self.task].data.splits["validation"]
-        rows = min(validation.num_rows, self.plan.config.training.validation_rows)
+        rows = min(len(validation["row"].unique()), self.plan.config.training.validation_rows)
         limit = self.plan.config.selection.contenders
         return screen(self.best, self.records, self.reader.metric, rows=rows, max_finalists=limit)
 

@@ -62,7 +62,7 @@ def describe(plan: SweepPlan, sweep: str, backbones: Mapping[str, PreparedBackbo
         "tasks": {
             name: {
                 "digest": task.data.digest,
-                "rows": {split: rows.num_rows for split, rows in task.data.splits.items()},
+                "rows": task.data.rows,
                 "labels": list(task.data.labels),
                 "columns": task.data.config.input_columns,
                 "majority": task.data.majority,

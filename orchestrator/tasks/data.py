@@ -57,6 +57,11 @@ class TaskData:
     constants: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def rows(self) -> dict[str, int]:
+        """How many rows of its files each split holds; a conversation of several samples is one row."""
+        return {split: len(table["row"].unique()) for split, table in self.splits.items()}
+
+    @property
     def majority(self) -> float | None:
         """The accuracy of always answering the most frequent training label; ``None`` without such labels."""
         return self.baseline if TASK_TYPES[self.config.type].baseline_metric == "accuracy" else None

@@ -10,7 +10,9 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from orchestrator.cli.output.progress import task_line
 from orchestrator.common.errors import InputError
+from orchestrator.planning.plan import TaskPlan
 from orchestrator.tasks import TASK_TYPES, read_task
 from orchestrator.tasks.batches import evaluation_batches
 from orchestrator.tasks.causal_lm import CausalLM, CausalLMTask
@@ -117,7 +119,12 @@ def test_conversations_without_consistent_rendering_are_rows_by_turn(tmp_path, c
     chat_tokenizer = type(chat_tokenizer)(
         tokenizer_object=chat_tokenizer._tokenizer, eos_token="</s>", unk_token="<unk>", chat_template=ONCE
     )
-    split = read(tmp_path, LAYOUTS["messages"][0], chat_tokenizer, messages="chat").splits["test"]
+    data = read(tmp_path, LAYOUTS["messages"][0], chat_tokenizer, messages="chat")
+    assert data.rows == {"train": 6, "validation": 2, "test": 2}, "two samples of a conversation are one row"
+    assert "10 rows (6 train, 2 validation, 2 test) · 20 samples, one for each of" in task_line(
+        "chat", TaskPlan(data, TASK, ())
+    )
+    split = data.splits["test"]
     tokens = TASK.tokenize(split, chat_tokenizer, 100)
     numbers = [row - 1 for row in split["row"].to_pylist()]
     assert numbers[::2] == numbers[1::2]

@@ -130,7 +130,7 @@ def plan_json(plan: SweepPlan, forecast: SweepForecast = NO_FORECAST) -> dict[st
         "tasks": {
             name: {
                 "type": task.type.name,
-                "rows": {split: rows.num_rows for split, rows in task.data.splits.items()},
+                "rows": task.data.rows,
                 "labels": list(task.data.labels),
                 "majority": task.data.majority,
                 "baseline": task.data.baseline,

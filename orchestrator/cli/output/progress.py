@@ -173,13 +173,15 @@ def fraction_spent(snapshot: Snapshot, budget: Budget, steps: int) -> float:
 def task_line(name: str, task: TaskPlan) -> str:
     """Return a line on a task: type, rows by split, classes, and rows that were left out."""
     data = task.data
-    rows = {split: f"{table.num_rows:,}" for split, table in data.splits.items()}
-    total = sum(table.num_rows for table in data.splits.values())
+    rows = {split: f"{count:,}" for split, count in data.rows.items()}
+    total, samples = sum(data.rows.values()), sum(table.num_rows for table in data.splits.values())
     parts = [
         name,
         task.type.name,
         f"{total:,} rows ({rows['train']} train, {rows['validation']} validation, {rows['test']} test)",
     ]
+    if samples > total:
+        parts.append(f"{samples:,} samples, one for each of the assistant's turns")
     if data.majority is not None:
         parts += [f"{len(data.labels)} classes", f"majority class {data.majority:.0%}"]
     elif data.baseline is not None:
