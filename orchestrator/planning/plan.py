@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -33,6 +34,7 @@ from orchestrator.search.plans import RelativeStepCost, StudyPlan
 from orchestrator.search.rungs import rung_steps
 from orchestrator.search.space import resolve as resolve_space
 from orchestrator.tasks import TASK_TYPES, TaskData, TaskType, read_task, task_type
+from orchestrator.tasks.cut_rows import CutRows, cut_rows_of
 from orchestrator.tasks.rendering import render_task
 from orchestrator.tasks.tokens import example_rows
 from orchestrator.tracking.connection import check_uri
@@ -65,6 +67,14 @@ class TaskPlan:
     def available(self) -> tuple[str, ...]:
         """Names of the methods that can train the task."""
         return tuple(plan.method for plan in self.methods if plan.available)
+
+    @cached_property
+    def cut_rows(self) -> dict[str, CutRows]:
+        """What each split loses because of rows that are too long; nothing is counted where rows have no estimates."""
+        estimates = self.estimates
+        if estimates is None:
+            return {}
+        return cut_rows_of(self.data, self.type, estimates.tokenizer, estimates.config.training.max_length)
 
     def plan_of(self, method: str) -> MethodPlan:
         """Return the plan of a method."""

@@ -16,6 +16,7 @@ from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.suggest import did_you_mean
 from orchestrator.planning.checkpoint import fit_max_length, read_checkpoint, require_tokenizer
 from orchestrator.tasks import TASK_TYPES, TaskData, TaskType, read_task, task_type
+from orchestrator.tasks.cut_rows import NO_LIMIT
 from orchestrator.tasks.rendering import render_task
 from orchestrator.tasks.splits import NAMES
 from orchestrator.tasks.tokens import lengths, sequences
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
     from orchestrator.config import SweepConfig
 
-NO_LIMIT = 10_000_000
-"""Tokens of a row, at most, to see its whole length."""
 MOST_BYTES = 4
 """Most bytes of a character in UTF-8, each of which may be a token."""
 

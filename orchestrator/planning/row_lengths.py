@@ -10,7 +10,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.tasks import TaskType
-from orchestrator.tasks.tokens import characters, lengths
+from orchestrator.tasks.cut_rows import text_characters
+from orchestrator.tasks.tokens import lengths
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,12 +56,3 @@ def _most_characters(rows: pa.Table, kind: TaskType) -> NDArray[np.int64]:
     """Return the positions of the rows whose texts have the most characters."""
     order: NDArray[np.int64] = np.argsort(text_characters(rows, kind), kind="stable").astype(np.int64)
     return order[-LONGEST_ROWS:]
-
-
-def text_characters(rows: pa.Table, kind: TaskType) -> NDArray[np.int64]:
-    """Return how many characters the texts of each row have, lists of texts included."""
-    counts = np.zeros(rows.num_rows, np.int64)
-    for column in kind.text_columns:
-        if column in rows.column_names:
-            counts += characters(rows[column])
-    return counts

@@ -29,6 +29,7 @@ from orchestrator.report.svg import STYLE
 from orchestrator.selection.recommend import cost, cost_text
 from orchestrator.selection.selection import Selection
 from orchestrator.tasks import TASK_TYPES
+from orchestrator.tasks.cut_rows import CutRows
 
 NONE = "\N{EN DASH}"
 FOLDER = Path(__file__).parent
@@ -75,6 +76,11 @@ class TaskPage:
         if value is None or type_ is None:
             return ""
         return f"{type_.baseline_name}: {type_.metric(type_.baseline_metric).label} {value:.3f}"
+
+    @property
+    def cut_rows(self) -> Mapping[str, str]:
+        """What each split lost because of rows that are too long, by split, for those that lost something."""
+        return {split: str(CutRows.of_fields(fields)) for split, fields in self.data.get("cut", {}).items()}
 
     @property
     def metric(self) -> Metric:

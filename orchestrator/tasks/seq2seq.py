@@ -191,6 +191,11 @@ class Seq2Seq(TextWriter):
         """Return how many tokens each target has."""
         return lengths(rows) - integers(rows, "source_length")
 
+    def trained_tokens(self, rows: pa.Table) -> list[NDArray[np.bool_]]:
+        """Return the tokens of each target."""
+        pairs = zip(lengths(rows), integers(rows, "source_length"), strict=True)
+        return [np.arange(length) >= start for length, start in pairs]
+
     def _generated(self, model: nn.Module, rows: pa.Table, indices: NDArray[np.int64], pad_id: int) -> list[str]:
         sources, _ = first_and_rest(rows, indices, "source_length")
         return self.generate(model, sources, pad_id)

@@ -16,6 +16,7 @@ from orchestrator.report.history import History
 from orchestrator.report.method_rows import method_rows
 from orchestrator.report.page import TaskPage
 from orchestrator.report.write import read_history, render, write_report
+from orchestrator.tasks.cut_rows import CutRows
 
 EVIL = "<script>alert('x')</script>\" onload=\"alert(1)"
 Write = Callable[..., Path]
@@ -267,3 +268,17 @@ def test_report_of_a_journal_of_0_1_has_its_numbers() -> None:
     assert (rows["lora"].result.mean_score, rows["lora"].result.checkpoint_score) == (
         0.47435897435897434, 0.48717948717948717,
     )  # fmt: skip
+
+
+def test_report_tells_which_rows_were_cut(written: Write) -> None:
+    def with_cut(event: dict[str, Any]) -> dict[str, Any]:
+        if event["event"] == "sweep":
+            cut = CutRows(12, 6206, True, 300, 40)
+            event["tasks"]["airline"]["cut"] = {"train": cut.fields(), "test": CutRows(1, 2069, False).fields()}
+        return event
+
+    folder = written(trials=20)
+    assert "cut in airline" not in told(folder).text
+    shown = told(rewritten(folder, with_cut)).text
+    lost = "train about 12 of 6,206 rows (0.2%), which lose about 40 of their 300 trained tokens"
+    assert f"cut in airline of more than 64 tokens: {lost}; test 1 of 2,069 rows (0.0%)" in shown

@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from orchestrator import cli
 from orchestrator.backbone.publish import PreparedBackbone
 from orchestrator.backbone.store import Published, backbone_digest
+from orchestrator.cli.output.console import console
+from orchestrator.cli.output.plan import plan_json, print_plan
 from orchestrator.cli.output.resume import summary
 from orchestrator.cli.output.run import resume_hint
 from orchestrator.common.errors import InputError
@@ -112,14 +114,39 @@ def test_resume_refuses_changed_checkpoint(tmp_path: Path) -> None:
     assert "backbone.mail: the checkpoint has changed since the sweep started" in refusal(tmp_path)
 
 
-def test_resume_refuses_changed_chat_template(tmp_path: Path) -> None:
-    file = write_sweep_of_type(tmp_path, "decoder")
+def chat_plan(folder: Path, max_length: int = 24) -> SweepPlan:
+    """Return the plan of a sweep of conversations of 13 tokens, all trained, and of prompts with choices."""
+    file = write_sweep_of_type(folder, "decoder")
     values = yaml.safe_load(file.read_text())
-    values["tasks"] = {"mail": values["tasks"]["chat"], "pick": values["tasks"]["pick"]}
+    values["tasks"] = {"mail": {**values["tasks"]["chat"], "train_on": "all"}, "pick": values["tasks"]["pick"]}
     values["backbone"]["chat_template"] = "chat.jinja"
+    values["training"]["max_length"] = max_length
     file.write_text(yaml.safe_dump({**values, "methods": ["norm_tuning"]}))
-    (tmp_path / "chat.jinja").write_text(TEMPLATE)
-    plan = make_plan(load_config(file))
+    (folder / "chat.jinja").write_text(TEMPLATE)
+    return make_plan(load_config(file))
+
+
+def test_sweep_records_and_plan_shows_what_is_cut(tmp_path: Path) -> None:
+    plan = chat_plan(tmp_path, max_length=4)
+    write_journal(tmp_path, plan)
+    rows = plan.tasks["mail"].data.rows
+    recorded = saved_of(tmp_path).description["tasks"]["mail"]["cut"]
+    assert recorded == {
+        split: {"cut": count, "rows": count, "is_estimate": False, "trained": 13 * count, "lost": 9 * count}
+        for split, count in rows.items()
+    }
+    assert plan_json(plan)["tasks"]["mail"]["trained_tokens_cut"] == {split: 9 * count for split, count in rows.items()}
+    with console.capture() as capture:
+        print_plan(plan, Path("mail.yaml"))
+    shown = " ".join(capture.get().split())
+    lost = f"train {rows['train']} of {rows['train']} rows (100.0%), which lose {9 * rows['train']} of their"
+    assert f"note: mail: rows of more than 4 tokens (training.max_length) are cut: {lost}" in shown
+    (tmp_path / "other").mkdir()
+    assert chat_plan(tmp_path / "other").tasks["mail"].cut_rows["test"].cut == 0
+
+
+def test_resume_refuses_changed_chat_template(tmp_path: Path) -> None:
+    plan = chat_plan(tmp_path)
     assert identity(plan)["chat_template"].keys() == {"mail"}, "no prompt of the other task is rendered"
     write_journal(tmp_path, plan)
     resumed_plan(saved_of(tmp_path))

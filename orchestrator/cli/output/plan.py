@@ -12,10 +12,9 @@ from orchestrator.cli.output.methods import method_row, print_capabilities, prin
 from orchestrator.cli.output.progress import task_line
 from orchestrator.common.units import duration, number, size
 from orchestrator.config import BackboneConfig
-from orchestrator.planning.cut_rows import CutRows, count_cut_rows
 from orchestrator.planning.forecast import NO_FORECAST, SweepForecast, slots
 from orchestrator.planning.head_size import head_size
-from orchestrator.planning.plan import SweepPlan, TaskPlan
+from orchestrator.planning.plan import SweepPlan
 from orchestrator.warm_start import Prior
 
 
@@ -32,9 +31,9 @@ def print_plan(plan: SweepPlan, file: Path, forecast: SweepForecast = NO_FORECAS
         console.print(task_line(name, task))
         for note in task.data.notes:
             print_wrapped(f"note: {name}: {note}")
-        if cut := {split: count for split, count in _cut_rows(plan, task).items() if count.cut}:
+        if cut := {split: count for split, count in task.cut_rows.items() if count.cut}:
             length = config.training.max_length
-            counts = ", ".join(f"{split} {count}" for split, count in cut.items())
+            counts = "; ".join(f"{split} {count}" for split, count in cut.items())
             print_wrapped(f"note: {name}: rows of more than {length:,} tokens (training.max_length) are cut: {counts}")
     quantization = config.backbone.quantization + (
         " + double quantization" if _is_double_quantized(config.backbone) else ""
@@ -73,12 +72,6 @@ def print_plan(plan: SweepPlan, file: Path, forecast: SweepForecast = NO_FORECAS
         print_wrapped(line)
     _print_prior(plan.prior)
     console.print(f"next: {program()} run {file}")
-
-
-def _cut_rows(plan: SweepPlan, task: TaskPlan) -> dict[str, CutRows]:
-    """Return how many rows of each split lose tokens."""
-    length = plan.config.training.max_length
-    return {split: count_cut_rows(rows, task.type, plan.tokenizer, length) for split, rows in task.data.splits.items()}
 
 
 def _print_device(plan: SweepPlan) -> None:
@@ -136,7 +129,8 @@ def plan_json(plan: SweepPlan, forecast: SweepForecast = NO_FORECAST) -> dict[st
                 "baseline": task.data.baseline,
                 "digest": task.data.digest,
                 "notes": list(task.data.notes),
-                "cut": {split: count.cut for split, count in _cut_rows(plan, task).items()},
+                "cut": {split: count.cut for split, count in task.cut_rows.items()},
+                "trained_tokens_cut": {split: count.lost for split, count in task.cut_rows.items()},
                 "methods": [
                     {
                         **method_row(method_plan),

@@ -6,8 +6,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from orchestrator.planning.cut_rows import COUNTED_ROWS, CutRows, count_cut_rows
 from orchestrator.tasks import TASK_TYPES
+from orchestrator.tasks.cut_rows import COUNTED_ROWS, CutRows, count_cut_rows
 
 
 @pytest.fixture(scope="module")
@@ -41,4 +41,24 @@ def test_cut_rows_are_estimated_where_many_are_long(tokenizer):
 
 def test_cut_rows_of_a_language_model_count_the_end(tokenizer):
     table = pa.table({"row": [1, 2], "prompt": ["x" * 4, "x" * 5], "completion": ["y" * 3, "y" * 3]})
-    assert count_cut_rows(table, TASK_TYPES["causal-lm"], tokenizer, 8) == CutRows(1, 2, False)
+    assert count_cut_rows(table, TASK_TYPES["causal-lm"], tokenizer, 8) == CutRows(1, 2, False, 4, 0)
+
+
+def test_cut_conversations_count_rows_and_the_trained_tokens_that_they_lose(tokenizer):
+    """Four texts of three conversations; the answers of each are the last characters of its texts."""
+    texts, spans = ["x" * 20, "x" * 6, "x" * 30, "x" * 8], [[2, 4, 15, 20], [4, 6], [18, 30], [0, 8]]
+    columns = {"row": [1, 2, 3, 3], "prompt": ["x" * 15, "xxxx", "x" * 18, ""], "completion": ["y"] * 4, "text": texts}
+    rows = pa.table({**columns, "spans": pa.array(spans, pa.list_(pa.int32())), "messages": ["[]"] * 4})
+    kind = TASK_TYPES["causal-lm"]
+    for limit in (5, 7, 9, 13, 20):
+        masks = kind.trained_tokens(kind.tokenize(rows, tokenizer, limit))
+        kept = [int(mask.sum()) for mask in masks]
+        lost = sum(size - left for size, left in zip([7, 2, 12, 8], kept, strict=True))
+        is_cut = [len(mask) < len(text) for mask, text in zip(masks, texts, strict=True)]
+        counted = count_cut_rows(rows, kind, tokenizer, limit)
+        assert counted.lost == lost
+        assert counted.trained == sum(size for size, cut in zip([7, 2, 12, 8], is_cut, strict=True) if cut)
+        assert (counted.cut, counted.rows) == (1 + is_cut[0] + is_cut[1], 3)
+    counted = count_cut_rows(rows, kind, tokenizer, 9)
+    assert str(counted) == "2 of 3 rows (66.7%), which lose 6 of their 19 trained tokens"
+    assert CutRows.of_fields(counted.fields()) == counted
