@@ -31,7 +31,7 @@ MAX_CACHE_BYTES = 2 * 2**30
 class FrozenPrefix:
     """The lowest blocks of a backbone, and a cache of their activations.
 
-    The cache key of a row is its tokens, so that splits and padding do not matter.
+    The cache key of a row is its tokens and their types, so that splits and padding do not matter.
 
     Args:
         backbone: backbone, which stays unchanged.
@@ -74,13 +74,14 @@ class FrozenPrefix:
         """
         return self._call_order.frozen_depth(view, active) if self.block_names else 0
 
-    def activations(self, depth: int, input_ids: Tensor, mask: Tensor) -> Tensor:
+    def activations(self, depth: int, input_ids: Tensor, mask: Tensor, token_types: Tensor | None = None) -> Tensor:
         """Return the output of the lowest blocks, without gradients; cached rows are not computed again.
 
         Args:
             depth: number of blocks.
             input_ids: token ids of shape ``(rows, tokens)``, on any device.
             mask: tensor of that shape, 0 at padding, which may be on either side.
+            token_types: type of each token, of that shape; the model's default types if left out.
 
         Returns:
             Tensor of shape ``(rows, tokens, width)`` on the backbone's device, 0 at padding.
@@ -88,14 +89,21 @@ class FrozenPrefix:
         self._depths.add(depth)
         # Batches come from the dataset, on the processor, or from a view on the backbone's device. Keys and positions
         # are read on the processor, and the states stay on the device.
-        input_ids, real = input_ids.cpu(), mask.cpu().bool()
-        keys = [ids[tokens].tobytes() for ids, tokens in zip(input_ids.numpy(), real.numpy(), strict=True)]
+        inputs, real = {"input_ids": input_ids.cpu()}, mask.cpu().bool()
+        if token_types is not None:
+            inputs["token_type_ids"] = token_types.cpu()
+        keys = _row_keys(inputs, real)
         by_row = {key: self._cache.get((depth, key)) for key in keys}
         missing = [k for k, key in enumerate(keys) if by_row[key] is None]
         if missing:
-            by_row |= self._compute(depth, input_ids[missing], real[missing], [keys[k] for k in missing])
+            by_row |= self._compute(
+                depth,
+                {name: tensor[missing] for name, tensor in inputs.items()},
+                real[missing],
+                [keys[k] for k in missing],
+            )
         states = torch.cat([state for key in keys if (state := by_row[key]) is not None])
-        padded = states.new_zeros(*input_ids.shape, states.shape[-1])
+        padded = states.new_zeros(*real.shape, states.shape[-1])
         padded[real.to(states.device)] = states
         return padded
 
@@ -103,14 +111,17 @@ class FrozenPrefix:
     def _call_order(self) -> CallOrder:
         return CallOrder.record(self._bare, self.block_names, self._head)
 
-    def _compute(self, depth: int, input_ids: Tensor, real: Tensor, keys: Sequence[bytes]) -> dict[bytes, Tensor]:
+    def _compute(
+        self, depth: int, inputs: dict[str, Tensor], real: Tensor, keys: Sequence[bytes]
+    ) -> dict[bytes, Tensor]:
         """Run one pass up to a depth; activations at smaller depths that other trials use are cached as well."""
         columns = real.any(dim=0)
-        input_ids, real = input_ids[:, columns], real[:, columns]
+        real = real[:, columns]
+        arguments = {name: tensor[:, columns].to(self._device) for name, tensor in inputs.items()}
         forward = self._passes[getcurrent()] = _Pass(depth)
         try:
             with torch.no_grad(), suppress(_DepthReachedError):
-                self._model(input_ids=input_ids.to(self._device), attention_mask=real.long().to(self._device))
+                self._model(**arguments, attention_mask=real.long().to(self._device))
         finally:
             del self._passes[getcurrent()]
         counts, real_on_device = real.sum(dim=1).tolist(), real.to(self._device)
@@ -130,6 +141,13 @@ class FrozenPrefix:
                 raise _DepthReachedError
 
         return hook
+
+
+def _row_keys(inputs: dict[str, Tensor], real: Tensor) -> list[bytes]:
+    """Return a key of each row's numbers without the padding; rows with types of tokens have longer ones."""
+    arrays = [tensor.numpy() for tensor in inputs.values()]
+    rows = enumerate(real.numpy())
+    return [b"".join(array[row][tokens].tobytes() for array in arrays) for row, tokens in rows]
 
 
 @dataclass

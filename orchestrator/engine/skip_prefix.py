@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from orchestrator.engine.frozen_prefix import FrozenPrefix
 
-SKIPPABLE_ARGUMENTS = frozenset({"input_ids", "attention_mask", "labels", "return_dict"})
+SKIPPABLE_ARGUMENTS = frozenset({"input_ids", "attention_mask", "token_type_ids", "labels", "return_dict"})
 
 
 class SkipPrefix:
     """Lets a view skip its lowest blocks inside :meth:`enabled`.
 
-    Only calls with token ids, mask and labels skip them. Calls with anything else (key-value pairs, embeddings instead
-    of tokens) run the whole model, and so do all calls outside of :meth:`enabled`.
+    Only calls with token ids, mask, token types and labels skip them. Calls with anything else (key-value pairs,
+    embeddings instead of tokens) run the whole model, and so do all calls outside of :meth:`enabled`.
 
     Args:
         view: view with the method attached.
@@ -59,13 +59,13 @@ class SkipPrefix:
 
     def cache_batch(self, batch: Mapping[str, Tensor]) -> None:
         """Compute the prefix's activations for a batch before the trials of a pack ask for them at once."""
-        self._prefix.activations(self.depth, batch["input_ids"], batch["attention_mask"])
+        self._prefix.activations(self.depth, batch["input_ids"], batch["attention_mask"], batch.get("token_type_ids"))
 
     def _begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids, mask = kwargs.get("input_ids"), kwargs.get("attention_mask")
         arguments = {name for name, value in kwargs.items() if value is not None}
         if self._enabled and not args and ids is not None and mask is not None and arguments <= SKIPPABLE_ARGUMENTS:
-            self._state = self._prefix.activations(self.depth, ids, mask)
+            self._state = self._prefix.activations(self.depth, ids, mask, kwargs.get("token_type_ids"))
 
     def _end(self, *_: Any) -> None:
         self._state = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,7 @@ def write_merged(trained: Trained, folder: Path, dtype: str | None) -> Merged:
     shared = _backbone(trained)
     attached = methods.load_adapter(shared.view(0), trained.adapter, shared.context)
     attached.train(False)
-    kind = TASK_TYPES[trained.type]
+    kind = replace(TASK_TYPES[trained.type], labels=trained.labels, constants=trained.constants)
     tokens = sample(shared.model.config, AutoTokenizer.from_pretrained(trained.tokenizer))
     batch = kind.dummy_batch(tokens["input_ids"], tokens["attention_mask"], head_size(trained))
     expected = outputs(kind, attached.module, batch)

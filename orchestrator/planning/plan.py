@@ -36,6 +36,7 @@ from orchestrator.search.space import resolve as resolve_space
 from orchestrator.tasks import TASK_TYPES, TaskData, TaskType, read_task, task_type
 from orchestrator.tasks.cut_rows import CutRows, cut_rows_of
 from orchestrator.tasks.rendering import render_task
+from orchestrator.tasks.token_types import with_token_types
 from orchestrator.tasks.tokens import example_rows
 from orchestrator.tracking.connection import check_uri
 from orchestrator.warm_start import Prior, TaskMetadata, prior_of, task_metadata
@@ -198,6 +199,7 @@ def make_plan(
     architecture, tokenizer = read_checkpoint(source)
     require_tokenizer(config, source, tokenizer)
     data = {name: render_task(each, TASK_TYPES[each.config.type], tokenizer) for name, each in data.items()}
+    data = {name: with_token_types(each, architecture, tokenizer) for name, each in data.items()}
     try_metrics(config.name, data)
     config = fit_max_length(config, positions(architecture))
     task_text = _task_text_factory(config, tokenizer)

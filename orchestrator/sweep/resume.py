@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,20 @@ def resumed_plan(saved: SavedSweep, file: Path | None = None) -> SweepPlan:
             problems,
             "new results could not be compared with the recorded ones; restore these inputs, or run a new sweep",
         )
-    return plan
+    return _with_recorded_constants(plan, saved)
+
+
+def _with_recorded_constants(plan: SweepPlan, saved: SavedSweep) -> SweepPlan:
+    """Return a plan whose tasks have the constants that the sweep started with.
+
+    The same rows give the same numbers, but an earlier release may have recorded fewer, and made other tokens of pairs.
+    """
+    tasks = {}
+    for name, task in plan.tasks.items():
+        constants = saved.description["tasks"][name].get("constants", task.data.constants)
+        data, type_ = replace(task.data, constants=constants), replace(task.type, constants=constants)
+        tasks[name] = replace(task, data=data, type=type_)
+    return replace(plan, tasks=tasks)
 
 
 def _recorded_storage(saved: SavedSweep) -> str:

@@ -422,9 +422,15 @@ class TaskType(ABC):
         """
         return evaluate(recorded).predictions
 
+    @property
+    def example_arguments(self) -> tuple[str, ...]:
+        """The tokenizer's outputs that the model reads."""
+        return "input_ids", "attention_mask"
+
     def example_code(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Return lines of Python that run ``adapter.module`` on ``tokens``, for an exported folder's README."""
-        call = 'adapter.module(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])'
+        arguments = ", ".join(f'{name}=tokens["{name}"]' for name in self.example_arguments)
+        call = f"adapter.module({arguments})"
         return ("with torch.no_grad():", f"    logits = {call}.logits", f"print({self.example_output(labels)})")
 
     def merged_files(self, model: nn.Module) -> dict[str, str]:

@@ -28,7 +28,7 @@ from orchestrator.tasks.file_headers import Key
 from orchestrator.tasks.inputs import ColumnKind
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf
 from orchestrator.tasks.text_pairs import TextSection, TextType
-from orchestrator.tasks.tokens import device_of, in_table_order, integers, pad, sequences
+from orchestrator.tasks.tokens import device_of, in_table_order, integers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -135,7 +135,7 @@ class Classification(TextType):
     def collate(
         self, rows: pa.Table, indices: NDArray[np.int64], pad_id: int, pad_left: bool = False
     ) -> dict[str, Tensor]:
-        """Return ``input_ids``, ``attention_mask`` of shape ``(rows, tokens)`` and ``labels``.
+        """Return the padded rows, and ``labels``.
 
         Labels have the shape ``(rows,)``, or ``(rows, labels)`` in float32 where rows may have several.
         """
@@ -145,7 +145,7 @@ class Classification(TextType):
             labels = multi_hot(rows["labels"].take(pa.array(indices)), len(self.labels)).astype(np.float32)
         else:
             labels = integers(rows, "label")[indices].astype(np.int64)
-        return {**pad(sequences(rows, indices), pad_id, pad_left), "labels": torch.from_numpy(labels)}
+        return {**self.padded(rows, indices, pad_id, pad_left), "labels": torch.from_numpy(labels)}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """Return the mean cross-entropy over the rows, or the binary one over all rows and labels."""

@@ -17,7 +17,7 @@ from orchestrator.tasks.inputs import ColumnKind
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf
 from orchestrator.tasks.regression_metrics import METRICS
 from orchestrator.tasks.text_pairs import TextSection, TextType
-from orchestrator.tasks.tokens import device_of, in_table_order, pad, sequences
+from orchestrator.tasks.tokens import device_of, in_table_order
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -84,12 +84,12 @@ class Regression(TextType):
     def collate(
         self, rows: pa.Table, indices: NDArray[np.int64], pad_id: int, pad_left: bool = False
     ) -> dict[str, Tensor]:
-        """Return ``input_ids``, ``attention_mask``, and standardized targets of shape ``(rows,)`` as ``labels``."""
+        """Return the padded rows, and standardized targets of shape ``(rows,)`` as ``labels``."""
         import torch
 
         mean, std = self._scale
         targets = ((rows["target"].to_numpy()[indices] - mean) / std).astype(np.float32)
-        return {**pad(sequences(rows, indices), pad_id, pad_left), "labels": torch.from_numpy(targets)}
+        return {**self.padded(rows, indices, pad_id, pad_left), "labels": torch.from_numpy(targets)}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """Return the mean squared error of the standardized targets."""

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import model_validator
 
 from orchestrator.common.section import refusal
@@ -15,9 +17,11 @@ from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
 from orchestrator.tasks.inputs import InputColumn
 from orchestrator.tasks.section import TaskSection
-from orchestrator.tasks.tokens import token_column
+from orchestrator.tasks.token_types import reads_token_types
+from orchestrator.tasks.tokens import pad, sequences, token_column
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 TEXTS = ("text", "text_pair")
@@ -72,16 +76,57 @@ class TextType(TaskType):
     def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
         """Return columns ``row``, ``input_ids``, and those of the type's answers.
 
-        A text that is too long loses its end; of a pair, the longer text loses tokens until both fit.
+        A text that is too long loses its end; of a pair, the longer text loses tokens until both fit. Where the model
+        tells the texts of a pair apart, ``token_type_ids`` (int8) holds the type of each token.
         """
         names = [name for name in TEXTS if name in rows.column_names]
+        has_types = reads_token_types(self.constants)
         settings: dict[str, Any] = {
             "truncation": "longest_first",
             "max_length": max_length,
             "return_attention_mask": False,
+            "return_token_type_ids": has_types,
         }
         ids: list[list[int]] = []
+        types: list[list[int]] = []
         for batch in rows.select(names).to_batches(max_chunksize=4096):
-            ids += tokenizer(*(batch[name].to_pylist() for name in names), **settings)["input_ids"]
+            encoded = tokenizer(*(batch[name].to_pylist() for name in names), **settings)
+            ids += encoded["input_ids"]
+            types += encoded["token_type_ids"] if has_types else []
         columns = {name: rows[name] for name in self.answer_sources if name in rows.column_names}
-        return pa.table({"row": rows["row"], "input_ids": token_column(ids), **columns})
+        tokens = {"input_ids": token_column(ids)}
+        if has_types:
+            tokens["token_type_ids"] = token_column(types, np.int8)
+        return pa.table({"row": rows["row"], **tokens, **columns})
+
+    def padded(self, rows: pa.Table, indices: NDArray[np.int64], pad_id: int, pad_left: bool) -> dict[str, Tensor]:
+        """Return ``input_ids``, ``attention_mask``, and ``token_type_ids`` where the table has them; int64.
+
+        Args:
+            rows: Tokenized table.
+            indices: Indices of the batch's rows.
+            pad_id: Id of the padding token, whose type is 0.
+            pad_left: Whether padding goes before the tokens.
+
+        Returns:
+            Tensors of shape ``(rows, tokens)``, padded to the longest row.
+        """
+        batch = pad(sequences(rows, indices), pad_id, pad_left)
+        if "token_type_ids" in rows.column_names:
+            batch["token_type_ids"] = pad(sequences(rows, indices, "token_type_ids"), 0, pad_left)["input_ids"]
+        return batch
+
+    def dummy_batch(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: int, targets: int | None = None
+    ) -> dict[str, Tensor]:
+        """Return a batch whose second half of tokens has type 1, where the model reads types."""
+        batch = super().dummy_batch(input_ids, attention_mask, labels, targets)
+        if reads_token_types(self.constants):
+            batch["token_type_ids"] = input_ids.new_zeros(input_ids.shape)
+            batch["token_type_ids"][:, input_ids.shape[1] // 2 :] = 1
+        return batch
+
+    @property
+    def example_arguments(self) -> tuple[str, ...]:
+        """The tokenizer's outputs that the model reads."""
+        return (*super().example_arguments, *(["token_type_ids"] if reads_token_types(self.constants) else []))

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 Tokens = list[NDArray[np.int32]]
 """Token ids of several sequences."""
-INPUTS = ("input_ids", "attention_mask", "task_ids")
-"""The tensors of a batch that a model is called with; task ids are there while a trial trains on other tasks."""
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "task_ids")
+"""The tensors of a batch that a model is called with: token types are there for pairs that the model tells apart, and
+task ids while a trial trains on other tasks."""
 IGNORED_LABEL = -100
 """The label of a token that takes no part in the loss."""
 

@@ -44,9 +44,9 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     passes: list[tuple[int, int]] = []
     compute = FrozenPrefix._compute
 
-    def counting_compute(prefix: FrozenPrefix, depth: int, ids: Tensor, real: Tensor, tokens: Any) -> Any:
-        passes.append((depth, len(ids)))
-        return compute(prefix, depth, ids, real, tokens)
+    def counting_compute(prefix: FrozenPrefix, depth: int, inputs: dict[str, Tensor], real: Tensor, keys: Any) -> Any:
+        passes.append((depth, len(real)))
+        return compute(prefix, depth, inputs, real, keys)
 
     monkeypatch.setattr(FrozenPrefix, "_compute", counting_compute)
     return passes

@@ -98,6 +98,33 @@ def test_resumed_plan_finds_relative_places_from_any_folder(tmp_path: Path, monk
     assert (config.mlflow.tracking_uri, config.mlflow.registry_uri) == (f"sqlite:///{tmp_path / 'mlflow.db'}", None)
 
 
+def test_resume_makes_token_types_of_pairs_only_where_the_sweep_did(tmp_path: Path) -> None:
+    """Releases before token types were passed recorded none, and their adapters know one type alone."""
+    file = write_sweep(tmp_path)
+    settings = tmp_path / "checkpoint" / "tokenizer_config.json"
+    names = ["input_ids", "token_type_ids", "attention_mask"]  # as the tokenizers of BERT have it
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "model_input_names": names}))
+    rows = "".join(f"good {word},bad {word},{number % 2}\n" for number, word in enumerate(map(str, range(40))))
+    (tmp_path / "rows.csv").write_text("one,two,label\n" + rows)
+    task = {"type": "classification", "data": "rows.csv", "text": "one", "text_pair": "two", "label": "label"}
+    methods = ["linear_probe"]
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "tasks": {"mail": task}, "methods": methods}))
+    write_journal(tmp_path, make_plan(load_config(file)))
+    journal = tmp_path / "sweeps" / NAME / "journal.jsonl"
+
+    def types_of_tokens() -> set[int]:
+        plan = resumed_plan(saved_of(tmp_path))
+        tokens = plan.tasks["mail"].type.tokenize(plan.tasks["mail"].data.splits["test"], plan.tokenizer, 16)
+        assert plan.tasks["mail"].data.constants == plan.tasks["mail"].type.constants  # a bundle records the former
+        columns = tokens.select([name for name in tokens.column_names if name == "token_type_ids"]).to_pydict()
+        return {each for rows in columns.values() for types in rows for each in types}
+
+    assert types_of_tokens() == {0, 1}
+    assert '"constants": {"token_types": 2.0}' in journal.read_text()
+    journal.write_text(journal.read_text().replace('"constants": {"token_types": 2.0}', '"constants": {}'))
+    assert types_of_tokens() == set()
+
+
 def test_resume_refuses_changed_data(tmp_path: Path) -> None:
     planned_sweep(tmp_path)
     rows = tmp_path / "rows.csv"
