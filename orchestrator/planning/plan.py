@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -69,14 +68,6 @@ class TaskPlan:
         """Names of the methods that can train the task."""
         return tuple(plan.method for plan in self.methods if plan.available)
 
-    @cached_property
-    def cut_rows(self) -> dict[str, CutRows]:
-        """What each split loses because of rows that are too long; nothing is counted where rows have no estimates."""
-        estimates = self.estimates
-        if estimates is None:
-            return {}
-        return cut_rows_of(self.data, self.type, estimates.tokenizer, estimates.config.training.max_length)
-
     def plan_of(self, method: str) -> MethodPlan:
         """Return the plan of a method."""
         return next(plan for plan in self.methods if plan.method == method)
@@ -134,6 +125,10 @@ class SweepPlan:
         """Metadata of each task and its backbone, by which it is compared with tasks of other sweeps."""
         backbone = self.config, self.source, self.architecture, self.parameters
         return {name: task_metadata(task.data, task.type, *backbone) for name, task in self.tasks.items()}
+
+    def cut_rows(self, task: TaskPlan) -> dict[str, CutRows]:
+        """Return what each split of a task loses because of rows that are too long."""
+        return cut_rows_of(task.data, task.type, self.tokenizer, self.config.training.max_length)
 
     @property
     def finalists(self) -> int:

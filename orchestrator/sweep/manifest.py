@@ -63,7 +63,7 @@ def describe(plan: SweepPlan, sweep: str, backbones: Mapping[str, PreparedBackbo
             name: {
                 "digest": task.data.digest,
                 "rows": task.data.rows,
-                "cut": {split: count.fields() for split, count in task.cut_rows.items() if count.cut},
+                "cut": {split: count.fields() for split, count in plan.cut_rows(task).items() if count.cut},
                 "labels": list(task.data.labels),
                 "columns": task.data.config.input_columns,
                 "majority": task.data.majority,

@@ -169,7 +169,8 @@ def test_sweep_records_and_plan_shows_what_is_cut(tmp_path: Path) -> None:
     lost = f"train {rows['train']} of {rows['train']} rows (100.0%), which lose {9 * rows['train']} of their"
     assert f"note: mail: rows of more than 4 tokens (training.max_length) are cut: {lost}" in shown
     (tmp_path / "other").mkdir()
-    assert chat_plan(tmp_path / "other").tasks["mail"].cut_rows["test"].cut == 0
+    other = chat_plan(tmp_path / "other")
+    assert other.cut_rows(other.tasks["mail"])["test"].cut == 0
 
 
 def test_resume_refuses_changed_chat_template(tmp_path: Path) -> None:

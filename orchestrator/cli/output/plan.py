@@ -31,7 +31,7 @@ def print_plan(plan: SweepPlan, file: Path, forecast: SweepForecast = NO_FORECAS
         console.print(task_line(name, task))
         for note in task.data.notes:
             print_wrapped(f"note: {name}: {note}")
-        if cut := {split: count for split, count in task.cut_rows.items() if count.cut}:
+        if cut := {split: count for split, count in plan.cut_rows(task).items() if count.cut}:
             length = config.training.max_length
             counts = "; ".join(f"{split} {count}" for split, count in cut.items())
             print_wrapped(f"note: {name}: rows of more than {length:,} tokens (training.max_length) are cut: {counts}")
@@ -113,6 +113,7 @@ def _print_head(plan: SweepPlan) -> None:
 
 def plan_json(plan: SweepPlan, forecast: SweepForecast = NO_FORECAST) -> dict[str, Any]:
     """Return a plan and its forecast as JSON values."""
+    cut = {name: plan.cut_rows(task) for name, task in plan.tasks.items()}
     return {
         "name": plan.config.name,
         "backbone": {
@@ -129,8 +130,8 @@ def plan_json(plan: SweepPlan, forecast: SweepForecast = NO_FORECAST) -> dict[st
                 "baseline": task.data.baseline,
                 "digest": task.data.digest,
                 "notes": list(task.data.notes),
-                "cut": {split: count.cut for split, count in task.cut_rows.items()},
-                "trained_tokens_cut": {split: count.lost for split, count in task.cut_rows.items()},
+                "cut": {split: count.cut for split, count in cut[name].items()},
+                "trained_tokens_cut": {split: count.lost for split, count in cut[name].items()},
                 "methods": [
                     {
                         **method_row(method_plan),
