@@ -8,7 +8,7 @@ from orchestrator.lanes.broker import LaneStatus
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Selection
-from orchestrator.tracking.bundle import Bundle, BundleBackbone, BundleSelection, Environment
+from orchestrator.tracking.bundle import Bundle, BundleBackbone, BundleBaseline, BundleSelection, Environment
 
 
 def describe(
@@ -66,6 +66,8 @@ def describe(
         majority=data.majority,
         baseline=data.baseline,
         rows=data.rows,
+        trivial=bundle_baseline(outcome.selection, result),
+        collapsed_seeds=result.collapsed_seeds,
         data_digest=data.digest,
         sweep=sweep,
         trial=result.trial,
@@ -73,6 +75,14 @@ def describe(
         params=dict(outcome.record(result).params),
         measurements=dict(result.measurements),
     )
+
+
+def bundle_baseline(selection: Selection, result: MethodResult) -> BundleBaseline | None:
+    """Return what a bundle records of the best trivial predictor; ``None`` where there is none."""
+    if selection.baseline is None or result.baseline_lead is None:
+        return None
+    (lead, low), baseline = result.baseline_lead, selection.baseline
+    return BundleBaseline(name=baseline.name, score=baseline.score, interval=baseline.interval, lead=lead, lead_low=low)
 
 
 def bundle_selection(selection: Selection) -> BundleSelection:
@@ -95,4 +105,6 @@ def why_not_recommended(result: MethodResult, selection: Selection) -> str:
         return f"{score}, tied with {selection.recommended}; prefer: {selection.prefer} decided"
     if result.gap is not None:
         return f"{score}, at least {result.gap:.3f} {selection.metric.worse} than the best (95 % level)"
+    if result.cut:
+        return f"{score}, {result.reason}"
     return f"{score}, eliminated by the validation screening: {result.reason}"

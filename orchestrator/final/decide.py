@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import methods
 from orchestrator.common.metric import Metric
 from orchestrator.final.results import AnswerReader
 from orchestrator.planning.plan import SweepPlan
+from orchestrator.selection.baseline import Baseline, leads
 from orchestrator.selection.claims import claims
 from orchestrator.selection.evidence import Evidence, MethodSample, gather
 from orchestrator.selection.recommend import pareto, recommend
@@ -35,7 +36,9 @@ def decide(
     metric, settings, seed = reader.metric, plan.config.selection, plan.config.seed
     ordered = sorted(results, key=lambda result: (bool(result.reason), -metric.sign * result.mean_score))
     finalists = sum(not result.reason for result in ordered)
-    evidence = _evidence(reader, ordered, seed)
+    trivial = reader.trivial_samples(ordered[0].seeds[0].checkpoint)
+    everything = _evidence(reader, ordered, seed, trivial=trivial.values())
+    evidence = everything.of(range(len(ordered)))
     # The eliminated methods have one score each, of a trial that was chosen by validation: they get an interval, and
     # are kept out of the comparison with the best.
     rank = ranks(evidence.of(range(finalists)), metric, seed=seed)
@@ -43,6 +46,14 @@ def decide(
     for number in range(finalists):
         gap = None if rank[number].tied else rank[number].gap
         compared[number] = replace(compared[number], gap=gap, tied=rank[number].tied)
+    baselines = _baselines(trivial, everything, metric)
+    if baselines:
+        best_baseline = len(ordered) + list(trivial).index(baselines[0].name)
+        # Finalists apart: the others' single scores would only make their bounds lower.
+        for group in (range(finalists), range(finalists, len(ordered))):
+            gains = leads(everything, metric, group, best_baseline, seed=seed)
+            for number, gain in zip(group, gains, strict=True):
+                compared[number] = replace(compared[number], baseline_lead=gain)
     compared = _with_other_scores(reader, compared, seed)
     front = pareto(compared, metric)
     compared = [replace(result, pareto=result.method in front) for result in compared]
@@ -63,6 +74,7 @@ def decide(
         minimum_detectable_difference=rank[best].minimum_detectable_difference,
         finalists=tuple(compared[:finalists]),
         others=tuple(compared[finalists:]),
+        baselines=baselines,
         failed=failed,
         claims=claims(compared, evidence, metric, parameters=plan.parameters),
         evidence=evidence.to_dict(),
@@ -86,23 +98,43 @@ def _with_other_scores(reader: AnswerReader, results: Sequence[MethodResult], se
     return [replace(result, other_scores=scores) for result, scores in zip(results, others, strict=True)]
 
 
+def _baselines(trivial: Mapping[str, MethodSample], evidence: Evidence, metric: Metric) -> tuple[Baseline, ...]:
+    """Return the scores of the trivial predictors, which stand last in the evidence; the best first."""
+    first = len(evidence.means) - len(trivial)
+    scored = [
+        Baseline(
+            name=name, score=float(evidence.means[number]), interval=evidence.interval(number, bounds=metric.bounds)
+        )
+        for number, name in enumerate(trivial, first)
+    ]
+    return tuple(sorted(scored, key=lambda baseline: -metric.sign * baseline.score))
+
+
 def _evidence(
-    reader: AnswerReader, results: Sequence[MethodResult], seed: int, metric: Metric | None = None
+    reader: AnswerReader,
+    results: Sequence[MethodResult],
+    seed: int,
+    metric: Metric | None = None,
+    trivial: Iterable[MethodSample] = (),
 ) -> Evidence:
     name = (metric or reader.metric).name
     samples = [
         MethodSample(
             tuple(seed_result.metrics[name] for seed_result in result.seeds) if metric else result.seed_scores,
             tuple(reader.statistic(seed_result.checkpoint, metric) for seed_result in result.seeds),
-            methods.get(result.method).trains,
+            # Seeds that all came to one constant answer say nothing of how scores vary over seeds.
+            methods.get(result.method).trains and not result.is_constant,
         )
         for result in results
     ]
-    return gather(samples, reader.rows(results[0].seeds[0].checkpoint), seed=seed)
+    return gather([*samples, *trivial], reader.rows(results[0].seeds[0].checkpoint), seed=seed)
 
 
 def _with_interval(result: MethodResult, evidence: Evidence, number: int, reader: AnswerReader) -> MethodResult:
-    """Return a result with its interval over rows and seeds; a single score keeps that over rows alone."""
-    if len(result.seeds) == 1:
+    """Return a result with its interval over rows and seeds; a single score keeps that over rows alone.
+
+    A constant answer has that of the same answer everywhere, however often it was trained.
+    """
+    if len(result.seeds) == 1 and not result.is_constant:
         return result
     return replace(result, interval=evidence.interval(number, bounds=reader.metric.bounds))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
@@ -17,10 +20,13 @@ from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Answer, TrialRecord
 from orchestrator.planning.plan import TaskPlan
 from orchestrator.selection.clusters import Clusters
+from orchestrator.selection.evidence import MethodSample
 from orchestrator.selection.intervals import Statistic, bootstrap_interval
 from orchestrator.selection.results import MethodResult, SeedResult
 from orchestrator.selection.selection import Selection
 from orchestrator.tracking.registry import Registered
+
+log = logging.getLogger(__name__)
 
 Role = Literal["champion", "best", "default"]
 """Role of a configuration in the final: the recommended one, the best of another method, or the recommended method with
@@ -39,6 +45,7 @@ class AnswerReader:
 
     def __init__(self, task: TaskPlan, storage: Storage, *, seed: int) -> None:
         self._task, self._storage, self._seed = task, storage, seed
+        self._type = replace(task.type, labels=task.data.labels, constants=task.data.constants)
         self._predictions: dict[str, pa.Table] = {}
         self.metric = task.type.optimized
 
@@ -77,6 +84,25 @@ class AnswerReader:
         """Return how many rows of the file a checkpoint's predictions are of."""
         return _clusters(self.predictions(checkpoint)).count
 
+    def trivial_samples(self, checkpoint: str) -> dict[str, MethodSample]:
+        """Return what the task's trivial predictors score on the test rows, by what they do.
+
+        Args:
+            checkpoint: any checkpoint that was scored, for the rows.
+        """
+        table, type_ = self.predictions(checkpoint), self._type
+        all_rows, samples = np.arange(table.num_rows)[None], {}
+        for predictor in type_.trivial_predictors(self._task.data.splits, table):
+            scored = predictor.statistic(partial(type_.score_many, self.metric.name))
+            try:
+                score = float(scored(all_rows)[0])
+            except ValueError as error:  # a metric that refuses such answers, which nobody then has to beat
+                log.warning("%s has no %s: %s", predictor.name, self.metric.name, error)
+                continue
+            if math.isfinite(score):
+                samples[predictor.name] = MethodSample((score,), (_clusters(table).statistic(scored),), random=False)
+        return samples
+
     def predictions(self, checkpoint: str) -> pa.Table:
         """Return what a checkpoint predicted for every test row; read once."""
         if checkpoint not in self._predictions:
@@ -94,6 +120,7 @@ class AnswerReader:
             measurements=answer.measurements,
             checkpoint=checkpoint,
             step=answer.step,
+            constant=self._type.constant_answer(self.predictions(checkpoint)),
         )
 
 

@@ -87,7 +87,8 @@ class TaskFinal:
             answers, note = self._answers_of(record, reason)
             result = self.reader.method_result(record, answers, reason=reason, note=note)
             if result:
-                results.append(result)
+                method = record.key.method
+                results.append(replace(result, cut=method in self.screening.cut, trials=self._full_trials(method)))
             else:
                 reasons = (answer.reason for answer in answers.values() if answer.reason)
                 failed[record.key.method] = next(reasons, note or "it was cancelled")
@@ -95,6 +96,11 @@ class TaskFinal:
             first = self.screening.finalists[0].key.method
             raise SweepError(f"the champion of task {self.task} failed in the final: {failed[first]}")
         return decide(self.plan, self.task, self.reader, results, failed)
+
+    def _full_trials(self, method: str) -> int:
+        """Return how many trials of a method came to the last rung."""
+        last, trials = self.plan.rungs[-1], [record for record in self.records if record.key.method == method]
+        return sum(math.isfinite(trial.values.get(last, math.nan)) for trial in trials)
 
     def outcome(self, selection: Selection) -> TaskOutcome:
         """Return the outcome, once the default configuration was scored as well."""

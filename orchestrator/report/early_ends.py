@@ -72,9 +72,15 @@ def _of_method(row: MethodRow, steps: int, drop: Mapping[str, Any] | None) -> It
             why=f"not expected to reach {leader}",
             numbers=f"upper bound {bound:.3f}, {leader} has {best:.3f}, margin {drop['margin']:.3f}",
         )
-    if row.status in ("eliminated", "worse", "failed"):
-        when = "after the search" if row.status == "eliminated" else "in the final"
-        outcomes = {"eliminated": "eliminated on validation", "worse": "worse than the best", "failed": "not scored"}
+    if row.status in ("eliminated", "cut", "worse", "no better", "failed"):
+        when = "after the search" if row.status in ("eliminated", "cut") else "in the final"
+        outcomes = {
+            "eliminated": "eliminated on validation",
+            "cut": "cut by the cap",
+            "worse": "worse than the best",
+            "no better": "no better than the baseline",
+            "failed": "not scored",
+        }
         what, numbers = outcomes[row.status], _test_score(row)
         yield EarlyEnd(method=row.method, what=what, when=when, why=row.why, numbers=numbers)
     if row.status == "left out":

@@ -14,11 +14,15 @@ from orchestrator.report.history import Event, History, measured
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Selection
 
-Status = Literal["recommended", "tied", "worse", "eliminated", "scored", "failed", "untested", "none", "left out"]
+Status = Literal[
+    "recommended", "tied", "no better", "worse", "cut", "eliminated", "scored", "failed", "untested", "none", "left out"
+]
 STATUS_TEXT: Mapping[Status, str] = {
     "recommended": "recommended",
     "tied": "tied",
+    "no better": "no better than the baseline",
     "worse": "worse",
+    "cut": "cut by the cap",
     "eliminated": "eliminated",
     "scored": "scored",
     "failed": "failed in the final",
@@ -125,14 +129,27 @@ def _status(
             return "failed", selection.failed[method]
         reason = next((record.reason for record in trials if record.reason), "")
         return ("untested", "") if best else ("none", reason)
+    note = "; ".join(text for text in (result.note, result.collapse) if text)
+    if result.tied and not result.beats_baseline:
+        return "no better", "; ".join(text for text in (_over_baseline(result, selection), note) if text)
     if method == selection.recommended:
-        return "recommended", result.note
+        return "recommended", note
     if result.tied:
-        return "tied", result.note
+        return "tied", note
     if result.gap is not None:
         gap = f"at least {result.gap:.3f} {selection.metric.worse} than the best (95 % level)"
-        return "worse", gap + (f"; {result.note}" if result.note else "")
-    return ("eliminated", result.reason) if result.reason else ("scored", result.note)
+        return "worse", gap + (f"; {note}" if note else "")
+    if result.cut:
+        return "cut", result.reason + (f"; {note}" if note else "")
+    return ("eliminated", result.reason) if result.reason else ("scored", note)
+
+
+def _over_baseline(result: MethodResult, selection: Selection) -> str:
+    """Return how a method that is no better than the best trivial predictor compares with it."""
+    if result.baseline_lead is None or selection.baseline is None:
+        return ""
+    (lead, low), baseline = result.baseline_lead, selection.baseline
+    return f"{lead:+.3f} against {baseline.name}, lower bound {low:+.3f} (95 % level)"
 
 
 def _position(row: MethodRow, metric: Metric) -> tuple[float, float]:

@@ -83,6 +83,11 @@ class TaskPage:
         return {split: str(CutRows.of_fields(fields)) for split, fields in self.data.get("cut", {}).items()}
 
     @property
+    def collapsed(self) -> list[str]:
+        """Methods with seeds that answer every test row alike, and how many."""
+        return [f"{row.method}: {row.result.collapse}" for row in self.scored if row.result and row.result.collapse]
+
+    @property
     def metric(self) -> Metric:
         """The metric of the task."""
         return self.history.metric(self.name)
@@ -123,6 +128,8 @@ class TaskPage:
     def scale(self) -> Scale:
         """Scale from scores to percent of the width, over the ends of all intervals."""
         ends = [end for row in self.scored if row.result for end in (*row.result.interval, *row.result.seed_scores)]
+        if self.selection and self.selection.baseline:
+            ends.append(self.selection.baseline.score)
         return Scale.over(ends, 0.0, 100.0, margin=0.08)
 
     @property

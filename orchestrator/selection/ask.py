@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.common.trial_types import TrialKey, TrialRecord
+from orchestrator.selection.baseline import State
 from orchestrator.selection.evidence import Evidence
 from orchestrator.selection.limits import Limit, Limits, limit_text, option
 from orchestrator.selection.recommend import recommend
@@ -47,6 +48,11 @@ class Reply:
     exceeded: Exceeded
     unscored: TrialRecord | None = None
 
+    @property
+    def state(self) -> State:
+        """Whether the chosen method is better than the best trivial predictor."""
+        return "recommended" if self.result is None or self.result.beats_baseline else "no_better_than_baseline"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         result, trial = self.result, self.unscored
@@ -59,6 +65,9 @@ class Reply:
             "interval": list(result.interval) if result else None,
             "other_scores": {name: list(scores) for name, scores in result.other_scores.items()} if result else {},
             "seeds": len(result.seed_scores) if result else None,
+            "baseline": self.selection.baseline.to_dict() if self.selection.baseline else None,
+            "state": self.state if result else None,
+            "collapsed_seeds": result.collapsed_seeds if result else None,
             "checkpoint_score": result.checkpoint_score if result and math.isfinite(result.checkpoint_score) else None,
             "tied": list(self.tied),
             "reason": self.reason,

@@ -82,11 +82,17 @@ def recommend(results: Sequence[MethodResult], prefer: Preference, metric: Metri
         prefer: what decides among the tied.
         metric: metric of the scores.
     """
-    tied = in_order((result for result in results if result.tied), prefer, metric)
-    best, *rest = tied
+    tied = [result for result in results if result.tied]
+    # A tied method that is no better than a trivial predictor is chosen only where none is.
+    better = [result for result in tied if result.beats_baseline]
+    candidates = in_order(better or tied, prefer, metric)
+    best, *rest = candidates
     others = [result for result in results if result is not best]
-    reason = _reason_among_tied(best, rest, prefer) if rest else _reason_alone(best, others, metric)
-    alternative = _alternative_preferences(tied, prefer, metric) if rest else ""
+    if 0 < len(better) < len(tied) and not rest:
+        reason = f"{best.method} alone of the {len(tied)} tied methods is better than the baseline"
+    else:
+        reason = _reason_among_tied(best, rest, prefer) if rest else _reason_alone(best, others, metric)
+    alternative = _alternative_preferences(candidates, prefer, metric) if rest else ""
     return Recommendation(best.method, reason, alternative or _smaller_alternative(best, others, metric))
 
 
@@ -106,9 +112,21 @@ def _reason_alone(best: MethodResult, others: Sequence[MethodResult], metric: Me
             f"{best.method} is better than every other compared method (95 % level):"
             f" {nearest.method}, the closest, is at least {nearest.gap:.3f} {metric.worse}"
         )
+    if cut := [result.method for result in others if result.cut]:
+        return f"{best.method} is best on validation and alone was retrained: the cap on finalists cut {', '.join(cut)}"
     if others:
-        return f"only {best.method} passed the validation screening"
+        return f"only {best.method} passed the validation screening{_trials([best, *others])}"
     return f"{best.method} is the only method that was scored"
+
+
+def _trials(results: Sequence[MethodResult]) -> str:
+    """Return how many full trials of each method that rests on; empty where it was not recorded."""
+    counts = {result.method: result.trials for result in results}
+    if not any(counts.values()):
+        return ""
+    if len(most := set(counts.values())) == 1:
+        return f", with {(count := most.pop())} full trial{'s' * (count > 1)} of each"
+    return f", full trials: {', '.join(f'{method} {count}' for method, count in counts.items())}"
 
 
 def _alternative_preferences(tied: Sequence[MethodResult], prefer: Preference, metric: Metric) -> str:

@@ -27,6 +27,7 @@ class SeedResult:
         measurements: trainable parameters, bytes, seconds and the like.
         checkpoint: folder of the checkpoint, relative to the sweep's folder.
         step: optimizer steps that it was trained for.
+        constant: what it answers, if it answers every test row alike; empty if it does not.
     """
 
     seed: int | None
@@ -37,6 +38,7 @@ class SeedResult:
     measurements: dict[str, float]
     checkpoint: str
     step: int = 0
+    constant: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,11 @@ class MethodResult:
         tied: whether it may be the best method, at the 95 % level.
         reason: why it did not pass the validation screening; empty for a finalist.
         note: what went wrong with it.
+        cut: whether it passed the screening, and was cut by the cap on the number of finalists.
+        trials: trials of the method that came to the last rung.
+        collapsed_seeds: seeds that answer every test row alike.
+        baseline_lead: by how much it is better than the best trivial predictor, and the lower bound of that; ``None``
+            where there is no such predictor, and in journals of earlier releases.
         other_scores: mean over the seeds, and lower and upper end of its 95 % interval, by metric, of the metrics that
             are listed beside the task's.
         seeds: results of the seeds; empty where the result was read from a journal, which has them as events.
@@ -80,6 +87,10 @@ class MethodResult:
     tied: bool = False
     reason: str = ""
     note: str = ""
+    cut: bool = False
+    trials: int = 0
+    collapsed_seeds: int = 0
+    baseline_lead: tuple[float, float] | None = None
     other_scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
     seeds: tuple[SeedResult, ...] = field(default=(), compare=False)
     checkpoint: SeedResult | None = field(default=None, compare=False)
@@ -112,7 +123,25 @@ class MethodResult:
             note=note,
             seeds=tuple(seeds),
             checkpoint=kept,
+            collapsed_seeds=sum(bool(seed.constant) for seed in seeds),
         )
+
+    @property
+    def beats_baseline(self) -> bool:
+        """Whether it is better than the best trivial predictor; also where there is none."""
+        return self.baseline_lead is None or self.baseline_lead[1] > 0
+
+    @property
+    def collapse(self) -> str:
+        """How many of its seeds answer every test row alike, a clause; empty if none does."""
+        if not self.collapsed_seeds:
+            return ""
+        return f"{self.collapsed_seeds} of {len(self.seed_scores)} seeds gave every row the same answer"
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all seeds answer every test row alike, and with the same answer."""
+        return len({seed.constant for seed in self.seeds}) == 1 and bool(self.seeds[0].constant)
 
     @property
     def key(self) -> TrialKey:
@@ -127,13 +156,14 @@ class MethodResult:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Return the result that JSON values describe."""
         low, high = values["interval"]
-        score = values.get("checkpoint_score")
+        score, lead = values.get("checkpoint_score"), values.get("baseline_lead")
         return cls(
             **{
                 **values,
                 "interval": (low, high),
                 "seed_scores": tuple(values["seed_scores"]),
                 "checkpoint_score": math.nan if score is None else score,
+                "baseline_lead": None if lead is None else (lead[0], lead[1]),
             }
         )
 

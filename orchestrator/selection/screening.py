@@ -8,7 +8,7 @@ only where its distance to the leader exceeds that bias and the noise of both sc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -27,11 +27,13 @@ class Screening:
 
     Args:
         finalists: best trial of each method that passed the screening, the leader first.
-        reasons: why a method was eliminated, by method.
+        reasons: why a method is not among them, by method.
+        cut: those of them that no evidence eliminates, and the cap on the number of finalists cuts.
     """
 
     finalists: tuple[TrialRecord, ...]
     reasons: Mapping[str, str]
+    cut: frozenset[str] = frozenset()
 
 
 def screen(
@@ -48,19 +50,26 @@ def screen(
     """
     leader = best.leader
     trials = sum(r.key.method == leader.key.method and r.step == leader.step for r in records)
-    finalists, reasons = [leader], {}
+    finalists, reasons, cut = [leader], dict[str, str](), set[str]()
     for method, record in list(best.by_method.items())[1:]:
         reason = _elimination(record, leader, trials, metric, rows=rows)
         if not reason and len(finalists) >= max_finalists:
-            reason = (
-                f"{len(finalists)} methods rank higher on validation, and selection.contenders retrains"
-                f" {max_finalists} at most"
-            )
+            reason = _cut(record, finalists)
+            cut.add(method)
         if reason:
             reasons[method] = reason
         else:
             finalists.append(record)
-    return Screening(tuple(finalists), reasons)
+    return Screening(tuple(finalists), reasons, frozenset(cut))
+
+
+def _cut(record: TrialRecord, finalists: Sequence[TrialRecord]) -> str:
+    """Return that a method that passes the screening is not retrained, and who is retrained with the same score."""
+    equal = [
+        finalist.key.method for finalist in finalists if (finalist.step, finalist.value) == (record.step, record.value)
+    ]
+    same = f"; {', '.join(equal)} had exactly the same score on validation" if equal else ""
+    return f"cut by the cap of {len(finalists)} finalists (selection.contenders), not out by evidence{same}"
 
 
 def _elimination(record: TrialRecord, leader: TrialRecord, trials: int, metric: Metric, *, rows: int) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
 from orchestrator.common.metric import Metric
+from orchestrator.selection.baseline import Baseline, State
 from orchestrator.selection.results import MethodResult
 from orchestrator.tasks import recorded_metric
 
@@ -41,6 +42,8 @@ class Selection:
         tied: methods that may be the best at the 95 % level, the recommended one first.
         minimum_detectable_difference: the smallest difference to the nearest rival that this test split and these
             seeds could have shown, in units of the metric.
+        baselines: scores of the trivial predictors, the best first; none where there are none, and in journals of
+            earlier releases.
         finalists: results of the methods that passed the validation screening, best first.
         others: results of the eliminated methods, each of its own trial scored once, best first.
         failed: why a method has no result, by method.
@@ -61,6 +64,7 @@ class Selection:
     minimum_detectable_difference: float
     finalists: tuple[MethodResult, ...]
     others: tuple[MethodResult, ...] = ()
+    baselines: tuple[Baseline, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     evidence: Mapping[str, Any] = field(default_factory=dict)
@@ -74,6 +78,33 @@ class Selection:
     def winner(self) -> MethodResult:
         """Result of the recommended method."""
         return self.result(self.recommended)
+
+    @property
+    def baseline(self) -> Baseline | None:
+        """The best trivial predictor; ``None`` where there is none."""
+        return self.baselines[0] if self.baselines else None
+
+    @property
+    def state(self) -> State:
+        """Whether the recommended method is better than the best trivial predictor."""
+        return "recommended" if self.winner.beats_baseline else "no_better_than_baseline"
+
+    @property
+    def no_better(self) -> str:
+        """That no method was better than the best trivial predictor, with its score; empty where one was."""
+        if self.state == "recommended" or self.baseline is None:
+            return ""
+        return f"no method was better than {self.baseline.name} ({self.metric.label} {self.baseline.text})"
+
+    @property
+    def resolution(self) -> str:
+        """What the least significant difference is and means, a clause."""
+        difference, found = (
+            self.minimum_detectable_difference,
+            "a true difference of that size is found half of the time",
+        )
+        of = "to the nearest rival" if len(self.finalists) > 1 else "to a rival of equal uncertainty"
+        return f"least significant difference {of}: {difference:.3f}; {found}"
 
     def result(self, method: str) -> MethodResult:
         """Return a method's result.
@@ -92,6 +123,7 @@ class Selection:
             **metric,
             "finalists": [result.to_dict() for result in self.finalists],
             "others": [result.to_dict() for result in self.others],
+            "baselines": [baseline.to_dict() for baseline in self.baselines],
             "failed": dict(self.failed),
             "claims": [asdict(claim) for claim in self.claims],
             "evidence": dict(self.evidence),
@@ -102,6 +134,7 @@ class Selection:
         """Return the selection that a ``selection`` event records."""
         values = {entry.name: event[entry.name] for entry in fields(cls) if entry.name in event}
         values |= {name: tuple(map(MethodResult.from_dict, event.get(name, ()))) for name in ("finalists", "others")}
+        values["baselines"] = tuple(map(Baseline.from_dict, event.get("baselines", ())))
         values["claims"] = tuple(Claim(**claim) for claim in event.get("claims", ()))
         values["metric"] = recorded_metric(event["metric"], higher_is_better=event["higher_is_better"])
         return cls(**{**values, "tied": tuple(event["tied"])})

@@ -58,21 +58,21 @@ def ranks(evidence: Evidence, metric: Metric, *, level: float = 0.95, seed: int 
     if count == 1:
         return [Rank(0.0, _difference_to_unknown_rival(evidence, level))]
     signed = metric.sign * evidence.means
-    errors = _errors_of_equals(evidence, seed)
+    errors = errors_of_equals(evidence, seed)
     return [_rank(evidence, signed, errors, method, level) for method in range(count)]
 
 
 def _rank(evidence: Evidence, signed: Floats, errors: Floats, method: int, level: float) -> Rank:
     rivals = [rival for rival in range(len(signed)) if rival != method]
     standard_errors = np.array([evidence.contrast(method, rival)[0] for rival in rivals])
-    critical = _critical_value(errors[:, rivals] - errors[:, [method]], standard_errors, level)
+    critical = critical_value(errors[:, rivals] - errors[:, [method]], standard_errors, level)
     allowed = critical * standard_errors
     leads = signed[rivals] - signed[method]
     nearest = int(np.argmin(np.abs(leads)))
     return Rank(max(0.0, float((leads - allowed).max())), float(allowed[nearest]))
 
 
-def _critical_value(leads: Floats, standard_errors: Floats, level: float) -> float:
+def critical_value(leads: Floats, standard_errors: Floats, level: float) -> float:
     """Return the quantile of the largest standardised lead among equal methods; at least what one pair needs."""
     uncertain = standard_errors > 0
     if not uncertain.any():
@@ -82,7 +82,7 @@ def _critical_value(leads: Floats, standard_errors: Floats, level: float) -> flo
     return float(max(np.quantile(standardised.max(axis=1), level), pairs.max()))
 
 
-def _errors_of_equals(evidence: Evidence, seed: int) -> Floats:
+def errors_of_equals(evidence: Evidence, seed: int) -> Floats:
     """Draw by how much the means differ from the truth; shape ``(draws, methods)``."""
     random = np.random.default_rng(seed)
     values, vectors = np.linalg.eigh(evidence.row_covariance)

@@ -274,7 +274,7 @@ class _Sweep:
             self.uploader.flush(UPLOAD_TIMEOUT_S)
         for name, outcome in outcomes.items():
             if event := self.saved.registered.get(name):
-                outcome.registered = Registered(event["name"], event["version"], event["aliases"][0])
+                outcome.registered = Registered(event["name"], event["version"], "".join(event["aliases"][:1]))
                 continue
             try:
                 registered = Registrar(
@@ -296,7 +296,12 @@ class _Sweep:
             }
             first = outcome.registered
             self.journal.append(
-                "registered", task=name, name=first.name, version=first.version, aliases=[first.alias], methods=versions
+                "registered",
+                task=name,
+                name=first.name,
+                version=first.version,
+                aliases=[first.alias] if first.alias else [],
+                methods=versions,
             )
 
     def _run_watched(self, work: Callable[[], T]) -> T:

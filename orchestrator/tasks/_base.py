@@ -16,6 +16,7 @@ from orchestrator.tasks.inputs import ColumnKind, InputColumn, InputSchema
 from orchestrator.tasks.section import MAX_NEW_TOKENS, TaskSection
 from orchestrator.tasks.text_metrics import texts as text_pairs
 from orchestrator.tasks.tokens import IGNORED_LABEL, lengths, model_inputs
+from orchestrator.tasks.trivial import TrivialPredictor
 from orchestrator.tasks.user_metric import module_of, user_metric
 
 if TYPE_CHECKING:
@@ -238,6 +239,19 @@ class TaskType(ABC):
     def baseline(self, splits: Mapping[str, pa.Table]) -> float | None:
         """Return the :attr:`baseline_metric` of one answer to all test rows; ``None`` where there is no such answer."""
         return None
+
+    def trivial_predictors(self, splits: Mapping[str, pa.Table], predictions: pa.Table) -> tuple[TrivialPredictor, ...]:
+        """Return what answers the test rows without reading them; a method that is not better has learned nothing.
+
+        Args:
+            splits: The task's split tables.
+            predictions: A model's predictions of the test split, whose answers are replaced.
+        """
+        return ()
+
+    def constant_answer(self, predictions: pa.Table) -> str:
+        """Return what a model answers, if it answers every row alike; empty if it does not."""
+        return ""
 
     def refusal(self, config: PretrainedConfig) -> str:
         """Return why models of an architecture cannot learn such tasks, one line; empty if nothing is in the way."""

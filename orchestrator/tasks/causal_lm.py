@@ -60,6 +60,7 @@ from orchestrator.tasks.tokens import (
     sequences,
     token_column,
 )
+from orchestrator.tasks.trivial import TrivialPredictor, has_texts, most_frequent_text, written
 from orchestrator.tasks.written_text import TextWriter
 
 if TYPE_CHECKING:
@@ -240,6 +241,17 @@ class CausalLM(TextWriter):
             "tools": InputColumn(kind="json", example=[], required=False, check=tools_problem),
         }
     )
+
+    def trivial_predictors(self, splits: Mapping[str, pa.Table], predictions: pa.Table) -> tuple[TrivialPredictor, ...]:
+        """Return the most frequent training completion, and copies of the prompts, where texts are scored."""
+        if not has_texts(predictions):
+            return ()
+        common = most_frequent_text(splits["train"]["completion"].to_pylist())
+        texts = {
+            "always writing the most frequent training completion": [common.strip()] * predictions.num_rows,
+            "copying the prompt": splits["test"]["prompt"].to_pylist(),
+        }
+        return written(predictions, texts)
 
     def render(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase) -> tuple[pa.Table, list[tuple[int, str]]]:
         """Render conversations by the tokenizer's chat template; other rows stay as they are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -27,6 +28,7 @@ from orchestrator.tasks.metric_field import MetricNames, MetricsOf
 from orchestrator.tasks.section import TaskSection
 from orchestrator.tasks.templates import Template, render, template_columns
 from orchestrator.tasks.tokens import IGNORED_LABEL, in_table_order, integers, lengths, pad, sequences, token_column
+from orchestrator.tasks.trivial import AT_RANDOM, TrivialPredictor, drawn, most_frequent, repeated, with_column
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -152,6 +154,30 @@ class Choice(TaskType):
     def baseline(self, splits: Mapping[str, pa.Table]) -> float | None:
         """Return the accuracy of always answering the most frequent training answer."""
         return majority_share(splits) if "label" in splits["train"].column_names else None
+
+    def trivial_predictors(self, splits: Mapping[str, pa.Table], predictions: pa.Table) -> tuple[TrivialPredictor, ...]:
+        """Return the most frequent training choice for every row, and for macro-F1 choices in their proportions.
+
+        Where rows have choices of their own: the place among them that is right most often.
+        """
+        train, rows = splits["train"], predictions.num_rows
+        codes = integers(train, _answer_column(train)).astype(np.int64)
+        common = most_frequent(codes)
+        if not self.labels:
+            placed = partial(_placed, predictions)
+            return (repeated(f"always answering choice {common + 1} of a row", placed, common, rows),)
+        answered = partial(_answered, predictions, len(self.labels))
+        always = repeated(f"always answering {self.labels[common]}", answered, common, rows)
+        if self.optimized.name != "macro_f1":
+            return (always,)
+        return always, drawn(AT_RANDOM.replace("labels", "choices"), answered, codes, rows)
+
+    def constant_answer(self, predictions: pa.Table) -> str:
+        """Return the choice that all rows get, or its place where rows have choices of their own."""
+        numbers = integers(predictions, "predicted")
+        if len(numbers) < 2 or (numbers != numbers[0]).any():
+            return ""
+        return self.labels[numbers[0]] if self.labels else f"choice {numbers[0] + 1}"
 
     def render(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase) -> tuple[pa.Table, list[tuple[int, str]]]:
         """Render conversations up to the assistant's answer, by the tokenizer's chat template."""
@@ -301,6 +327,17 @@ class Choice(TaskType):
         """Return row number and ``label``, the right choice; and the ``choices`` where rows have their own."""
         columns = {"row": rows["row"], "label": rows[_answer_column(rows)]}
         return pa.table(columns if self.labels else {**columns, "choices": rows["choices"]})
+
+
+def _answered(predictions: pa.Table, choices: int, codes: NDArray[np.int64]) -> pa.Table:
+    """Return predictions with the probability 1 of one choice for each row, of choices that all rows have."""
+    return _with_probabilities(predictions.select(["row", "label"]), [*np.eye(choices)[codes]], True)
+
+
+def _placed(predictions: pa.Table, codes: NDArray[np.int64]) -> pa.Table:
+    """Return predictions with another choice for each row, the last of those that have fewer."""
+    last = np.array([len(row) - 1 for row in predictions["probabilities"].to_pylist()])
+    return with_column(predictions, "predicted", pa.array(np.minimum(codes, last).astype(np.int32)))
 
 
 def _answer_column(rows: pa.Table) -> str:

@@ -40,6 +40,19 @@ def multi_hot(lists: pa.ChunkedArray | pa.Array, labels: int) -> NDArray[np.bool
     return hot
 
 
+def most_frequent_labels(has_label: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the labels that, given to every row, have the best micro-F1: as many of the most frequent as that takes.
+
+    Args:
+        has_label: Which labels each row has, of shape ``(rows, labels)``.
+    """
+    counts = has_label.sum(axis=0)
+    order: NDArray[np.int64] = np.argsort(-counts, kind="stable")
+    sizes = np.arange(1, len(order) + 1)
+    scores = 2 * counts[order].cumsum() / (sizes * len(has_label) + counts.sum())
+    return order[: int(scores.argmax()) + 1]
+
+
 def macro_f1(predictions: pa.Table, draws: NDArray[np.int64]) -> Scores:
     """Return the mean over classes of 2 tp / (2 tp + fp + fn), 0 where a class is neither true nor predicted."""
     if "labels" in predictions.column_names:

@@ -18,6 +18,7 @@ from orchestrator.tasks.class_metrics import (
     ONE_LABEL,
     SEVERAL_LABELS,
     THRESHOLD,
+    most_frequent_labels,
     multi_hot,
     predicted_labels,
     probabilities,
@@ -29,6 +30,7 @@ from orchestrator.tasks.inputs import ColumnKind
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf
 from orchestrator.tasks.text_pairs import TextSection, TextType
 from orchestrator.tasks.tokens import device_of, in_table_order, integers
+from orchestrator.tasks.trivial import AT_RANDOM, TrivialPredictor, drawn, most_frequent, repeated
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -131,6 +133,43 @@ class Classification(TextType):
     def baseline(self, splits: Mapping[str, pa.Table]) -> float | None:
         """Return the accuracy of always answering the most frequent training label; ``None`` for several labels."""
         return majority_share(splits) if "label" in splits["train"].column_names else None
+
+    def trivial_predictors(self, splits: Mapping[str, pa.Table], predictions: pa.Table) -> tuple[TrivialPredictor, ...]:
+        """Return the most frequent training label for every row, and for macro-F1 labels in their training proportions.
+
+        Where rows may have several labels: all labels for every row, and as many of the most frequent as have the best
+        micro-F1 on the training rows.
+        """
+        width, rows = predictions.schema.field("probabilities").type.list_size, predictions.num_rows
+        names = self.labels or tuple(map(str, range(width)))
+        if "label" in splits["train"].column_names:
+            codes = integers(splits["train"], "label").astype(np.int64)
+
+            def answered(labels: NDArray[np.int64]) -> pa.Table:
+                return self._with_probabilities(predictions, np.eye(width)[labels])
+
+            common = most_frequent(codes)
+            always = repeated(f"always answering {names[common]}", answered, common, rows)
+            # By any other metric, no answers have a higher expected score than the most frequent one.
+            return (always, drawn(AT_RANDOM, answered, codes, rows)) if self.optimized.name == "macro_f1" else (always,)
+        chosen = most_frequent_labels(multi_hot(splits["train"]["labels"], width))
+        sets = {f"always answering {', '.join(names[label] for label in chosen)}": chosen}
+        sets |= {f"always answering all {width} labels": np.arange(width)}
+        given = {name: np.isin(np.arange(width), labels).astype(np.float64) for name, labels in sets.items()}
+        return tuple(
+            TrivialPredictor(name, (self._with_probabilities(predictions, np.tile(row, (rows, 1))),))
+            for name, row in given.items()
+        )
+
+    def constant_answer(self, predictions: pa.Table) -> str:
+        """Return the label, or the labels, that all rows get."""
+        values = probabilities(predictions)
+        given = values >= THRESHOLD
+        if "labels" not in predictions.column_names:
+            given = np.eye(values.shape[1], dtype=bool)[predicted_labels(predictions)]
+        names = self.labels or tuple(map(str, range(values.shape[1])))
+        is_constant = len(given) > 1 and (given == given[0]).all()
+        return (", ".join(names[index] for index in np.flatnonzero(given[0])) or "no label") if is_constant else ""
 
     def collate(
         self, rows: pa.Table, indices: NDArray[np.int64], pad_id: int, pad_left: bool = False

@@ -25,6 +25,7 @@ from orchestrator.tasks.retrieval_metrics import MRR, NDCG_AT_10, RECALL_AT_1, R
 from orchestrator.tasks.section import TaskSection
 from orchestrator.tasks.templates import Template, render, template_columns
 from orchestrator.tasks.tokens import Tokens, in_table_order, pad, sequences, token_column
+from orchestrator.tasks.trivial import TrivialPredictor, draws, with_column
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -126,6 +127,22 @@ class Embedding(TaskType):
     def scores_tokens(self) -> bool:
         """Whether its models give numbers for each token: a text has one vector."""
         return False
+
+    def trivial_predictors(self, splits: Mapping[str, pa.Table], predictions: pa.Table) -> tuple[TrivialPredictor, ...]:
+        """Return the candidates in random order, or one similarity for all scored pairs."""
+        if "rank" not in predictions.column_names:
+            zeros = pa.array(np.zeros(predictions.num_rows))
+            return (TrivialPredictor("one similarity for all pairs", (with_column(predictions, "predicted", zeros),)),)
+        candidates = len(set(splits["test"]["positive"].to_pylist()))
+        orders = [np.random.default_rng(seed) for seed in range(draws(predictions.num_rows))]
+        ranks_of_draws = [order.integers(1, candidates, predictions.num_rows, endpoint=True) for order in orders]
+        drawn = tuple(with_column(predictions, "rank", pa.array(rank.astype(np.int32))) for rank in ranks_of_draws)
+        return (TrivialPredictor("the candidates in random order", drawn),)
+
+    def constant_answer(self, predictions: pa.Table) -> str:
+        """Return that all texts have one vector, where the similarity of every pair is 1."""
+        similarity = predictions["similarity"].to_numpy()
+        return "one vector" if len(similarity) > 1 and np.abs(similarity - 1).max() <= 1e-6 else ""
 
     def refusal(self, config: PretrainedConfig) -> str:
         """Refuse encoder-decoders, whose two halves are trained for something else."""

@@ -18,6 +18,7 @@ from orchestrator.tasks.metric_field import MetricNames, MetricsOf
 from orchestrator.tasks.regression_metrics import METRICS
 from orchestrator.tasks.text_pairs import TextSection, TextType
 from orchestrator.tasks.tokens import device_of, in_table_order
+from orchestrator.tasks.trivial import TrivialPredictor
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -80,6 +81,23 @@ class Regression(TextType):
         """Return the RMSE of always answering the mean of the training targets."""
         train, test = (splits[name]["target"].to_numpy() for name in ("train", "test"))
         return float(np.sqrt(((test - train.mean()) ** 2).mean()))
+
+    def trivial_predictors(self, splits: Mapping[str, pa.Table], predictions: pa.Table) -> tuple[TrivialPredictor, ...]:
+        """Return mean and median of the training targets, for every row."""
+        targets, rows = splits["train"]["target"].to_numpy(), predictions.num_rows
+        return tuple(
+            TrivialPredictor(
+                f"always answering the training {name}, {number:.4g}",
+                (_with_numbers(predictions, np.full(rows, float(number))),),
+            )
+            for name, number in (("mean", targets.mean()), ("median", np.median(targets)))
+        )
+
+    def constant_answer(self, predictions: pa.Table) -> str:
+        """Return the number that all rows get, up to a millionth of the targets' spread."""
+        numbers = predictions["predicted"].to_numpy()
+        spread = float(np.ptp(predictions["target"].to_numpy()))
+        return f"{numbers[0]:.4g}" if len(numbers) > 1 and np.ptp(numbers) <= 1e-6 * spread else ""
 
     def collate(
         self, rows: pa.Table, indices: NDArray[np.int64], pad_id: int, pad_left: bool = False

@@ -31,6 +31,7 @@ from orchestrator.tasks.tokens import (
     pad,
     token_column,
 )
+from orchestrator.tasks.trivial import TrivialPredictor, has_texts, most_frequent_text, written
 from orchestrator.tasks.written_text import TextWriter
 
 if TYPE_CHECKING:
@@ -81,6 +82,17 @@ class Seq2Seq(TextWriter):
     peft_task_type = "SEQ_2_SEQ_LM"
     text_columns = ("source", "target")
     input_columns = MappingProxyType({"source": InputColumn(example="Thank you for the quick help!")})
+
+    def trivial_predictors(self, splits: Mapping[str, pa.Table], predictions: pa.Table) -> tuple[TrivialPredictor, ...]:
+        """Return copies of the sources, and the most frequent training target, where texts are scored."""
+        if not has_texts(predictions):
+            return ()
+        common = most_frequent_text(splits["train"]["target"].to_pylist())
+        texts = {
+            "copying the source": splits["test"]["source"].to_pylist(),
+            "always writing the most frequent training target": [common] * predictions.num_rows,
+        }
+        return written(predictions, texts)
 
     def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
         """Return columns ``row``, ``input_ids`` (source and target), ``source_length`` and ``bytes`` of the target.

@@ -39,6 +39,7 @@ from orchestrator.tasks.tokens import (
     sequences,
     token_column,
 )
+from orchestrator.tasks.trivial import TrivialPredictor, drawn, most_frequent, repeated, with_column
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -216,22 +217,47 @@ class TokenClassification(TaskType):
         """Return the most probable tag of each word with its probability, and the counts that scores are made of."""
         predicted, probabilities, indices = self._predict(model, rows, batches, pad_id)
         table = rows.select(["row", "tags"]).take(pa.array(indices))
-        scheme, (tags, offsets) = TagScheme(self.labels), ragged(table, "tags")
-        tags, offsets = tags[offsets[0] : offsets[-1]].astype(np.int64), (offsets - offsets[0]).astype(np.int64)
-        flat = np.concatenate(predicted).astype(np.int64)
-        true, found = scheme.entities(tags, offsets), scheme.entities(flat, offsets)
+        counts = self._counts(table, np.concatenate(predicted).astype(np.int64))
+        columns = {"predicted": token_column(predicted), "probabilities": token_column(probabilities, np.float64)}
+        for name, column in {**columns, **counts}.items():
+            table = table.append_column(name, column)
+        return table
+
+    def _counts(self, table: pa.Table, predicted: NDArray[np.int64]) -> dict[str, pa.Array]:
+        """Return the counts per row that scores are made of, from a tag for each word of all rows."""
+        scheme, (tags, offsets) = TagScheme(self.labels), _flat_tags(table)
+        true, found = scheme.entities(tags, offsets), scheme.entities(predicted, offsets)
         counts = {
             "words": np.diff(offsets),
-            "correct_words": row_counts(np.flatnonzero(flat == tags), offsets),
-            "words_without_token": row_counts(np.flatnonzero(flat == NO_TAG), offsets),
+            "correct_words": row_counts(np.flatnonzero(predicted == tags), offsets),
+            "words_without_token": row_counts(np.flatnonzero(predicted == NO_TAG), offsets),
             "entities": row_counts(true.first, offsets),
             "predicted_entities": row_counts(found.first, offsets),
             "correct_entities": row_counts(found.matching(true), offsets),
         }
-        columns = {"predicted": token_column(predicted), "probabilities": token_column(probabilities, np.float64)}
-        for name, column in {**columns, **{name: pa.array(values) for name, values in counts.items()}}.items():
-            table = table.append_column(name, column)
-        return table
+        return {name: pa.array(values) for name, values in counts.items()}
+
+    def trivial_predictors(self, splits: Mapping[str, pa.Table], predictions: pa.Table) -> tuple[TrivialPredictor, ...]:
+        """Return the most frequent training tag for every word, and for entities tags in their proportions."""
+        codes, words = _flat_tags(splits["train"])[0], len(_flat_tags(predictions)[0])
+        common = most_frequent(codes)
+
+        def answered(tags: NDArray[np.int64]) -> pa.Table:
+            table = predictions
+            for name, column in self._counts(predictions, tags).items():
+                table = with_column(table, name, column)
+            return table
+
+        always = repeated(f"always answering {self.labels[common]}", answered, common, words)
+        if self.optimized.name != METRICS[0].name:
+            return (always,)
+        return always, drawn("drawing tags in the training rows' proportions", answered, codes, words)
+
+    def constant_answer(self, predictions: pa.Table) -> str:
+        """Return the tag that all words get."""
+        tags = predictions["predicted"].combine_chunks().flatten().to_numpy()
+        tags = tags[tags != NO_TAG]
+        return self.labels[tags[0]] if len(tags) > 1 and (tags == tags[0]).all() else ""
 
     def compared(self, predictions: pa.Table) -> tuple[list[Any], list[Any]]:
         """Return the predicted and the true tag of each row's words, by name; ``O`` for a word without a prediction."""
@@ -354,3 +380,9 @@ class TokenClassification(TaskType):
                     probabilities.append(np.where(has_token, scores.max(axis=1), 0.0))
         order, indices = in_table_order(batches)
         return [predicted[index] for index in order], [probabilities[index] for index in order], indices
+
+
+def _flat_tags(table: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the tags of all rows' words in one array, and where each row begins, with the end of the last."""
+    tags, offsets = ragged(table, "tags")
+    return tags[offsets[0] : offsets[-1]].astype(np.int64), (offsets - offsets[0]).astype(np.int64)

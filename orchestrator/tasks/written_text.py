@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from orchestrator.tasks._base import Batches, TaskType
 from orchestrator.tasks.tokens import IGNORED_LABEL, in_table_order
+from orchestrator.tasks.trivial import has_texts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,6 +62,11 @@ class TextWriter(TaskType):
         references = self.tokenizer.batch_decode(self._reference_ids(rows, indices), skip_special_tokens=True)
         columns = {"generated": generated, "reference": [reference.strip() for reference in references]}
         return {name: pa.array(texts, pa.string()) for name, texts in columns.items()}
+
+    def constant_answer(self, predictions: pa.Table) -> str:
+        """Return the text that is written for all rows."""
+        texts = predictions["generated"].to_pylist() if has_texts(predictions) else []
+        return repr(texts[0]) if len(texts) > 1 and len(set(texts)) == 1 else ""
 
     def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
         """Return the negative log-likelihood of each reference."""

@@ -104,6 +104,26 @@ class BundleSelection(_Part):
     """Why that one was not recommended, one clause."""
 
 
+class BundleBaseline(_Part):
+    """The best trivial predictor on the same test rows, and whether the method is better."""
+
+    name: str
+    """What it does, as in "no method was better than NAME"."""
+    score: float
+    """Its score, in the task's metric."""
+    interval: tuple[float, float]
+    """95 % interval of its score."""
+    lead: float
+    """By how much the method is better."""
+    lead_low: float
+    """Lower bound of that, at the 95 % level; the method is better where it is above 0."""
+
+    @property
+    def is_beaten(self) -> bool:
+        """Whether the method is better."""
+        return self.lead_low > 0
+
+
 class Bundle(_Part):
     """The content of ``bundle.json``, format 2."""
 
@@ -146,6 +166,10 @@ class Bundle(_Part):
     """Accuracy of predicting the most frequent label for every row."""
     baseline: float | None = None
     """The type's baseline on the test rows; missing in bundles of earlier releases."""
+    trivial: BundleBaseline | None = None
+    """The best trivial predictor; ``None`` where there is none, and in bundles of earlier releases."""
+    collapsed_seeds: int = 0
+    """Seeds of the method that answer every test row alike."""
     rows: dict[str, int] = {}
     """Rows by split."""
     data_digest: str

@@ -83,7 +83,22 @@ def _score(bundle: Bundle) -> str:
         type_ = bundle.task_type
         label = type_.metric(type_.baseline_metric).label
         lines.append(f"Predicting the {type_.baseline_name} for every row has an {label} of {bundle.baseline:.3f}.")
+    lines += _baseline(bundle)
     return "## Score\n\n" + "\n".join(lines)
+
+
+def _baseline(bundle: Bundle) -> Iterator[str]:
+    """Yield how the method compares with the best trivial predictor, and which seeds have collapsed."""
+    if (trivial := bundle.trivial) is not None:
+        verdict = "This method is better" if trivial.is_beaten else "**This method is no better**, and has no alias"
+        yield (
+            f"The best trivial predictor, {trivial.name}, has {bundle.metric} {trivial.score:.3f}"
+            f" {_interval(trivial.interval)} on the same rows. {verdict}: the difference is {trivial.lead:+.3f}, its"
+            f" lower bound {trivial.lead_low:+.3f} (95 % level)."
+        )
+    if bundle.collapsed_seeds:
+        count = f"{bundle.collapsed_seeds} of {len(bundle.seed_scores)} seeds"
+        yield f"**{count} gave every test row the same answer.**"
 
 
 def _selection(bundle: Bundle) -> str:
@@ -132,6 +147,8 @@ def verdict(bundle: Bundle, result: MethodResult) -> str:
         return "recommended"
     if result.tied:
         return "tied"
+    if result.cut:
+        return "cut by the cap on finalists"
     return "eliminated on validation" if result.gap is None else f"at least {result.gap:.3f} worse"
 
 

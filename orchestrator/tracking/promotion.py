@@ -33,10 +33,10 @@ def promote_model(reference: str, tracking_uri: str) -> dict[str, Any]:
     number = int(version.version)
     with reaching(tracking_uri):
         before = alias_holders(scored_versions(client, version.name))
-        if before is None or "trial_key" not in version.tags:
+        if "trial_key" not in version.tags:
             raise InputError(reference, [Problem("", "was not registered by a sweep")])
         after = retry_while_away(lambda: promote(client, version.name, number), RETRY_TIMEOUT_S)
-    return _change(version.name, before.champion, after)
+    return _change(version.name, before.champion if before else None, after)
 
 
 def rollback_model(name: str, tracking_uri: str) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def rollback_model(name: str, tracking_uri: str) -> dict[str, Any]:
     return _change(name, was, after)
 
 
-def _change(name: str, was: int, holders: AliasHolders) -> dict[str, Any]:
+def _change(name: str, was: int | None, holders: AliasHolders) -> dict[str, Any]:
     return {
         "name": name,
         "was": was,

@@ -10,6 +10,8 @@ so the bounds of the difference are recovered from those (MOVER; Zou and Donner,
 Symmetry of the intervals is not needed. The bounds ignore that scores on the same rows are positively correlated, so
 they are too wide rather than too narrow: a champion is kept too long rather than replaced by chance.
 
+A version that is no better than a trivial predictor on its test rows holds no alias.
+
 Versions of one sweep do not challenge each other: the sweep has compared them row by row, and recommended one.
 """
 
@@ -64,6 +66,7 @@ class ScoredVersion:
         data_digest: digest of the rows that it was trained and scored on.
         sweep: sweep that registered it; empty where that is unknown.
         recommended: whether its sweep recommends it; otherwise it is tied with the recommended version.
+        beats_baseline: whether it is better than the best trivial predictor on its test rows.
         promotions: promotions of this version.
     """
 
@@ -74,6 +77,7 @@ class ScoredVersion:
     data_digest: str
     sweep: str = ""
     recommended: bool = True
+    beats_baseline: bool = True
     promotions: tuple[Promotion, ...] = ()
 
     def is_comparable(self, other: ScoredVersion) -> bool:
@@ -121,15 +125,18 @@ def alias_holders(versions: Iterable[ScoredVersion]) -> AliasHolders | None:
     The first version is champion until another beats it or is promoted. Every process that reads the same versions
     gets the same answer, which is what lets several sweeps register at once.
 
+    A version that is no better than a trivial predictor holds none, unless a user has promoted it.
+
     Returns:
-        The holders; ``None`` where there are no versions.
+        The holders; ``None`` where no version may hold one.
     """
-    ordered = sorted(versions, key=lambda version: version.version)
+    able = (version for version in versions if version.beats_baseline or version.promotions)
+    ordered = sorted(able, key=lambda version: version.version)
     if not ordered:
         return None
     champions = _champions(ordered)
     champion = champions[-1]
-    others = [version for version in ordered if version is not champion]
+    others = [version for version in ordered if version is not champion and version.beats_baseline]
     challengers = [version for version in others if version.recommended] or others
     return AliasHolders(
         champion.version,
@@ -153,7 +160,7 @@ def _champions(versions: list[ScoredVersion]) -> list[ScoredVersion]:
         while promotions and promotions[0][0] < version.version:
             *_, back, promoted = promotions.pop(0)
             champions = _after_promotion(champions, promoted, back)
-        if not champions or version.beats(champions[-1]):
+        if version.beats_baseline and (not champions or version.beats(champions[-1])):
             champions.append(version)
     for *_, back, promoted in promotions:
         champions = _after_promotion(champions, promoted, back)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Registered:
-    """A version in the registry, as ``champion`` or ``challenger``.
+    """A version in the registry, as ``champion`` or ``challenger``; ``alias`` is empty for one that may hold neither.
 
     MLflow's alias ``challenger`` points to the newest recommended version beside the champion, so a challenger does not
     always hold it.
@@ -56,7 +56,9 @@ def register(folder: Path, *, run_id: str, tracking_uri: str, registry_uri: str 
         card = (folder / CARD).read_text(encoding="utf-8")
         version = retry_while_away(lambda: _create_version(client, bundle, run_id, model, card))
     holders = retry_while_away(lambda: apply_promotion_policy(client, bundle.task))
-    return Registered(bundle.task, version, CHAMPION if holders and holders.champion == version else CHALLENGER)
+    if holders and holders.champion == version:
+        return Registered(bundle.task, version, CHAMPION)
+    return Registered(bundle.task, version, "" if bundle.trivial and not bundle.trivial.is_beaten else CHALLENGER)
 
 
 def _find_version(client: MlflowClient, bundle: Bundle) -> int | None:

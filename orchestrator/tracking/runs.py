@@ -179,10 +179,15 @@ class RunWriter:
             self._log(self._runs[result["trial"]], metrics, tags=tags, time=event["time"])
         best = next(result for result in event["finalists"] if result["method"] == event["recommended"])
         tags = {"recommended": event["recommended"], "tied_methods": ", ".join(event["tied"]), NOTE: summary(event)}
+        if baselines := event.get("baselines"):
+            state = "no_better_than_baseline" if _no_better(event) else "recommended"
+            tags |= {"selection_state": state, "baseline": baselines[0]["name"]}
         metrics = {
             "minimum_detectable_difference": event["minimum_detectable_difference"],
             "tied_count": len(event["tied"]),
         }
+        if baselines:
+            metrics["baseline_score"] = baselines[0]["score"]
         self._log(self._runs[event["task"]], {**metrics, **_mean_score(best)}, tags=tags, time=event["time"])
 
     def _samples(self, event: Event) -> None:
@@ -316,6 +321,7 @@ def _mean_score(result: Mapping[str, Any]) -> dict[str, float]:
 def summary(event: Event) -> str:
     """Return a selection as Markdown, which MLflow shows as the run's description."""
     parts = [
+        *_no_better(event),
         f"Recommended: **{event['recommended']}**. Reason: {event['reason'].removesuffix('.')}.",
         f"Alternative: {event['alternative'].removesuffix('.')}.",
         f"| method | mean {event['metric']} | 95 % interval | seeds | result |\n| --- | ---: | --- | ---: | --- |",
@@ -328,8 +334,18 @@ def summary(event: Event) -> str:
         )  # fmt: skip
         parts[-1] += f"\n| {' | '.join(cells)} |"
     difference = event["minimum_detectable_difference"]
-    resolution = f"{event['rows']:,} test rows; minimum detectable difference {difference:.3f} (95 % level)."
+    resolution = f"{event['rows']:,} test rows; least significant difference {difference:.3f} (95 % level)."
     return "\n\n".join([*parts, resolution, "The whole report is among the artifacts: `report.html`."])
+
+
+def _no_better(event: Event) -> list[str]:
+    """Return that no method was better than the best trivial predictor, if that is so."""
+    baselines = event.get("baselines") or ()
+    best = next(result for result in event["finalists"] if result["method"] == event["recommended"])
+    lead = best.get("baseline_lead")
+    if not baselines or lead is None or lead[1] > 0:
+        return []
+    return [f"**No method was better than {baselines[0]['name']}** ({event['metric']} {baselines[0]['score']:.3f})."]
 
 
 def _verdict(event: Event, result: Mapping[str, Any]) -> str:

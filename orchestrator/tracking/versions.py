@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 MAX_TAG_LENGTH = 1000
+NO_BETTER = "no_better_than_baseline"
 EARLIER_TAGS = {"score": "mean_score", "scores": "seed_scores", "runner_up_lost": "runner_up_reason"}
 """Today's tags by those of release 0.1."""
 _PROMOTION_TAG = re.compile(r"title_(\d+)")
@@ -50,6 +51,7 @@ def tags_of(bundle: Bundle) -> dict[str, str]:
         "test_rows": str(bundle.rows.get("test", "")),
         "data_digest": bundle.data_digest,
         **_selection_tags(bundle),
+        **_baseline_tags(bundle),
         **{name: f"{value:.6g}" for name, value in bundle.measurements.items() if math.isfinite(value)},
     }
 
@@ -69,6 +71,23 @@ def _selection_tags(bundle: Bundle) -> dict[str, str]:
         "runner_up_reason": selection.runner_up_reason,
     }
     return {name: value[:MAX_TAG_LENGTH] for name, value in tags.items() if value}
+
+
+def _baseline_tags(bundle: Bundle) -> dict[str, str]:
+    """Return the tags of the best trivial predictor; none where there is none."""
+    tags = {"collapsed_seeds": str(bundle.collapsed_seeds)} if bundle.collapsed_seeds else {}
+    if (trivial := bundle.trivial) is None:
+        return tags
+    return {
+        **tags,
+        "state": "recommended" if trivial.is_beaten else NO_BETTER,
+        "baseline": trivial.name[:MAX_TAG_LENGTH],
+        "baseline_score": repr(trivial.score),
+        "baseline_low": repr(trivial.interval[0]),
+        "baseline_high": repr(trivial.interval[1]),
+        "lead_over_baseline": repr(trivial.lead),
+        "lead_over_baseline_low": repr(trivial.lead_low),
+    }
 
 
 def in_todays_tags(tags: Mapping[str, str]) -> dict[str, str]:
@@ -92,6 +111,7 @@ def scored_version(version: int, tags: Mapping[str, str]) -> ScoredVersion:
         data_digest=tags["data_digest"],
         sweep=tags["sweep"],
         recommended=tags.get("role", "recommended") == "recommended",
+        beats_baseline=tags.get("state") != NO_BETTER,
         promotions=tuple(_promotions(tags)),
     )
 

@@ -15,6 +15,7 @@ from orchestrator.cli.output import run as view
 from orchestrator.cli.output import select as select_view
 from orchestrator.config import SweepConfig
 from orchestrator.final.results import TaskOutcome
+from orchestrator.selection.baseline import Baseline
 from orchestrator.selection.results import MethodResult, SeedResult
 from orchestrator.selection.selection import Selection
 from orchestrator.sweep.runner import Outcome
@@ -80,7 +81,8 @@ def test_run_outcome_lists_tied_lower_eliminated_and_resolution(
         "  tied         adapter 0.799 [0.779, 0.819]",
         "  lower        ia3 0.710 (at least 0.050 lower)",
         "  eliminated   linear_probe 0.410 (validation)",
-        "  resolution   differences below 0.026 cannot be detected",
+        "  resolution   least significant difference to the nearest rival: 0.026; a true difference of that size is"
+        " found half of the time",
         "  accuracy     0.890 (majority class 0.500)",
         "  untuned      0.700 [0.680, 0.720] (lora with default parameters, 1 seed)",
         "  size         600k trainable parameters, 2.4 MB on disk",
@@ -100,6 +102,27 @@ def test_run_outcome_of_a_sole_winner_that_is_registered(monkeypatch: pytest.Mon
     assert "  tied " not in shown
     assert "  registered   mail version 3, alias champion\n" in shown
     assert "predict mail@champion < rows.jsonl" in shown
+
+
+def test_run_outcome_begins_with_no_method_better_than_the_baseline(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    constants = (replace(LORA, baseline_lead=(0.01, -0.02), collapsed_seeds=2), replace(IA3, cut=True, reason="cut"))
+    baseline = Baseline(name="always answering negative", score=0.276, interval=(0.27, 0.282))
+    finished = outcome(tmp_path, selection(constants[0], others=constants[1:], baselines=(baseline,)))
+    finished.tasks["mail"].registered = Registered("mail", 3, "")
+    lines = text(monkeypatch, finished).splitlines()
+    assert lines[:2] == [
+        "mail  no method was better than always answering negative (macro-F1 0.276 [0.270, 0.282])",
+        "  closest      lora: macro-F1 0.807 [0.787, 0.827] (2,000 test rows, 3 seeds)",
+    ]
+    assert "  cut          ia3 0.710 (validation) by the cap on finalists, not by evidence" in lines
+    assert "  baseline     macro-F1 0.276 [0.270, 0.282] always answering negative" in lines
+    assert "  collapsed    lora: 2 of 3 seeds gave every row the same answer" in lines
+    assert "  registered   mail version 3, without an alias: no better than the baseline" in lines
+    assert not any("eliminated" in line for line in lines)
+    values = view.outcome_json(finished)["tasks"]["mail"]
+    assert (values["champion"], values["version"], values["state"]) == (None, 3, "no_better_than_baseline")
 
 
 def test_run_outcome_of_several_tasks_chooses_overall(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -292,3 +293,65 @@ def test_final_of_two_tasks_minimizes_perplexity_and_chooses_overall(play: Play,
         "lora",
         {"mail": "lora", "talk": "ia3"},
     )
+
+
+class Labels(Lanes):
+    """Lanes whose rows have both labels, in turn; a method gets so many of them right, the first ones."""
+
+    def _answer(self, job: Job) -> Answer:
+        answer = super()._answer(job)
+        file = self.folder / answer.checkpoint / TEST_FILE
+        table = parquet.read_table(file)
+        labels = np.arange(8) % 2
+        values = np.abs(table["probabilities"].combine_chunks().flatten().to_numpy().reshape(8, 2) - labels[:, None])
+        columns = {"label": pa.array(labels), "probabilities": pa.array(values.tolist(), pa.list_(pa.float64(), 2))}
+        for name, column in columns.items():
+            table = table.set_column(table.column_names.index(name), name, column)
+        parquet.write_table(table, file)
+        answer.metrics.update({name: kind.score(name, table) for name, kind in ((n, k) for k, n in KINDS[:2])})
+        return answer
+
+
+def test_final_holds_every_method_against_trivial_predictors(play: Play, tmp_path: Path) -> None:
+    plan = small_plan(METHODS, {"mail": CLASSIFICATION | {"metric": "accuracy"}})
+    selection = play((*LORA, *IA3), Labels(tmp_path, right={"lora": (8,), "ia3": (5,)}), plan)["mail"].selection
+    assert [baseline.score for baseline in selection.baselines] == [0.5]
+    assert selection.baseline
+    assert selection.baseline.name == "always answering a"
+    assert (selection.state, selection.no_better) == ("recommended", "")
+    assert selection.winner.baseline_lead
+    assert selection.winner.baseline_lead[0] == 0.5
+    assert selection.winner.baseline_lead[1] == pytest.approx(0.5 - 1.96 * 0.5 / math.sqrt(8), abs=0.05), "paired"
+    assert not selection.result("ia3").beats_baseline
+
+
+def test_final_says_when_no_method_is_better_than_one_answer(play: Play) -> None:
+    outcome = play((*LORA, *IA3))["mail"]
+    winner = outcome.selection.winner
+    assert (winner.collapsed_seeds, winner.collapse) == (3, "3 of 3 seeds gave every row the same answer")
+    assert outcome.selection.state == "no_better_than_baseline"
+    assert outcome.selection.no_better.startswith("no method was better than always answering a (macro-F1 0.500")
+
+
+def test_final_gives_equal_constants_equal_intervals(play: Play, tmp_path: Path) -> None:
+    counts = {"lora": (8, 6, 7), "ia3": (8,), "prefix": (8,)}
+    close = trial("mail/ia3/0", values={40: 0.79}, **SURE)
+    plan = small_plan(METHODS, {"mail": CLASSIFICATION | {"metric": "accuracy"}})
+    selection = play((*LORA, close, *PREFIX), Lanes(tmp_path, right=counts), plan)["mail"].selection
+    assert (selection.result("ia3").reason, len(selection.result("ia3").seed_scores)) == ("", 3)
+    assert selection.result("prefix").reason
+    assert selection.result("prefix").interval == selection.result("ia3").interval
+    assert selection.evidence["seeds"] == [0, 3, 0], "constants say nothing of seeds"
+    assert selection.evidence["freedom"] == 2
+
+
+def test_final_tells_methods_cut_by_the_cap_from_eliminated_ones(play: Play, tmp_path: Path) -> None:
+    equal = (trial("mail/ia3/0", values={40: 0.8}, **SURE), *PREFIX)
+    lanes = Lanes(tmp_path, right={"lora": (6,), "ia3": (8,), "prefix": (1,)})
+    plan = small_plan(METHODS, selection={"contenders": 1})
+    selection = play((*LORA, *equal), lanes, plan)["mail"].selection
+    assert selection.result("ia3").cut
+    assert not selection.result("prefix").cut
+    assert "lora had exactly the same score on validation" in selection.result("ia3").reason
+    assert [selection.result(method).trials for method in METHODS] == [2, 1, 0]
+    assert selection.reason == "lora is best on validation and alone was retrained: the cap on finalists cut ia3"

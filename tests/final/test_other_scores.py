@@ -58,6 +58,7 @@ def events(tmp_path: Path) -> list[dict[str, Any]]:
     plan = small_plan(["lora", "ia3"], {"talk": {**CAUSAL, "metric": METRICS}})
     splits: dict[str, pa.Table] = plan.tasks["talk"].data.splits
     splits["test"] = splits["test"].append_column("prompt", [["a", "b"]])
+    splits["train"] = splits["train"].append_column("completion", [REFERENCES])
     records = (trial("talk/lora/0", values={40: 9.0}), trial("talk/ia3/0", values={40: 9.0}))
     run_final(plan, records, Lanes(tmp_path), Storage(str(tmp_path)), Journal(tmp_path / "journal.jsonl"))
     return Journal.read(tmp_path / "journal.jsonl")

@@ -67,7 +67,7 @@ def test_report_begins_with_recommendation_and_uncertainty(swept: Path) -> None:
     assert "Tied with it (95 % level): adapter ia3" in answer or "level): ia3 adapter" in answer
     assert "lora has the best score of the 3 tied methods" in answer
     assert "prefer: size selects ia3" in answer
-    assert "differences below 0.024 macro-F1 cannot be detected with 2,069 test rows and 3 seeds (95 % level)" in answer
+    assert "least significant difference to the nearest rival: 0.024; a true difference of that size is found" in answer
 
 
 def test_report_loads_nothing_from_elsewhere(swept: Path) -> None:
@@ -262,7 +262,7 @@ def test_report_of_a_journal_of_0_1_has_its_numbers() -> None:
     page = told(release_0_1)
     assert "Use linear_probe 0.487 accuracy 95 % interval 0.341 to 0.633 39 test rows · 2 seeds" in page.text
     assert "Tied with it (95 % level): lora" in page.text
-    assert "differences below 0.100 accuracy cannot be detected" in page.text
+    assert "least significant difference to the nearest rival: 0.100; a true difference of that size" in page.text
     rows = {row.method: row for row in TaskPage(read_history(release_0_1), "mail", {}).rows}
     assert rows["lora"].result is not None
     assert (rows["lora"].result.mean_score, rows["lora"].result.checkpoint_score) == (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -60,6 +61,12 @@ def test_choose_reason_of_a_sole_winner_names_the_gap() -> None:
 
 def test_choose_reason_of_a_sole_finalist_names_the_screening() -> None:
     assert chosen("score", LORA, PROBE).reason == "only lora passed the validation screening"
+    counted = [replace(scored, trials=trials) for scored, trials in ((LORA, 2), (PROBE, 1))]
+    rests_on = "only lora passed the validation screening, full trials: lora 2, linear_probe 1"
+    assert chosen("score", *counted).reason == rests_on
+    counted = [replace(scored, trials=1) for scored in (LORA, PROBE)]
+    assert chosen("score", *counted).reason.endswith("screening, with 1 full trial of each")
+    assert "the cap on finalists cut ia3" in chosen("score", LORA, replace(PROBE, method="ia3", cut=True)).reason
     assert chosen("score", LORA).reason == "lora is the only method that was scored"
     assert "no scored method is smaller" in chosen("score", LORA).alternative
 

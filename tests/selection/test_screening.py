@@ -57,8 +57,18 @@ def test_screening_limits_the_finalists_and_keeps_the_leader() -> None:
     screening = split(*records, most=2)
     assert names(screening) == ["a", "b"]
     assert set(screening.reasons) == {"c", "d", "e"}
-    assert screening.reasons["e"] == "2 methods rank higher on validation, and selection.contenders retrains 2 at most"
+    assert screening.cut == {"c", "d", "e"}
+    assert screening.reasons["e"] == "cut by the cap of 2 finalists (selection.contenders), not out by evidence"
     assert names(split(*records, most=1)) == ["a"]
+
+
+def test_screening_names_ties_at_the_cap_apart_from_evidence() -> None:
+    equal = [record(f"mail/{name}/0", 0.262) for name in "abc"]
+    screening = split(*equal, record("mail/d/0", 0.1), most=2)
+    same = "cut by the cap of 2 finalists (selection.contenders), not out by evidence; a, b had exactly the same score"
+    assert screening.reasons["c"] == f"{same} on validation"
+    assert screening.cut == {"c"}, "d is out by evidence"
+    assert "noise" in screening.reasons["d"]
 
 
 def test_screening_of_a_loss_prefers_lower_values() -> None:

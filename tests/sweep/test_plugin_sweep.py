@@ -60,7 +60,7 @@ def test_plugin_sweep_checkpoints_have_portable_names(swept: tuple[Path, Outcome
 def test_plugin_sweep_model_loads_in_a_fresh_process(swept: tuple[Path, Outcome]) -> None:
     folder, _ = swept
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    verification = verify("mail@champion", uri)
+    verification = verify("mail/1", uri)
     assert verification.ok
     assert verification.rows > 0
 
@@ -69,6 +69,6 @@ def test_plugin_sweep_model_carries_the_plugin_as_code(swept: tuple[Path, Outcom
     folder, _ = swept
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
-    model = Path(mlflow.artifacts.download_artifacts("models:/mail@champion", dst_path=str(folder / "model")))
+    model = Path(mlflow.artifacts.download_artifacts("models:/mail/1", dst_path=str(folder / "model")))
     assert (model / "code" / "method_plugins" / "my_method.py").read_text() == EXAMPLE.read_text()
     assert not list((model / "artifacts").rglob("*.py"))

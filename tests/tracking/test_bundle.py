@@ -14,7 +14,15 @@ from orchestrator.backbone.weights import SCALES
 from orchestrator.common.errors import SweepError
 from orchestrator.common.storage import Storage
 from orchestrator.selection.results import MethodResult
-from orchestrator.tracking.bundle import BUNDLE, CARRIED, EVALUATION, Bundle, BundleSelection, evaluation_table
+from orchestrator.tracking.bundle import (
+    BUNDLE,
+    CARRIED,
+    EVALUATION,
+    Bundle,
+    BundleBaseline,
+    BundleSelection,
+    evaluation_table,
+)
 from orchestrator.tracking.modelcard import model_card
 from orchestrator.tracking.predictor import Predictor
 
@@ -174,6 +182,21 @@ def test_backbone_tensors_outside_the_checksum_change_no_prediction(make_bundle:
     save_file(tensors, made.folder / CARRIED, metadata=header)
     answers = Predictor.load(made.folder).predict(made.inputs)
     np.testing.assert_allclose(probabilities(answers), recorded(made, "probabilities"), rtol=0, atol=1e-9)
+
+
+def test_model_card_names_the_baseline_and_collapsed_seeds(made: Made) -> None:
+    trivial = BundleBaseline(
+        name="always answering negative", score=0.276, interval=(0.27, 0.28), lead=0.5, lead_low=0.4
+    )
+    scores = {"seed_scores": (0.262, 0.409, 0.262), "collapsed_seeds": 2}
+    card = model_card(made.bundle.model_copy(update={"trivial": trivial, **scores}))
+    assert (
+        "always answering negative, has macro_f1 0.276 [0.270, 0.280] on the same rows. This method is better" in card
+    )
+    assert "2 of 3 seeds gave every test row the same answer" in card
+    below = trivial.model_copy(update={"lead": 0.02, "lead_low": -0.01})
+    card = model_card(made.bundle.model_copy(update={"trivial": below}))
+    assert "**This method is no better**, and has no alias: the difference is +0.020, its lower bound -0.010" in card
 
 
 def test_model_card_has_purpose_score_comparison_and_use(made: Made) -> None:

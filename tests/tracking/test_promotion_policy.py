@@ -10,7 +10,7 @@ from orchestrator.tracking.versions import promotion_tag, scored_version
 
 def version(
     number: int, score: float, half: float = 0.0, *, data: str = "a", metric: str = "macro_f1", up: bool = True,
-    sweep: str = "", role: bool = True, promoted: tuple[Promotion, ...] = (),
+    sweep: str = "", role: bool = True, able: bool = True, promoted: tuple[Promotion, ...] = (),
 ) -> ScoredVersion:  # fmt: skip
     return ScoredVersion(
         version=number,
@@ -20,6 +20,7 @@ def version(
         data_digest=data,
         sweep=sweep,
         recommended=role,
+        beats_baseline=able,
         promotions=promoted,
     )
 
@@ -110,3 +111,13 @@ def test_promotion_reads_back_from_its_tag() -> None:
     tags |= {"metric": "m", "higher_is_better": "true"}
     tags |= {"data_digest": "a", "sweep": "s", "title_of_mine": "king", "title_0003": "unknown words"}
     assert scored_version(7, {**tags, **dict(map(promotion_tag, recorded))}).promotions == recorded
+
+
+def test_policy_gives_no_alias_to_what_is_no_better_than_the_baseline() -> None:
+    constant = version(1, 0.9, able=False)
+    assert alias_holders([constant]) is None
+    assert alias_holders([constant, version(2, 0.5)]) == AliasHolders(2)
+    assert alias_holders([version(1, 0.5), version(2, 0.9, able=False)]) == AliasHolders(1), "and no challenger"
+    promoted = version(1, 0.3, able=False, promoted=by((1, 1)))
+    assert alias_holders([promoted]) == AliasHolders(1), "by a user alone"
+    assert alias_holders([promoted, version(2, 0.5)]) == AliasHolders(2, None, 1)

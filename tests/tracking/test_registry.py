@@ -1,6 +1,7 @@
 """The registry on a real MLflow database: the gate, its race, and what a user asks for."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -343,3 +344,22 @@ def test_registry_reads_again_after_a_refused_alias(made: Made, uri: str, monkey
     client.create_model_version("mail", "file:///nowhere", None, tags_of(scored(made, 0.9, 1)))
     with pytest.raises(MlflowException, match="not allowed here"):
         apply_promotion_policy(client, "mail")
+
+
+def test_registry_registers_what_is_no_better_than_the_baseline_without_alias(
+    made: Made, uri: str, run_id: str, tmp_path: Path
+) -> None:
+    trivial = {"name": "always answering negative", "score": 0.276, "interval": [0.27, 0.28]}
+    shutil.copytree(made.folder, tmp_path / "bundle")
+    file = tmp_path / "bundle" / BUNDLE
+    values = {**json.loads(file.read_text()), "trivial": {**trivial, "lead": 0.02, "lead_low": -0.01}}
+    file.write_text(json.dumps({**values, "collapsed_seeds": 2}))
+    registered = register(tmp_path / "bundle", run_id=run_id, tracking_uri=uri)
+    assert registered == Registered("mail", 1, "")
+    assert registered.reference == "mail/1"
+    assert aliases(uri) == {}
+    tags = show_model("mail/1", uri)["tags"]
+    assert (tags["state"], tags["baseline"]) == ("no_better_than_baseline", "always answering negative")
+    assert (float(tags["baseline_score"]), tags["collapsed_seeds"]) == (0.276, "2")
+    assert version(uri, scored(made, 0.1, 1)) == Registered("mail", 2, "champion"), "it has nothing to beat"
+    assert promote(open_client(uri), "mail", 1).champion == 1, "a user may"

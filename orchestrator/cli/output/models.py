@@ -81,7 +81,7 @@ def print_change(change: dict[str, Any]) -> None:
     if now == was:
         console.print(f"{name}: version {now} is the champion already")
     else:
-        console.print(f"{name}: version {now} is the champion (before: version {was})")
+        console.print(f"{name}: version {now} is the champion (before: {f'version {was}' if was else 'none'})")
     if change["before"] is None:
         console.print(f"next: {program()} models show {name}@champion")
     else:

@@ -95,15 +95,20 @@ def print_outcome(outcome: Outcome, config: SweepConfig) -> None:
 def _print_task(name: str, task: TaskOutcome) -> None:
     selection, champion = task.selection, task.champion
     verb = "wins" if len(selection.tied) == 1 else "is recommended"
-    score = f"{selection.metric.label} {score_text(champion)}"
-    console.print(f"{name}  {champion.method} {verb}: {score} ({sample_text(champion, selection)})")
+    score = f"{selection.metric.label} {score_text(champion)} ({sample_text(champion, selection)})"
+    if selection.no_better:
+        console.print(f"{name}  {selection.no_better}")
+        print_field("closest", f"{champion.method}: {score}")
+    else:
+        console.print(f"{name}  {champion.method} {verb}: {score}")
     _print_selection(selection)
     _print_champion(task)
     notes = {result.method: result.note for result in selection.scored if result.note}
     for method, note in {**notes, **selection.failed}.items():
         print_field("failed", f"{method}: {note}")
     if version := task.registered:
-        print_field("registered", f"{version.name} version {version.version}, alias {version.alias}")
+        alias = f"alias {version.alias}" if version.alias else "without an alias: no better than the baseline"
+        print_field("registered", f"{version.name} version {version.version}, {alias}")
     else:
         print_field("registered", f"NO: {task.unregistered}")
     for note in task.notes:
@@ -119,11 +124,20 @@ def _print_selection(selection: Selection) -> None:
         worse = selection.metric.worse
         gaps = (f"{result.method} {result.mean_score:.3f} (at least {result.gap:.3f} {worse})" for result in distant)
         print_field(worse, ", ".join(gaps))
-    if selection.others:
-        scores = ", ".join(f"{result.method} {result.validation:.3f}" for result in selection.others)
-        print_field("eliminated", f"{scores} (validation)")
-    difference = selection.minimum_detectable_difference
-    print_field("resolution", f"differences below {difference:.3f} cannot be detected")
+    for name, results in (
+        ("eliminated", [result for result in selection.others if not result.cut]),
+        ("cut", [result for result in selection.others if result.cut]),
+    ):
+        scores = ", ".join(f"{result.method} {result.validation:.3f}" for result in results)
+        if scores:
+            why = " by the cap on finalists, not by evidence" if name == "cut" else ""
+            print_field(name, f"{scores} (validation){why}")
+    print_field("resolution", selection.resolution)
+    if selection.baselines:
+        scores = "; ".join(f"{baseline.text} {baseline.name}" for baseline in selection.baselines)
+        print_field("baseline", f"{selection.metric.label} {scores}")
+    if collapsed := [f"{result.method}: {result.collapse}" for result in selection.scored if result.collapse]:
+        print_field("collapsed", "; ".join(collapsed))
 
 
 def _print_champion(task: TaskOutcome) -> None:
@@ -195,7 +209,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
 def _task_json(task: TaskOutcome, wall_seconds: float) -> dict[str, Any]:
     champion = task.champion
     return {
-        "champion": task.registered.reference if task.registered else None,
+        "champion": task.registered.reference if task.registered and task.registered.alias else None,
         "version": task.registered.version if task.registered else None,
         "method": champion.method,
         "trial": champion.trial,
@@ -207,6 +221,7 @@ def _task_json(task: TaskOutcome, wall_seconds: float) -> dict[str, Any]:
         "metrics": champion.checkpoint.metrics if champion.checkpoint else {},
         "majority": task.plan.data.majority,
         "baseline": task.plan.data.baseline,
+        "state": task.selection.state,
         "results": [_result_json(role, result) for role, result in task.results()],
         "selection": task.selection.to_dict(),
         "trials": len(task.records),

@@ -91,7 +91,16 @@ def _print_reply(sweep: str, reply: Reply) -> None:
         console.print(f"{selection.task}  {reply.reason}")
     else:
         score = f"{selection.metric.label} {score_text(result)}"
-        console.print(f"{selection.task}  {result.method}: {score} ({sample_text(result, selection)})")
+        if reply.state == "no_better_than_baseline" and selection.baseline:
+            console.print(
+                f"{selection.task}  {result.method} is no better than {selection.baseline.name}"
+                f" ({selection.metric.label} {selection.baseline.text})"
+            )
+            print_field("score", f"{score} ({sample_text(result, selection)})")
+        else:
+            console.print(f"{selection.task}  {result.method}: {score} ({sample_text(result, selection)})")
+        if result.collapse:
+            print_field("collapsed", result.collapse)
         if reply.limits.values():
             print_field("limits", reply.limits.text())
         if len(reply.tied) > 1:
