@@ -3,7 +3,8 @@
     python -m benchmarks.masks [--conversations 2000] [--template NAME]
 
 Prints a JSON line per template: ``equal`` token for token, ``listed`` (equal but for what docs/tasks.md lists for the
-template), ``refused`` with the reasons, ``different``. Exits with 1 if anything differs that is not listed.
+template), ``refused``, ``different``, and the ``reasons`` of those that are listed or refused. Exits with 1 if anything
+differs that is not listed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def compare_template(pair: MarkedPair, count: int) -> dict[str, Any]:
     for number, conversation in enumerate(pair.conversations(count)):
         result, reason = compare(pair, tokenizers[number % len(tokenizers)], conversation)
         results[result] += 1
-        reasons[reason] += result == "refused"
+        reasons[reason] += result in ("listed", "refused")
     counts = {result: results[result] for result in RESULTS}
     return {"template": pair.name, "conversations": count, **counts, "reasons": dict(+reasons)}
 

@@ -38,17 +38,19 @@ class Listed:
     unmarked: tuple[str, ...] = ()
 
 
-PROMPTED = "it is part of what the template gives the model before an answer, which the model never writes itself"
-DEEPSEEK = "<\uff5c{}\uff5c>"
+PROMPTED = "add_generation_prompt renders {}, so that the model is given it before every answer and never writes it"
+ASSISTANT, TOOL_END = "<\uff5cAssistant\uff5c>", "<\uff5ctool▁outputs▁end\uff5c>"
 LISTED = {
-    "deepseek_r1_distill": Listed(PROMPTED, marked=(DEEPSEEK.format("Assistant"),)),
-    "deepseekv3": Listed(PROMPTED, marked=(DEEPSEEK.format("Assistant"), DEEPSEEK.format("tool▁outputs▁end"))),
-    "gptoss": Listed(PROMPTED, marked=("<|start|>assistant",)),
+    "deepseek_r1_distill": Listed(PROMPTED.format(ASSISTANT), marked=(ASSISTANT,)),
+    "deepseekv3": Listed(
+        PROMPTED.format(f"{ASSISTANT}, after a tool's answer {TOOL_END}"), marked=(ASSISTANT, TOOL_END)
+    ),
+    "gptoss": Listed(PROMPTED.format("<|start|>assistant"), marked=("<|start|>assistant",)),
     "llava_next": Listed(
         "it is what the template writes after every answer, as others write a newline", unmarked=(" ",)
     ),
-    "muse_glimmer": Listed(PROMPTED, marked=("<|start|>assistant",)),
-    "qwen2_5": Listed(PROMPTED, marked=("\n",)),
+    "muse_glimmer": Listed(PROMPTED.format("<|start|>assistant"), marked=("<|start|>assistant",)),
+    "qwen2_5": Listed(PROMPTED.format("the newline after assistant"), marked=("\n",)),
 }
 """Differences that are known, by template."""
 

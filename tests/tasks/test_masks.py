@@ -51,6 +51,24 @@ def test_masks_equal_those_of_marked_templates(pair: MarkedPair):
     assert ("listed" in {result for result, _ in results}) == (pair.name in LISTED)
 
 
+@pytest.mark.parametrize("pair", [pair for pair in PAIRS if LISTED.get(pair.name)], ids=lambda pair: pair.name)
+def test_masks_leave_out_what_the_generation_prompt_gives(pair: MarkedPair):
+    template, given_after = ChatTemplate.of(pair.tokenizers()[0]), {"user": False, "tool": False}
+    for conversation in pair.conversations(40):
+        try:
+            ours = samples(template, conversation.messages, conversation.tools)
+        except MaskError:
+            continue
+        for sample in ours:
+            asked = conversation.messages[: sample.answered]
+            given, start = template.render(asked, conversation.tools, answer_next=True).text, sample.trained[-1][0]
+            assert sample.text[:start] == given[:start]
+            assert given[start:] in ("", "<think>\n"), "nothing but the beginning of reasoning is given and trained"
+            given_after[asked[-1]["role"]] |= given[:start].endswith(LISTED[pair.name].marked or "")
+    assert given_after["user"], "what the marked copy trains beyond ours is given after a user's message"
+    assert given_after["tool"] == (pair.name not in ("deepseek_r1_distill", "llava_next")), "and after a tool's"
+
+
 def test_masks_of_a_consistent_template_are_one_sample():
     assert trained_texts(CHATML) == [["two<|im_end|>\n", "four<|im_end|>\n"]]
     assert trained_texts(CHATML, train_on="last") == [["four<|im_end|>\n"]]
