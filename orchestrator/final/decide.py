@@ -22,7 +22,12 @@ log = logging.getLogger(__name__)
 
 
 def decide(
-    plan: SweepPlan, task: str, reader: AnswerReader, results: Sequence[MethodResult], failed: Mapping[str, str]
+    plan: SweepPlan,
+    task: str,
+    reader: AnswerReader,
+    results: Sequence[MethodResult],
+    failed: Mapping[str, str],
+    untuned: str | None = None,
 ) -> Selection:
     """Compare the results with each other, and choose a method.
 
@@ -32,11 +37,13 @@ def decide(
         reader: reader of the task's predictions.
         results: results of all scored methods, at least one of them a finalist's.
         failed: why a method has no result, by method.
+        untuned: checkpoint of the untuned backbone, one more baseline; ``None`` where it was not scored.
     """
     metric, settings, seed = reader.metric, plan.config.selection, plan.config.seed
     ordered = sorted(results, key=lambda result: (bool(result.reason), -metric.sign * result.mean_score))
     finalists = sum(not result.reason for result in ordered)
     trivial = reader.trivial_samples(ordered[0].seeds[0].checkpoint)
+    trivial |= reader.untuned_sample(untuned) if untuned else {}
     everything = _evidence(reader, ordered, seed, trivial=trivial.values())
     evidence = everything.of(range(len(ordered)))
     # The eliminated methods have one score each, of a trial that was chosen by validation: they get an interval, and

@@ -32,6 +32,8 @@ Role = Literal["champion", "best", "default"]
 """Role of a configuration in the final: the recommended one, the best of another method, or the recommended method with
 its default parameters."""
 TEST_FILE = "test.parquet"
+UNTUNED = "the untuned backbone"
+"""Name of the baseline that is the model before any training."""
 
 
 class AnswerReader:
@@ -102,6 +104,13 @@ class AnswerReader:
             if math.isfinite(score):
                 samples[predictor.name] = MethodSample((score,), (_clusters(table).statistic(scored),), random=False)
         return samples
+
+    def untuned_sample(self, checkpoint: str) -> dict[str, MethodSample]:
+        """Return what the untuned backbone scores on the test rows, by its name."""
+        table = self.predictions(checkpoint)
+        score = float(self._type.score(self.metric.name, table))
+        sample = MethodSample((score,), (self.statistic(checkpoint),), random=False)
+        return {UNTUNED: sample} if math.isfinite(score) else {}
 
     def predictions(self, checkpoint: str) -> pa.Table:
         """Return what a checkpoint predicted for every test row; read once."""

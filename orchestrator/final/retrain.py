@@ -59,9 +59,13 @@ class TaskFinal:
         return screen(self.best, self.records, self.reader.metric, rows=rows, max_finalists=limit)
 
     def first_jobs(self) -> list[Job]:
-        """Return retrainings of the finalists, the eliminated methods' trials, and the leader's method untuned."""
+        """Return retrainings of the finalists, and what is only scored.
+
+        That is the eliminated methods' trials, the leader's method with its defaults, and the untuned backbone.
+        """
         jobs = [job for record in self.screening.finalists for job in self._jobs_of(record)]
         jobs += [self._trial_job(self.best.by_method[method]) for method in self.screening.reasons]
+        jobs += [job] if (job := self._untuned_job()) else []
         return jobs + self.default_jobs(str(self.best.leader.key))
 
     def second_jobs(self) -> list[Job]:
@@ -95,7 +99,9 @@ class TaskFinal:
         if all(result.reason for result in results):
             first = self.screening.finalists[0].key.method
             raise SweepError(f"the champion of task {self.task} failed in the final: {failed[first]}")
-        return decide(self.plan, self.task, self.reader, results, failed)
+        job = self._untuned_job()
+        untuned = self.answers.get(job.id) if job else None
+        return decide(self.plan, self.task, self.reader, results, failed, untuned.checkpoint if untuned else None)
 
     def _full_trials(self, method: str) -> int:
         """Return how many trials of a method came to the last rung."""
@@ -148,6 +154,17 @@ class TaskFinal:
         default = next((r for r in self.records if r.key.study == study and r.key.number == 0), None)
         return default if default and str(default.key) != winner and math.isfinite(default.value) else None
 
+    def _untuned_job(self) -> Job | None:
+        """Return the job that scores the backbone as it is; ``None`` where every trial trains a head of its own.
+
+        It is a trial before its first step, of a method that leaves the output as it is until then.
+        """
+        task = self.plan.tasks[self.task]
+        if task.type.head_size(len(task.data.labels)):
+            return None
+        record = next((record for record in self.records if _starts_as_backbone(record)), None)
+        return replace(self._trial_job(record), start=0, stop=0, checkpoint=None) if record else None
+
     def _retraining(self, record: TrialRecord, number: int) -> Job:
         job = self._trial_job(record)
         seed = trial_seed(self.plan.config.seed, record.key, number)
@@ -167,3 +184,10 @@ class TaskFinal:
             split="test",
             partial_state_every=math.ceil(steps / PARTIAL_STATE_INTERVALS),
         )
+
+
+def _starts_as_backbone(record: TrialRecord) -> bool:
+    """Return whether a trial is the quantized backbone before its first step; copies of original weights are not."""
+    spec = methods.get(record.key.method)
+    is_original = any(record.params.get(name) in values for name, values in spec.original_for.items())
+    return spec.trains and spec.starts_as_identity and not (spec.needs_original or is_original)

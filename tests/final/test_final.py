@@ -355,3 +355,50 @@ def test_final_tells_methods_cut_by_the_cap_from_eliminated_ones(play: Play, tmp
     assert "lora had exactly the same score on validation" in selection.result("ia3").reason
     assert [selection.result(method).trials for method in METHODS] == [2, 1, 0]
     assert selection.reason == "lora is best on validation and alone was retrained: the cap on finalists cut ia3"
+
+
+class Talks(Lanes):
+    """Rows whose bits are as many as a method's name says, or the backbone's before a trial's first step."""
+
+    bits = {"lora": 40.0, "ia3": 70.0, "prefix": 10.0}
+
+    def _answer(self, job: Job) -> Answer:
+        answer = super()._answer(job)
+        if answer.status == "done":
+            bits = (self.bits[job.trial.method] if job.stop else 60.0) + np.arange(8)
+            table = pa.table({"row": range(8), "nll": bits * math.log(2), "tokens": [3] * 8, "bytes": [10] * 8})
+            parquet.write_table(table, self.folder / str(answer.checkpoint) / TEST_FILE)
+            answer.metrics["bits_per_byte"] = CausalLM().score("bits_per_byte", table)
+        return answer
+
+
+def talks(method: str) -> tuple[TrialRecord, ...]:
+    return tuple(trial(f"talk/{method}/{number}", values={40: 5.0 + number}, **SURE) for number in (0, 1))
+
+
+def test_final_holds_language_models_against_the_untuned_backbone(play: Play, tmp_path: Path) -> None:
+    plan = small_plan(METHODS, {"talk": {**CAUSAL, "metric": "bits_per_byte"}})
+    lanes = Talks(tmp_path)
+    selection = play((*talks("prefix"), *talks("ia3"), *talks("lora")), lanes, plan)["talk"].selection
+    (job,) = [job for job in lanes.jobs if not job.stop]
+    assert (job.id, job.checkpoint) == ("talk/ia3/0:0-0:test", None), (
+        "a prefix changes the output before its first step"
+    )
+    assert selection.baseline
+    assert (selection.baseline.name, selection.baseline.score) == ("the untuned backbone", pytest.approx(6.35))
+    assert (selection.result("lora").beats_baseline, selection.result("ia3").beats_baseline) == (True, False)
+
+
+@pytest.mark.parametrize("methods", [("prefix",), ("full",), ("lora",)])
+def test_final_without_the_untuned_backbone_has_no_such_baseline(
+    play: Play, tmp_path: Path, methods: tuple[str, ...]
+) -> None:
+    """No method is the backbone at first, or scoring it fails."""
+    plan = small_plan([*methods], {"talk": {**CAUSAL, "metric": "bits_per_byte"}})
+    lanes = Talks(tmp_path, failing=("talk/lora/0",))
+    lanes.bits = {**lanes.bits, "full": 20.0}
+    lanes.right["full"] = (8,)
+    records = tuple(record for method in methods for record in talks(method)[1:] + talks(method)[:1])
+    selection = play(records, lanes, plan)["talk"].selection
+    assert selection.baselines == () or methods == ("lora",)
+    assert not [job for job in lanes.jobs if not job.stop] or methods == ("lora",)

@@ -123,6 +123,13 @@ def test_untrained_method_is_scored_once_for_all_rungs(prompted: Lab, monkeypatc
     assert scored == ["validation", "validation", "test"]
 
 
+def test_trial_is_scored_before_its_first_step(lab: Lab, memory: WorkerMemory) -> None:
+    step, metrics, checkpoint = answer(memory, lab.job("lora", stop=0, split="test"))
+    assert (step, checkpoint) == (0, "checkpoints/mail/lora/0/step-0-test")
+    run = memory.begin(lab.job("lora", 1, seed=7))
+    assert metrics == run.evaluate("test").metrics
+
+
 def test_lane_passes_source_tasks_to_the_method(lab: Lab, sources: dict[str, TaskDataset], tmp_path: Path) -> None:
     config = lab.dataset._config.model_copy(update={"source_tasks": ["many", "few"]})
     memory = memory_of(replace(lab, folder=tmp_path), mail=TaskSetup(config, {}, LABELS, "tiny", None, 0, NAMES))
