@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import random
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +17,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 _FINAL = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 """Errors that say what is in the storage, and not that it cannot be reached."""
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how libraries written in Rust name an error of the system
 
 
 class StorageError(SweepError):
@@ -70,3 +74,16 @@ class Retry:
     def cancel(self) -> None:
         """Let requests that fail from now on, or wait for another attempt, fail at once."""
         self._cancelled.set()
+
+
+def disk_error(error: Exception) -> OSError | None:
+    """Return the error of a disk that is full, or cannot be written to any more, that an error is or tells of.
+
+    Others may be those of whoever writes: to try again would not help.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if not isinstance(error, OSError) and (found := _OS_ERROR.search(str(error))):
+        number = int(found[1])
+    if number not in _DISK:
+        return None
+    return error if isinstance(error, OSError) else OSError(number, str(error))

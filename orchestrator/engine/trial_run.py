@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -62,6 +62,8 @@ class TrialRun:
         micro_batch_memory: record of the step sizes that fit into the worker's memory.
         fresh: ``False`` if :meth:`restore` is called next, so that the method need not compute initial values.
         free_memory: function that lets go of tensors where memory is short.
+        on_pass: function that is called before each pass through the model: a step, an evaluation and a generated text
+            are many.
 
     Raises:
         MethodError: if the method cannot be attached.
@@ -78,6 +80,7 @@ class TrialRun:
         micro_batch_memory: MicroBatchMemory | None = None,
         fresh: bool = True,
         free_memory: FreeMemory = no_memory_to_free,
+        on_pass: Callable[[], None] | None = None,
     ) -> None:
         begin = time.perf_counter()
         self.device = backbone.device
@@ -107,6 +110,8 @@ class TrialRun:
         self._optimizer = make_optimizer(self.attached.optimizer, groups, self.params.weight_decay)
         self._prefix, self._prefix_bytes = prefix, prefix.cached_bytes if prefix else 0
         self._skip_prefix = SkipPrefix.attach(prefix, self._view, self.attached.active) if prefix else None
+        if on_pass:  # now: to the prefix, a hook is a change by the method
+            self._view.register_forward_pre_hook(lambda *_: on_pass())
         self.measurements: dict[str, float] = {
             "trainable_parameters": float(sum(p.numel() for p in self.attached.trainable().values())),
             "attach_seconds": time.perf_counter() - begin,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.common.retry import Retry
 from orchestrator.config import GpuSettings, Task, Training
+from orchestrator.lanes.step_watch import HangLimits
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -57,6 +58,7 @@ class LaneSetup:
         attention: implementation of attention, as in the configuration.
         gpu: how lanes compute on a GPU.
         token_limits: tokens that are expected to fit into a GPU at once, by method, where a whole batch does not.
+        hangs: how long nothing may be heard of a trial at work.
     """
 
     storage: str
@@ -73,3 +75,4 @@ class LaneSetup:
     attention: str = "auto"
     gpu: GpuSettings = field(default_factory=GpuSettings)
     token_limits: Mapping[str, int] = field(default_factory=dict)
+    hangs: HangLimits = field(default_factory=HangLimits)

@@ -31,11 +31,14 @@ from orchestrator.engine.ranks import ALONE, OtherWorkerError, Ranks
 from orchestrator.engine.step import score_trials, train_step
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes.broker import HeartbeatReply, LaneStatus, Signal
+from orchestrator.lanes.hang_guard import HangGuard
 from orchestrator.lanes.messages import BrokerMessage, broadcast_message
 from orchestrator.lanes.setup import LaneSetup
-from orchestrator.lanes.worker_memory import BackboneWrittenError, FinishedJob, WorkerMemory
+from orchestrator.lanes.step_watch import Hang, StepWatch, Work
+from orchestrator.lanes.worker_memory import BackboneWrittenError, FinishedJob, WorkerMemory, subject
 
 HEARTBEAT_INTERVAL_S = 2.0
+REPORT_WAIT_S = 5.0
 ResultT = TypeVar("ResultT")
 log = logging.getLogger(__name__)
 
@@ -99,11 +102,14 @@ class Worker:
         if any(self.ranks.all_gather_object(setup is Signal.RETIRE)):
             return
         self.dtype, self.gpu = compute_dtype(setup.dtype, self.device), gpu_identity(self.device)
+        self.watch = StepWatch(setup.hangs)
+        guard = HangGuard(self.watch, setup.hangs, self._report_hang)
         self.memory = self._prepare_memory(setup)
         self.packs = PackSizes(setup.pack, measured=setup.measure_pack, device=self.device, own_gpu=self.own_gpu)
         self._join()
         heartbeats = threading.Thread(target=self._send_heartbeats, daemon=True)
         heartbeats.start()
+        guard.start()
         try:
             with self.writer:
                 self._work()
@@ -112,6 +118,7 @@ class Worker:
             self._leave(describe_error(error))
             raise
         finally:
+            guard.stop()
             self.stop.set()
             heartbeats.join()
 
@@ -120,7 +127,7 @@ class Worker:
         try:
             for name, source in setup.plugins:
                 register_source(name, source)
-            memory = WorkerMemory(setup, self.device, self.dtype, self.ranks)
+            memory = WorkerMemory(setup, self.device, self.dtype, self.ranks, self.watch)
             for task in setup.tasks:
                 memory.dataset(task)
         except Exception as error:
@@ -138,6 +145,12 @@ class Worker:
         """Let the broker lease this lane's jobs to others at once, before its process has started again."""
         if self.ranks.is_rank_zero:
             ray.get(self.broker.leave.remote(self.lane_id, self.incarnation, reason))
+
+    def _report_hang(self, hang: Hang) -> None:
+        """Let the broker lease the jobs of a lane that hangs to others, each alone: one of them may be the cause."""
+        self._leave(hang.reason)
+        if not self.ranks.is_rank_zero:  # rank 0, which waits for this worker, notices as well, and reports
+            self.stop.wait(REPORT_WAIT_S)
 
     def _work(self) -> None:
         while self._take_jobs():
@@ -190,7 +203,7 @@ class Worker:
         failures = [
             failure
             for group in self.ranks.broadcast_object(groups)
-            for failure in train_step([runs[k] for k in group], self.ranks)
+            for failure in self._train_step([runs[k] for k in group])
         ]
         seconds = time.perf_counter() - begin
         self.busy_seconds += seconds
@@ -198,6 +211,10 @@ class Worker:
             self._fail(run, error)
         if not failures:
             self.packs.record_round(seconds)
+
+    def _train_step(self, runs: list[TrialRun]) -> list[tuple[TrialRun, Exception]]:
+        with self.watch.during(Work.TRAIN, [subject(run) for run in runs]):
+            return train_step(runs, self.ranks)
 
     def _failures_of_all_ranks(self, failures: list[tuple[TrialRun, Exception]]) -> list[tuple[TrialRun, Exception]]:
         """Return the trials that failed on any worker of the lane, each with this rank's error or another's."""
@@ -222,7 +239,10 @@ class Worker:
         # them by what each rank's greenlets do, so the ranks' collective calls would not match.
         if self.ranks.size == 1:
             begin = time.perf_counter()
-            score_trials(finished)
+            for split in sorted({run.job.split for run in finished if run.job.split}):
+                runs = [run for run in finished if run.job.split == split]
+                with self.watch.during(Work.scoring(split), [subject(run) for run in runs]):
+                    score_trials(runs)
             self.busy_seconds += time.perf_counter() - begin
         for run in finished:
             if finished_job := self._run_or_fail(run, self.memory.finish_job):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TypeVar
 
 import ray
@@ -21,6 +21,7 @@ from orchestrator.backbone.shared import SharedBackbone, assemble
 from orchestrator.backbone.store import fetch
 from orchestrator.backbone.stored import StoredBackbone, read_stored
 from orchestrator.common.errors import describe_error
+from orchestrator.common.retry import disk_error
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Answer, Job, checkpoint_path, partial_state_path
 from orchestrator.engine.forgetting import NeutralText
@@ -33,6 +34,7 @@ from orchestrator.engine.ranks import ALONE, Ranks
 from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes.setup import LaneSetup
+from orchestrator.lanes.step_watch import StepWatch, Subject, Work
 from orchestrator.tasks import Evaluation
 
 log = logging.getLogger(__name__)
@@ -80,10 +82,19 @@ class WorkerMemory:
         device: device that computes.
         dtype: dtype of frozen products.
         ranks: this worker's rank in the lane; all workers begin and finish the same jobs in the same order.
+        watch: notices when a trial's own code hangs. Waiting for the storage is no hang.
     """
 
-    def __init__(self, setup: LaneSetup, device: torch.device, dtype: torch.dtype, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self,
+        setup: LaneSetup,
+        device: torch.device,
+        dtype: torch.dtype,
+        ranks: Ranks = ALONE,
+        watch: StepWatch | None = None,
+    ) -> None:
         self.setup, self.device, self.dtype, self.ranks = setup, device, dtype, ranks
+        self._watch = watch or StepWatch(setup.hangs)
         self._storage = Storage(setup.storage, setup.retry)
         self._stored: dict[str, StoredBackbone] = {}
         self._backbones: dict[str, SharedBackbone] = {}
@@ -134,20 +145,23 @@ class WorkerMemory:
     def _upload_partial_state(self, run: TrialRun) -> None:
         self._check_backbone(run.job.trial.task)
         if self.ranks.is_rank_zero:
-            with TemporaryDirectory() as folder:
-                run.save(state := Path(folder) / "state", resumable=True)
-                self._storage.upload(state, f"{self.setup.sweep}/{partial_state_path(run.job)}")
+            with self._write(run, lambda folder: run.save(folder / "state", resumable=True)) as folder:
+                self._storage.upload(Path(folder) / "state", f"{self.setup.sweep}/{partial_state_path(run.job)}")
 
     def finish_job(self, run: TrialRun) -> FinishedJob:
         """Score and save a trial, and keep it in memory if it may continue."""
         job = run.job
-        evaluation = run.evaluate(job.split) if job.split else None
+        evaluation = self._evaluate(run, job.split) if job.split else None
         retrained = job.split == "test" and job.retraining is not None
-        validation = run.evaluate("validation").metrics if retrained else {}
+        validation = self._evaluate(run, "validation").metrics if retrained else {}
         finished_job = self.ranks.run_on_all_ranks(lambda: self._measure_and_save(run, evaluation, validation))
         if run.step < job.total:
             self._keep(run)
         return finished_job
+
+    def _evaluate(self, run: TrialRun, split: str) -> Evaluation:
+        with self._watch.during(Work.scoring(split), [subject(run)]):
+            return run.evaluate(split)
 
     def free(self) -> None:
         """Let go of paused trials, which have their checkpoints, and of cached activations."""
@@ -189,14 +203,41 @@ class WorkerMemory:
         return FinishedJob(answer, folder, self._storage.sub(self.setup.sweep))
 
     def _save(self, run: TrialRun, evaluation: Evaluation | None) -> TemporaryDirectory[str]:
-        folder = TemporaryDirectory()
-        target = Path(folder.name) / STEP
-        target.mkdir()
-        self._measure(run, evaluation)
-        if evaluation and run.job.split == "test":
-            parquet.write_table(evaluation.predictions, target / "test.parquet")
-        run.save(target, resumable=run.step < run.job.total)
-        return folder
+        with self._watch.during(Work.MEASURE, [subject(run)]):
+            self._measure(run, evaluation)
+
+        def write(folder: Path) -> None:
+            target = folder / STEP
+            target.mkdir()
+            if evaluation and run.job.split == "test":
+                parquet.write_table(evaluation.predictions, target / "test.parquet")
+            run.save(target, resumable=run.step < run.job.total)
+
+        return self._write(run, write)
+
+    def _write(self, run: TrialRun, write: Callable[[Path], None]) -> TemporaryDirectory[str]:
+        """Write a trial's files into a new folder; while the disk is full, wait and try again.
+
+        Raises:
+            StorageError: if the disk is full for minutes.
+        """
+
+        def attempt() -> TemporaryDirectory[str] | Exception:
+            folder = TemporaryDirectory()
+            try:
+                with self._watch.during(Work.SAVE, [subject(run)]):
+                    write(Path(folder.name))
+            except Exception as error:
+                folder.cleanup()
+                if disk := disk_error(error):
+                    raise disk from error
+                return error  # the trial's own, which is not tried again
+            return folder
+
+        result = self.setup.retry.run(attempt, gettempdir())
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def _measure(self, run: TrialRun, evaluation: Evaluation | None) -> None:
         """Add the measurements of a trial at its end, beside its score; one that fails costs no trial."""
@@ -301,18 +342,20 @@ class WorkerMemory:
     def _new_run(self, job: Job, fresh: bool = True) -> TrialRun:
         task = job.trial.task
         backbone, dataset = self.backbone(task), self.dataset(task)
-        training, sources = self.setup.training, self._sources(task)
-        return TrialRun(
-            job,
-            backbone,
-            dataset,
-            training,
-            sources,
-            self._prefix(task),
-            self._micro_batch_memory,
-            fresh=fresh,
-            free_memory=self.free,
-        )
+        training, sources, prefix = self.setup.training, self._sources(task), self._prefix(task)
+        with self._watch.during(Work.ATTACH, [Subject(job.name, task, job.start + 1)]):
+            return TrialRun(
+                job,
+                backbone,
+                dataset,
+                training,
+                sources,
+                prefix,
+                self._micro_batch_memory,
+                fresh=fresh,
+                free_memory=self.free,
+                on_pass=self._watch.progress,
+            )
 
     def _load(self, job: Job, checkpoint: str) -> TrialRun | None:
         """Restore a trial from a checkpoint; ``None`` if that is missing or damaged."""
@@ -345,3 +388,9 @@ def _restore_from(run: TrialRun, folder: Path) -> None:
     if run.job.start < run.job.total and not (folder / STATE).is_file():
         raise FileNotFoundError(f"there is no {STATE}")
     run.restore(folder)
+
+
+def subject(run: TrialRun) -> Subject:
+    """Return a trial as what is watched, at its next step."""
+    step_s = run.measurements["train_seconds"] / run.step if run.step else None
+    return Subject(run.job.name, run.job.trial.task, run.step + 1, step_s)

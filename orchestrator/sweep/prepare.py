@@ -22,6 +22,7 @@ from orchestrator.config import SweepConfig
 from orchestrator.config.plugins import plugin_sources
 from orchestrator.lanes.cluster import node_resources
 from orchestrator.lanes.setup import LaneSetup, TaskSetup
+from orchestrator.lanes.step_watch import HangLimits
 from orchestrator.planning.plan import SweepPlan, TaskPlan
 from orchestrator.sweep.token_limits import token_limits
 
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 OVERHEAD_BYTES = 1_500_000_000
 """Memory of the preparing process beside three times the largest weight: its imports, and 500 MB."""
 MOST_THREADS = 8
+HANG_LIMITS = HangLimits()
 
 
 def prepare(
@@ -146,4 +148,5 @@ def _lane_setup(config: SweepConfig, storage: Storage, sweep: str, tasks: dict[s
         attention=config.backbone.attention,
         gpu=config.gpu,
         retry=storage.retry or Retry(),
+        hangs=HANG_LIMITS,
     )

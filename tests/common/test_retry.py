@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import threading
 from collections.abc import Callable
 
 import pytest
 
-from orchestrator.common.retry import Retry, StorageError
+from orchestrator.common.retry import Retry, StorageError, disk_error
 
 
 def failing(times: int, error: OSError) -> tuple[Callable[[], str], list[int]]:
@@ -69,3 +70,19 @@ def test_cancelled_retry_ends_its_pause() -> None:
 def test_retry_travels_to_other_processes() -> None:
     copy = pickle.loads(pickle.dumps(Retry(7.0, 2.0, 3.0)))
     assert (copy.limit_s, copy.first_pause_s, copy.longest_pause_s) == (7.0, 2.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), errno.ENOSPC),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), errno.EDQUOT),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), errno.ENOSPC),
+        (FileNotFoundError(errno.ENOENT, "no such file"), None),
+        (RuntimeError("the method's own (os error 2)"), None),
+        (ValueError("28"), None),
+    ],
+)
+def test_disk_errors_are_told_from_others(error: Exception, number: int | None) -> None:
+    found = disk_error(error)
+    assert (found.errno if found else None) == number

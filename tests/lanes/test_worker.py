@@ -1,5 +1,6 @@
 """A whole lane on the broker itself, without Ray: calls to an actor are plain calls here."""
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,16 +21,19 @@ from orchestrator.engine import packing
 from orchestrator.engine.device_errors import BrokenDeviceError
 from orchestrator.engine.matmul import shared_matmul
 from orchestrator.engine.trial_run import TrialRun
+from orchestrator.lanes import hang_guard
 from orchestrator.lanes import worker as module
 from orchestrator.lanes import worker_memory as memory_module
 from orchestrator.lanes.broker import HeartbeatReply, LaneStatus
 from orchestrator.lanes.setup import LaneSetup, TaskSetup
+from orchestrator.lanes.step_watch import HangLimits, Work
 from orchestrator.lanes.worker import Worker
 from orchestrator.lanes.worker_memory import BackboneWrittenError, WorkerMemory
 
 from .. import polling
 from ..engine.conftest import Lab, equal, state, train
 from ..s3_server import s3_server
+from ..small_disk import small_disk
 from .local_broker import Direct, LocalBroker
 
 DEADLINE = 60.0
@@ -166,6 +170,28 @@ def test_trial_stays_open_while_the_storage_stays_away(make_site: Callable[..., 
         assert waiting.result(DEADLINE).status == "cancelled"
         site.broker.close()
         life.result(DEADLINE)
+
+
+@pytest.mark.parametrize("partial_state_every", [0, 3])
+def test_worker_waits_until_a_full_disk_has_space(
+    partial_state_every: int,
+    make_site: Callable[..., Site],
+    lab: Lab,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with small_disk(tmp_path / "disk", 1024) as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk.folder))
+        site = make_site(retry=Retry(60.0, first_pause_s=0.01, longest_pause_s=0.1))
+        disk.fill()
+        site.start_lane()
+        (answer,) = site.submit(replace(lab.job("lora", stop=6), partial_state_every=partial_state_every))
+        until(lambda: f"{disk.folder} cannot be reached, trying for 60 s" in caplog.text)
+        assert not answer.done()
+        (disk.folder / "filler").unlink()
+        assert answer.result(DEADLINE).status == "done"
+        assert (site.folder / "sweep" / str(answer.result().checkpoint) / "state.safetensors").exists()
 
 
 def test_lane_resumes_a_trial_from_memory_or_checkpoint(make_site: Callable[..., Site], lab: Lab) -> None:
@@ -378,3 +404,61 @@ def test_worker_fails_a_trial_whose_device_error_passes(
     site.start_lane()
     (answer,) = site.submit(lab.job("lora"))
     assert answer.result(DEADLINE).reason == "AcceleratorError: CUDA error: invalid configuration argument"
+
+
+@pytest.mark.parametrize(
+    ("place", "work"),
+    [("__init__", Work.ATTACH), ("forward", Work.TRAIN), ("_score", Work.SCORE_TEST), ("save", Work.SAVE)],
+)
+def test_worker_watches_all_that_runs_a_trials_code(
+    place: str, work: Work, make_site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, watched = getattr(TrialRun, place), list[Any]()
+
+    def look(run: TrialRun, *arguments: Any, **named: Any) -> Any:
+        activity = site.workers[0].watch._activity
+        watched.append(activity and activity.work)
+        return original(run, *arguments, **named)
+
+    monkeypatch.setattr(TrialRun, place, look)
+    site = make_site()
+    site.start_lane()
+    (answer,) = site.submit(replace(lab.job("lora"), split="test", retraining=0, partial_state_every=3))
+    assert answer.result(DEADLINE).status == "done"
+    assert set(watched) <= {work, Work.SCORE_VALIDATION}
+    assert work in watched
+
+
+def test_trial_that_hangs_alone_fails_the_second_time(
+    make_site: Callable[..., Site],
+    lab: Lab,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    forward, release, ended = TrialRun.forward, threading.Event(), threading.Semaphore(0)
+
+    def hang(run: TrialRun, **named: Any) -> torch.Tensor:
+        if run.job.trial.number == 1 and run.step == 5:
+            release.wait()
+            raise SystemExit
+        return forward(run, **named)
+
+    monkeypatch.setattr(TrialRun, "forward", hang)
+    monkeypatch.setattr(hang_guard, "end_process", ended.release)
+    site = make_site()
+    site.setup = replace(site.setup, hangs=HangLimits(least_s=2.0, first_s=30.0))
+    site.broker.open(site.setup)
+    hanging, other = site.submit(lab.job("lora", 1), lab.job("lora", 2))
+    until(lambda: site.broker.status()[1] == 2)
+    for _ in range(2):
+        site.start_lane()
+        assert ended.acquire(timeout=DEADLINE)
+    failed = hanging.result(DEADLINE)
+    assert (failed.status, failed.step) == ("failed", 0)
+    assert failed.reason.startswith("its lane died 2 times while it trained; last: hung at step 6, training: nothing")
+    site.start_lane()
+    assert other.result(DEADLINE).status == "done"
+    assert "the lane is stuck and starts again; mail/lora/1 hung at step 6" in caplog.text
+    assert " in hang\n" in capfd.readouterr().err, "the stacks name the function that hangs"
+    release.set()
