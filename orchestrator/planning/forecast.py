@@ -16,6 +16,19 @@ from orchestrator.planning.plan import MethodPlan, SweepPlan, TaskPlan
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinalSeconds:
+    """What a method takes in the final, by all metrics that are listed, in seconds.
+
+    Args:
+        retraining: time of a retraining, which is scored on the validation and on the test split.
+        scoring: time of scoring a checkpoint on the test split.
+    """
+
+    retraining: float
+    scoring: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodForecast:
     """The forecast of a trial with a method's default configuration.
 
@@ -23,12 +36,14 @@ class MethodForecast:
         cost: cost of a step with the longest rows, or of the part of it that fits the lanes' GPU at once.
         seconds_per_step: time of an optimizer step with rows of mean length, in seconds; ``None`` if it is unknown.
         seconds: time of a trial that is not stopped early, evaluations included, in seconds; ``None`` likewise.
+        final: its time in the final; ``None`` likewise.
         fit: how it trains on the lanes' GPU; ``None`` without a GPU of known memory.
     """
 
     cost: StepCost
     seconds_per_step: float | None
     seconds: float | None
+    final: FinalSeconds | None = None
     fit: GpuFit | None = None
 
     @property
@@ -49,14 +64,16 @@ class SweepForecast:
     Args:
         tasks: forecasts by task and method, without methods that cannot be estimated.
         lane_bytes: peak memory of a lane above the backbone with its largest pack, in bytes.
-        lane_seconds: time of all trials and retrainings in one lane if no trial is stopped early, in seconds; ``None``
+        lane_seconds: time of all trials and of the final in one lane if no trial is stopped early, in seconds; ``None``
             if the budget has no number of trials, or the speed of the lanes is unknown.
+        final_seconds: the final's part of it, in seconds; ``None`` if the speed of the lanes is unknown.
         knows_speed: whether the speed of the lanes is known, because they run on this machine.
     """
 
     tasks: Mapping[str, Mapping[str, MethodForecast]] = field(default_factory=dict)
     lane_bytes: float | None = None
     lane_seconds: float | None = None
+    final_seconds: float | None = None
     knows_speed: bool = True
 
     def fields(self, task: str, method: str) -> dict[str, Any] | None:
@@ -79,8 +96,13 @@ def forecast(plan: SweepPlan) -> SweepForecast:
         throughput = DeviceThroughput.measure(device, plan.device.dtype(plan.config.backbone.compute_dtype))
     tasks = {name: _task_forecasts(plan, task, throughput) for name, task in plan.tasks.items()}
     forecasts = [method_forecast for by_method in tasks.values() for method_forecast in by_method.values()]
+    final = _final_seconds(plan, tasks)
     return SweepForecast(
-        tasks, _lane_bytes(plan, forecasts), _lane_seconds(plan, forecasts), knows_speed=throughput is not None
+        tasks,
+        _lane_bytes(plan, forecasts),
+        _lane_seconds(plan, forecasts, final),
+        final,
+        knows_speed=throughput is not None,
     )
 
 
@@ -112,16 +134,28 @@ def _method_forecast(
         return MethodForecast(cost=cost, seconds_per_step=None, seconds=None, fit=fit)
     lengths, training = estimates.lengths, plan.config.training
     step_seconds = throughput.seconds(cost) * lengths.mean / lengths.longest * batch_size / rows
-    row_seconds = step_seconds / batch_size / method_plan.passes + _generation_seconds(task, method_plan, throughput)
-    scored_rows = min(training.validation_rows, task.data.splits["validation"].num_rows)
-    seconds = step_seconds * training.max_steps + row_seconds * scored_rows * len(plan.rungs)
-    return MethodForecast(cost=cost, seconds_per_step=step_seconds, seconds=seconds, fit=fit)
+    forward_seconds = step_seconds / batch_size / method_plan.passes
+    generation_seconds = forward_seconds + _generation_seconds(task, method_plan, throughput)  # first reads the prompt
+    rung_row, test_row = (
+        forward_seconds + (generation_seconds if kind.generates else 0.0) for kind in (task.type, task.type.for_test())
+    )
+    rung_seconds = rung_row * min(training.validation_rows, task.data.splits["validation"].num_rows)
+    test_seconds = test_row * task.data.splits["test"].num_rows
+    return MethodForecast(
+        cost=cost,
+        seconds_per_step=step_seconds,
+        seconds=step_seconds * training.max_steps + rung_seconds * len(plan.rungs),
+        final=FinalSeconds(
+            retraining=step_seconds * training.max_steps + rung_seconds + test_seconds, scoring=test_seconds
+        ),
+        fit=fit,
+    )
 
 
 def _generation_seconds(task: TaskPlan, method_plan: MethodPlan, throughput: DeviceThroughput) -> float:
-    """Return the time in which a completion of mean length is generated; 0 if the metric needs none."""
+    """Return the time in which a completion of mean length is generated after its prompt; 0 if it cannot be told."""
     config, estimates = task.data.config, task.estimates
-    if estimates is None or not task.type.generates:
+    if estimates is None or not task.type.for_test().generates:
         return 0.0
     rows = estimates.generation_rows(config.generated_tokens)
     cost = estimates.generation_cost(method_plan.method, method_plan.space.default, rows)
@@ -153,14 +187,33 @@ def slots(plan: SweepPlan) -> int:
     return default_pack_size(defaults, *limits, plan.device.has_gpu)
 
 
-def _lane_seconds(plan: SweepPlan, forecasts: Sequence[MethodForecast]) -> float | None:
-    """Return the time of all trainings in one lane, in seconds.
+def _lane_seconds(plan: SweepPlan, forecasts: Sequence[MethodForecast], final_seconds: float | None) -> float | None:
+    """Return the time of all trials and of the final in one lane, in seconds.
 
     Each method is taken to get an equal number of trials; the allocation decides by scores, which are unknown here.
     """
     times = [method_forecast.seconds for method_forecast in forecasts if method_forecast.seconds is not None]
     if plan.config.budget.trials is None or not times:
         return None
-    seeds = plan.config.selection.seeds
-    trainings = plan.config.budget.trials + (plan.finalists * seeds if seeds > 1 else 0)
-    return trainings * statistics.mean(times)
+    return plan.config.budget.trials * statistics.mean(times) + (final_seconds or 0.0)
+
+
+def _final_seconds(plan: SweepPlan, tasks: Mapping[str, Mapping[str, MethodForecast]]) -> float | None:
+    """Return the time of the final in one lane, in seconds, if as many methods as may be retrained are.
+
+    Beside the retrainings, the test split is scored by the eliminated methods' trials, the recommended method with its
+    defaults, and the untuned backbone where there is no new head.
+    """
+    seeds, contenders = plan.config.selection.seeds, plan.config.selection.contenders
+    total, is_known = 0.0, False
+    for name, task in plan.tasks.items():
+        times = [forecast.final for forecast in tasks[name].values() if forecast.final is not None]
+        if not times:
+            continue
+        is_known = True
+        available = len(task.available)
+        retrained = min(contenders, available) if seeds > 1 else 0
+        scored_once = available - retrained + 1 + (task.type.head_size(len(task.data.labels)) == 0)
+        total += retrained * seeds * statistics.mean(time.retraining for time in times)
+        total += scored_once * statistics.mean(time.scoring for time in times)
+    return total if is_known else None

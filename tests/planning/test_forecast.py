@@ -14,7 +14,7 @@ import torch
 from orchestrator.cli.output import console
 from orchestrator.cli.output.methods import print_capabilities
 from orchestrator.cli.output.plan import plan_json, print_plan
-from orchestrator.common.units import size
+from orchestrator.common.units import duration, size
 from orchestrator.engine.gpu import Gpu
 from orchestrator.planning.estimates import DeviceThroughput, StepCost
 from orchestrator.planning.forecast import MethodForecast, SweepForecast, forecast
@@ -101,11 +101,42 @@ def test_forecast_memory_uses_longest_rows_and_time_mean_rows(plan: SweepPlan) -
     assert lora.seconds == STEPS * 80 + len(plan.rungs) * VALIDATION_ROWS * 10 / passes
 
 
-def test_forecast_lane_seconds_count_trials_and_retrainings(plan: SweepPlan) -> None:
+def test_forecast_lane_seconds_count_trials_retrainings_and_scorings(plan: SweepPlan) -> None:
+    """Two methods are retrained with three seeds; a third, and the best one's defaults, are scored on two test rows."""
     sweep_forecast = forecast(plan)
-    seconds = sweep_forecast.tasks["mail"]["lora"].seconds
-    assert seconds
-    assert sweep_forecast.lane_seconds == pytest.approx((10 + 2 * 3) * seconds)
+    lora = sweep_forecast.tasks["mail"]["lora"]
+    assert lora.seconds
+    assert lora.final
+    row = 10 / plan.tasks["mail"].plan_of("lora").passes
+    assert lora.final.scoring == 2 * row
+    assert lora.final.retraining == STEPS * 80 + (VALIDATION_ROWS + 2) * row
+    assert sweep_forecast.final_seconds == pytest.approx(2 * 3 * lora.final.retraining + 2 * lora.final.scoring)
+    assert sweep_forecast.lane_seconds == pytest.approx(10 * lora.seconds + sweep_forecast.final_seconds)
+    with console.console.capture() as captured:
+        print_plan(plan, Path("mail.yaml"), sweep_forecast)
+    assert f"{duration(sweep_forecast.final_seconds)} of it in the final" in " ".join(captured.get().split())
+    once = plan.config.model_copy(update={"selection": plan.config.selection.model_copy(update={"seeds": 1})})
+    assert forecast(replace(plan, config=once)).final_seconds == pytest.approx(4 * lora.final.scoring)
+
+
+@pytest.mark.parametrize(("metric", "at_rungs", "in_final"), [(["exact_match"], 1, 1), (["perplexity", "bleu"], 0, 1)])
+def test_forecast_of_the_final_counts_generation_by_any_metric(
+    plan: SweepPlan, metric: list[str], at_rungs: int, in_final: int
+) -> None:
+    scored, generated = (make_plan({"mail": {**CAUSAL, "metric": names}}) for names in (["perplexity"], metric))
+    without, with_text = (forecast(p).tasks["mail"]["lora"] for p in (scored, generated))
+    assert without.final
+    assert with_text.final
+    assert without.seconds
+    assert with_text.seconds
+    row = (10 + Estimates.lengths.targets) / 2.0  # a prompt is read, and as many tokens written as a completion has
+    rungs = len(plan.rungs)
+    assert with_text.seconds - without.seconds == pytest.approx(at_rungs * rungs * VALIDATION_ROWS * row)
+    assert with_text.final.scoring - without.final.scoring == pytest.approx(in_final * 2 * row)
+    rows = at_rungs * VALIDATION_ROWS + in_final * 2
+    assert with_text.final.retraining - without.final.retraining == pytest.approx(rows * row)
+    final = forecast(scored).final_seconds
+    assert final == pytest.approx(2 * 3 * without.final.retraining + 3 * without.final.scoring), "the untuned backbone"
 
 
 @pytest.mark.parametrize(("pack", "peak"), [(1, 1350), (3, 3 * 1300 + 50)])
@@ -163,7 +194,7 @@ def test_forecast_counts_generated_tokens_where_metric_needs_them(plan: SweepPla
     assert without is not None
     assert with_text is not None
     rows, tokens, passes = VALIDATION_ROWS * len(plan.rungs), Estimates.lengths.targets, 2.0
-    assert with_text - without == pytest.approx(rows * tokens / passes)
+    assert with_text - without == pytest.approx(rows * (Estimates.lengths.mean + tokens) / passes)
 
 
 def test_forecast_time_is_unknown_where_lanes_run_elsewhere(plan: SweepPlan) -> None:

@@ -65,7 +65,8 @@ def print_plan(plan: SweepPlan, file: Path, forecast: SweepForecast = NO_FORECAS
     _print_head(plan)
     if forecast.lane_seconds is not None:
         where = "on a GPU of this machine" if plan.device.has_gpu else "in one lane like this machine"
-        console.print(f"time      {duration(forecast.lane_seconds)} {where}, without early stopping")
+        final = f"; {duration(forecast.final_seconds)} of it in the final" if forecast.final_seconds else ""
+        print_wrapped(f"time      {duration(forecast.lane_seconds)} {where}, without early stopping{final}")
     elif not forecast.knows_speed:
         console.print("time      unknown until lanes have measured it: this machine does not have their GPU")
     for line in search_lines(config.search):
@@ -149,6 +150,7 @@ def plan_json(plan: SweepPlan, forecast: SweepForecast = NO_FORECAST) -> dict[st
         "gpu": plan.gpu.fields() if plan.gpu else None,
         "estimated_lane_bytes": forecast.lane_bytes,
         "estimated_lane_seconds": forecast.lane_seconds,
+        "estimated_final_lane_seconds": forecast.final_seconds,
         "rungs": list(plan.rungs),
         "search": plan.config.resolved()["search"],
         "warm_start": plan.prior.fields(),
