@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import DEFAULT_TRACKING, AsJson, TrackingUri, app, print_json
+from orchestrator.cli.app import DEFAULT_TRACKING, AsJson, StorageOption, TrackingUri, app, print_json
 from orchestrator.common.errors import InputError, Problem
 
 models = typer.Typer(
@@ -77,12 +77,20 @@ def models_pull(
 
 
 @models.command("promote")
-def models_promote(reference: Reference, tracking_uri: TrackingUri = DEFAULT_TRACKING, as_json: AsJson = False) -> None:
-    """Make a version the champion regardless of the promotion policy; later versions must beat it."""
+def models_promote(
+    reference: Reference,
+    force: Annotated[bool, typer.Option("--force", help="Promote it although its score is worse.")] = False,
+    tracking_uri: TrackingUri = DEFAULT_TRACKING,
+    as_json: AsJson = False,
+) -> None:
+    """Make a version the champion regardless of the promotion policy; later versions must beat it.
+
+    Both scores are shown. A version with a worse score than the champion's on the same data needs --force.
+    """
     from orchestrator.cli.output.models import print_change
     from orchestrator.tracking.promotion import promote_model
 
-    change = promote_model(reference, tracking_uri)
+    change = promote_model(reference, tracking_uri, force=force)
     print_json(change) if as_json else print_change(change)
 
 
@@ -97,12 +105,22 @@ def models_rollback(name: Name, tracking_uri: TrackingUri = DEFAULT_TRACKING, as
 
 
 @models.command("verify")
-def models_verify(reference: Reference, tracking_uri: TrackingUri = DEFAULT_TRACKING, as_json: AsJson = False) -> None:
-    """Load a registered model in a fresh process, and compare all recorded test rows; exit code 1 if they differ."""
+def models_verify(
+    reference: Reference,
+    storage: StorageOption = "sweeps",
+    tracking_uri: TrackingUri = DEFAULT_TRACKING,
+    as_json: AsJson = False,
+) -> None:
+    """Load a registered model in a fresh process, and compare all recorded test rows; exit code 1 if they differ.
+
+    The rows are read from the sweep's data: a model carries their digests alone, unless its sweep had
+    mlflow.keep_test_rows.
+    """
     from orchestrator.cli.output.models import print_verification
+    from orchestrator.sweep.recorded_rows import rows_in
     from orchestrator.tracking.verify import verify
 
-    verification = verify(reference, tracking_uri)
+    verification = verify(reference, tracking_uri, find_rows=rows_in(storage))
     print_json(verification.to_dict()) if as_json else print_verification(verification)
     if not verification.ok:
         raise typer.Exit(1)

@@ -20,7 +20,9 @@ def select(
     max_memory: Annotated[str, typer.Option(help="Most memory in training, backbone included, for example 12GB.")] = "",
     max_latency_overhead: Annotated[
         str,
-        typer.Option(help="Most latency added to the bare backbone's, for example 5%; adapters that merge add none."),
+        typer.Option(
+            help="Most latency added to the bare backbone's, for example 5%; adapters that merge add none once merged."
+        ),
     ] = "",
     max_forgetting: Annotated[
         str,
@@ -41,14 +43,14 @@ def select(
     The answer is one of the methods that the sweep scored on the test split. If none of them satisfies the limits, the
     command names the one limit to relax and its new value, and exits with code 1.
     """
-    from orchestrator.common.units import parse_bytes
-    from orchestrator.selection.limits import Limits, parse_fraction
+    from orchestrator.common.units import parse_bytes_with_unit
+    from orchestrator.selection.limits import Limits, parse_fraction, parse_nats
 
     limits = Limits(
-        max_size=_parsed("--max-size", max_size, parse_bytes),
-        max_memory=_parsed("--max-memory", max_memory, parse_bytes),
+        max_size=_parsed("--max-size", max_size, parse_bytes_with_unit),
+        max_memory=_parsed("--max-memory", max_memory, parse_bytes_with_unit),
         max_latency_overhead=_parsed("--max-latency-overhead", max_latency_overhead, parse_fraction),
-        max_forgetting=_parsed("--max-forgetting", max_forgetting, parse_fraction),
+        max_forgetting=_parsed("--max-forgetting", max_forgetting, parse_nats),
         mergeable=mergeable,
     )
     if prefer and prefer not in PREFERENCES:

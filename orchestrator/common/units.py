@@ -54,6 +54,18 @@ def parse_bytes(text: str) -> float:
     return float(match.group(1)) * _UNITS[unit]
 
 
+def parse_bytes_with_unit(text: str) -> float:
+    """Return the bytes of a size as :func:`parse_bytes` does, of one that names its unit.
+
+    Raises:
+        ValueError: if the text is not a size, or a number alone, by which hardly anybody means bytes.
+    """
+    count = parse_bytes(text)
+    if text.strip().replace(".", "").isdecimal():
+        raise ValueError(f"{text!r} has no unit; write {text.strip()}MB, {text.strip()}kB or {text.strip()}B")
+    return count
+
+
 def parse_count(text: str) -> float:
     """Return the number of a count such as ``74k``, ``1.5M`` or ``1,000,000``.
 

@@ -218,6 +218,9 @@ class MLflowConfig(Section):
     """Where models go; the tracking URI if left out."""
     experiment: str | None = None
     """The experiment's name; the sweep's name if left out."""
+    keep_test_rows: bool = False
+    """Whether registered models carry the test rows, with their texts and labels. Without them, they carry digests and
+    predictions, and are verified where the sweep's data is."""
 
 
 def _require_method(name: str, info: ValidationInfo) -> str:

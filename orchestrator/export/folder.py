@@ -13,6 +13,7 @@ from typing import Any
 from methods.base.adapter_folder import read_method
 from orchestrator.backbone.plain_code import loadable_name
 from orchestrator.common.errors import InputError, Problem
+from orchestrator.common.file_modes import give_default_modes
 from orchestrator.export.merged import Merged, write_merged
 from orchestrator.export.readme import adapter_readme, merged_readme
 from orchestrator.export.trained import Trained, find
@@ -109,6 +110,7 @@ def _write(trained: Trained, folder: Path, merged: bool, dtype: str | None) -> M
         shutil.copytree(trained.tokenizer, target, dirs_exist_ok=True)
         text = merged_readme(trained, str(folder), merge) if merge else adapter_readme(trained, str(folder))
         (target / README).write_text(text, encoding="utf-8")
+        give_default_modes(target)
         os.replace(target, folder)
     return merge
 

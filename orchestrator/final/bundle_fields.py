@@ -73,7 +73,7 @@ def describe(
         trial=result.trial,
         method=result.method,
         params=dict(outcome.record(result).params),
-        measurements=dict(result.measurements),
+        measurements={**result.measurements, "backbone_bytes": float(backbone.quantized.size)},
     )
 
 

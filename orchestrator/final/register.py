@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from orchestrator.backbone.publish import PreparedBackbone
 from orchestrator.backbone.store import fetch
 from orchestrator.common.storage import Storage
 from orchestrator.final.bundle_fields import describe
+from orchestrator.final.peft_agreement import peft_agreement
 from orchestrator.final.results import TaskOutcome, read_predictions
 from orchestrator.lanes.broker import LaneStatus
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.selection.results import MethodResult
-from orchestrator.tracking.bundle import Bundle, evaluation_table, write_bundle
+from orchestrator.tracking.bundle import Bundle, write_bundle
 from orchestrator.tracking.connection import masked_first_line
+from orchestrator.tracking.evaluation import with_digests, with_rows
 from orchestrator.tracking.modelcard import model_card
 from orchestrator.tracking.registry import Registered, register
 
@@ -37,6 +40,8 @@ class Registrar:
         lane: status of any lane; all have the same device, dtype and number of threads.
         storage: storage of backbones and of the sweep's folder.
         run_id: MLflow run of the task.
+        trial_run: function that returns the MLflow run of a trial, to which its model belongs; ``None`` where there is
+            none, and the model belongs to the task's.
     """
 
     plan: SweepPlan
@@ -46,6 +51,7 @@ class Registrar:
     lane: LaneStatus
     storage: Storage
     run_id: str
+    trial_run: Callable[[str], str | None] = lambda _: None
 
     def register_all(self) -> dict[str, Registered]:
         """Register the recommended method, and each method that is tied with it, under the task's name.
@@ -79,7 +85,8 @@ class Registrar:
         with tempfile.TemporaryDirectory() as folder:
             return register(
                 self._write_bundle(result, Path(folder)),
-                run_id=self.run_id,
+                run_id=self.trial_run(result.trial) or self.run_id,
+                parent_run_id=self.run_id,
                 tracking_uri=config.mlflow.tracking_uri,
                 registry_uri=config.mlflow.registry_uri,
             )
@@ -92,13 +99,18 @@ class Registrar:
         rows = self.outcome.plan.data.splits["test"]
         sweep_storage.download(f"{checkpoint}/adapter", folder / "adapter")
         sweep_storage.download("tokenizer", folder / "tokenizer")
+        predictions = read_predictions(sweep_storage, checkpoint)
+        if methods.get(bundle.method).peft:
+            agreement = peft_agreement(self.plan, self.outcome.plan, folder / "adapter", predictions)
+            bundle = bundle.model_copy(update={"peft_agreement": agreement})
+        evaluation = with_rows if self.plan.config.mlflow.keep_test_rows else with_digests
         write_bundle(
             folder / "bundle",
             bundle,
             adapter=folder / "adapter",
             tokenizer=folder / "tokenizer",
             config=Header.read(file).config,
-            evaluation=evaluation_table(rows, read_predictions(sweep_storage, checkpoint)),
+            evaluation=evaluation(rows, predictions),
             card=self._card(bundle),
             backbone=None if self.plan.source.portable else file,
         )

@@ -111,6 +111,7 @@ class SweepPlan:
                 study=f"{name}/{method}",
                 space=task.plan_of(method).space,
                 higher_is_better=task.type.optimized.higher_is_better,
+                metric=task.type.optimized.name,
                 step_cost=RelativeStepCost(task.plan_of(method).passes),
                 prior=self.prior.of(f"{name}/{method}"),
                 constraints=task.limits.get(method),

@@ -26,7 +26,7 @@ from orchestrator.report.method_rows import MethodRow, from_tests, method_rows
 from orchestrator.report.scales import Scale
 from orchestrator.report.scatter import Point, decimals, scatter
 from orchestrator.report.svg import STYLE
-from orchestrator.selection.recommend import cost, cost_text
+from orchestrator.selection.recommend import cost, measured_text
 from orchestrator.selection.selection import Selection
 from orchestrator.tasks import TASK_TYPES
 from orchestrator.tasks.cut_rows import CutRows
@@ -246,5 +246,4 @@ def _value(value: Any) -> str:
 
 
 def _latency(measurements: Mapping[str, float]) -> str:
-    added = cost(measurements, "latency")
-    return cost_text("latency", added) if math.isfinite(added) else NONE
+    return measured_text("latency", measurements) if math.isfinite(cost(measurements, "latency")) else NONE

@@ -73,6 +73,7 @@ class Search:
                 plan.study,
                 plan.space,
                 higher_is_better=plan.higher_is_better,
+                metric=plan.metric,
                 storage=self._storage,
                 seed=seed,
                 sampler=sampler,

@@ -25,6 +25,8 @@ from optuna.trial import TrialState, create_trial
 from orchestrator.common.trial_types import Ending
 
 log = logging.getLogger(__name__)
+METRIC_NAMES = "study:metric_names"
+"""Attribute in which Optuna keeps the names of a study's objectives."""
 BATCH_INTERVAL_S = 1.0
 """Smallest number of seconds between two batches."""
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
@@ -51,11 +53,22 @@ class OptunaFile:
         if self._batches:
             weakref.finalize(self, self._batches.write)
 
-    def create(self, study: str, *, higher_is_better: bool) -> None:
-        """Add a study."""
+    def create(self, study: str, *, higher_is_better: bool, metric: str = "") -> None:
+        """Add a study.
+
+        Args:
+            study: ``task/method``.
+            higher_is_better: The direction of the metric.
+            metric: The name of the metric, which Optuna's tools show for the objective.
+        """
         if self._storage:
             direction = StudyDirection.MAXIMIZE if higher_is_better else StudyDirection.MINIMIZE
-            self._studies[study] = self._storage.create_new_study([direction], study)
+            number = self._studies[study] = self._storage.create_new_study([direction], study)
+            task, _, method = study.partition("/")
+            for name, value in {"task": task, "method": method, "metric": metric}.items():
+                self._storage.set_study_user_attr(number, name, value)
+            if metric:  # what Study.set_metric_names writes, which warns that it is experimental
+                self._storage.set_study_system_attr(number, METRIC_NAMES, [metric])
             self.flush()
 
     def start(

@@ -55,6 +55,7 @@ class StudyPlan:
         prior: Configurations that did well in earlier sweeps, tried after the default.
         constraints: By how much a configuration exceeds each constraint, known before training; at most 0 where it
             does not.
+        metric: The name of the task's metric, for Optuna's tools.
     """
 
     study: str
@@ -63,6 +64,7 @@ class StudyPlan:
     step_cost: Callable[[Mapping[str, Any]], float] = RelativeStepCost()
     prior: tuple[Mapping[str, Any], ...] = ()
     constraints: Callable[[Mapping[str, Any]], tuple[float, ...]] | None = None
+    metric: str = ""
 
     @property
     def task(self) -> str:

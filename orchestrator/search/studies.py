@@ -49,6 +49,7 @@ class Study:
             without a value above 0 are proposed.
         settings: The settings that the studies of the task share; without it this study shares none.
         prior_gate: The gate for the prior that the studies of the task share; without it this study has its own.
+        metric: The name of the metric, for Optuna's tools.
 
     Raises:
         ValueError: If the default exceeds a constraint.
@@ -67,6 +68,7 @@ class Study:
         constraints: Constraints | None = None,
         settings: SharedSettings | None = None,
         prior_gate: PriorGate | None = None,
+        metric: str = "",
     ) -> None:
         self.name = name
         self.higher_is_better = higher_is_better
@@ -91,7 +93,7 @@ class Study:
         self._prior_gate = prior_gate or PriorGate()
         self._prior_gate.join(self._history, self._queue.prior, higher_is_better=higher_is_better)
         self._file = storage
-        self._file.create(name, higher_is_better=higher_is_better)
+        self._file.create(name, higher_is_better=higher_is_better, metric=metric)
 
     @property
     def started(self) -> int:

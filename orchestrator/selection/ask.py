@@ -37,6 +37,7 @@ class Reply:
         alternative: what would change the choice; where no method satisfies the limits, which limit to relax.
         exceeded: limits that each scored method exceeds, with its own values.
         unscored: trial within the limits that has no test score and the best value on validation.
+        backbone: size of the backbone in memory, bytes, which counts in what a method needs.
     """
 
     selection: Selection
@@ -47,6 +48,7 @@ class Reply:
     alternative: str
     exceeded: Exceeded
     unscored: TrialRecord | None = None
+    backbone: float = 0.0
 
     @property
     def state(self) -> State:
@@ -98,7 +100,7 @@ def ask(
         reason, alternative = _no_method(selection, limits, exceeded)
         return Reply(
             selection=selection, limits=limits, result=None, tied=(), reason=reason, alternative=alternative,
-            exceeded=exceeded, unscored=unscored,
+            exceeded=exceeded, unscored=unscored, backbone=backbone,
         )  # fmt: skip
     results = _compared_again(selection, within)
     choice = recommend(results, prefer or selection.prefer, selection.metric)
@@ -113,6 +115,7 @@ def ask(
         alternative=_limit_to_relax(selection, exceeded, best) if limits.values() else choice.alternative,
         exceeded=exceeded,
         unscored=unscored,
+        backbone=backbone,
     )
 
 

@@ -115,9 +115,24 @@ def parse_fraction(text: str) -> float:
     """Return the fraction that ``5%`` or ``0.05`` stands for.
 
     Raises:
-        ValueError: if the text is no fraction.
+        ValueError: if the text is no fraction, or one of 1 or more without a percent sign, which is hardly meant.
     """
     match = _FRACTION.fullmatch(text.strip())
     if not match:
         raise ValueError(f"{text!r} is not a fraction; write it as in 5% or 0.05")
-    return float(match.group(1)) / (100 if match.group(2) else 1)
+    value = float(match.group(1))
+    if not match.group(2) and value >= 1:
+        raise ValueError(f"{text!r} without % is {value:.0%}; write {value:g}% or {value:.0%}")
+    return value / (100 if match.group(2) else 1)
+
+
+def parse_nats(text: str) -> float:
+    """Return a number of nats per token.
+
+    Raises:
+        ValueError: if the text is no number.
+    """
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a number of nats per token; write it as in 0.05") from error

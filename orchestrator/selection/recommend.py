@@ -13,6 +13,8 @@ from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Preference
 
 COSTS: tuple[Preference, ...] = tuple(name for name in get_args(Preference) if name != "score")
+NOTABLE_SIZE = 0.8
+"""Fraction of the chosen adapter's size from which on another is named as smaller."""
 CHEAPEST = {
     "size": "has the smallest adapter",
     "memory": "needs the least memory",
@@ -57,19 +59,46 @@ def cost_text(preference: Preference, value: float) -> str:
     return duration(value) if preference == "training_time" else size(value)
 
 
-def cost_phrase(preference: Preference, value: float) -> str:
+def measured_text(preference: Preference, measurements: Mapping[str, float], *, backbone: float = 0) -> str:
+    """Return what a method costs with its unit, as it stands in a table.
+
+    Latency is that of the adapter as ``predict`` and a server run it, beside the backbone's weights; that of an adapter
+    which can be merged into them is told too.
+
+    Args:
+        preference: kind of cost.
+        measurements: measurements of the method.
+        backbone: bytes that are added to ``memory``: those of the backbone, where it is to be included.
+    """
+    if preference == "memory":
+        return cost_text("memory", backbone + cost(measurements, "memory"))
+    if preference != "latency" or not measurements.get("mergeable"):
+        return cost_text(preference, cost(measurements, preference))
+    beside = cost({**measurements, "mergeable": 0.0}, "latency")
+    return f"{cost_text('latency', beside)} (none merged)" if beside > 0 and math.isfinite(beside) else "none"
+
+
+def cost_phrase(preference: Preference, measurements: Mapping[str, float]) -> str:
     """Return a cost with its unit, as it stands in a sentence."""
-    if preference != "latency" or not math.isfinite(value):
+    value = cost(measurements, preference)
+    if not math.isfinite(value):
         return cost_text(preference, value)
-    return f"{value:+.0%} latency" if value > 0 else "no added latency"
+    if preference == "memory":
+        return f"{cost_text(preference, value)} above the backbone"
+    if preference != "latency":
+        return cost_text(preference, value)
+    if value > 0:
+        return f"{value:+.0%} latency"
+    beside = cost({**measurements, "mergeable": 0.0}, "latency")
+    return f"no added latency once merged ({beside:+.0%} before)" if 0 < beside < math.inf else "no added latency"
 
 
 def in_order(results: Iterable[MethodResult], prefer: Preference, metric: Metric) -> list[MethodResult]:
-    """Return the results in the order of a preference, equal ones by their score."""
+    """Return the results in the order of a preference, equal ones by their score, then by name."""
 
-    def position(result: MethodResult) -> tuple[float, float]:
+    def position(result: MethodResult) -> tuple[float, float, str]:
         price = 0.0 if prefer == "score" else cost(result.measurements, prefer)
-        return price, -metric.sign * result.mean_score
+        return price, -metric.sign * result.mean_score, result.method
 
     return sorted(results, key=position)
 
@@ -100,7 +129,9 @@ def _reason_among_tied(best: MethodResult, rest: Sequence[MethodResult], prefer:
     count = f"of the {len(rest) + 1} tied methods"
     if prefer == "score":
         return f"{best.method} has the best score {count}"
-    costs = [cost_phrase(prefer, cost(result.measurements, prefer)) for result in (best, rest[0])]
+    costs = [cost_phrase(prefer, result.measurements) for result in (best, rest[0])]
+    if cost(best.measurements, prefer) == cost(rest[0].measurements, prefer):
+        return f"{best.method} has the better score of those that tie: {costs[0]}, as {rest[0].method}"
     return f"{best.method} {CHEAPEST[prefer]} {count}: {costs[0]}, {rest[0].method} {costs[1]}"
 
 
@@ -138,8 +169,8 @@ def _alternative_preferences(tied: Sequence[MethodResult], prefer: Preference, m
             continue
         if other == "score":
             changes.append(f"prefer: score selects {first.method}")
-        elif (price := cost(first.measurements, other)) < (best_price := cost(best.measurements, other)):
-            instead = f"{cost_phrase(other, price)} instead of {cost_phrase(other, best_price)}"
+        elif cost(first.measurements, other) < cost(best.measurements, other):
+            instead = f"{cost_phrase(other, first.measurements)} instead of {cost_phrase(other, best.measurements)}"
             changes.append(f"prefer: {other} selects {first.method}, {instead}")
     if not changes:
         names = ", ".join(result.method for result in tied[1:])
@@ -150,9 +181,9 @@ def _alternative_preferences(tied: Sequence[MethodResult], prefer: Preference, m
 def _smaller_alternative(best: MethodResult, others: Iterable[MethodResult], metric: Metric) -> str:
     """Return what a limit on size would choose instead."""
     best_size = cost(best.measurements, "size")
-    smaller = [result for result in others if cost(result.measurements, "size") < best_size]
+    smaller = [result for result in others if cost(result.measurements, "size") < NOTABLE_SIZE * best_size]
     if not smaller:
-        return "none by size: no scored method is smaller"
+        return "none by size: no scored method is notably smaller"
     first = in_order(smaller, "score", metric)[0]
     sizes = f"{cost_text('size', cost(first.measurements, 'size'))} instead of {cost_text('size', best_size)}"
     distance = metric.sign * (best.mean_score - first.mean_score)

@@ -63,7 +63,7 @@ def resumed_plan(saved: SavedSweep, file: Path | None = None) -> SweepPlan:
     Raises:
         InputError: if data, checkpoint, chat template, plugins or search spaces have changed.
     """
-    config = _config_of_file(saved, file) if file else _recorded_config(saved)
+    config = _config_of_file(saved, file) if file else recorded_config(saved)
     # A cluster may have other GPUs now, and other methods would fit them; the sweep goes on with those it began with.
     device = LaneDevice.of_fields(saved.description["device"]) if "device" in saved.description else LaneDevice()
     plan = make_plan(config, Prior.of_events(saved.events) or Prior(), device)
@@ -95,7 +95,12 @@ def _recorded_storage(saved: SavedSweep) -> str:
     return uri if is_remote(uri) and not _MASKED.search(uri) else ""
 
 
-def _recorded_config(saved: SavedSweep) -> SweepConfig:
+def recorded_config(saved: SavedSweep) -> SweepConfig:
+    """Return the configuration that a sweep's journal records, with the copies of its inputs where it has them.
+
+    Raises:
+        InputError: if it contains passwords, or an input is missing.
+    """
     values = with_copied_inputs(saved.description["config"], saved.folder)
     values = {**values, "storage": saved.storage} if saved.storage else values
     if _MASKED.search(json.dumps(values)):

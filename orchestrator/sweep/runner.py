@@ -172,6 +172,7 @@ class _Sweep:
             wall_seconds=self._elapsed,
             lanes=self.pool.all_lanes,
             unexported=self.exporter.pending + self.exporter.refused,
+            experiment=self.exporter.experiment_id,
         )
 
     @contextmanager
@@ -285,6 +286,7 @@ class _Sweep:
                     lane=self.pool.wait_for_lane(),
                     storage=self.storage,
                     run_id=self.exporter.parent_run_id(name),
+                    trial_run=self.exporter.run_id,
                 ).register_all()
             except Exception as error:  # the sweep's result is still shown and reported
                 log.exception("task %s was not registered", name)

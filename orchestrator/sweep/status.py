@@ -67,6 +67,7 @@ class Outcome:
         trials: records of all trials.
         wall_seconds: wall time of all attempts, in seconds.
         unexported: number of the journal's events that are not in MLflow.
+        experiment: id of its experiment in MLflow; empty where nothing was written.
         lanes: last status of each lane, by lane.
     """
 
@@ -78,6 +79,7 @@ class Outcome:
     wall_seconds: float
     lanes: dict[int, LaneStatus] = field(default_factory=dict)
     unexported: int = 0
+    experiment: str = ""
 
 
 Watch = Callable[[Snapshot], None]

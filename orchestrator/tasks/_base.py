@@ -91,6 +91,8 @@ class TaskType(ABC):
     """Whether decoders read a row at its last token, so that padding goes before the tokens."""
     merged_note: ClassVar[str] = ""
     """What the README of a merged checkpoint says beside how transformers loads it."""
+    reproducible_name: ClassVar[str] = "probability"
+    """What one number of :meth:`reproducible` is, with its unit."""
     is_divisible: ClassVar[bool] = True
     """Whether a row's loss and score are its own, so that batches and splits can be computed in parts."""
     example_labels: ClassVar[int] = 0
@@ -420,6 +422,10 @@ class TaskType(ABC):
     @abstractmethod
     def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
         """Return the numbers that must be the same when a model predicts again; shape ``(rows, numbers)``."""
+
+    def answered(self, predictions: pa.Table) -> list[Any] | None:
+        """Return the label or labels, or the number of the choice, of each row; ``None`` where a type has none."""
+        return None
 
     def predict_again(
         self, recorded: pa.Table, answer: Callable[[pa.Table], pa.Table], evaluate: Callable[[pa.Table], Evaluation]

@@ -287,6 +287,11 @@ class Choice(TaskType):
         values: NDArray[np.float64] = predictions["probabilities"].combine_chunks().flatten().to_numpy()
         return values[:, None]
 
+    def answered(self, predictions: pa.Table) -> list[Any]:
+        """Return the number of the choice of each row."""
+        answers: list[Any] = predictions["predicted"].to_pylist()
+        return answers
+
     def predict_again(
         self, recorded: pa.Table, answer: Callable[[pa.Table], pa.Table], evaluate: Callable[[pa.Table], Evaluation]
     ) -> pa.Table:

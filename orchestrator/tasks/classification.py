@@ -270,6 +270,10 @@ class Classification(TextType):
         """Return the probabilities."""
         return probabilities(predictions)
 
+    def answered(self, predictions: pa.Table) -> list[Any]:
+        """Return the most probable label of each row, or all that reach the threshold."""
+        return self.compared(predictions)[0]
+
     def predict_again(
         self, recorded: pa.Table, answer: Callable[[pa.Table], pa.Table], evaluate: Callable[[pa.Table], Evaluation]
     ) -> pa.Table:

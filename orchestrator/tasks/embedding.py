@@ -263,6 +263,8 @@ class Embedding(TaskType):
         vectors = self._vectors(model, rows, batches, "anchor", pad_id, pad_left)
         return pa.table({"embedding": pa.array(vectors.tolist(), pa.list_(pa.float64()))})
 
+    reproducible_name = "similarity"
+
     def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
         """Return the similarity of each pair."""
         similarity: NDArray[np.float64] = predictions["similarity"].to_numpy()

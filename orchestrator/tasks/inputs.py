@@ -99,6 +99,13 @@ class InputSchema:
         required = (name for name, column in self.columns.items() if column.required)
         return next((name for name in required if _is_blank(row[name])), "")
 
+    def refusal(self, row: Mapping[str, Any]) -> str:
+        """Return why a row is not predicted, a clause; empty if it can be: what is wrong with it, or what is empty."""
+        if problem := self.problem(row):
+            return problem
+        column = self.empty_column(row)
+        return f"{column} is empty" if column else ""
+
     def to_table(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         """Return rows as a table with a split table's names.
 

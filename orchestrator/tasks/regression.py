@@ -163,6 +163,8 @@ class Regression(TextType):
         predictions = self.predictions(model, rows, batches, pad_id, pad_left)
         return pa.table({"prediction": predictions["predicted"]})
 
+    reproducible_name = "predicted number, in standard deviations of the target"
+
     def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
         """Return the predicted numbers in standard deviations of the target, so that a tolerance suits any unit."""
         numbers: NDArray[np.float64] = predictions["predicted"].to_numpy() / self._scale[1]

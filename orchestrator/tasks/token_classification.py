@@ -331,6 +331,11 @@ class TokenClassification(TaskType):
         values: NDArray[np.float64] = predictions["probabilities"].combine_chunks().flatten().to_numpy()
         return values[:, None]
 
+    def answered(self, predictions: pa.Table) -> list[Any]:
+        """Return the tags of the words of each row."""
+        answers: list[Any] = predictions["predicted"].to_pylist()
+        return answers
+
     def example_output(self, labels: Sequence[str]) -> str:
         """Return the tags of the tokens, among which the first of each word counts."""
         return f"[{json.dumps(list(labels), ensure_ascii=False)}[tag] for tag in logits[0].argmax(dim=-1)]"

@@ -63,6 +63,8 @@ class TextWriter(TaskType):
         columns = {"generated": generated, "reference": [reference.strip() for reference in references]}
         return {name: pa.array(texts, pa.string()) for name, texts in columns.items()}
 
+    reproducible_name = "negative log-likelihood of a text, in nats"
+
     def constant_answer(self, predictions: pa.Table) -> str:
         """Return the text that is written for all rows."""
         texts = predictions["generated"].to_pylist() if has_texts(predictions) else []

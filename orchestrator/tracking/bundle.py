@@ -4,7 +4,8 @@
 - ``adapter/``: files that the method saved; `peft` loads them where the method is one of its own;
 - ``tokenizer/``: tokenizer as transformers saves it;
 - ``config/config.json``: architecture of the backbone;
-- ``evaluation/test.parquet``: every test row with its prediction;
+- ``evaluation/test.parquet``: the digest of every test row and its prediction in numbers, see
+  :mod:`orchestrator.tracking.evaluation`;
 - ``README.md``: the model card;
 - ``backbone.safetensors``: the quantized backbone, only where it cannot be downloaded by its name.
 """
@@ -124,6 +125,19 @@ class BundleBaseline(_Part):
         return self.lead_low > 0
 
 
+class PeftAgreement(_Part):
+    """How far the adapter over the unquantized backbone, as peft loads it, predicts what was recorded."""
+
+    rows: int
+    """Test rows that were compared, the first ones."""
+    differing: int | None = None
+    """Rows whose predicted label, labels or number of a choice differ; ``None`` where a type predicts none."""
+    largest_difference: float
+    """Largest absolute difference of the numbers that a type records."""
+    numbers: str
+    """What these numbers are, with their unit: ``probability``."""
+
+
 class Bundle(_Part):
     """The content of ``bundle.json``, format 2."""
 
@@ -178,6 +192,8 @@ class Bundle(_Part):
     """``task/method/number`` of the configuration."""
     method: str
     params: dict[str, Any]
+    peft_agreement: PeftAgreement | None = None
+    """``None`` where peft does not load the adapter, and where it was not measured."""
     measurements: dict[str, float] = {}
 
     @property
@@ -236,7 +252,7 @@ def write_bundle(
         adapter: folder that the method saved.
         tokenizer: folder that the tokenizer saved.
         config: architecture of the backbone.
-        evaluation: test rows with their predictions, from :func:`evaluation_table`.
+        evaluation: test rows with their predictions, from :mod:`orchestrator.tracking.evaluation`.
         card: the model card, Markdown.
         backbone: the quantized backbone's file, where the bundle has to contain it.
     """
@@ -252,21 +268,3 @@ def write_bundle(
     (folder / BUNDLE).write_text(bundle.model_dump_json(indent=2) + "\n", encoding="utf-8")
     if backbone:
         shutil.copyfile(backbone, folder / CARRIED)
-
-
-def evaluation_table(rows: pa.Table, predictions: pa.Table) -> pa.Table:
-    """Return the columns of a split with those of its predictions beside them.
-
-    Args:
-        rows: the split, with ``row`` and its texts.
-        predictions: predictions for the same rows in the same order.
-
-    Raises:
-        ValueError: if the rows differ.
-    """
-    if not rows["row"].equals(predictions["row"]):
-        raise ValueError("the predictions are not those of these rows, in this order")
-    for name in predictions.column_names:
-        if name not in rows.column_names:
-            rows = rows.append_column(name, predictions[name])
-    return rows

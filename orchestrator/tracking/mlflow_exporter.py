@@ -33,6 +33,10 @@ class Writer(Protocol):
     def run_id(self, key: str) -> str | None:
         """Return the run of a task or a trial."""
 
+    @property
+    def experiment_id(self) -> str:
+        """Id of the experiment; empty before it is known."""
+
 
 class MlflowExporter:
     """Exports one journal to MLflow.
@@ -110,20 +114,25 @@ class MlflowExporter:
             self._thread.join(timeout)
         return written
 
+    def run_id(self, trial: str) -> str | None:
+        """Return the run of a trial; ``None`` where it is not written yet."""
+        return self._writer.run_id(trial) if self._writer else None
+
+    @property
+    def experiment_id(self) -> str:
+        """Id of the experiment; empty before anything is written."""
+        return self._writer.experiment_id if self._writer else ""
+
     def parent_run_id(self, task: str, timeout: float = 300) -> str:
         """Wait for the parent run of a task's trials, and return it.
 
         Raises:
             SweepError: if it does not exist in time.
         """
-
-        def run_id() -> str | None:
-            return self._writer.run_id(task) if self._writer else None
-
         self._wake.set()
         with self._changed:
-            self._changed.wait_for(lambda: run_id() or not self._thread.is_alive(), timeout)
-            if run := run_id():
+            self._changed.wait_for(lambda: self.run_id(task) or not self._thread.is_alive(), timeout)
+            if run := self.run_id(task):
                 return run
         raise SweepError(f"MLflow has no run of {task}: {self.last_error or f'nothing was written in {timeout:g} s'}")
 

@@ -7,12 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from orchestrator.selection.recommend import cost, cost_text
+from orchestrator.backbone.plain_code import plain_imports, plain_model
+from orchestrator.selection.recommend import measured_text
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Preference
 from orchestrator.tasks.batches import EVALUATION_TOKENS
 from orchestrator.tracking.bundle import ADAPTER, Bundle
 
+VERSION = "VERSION"
+"""What stands for the version's number in a card until it is registered."""
 COSTS: tuple[Preference, ...] = ("size", "memory", "latency")
 
 
@@ -124,6 +127,8 @@ def _comparison(
     rows = [(result.method, result, str(trials.get(result.method, "")), verdict(bundle, result)) for result in results]
     if untuned:
         rows.append((f"{untuned.method} (default parameters)", untuned, "1", ""))
+    backbone = bundle.measurements.get("backbone_bytes", 0.0)
+    included = "with the backbone" if backbone else "above the backbone"
     scores = _table(
         ("method", "mean score on test [95 % interval]", "seeds", "result"),
         [
@@ -133,11 +138,11 @@ def _comparison(
     )
     costs = _table(
         ("method", "trials", "best validation score", *COSTS),
-        [(name, count, f"{result.validation:.3f}", *_costs(result)) for name, result, count, _ in rows],
+        [(name, count, f"{result.validation:.3f}", *_costs(result, backbone)) for name, result, count, _ in rows],
     )
     return (
         f"## Comparison ({bundle.metric})\n\n{scores}\n\nTrials of the search and measurements (adapter size on disk,"
-        f" training memory above the backbone, added inference latency):\n\n{costs}"
+        f" memory of training {included}, latency that it adds unmerged, as `predict` and MLflow run it):\n\n{costs}"
     )
 
 
@@ -152,8 +157,8 @@ def verdict(bundle: Bundle, result: MethodResult) -> str:
     return "eliminated on validation" if result.gap is None else f"at least {result.gap:.3f} worse"
 
 
-def _costs(result: MethodResult) -> tuple[str, ...]:
-    return tuple(cost_text(name, cost(result.measurements, name)) for name in COSTS)
+def _costs(result: MethodResult, backbone: float) -> tuple[str, ...]:
+    return tuple(measured_text(name, result.measurements, backbone=backbone) for name in COSTS)
 
 
 def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -162,27 +167,68 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _use(bundle: Bundle, peft: bool) -> str:
-    example = bundle.input_schema.example
+    example, reference = bundle.input_schema.example, f"{bundle.task}/{VERSION}"
     frame = ", ".join(f"{_json(name)}: [{_json(value)}]" for name, value in example.items())
     lines = [
         "## Use\n",
+        "With MLflow, whose tracking URI is set (`MLFLOW_TRACKING_URI`):\n",
         "```python",
-        "import mlflow, pandas as pd",
+        "import mlflow",
+        "import pandas as pd",
         "",
-        f'model = mlflow.pyfunc.load_model("models:/{bundle.task}@champion")',
-        f"model.predict(pd.DataFrame({{{frame}}}))",
+        f'model = mlflow.pyfunc.load_model("models:/{reference}")',
+        f"print(model.predict(pd.DataFrame({{{frame}}})))",
         "```",
         "",
-        f"On the command line: `peft-sweep predict {bundle.task}@champion < rows.jsonl`, with rows like"
-        f" `{_json(example)}`. As a server: `mlflow models serve -m models:/{bundle.task}@champion"
-        f" --env-manager local`. To verify the recorded predictions:"
-        f" `peft-sweep models verify {bundle.task}@champion`.",
+        f"On the command line, with rows like `{_json(example)}`, one a line:\n",
+        "```sh",
+        f"peft-sweep predict {reference} < rows.jsonl",
+        f"peft-sweep models verify {reference}",
+        "```",
+        "",
+        f"As a server: `mlflow models serve -m models:/{reference} --env-manager local`.",
     ]
     if peft:
-        lines += [
-            f"The folder `artifacts/bundle/{ADAPTER}` also loads with `peft.PeftModel.from_pretrained(model, folder)`.",
-        ]
+        lines += ["", *_peft(bundle, reference)]
     return "\n".join(lines)
+
+
+def _peft(bundle: Bundle, reference: str) -> Iterator[str]:
+    """Yield how peft loads the adapter, and how far that is from what was scored."""
+    model, type_ = bundle.backbone.model, bundle.task_type
+    labels = type_.head_size(len(bundle.labels))
+    expression = plain_model(model, type_.auto_class, revision=bundle.backbone.revision, labels=labels)
+    *resources, transformers = plain_imports(model, type_.auto_class)
+    yield "With peft and transformers alone, over the unquantized backbone:\n"
+    yield from ("```python", *resources, "import mlflow", "from peft import PeftModel", transformers, "")
+    yield f'folder = mlflow.artifacts.download_artifacts("models:/{reference}/artifacts/bundle/{ADAPTER}")'
+    yield from (f"model = {expression}", "model = PeftModel.from_pretrained(model, folder)", "```", "")
+    yield agreement_text(bundle)
+
+
+def agreement_text(bundle: Bundle) -> str:
+    """Return how far the adapter over the unquantized backbone predicts what was recorded, a sentence or two."""
+    backbone = bundle.backbone
+    if backbone.quantization == "none":
+        return "The backbone was not quantized in training either."
+    trained = f"The adapter was trained and scored over `{backbone.model}` in {backbone.quantization}, not over that"
+    if (agreement := bundle.peft_agreement) is None:
+        return f"{trained}: the score above is not that of this combination, whose predictions were not measured."
+    rows = f"{agreement.rows:,} test rows"
+    other = "" if agreement.differing is None else f"{agreement.differing:,} of {rows} get another answer, and "
+    where = f"the largest difference of a {agreement.numbers} is {agreement.largest_difference:.3g}"
+    compared = f" (first {rows})" if agreement.differing is None else " (the first ones)"
+    return f"{trained}: {other}{where}{compared}. The score above is not that of this combination."
+
+
+def with_version(card: str, number: int) -> str:
+    """Return a card with the number of the version that it belongs to.
+
+    Args:
+        card: a card that :func:`model_card` made before there was a version.
+        number: number of the version.
+    """
+    return card.replace(f"/{VERSION}", f"/{number}")
 
 
 def _json(value: Any) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import methods
 import orchestrator
@@ -71,13 +71,25 @@ def save_pyfunc(folder: Path, target: Path, *, run_id: str, model_id: str) -> No
             signature=signature(bundle),
             input_example=pd.DataFrame([bundle.input_schema.example]),
             pip_requirements=list(requirements(bundle)),
-            metadata={"task": bundle.task, "method": bundle.method, "backbone": bundle.backbone.model},
+            metadata={"task": bundle.task, "method": bundle.method, "backbone": _reference(bundle.backbone.model)},
             mlflow_model=Model(run_id=run_id),
         )
     # If the id were set before saving, MLflow would look it up on the default tracking server of this process.
     saved = Model.load(target)
     saved.model_id = model_id
+    _without_local_paths(saved.flavors["python_function"])
     saved.save(target / "MLmodel")
+
+
+def _reference(model: str) -> str:
+    """Return the name of a backbone; of a folder on this machine the last part."""
+    return Path(model).name if Path(model).is_absolute() else model
+
+
+def _without_local_paths(flavor: dict[str, Any]) -> None:
+    """Name the bundle and the code by their places in the model; MLflow records where they were on this machine."""
+    flavor["artifacts"]["bundle"]["uri"] = flavor["artifacts"]["bundle"]["path"]
+    flavor["model_code_path"] = Path(flavor["model_code_path"]).name
 
 
 @contextmanager
@@ -108,16 +120,27 @@ def plugin_sources(bundle: Bundle) -> dict[str, str]:
 
 
 def signature(bundle: Bundle) -> ModelSignature:
-    """Return MLflow's signature: the columns that the model reads in, the answer columns of the task's type out."""
+    """Return MLflow's signature: the columns that the model reads in, the answer columns of the task's type out.
+
+    A model that reads one text has no input schema: with one, MLflow takes data frames alone and no list of texts, and
+    refuses null or a number with its whole input and schema, where the model itself says in one line which row is wrong
+    and why. Its input example shows the column.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
     answers = bundle.task_type.answer_columns(bundle.labels)
     inputs = bundle.input_schema.columns
+    columns = [ColSpec(_mlflow_type(column.kind), name, required=column.required) for name, column in inputs.items()]
     return ModelSignature(
-        inputs=Schema([ColSpec(_mlflow_type(col.kind), name, required=col.required) for name, col in inputs.items()]),
+        inputs=None if reads_one_text(bundle) else Schema(columns),
         outputs=Schema([ColSpec(_mlflow_type(kind), name) for name, kind in answers.items()]),
     )
+
+
+def reads_one_text(bundle: Bundle) -> bool:
+    """Return whether a model's only input is a text."""
+    return [column.kind for column in bundle.input_schema.columns.values()] == ["string"]
 
 
 def _mlflow_type(kind: ColumnKind) -> DataType | Array | AnyType:

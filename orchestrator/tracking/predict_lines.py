@@ -100,10 +100,7 @@ def _row_problem(row: Any, schema: InputSchema) -> str:
         return "is not JSON"
     if not isinstance(row, dict):
         return f"is a JSON {json_type(row)}, not an object"
-    if problem := schema.problem(row):
-        return problem
-    column = schema.empty_column(row)
-    return f"{column} is empty" if column else ""
+    return schema.refusal(row)
 
 
 def _line(row: Row, answer: Row) -> str:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.tracking.aliases import apply_promotion_policy
-from orchestrator.tracking.bundle import CARD, Bundle
+from orchestrator.tracking.bundle import CARD, EVALUATION, Bundle
 from orchestrator.tracking.connection import exists_already, open_client, retry_while_away
+from orchestrator.tracking.evaluation import DIGEST, ROWS_TAG
+from orchestrator.tracking.modelcard import VERSION, with_version
+from orchestrator.tracking.runs import clean
 from orchestrator.tracking.versions import CHALLENGER, CHAMPION, identity, tags_of, versions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
+
+CARD_FOLDER = "artifacts/bundle"
+"""The bundle's place in the files of a logged model."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +44,24 @@ class Registered:
         return f"{self.name}@{self.alias}" if self.alias == CHAMPION else f"{self.name}/{self.version}"
 
 
-def register(folder: Path, *, run_id: str, tracking_uri: str, registry_uri: str | None = None) -> Registered:
+def register(
+    folder: Path,
+    *,
+    run_id: str,
+    tracking_uri: str,
+    registry_uri: str | None = None,
+    parent_run_id: str | None = None,
+) -> Registered:
     """Register a bundle under its task's name, and apply the promotion policy.
 
     Registering it again changes nothing: the version is found by its sweep and trial.
 
     Args:
         folder: folder of the bundle.
-        run_id: MLflow run that the model belongs to.
+        run_id: MLflow run that the model belongs to: that of its trial, where there is one.
         tracking_uri: MLflow's tracking URI.
         registry_uri: MLflow's registry URI; the tracking URI if left out.
+        parent_run_id: run whose page shows the model too.
 
     Raises:
         SweepError: if MLflow refuses, or cannot be reached for minutes.
@@ -52,21 +69,25 @@ def register(folder: Path, *, run_id: str, tracking_uri: str, registry_uri: str 
     bundle, client = Bundle.read(folder), open_client(tracking_uri, registry_uri)
     version = retry_while_away(lambda: _find_version(client, bundle))
     if version is None:
-        model = retry_while_away(lambda: _upload(client, folder, bundle, run_id))
+        model = retry_while_away(lambda: _upload(client, folder, bundle, run_id, parent_run_id))
         card = (folder / CARD).read_text(encoding="utf-8")
-        version = retry_while_away(lambda: _create_version(client, bundle, run_id, model, card))
+        tags = {**tags_of(bundle), ROWS_TAG: "true" if _carries_rows(folder) else "false"}
+        version = retry_while_away(lambda: _create_version(client, bundle, run_id, model, card, tags))
+    number = int(version.version)
+    retry_while_away(lambda: _link(client, bundle, version))
     holders = retry_while_away(lambda: apply_promotion_policy(client, bundle.task))
-    if holders and holders.champion == version:
-        return Registered(bundle.task, version, CHAMPION)
-    return Registered(bundle.task, version, "" if bundle.trivial and not bundle.trivial.is_beaten else CHALLENGER)
+    if holders and holders.champion == number:
+        return Registered(bundle.task, number, CHAMPION)
+    return Registered(bundle.task, number, "" if bundle.trivial and not bundle.trivial.is_beaten else CHALLENGER)
 
 
-def _find_version(client: MlflowClient, bundle: Bundle) -> int | None:
+def _find_version(client: MlflowClient, bundle: Bundle) -> ModelVersion | None:
     tags = identity(bundle).items()
-    return min((int(v.version) for v in versions(client, bundle.task) if tags <= v.tags.items()), default=None)
+    same = [version for version in versions(client, bundle.task) if tags <= version.tags.items()]
+    return min(same, key=lambda version: int(version.version), default=None)
 
 
-def _upload(client: MlflowClient, folder: Path, bundle: Bundle, run_id: str) -> LoggedModel:
+def _upload(client: MlflowClient, folder: Path, bundle: Bundle, run_id: str, parent_run_id: str | None) -> LoggedModel:
     """Upload a bundle as a logged model; one that an earlier attempt left incomplete is completed."""
     from mlflow.entities import LoggedModelOutput
     from mlflow.entities.logged_model_status import LoggedModelStatus
@@ -74,27 +95,83 @@ def _upload(client: MlflowClient, folder: Path, bundle: Bundle, run_id: str) -> 
     from orchestrator.tracking.packaging import save_pyfunc
 
     experiment = client.get_run(run_id).info.experiment_id
-    query = " and ".join(f"tags.{key} = '{value}'" for key, value in identity(bundle).items())
-    earlier = client.search_logged_models([experiment], query)
-    logged = earlier[0] if earlier else client.create_logged_model(experiment, bundle.task, run_id, tags_of(bundle))
+    logged = _find_model(client, experiment, bundle) or _create_model(client, experiment, bundle, run_id)
     with tempfile.TemporaryDirectory() as folder_of_model:
         target = Path(folder_of_model) / "model"
         save_pyfunc(folder, target, run_id=run_id, model_id=logged.model_id)
         client.log_model_artifacts(logged.model_id, str(target))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    _log_metrics(client, bundle, run_id, logged)
+    for run in filter(None, (run_id, parent_run_id)):
+        client.log_outputs(run, [LoggedModelOutput(logged.model_id, step=0)])
     return logged
 
 
-def _create_version(client: MlflowClient, bundle: Bundle, run_id: str, model: LoggedModel, card: str) -> int:
-    if (number := _find_version(client, bundle)) is not None:
-        return number
+def _find_model(client: MlflowClient, experiment: str, bundle: Bundle) -> LoggedModel | None:
+    query = " and ".join(f"tags.{key} = '{value}'" for key, value in identity(bundle).items())
+    return next(iter(client.search_logged_models([experiment], query)), None)
+
+
+def _create_model(client: MlflowClient, experiment: str, bundle: Bundle, run_id: str) -> LoggedModel:
+    """Create a logged model, named so that a list of models tells them apart."""
+    name = re.sub(r"[^\w-]+", "-", f"{bundle.task}-{bundle.method}-{bundle.trial_key.number}")
+    params = {key: json.dumps(value) if not isinstance(value, str) else value for key, value in bundle.params.items()}
+    return client.create_logged_model(experiment, name, run_id, tags_of(bundle), params)
+
+
+def _log_metrics(client: MlflowClient, bundle: Bundle, run_id: str, model: LoggedModel) -> None:
+    """Log the scores on the test split as those of the model, whose page shows no others."""
+    from mlflow.entities import Metric
+
+    low, high = bundle.interval
+    scores = {"mean_score": bundle.mean_score, "mean_low": low, "mean_high": high}
+    scores |= {"checkpoint_score": bundle.checkpoint_score}
+    scores |= {f"test_{name}": value for name, value in bundle.metrics.items()}
+    of_model = {"model_id": model.model_id, "dataset_name": bundle.task, "dataset_digest": bundle.data_digest[:36]}
+    stamp = model.creation_timestamp  # the same when an attempt is repeated
+    client.log_batch(run_id, [Metric(clean(name), score, stamp, 0, **of_model) for name, score in scores.items()])
+
+
+def _carries_rows(folder: Path) -> bool:
+    from pyarrow import parquet
+
+    return DIGEST not in parquet.read_schema(folder / EVALUATION).names
+
+
+def _create_version(
+    client: MlflowClient, bundle: Bundle, run_id: str, model: LoggedModel, card: str, tags: dict[str, str]
+) -> ModelVersion:
+    if (version := _find_version(client, bundle)) is not None:
+        return version
     _create_name(client, bundle)
     # The source is given as a location: MLflow would look an id up on the process's default tracking server.
-    version = client.create_model_version(
-        bundle.task, model.artifact_location, run_id, tags_of(bundle), description=card, model_id=model.model_id
+    return client.create_model_version(
+        bundle.task, model.artifact_location, run_id, tags, description=card, model_id=model.model_id
     )
-    return int(version.version)
+
+
+def _link(client: MlflowClient, bundle: Bundle, version: ModelVersion) -> None:
+    """Write the version's number into its card, and its version on the logged model's page.
+
+    MLflow's own ``register_model`` sets that tag; the client's ``create_model_version`` does not.
+    """
+    from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+    card, number = version.description or "", int(version.version)
+    if f"/{VERSION}" not in card:
+        return
+    card = with_version(card, number)
+    experiment = client.get_run(version.run_id).info.experiment_id
+    if model := _find_model(client, experiment, bundle):
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / CARD).write_text(card, encoding="utf-8")
+            client.log_model_artifact(model.model_id, str(Path(folder) / CARD), CARD_FOLDER)
+        listed = json.dumps([{"name": version.name, "version": str(number)}])
+        client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: listed})
+    # Links are relative to MLflow's address, where the description is read, and not the file.
+    run = f"[trial `{bundle.trial}`](#/experiments/{experiment}/runs/{version.run_id})"
+    card = card.replace(f"trial `{bundle.trial}`", run)
+    client.update_model_version(version.name, str(number), card)  # last: it says that all is done
 
 
 def _create_name(client: MlflowClient, bundle: Bundle) -> None:

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from orchestrator.common.trial_types import TrialKey
 from orchestrator.tracking.connection import artifact_location, exists_already, open_client
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
+STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "killed": "KILLED"}
 CLOSED = {"finished": "FINISHED", "budget": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 NOTE = "mlflow.note.content"
 SAMPLES = "samples.json"
@@ -45,10 +46,18 @@ class RunWriter:
         self._params: dict[str, dict[str, str]] = {}
         self._written: set[str] = set()
         self._open: dict[str, None] = {}
+        self._measured: dict[str, set[str]] = {}
+        self._last_rungs: dict[str, tuple[int, float]] = {}
+        self._selections: dict[str, Event] = {}
 
     def run_id(self, key: str) -> str | None:
         """Return the run of a trial, or the parent run of a task; ``None`` before its event was written."""
         return self._runs.get(key)
+
+    @property
+    def experiment_id(self) -> str:
+        """Id of the experiment; empty before the first event."""
+        return self._experiment
 
     def recall(self) -> None:
         """Read the existing runs again after a failure, since the failed request may have been carried out."""
@@ -81,8 +90,7 @@ class RunWriter:
             case "samples":
                 self._samples(event)
             case "registered":
-                registered = {"registered_model": event["name"], "registered_version": event["version"]}
-                self._log(self._runs[event["task"]], tags=registered)
+                self._registered(event)
             case "close" if self._sweep:  # without, the sweep failed before it had runs
                 self._close(event)
             case "resume":
@@ -103,24 +111,29 @@ class RunWriter:
         logged = self._client.get_run(run).data.params
         params = flat({**config, "tasks": {task: config.get("tasks", {}).get(task)}})
         # MLflow does not let a param change, and a resumed sweep may have another value: config.yaml is rewritten.
-        self._log(run, params={key: value for key, value in params.items() if clean(key) not in logged})
         backbone = self._sweep["backbone"]
         sizes = {f"rows_{split}": rows for split, rows in data["rows"].items()} | {"majority": data.get("majority")}
         sizes |= {"backbone_parameters": backbone["parameters"], "backbone_bytes": backbone["bytes"]}
         sizes |= {"labels": len(data.get("labels", [])), "characters": data.get("characters")}
         if data.get("majority") is None:
             sizes |= {"baseline": data.get("baseline")}
-        self._log(run, metrics=sizes, time=self._sweep["time"])
+        params |= {name: value for name, value in sizes.items() if value is not None}
+        self._log(run, params={key: value for key, value in params.items() if clean(key) not in logged})
         self._client.log_text(run, yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "config.yaml")
         self._log_data(run, task, data)
 
     def _log_data(self, run: str, task: str, data: Event) -> None:
-        from mlflow.entities import Dataset, DatasetInput
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+        from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
         profile = json.dumps({"rows": data["rows"], "labels": data.get("labels", [])})
-        source = json.dumps({"digest": data["digest"]})
-        dataset = Dataset(task, data["digest"][:36], "local", source, profile=profile)
-        self._client.log_inputs(run, [DatasetInput(dataset)])
+        reference = self._sweep["config"].get("tasks", {}).get(task, {}).get("data", "")
+        source = json.dumps({"uri": reference, "digest": data["digest"]})
+        columns = [{"type": "string", "name": name, "required": True} for name in data.get("columns", {}).values()]
+        schema = json.dumps({"mlflow_colspec": columns})
+        dataset = Dataset(task, data["digest"][:36], "local", source, schema, profile)
+        context = InputTag(MLFLOW_DATASET_CONTEXT, ", ".join(data["rows"]))
+        self._client.log_inputs(run, [DatasetInput(dataset, [context])])
 
     def _warm_start(self, event: Event) -> None:
         """Tag each task with the earlier sweeps that it was warm-started from."""
@@ -145,15 +158,33 @@ class RunWriter:
         self._open[str(key)] = None
 
     def _rung(self, event: Event) -> None:
-        metrics = {"value": event["value"], **event.get("measurements", {})}
+        trial, measurements = event["trial"], event.get("measurements", {})
+        metrics = {**measurements, f"validation_{self._metric(trial)}": event["value"]}
         metrics |= {f"validation_{name}": value for name, value in event.get("metrics", {}).items()}
-        self._log(self._runs[event["trial"]], metrics=metrics, time=event["time"], step=event["step"])
+        self._measured.setdefault(trial, set()).update(measurements)
+        if event["value"] is not None:
+            self._last_rungs[trial] = event["step"], event["value"]
+        self._log(self._runs[trial], metrics=metrics, time=event["time"], step=event["step"])
+
+    def _metric(self, key: str) -> str:
+        """Return the name of the metric that the search optimizes; ``value`` where the journal does not tell it."""
+        name: str = self._sweep["tasks"][key.partition("/")[0]].get("metric") or "value"
+        return name
 
     def _end(self, event: Event) -> None:
         run = self._runs[event["trial"]]
         self._log(run, tags={"state": event["state"], "reason": event.get("reason") or None})
+        self._client.update_run(run, name=self._name_of_ended(event))
         self._client.set_terminated(run, STATUS[event["state"]], end_time=milliseconds(event))
         self._open.pop(event["trial"], None)
+
+    def _name_of_ended(self, event: Event) -> str:
+        """Return a run's name with its score and how it ended: a list of runs shows names, and no metrics."""
+        key, state = TrialKey.parse(event["trial"]), event["state"]
+        step, value = self._last_rungs.get(event["trial"], (0, None))
+        score = "" if value is None else f" {value:.3f}"
+        how = {"complete": "", "pruned": f" stopped at step {step}"}.get(state, f" {state}")
+        return f"{key.method}-{key.number}{score}{how}"
 
     def _test(self, event: Event) -> None:
         low, high = event["interval"]
@@ -165,14 +196,18 @@ class RunWriter:
         if event["role"] == "seed":
             return
         self._log(self._runs[str(key)], metrics, tags={"role": event["role"]}, time=event["time"])
-        # At the trial's last step: MLflow shows and filters by the value with the highest step.
-        self._log(self._runs[str(key)], measurements, time=event["time"], step=event.get("step", 0))
+        # At the trial's last step: MLflow shows and filters by the value with the highest step. What a retraining
+        # measured is not what the trial did.
+        measured = self._measured.get(str(key), set())
+        of_final = {f"final_{name}" if name in measured else name: value for name, value in measurements.items()}
+        self._log(self._runs[str(key)], of_final, time=event["time"], step=event.get("step", 0))
         if event["role"] == "champion":
             tags = {"champion_trial": str(key), "champion_method": key.method}
             self._log(self._runs[key.task], {**metrics, **measurements}, tags=tags, time=event["time"])
 
     def _selection(self, event: Event) -> None:
         """Log each method's result on the run of its best trial, and the recommended one's on the parent run."""
+        self._selections[event["task"]] = event
         for result in (*event["finalists"], *event["others"]):
             tags = {"tied": "true" if result["tied"] else "false", "eliminated_because": result.get("reason") or None}
             metrics = {"gap": result.get("gap"), "seeds": len(result["seed_scores"]), **_mean_score(result)}
@@ -189,6 +224,25 @@ class RunWriter:
         if baselines:
             metrics["baseline_score"] = baselines[0]["score"]
         self._log(self._runs[event["task"]], {**metrics, **_mean_score(best)}, tags=tags, time=event["time"])
+
+    def _registered(self, event: Event) -> None:
+        """Link the runs of the task and of the registered trials with the versions in the registry."""
+        name, task = event["name"], event["task"]
+        methods = event.get("methods", {})
+        versions = {method: version["version"] for method, version in methods.items()}
+        tags: dict[str, Any] = {"registered_model": name, "registered_version": event["version"]}
+        if versions:
+            listed = (f"{number} ({method}, {methods[method]['alias']})" for method, number in versions.items())
+            tags["registered_versions"] = ", ".join(listed)
+        if (selection := self._selections.get(task)) is not None:
+            links = ", ".join(f"{version_link(name, number)} ({method})" for method, number in versions.items())
+            tags[NOTE] = f"{summary(selection)}\n\nRegistered: {links or version_link(name, event['version'])}."
+            trials = {r["method"]: r["trial"] for r in (*selection["finalists"], *selection["others"])}
+            for method, number in versions.items():
+                note = f"Its method, with this configuration, is registered as {version_link(name, number)}."
+                registered = {"registered_model": name, "registered_version": number, NOTE: note}
+                self._log(self._runs[trials[method]], tags=registered)
+        self._log(self._runs[task], tags=tags)
 
     def _samples(self, event: Event) -> None:
         """Log samples of generated text as a table, which MLflow's evaluation view shows.
@@ -251,6 +305,7 @@ class RunWriter:
             "backbone": backbone["model"],
             "backbone_digest": backbone["digest"][task],
             "quantization": backbone["quantization"],
+            "metric": self._metric(task),
             **({"architecture": backbone["architecture"]} if backbone.get("architecture") else {}),
             MLFLOW_SOURCE_NAME: "peft-sweep",
             MLFLOW_SOURCE_TYPE: "JOB",
@@ -306,6 +361,11 @@ class RunWriter:
             yield from page
             if not (token := page.token):
                 return
+
+
+def version_link(name: str, number: int) -> str:
+    """Return a Markdown link to a version's page, relative to MLflow's address."""
+    return f"[{name} version {number}](#/models/{quote(name, safe='')}/versions/{number})"
 
 
 def _mean_score(result: Mapping[str, Any]) -> dict[str, float]:

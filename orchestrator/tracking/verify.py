@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.common.errors import SweepError
+from orchestrator.tracking.evaluation import ROWS_TAG
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -66,16 +69,23 @@ class Verification:
         return {**asdict(self), "notes": list(self.notes), "ok": self.ok}
 
 
-def verify(reference: str, tracking_uri: str, registry_uri: str | None = None) -> Verification:
+FindRows = Callable[[str, str], "pa.Table"]
+"""Returns the test split of a sweep's task, by their names."""
+
+
+def verify(
+    reference: str, tracking_uri: str, registry_uri: str | None = None, find_rows: FindRows | None = None
+) -> Verification:
     """Load a registered model in a new process and compare its predictions with the recorded ones.
 
     Args:
         reference: ``NAME@ALIAS``, ``NAME/VERSION``, or ``NAME`` for its champion.
         tracking_uri: URI of the MLflow tracking server or database.
         registry_uri: URI of the model registry; the tracking URI if left out.
+        find_rows: Finds the test rows of a model that does not carry them.
 
     Raises:
-        InputError: If there is no such model.
+        InputError: If there is no such model, or its test rows are not found.
         SweepError: If it cannot be loaded on this machine.
     """
     from orchestrator.tracking.browse import find_version
@@ -91,11 +101,21 @@ def verify(reference: str, tracking_uri: str, registry_uri: str | None = None) -
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as folder:
+        if find_rows and version.tags.get(ROWS_TAG) == "false":
+            command.append(_written(find_rows(version.tags["sweep"], version.tags["task"]), Path(folder)))
+        process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if process.returncode:
         reason = (process.stderr.strip() or "no message").splitlines()[-1]
         raise SweepError(f"{reference} cannot be loaded: {reason}")
     return Verification(reference=reference, version=int(version.version), **_fields(process.stdout))
+
+
+def _written(rows: pa.Table, folder: Path) -> str:
+    from pyarrow import parquet
+
+    parquet.write_table(rows, folder / "rows.parquet")
+    return str(folder / "rows.parquet")
 
 
 def _fields(text: str) -> dict[str, Any]:
@@ -109,25 +129,38 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print to stdout must not get between the JSON
     import mlflow
 
-    fields = compare(mlflow.pyfunc.load_model(sys.argv[1]))
+    fields = compare(mlflow.pyfunc.load_model(sys.argv[1]), *sys.argv[2:])
     with os.fdopen(stdout, "w") as stream:
         json.dump(fields, stream)
 
 
-def compare(model: PyFuncModel) -> dict[str, Any]:
+def compare(model: PyFuncModel, rows_file: str = "") -> dict[str, Any]:
     """Predict every recorded test row again.
+
+    Args:
+        model: The loaded model.
+        rows_file: Parquet file with the test split, for a model that carries digests alone.
 
     Returns:
         The fields of :class:`Verification`, without ``reference`` and ``version``.
+
+    Raises:
+        SweepError: If the rows are missing or are others.
     """
     from pyarrow import parquet
 
     from orchestrator.tracking.bundle import EVALUATION
+    from orchestrator.tracking.evaluation import DIGEST, rows_of
 
     adapter: Any = model.unwrap_python_model()
     predictor: Predictor = adapter.predictor
     recorded = parquet.read_table(Path(adapter.folder) / EVALUATION)
-    predictions = _predict_again(model, predictor, recorded)
+    rows = recorded
+    if DIGEST in recorded.column_names:
+        if not rows_file:
+            raise SweepError("the model carries digests of its test rows alone, and no rows are given to compare")
+        rows = rows_of(recorded, parquet.read_table(rows_file))
+    predictions = _predict_again(model, predictor, rows)
     recorded_numbers, numbers = (predictor.type.reproducible(table) for table in (recorded, predictions))
     differences = np.abs(recorded_numbers - numbers) if recorded_numbers.shape == numbers.shape else np.array(np.inf)
     return {
@@ -188,8 +221,8 @@ def environment_differences(bundle: Bundle) -> list[str]:
     return notes
 
 
-def _predict_again(model: PyFuncModel, predictor: Predictor, recorded: pa.Table) -> pa.Table:
-    """Return new predictions of the recorded rows."""
+def _predict_again(model: PyFuncModel, predictor: Predictor, rows_to_predict: pa.Table) -> pa.Table:
+    """Return new predictions of test rows."""
     import pandas as pd
     import pyarrow as pa
 
@@ -200,4 +233,4 @@ def _predict_again(model: PyFuncModel, predictor: Predictor, recorded: pa.Table)
         kinds = predictor.type.answer_columns(predictor.bundle.labels)
         return pa.table({name: to_arrow(frame[name].tolist(), kind) for name, kind in kinds.items()})
 
-    return predictor.type.predict_again(recorded, answer, predictor.evaluate)
+    return predictor.type.predict_again(rows_to_predict, answer, predictor.evaluate)

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 CHAMPION, CHALLENGER = "champion", "challenger"
 MAX_TAG_LENGTH = 1000
 NO_BETTER = "no_better_than_baseline"
+LISTED_MEASUREMENTS = (
+    "trainable_parameters",
+    "adapter_bytes",
+    "peak_memory_bytes",
+    "backbone_bytes",
+    "latency_overhead_1",
+    "latency_overhead_32",
+    "mergeable",
+)
+"""Measurements that are tags of a version, for lists and filters; all of them are in its card."""
 EARLIER_TAGS = {"score": "mean_score", "scores": "seed_scores", "runner_up_lost": "runner_up_reason"}
 """Today's tags by those of release 0.1."""
 _PROMOTION_TAG = re.compile(r"title_(\d+)")
@@ -52,8 +62,17 @@ def tags_of(bundle: Bundle) -> dict[str, str]:
         "data_digest": bundle.data_digest,
         **_selection_tags(bundle),
         **_baseline_tags(bundle),
-        **{name: f"{value:.6g}" for name, value in bundle.measurements.items() if math.isfinite(value)},
+        **{
+            name: _digits(bundle.measurements[name])
+            for name in LISTED_MEASUREMENTS
+            if math.isfinite(bundle.measurements.get(name, math.nan))
+        },
     }
+
+
+def _digits(value: float) -> str:
+    """Return a number with all its digits; a whole one without a point."""
+    return str(int(value)) if value == int(value) else repr(float(value))
 
 
 def _selection_tags(bundle: Bundle) -> dict[str, str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MAX_RUNS = 500
 """Largest number of sweeps' runs that are read, the latest ones."""
 _PAGE_SIZE = 500
+_NUMBERS = ("labels", "backbone_parameters", "rows_train", "characters")
 _SWEEPS = "tags.kind = 'sweep'"
 
 
@@ -108,26 +109,36 @@ class RecordedSweeps:
 def _task_metadata(run: Run) -> TaskMetadata:
     tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
     task = clean(f"tasks.{tags.get('task', '')}")
-    labels = metrics.get("labels")
+    # Numbers of the task are parameters of its run; earlier releases logged them as metrics.
+    numbers = {name: _number(params[name]) for name in _NUMBERS if name in params} | metrics
+    labels = numbers.get("labels")
     return TaskMetadata(
         backbone=tags.get("backbone", ""),
         digest=tags.get("backbone_digest", ""),
         architecture=tags.get("architecture", ""),
-        parameters=metrics.get("backbone_parameters", 0),
+        parameters=numbers.get("backbone_parameters", 0),
         type=params.get(f"{task}.type", ""),
         metric=params.get(f"{task}.metric", ""),
         labels=None if labels is None else round(labels),
-        rows=metrics.get("rows_train", 0),
-        characters=metrics.get("characters", 0),
+        rows=numbers.get("rows_train", 0),
+        characters=numbers.get("characters", 0),
     )
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _earlier_trial(run: Run) -> EarlierTrial:
     tags, data = run.data.tags, run.data
+    objective = clean(f"validation_{tags['metric']}") if "metric" in tags else "value"
     return EarlierTrial(
         trial=tags.get("trial_key", ""),
         method=tags.get("method", ""),
         params=data.params,
         state=tags.get("state", ""),
-        value=data.metrics.get("value", math.nan),
+        value=data.metrics.get(objective, data.metrics.get("value", math.nan)),
     )

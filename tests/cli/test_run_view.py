@@ -139,3 +139,14 @@ def test_run_json_contains_the_selection(tmp_path: Path) -> None:
     assert Selection.from_dict(mail["selection"]) == SELECTION
     assert Counter(entry["role"] for entry in mail["results"]) == {"champion": 1, "best": 3, "default": 1}
     assert values["overall"] is None
+
+
+@pytest.mark.parametrize("server", ["", "http://mlflow.example/"])
+def test_run_outcome_opens_the_runs_of_the_experiment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: str
+) -> None:
+    config = {"mlflow": {"tracking_uri": server}} if server else {}
+    lines = text(monkeypatch, outcome(tmp_path, SELECTION, experiment="7"), **config)
+    page = "/#/experiments/7/runs?workflowType=machine_learning"
+    assert f"{server.rstrip('/') or 'http://127.0.0.1:5000'}{page}" in lines
+    assert ("mlflow ui --backend-store-uri sqlite:///mlflow.db" in lines) == (not server)

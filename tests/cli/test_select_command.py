@@ -99,6 +99,9 @@ def test_select_without_a_match_exits_with_1(sweeps: Path) -> None:
         (["tiny-20260101-21000"], "did you mean tiny-20260101-120000?"),
         ([NAME, "--max-size", "huge"], "write it as in 10MB"),
         ([NAME, "--max-latency-overhead", "some"], "write it as in 5%"),
+        ([NAME, "--max-latency-overhead", "5"], "without % is 500%; write 5% or 500%"),
+        ([NAME, "--max-size", "1"], "has no unit; write 1MB, 1kB or 1B"),
+        ([NAME, "--max-forgetting", "5%"], "is not a number of nats per token"),
         ([NAME, "--prefer", "sizes"], "write score, size, memory"),
         (["stopped"], r"has no result \(interrupted\)"),
     ],
@@ -136,3 +139,13 @@ def test_select_of_500_trials_takes_seconds_without_torch(sweeps: Path) -> None:
     assert done.stderr.strip().endswith("[]"), done.stderr
     assert len(json.loads(done.stdout)) == 2
     assert time.perf_counter() - begin < 10, "2 s where nothing else runs; see benchmarks.select"
+
+
+def test_select_shows_memory_as_it_limits_it(sweeps: Path) -> None:
+    write(sweeps, MAIL)
+    output = asked(NAME).output
+    (line,) = [line for line in output.splitlines() if line.split()[:1] == ["adapter"]]
+    shown = " ".join(line.split()[4:6])
+    assert json.loads(asked(NAME, "--max-memory", shown.replace(" ", ""), "--json").output)["method"]
+    (chosen,) = [line for line in output.splitlines() if line.split()[:1] == ["lora"]]
+    assert chosen.split()[-1] == "chosen"

@@ -48,3 +48,22 @@ def test_mlflow_tags_tables_as_log_table_does(tmp_path: Path, monkeypatch: pytes
     assert json.loads(client.get_run(run).data.tags[MLFLOW_LOGGED_ARTIFACTS]) == [
         {"path": "samples.json", "type": "table"}
     ]
+
+
+@relied_on(
+    "mlflow.utils.mlflow_tags.MLFLOW_MODEL_VERSIONS",
+    "mlflow.entities.model_registry.ModelVersion",
+    by="orchestrator/tracking/registry.py",
+)
+@relied_on("mlflow.utils.mlflow_tags.MLFLOW_DATASET_CONTEXT", by="orchestrator/tracking/runs.py")
+def test_mlflow_lists_versions_of_a_logged_model_in_a_tag() -> None:
+    """``register_model`` sets it and ``create_model_version`` does not; the pages read it as JSON."""
+    import inspect
+
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking._model_registry import fluent
+    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_MODEL_VERSIONS
+
+    assert (MLFLOW_MODEL_VERSIONS, MLFLOW_DATASET_CONTEXT) == ("mlflow.modelVersions", "mlflow.data.context")
+    assert "mlflow_tags.MLFLOW_MODEL_VERSIONS: json.dumps(" in inspect.getsource(fluent)
+    assert {"name", "version", "run_id", "description"} <= set(inspect.signature(ModelVersion).parameters)

@@ -51,3 +51,11 @@ def test_optuna_samplers_see_trials_through_get_all_trials() -> None:
     asked.clear()
     study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
     assert asked, "TPE looks at trials in another way"
+
+
+def test_optuna_names_objectives_by_a_study_attribute() -> None:
+    from optuna.study import study
+
+    from orchestrator.search.optuna_file import METRIC_NAMES
+
+    assert study._SYSTEM_ATTR_METRIC_NAMES == METRIC_NAMES

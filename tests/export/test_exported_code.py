@@ -125,6 +125,18 @@ def test_exported_peft_config_names_what_loaders_know(exported: Left) -> None:
     assert model.config.num_labels == len(LABELS)
 
 
+def test_exported_files_have_the_modes_of_new_ones(leave: Leave, tmp_path: Path) -> None:
+    trained = leave("bert", "classification", "lora")
+    trained.export(tmp_path / "adapter")
+    trained.export(tmp_path / "plain", merged=True)
+    mask = os.umask(0)
+    os.umask(mask)
+    for folder in ("adapter", "plain"):
+        files = [file for file in (tmp_path / folder).rglob("*") if file.is_file()]
+        assert any(file.suffix == ".safetensors" for file in files)
+        assert {file.stat().st_mode & 0o777 for file in files} == {0o666 & ~mask}
+
+
 def test_export_names_no_folder_of_a_missing_package(leave: Leave, tmp_path: Path) -> None:
     trained = leave("bert", "classification", "lora")
     rename(trained, "package:not_installed_here/model")

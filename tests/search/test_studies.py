@@ -13,6 +13,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
 from orchestrator.common.trial_types import TrialKey, TrialRecord
+from orchestrator.search.optuna_file import OptunaFile
 from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.studies import Study, open_storage
 from search_spaces._base import SearchSpace
@@ -290,3 +291,12 @@ def test_constraints_show_refused_proposals_to_the_sampler(monkeypatch: pytest.M
 def test_constraints_refuse_default_that_exceeds_them() -> None:
     with pytest.raises(ValueError, match="the default configuration of mail/lora exceeds a constraint"):
         study(None, space=MIXED, constraints=small)
+
+
+def test_optuna_file_names_objective_task_and_method(tmp_path: Path) -> None:
+    path = tmp_path / "optuna.log"
+    OptunaFile(path).create("mail/peft:LOKR", higher_is_better=False, metric="perplexity")
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    shown = optuna.load_study(study_name="mail/peft:LOKR", storage=storage)
+    assert shown.metric_names == ["perplexity"]
+    assert shown.user_attrs == {"task": "mail", "method": "peft:LOKR", "metric": "perplexity"}

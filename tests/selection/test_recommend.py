@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.selection.recommend import Recommendation, cost, cost_text, pareto, recommend
+from orchestrator.selection.recommend import Recommendation, cost, cost_text, in_order, measured_text, pareto, recommend
 
 from .small_evidence import MACRO_F1, PERPLEXITY, measurements, result
 
@@ -31,8 +31,8 @@ def chosen(prefer: Any, *results: Any, higher: bool = True) -> Recommendation:
             "adapter has the smallest adapter of the 2 tied methods: 300 kB, lora 2.4 MB",
         ),
         ("memory", "adapter", "needs the least memory"),
-        ("latency", "lora", "adds the least latency of the 2 tied methods: no added latency, adapter +10% latency"),
-        ("training_time", "lora", "trains fastest"),
+        ("latency", "lora", "2 tied methods: no added latency once merged (+20% before), adapter +10% latency"),
+        ("training_time", "lora", "lora has the better score of those that tie"),
     ],
 )
 def test_choose_applies_the_preference_to_tied_methods_alone(prefer: Any, method: str, words: str) -> None:
@@ -44,7 +44,7 @@ def test_choose_applies_the_preference_to_tied_methods_alone(prefer: Any, method
 def test_choose_alternative_names_other_preferences() -> None:
     assert chosen("score").alternative == (
         "prefer: size selects adapter, 300 kB instead of 2.4 MB;"
-        " prefer: memory selects adapter, 200 MB instead of 300 MB"
+        " prefer: memory selects adapter, 200 MB above the backbone instead of 300 MB above the backbone"
     )
     assert "prefer: score selects lora" in chosen("size").alternative
 
@@ -68,7 +68,7 @@ def test_choose_reason_of_a_sole_finalist_names_the_screening() -> None:
     assert chosen("score", *counted).reason.endswith("screening, with 1 full trial of each")
     assert "the cap on finalists cut ia3" in chosen("score", LORA, replace(PROBE, method="ia3", cut=True)).reason
     assert chosen("score", LORA).reason == "lora is the only method that was scored"
-    assert "no scored method is smaller" in chosen("score", LORA).alternative
+    assert "no scored method is notably smaller" in chosen("score", LORA).alternative
 
 
 def test_choose_without_another_preference_asks_for_more_data() -> None:
@@ -93,3 +93,24 @@ def test_pareto_keeps_undominated_methods() -> None:
     assert pareto((LORA, ADAPTER, IA3, worse), MACRO_F1) == {"lora", "adapter", "ia3"}
     twins = (result("a", 0.5, measurements=measurements()), result("b", 0.5, measurements=measurements()))
     assert pareto(twins, MACRO_F1) == {"a", "b"}, "equals do not beat each other"
+
+
+def test_choose_breaks_full_ties_by_name_in_any_order() -> None:
+    twins = [result(name, 0.81, tied=True, measurements=LORA.measurements) for name in ("norm_tuning", "bitfit")]
+    for order in (twins, twins[::-1]):
+        assert [each.method for each in in_order(order, "latency", MACRO_F1)] == ["bitfit", "norm_tuning"]
+        assert chosen("latency", *order).method == "bitfit"
+        reason = "bitfit has the better score of those that tie: no added latency once merged (+20% before)"
+        assert chosen("latency", *order).reason == f"{reason}, as norm_tuning"
+
+
+def test_alternative_names_no_adapter_of_about_the_same_size() -> None:
+    near = result("ia3", 0.70, measurements=measurements(size=2.3e6))
+    assert chosen("score", LORA, near).alternative == "none by size: no scored method is notably smaller"
+
+
+def test_latency_of_what_merges_is_told_as_it_is_run() -> None:
+    assert measured_text("latency", LORA.measurements) == "+20% (none merged)"
+    assert measured_text("latency", ADAPTER.measurements) == "+10%"
+    assert measured_text("latency", {"mergeable": 1.0}) == "none"
+    assert measured_text("memory", ADAPTER.measurements, backbone=1e9) == "1.2 GB"

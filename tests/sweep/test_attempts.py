@@ -138,6 +138,7 @@ class FakePool:
 
 class FakeExporter:
     pending = refused = 0
+    experiment_id = ""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
@@ -147,6 +148,9 @@ class FakeExporter:
 
     def parent_run_id(self, task: str) -> str:
         return task
+
+    def run_id(self, trial: str) -> str | None:
+        return trial
 
 
 def score(params: Any, number: int, step: int) -> float:

@@ -28,6 +28,7 @@ TASK = {
     "digest": "d" * 64,
     "rows": {"train": 60, "validation": 20, "test": 20},
     "labels": ["negative", "positive"],
+    "columns": {"text": "body"},
     "majority": 0.7,
     "metric": "macro_f1",
     "higher_is_better": True,
@@ -73,7 +74,7 @@ class Story:
         return self.now
 
     def sweep(self, **config: Any) -> None:
-        config = {"name": "airline", "tasks": {"airline": {"text": "text"}}, "seed": 0, **config}
+        config = {"name": "airline", "tasks": {"airline": {"text": "text", "data": "mail.csv"}}, "seed": 0, **config}
         self.journal.append("sweep", sweep=SWEEP, config=config, tasks={"airline": TASK}, backbone=BACKBONE)
 
     def trial(self, method: str, number: int, rungs: dict[int, float], state: str = "complete") -> None:

@@ -23,7 +23,8 @@ from orchestrator.config import BackboneConfig
 from orchestrator.tasks import TASK_TYPES
 from orchestrator.tasks.batches import evaluation_batches
 from orchestrator.tasks.tokens import lengths
-from orchestrator.tracking.bundle import Bundle, BundleBackbone, Environment, evaluation_table, write_bundle
+from orchestrator.tracking.bundle import Bundle, BundleBackbone, Environment, write_bundle
+from orchestrator.tracking.evaluation import with_digests, with_rows
 from orchestrator.tracking.modelcard import model_card
 
 WORDS = ["good", "bad", "fine", "poor", "great", "awful", "kind", "rude", "late", "early"]
@@ -39,9 +40,18 @@ class Made:
     bundle: Bundle
     inputs: list[dict[str, Any]]
     checkpoint: Path
+    rows: pa.Table
 
 
-def make(place: Path, kind: str = "encoder", *, method: str = "lora", carry: bool = True, **changes: Any) -> Made:
+def make(
+    place: Path,
+    kind: str = "encoder",
+    *,
+    method: str = "lora",
+    carry: bool = True,
+    keep_rows: bool = True,
+    **changes: Any,
+) -> Made:
     """Put one together, of any method, with its defaults; ``changes`` go to its ``bundle.json``."""
     task = "classification" if kind == "encoder" else "causal-lm"
     labels = LABELS if kind == "encoder" else ()
@@ -114,11 +124,11 @@ def make(place: Path, kind: str = "encoder", *, method: str = "lora", carry: boo
         adapter=place / "adapter",
         tokenizer=place / "tokenizer",
         config=Header.read(file).config,
-        evaluation=evaluation_table(rows, evaluation.predictions),
+        evaluation=(with_rows if keep_rows else with_digests)(rows, evaluation.predictions),
         card=model_card(bundle, peft=spec.peft),
         backbone=file if carry else None,
     )
-    return Made(place / "bundle", bundle, bundle.input_schema.to_rows(rows), checkpoint)
+    return Made(place / "bundle", bundle, bundle.input_schema.to_rows(rows), checkpoint, rows)
 
 
 def _checkpoint(folder: Path, kind: str) -> Path:

@@ -21,8 +21,9 @@ from orchestrator.tracking.bundle import (
     Bundle,
     BundleBaseline,
     BundleSelection,
-    evaluation_table,
+    PeftAgreement,
 )
+from orchestrator.tracking.evaluation import with_rows
 from orchestrator.tracking.modelcard import model_card
 from orchestrator.tracking.predictor import Predictor
 
@@ -92,7 +93,7 @@ def test_bundle_read_refuses_another_folder(tmp_path: Path) -> None:
 def test_evaluation_table_refuses_predictions_of_other_rows() -> None:
     rows = pa.table({"row": [1, 2], "text": ["a", "b"]})
     with pytest.raises(ValueError, match="not those of these rows"):
-        evaluation_table(rows, pa.table({"row": [2, 1], "label": [0, 1]}))
+        with_rows(rows, pa.table({"row": [2, 1], "label": [0, 1]}))
 
 
 def test_predictor_reproduces_recorded_probabilities(made: Made) -> None:
@@ -218,7 +219,7 @@ def test_model_card_has_purpose_score_comparison_and_use(made: Made) -> None:
     assert "| linear_probe | 0.410 [0.781, 0.832] | 1 | eliminated on validation |" in card
     assert "| linear_probe | 1 | 0.810 | not measured | not measured | not measured |" in card
     assert "| linear_probe (default parameters) | 0.410 [0.781, 0.832] | 1 |  |" in card
-    assert 'mlflow.pyfunc.load_model("models:/mail@champion")' in card
+    assert 'mlflow.pyfunc.load_model("models:/mail/VERSION")' in card
     assert "PeftModel.from_pretrained" in card
     assert bundle.data_digest in card
     assert "PeftModel" not in model_card(made.bundle)
@@ -238,3 +239,16 @@ def test_model_card_has_reason_runner_up_and_tie(made: Made) -> None:
     tied = model_card(bundle.model_copy(update={"method": "ia3"}))
     assert "Recommended method: `lora`" in tied
     assert "`ia3` is tied with it: the difference is not significant at the 95 % level." in tied
+
+
+def test_model_card_measures_the_unquantized_combination(made: Made) -> None:
+    agreement = PeftAgreement(rows=200, differing=8, largest_difference=0.2641, numbers="probability")
+    card = model_card(made.bundle.model_copy(update={"peft_agreement": agreement}), peft=True)
+    assert f"over `{made.bundle.backbone.model}` in nf4, not over that: 8 of 200 test rows get another answer" in card
+    assert "the largest difference of a probability is 0.264 (the first ones)" in card
+    assert "The score above is not that of this combination." in card
+    assert "whose predictions were not measured" in model_card(made.bundle, peft=True)
+    assert "not quantized in training either" in model_card(
+        made.bundle.model_copy(update={"backbone": made.bundle.backbone.model_copy(update={"quantization": "none"})}),
+        peft=True,
+    )

@@ -41,5 +41,5 @@ def test_lost_trials_leave_runs_that_count_no_more(tmp_path: Path, uri: str) -> 
         "airline", "airline/lora/0", "airline/lora/1", "lost airline/ia3/0", "lost airline/lora/1",
     ]  # fmt: skip
     assert runs["airline/lora/1"].data.params["rank"] == "16"
-    assert runs["airline/lora/1"].info.status == "FINISHED"
+    assert runs["airline/lora/1"].info.status == "KILLED"
     assert {runs[key].info.status for key in runs if key.startswith("lost")} == {"KILLED"}

@@ -1,5 +1,6 @@
 """The mirror against a real MLflow, and its thread against a writer that fails on demand."""
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_exporter_writes_trials_as_child_runs(story: Story, tell: Tell, uri: str
     states = {key: (run.info.status, run.data.tags["state"]) for key, run in found.items() if key != "airline"}
     assert states == {
         "airline/lora/0": ("FINISHED", "complete"),
-        "airline/ia3/0": ("FINISHED", "pruned"),
+        "airline/ia3/0": ("KILLED", "pruned"),
         "airline/prefix/0": ("FAILED", "failed"),
         "airline/prompt/0": ("KILLED", "killed"),
     }
@@ -93,7 +94,13 @@ def test_exporter_parent_run_holds_config_data_and_end(story: Story, tell: Tell,
     assert parent.data.tags["registered_version"] == "3"
     assert parent.data.metrics["test_macro_f1"] == 0.79
     assert parent.inputs
-    assert parent.inputs.dataset_inputs[0].dataset.name == "airline"
+    (used,) = parent.inputs.dataset_inputs
+    assert used.dataset.name == "airline"
+    assert json.loads(used.dataset.source)["uri"] == "mail.csv"
+    assert json.loads(used.dataset.schema)["mlflow_colspec"][0]["name"] == "body"
+    assert {tag.key: tag.value for tag in used.tags} == {"mlflow.data.context": "train, validation, test"}
+    assert parent.data.params["rows_train"] == "60"
+    assert not {"rows_train", "majority", "backbone_parameters"} & parent.data.metrics.keys()
     file = open_client(uri).download_artifacts(parent.info.run_id, "config.yaml")
     assert yaml.safe_load(Path(file).read_text())["seed"] == 0
 
@@ -119,7 +126,7 @@ def test_exporter_closes_open_trials_until_the_sweep_is_resumed(story: Story, te
     story.journal.append("close", reason="finished", message="")
     mirrored(story, uri).close(10)
     after = runs(uri)
-    assert (after["airline/lora/1"].info.status, after["airline"].info.status) == ("FINISHED", "FINISHED")
+    assert (after["airline/lora/1"].info.status, after["airline"].info.status) == ("KILLED", "FINISHED")
     assert after["airline/lora/1"].data.tags["state"] == "pruned"
     assert {key: run.info.run_id for key, run in after.items()} == {k: run.info.run_id for k, run in before.items()}
 
@@ -139,7 +146,8 @@ def test_exporter_logs_measurements_of_the_final_at_the_last_step(story: Story, 
     mirrored(story, uri).close(10)
     assert list(runs(uri, "metrics.latency_overhead_1 < 0.2 and tags.method = 'lora'")) == ["airline/lora/0"]
     found = runs(uri)
-    assert found["airline/lora/0"].data.metrics["adapter_bytes"] == 500, "later than the rung's"
+    trial = found["airline/lora/0"].data.metrics
+    assert (trial["adapter_bytes"], trial["final_adapter_bytes"]) == (400, 500), "its own, and its retraining's"
     assert found["airline"].data.metrics["mergeable"] == 1
 
 
@@ -166,7 +174,7 @@ def test_exporter_started_again_writes_nothing_twice(story: Story, tell: Tell, u
     assert len(found) == 5
     assert found["airline"].info.status == "RUNNING"
     assert found["airline/lora/0"].info.status == "FINISHED"
-    history = open_client(uri).get_metric_history(found["airline/lora/0"].info.run_id, "value")
+    history = open_client(uri).get_metric_history(found["airline/lora/0"].info.run_id, "validation_macro_f1")
     assert len(history) == 3
 
 
@@ -210,6 +218,8 @@ class Scripted:
 
     def recall(self) -> None:
         pass
+
+    experiment_id = ""
 
     def run_id(self, key: str) -> str | None:
         return "run" if "sweep" in self.written else None
@@ -315,3 +325,19 @@ def test_check_uri_refuses_unknown_schemes(uri: str) -> None:
 @pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "http://here:5000", "postgresql+psycopg2://u:p@h/db"])
 def test_check_uri_accepts_known_schemes(uri: str) -> None:
     check_uri(uri, "mlflow.tracking_uri")
+
+
+def test_exported_runs_are_named_by_score_and_ending(story: Story, tell: Tell, uri: str) -> None:
+    tell()
+    mirrored(story, uri).close(10)
+    names = {key: run.info.run_name for key, run in runs(uri).items()}
+    assert names == {
+        "airline": f"{SWEEP}/airline",
+        "airline/lora/0": "lora-0 0.800",
+        "airline/ia3/0": "ia3-0 0.400 stopped at step 25",
+        "airline/prefix/0": "prefix-0 failed",
+        "airline/prompt/0": "prompt-0 0.300 killed",
+    }
+    run = runs(uri)["airline/lora/0"].data
+    assert run.metrics["validation_macro_f1"] == 0.8
+    assert "value" not in run.metrics

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,12 @@ def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
     return run
 
 
+def umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 @pytest.fixture
 def three(made: Made, uri: str) -> None:
     """Versions without files; the second is better than the first, the third is as good as the second."""
@@ -87,6 +94,8 @@ def test_models_promote_and_rollback(command: Command) -> None:
     assert command("models", "promote", "mail/3")[:2] == (
         0,
         "mail: version 3 is the champion (before: version 2)\n"
+        "  mail/3 has 0.610 [0.580, 0.640] and mail/2 has 0.600 [0.570, 0.630]: it is better than the champion by 0.010"
+        " macro-F1, which is not significant at the 95 % level\n"
         "to return to version 2: peft-sweep models rollback mail\n",
     )
     assert json.loads(command("models", "show", "mail@champion", "--json")[1])["version"] == 3
@@ -102,6 +111,20 @@ def test_models_promote_and_rollback(command: Command) -> None:
             "promote another version: peft-sweep models promote mail/VERSION",
         ],
     )
+
+
+@pytest.mark.usefixtures("three")
+def test_models_promote_of_a_worse_version_needs_force(command: Command) -> None:
+    code, _, err = command("models", "promote", "mail/1")
+    assert code == 2
+    assert err.splitlines() == [
+        "mail/1: mail/1 has 0.500 [0.470, 0.530] and mail/2 has 0.600 [0.570, 0.630]: it is worse than the champion by"
+        " 0.100 macro-F1",
+        "to promote it all the same: peft-sweep models promote mail/1 --force",
+    ]
+    assert json.loads(command("models", "show", "mail@champion", "--json")[1])["version"] == 2
+    assert command("models", "promote", "mail/1", "--force")[0] == 0
+    assert json.loads(command("models", "show", "mail@champion", "--json")[1])["version"] == 1
 
 
 @pytest.mark.usefixtures("three")
@@ -169,6 +192,7 @@ def test_predict_command_reproduces_recorded_predictions(command: Command, made:
 
     assert command("predict", "mail", "--out", "answers.jsonl", rows=rows)[:2] == (0, "")
     assert (tmp_path / "answers.jsonl").read_text() == out
+    assert (tmp_path / "answers.jsonl").stat().st_mode & 0o777 == 0o666 & ~umask()
     before = sorted(tmp_path.iterdir())
     code, _, err = command("predict", "mail", "--out", "answers.jsonl", rows=rows + b"{}\n")
     assert (code, err.splitlines()[0]) == (2, "standard input: line 31: has no text; it has: none")

@@ -104,3 +104,20 @@ def test_samples_are_a_table_of_the_parent_run(folder: Path, uri: str) -> None:
     }
     tag = json.loads(client.get_run(run).data.tags["mlflow.loggedArtifacts"])
     assert tag == [{"path": "samples.json", "type": "table"}]
+
+
+def test_runs_and_versions_lead_to_each_other(folder: Path, uri: str) -> None:
+    methods = {"lora": {"version": 3, "alias": "champion"}, "ia3": {"version": 4, "alias": "challenger"}}
+    journal = Journal(folder / "journal.jsonl")
+    journal.append("registered", task="airline", name="airline", version=3, aliases=["champion"], methods=methods)
+    writer = RunWriter(uri, "airline")
+    for event in Journal.read(folder / "journal.jsonl"):
+        writer.write(event)
+    client, selection = open_client(uri), read_history(folder).selections["airline"]
+    parent = client.get_run(writer.run_id("airline") or "").data.tags
+    assert parent["registered_versions"] == "3 (lora, champion), 4 (ia3, challenger)"
+    assert "[airline version 4](#/models/airline/versions/4) (ia3)" in parent["mlflow.note.content"]
+    assert "Recommended: **lora**" in parent["mlflow.note.content"]
+    trial = client.get_run(writer.run_id(selection.result("ia3").trial) or "").data.tags
+    assert "[airline version 4](#/models/airline/versions/4)" in trial["mlflow.note.content"]
+    assert trial["registered_version"] == "4"

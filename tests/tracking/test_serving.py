@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,3 +80,16 @@ def test_a_champion_is_served(address: str, made: Made) -> None:
     now = [[row[f"probability_{label}"] for label in made.bundle.labels] for row in found]
     np.testing.assert_allclose(now, recorded, rtol=0, atol=1e-6)
     assert [row["label"] for row in found] == [made.bundle.labels[np.argmax(row)] for row in recorded]
+
+    # What cannot be predicted is refused in one line, without a path of the server.
+    for value, problem in ((None, "text is null"), (3.5, "text is number"), (" ", "text is empty")):
+        body = json.dumps({"dataframe_records": [{"text": value}]}).encode()
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(urllib.request.Request(address, body, {"Content-Type": "application/json"}))
+        message = caught.value.read().decode()
+        assert caught.value.code == 400
+        assert f"row 1: {problem}" in message
+        assert ".py" not in message
+    body = json.dumps({"inputs": [row["text"] for row in made.inputs]}).encode()
+    with urllib.request.urlopen(urllib.request.Request(address, body, {"Content-Type": "application/json"})) as answer:
+        assert json.loads(answer.read())["predictions"] == found

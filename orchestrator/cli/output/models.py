@@ -8,6 +8,8 @@ from rich.markdown import Markdown
 
 from orchestrator.cli.output.console import console, print_field, program, table
 from orchestrator.common.units import number, size
+from orchestrator.selection.recommend import measured_text
+from orchestrator.selection.selection import Preference
 from orchestrator.tasks import recorded_metric
 
 if TYPE_CHECKING:
@@ -82,6 +84,8 @@ def print_change(change: dict[str, Any]) -> None:
         console.print(f"{name}: version {now} is the champion already")
     else:
         console.print(f"{name}: version {now} is the champion (before: {f'version {was}' if was else 'none'})")
+        if change.get("comparison"):
+            console.print(f"  {change['comparison']}")
     if change["before"] is None:
         console.print(f"next: {program()} models show {name}@champion")
     else:
@@ -111,6 +115,15 @@ def _reference(model: dict[str, Any]) -> str:
     return f"{model['name']}@champion" if champion else f"{model['name']}/{model['version']}"
 
 
+def _measured(preference: Preference, tags: dict[str, str]) -> str:
+    """Return memory, with the backbone where its size was recorded, or latency, as other commands show them."""
+    names = ("peak_memory_bytes", "latency_overhead_1", "latency_overhead_32", "mergeable")
+    measurements = {name: float(tags[name]) for name in names if name in tags}
+    backbone = float(tags.get("backbone_bytes", 0))
+    above = " above the backbone" if preference == "memory" and not backbone else ""
+    return f"{measured_text(preference, measurements, backbone=backbone)}{above}"
+
+
 def _score(tags: dict[str, str]) -> str:
     numbers = [float(tags[name]) for name in ("mean_score", "interval_low", "interval_high") if name in tags]
     return "{:.3f} [{:.3f}, {:.3f}]".format(*numbers) if len(numbers) == 3 else ""
@@ -129,11 +142,11 @@ def _cell(name: str, model: dict[str, Any]) -> str:
         return ""
     if name == "checkpoint_score":
         return f"{float(value):.3f}"
+    if name in ("peak_memory_bytes", "latency_overhead_1"):
+        return _measured("memory" if name == "peak_memory_bytes" else "latency", tags)
     if name.endswith("_bytes"):
         return size(float(value))
     if name == "trainable_parameters":
         return number(float(value))
-    if name.startswith("latency"):
-        return f"{float(value):+.0%}"
     longest = MAX_LENGTHS.get(name, len(value))
     return value if len(value) <= longest else f"…{value[-longest + 1 :]}"

@@ -16,6 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from orchestrator.cli.output.console import program
 from orchestrator.common.errors import InputError, Problem
+from orchestrator.common.file_modes import give_default_modes
 from orchestrator.tracking.fetch import fetch_model
 from orchestrator.tracking.predict_lines import predict_lines
 from orchestrator.tracking.predictor import Predictor
@@ -103,6 +104,7 @@ def _opened(out: Path | None) -> Iterator[TextIO]:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             yield stream
+        give_default_modes(Path(temporary))
         os.replace(temporary, out)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

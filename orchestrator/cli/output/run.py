@@ -163,11 +163,16 @@ def _print_overall(outcome: Outcome) -> None:
 def _print_next(outcome: Outcome, config: SweepConfig) -> None:
     """Print the next commands."""
     uri = mask_secrets(config.mlflow.tracking_uri)
-    browse = f"{program('mlflow')} ui --backend-store-uri {uri}" if "://" in uri and not uri.startswith("http") else uri
+    # MLflow's own start page of an experiment shows traces, of which there are none.
+    page = f"/#/experiments/{outcome.experiment}/runs?workflowType=machine_learning" if outcome.experiment else ""
+    is_file = "://" in uri and not uri.startswith("http")
+    browse = f"{program('mlflow')} ui --backend-store-uri {uri}" if is_file else f"{uri.rstrip('/')}{page}"
     option = "" if uri == "sqlite:///mlflow.db" else f" --tracking-uri {uri}"
     reference, report = sweep_reference(outcome.folder, config), outcome.folder / "report.html"
     print_field("report", str(report) if report.exists() else f"{program()} report {reference}")
     print_field("browse", browse)
+    if is_file and page:
+        print_field("", f"http://127.0.0.1:5000{page}")
     if model := next((task.registered for task in outcome.tasks.values() if task.registered), None):
         print_field("predict", f"{program()} predict {model.reference}{option} < rows.jsonl")
         print_field("verify", f"{program()} models verify {model.reference}{option}")

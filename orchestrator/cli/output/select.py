@@ -15,7 +15,7 @@ from orchestrator.journal.folders import JOURNAL, find_sweep
 from orchestrator.selection.ask import Reply, ask
 from orchestrator.selection.limits import Limit, Limits
 from orchestrator.selection.overall import Overall
-from orchestrator.selection.recommend import COSTS, cost, cost_text
+from orchestrator.selection.recommend import COSTS, measured_text
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Preference, Selection, selections
 
@@ -117,10 +117,15 @@ def _print_reply(sweep: str, reply: Reply) -> None:
 def _print_methods(reply: Reply) -> None:
     rows = table("method", "mean score", "size", "memory", "latency", "")
     for result in reply.selection.scored:
-        costs = [cost_text(name, cost(result.measurements, name)) for name in COSTS if name != "training_time"]
+        costs = [
+            measured_text(name, result.measurements, backbone=reply.backbone)
+            for name in COSTS
+            if name != "training_time"
+        ]
         exceeded = reply.exceeded.get(result.method, {})
         verdict = ", ".join(_exceeded_text(name, value) for name, value in exceeded.items())
-        tied = "tied" if result.method in reply.tied else ""
+        is_chosen = reply.result is not None and result.method == reply.result.method
+        tied = "chosen" if is_chosen else "tied" if result.method in reply.tied else ""
         rows.add_row(result.method, f"{result.mean_score:.3f}", *costs, verdict or tied)
     console.print(rows)
 
