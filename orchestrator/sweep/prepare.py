@@ -25,6 +25,7 @@ from orchestrator.lanes.setup import LaneSetup, TaskSetup
 from orchestrator.lanes.step_watch import HangLimits
 from orchestrator.planning.plan import SweepPlan, TaskPlan
 from orchestrator.sweep.token_limits import token_limits
+from orchestrator.sweep.tokenizing import SLIVER, put_tokens
 
 log = logging.getLogger(__name__)
 OVERHEAD_BYTES = 1_500_000_000
@@ -62,7 +63,7 @@ def prepare(
         storage.upload(Path(folder) / "tokenizer", f"{sweep}/tokenizer")
     splits = {
         name: {
-            split: ray.put(task.type.tokenize(rows, tokenizer, config.training.max_length))
+            split: put_tokens(task.type, rows, tokenizer, config.training.max_length)
             for split, rows in task.data.splits.items()
         }
         for name, task in plan.tasks.items()
@@ -102,7 +103,7 @@ def _start_publishing(
     needed = OVERHEAD_BYTES + 3 * largest_weight(plan.source.config(), task.type.auto_class)
     memory = memory_request(needed, [node for node in node_resources().values() if node.get("CPU")])
     # The sliver of a core that lanes leave: they have been started, and hold the rest of all cores until the end.
-    remote = ray.remote(num_cpus=0.05, memory=memory, max_retries=1)(_publish_in_threads)
+    remote = ray.remote(num_cpus=SLIVER, memory=memory, max_retries=1)(_publish_in_threads)
     reference = remote.remote(*arguments)
     return lambda: ray.get(reference)
 

@@ -78,8 +78,7 @@ def test_preparation_is_one_for_all_tasks_of_a_model_class(tmp_path: Path, monke
     }
     plan = replace(small_plan(["lora"], tasks), tokenizer=_Tokenizer())  # type: ignore[arg-type]
     monkeypatch.setattr(prepare_module, "_start_publishing", start)
-    monkeypatch.setattr(prepare_module, "ray", type("Ray", (), {"put": staticmethod(lambda rows: rows)}))
-    monkeypatch.setattr(type(plan.tasks["mail"].type), "tokenize", lambda *_: None)
+    monkeypatch.setattr(prepare_module, "put_tokens", lambda *_: None)
     setup, backbones = prepare_module.prepare(plan, Storage(str(tmp_path)), "s", 1, remotely=False)
     assert started == ["AutoModelForSequenceClassification"]
     assert backbones["mail"] is backbones["news"]
