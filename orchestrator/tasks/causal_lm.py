@@ -36,7 +36,7 @@ from orchestrator.tasks.rendering import (
     tokenize_rendered,
     turn_ends,
 )
-from orchestrator.tasks.templates import Template, render, template_columns
+from orchestrator.tasks.templates import Template, render, render_alternatives, template_columns
 from orchestrator.tasks.text_metrics import (
     BITS_PER_BYTE,
     BLEU,
@@ -61,7 +61,7 @@ from orchestrator.tasks.tokens import (
     token_column,
 )
 from orchestrator.tasks.trivial import TrivialPredictor, has_texts, most_frequent_text, written
-from orchestrator.tasks.written_text import TextWriter
+from orchestrator.tasks.written_text import TextWriter, references_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -103,6 +103,8 @@ TRAINED: dict[str, tuple[TrainedPart, ...]] = {
 class CausalLMTask(GeneratingSection):
     """Conversations, prompts with completions, or texts; the loss counts what the model is to write."""
 
+    answer_column = "completion"
+
     type: Literal["causal-lm"]
     """Texts to write: conversations, prompts with completions, or plain texts."""
     messages: str | None = None
@@ -120,7 +122,8 @@ class CausalLMTask(GeneratingSection):
     prompt: Template | None = None
     """Column of the prompts, or a template with columns in braces: ``Review: {text} Rating:``."""
     completion: Template | None = None
-    """Column of the completions, or a template with columns in braces."""
+    """Column of the completions, or a template with columns in braces. A row may have a list of them: the first is
+    trained, and metrics of generated text compare with all."""
     text: str | None = None
     """Column of plain texts, all of whose tokens are trained."""
     train_on: TrainedPart | None = None
@@ -188,7 +191,7 @@ class CausalLMTask(GeneratingSection):
         return (self.input,) if self.input else ()
 
     def contents(self, columns: Mapping[str, Column]) -> dict[str, pa.Array]:
-        """Return ``prompt`` and ``completion``.
+        """Return ``prompt`` and ``completion``, and ``references`` where rows have lists of completions.
 
         Conversations are the prompt, as JSON, with ``tools`` (JSON) and ``train_on`` beside it, until they are
         rendered. ``train_on`` is beside other rows where all of their tokens are trained.
@@ -203,7 +206,12 @@ class CausalLMTask(GeneratingSection):
         if self.text:
             texts = columns[self.text].texts
             return {"prompt": pa.array([""] * len(texts)), "completion": texts}
-        contents = {key: render(getattr(self, key), columns) for key in ("prompt", "completion")}
+        assert self.prompt
+        assert self.completion
+        completions, references = render_alternatives(self.completion, columns)
+        contents = {"prompt": render(self.prompt, columns), "completion": completions}
+        if references is not None:
+            contents["references"] = references
         if self.trained == "all":
             contents["train_on"] = pa.array(["all"] * len(contents["prompt"]))
         return contents
@@ -416,7 +424,7 @@ def _tokenized(
     numbers = {"prompt_length": prompt_lengths, "bytes": sizes, "cut": cut}
     columns = {name: pa.array(values, pa.int32()) for name, values in numbers.items()}
     tokens = {"input_ids": token_column(ids), "trained": token_column(trained, np.uint8)}
-    return pa.table({"row": rows["row"], **tokens, **columns})
+    return pa.table({"row": rows["row"], **tokens, **columns, **references_of(rows)})
 
 
 def _prompts(rows: pa.Table, indices: NDArray[np.int64]) -> list[NDArray[np.int32]]:

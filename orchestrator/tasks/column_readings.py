@@ -90,6 +90,17 @@ def to_text_lists(array: pa.Array) -> tuple[pa.Array, Refusals]:
     return lists, [*refusals, *more]
 
 
+def to_json_lists(array: pa.Array) -> pa.Array | None:
+    """Return a column of JSON with lists in the place of single values; ``None`` if it holds no list."""
+    if kind_of(array.type) != "json":
+        return None
+    stored = array.storage.to_pylist()
+    if not any(text is not None and text.startswith("[") for text in stored):
+        return None
+    lists = [text if text is None or text.startswith("[") else f"[{text}]" for text in stored]
+    return pa.ExtensionArray.from_storage(array.type, pa.array(lists, pa.string()))
+
+
 def to_objects(array: pa.Array) -> tuple[list[Any], Refusals]:
     """Return a column's values as Python's objects, whatever format the file has.
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.common.errors import InputError, Problem
-from orchestrator.tasks.column_readings import Refusals, to_numbers, to_objects, to_text_lists, to_texts
-from orchestrator.tasks.column_types import Mask, any_of, flags, plain, to_array
+from orchestrator.tasks.column_readings import Refusals, to_json_lists, to_numbers, to_objects, to_text_lists, to_texts
+from orchestrator.tasks.column_types import Mask, any_of, flags, kind_of, plain, to_array
 
 T = TypeVar("T")
 
@@ -26,6 +26,7 @@ class Column:
         columns[self.text].texts         # pa.Array of string; numbers, booleans and dates as they are written
         columns[self.target].numbers     # pa.Array of float64
         columns[self.tags].text_lists    # pa.Array of list<string>: tokens, tags, labels, choices
+        columns[self.target].alternatives  # pa.Array of list<string>, where the file holds lists of right texts
         columns[self.messages].values    # list of Python objects: messages, spans, anything nested
 
     A reading refuses the rows that it cannot be made of: a text that is empty or not UTF-8, a number that is none, NaN
@@ -103,6 +104,25 @@ class Column:
         if self.strip:
             stripped = pc.utf8_trim_whitespace(lists.values)
             lists = pa.ListArray.from_arrays(lists.offsets, stripped, mask=lists.is_null())
+        return lists
+
+    @cached_property
+    def alternatives(self) -> pa.Array | None:
+        """Lists of texts of which each is right (list<string>), where the file holds lists; ``None`` where it does not.
+
+        In json and jsonl a row may have a text in place of a list of one.
+        """
+        lists_of_json = to_json_lists(self._values)
+        if lists_of_json is None and kind_of(self._values.type) != "list":
+            return None
+        self._values = self._values if lists_of_json is None else lists_of_json
+        lists = self.text_lists
+        nothing = [
+            texts is not None and not all(text and text.strip() for text in texts or [""])
+            for texts in lists.to_pylist()
+        ]
+        if (is_empty := np.array(nothing, bool) & ~self.refused).any():
+            self.refuse(is_empty, "is an empty list or holds an empty text")
         return lists
 
     @cached_property

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -44,6 +45,17 @@ class GeneratingSection(TaskSection):
     sampling: Sampling | None = None
     """Draw tokens instead of taking the most probable one: ``{temperature: 0.7, top_p: 0.9, seed: 0}``."""
 
+    answer_column: ClassVar[str]
+    """The split table's column of the texts to write, beside which ``references`` may stand."""
+
+    def encode(
+        self, tables: dict[str, pa.Table], files: Mapping[str, str], key: str
+    ) -> tuple[dict[str, pa.Table], tuple[str, ...]]:
+        """Give the rows of files with single answers lists of one, if another file has lists of answers."""
+        if any("references" in table.column_names for table in tables.values()):
+            tables = {split: _with_references(table, self.answer_column) for split, table in tables.items()}
+        return super().encode(tables, files, key)
+
     @property
     def generated_tokens(self) -> int:
         """The most tokens to generate for a row."""
@@ -53,6 +65,13 @@ class GeneratingSection(TaskSection):
     def sampled(self) -> Sampling | None:
         """How tokens are drawn."""
         return self.sampling
+
+
+def _with_references(table: pa.Table, answer: str) -> pa.Table:
+    if "references" in table.column_names:
+        return table
+    lists = pa.array([[text] for text in table[answer].to_pylist()], pa.list_(pa.string()))
+    return table.append_column("references", lists)
 
 
 def generate(

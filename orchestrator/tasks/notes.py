@@ -61,7 +61,10 @@ def conflict_note(tables: Mapping[str, pa.Table], text_columns: Sequence[str]) -
         tables: Rows by split, or all rows as ``data``.
         text_columns: Columns that make up an input.
     """
-    table = pa.concat_tables([table.drop_columns(["row"]) for table in tables.values()])
+    first, *others = tables.values()
+    # "references" may be in one file alone.
+    names = [name for name in first.column_names if all(name in other.column_names for other in others)]
+    table = pa.concat_tables([table.select(names).drop_columns(["row"]) for table in tables.values()])
     inputs = duplicate_keys(table, text_columns)
     distinct = pa.table({"input": inputs, "row": duplicate_keys(table, table.column_names)}).group_by("input")
     answers = distinct.aggregate([("row", "count_distinct")])["row_count_distinct"].to_numpy()

@@ -17,7 +17,7 @@ from orchestrator.tasks.generation import GeneratingSection
 from orchestrator.tasks.inputs import ColumnKind, InputColumn
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf
 from orchestrator.tasks.section import MAX_NEW_TOKENS
-from orchestrator.tasks.templates import Template, render, template_columns
+from orchestrator.tasks.templates import Template, render, render_alternatives, template_columns
 from orchestrator.tasks.text_metrics import BITS_PER_BYTE, BLEU, CHRF, EXACT_MATCH, ROUGE_L, TOKEN_F1
 from orchestrator.tasks.token_losses import target_losses
 from orchestrator.tasks.tokens import (
@@ -32,7 +32,7 @@ from orchestrator.tasks.tokens import (
     token_column,
 )
 from orchestrator.tasks.trivial import TrivialPredictor, has_texts, most_frequent_text, written
-from orchestrator.tasks.written_text import TextWriter
+from orchestrator.tasks.written_text import TextWriter, references_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,12 +45,15 @@ METRICS = (ROUGE_L, BLEU, CHRF, EXACT_MATCH, TOKEN_F1, BITS_PER_BYTE)
 class Seq2SeqTask(GeneratingSection):
     """One target text per source text, for encoder-decoders."""
 
+    answer_column = "target"
+
     type: Literal["seq2seq"]
     """One target text per source text."""
     source: Template
     """Column of the texts to read, or a template with columns in braces: ``summarize: {article}``."""
     target: Template
-    """Column of the texts to write, or a template with columns in braces."""
+    """Column of the texts to write, or a template with columns in braces. A row may have a list of them: the first is
+    trained, and metrics of generated text compare with all."""
     metric: Annotated[MetricNames, MetricsOf(METRICS)] = METRICS[0].name
     """What the search optimizes: a name, or a list whose first is optimized and whose others are recorded beside it."""
 
@@ -64,8 +67,10 @@ class Seq2SeqTask(GeneratingSection):
         return {(key,): template_columns(getattr(self, key)) for key in ("source", "target")}
 
     def contents(self, columns: Mapping[str, Column]) -> dict[str, pa.Array]:
-        """Return ``source`` and ``target``."""
-        return {key: render(getattr(self, key), columns) for key in ("source", "target")}
+        """Return ``source`` and ``target``, and ``references`` where rows have lists of targets."""
+        targets, references = render_alternatives(self.target, columns)
+        contents = {"source": render(self.source, columns), "target": targets}
+        return contents if references is None else {**contents, "references": references}
 
 
 class Seq2Seq(TextWriter):
@@ -114,7 +119,7 @@ class Seq2Seq(TextWriter):
                 read = text if is_whole else cast("str", tokenizer.decode(kept, skip_special_tokens=True))
                 sizes.append(len(read.encode()))
         columns = {"source_length": pa.array(source_lengths, pa.int32()), "bytes": pa.array(sizes, pa.int32())}
-        return pa.table({"row": rows["row"], "input_ids": token_column(ids), **columns})
+        return pa.table({"row": rows["row"], "input_ids": token_column(ids), **columns, **references_of(rows)})
 
     def collate(
         self, rows: pa.Table, indices: NDArray[np.int64], pad_id: int, pad_left: bool = False

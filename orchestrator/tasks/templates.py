@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from string import Formatter
 from typing import Annotated
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import AfterValidator
@@ -34,12 +35,33 @@ def template_columns(template: str) -> list[str]:
 
 def render(template: str, columns: Mapping[str, Column]) -> pa.Array:
     """Return one text per row: the template with the row's values in its braces, or a column's values unchanged."""
+    return _joined(template, {name: columns[name].texts for name in template_columns(template)})
+
+
+def render_alternatives(template: str, columns: Mapping[str, Column]) -> tuple[pa.Array, pa.Array | None]:
+    """Return one text per row; and, where a column holds lists of texts, the list of all, of which it is the first."""
+    names = template_columns(template)
+    several = next((name for name in names if columns[name].alternatives is not None), None)
+    if several is None:
+        return render(template, columns), None
+    lists = columns[several].alternatives
+    assert lists is not None
+    sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    row_of_text = pa.array(np.repeat(np.arange(len(lists)), sizes))
+    texts = {name: columns[name].texts.take(row_of_text) for name in names if name != several}
+    joined = _joined(template, {**texts, several: lists.flatten()})
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    first = pa.array(offsets[:-1], mask=sizes == 0)
+    return joined.take(first), pa.ListArray.from_arrays(pa.array(offsets), joined, mask=lists.is_null())
+
+
+def _joined(template: str, texts: Mapping[str, pa.Array]) -> pa.Array:
     if template_columns(template) == [template]:
-        return columns[template].texts
+        return texts[template]
     parts: list[pa.Array | pa.Scalar] = []
     for literal, field, _, _ in Formatter().parse(template):
         parts += [pa.scalar(literal)] if literal else []
-        parts += [columns[field].texts] if field else []
+        parts += [texts[field]] if field else []
     return pc.binary_join_element_wise(*parts, "")
 
 

@@ -23,7 +23,8 @@ class TextWriter(TaskType):
 
     Tokenized tables hold ``bytes``, those of each reference. Predictions hold ``row``, ``nll`` (float64, of all the
     reference's tokens), ``tokens`` (int32), ``bytes``, and ``generated`` and ``reference`` without surrounding white
-    space, which are null where nothing is generated.
+    space, which are null where nothing is generated. Where rows have several references, split and tokenized tables
+    hold ``references`` (list<string>), and so do predictions with generated text; ``reference`` is then the first.
     """
 
     @abstractmethod
@@ -61,7 +62,23 @@ class TextWriter(TaskType):
         assert self.tokenizer is not None  # generate() has raised without one
         references = self.tokenizer.batch_decode(self._reference_ids(rows, indices), skip_special_tokens=True)
         columns = {"generated": generated, "reference": [reference.strip() for reference in references]}
-        return {name: pa.array(texts, pa.string()) for name, texts in columns.items()}
+        arrays = {name: pa.array(texts, pa.string()) for name, texts in columns.items()}
+        several = references_of(rows)
+        if several:
+            lists = several["references"].take(pa.array(indices)).to_pylist()
+            arrays["references"] = pa.array([self._as_decoded(row) for row in lists], pa.list_(pa.string()))
+        return arrays
+
+    def _as_decoded(self, texts: list[str]) -> list[str]:
+        """Return texts as the tokenizer decodes them, which need not be as they are written, like generated ones."""
+        assert self.tokenizer is not None
+        decoded = self.tokenizer.batch_decode(self.tokenizer(text_target=texts)["input_ids"], skip_special_tokens=True)
+        return [text.strip() for text in decoded]
+
+    def right_predictions(self, rows: pa.Table) -> pa.Table:
+        """Return predictions that equal their (first) references."""
+        predictions = super().right_predictions(rows)
+        return pa.table({**{name: predictions[name] for name in predictions.column_names}, **references_of(rows)})
 
     reproducible_name = "negative log-likelihood of a text, in nats"
 
@@ -78,3 +95,8 @@ class TextWriter(TaskType):
     def dummy_labels(self, input_ids: Tensor, attention_mask: Tensor, labels: int) -> Tensor:
         """Return every token that is not padding as a target, of shape ``(rows, tokens)``."""
         return input_ids.masked_fill(attention_mask != 1, IGNORED_LABEL)
+
+
+def references_of(rows: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """Return the column of all references of each row, if the rows have several."""
+    return {"references": rows["references"]} if "references" in rows.column_names else {}
