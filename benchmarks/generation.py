@@ -2,24 +2,25 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.generation
 
-Prints one JSON object a line: a pack and its trials one by one, each measured in turn, and whether all texts are the
-same. Seconds are processor time of one thread, which does not count what else the machine does.
+Measures a pack and its trials one by one in turn, round after round, until ``--seconds`` have passed, and prints one
+JSON object a line: each round as it ends, and the medians at last, with whether all texts are the same. ``seconds`` are
+processor time of the one thread that computes, which does not count what else the machine does; ``wall_seconds`` do.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 
-from benchmarks._common import SMOLLM2, argument_parser, emit, load_shared_backbone, scratch_folder
-from orchestrator.backbone.source import resolve
-from orchestrator.config import BackboneConfig, Training
-from orchestrator.engine.step import score_trials
+from benchmarks._common import SMOLLM2, argument_parser, emit
+from orchestrator.backbone.frozen import compute_dtype
+from orchestrator.backbone.pretrained import pretrained, pretrained_tokenizer
+from orchestrator.config import Training
+from orchestrator.engine.step import score_trials, train_step
 from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
 
@@ -34,66 +35,82 @@ PROMPTS = [
     ("In the year 1969 the first", " people landed"),
     ("My favourite book is about", " the sea"),
 ]
+KINDS = ("packed", "one_by_one")
 
 
 def main() -> None:
     """Measure and print."""
     parser = argument_parser(__doc__)
     parser.add_argument("--new-tokens", type=int, default=24, help="most tokens of a text")
-    parser.add_argument("--repeats", type=int, default=3, help="measurements of each kind, in turn")
+    parser.add_argument("--seconds", type=float, default=150, help="wall time after which no round begins")
+    parser.add_argument("--methods", default=",".join(METHODS), help="methods of the trials, with commas between them")
     arguments = parser.parse_args()
-    with scratch_folder() as folder:
-        _measure(_trials(folder, arguments.new_tokens), arguments.repeats)
+    torch.set_num_threads(1)
+    begin = time.monotonic()
+    runs = _trials(arguments.methods.split(","), arguments.new_tokens)
+    emit(prepared=len(runs), wall_seconds=round(time.monotonic() - begin, 1))
+    rounds: list[dict[str, float]] = []
+    while not rounds or time.monotonic() - begin < arguments.seconds:
+        rounds.append(_round(runs))
+        emit(round=len(rounds), **rounds[-1])
+    emit(
+        trials=len(runs),
+        prompts=len(PROMPTS),
+        rounds=len(rounds),
+        **{f"{kind}_tokens_per_second": round(_median(rounds, f"{kind}_tokens_per_second"), 1) for kind in KINDS},
+        times_faster=round(_median(rounds, "times_faster"), 2),
+        texts_identical=all(entry["texts_identical"] for entry in rounds),
+    )
 
 
-def _trials(folder: Path, new_tokens: int) -> list[TrialRun]:
-    """Return a trial of each method, whose adapters differ from the bare backbone."""
-    backbone = load_shared_backbone(SMOLLM2, "causal-lm", folder)
-    tokenizer = resolve(BackboneConfig(model=SMOLLM2), Path.cwd()).tokenizer()
+def _trials(methods: list[str], new_tokens: int) -> list[TrialRun]:
+    """Return a trial of each method after one step, with parameters that differ from those of other trials."""
+    backbone = pretrained(SMOLLM2, "causal-lm", dtype=compute_dtype("auto", torch.device("cpu")))
+    tokenizer = pretrained_tokenizer(SMOLLM2)
     training = Training(max_length=64)
     rows = TaskDataset.from_examples(backbone, tokenizer, dict.fromkeys(("train", "validation"), PROMPTS), training)
     changes = {"metric": "exact_match", "max_new_tokens": new_tokens}
     config = rows._config.model_copy(update=changes)
     dataset = TaskDataset(config, rows._tables, rows.pad, rows.decoder, training, tokenizer=tokenizer)
     runs = []
-    for number, method in enumerate(METHODS):
+    for number, method in enumerate(methods):
         run = TrialRun.start(method, backbone, dataset, steps=1, params={"batch_size": 8}, seed=number)
         run.job = replace(run.job, split="validation")
+        runs.append(run)
+    for _, error in train_step(runs):
+        raise error
+    for number, run in enumerate(runs):
         with torch.no_grad():
             for parameter in run.parameters:
                 parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)) * 1e-3)
-        runs.append(run)
     return runs
 
 
-def _measure(runs: list[TrialRun], repeats: int) -> None:
-    seconds: dict[str, list[float]] = {"packed": [], "one_by_one": []}
+def _round(runs: list[TrialRun]) -> dict[str, float]:
+    """Measure both kinds once, each from trials without an evaluation."""
+    entry: dict[str, float] = {}
     texts: dict[str, list[Any]] = {}
-    for _ in range(repeats):
-        for kind in seconds:
-            for run in runs:
-                run._evaluations.clear()
-            begin = time.process_time()
-            if kind == "packed":
-                score_trials(runs)
-            predictions: list[pa.Table] = [run.evaluate("validation").predictions for run in runs]
-            seconds[kind].append(time.process_time() - begin)
-            texts[kind] = [table["generated"].to_pylist() for table in predictions]
     tokenizer = runs[0].dataset.type.tokenizer
     assert tokenizer is not None
-    tokens = sum(len(ids) for trial in texts["packed"] for ids in tokenizer(trial)["input_ids"])
-    best = {kind: min(values) for kind, values in seconds.items()}
-    for kind, value in best.items():
-        emit(
-            kind=kind,
-            trials=len(runs),
-            prompts=len(PROMPTS),
-            tokens=tokens,
-            seconds=round(value, 2),
-            tokens_per_second=round(tokens / value, 1),
-        )
-    same = texts["packed"] == texts["one_by_one"]
-    emit(times_faster=round(best["one_by_one"] / best["packed"], 2), texts_identical=same)
+    for kind in KINDS:
+        for run in runs:
+            run._evaluations.clear()
+        begin, wall = time.thread_time(), time.monotonic()
+        if kind == "packed":
+            score_trials(runs)
+        texts[kind] = [run.evaluate("validation").predictions["generated"].to_pylist() for run in runs]
+        seconds = time.thread_time() - begin
+        tokens = sum(len(ids) for trial in texts[kind] for ids in tokenizer(trial)["input_ids"])
+        entry[f"{kind}_seconds"] = round(seconds, 2)
+        entry[f"{kind}_wall_seconds"] = round(time.monotonic() - wall, 1)
+        entry[f"{kind}_tokens_per_second"] = tokens / seconds
+    entry["times_faster"] = entry["packed_tokens_per_second"] / entry["one_by_one_tokens_per_second"]
+    entry["texts_identical"] = texts["packed"] == texts["one_by_one"]
+    return entry
+
+
+def _median(rounds: list[dict[str, float]], name: str) -> float:
+    return statistics.median(entry[name] for entry in rounds)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,31 @@ from torch.nn import functional as F
 
 from orchestrator.backbone.weights import FourBitWeight, FrozenWeight
 
-Matmul = Callable[["FrozenLinear", Tensor, Tensor | None], Tensor]
+
+class SharedLayer(Protocol):
+    """A layer that several trials have in common: a frozen linear layer, or output embeddings."""
+
+    @property
+    def frozen(self) -> FrozenWeight:
+        """The weight, the same object for all trials."""
+        ...
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """Dtype of the product."""
+        ...
+
+    @property
+    def position(self) -> int:
+        """Index of the layer in the order of a forward pass."""
+        ...
+
+    def matmul(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return ``x W^T``, plus the bias if there is one, for this layer alone."""
+        ...
+
+
+Matmul = Callable[[SharedLayer, Tensor, Tensor | None], Tensor]
 """Computes ``x W^T``, plus the bias if there is one, for a layer, ``x`` and the bias."""
 _matmul_override: Matmul | None = None
 
@@ -98,6 +122,11 @@ class FrozenLinear(nn.Linear):
     def extra_repr(self) -> str:
         """Describe the layer for ``print(model)``."""
         return f"in_features={self.in_features}, out_features={self.out_features}, frozen={type(self.frozen).__name__}"
+
+
+def current_matmul() -> Matmul | None:
+    """Return the function that :func:`override_matmul` has set, if there is one."""
+    return _matmul_override
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """One frozen matrix product for the inputs of several trials: the weight is dequantized once.
 
 On a processor every trial's result has the same bits as without its neighbours: inputs of several trials are stacked
-into one matrix only where that does not change the result. Most of the gain is the single dequantization.
+into one matrix only where that does not change the result, which is tried once for each kind of product. The weight is
+dequantized and read once, and a product of more rows takes less time per row.
 """
 
 from __future__ import annotations
@@ -14,15 +15,13 @@ from torch import Tensor
 
 from orchestrator.backbone.frozen import linear
 from orchestrator.backbone.weights import FrozenWeight
+from orchestrator.engine.row_independence import stackable_rows
 
 CHUNK_ROWS = 1024
 """Most rows that are multiplied at once: more do not use a core better, and no longer fit into its cache beside the
 weight. One trial's rows are never divided."""
 GPU_CHUNK_ROWS = 16_384
 """The same for a GPU, which large products fill better; the copy that stacks them takes memory. Not measured yet."""
-EXACT_TERMS = 384
-"""Longest sum for which a processor's bfloat16 product gives a row the same bits whatever other rows are in the matrix,
-measured with AMX. Longer sums are split in ways that depend on the number of rows; float32 sums of any length are."""
 
 
 def shared_matmul(
@@ -54,7 +53,8 @@ class _SharedMatmul(torch.autograd.Function):
         ctx.weight, ctx.dtype = weight, dtype
         ctx.set_materialize_grads(False)
         matrix = weight.dequantize(dtype)
-        return tuple(_matmul_in_chunks(inputs, biases, dtype, lambda rows, bias: linear(rows, matrix, bias)))
+        limits = _row_limits(inputs, matrix, transposed=False)
+        return tuple(_matmul_in_chunks(inputs, biases, dtype, limits, lambda rows, bias: linear(rows, matrix, bias)))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -63,7 +63,8 @@ class _SharedMatmul(torch.autograd.Function):
         if not outer:
             return None, None, None, *(None for _ in gradients)
         matrix = ctx.weight.dequantize(ctx.dtype)
-        inner = _matmul_in_chunks(outer, [None] * len(outer), ctx.dtype, lambda rows, _: rows @ matrix)
+        limits = _row_limits(outer, matrix, transposed=True)
+        inner = _matmul_in_chunks(outer, [None] * len(outer), ctx.dtype, limits, lambda rows, _: rows @ matrix)
         return None, None, None, *(next(inner) if needed else None for needed in required)
 
 
@@ -72,14 +73,25 @@ def max_rows(device: torch.device) -> int:
     return GPU_CHUNK_ROWS if device.type == "cuda" else CHUNK_ROWS
 
 
+def _row_limits(inputs: Sequence[Tensor], matrix: Tensor, *, transposed: bool) -> tuple[int, int]:
+    """Return the fewest rows of a tensor that is stacked, and the most rows of a stack; 0 rows stack nothing."""
+    if matrix.is_cuda:
+        return 1, GPU_CHUNK_ROWS
+    if len(inputs) == 1:
+        return 0, 0
+    least, most = stackable_rows(matrix, transposed)
+    return least, min(most, CHUNK_ROWS)
+
+
 def _matmul_in_chunks(
     inputs: Sequence[Tensor],
     biases: Sequence[Tensor | None],
     dtype: torch.dtype,
+    limits: tuple[int, int],
     matmul: Callable[[Tensor, Tensor | None], Tensor],
 ) -> Iterator[Tensor]:
     """Yield the product of every tensor, computed for as many trials at once as fit into a chunk."""
-    for chunk, bias in _chunks(inputs, biases, dtype):
+    for chunk, bias in _chunks(inputs, biases, limits):
         if len(chunk) == 1:
             yield matmul(chunk[0].to(dtype), bias).to(chunk[0].dtype)
             continue
@@ -98,24 +110,21 @@ def _stack(chunk: Sequence[Tensor], counts: Sequence[int], dtype: torch.dtype) -
 
 
 def _chunks(
-    inputs: Sequence[Tensor], biases: Sequence[Tensor | None], dtype: torch.dtype
+    inputs: Sequence[Tensor], biases: Sequence[Tensor | None], limits: tuple[int, int]
 ) -> Iterator[tuple[list[Tensor], Tensor | None]]:
     """Yield runs of neighbouring inputs that can be stacked, each with the bias that they have in common."""
     chunk: list[Tensor] = []
     last_bias: Tensor | None = None
-    most = max_rows(inputs[0].device)
+    least, most = limits
     for x, bias in zip(inputs, biases, strict=True):
-        fits = bias is last_bias and _stackable(x, dtype) and sum(map(_row_count, chunk)) + _row_count(x) <= most
+        rows = sum(map(_row_count, chunk)) + _row_count(x)
+        fits = bias is last_bias and rows <= most and min(map(_row_count, (x, *chunk[:1]))) >= least
         if chunk and not fits:
             yield chunk, last_bias
             chunk = []
         chunk.append(x)
         last_bias = bias
     yield chunk, last_bias
-
-
-def _stackable(x: Tensor, dtype: torch.dtype) -> bool:
-    return x.is_cuda or (dtype == torch.bfloat16 and x.shape[-1] <= EXACT_TERMS)
 
 
 def _row_count(x: Tensor) -> int:

@@ -17,7 +17,7 @@ import torch
 from greenlet import getcurrent, greenlet
 from torch import Tensor
 
-from orchestrator.backbone.frozen import FrozenLinear, override_matmul
+from orchestrator.backbone.frozen import SharedLayer, override_matmul
 from orchestrator.engine.matmul import shared_matmul
 from orchestrator.engine.out_of_memory import drop_frames
 from orchestrator.engine.random_stream import CPU
@@ -68,10 +68,10 @@ class _Hub:
         self._greenlets = [greenlet(packed_call.call) for packed_call in calls]
         self._hub_state = ThreadState.capture(self._device, random=False)  # a frozen layer draws nothing
         self._states = [ThreadState.capture(self._device, random=random) for random in draws]
-        self._waiting: dict[int, tuple[FrozenLinear, Tensor, Tensor | None]] = {}
+        self._waiting: dict[int, tuple[SharedLayer, Tensor, Tensor | None]] = {}
         self._main = getcurrent()
 
-    def matmul(self, layer: FrozenLinear, x: Tensor, bias: Tensor | None) -> Tensor:
+    def matmul(self, layer: SharedLayer, x: Tensor, bias: Tensor | None) -> Tensor:
         """Wait until the hub has computed the layer for all trials, and return this trial's output."""
         if getcurrent() is self._main:
             return layer.matmul(x, bias)

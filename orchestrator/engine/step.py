@@ -22,6 +22,7 @@ from orchestrator.engine.out_of_memory import (
 )
 from orchestrator.engine.packing import in_lockstep
 from orchestrator.engine.ranks import ALONE, Ranks
+from orchestrator.engine.shared_head import shared_heads
 from orchestrator.engine.trial_run import TrialRun
 
 log = logging.getLogger(__name__)
@@ -69,8 +70,10 @@ def score_trials(runs: Sequence[TrialRun]) -> None:
     ]
     packed = small if len(small) > 1 else []
     if packed:
-        with suppress(Exception):
-            in_lockstep([partial(run.evaluate, split, packed=True) for run, split in packed], runs[0].device)
+        models = [run.attached.module for run, _ in packed]
+        draws = [run.draws_random_numbers for run, _ in packed]
+        with suppress(Exception), shared_heads(models):
+            in_lockstep([partial(run.evaluate, split, packed=True) for run, split in packed], runs[0].device, draws)
     for run, split in splits:
         if (run, split) not in packed:
             with suppress(Exception):

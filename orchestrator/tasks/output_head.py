@@ -98,8 +98,8 @@ class _Recorder:
         """Record the states of the calls inside, which return a placeholder for logits that takes no memory."""
         with ExitStack() as stack:
             for module in self._blocks:
-                stack.enter_context(_replaced_forward(module, self._record))
-            stack.enter_context(_replaced_forward(self._decoder, self._without_logits))
+                stack.enter_context(replaced_forward(module, self._record))
+            stack.enter_context(replaced_forward(self._decoder, self._without_logits))
             yield
 
     def logits(self, states: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class _Recorder:
         inputs = {"encoder_outputs": (states[None],), "decoder_input_ids": ids} if is_encoder_decoder else {}
         with ExitStack() as stack:
             for module in self._blocks:
-                stack.enter_context(_replaced_forward(module, lambda *_, **__: output))
+                stack.enter_context(replaced_forward(module, lambda *_, **__: output))
             # Not a call of the module: hooks around it have seen this pass already.
             logits: Tensor = self._decoder.forward(**(inputs or {"input_ids": ids})).logits
         return logits[0]
@@ -147,6 +147,12 @@ def _decoder(model: nn.Module) -> PreTrainedModel | None:
     return next((module for module in modules if module.get_output_embeddings() is not None), None)
 
 
+def output_embeddings(model: nn.Module) -> nn.Module | None:
+    """Return the output embeddings of the language model inside any wrappers; ``None`` if it is none."""
+    decoder = _decoder(model)
+    return None if decoder is None else decoder.get_output_embeddings()
+
+
 def _block_modules(decoder: PreTrainedModel) -> list[nn.Module]:
     """Return the modules of which a language model's forward pass calls one, to read its output."""
     candidates = [decoder.base_model, decoder.get_decoder()]
@@ -163,7 +169,7 @@ def _has_linear_beside(decoder: PreTrainedModel) -> bool:
 
 
 @contextmanager
-def _replaced_forward(module: nn.Module, replacement: Callable[..., Any]) -> Iterator[None]:
+def replaced_forward(module: nn.Module, replacement: Callable[..., Any]) -> Iterator[None]:
     """Let a module call ``replacement`` with its own forward function and the arguments."""
     forward, is_its_own = module.forward, "forward" in vars(module)
     module.forward = wraps(forward)(partial(replacement, forward))

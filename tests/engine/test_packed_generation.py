@@ -12,6 +12,7 @@ from transformers import LlamaConfig
 from orchestrator.backbone.checkpoint import write
 from orchestrator.backbone.shared import load
 from orchestrator.backbone.source import Source
+from orchestrator.backbone.weights import PlainWeight
 from orchestrator.config import Training
 from orchestrator.engine import packing
 from orchestrator.engine.matmul import shared_matmul
@@ -140,10 +141,13 @@ def test_packed_generation_gives_each_trial_its_text_alone(
             assert train_step(trained) == []
         return started
 
-    packed, alone, trials = runs(), runs(), list[int]()
+    packed, alone, trials, heads = runs(), runs(), list[int](), list[int]()
+    head = backbone.model.get_output_embeddings().weight
 
     def counting(weight: Any, dtype: torch.dtype, inputs: Any, biases: Any) -> Any:
         trials.append(len(inputs))
+        if isinstance(weight, PlainWeight) and weight.weight.data_ptr() == head.data_ptr():
+            heads.append(len(inputs))
         return shared_matmul(weight, dtype, inputs, biases)
 
     monkeypatch.setattr(packing, "shared_matmul", counting)
@@ -157,4 +161,5 @@ def test_packed_generation_gives_each_trial_its_text_alone(
         texts.append(predictions["generated"].to_pylist())
     assert len({str(text) for text in texts}) > len(METHODS) // 2
     assert max(trials) == len(METHODS)
+    assert max(heads) == len(METHODS), "the output embeddings are multiplied once for all trials"
     assert np.mean(trials) > len(METHODS) / 2, "most products are shared"
