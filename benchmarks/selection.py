@@ -2,6 +2,7 @@
 
     python -m benchmarks.selection                                  # the tables in benchmarks/curves
     python -m benchmarks.selection --curves mine.parquet --policies race tpe_asha
+    python -m benchmarks.selection --shuffled                       # sweeps in which nothing can be learned
 
 Every policy searches every table many times, on simulated lanes, until it has spent a fraction of the cost of the whole
 table, the lane-seconds of training all of its trials. It then names the method with the best score at the last rung.
@@ -40,6 +41,7 @@ from benchmarks._policies import POLICIES
 from benchmarks._verdicts import TiedSet, Verdict, find_tied_set, judge, wilson_interval
 from orchestrator.common.errors import InputError
 from orchestrator.simulation.replay import incumbents, replay
+from orchestrator.simulation.shuffled_sweeps import named_share
 from orchestrator.simulation.table import COLUMNS, Table
 
 CURVES = Path(__file__).with_name("curves")
@@ -50,6 +52,16 @@ POLICY, BASELINE = "race", "tpe_asha"
 def main() -> None:
     """Replay every table with every policy."""
     arguments = _parse_arguments()
+    if arguments.shuffled:
+        share = named_share(arguments.shuffled)
+        emit(
+            benchmark="selection",
+            labels="shuffled",
+            sweeps=arguments.shuffled,
+            named_share=share,
+            target_met=share <= 0.05,
+        )
+        return
     try:
         tables = Table.read(arguments.curves)
         tied_sets = {table.task: find_tied_set(table, arguments.standard_error) for table in tables}
@@ -144,6 +156,15 @@ def _parse_arguments() -> argparse.Namespace:
         default=sorted(CURVES.glob("*.parquet")),
         metavar="FILE",
         help=f"tables with the columns {', '.join(COLUMNS)} (default: benchmarks/curves)",
+    )
+    parser.add_argument(
+        "--shuffled",
+        nargs="?",
+        type=int,
+        const=50,
+        metavar="SWEEPS",
+        help="instead, how many of so many simulated sweeps on shuffled labels name a method better than the baselines "
+        "(default: %(const)s)",
     )
     parser.add_argument("--repeats", type=int, default=100, help="searches per table and policy (default: %(default)s)")
     parser.add_argument(

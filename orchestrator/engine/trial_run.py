@@ -104,6 +104,8 @@ class TrialRun:
                 fresh=fresh,
             )
             self._view = backbone.view(job.seed)
+            heads = [self._view.get_submodule(name) for name in context.head]
+            head_parameters = sum(p.numel() for head in heads for p in head.parameters())
             self.attached: Attached = spec.attach(self._view, self.params, context)
             self._random = self._random_before_step = RandomStream.capture(self.device)
         groups = optimizer_groups(self.attached.groups, self.params.learning_rate)
@@ -114,6 +116,7 @@ class TrialRun:
             self._view.register_forward_pre_hook(lambda *_: on_pass())
         self.measurements: dict[str, float] = {
             "trainable_parameters": float(sum(p.numel() for p in self.attached.trainable().values())),
+            "head_parameters": float(head_parameters),
             "attach_seconds": time.perf_counter() - begin,
             "train_seconds": 0.0,
             "evaluation_seconds": 0.0,

@@ -1,13 +1,15 @@
 """Claims of the literature about the methods, tested on one sweep: confirmed, contradicted or undecided.
 
-A claim is tested only where its methods were scored. Sizes are compared as measured; scores are compared with
-intervals over rows and seeds at the 95 % level, so that "undecided" means that this sweep cannot decide. Sources: the
-methods' papers and public comparisons, most of which report one seed without intervals.
+A claim is tested only where its methods were scored. A claim about size is answered by sizes, as measured, without the
+head that every method trains. Scores are compared with intervals over rows and seeds at the 95 % level, and only
+between methods that were tuned: with defaults alone, what tuning would have brought is larger than what the methods
+differ by. "Undecided" means that this sweep cannot decide. Sources: the methods' papers and public comparisons, most of
+which report one seed without intervals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.common.metric import Metric
@@ -22,6 +24,8 @@ SHARES = {  # of the backbone's parameters
     "adapter": (0.01, 0.05, "adapters train 1 to 5 % of the parameters"),
     "lora": (0.001, 0.01, "LoRA trains 0.1 to 1 % of the parameters"),
 }
+MIN_TUNED_TRIALS = 8
+"""Full trials of each method without which a claim about their scores is undecided."""
 HEAD_ALONE = ("linear_probe", "hard_prompt")
 
 
@@ -54,6 +58,29 @@ class _Sweep:
         """Return the same as text."""
         lead, low, high = self.lead(method, rival)
         return f"{method} against {rival}: {lead:+.3f} {self.metric.label} [{low:+.3f}, {high:+.3f}]"
+
+    def untuned(self, *methods: str) -> str:
+        """Return which of some methods had too few full trials to be compared, a clause; empty if none had."""
+        few = {name: self.results[name].trials for name in methods if self.results[name].trials < MIN_TUNED_TRIALS}
+        counts = ", ".join(f"{name} {count}" for name, count in few.items())
+        return f"; full trials: {counts}, fewer than {MIN_TUNED_TRIALS} tune no method" if few else ""
+
+    def of_scores(self, claim: str, evidence: str, *methods: str, confirmed: bool, contradicted: bool) -> Claim:
+        """Return a claim about the scores of some methods, which is undecided where one of them was not tuned."""
+        untuned = self.untuned(*methods)
+        verdict = _verdict(confirmed=confirmed and not untuned, contradicted=contradicted and not untuned)
+        return Claim(claim=claim, verdict=verdict, evidence=evidence + untuned)
+
+    def sizes(self, methods: Iterable[str]) -> dict[str, float]:
+        """Return the parameters that methods train beside the head, of those where they were counted."""
+        counts = {name: _counts(self.results[name]) for name in methods}
+        return {name: count[0] for name, count in counts.items() if count}
+
+    def sizes_text(self, methods: Iterable[str]) -> str:
+        """Return the same as text, with the head in brackets."""
+        counts = {name: _counts(self.results[name]) for name in methods}
+        texts = [f"{name} {number(count[0])} ({number(count[1])})" for name, count in counts.items() if count]
+        return f"trained parameters without the head (with it): {', '.join(texts)}"
 
     def trained(self) -> dict[str, MethodResult]:
         """Return the results of the methods that train more than the head."""
@@ -92,11 +119,13 @@ def _full_is_strong(sweep: _Sweep) -> Iterator[Claim]:
     best = max(rivals, key=lambda name: -sweep.lead("full", name)[0])
     _, low, high = sweep.lead("full", best)
     # A margin of two points has a meaning on a metric between 0 and 1 alone.
-    verdict = _verdict(confirmed=low > (-CLOSE if sweep.metric.is_share else 0), contradicted=high < 0)
-    yield Claim(
-        claim="no other method exceeds full fine-tuning",
-        verdict=verdict,
-        evidence=f"{sweep.difference('full', best)}; {best} is the best of the others",
+    yield sweep.of_scores(
+        "no other method exceeds full fine-tuning",
+        f"{sweep.difference('full', best)}; {best} is the best of the others",
+        "full",
+        best,
+        confirmed=low > (-CLOSE if sweep.metric.is_share else 0),
+        contradicted=high < 0,
     )
 
 
@@ -114,8 +143,7 @@ def _full_is_hungry(sweep: _Sweep) -> Iterator[Claim]:
 
 
 def _prompt_is_smallest(sweep: _Sweep) -> Iterator[Claim]:
-    sizes = {name: result.measurements.get("trainable_parameters", 0.0) for name, result in sweep.trained().items()}
-    sizes = {name: count for name, count in sizes.items() if count > 0}
+    sizes = sweep.sizes(sweep.trained())
     if "prompt" not in sizes or len(sizes) < 2:
         return
     least = min((name for name in sizes if name != "prompt"), key=lambda name: sizes[name])
@@ -123,7 +151,7 @@ def _prompt_is_smallest(sweep: _Sweep) -> Iterator[Claim]:
     yield Claim(
         claim="prompt tuning trains the fewest parameters",
         verdict=_verdict(confirmed=smallest, contradicted=not smallest),
-        evidence=f"prompt {number(sizes['prompt'])}, {least} {number(sizes[least])}, heads included",
+        evidence=sweep.sizes_text(("prompt", least)),
     )
 
 
@@ -154,15 +182,15 @@ def _wider(spread: float, rival_spread: float, seeds: int, rival_seeds: int) -> 
 
 def _shares(sweep: _Sweep) -> Iterator[Claim]:
     for method, (low, high, words) in SHARES.items():
-        result = sweep.results.get(method)
-        count = result.measurements.get("trainable_parameters") if result else None
-        if count is None or sweep.parameters <= 0:
+        counts = _counts(sweep.results[method]) if method in sweep.results else None
+        if counts is None or sweep.parameters <= 0:
             continue
-        share = count / sweep.parameters
+        share, with_head = (count / sweep.parameters for count in counts)
         yield Claim(
             claim=words,
             verdict=_verdict(confirmed=low <= share <= high, contradicted=not low <= share <= high),
-            evidence=f"{method}: {number(count)} of {number(sweep.parameters)} parameters, {share:.2%}, head included",
+            evidence=f"{method}: {number(counts[0])} of {number(sweep.parameters)} parameters, {share:.2%} without the"
+            f" head, {with_head:.2%} with it",
         )
 
 
@@ -177,26 +205,22 @@ def _close(sweep: _Sweep) -> Iterator[Claim]:
         if method not in sweep.results or rival not in sweep.results or not sweep.metric.is_share:
             continue
         _, low, high = sweep.lead(method, rival)
-        verdict = _verdict(confirmed=low > -CLOSE and high < CLOSE, contradicted=low > CLOSE or high < -CLOSE)
         evidence = f"{sweep.difference(method, rival)}; equivalence margin {CLOSE}"
-        yield Claim(claim=words, verdict=verdict, evidence=evidence)
+        confirmed, contradicted = low > -CLOSE and high < CLOSE, low > CLOSE or high < -CLOSE
+        yield sweep.of_scores(words, evidence, method, rival, confirmed=confirmed, contradicted=contradicted)
 
 
 def _ia3(sweep: _Sweep) -> Iterator[Claim]:
-    tied = {name: result for name, result in sweep.trained().items() if result.tied}
-    if "ia3" not in sweep.results or len(sweep.trained()) < 2:
+    best = [name for name, result in sweep.trained().items() if result.tied and name != "ia3"]
+    sizes = sweep.sizes([name for name in ("ia3", *best) if name in sweep.results])
+    if "ia3" not in sizes or len(sizes) < 2:
         return
-    claim = "IA3 is the smallest of the best methods"
-    if "ia3" not in tied:
-        best = next((name for name, result in sweep.results.items() if result.tied), "ia3")
-        verdict = _verdict(confirmed=False, contradicted=sweep.lead("ia3", best)[2] < 0)
-        yield Claim(claim=claim, verdict=verdict, evidence=sweep.difference("ia3", best))
-        return
-    sizes = {name: result.measurements.get("trainable_parameters", float("inf")) for name, result in tied.items()}
-    smallest = min(sizes, key=lambda name: sizes[name])
-    verdict = _verdict(confirmed=smallest == "ia3" and len(tied) > 1, contradicted=smallest != "ia3")
-    counts = ", ".join(f"{name} {number(count)}" for name, count in sizes.items())
-    yield Claim(claim=claim, verdict=verdict, evidence=f"trainable parameters of the tied methods: {counts}")
+    ia3, least = sizes.pop("ia3"), min(sizes.values())
+    yield Claim(
+        claim="IA3 trains fewer parameters than the best methods",
+        verdict=_verdict(confirmed=ia3 < least, contradicted=ia3 > least),
+        evidence=sweep.sizes_text(("ia3", *sizes)),
+    )
 
 
 def _more_than_the_head(sweep: _Sweep) -> Iterator[Claim]:
@@ -204,11 +228,20 @@ def _more_than_the_head(sweep: _Sweep) -> Iterator[Claim]:
     if "linear_probe" not in sweep.results or best is None:
         return
     _, low, high = sweep.lead(best, "linear_probe")
-    yield Claim(
-        claim="training more than the head improves the score",
-        verdict=_verdict(confirmed=low > 0, contradicted=high < 0),
-        evidence=sweep.difference(best, "linear_probe"),
+    yield sweep.of_scores(
+        "training more than the head improves the score",
+        sweep.difference(best, "linear_probe"),
+        best,
+        "linear_probe",
+        confirmed=low > 0,
+        contradicted=high < 0,
     )
+
+
+def _counts(result: MethodResult) -> tuple[float, float] | None:
+    """Return the parameters that a method trains without the head and with it; ``None`` where they are unknown."""
+    trained, head = (result.measurements.get(name) for name in ("trainable_parameters", "head_parameters"))
+    return None if trained is None or head is None else (max(0.0, trained - head), trained)
 
 
 def _verdict(*, confirmed: bool, contradicted: bool) -> Verdict:

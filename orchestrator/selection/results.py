@@ -136,7 +136,9 @@ class MethodResult:
         """How many of its seeds answer every test row alike, a clause; empty if none does."""
         if not self.collapsed_seeds:
             return ""
-        return f"{self.collapsed_seeds} of {len(self.seed_scores)} seeds gave every row the same answer"
+        seeds = len(self.seed_scores)
+        count = f"{self.collapsed_seeds} of {seeds} seeds gave" if seeds > 1 else "gave"
+        return f"{count} every row the same answer"
 
     @property
     def is_constant(self) -> bool:

@@ -86,6 +86,13 @@ def test_saved_state_is_safetensors_and_json(lab: Lab, tmp_path: Path) -> None:
     assert run.measurements["adapter_bytes"] > 0
 
 
+def test_trial_counts_the_parameters_of_the_head_apart(lab: Lab) -> None:
+    probe, lora = lab.run("linear_probe"), lab.run("lora")
+    head = probe.measurements["head_parameters"]
+    assert head == sum(p.numel() for p in probe.attached.trainable().values()) > 0, "it trains nothing else"
+    assert lora.measurements["head_parameters"] == head < lora.measurements["trainable_parameters"]
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_nan_loss_raises_and_leaves_parameters_unchanged(lab: Lab, bad: float) -> None:
     run = lab.run("lora")

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.common.metric import Metric
-from orchestrator.selection.claims import claims
+from orchestrator.selection.claims import MIN_TUNED_TRIALS, claims
 from orchestrator.selection.results import MethodResult
 
 from .small_evidence import MACRO_F1, PERPLEXITY, evidence, measurements, result
 
 
-def verdicts(*results: MethodResult, metric: Metric = MACRO_F1, parameters: int = 10**6) -> dict[str, str]:
+def verdicts(
+    *results: MethodResult, metric: Metric = MACRO_F1, parameters: int = 10**6, trials: int = MIN_TUNED_TRIALS
+) -> dict[str, str]:
+    results = tuple(replace(result, trials=trials, measurements=with_head(result)) for result in results)
     scores = evidence([result.mean_score for result in results], error=0.005)
     tested = claims(results, scores, metric, parameters=parameters)
     assert all(claim.evidence for claim in tested)
     return {claim.claim: claim.verdict for claim in tested}
+
+
+def with_head(result: MethodResult) -> dict[str, float]:
+    """Return a result's measurements with a head of 500 parameters, which are among the trained ones."""
+    found = dict(result.measurements)
+    if "trainable_parameters" in found:
+        found = {**found, "trainable_parameters": found["trainable_parameters"] + 500, "head_parameters": 500.0}
+    return found
 
 
 @pytest.mark.parametrize(("full", "verdict"), [(0.9, "confirmed"), (0.77, "undecided"), (0.6, "contradicted")])
@@ -72,15 +85,31 @@ def test_claims_about_fractions_of_the_parameters(count: float, verdict: str) ->
 
 def ia3(score: float, *, tied: bool, size: float) -> str:
     lora = result("lora", 0.8, tied=True, measurements=measurements(size=1e6))
-    words = "IA3 is the smallest of the best methods"
+    words = "IA3 trains fewer parameters than the best methods"
     return verdicts(lora, result("ia3", score, tied=tied, measurements=measurements(size=size)))[words]
 
 
-def test_claim_that_ia3_is_the_smallest_of_the_best() -> None:
+def test_claim_that_ia3_is_small_is_answered_by_size() -> None:
     assert ia3(0.79, tied=True, size=1e5) == "confirmed"
     assert ia3(0.79, tied=True, size=1e7) == "contradicted"
-    assert ia3(0.7, tied=False, size=1e5) == "contradicted"
-    assert ia3(0.79, tied=False, size=1e5) == "undecided", "left out, but nobody showed that it is behind"
+    assert ia3(0.7, tied=False, size=1e5) == "confirmed", "its score does not matter"
+    assert ia3(0.79, tied=True, size=1e6) == "undecided", "as many"
+
+
+def test_claims_about_sizes_leave_the_head_out() -> None:
+    small = result("lora", 0.8, measurements={"trainable_parameters": 60_000.0, "head_parameters": 55_000.0})
+    (claim,) = claims([small], evidence([0.8]), MACRO_F1, parameters=10**6)
+    assert (claim.claim, claim.verdict) == ("LoRA trains 0.1 to 1 % of the parameters", "confirmed")
+    assert claim.evidence == "lora: 5.0k of 1.0M parameters, 0.50% without the head, 6.00% with it"
+
+
+def test_claims_about_scores_of_untuned_methods_are_undecided() -> None:
+    by_claim = verdicts(result("lora", 0.6), result("full", 0.9), trials=7)
+    assert by_claim["no other method exceeds full fine-tuning"] == "undecided"
+    assert by_claim["LoRA is as good as full fine-tuning"] == "undecided"
+    few = [replace(result(name, score), trials=trials) for name, score, trials in (("full", 0.9, 8), ("lora", 0.6, 2))]
+    first, *_ = claims(few, evidence([0.9, 0.6], error=0.005), MACRO_F1, parameters=10**6)
+    assert first.evidence.endswith("; full trials: lora 2, fewer than 8 tune no method")
 
 
 @pytest.mark.parametrize(("probe", "verdict"), [(0.6, "confirmed"), (0.8, "undecided"), (0.9, "contradicted")])

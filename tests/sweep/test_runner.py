@@ -72,8 +72,13 @@ def lane_killer() -> Any:
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> EndedSweep:
     """A sweep that runs undisturbed."""
+    # Four steps are few: at this rate they are enough to be better than always answering one label.
+    fast = {"learning_rate": {"value": 0.05}}
     return run_small_sweep(
-        tmp_path_factory.mktemp("swept"), methods=["lora", "linear_probe", "prefix"], budget={"trials": 12}
+        tmp_path_factory.mktemp("swept"),
+        methods=["lora", "linear_probe", "prefix"],
+        budget={"trials": 12},
+        search_space={"lora": fast, "linear_probe": fast},
     )
 
 
@@ -131,6 +136,7 @@ def test_sweep_registers_the_champion_and_tied_methods(swept: EndedSweep) -> Non
     champion = outcome.champion
     assert (model["name"], model["version"], model["aliases"]) == ("mail", 1, ["champion"])
     assert model["tags"]["method"] == model["tags"]["recommended"] == champion.method
+    assert (outcome.selection.state, model["tags"]["state"]) == ("recommended", "recommended")
     assert sorted(other["tags"]["method"] for other in others) == sorted(outcome.selection.tied[1:])
     assert all(other["tags"]["role"] == "tied" for other in others)
     completed = [r for r in swept.outcome.trials if r.key.study == champion.key.study and r.state == "complete"]
