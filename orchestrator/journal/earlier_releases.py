@@ -35,7 +35,7 @@ def in_todays_words(event: dict[str, Any]) -> dict[str, Any]:
     renamed = _renamed(event, RENAMED_IN_TESTS if event["event"] == "test" else MappingProxyType({}))
     if isinstance(answer := renamed.get("answer"), dict):
         renamed["answer"] = _renamed(answer)
-    if event["event"] == "warm_start":
+    if event["event"] == "warm_start" and isinstance(renamed.get("configurations"), dict):
         renamed["configurations"] = {
             study: [_renamed(transferred, RENAMED_IN_TRANSFERRED) for transferred in configurations]
             for study, configurations in renamed["configurations"].items()

@@ -14,8 +14,9 @@ from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.section import Section
 from orchestrator.common.storage import Storage
 from orchestrator.config import SweepConfig, config_of, load_config
-from orchestrator.journal.folders import find_sweep, is_remote, lock_folder, split_reference
+from orchestrator.journal.folders import JOURNAL, find_sweep, is_remote, lock_folder, split_reference
 from orchestrator.journal.remote import INPUTS, fetch_for_resuming
+from orchestrator.journal.validity import require_valid
 from orchestrator.planning.lane_device import LaneDevice
 from orchestrator.planning.plan import SweepPlan, make_plan
 from orchestrator.sweep.inputs import with_copied_inputs
@@ -38,14 +39,17 @@ def open_sweep(reference: str, storage: str, *, take_over: bool = False) -> Iter
         take_over: whether to take the sweep from a driver on another machine that may be alive.
 
     Raises:
-        InputError: if there is no such sweep, it is running, or it was stopped before its first event.
+        InputError: if there is no such sweep, it is running, it was stopped before its first event, or a line of its
+            journal is none that was ever written.
     """
     folder = find_sweep(reference, storage)
     with lock_folder(folder):
+        require_valid(folder / JOURNAL)
         uri, _ = split_reference(reference, storage)
         uri = uri if is_remote(uri) else _recorded_storage(SavedSweep.of(folder))
         if uri:
             fetch_for_resuming(folder, Storage.at(uri).sub(folder.name), take_over=take_over)
+            require_valid(folder / JOURNAL)
         saved = SavedSweep.of(folder, uri)
         if not saved.description:
             message = "was stopped before its first trial, so there is nothing to resume; run it again"

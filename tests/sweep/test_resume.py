@@ -222,7 +222,7 @@ def test_resume_refuses_sweep_stopped_before_its_first_event(tmp_path: Path) -> 
 
 
 def test_open_sweep_ignores_a_torn_last_line(tmp_path: Path) -> None:
-    recorded_sweep(tmp_path, {"event": "trial", "trial": "mail/lora/0"})
+    recorded_sweep(tmp_path, {"event": "trial", "trial": "mail/lora/0", "params": {}, "seed": 7})
     with (tmp_path / "sweeps" / NAME / "journal.jsonl").open("a") as file:
         file.write('{"event": "end", "tri')
     assert (saved_of(tmp_path).trials_left, saved_of(tmp_path).trials_done) == (1, 0)
@@ -284,7 +284,8 @@ def test_resume_command_is_shown_only_for_resumable_sweeps(
 
 
 def test_resume_of_finished_sweep_names_other_commands(tmp_path: Path) -> None:
-    recorded_sweep(tmp_path, {"event": "registered", "task": "mail"}, {"event": "close", "reason": "finished"})
+    registered = {"event": "registered", "task": "mail", "name": "mail", "version": 1, "aliases": ["champion"]}
+    recorded_sweep(tmp_path, registered, {"event": "close", "reason": "finished"})
     before = (tmp_path / "sweeps" / NAME / "journal.jsonl").read_bytes()
     result = CliRunner().invoke(cli.app, ["resume", "tiny", "--storage", str(tmp_path / "sweeps")])
     assert result.exit_code == 0

@@ -1,0 +1,108 @@
+"""Find the first line of a journal that is JSON and yet no event that was ever written: somebody has edited it.
+
+Only what every release has written is asked for, and what is read without a default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from orchestrator.common.errors import InputError, Problem
+from orchestrator.common.trial_types import Ending, TrialKey
+from orchestrator.journal.events import Journal
+
+_Check = Callable[[Any], bool]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_score(value: Any) -> bool:
+    return value is None or _is_number(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_trial(value: Any) -> bool:
+    try:
+        return _is_text(value) and str(TrialKey.parse(value)) == value
+    except ValueError:
+        return False
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _is_ending(value: Any) -> bool:
+    return value in get_args(Ending)
+
+
+MEANINGS: dict[_Check, str] = {
+    _is_number: "a number",
+    _is_count: "a whole number from 0",
+    _is_score: "a number or null",
+    _is_text: "a text",
+    _is_object: "an object",
+    _is_trial: "TASK/METHOD/NUMBER",
+    _is_names: "a list of names",
+    _is_ending: f"one of {', '.join(get_args(Ending))}",
+}
+FIELDS: dict[str, dict[str, _Check]] = {
+    "sweep": {"sweep": _is_text, "config": _is_object, "identity": _is_object, "tasks": _is_object}
+    | {"backbone": _is_object, "directory": _is_text, "versions": _is_object},
+    "resume": {"sweep": _is_text},
+    "warm_start": {"configurations": _is_object},
+    "trial": {"trial": _is_trial, "params": _is_object, "seed": _is_count},
+    "rung": {"trial": _is_trial, "step": _is_count, "value": _is_score, "lane_seconds": _is_number},
+    "pause": {"trial": _is_trial, "step": _is_count},
+    "promote": {"trial": _is_trial, "step": _is_count},
+    "end": {"trial": _is_trial, "state": _is_ending, "reason": _is_text, "lane_seconds": _is_number},
+    "drop": {"study": _is_text},
+    "readmit": {"study": _is_text},
+    "searched": {"reason": _is_text},
+    "answer": {"job": _is_text, "answer": _is_object},
+    "registered": {"task": _is_text, "name": _is_text, "version": _is_count, "aliases": _is_names},
+    "close": {"reason": _is_text},
+}
+
+
+def require_valid(path: Path) -> None:
+    """Check a journal before anything is done with it.
+
+    Raises:
+        InputError: if a line is no event that was ever written: its number, and what is wrong with it.
+        SweepError: if a line is not a JSON object.
+    """
+    for number, message in _problems(Journal.read(path)):
+        raise InputError(str(path), [Problem(f"line {number}", message)], "restore the line, or run a new sweep")
+
+
+def _problems(events: Iterable[Mapping[str, Any]]) -> Iterable[tuple[int, str]]:
+    began: set[str] = set()
+    for number, event in enumerate(events, 1):
+        kind = event["event"]
+        for field, check in {"time": _is_number, **FIELDS.get(kind, {})}.items():
+            if field not in event:
+                yield number, f"the event {kind!r} has no {field!r}"
+            elif not check(event[field]):
+                yield number, f"{field!r} of the event {kind!r} is {event[field]!r:.60}, not {MEANINGS[check]}"
+        if kind == "trial":
+            if event.get("trial") in began:
+                yield number, f"the trial {event['trial']} began on an earlier line"
+            began.add(event.get("trial", ""))
+        elif kind in ("rung", "pause", "promote", "end") and event.get("trial") not in began:
+            yield number, f"the trial {event.get('trial')} has not begun on an earlier line"

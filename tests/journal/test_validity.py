@@ -1,0 +1,63 @@
+"""Lines of a journal that are JSON and were never written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.common.errors import InputError
+from orchestrator.journal.validity import require_valid
+from orchestrator.sweep.resume import open_sweep
+
+SWEEP = {"time": 1.0, "event": "sweep", "sweep": "tiny-1", "config": {}, "identity": {}, "tasks": {}}
+SWEEP |= {"backbone": {}, "directory": "/", "versions": {}}
+TRIAL = {"time": 2.0, "event": "trial", "trial": "mail/lora/0", "params": {}, "seed": 7}
+RUNG = {"time": 3.0, "event": "rung", "trial": "mail/lora/0", "step": 4, "value": 0.5, "lane_seconds": 1.5}
+END = {"time": 4.0, "event": "end", "trial": "mail/lora/0", "state": "complete", "reason": "", "lane_seconds": 1.5}
+CLOSE = {"time": 5.0, "event": "close", "reason": "finished", "message": ""}
+EVENTS: list[dict[str, Any]] = [SWEEP, TRIAL, RUNG, END, CLOSE]
+
+
+def write(folder: Path, events: list[dict[str, Any]]) -> Path:
+    path = folder / "tiny-1" / "journal.jsonl"
+    path.parent.mkdir()
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "change", "message"),
+    [
+        (1, {"config": []}, "'config' of the event 'sweep' is [], not an object"),
+        (2, {"trial": "mail"}, "'trial' of the event 'trial' is 'mail', not TASK/METHOD/NUMBER"),
+        (2, {"params": None}, "'params' of the event 'trial' is None, not an object"),
+        (3, {"trial": None}, "the event 'rung' has no 'trial'"),
+        (3, {"trial": "mail/ia3/0"}, "the trial mail/ia3/0 has not begun on an earlier line"),
+        (3, {"step": -4}, "'step' of the event 'rung' is -4, not a whole number from 0"),
+        (3, {"value": "0.5"}, "'value' of the event 'rung' is '0.5', not a number or null"),
+        (3, {"time": True}, "'time' of the event 'rung' is True, not a number"),
+        (4, {"state": "done"}, "'state' of the event 'end' is 'done', not one of complete, pruned, failed, killed"),
+        (4, TRIAL, "the trial mail/lora/0 began on an earlier line"),
+        (5, {"reason": ["budget"]}, "'reason' of the event 'close' is ['budget'], not a text"),
+    ],
+)
+def test_wrong_line_is_named_before_anything_is_done(
+    line: int, change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    events = [dict(event) for event in EVENTS]
+    events[line - 1] |= change
+    if change == {"trial": None}:
+        del events[line - 1]["trial"]
+    path = write(tmp_path, events)
+    before = path.read_bytes()
+    with pytest.raises(InputError) as raised, open_sweep("tiny-1", str(tmp_path)):
+        pass
+    assert raised.value.lines() == [f"{path}: line {line}: {message}", "restore the line, or run a new sweep"]
+    assert path.read_bytes() == before
+
+
+def test_journal_as_it_was_written_is_valid(tmp_path: Path) -> None:
+    require_valid(write(tmp_path, EVENTS))
