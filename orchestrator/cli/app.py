@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from orchestrator.common.errors import InputError, SweepError, describe_error
+from orchestrator.common.errors import InputError, MachineryError, SweepError, describe_error
 from orchestrator.common.jsonl import finite
 
 app = typer.Typer(
@@ -73,6 +73,11 @@ def main() -> NoReturn:
         if debug:
             raise
         _fail(2, *error.lines())
+    except MachineryError as error:
+        from orchestrator.cli.output.signals import end_process
+
+        _print_lines(f"peft-sweep: {error}", *_notes(error))
+        end_process(1)  # at the end of Python, what is left of Ray would be waited for
     except SweepError as error:
         if debug:
             raise
@@ -100,6 +105,10 @@ def _notes(error: Exception) -> list[str]:
 
 
 def _fail(code: int, *lines: str) -> NoReturn:
+    _print_lines(*lines)
+    sys.exit(code)
+
+
+def _print_lines(*lines: str) -> None:
     for line in lines:
         typer.echo(line, err=True)
-    sys.exit(code)

@@ -6,9 +6,12 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from orchestrator.common.errors import MachineryError
+
 T = TypeVar("T")
 INTERVAL_S = 0.5
 SHUTDOWN_TIMEOUT_S = 30.0
+MACHINERY_TIMEOUT_S = 2.0
 
 
 def run_watched(work: Callable[[], T], check: Callable[[], None]) -> T:
@@ -19,7 +22,8 @@ def run_watched(work: Callable[[], T], check: Callable[[], None]) -> T:
     Args:
         work: function to run.
         check: function to call meanwhile. If it raises an exception, the work gets up to ``SHUTDOWN_TIMEOUT_S`` to end,
-            and the exception is raised.
+            and the exception is raised. After a :class:`MachineryError`, which it may wait for for ever, it gets
+            ``MACHINERY_TIMEOUT_S``.
 
     Returns:
         The result of the work.
@@ -42,8 +46,8 @@ def run_watched(work: Callable[[], T], check: Callable[[], None]) -> T:
         while thread.is_alive():
             thread.join(INTERVAL_S)
             check()
-    except BaseException:
-        thread.join(SHUTDOWN_TIMEOUT_S)
+    except BaseException as error:
+        thread.join(MACHINERY_TIMEOUT_S if isinstance(error, MachineryError) else SHUTDOWN_TIMEOUT_S)
         raise
     if errors:
         raise errors[0]

@@ -68,3 +68,7 @@ def describe_error(error: BaseException) -> str:
 
 class SweepError(Exception):
     """A failure of the work itself, with valid input. Exit code 1."""
+
+
+class MachineryError(SweepError):
+    """A process that a sweep cannot do without has died. Work that waits for it never ends."""

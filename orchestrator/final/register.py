@@ -72,7 +72,9 @@ class Registrar:
                 versions[result.method] = self.register(result)
             except Exception as error:  # of any kind: the champion is registered already
                 log.exception("%s, tied with the champion, was not registered", result.method)
-                self.outcome.notes.append(f"{result.method} (tied) was not registered: {masked_first_line(error)}")
+                why = masked_first_line(error)
+                again = f"peft-sweep resume {self.sweep} tries again"
+                self.outcome.notes.append(f"{result.method} (tied) was not registered: {why}; {again}")
         return versions
 
     def register(self, result: MethodResult) -> Registered:

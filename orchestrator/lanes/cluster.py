@@ -11,12 +11,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.common.errors import InputError, Problem
+from orchestrator.common.errors import InputError, MachineryError, Problem
 from orchestrator.config import Lanes
 
+if TYPE_CHECKING:
+    import psutil
+
 CONNECT_TIMEOUT_S = 5.0
+DISCONNECT_TIMEOUT_S = 5.0
+OWN_PROCESSES = {"raylet": "node process (raylet)", "gcs_server": "control store (gcs_server)"}
+"""Ray's processes on a node without which nothing else of it works."""
+TOKEN_HINT = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to the cluster's token, if it uses token authentication"
 HEAP = ":".join(
     (
         "glibc.malloc.hugetlb=1",  # pages of 2 MiB
@@ -76,6 +83,7 @@ class Cluster:
         self._connected, self._ended = threading.Event(), threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._hold, name="ray", daemon=True)
+        self._processes: dict[str, psutil.Process] = {}
 
     def __enter__(self) -> Cluster:
         if not self.address:
@@ -98,20 +106,56 @@ class Cluster:
             raise self._error
 
     def disconnect(self) -> None:
-        """End the connection, and the cluster too if it was started here; a second call does nothing."""
+        """End the connection, and the cluster too if it was started here; a second call does nothing.
+
+        What is left of a Ray that has lost a process of its own may not answer: it is not waited for, and ends with
+        this process.
+        """
         self._ended.set()
         if self._thread.ident:
-            self._thread.join()
+            self._thread.join(DISCONNECT_TIMEOUT_S if self._lost() else None)
+
+    def require_alive(self) -> None:
+        """Check that Ray's own processes live, which this process has started.
+
+        Those of another cluster are not known: Ray ends its driver a minute after they have died.
+
+        Raises:
+            MachineryError: if one has died.
+        """
+        if lost := self._lost():
+            raise MachineryError(f"Ray's {OWN_PROCESSES[lost]} has died; no trial is at fault")
+
+    def _lost(self) -> str:
+        return next((name for name, process in self._processes.items() if not _lives(process)), "")
 
     def _hold(self) -> None:
         try:
             with _connection(self.address):
+                self._processes = _own_processes()
                 self._connected.set()
                 self._ended.wait()
         except BaseException as error:
             self._error = error
         finally:
             self._connected.set()
+
+
+def _own_processes() -> dict[str, psutil.Process]:
+    """Return Ray's own processes that this process has started, by their names."""
+    import psutil
+
+    children = psutil.Process().children(recursive=True)
+    return {process.name(): process for process in children if process.name() in OWN_PROCESSES}
+
+
+def _lives(process: psutil.Process) -> bool:
+    import psutil
+
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextmanager
@@ -128,8 +172,9 @@ def _connection(address: str | None) -> Iterator[None]:
     # An actor handle of an earlier session in this process, collected later, would decrement the count of an actor
     # with the same id in the new session.
     gc.collect()
+    listens = False
     try:
-        _require_listener(address)
+        listens = _require_listener(address)
         ray.init(
             address=address or "local",
             logging_level=logging.ERROR,  # Ray must not print into the plan
@@ -138,7 +183,9 @@ def _connection(address: str | None) -> Iterator[None]:
             runtime_env=environment,
         )
     except ConnectionError as error:
-        raise InputError("--address", [Problem(str(address), "there is no Ray cluster at this address")]) from error
+        raise InputError("--address", [Problem(str(address), _refusal(listens))]) from error
+    except ray.exceptions.AuthenticationError as error:
+        raise InputError("--address", [Problem(str(address), f"there is no token; {TOKEN_HINT}")]) from error
     logging.getLogger("ray").setLevel(logging.INFO)
     try:
         yield
@@ -146,8 +193,18 @@ def _connection(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _require_listener(address: str | None) -> None:
+def _refusal(listens: bool) -> str:
+    """Return why no connection was made; Ray does not say that a token is missing, but on standard error."""
+    if listens:
+        return f"the server there lets nobody in without its token, or is no Ray cluster of this version; {TOKEN_HINT}"
+    return "there is no Ray cluster at this address"
+
+
+def _require_listener(address: str | None) -> bool:
     """Check that a server listens at an address; Ray itself would retry for minutes.
+
+    Returns:
+        Whether one is known to listen; ``False`` for ``auto``.
 
     Raises:
         ConnectionError: if none does.
@@ -158,6 +215,8 @@ def _require_listener(address: str | None) -> None:
             socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
         except OSError as error:
             raise ConnectionError(str(error)) from error
+        return True
+    return False
 
 
 def lane_layout(lanes: Lanes, nodes: list[dict[str, float]], growing: bool = True) -> tuple[list[int], float, float]:

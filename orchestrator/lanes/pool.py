@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import RayActorError
 
-from orchestrator.common.errors import SweepError
+from orchestrator.common.errors import MachineryError, SweepError
 from orchestrator.common.trial_types import Answer, Job
 from orchestrator.config import Lanes
 from orchestrator.lanes.broker import LaneStatus, start_broker
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SHUTDOWN_TIMEOUT_S = 30.0
 SHUTDOWN_WITHOUT_BROKER_S = 2.0
+POLL_S = 1.0
 log = logging.getLogger(__name__)
 
 
@@ -41,12 +42,12 @@ def _broker_needed() -> Iterator[None]:
     """Say in one line that the broker's process has died.
 
     Raises:
-        SweepError: if it has. The sweep stops, and can be resumed.
+        MachineryError: if it has. The sweep stops, and can be resumed.
     """
     try:
         yield
     except RayActorError as error:
-        raise SweepError("the process that hands out the trials' work has died; no trial is at fault") from error
+        raise MachineryError("the process that hands out the trials' work has died; no trial is at fault") from error
 
 
 class LanePool:
@@ -57,9 +58,21 @@ class LanePool:
         folder: folder for Ray Train's state.
         growing: whether nodes may be added, as in a cluster with an autoscaler.
         default_pack: function that returns the slots per lane with ``pack: auto``, given whether lanes have a GPU.
+        require_alive: function that raises an error if Ray itself has died, as calls never return then.
     """
 
-    def __init__(self, config: Lanes, folder: str, *, growing: bool, default_pack: DefaultPack = no_packs) -> None:
+    def __init__(
+        self,
+        config: Lanes,
+        folder: str,
+        *,
+        growing: bool,
+        default_pack: DefaultPack = no_packs,
+        require_alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._require_alive = require_alive
+        self.lost = False
+        """Whether no process answers any more."""
         nodes = node_resources()
         sizes, cpus, gpus = lane_layout(config, list(nodes.values()), growing=growing)
         self.count = sum(sizes)
@@ -80,7 +93,7 @@ class LanePool:
     @_broker_needed()
     def open(self, setup: LaneSetup) -> None:
         """Publish the setup that lanes wait for."""
-        ray.get(self.broker.open.remote(setup))
+        self._ask(self.broker.open.remote(setup))
         self._nodes.start()
 
     def run_jobs(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Answer]]:
@@ -96,7 +109,9 @@ class LanePool:
     @_broker_needed()
     def poll(self) -> dict[int, LaneStatus]:
         """Fetch and return the last status of each living lane, by its number."""
-        self.lanes, _ = ray.get(self.broker.status.remote())
+        if self.lost:
+            return self.lanes
+        self.lanes, _ = self._ask(self.broker.status.remote())
         self.all_lanes |= self.lanes
         self._most_lanes = max(self._most_lanes, len(self.lanes))
         if self.lanes:
@@ -107,7 +122,7 @@ class LanePool:
     @_broker_needed()
     def expire_silent_lanes(self) -> None:
         """Declare silent lanes dead and queue their jobs again; see :meth:`Broker.expire_silent_lanes`."""
-        ray.get(self.broker.expire_silent_lanes.remote())
+        self._ask(self.broker.expire_silent_lanes.remote())
 
     @_broker_needed()
     def follow_draining_nodes(self) -> tuple[list[Notice], list[MovedJob]]:
@@ -127,7 +142,7 @@ class LanePool:
             log.warning("%s", notice)
         if not nodes.draining and not nodes.gone:
             return [], []
-        return notices, ray.get(self.broker.drain.remote(nodes.draining, nodes.gone))
+        return notices, self._ask(self.broker.drain.remote(nodes.draining, nodes.gone))
 
     def wait_for_lane(self) -> LaneStatus:
         """Wait until another thread's :meth:`poll` finds a lane, and return its status; it may have died since.
@@ -143,9 +158,9 @@ class LanePool:
     @_broker_needed()
     def fault(self) -> str:
         """Return why there will be no lanes any more, or they cannot work; empty while all is well or may still be."""
-        if fault := ray.get(self.broker.fault.remote()):
+        if fault := self._ask(self.broker.fault.remote()):
             return str(fault)
-        given_up: dict[int, str] = ray.get(self.broker.given_up.remote())
+        given_up: dict[int, str] = self._ask(self.broker.given_up.remote())
         for lane in given_up.keys() - self._given_up.keys():
             log.error("%s; the sweep continues without it", given_up[lane])
         self._given_up |= given_up
@@ -172,26 +187,45 @@ class LanePool:
     def cancel(self) -> None:
         """Answer every open job with ``cancelled``; lanes drop their trials at the next heartbeat."""
         self._lane_joined.set()
-        with suppress(RayActorError):  # a broker that has died has no jobs
-            ray.get(self.broker.cancel.remote())
+        if not self.lost:
+            with suppress(RayActorError, MachineryError):  # a broker that has died has no jobs
+                self._ask(self.broker.cancel.remote())
 
     def shutdown(self) -> None:
         """Cancel open jobs, let all lanes retire, and wait for them up to 30 seconds."""
         self._nodes.end()
         self._groups.let_retire()
         self.cancel()
-        try:
-            ray.get(self.broker.close.remote())
-        except RayActorError:  # nothing tells lanes that they retire; they end with the connection
-            self._groups.join(SHUTDOWN_WITHOUT_BROKER_S)
-        else:
-            self._groups.join(SHUTDOWN_TIMEOUT_S)
+        if not self.lost:
+            with suppress(RayActorError, MachineryError):
+                self._ask(self.broker.close.remote())
+                self._groups.join(SHUTDOWN_TIMEOUT_S)
+                return
+        # Nothing tells lanes that they retire; they end with the connection.
+        self._groups.join(SHUTDOWN_WITHOUT_BROKER_S)
+
+    def _ask(self, call: Any) -> Any:
+        """Return the result of a call of the broker.
+
+        Raises:
+            MachineryError: if Ray has died meanwhile.
+        """
+        while not ray.wait([call], timeout=POLL_S)[0]:
+            self._require_alive()
+        return ray.get(call)
 
 
 @contextmanager
-def lane_pool(config: Lanes, folder: str, *, growing: bool, default_pack: DefaultPack = no_packs) -> Iterator[LanePool]:
+def lane_pool(
+    config: Lanes,
+    folder: str,
+    *,
+    growing: bool,
+    default_pack: DefaultPack = no_packs,
+    require_alive: Callable[[], None] = lambda: None,
+) -> Iterator[LanePool]:
     """Start a pool and shut it down at the end. Arguments as for :class:`LanePool`."""
-    pool = LanePool(config, folder, growing=growing, default_pack=default_pack)
+    pool = LanePool(config, folder, growing=growing, default_pack=default_pack, require_alive=require_alive)
     try:
         yield pool
     finally:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.common.background import run_watched
-from orchestrator.common.errors import InputError, SweepError
+from orchestrator.common.errors import InputError, MachineryError, SweepError
 from orchestrator.common.output_capture import output_to
 from orchestrator.common.retry import Retry
 from orchestrator.common.storage import Storage
@@ -89,7 +89,7 @@ def resume_sweep(
     with output_to(saved.folder / "sweep.log"):
         try:
             cluster.wait_until_connected()
-            return _Sweep(plan, saved, watch, stop, in_cluster=bool(cluster.address)).run()
+            return _Sweep(plan, saved, watch, stop, cluster).run()
         finally:
             cluster.disconnect()  # inside output_to: its processes print until they end
 
@@ -98,7 +98,7 @@ class _Sweep:
     """One attempt at a sweep."""
 
     def __init__(
-        self, plan: SweepPlan, saved: SavedSweep, watch: Watch, stop: threading.Event, *, in_cluster: bool
+        self, plan: SweepPlan, saved: SavedSweep, watch: Watch, stop: threading.Event, cluster: Cluster
     ) -> None:
         from orchestrator.journal.events import Journal
         from orchestrator.journal.folders import JOURNAL
@@ -110,7 +110,8 @@ class _Sweep:
         self.storage = Storage.at(plan.config.storage, Retry(STORAGE_LIMIT_S))
         # Of the sweep's folder, for threads that try again themselves.
         self._folder_without_retry = Storage.at(plan.config.storage).sub(self.sweep)
-        self._watch, self._stop, self._in_cluster = watch, stop, in_cluster
+        self._watch, self._stop = watch, stop
+        self._cluster, self._in_cluster = cluster, bool(cluster.address)
         self._clock, self._began = time.monotonic(), time.time()
         self._phase = Phase.PREPARING
         self.journal = Journal(self.folder / JOURNAL, on_durable=self._wake_uploader)
@@ -134,6 +135,7 @@ class _Sweep:
         self._drained_nodes, self._moved_jobs = 0, 0
         self._final: FinalProgress | None = None
         self._lane_pids: dict[int, int] = {}
+        self._waiting = ""
 
     def run(self) -> Outcome:
         """Run all phases. Lanes start while the driver tokenizes and quantizes."""
@@ -153,9 +155,12 @@ class _Sweep:
                     reason = self._search()
                     outcomes = self._run_final()
                     self._phase = Phase.REGISTERING
-                    self._run_watched(lambda: self._register(outcomes))
+                    self._run_watched(lambda: self._register_while_told(outcomes))
             except StopRequested:
                 reason = "interrupted"
+                for outcome in outcomes.values():
+                    if outcome.registered is None:
+                        outcome.unregistered = "the sweep was stopped before that"
             except BaseException as error:
                 if self.journal.error and error is not self.journal.error:
                     raise self.journal.error from error  # Tune has wrapped it, or something failed by it
@@ -183,7 +188,10 @@ class _Sweep:
 
         config, defaults = self.config, [study.space.default for study in self.plan.studies]
         slots = partial(default_pack_size, defaults, config.training.max_length, config.budget.trials)
-        with lane_pool(config.lanes, self._ray_folder, growing=self._in_cluster, default_pack=slots) as self.pool:
+        require_alive, growing = self._cluster.require_alive, self._in_cluster
+        with lane_pool(
+            config.lanes, self._ray_folder, growing=growing, default_pack=slots, require_alive=require_alive
+        ) as self.pool:
             try:
                 yield
             finally:
@@ -265,6 +273,20 @@ class _Sweep:
         journal = DedupingJournal(self.journal, self.saved.events)
         return self._run_watched(lambda: run_final(self.plan, records, run, storage, journal))
 
+    def _register_while_told(self, outcomes: dict[str, TaskOutcome]) -> None:
+        from orchestrator.tracking.connection import waits_are_told
+
+        with waits_are_told(self._tell_waiting):
+            self._register(outcomes)
+        self._waiting = ""
+
+    def _tell_waiting(self, reason: str, seconds: float) -> None:
+        """Show why MLflow is waited for, and until when; wait no longer once the sweep is to stop."""
+        if self._stop.is_set():
+            raise StopRequested
+        until = time.strftime("%H:%M:%S", time.localtime(time.time() + seconds))
+        self._waiting = f"MLflow cannot be reached, trying until {until}; Ctrl-C keeps the result ({reason})"
+
     def _register(self, outcomes: dict[str, TaskOutcome]) -> None:
         """Register each task's recommended method and those tied with it. Tasks fail independently."""
         from orchestrator.final.register import Registrar
@@ -274,7 +296,8 @@ class _Sweep:
         if self.uploader:  # so that no driver elsewhere can come to another result once a version is there
             self.uploader.flush(UPLOAD_TIMEOUT_S)
         for name, outcome in outcomes.items():
-            if event := self.saved.registered.get(name):
+            event = self.saved.registered.get(name)
+            if event and not self.saved.unregistered_ties(name):
                 outcome.registered = Registered(event["name"], event["version"], "".join(event["aliases"][:1]))
                 continue
             try:
@@ -316,6 +339,17 @@ class _Sweep:
         return run_watched(work, self._check)
 
     def _check(self) -> None:
+        try:
+            self._cluster.require_alive()
+            self._check_sweep()
+        except MachineryError:
+            # Before anything waits: Tune would go on to start processes that cannot work.
+            if self.search:
+                self.search.close("failed")
+            self.pool.lost = True
+            raise
+
+    def _check_sweep(self) -> None:
         self.pool.expire_silent_lanes()
         self._follow_draining_nodes()
         self._show_status()
@@ -422,6 +456,7 @@ class _Sweep:
                 drained_nodes=self._drained_nodes,
                 moved_jobs=self._moved_jobs,
                 final=self._final.status(steps) if self._final and self._phase is Phase.FINAL else None,
+                waiting=self._waiting if self._phase is Phase.REGISTERING else "",
             )
         )
 

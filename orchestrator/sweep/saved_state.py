@@ -96,7 +96,16 @@ class SavedSweep:
         """Whether nothing is left to do: the sweep ended, and all its tasks are registered."""
         close = ending(self.events)
         ended = close is not None and close["reason"] in ("finished", "budget")
-        return ended and set(self.registered) >= set(self.description.get("tasks", ()))
+        tasks = set(self.description.get("tasks", ()))
+        return ended and set(self.registered) >= tasks and not any(map(self.unregistered_ties, tasks))
+
+    def unregistered_ties(self, task: str) -> set[str]:
+        """Return the methods of a registered task that are tied with the recommended one, and are not registered."""
+        registered = self.registered.get(task, {}).get("methods")
+        if registered is None:  # release 0.1 does not say
+            return set()
+        selections = [event for event in self.events if event["event"] == "selection" and event["task"] == task]
+        return set(selections[-1]["tied"] if selections else ()) - set(registered)
 
     @property
     def can_resume(self) -> bool:

@@ -42,6 +42,7 @@ class Snapshot:
         drained_nodes: nodes that were taken back with notice since the driver started.
         moved_jobs: jobs that their lanes handed back and other lanes went on with.
         final: status of the final; ``None`` in other phases.
+        waiting: what it waits for and until when; empty while it works.
     """
 
     phase: Phase
@@ -53,6 +54,12 @@ class Snapshot:
     drained_nodes: int = 0
     moved_jobs: int = 0
     final: FinalStatus | None = None
+    waiting: str = ""
+
+    @property
+    def doing(self) -> str:
+        """The phase, and what it waits for."""
+        return f"{self.phase}: {self.waiting}" if self.waiting else self.phase
 
 
 @dataclass(frozen=True, kw_only=True)

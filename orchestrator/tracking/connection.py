@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 T = TypeVar("T")
+OnWait = Callable[[str, float], None]
+_on_wait: ContextVar[OnWait] = ContextVar("on_wait", default=lambda reason, seconds: None)
 SQLITE = "sqlite:///"
 
 _SETTINGS = {
@@ -132,4 +136,20 @@ def retry_while_away(step: Callable[[], T], seconds: float = 300, pause: float =
         except (MlflowException, OSError) as error:
             if getattr(error, "error_code", "") in _PERMANENT or time.monotonic() + pause > end:
                 raise SweepError(f"MLflow: {masked_first_line(error)}") from error
+            _on_wait.get()(masked_first_line(error), end - time.monotonic())
         time.sleep(pause)
+
+
+@contextmanager
+def waits_are_told(tell: OnWait) -> Iterator[None]:
+    """Call a function whenever a request of this thread fails and is tried again.
+
+    Args:
+        tell: function that gets why it failed, and for how many seconds it is still tried. It may raise an error to end
+            that.
+    """
+    token = _on_wait.set(tell)
+    try:
+        yield
+    finally:
+        _on_wait.reset(token)

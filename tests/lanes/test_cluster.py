@@ -10,9 +10,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, current_thread
+from typing import Any
 from unittest.mock import patch
 
 import pytest
+from ray.exceptions import AuthenticationError
 
 from orchestrator.common.errors import InputError
 from orchestrator.config import Lanes
@@ -124,6 +126,32 @@ def test_cluster_refuses_an_address_without_a_listener_at_once() -> None:
         listener.bind(("127.0.0.1", 0))  # without listening
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         with Cluster(address) as entered, pytest.raises(InputError, match=f"{address}: there is no Ray cluster"):
+            entered.wait_until_connected()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            ConnectionError("Failed to connect"),
+            "the server there lets nobody in without its token, or is no Ray cluster",
+        ),
+        (
+            AuthenticationError("no token was found"),
+            "there is no token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to",
+        ),
+    ],
+)
+def test_cluster_that_lets_nobody_in_says_what_to_set(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("ray.init", refuse)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with Cluster(address) as entered, pytest.raises(InputError, match=f"{address}: {message}"):
             entered.wait_until_connected()
 
 

@@ -41,7 +41,7 @@ def setup_of_sweep(pack: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     broker = SimpleNamespace(
         cancel=SimpleNamespace(remote=returning(None)), close=SimpleNamespace(remote=returning(None))
     )
-    monkeypatch.setattr(pool_module, "ray", SimpleNamespace(get=returning(None)))
+    monkeypatch.setattr(pool_module, "ray", SimpleNamespace(get=returning(None), wait=returning(([None], []))))
     monkeypatch.setattr(pool_module, "start_broker", returning(broker))
     monkeypatch.setattr(
         pool_module, "LaneGroups", returning(SimpleNamespace(join=returning(True), let_retire=returning(None)))
@@ -56,6 +56,7 @@ def setup_of_sweep(pack: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         sweep="tiny-1",
         _ray_folder=str(folder),
         _in_cluster=False,
+        _cluster=SimpleNamespace(require_alive=returning(None)),
         uploader=None,
         _show_status=returning(None),
         _run_watched=lambda call: call(),

@@ -29,6 +29,10 @@ JOB = Job(trial=TrialKey("mail/lora", 0), params={}, seed=0, start=0, stop=10, t
 STATUS = LaneStatus(nodes=("a",), pid=1, device="cuda")
 
 
+def wait_for_first(refs: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+    return refs[:1], refs[1:]
+
+
 @pytest.fixture
 def broker() -> LocalBroker:
     return LocalBroker()
@@ -37,7 +41,7 @@ def broker() -> LocalBroker:
 @pytest.fixture
 def make_pool(broker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Lanes], LanePool]:
     groups = SimpleNamespace(errors=[], alive=lambda: True)
-    monkeypatch.setattr(module, "ray", SimpleNamespace(get=lambda value: value))
+    monkeypatch.setattr(module, "ray", SimpleNamespace(get=lambda value: value, wait=wait_for_first))
     monkeypatch.setattr(module, "start_broker", lambda *_: Direct(broker))
     monkeypatch.setattr(module, "LaneGroups", lambda *_: groups)
     monkeypatch.setattr(module, "node_resources", lambda: {"node": {"CPU": 2.0}})
@@ -78,7 +82,7 @@ def test_sweep_check_finds_silent_lanes_without_a_display(broker: Any, pool: Lan
         _record_lanes=lambda _: None,
         _follow_draining_nodes=lambda: None,
     )
-    _Sweep._check(sweep)
+    _Sweep._check_sweep(sweep)
     assert broker.status() == ({}, 1), "the lane is dead, and its job waits for another"
 
 
@@ -102,7 +106,7 @@ def test_sweep_check_lets_lanes_retire_that_nothing_needs(
         _record_lanes=lambda _: None,
         _follow_draining_nodes=lambda: None,
     )
-    _Sweep._check(sweep)
+    _Sweep._check_sweep(sweep)
     assert needed == retirements
 
 
@@ -110,7 +114,7 @@ def test_pool_lets_lanes_retire_as_the_final_has_fewer_jobs(pool: LanePool, monk
     needed: list[int] = []
     pool._groups.retire = needed.append  # type: ignore[method-assign, assignment]
     pool.broker = SimpleNamespace(run=SimpleNamespace(remote=lambda job: job.trial.number))
-    ray = SimpleNamespace(get=lambda value: value, wait=lambda refs, num_returns: (refs[:1], refs[1:]))
+    ray = SimpleNamespace(get=lambda value: value, wait=wait_for_first)
     monkeypatch.setattr(module, "ray", ray)
     jobs = [replace(JOB, trial=TrialKey("mail/lora", number)) for number in range(3)]
     assert [job.trial.number for job, _ in pool.run_jobs(jobs)] == [0, 1, 2]

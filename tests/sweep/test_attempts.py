@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from collections import Counter
@@ -36,7 +37,9 @@ from orchestrator.sweep import runner as sweep
 from orchestrator.sweep import search_phase as searching
 from orchestrator.sweep.runner import Outcome, resume_sweep
 from orchestrator.sweep.saved_state import SavedSweep
+from orchestrator.sweep.status import Snapshot
 from orchestrator.tracking import mlflow_exporter as exporter
+from orchestrator.tracking.connection import retry_while_away
 from orchestrator.tracking.registry import Registered
 
 from ..final.test_final import Lanes
@@ -47,6 +50,10 @@ METHODS = ["lora", "ia3"]
 TRIALS = 8
 NEVER = 10**9
 PAGE = 4096
+
+
+def refuse() -> None:
+    raise ConnectionError("refused")
 
 
 class KilledError(BaseException):
@@ -64,6 +71,8 @@ class World:
         self.folder = folder
         self.lanes = Lanes(folder, right=dict.fromkeys(METHODS, (8, 6)))
         self.registrations = 0
+        self.registers = METHODS
+        self.registry_is_away = False
         self.events_left = NEVER
         self.checksum = "c"
         self.stop, self.cancelled = Event(), Event()
@@ -205,7 +214,11 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
         def register_all(self) -> dict[str, Registered]:
             world.registrations += 1
-            return {"lora": Registered("mail", 1, "champion")}
+            if world.registry_is_away:
+                retry_while_away(refuse)
+            first, *others = world.registers
+            versions = {method: Registered("mail", number, "") for number, method in enumerate(others, 2)}
+            return {first: Registered("mail", 1, "champion"), **versions}
 
     @contextmanager
     def lane_pool(*args: Any, **kwargs: Any) -> Iterator[FakePool]:
@@ -355,6 +368,45 @@ def test_full_disk_stops_the_sweep_which_is_then_resumed(world: World, tmp_path:
         assert attempt(world).reason == "finished"
         assert_whole(events_of(world.folder))
         assert events_of(world.folder)[: len(events)] == events
+
+
+def test_interruption_while_it_registers_keeps_the_result(world: World) -> None:
+    world.registry_is_away = True
+    waits: list[str] = []
+
+    def watch(snapshot: Snapshot) -> None:
+        if snapshot.waiting:
+            waits.append(snapshot.doing)
+            world.stop.set()
+
+    plan = plan_in(world.folder)
+    outcome = resume_sweep(plan, SavedSweep.of(world.folder), cluster=NoCluster(), watch=watch, stop=world.stop)
+    assert re.fullmatch(
+        r"registering: MLflow cannot be reached, trying until \d\d:\d\d:\d\d; Ctrl-C keeps the result \(refused\)",
+        waits[0],
+    )
+    assert outcome.reason == "interrupted"
+    assert outcome.tasks["mail"].champion.method in METHODS
+    assert outcome.tasks["mail"].unregistered == "the sweep was stopped before that"
+    assert SavedSweep.of(world.folder).can_resume
+    world.registry_is_away = False
+    world.stop.clear()
+    assert attempt(world).tasks["mail"].registered is not None
+
+
+def test_resume_registers_a_tied_method_that_was_not(world: World) -> None:
+    world.registers = ["lora"]
+    assert attempt(world).reason == "finished"
+    (selection,) = [event for event in events_of(world.folder) if event["event"] == "selection"]
+    assert set(selection["tied"]) == set(METHODS)
+    assert SavedSweep.of(world.folder).unregistered_ties("mail") == {"ia3"}
+    assert not SavedSweep.of(world.folder).finished
+    world.registers = METHODS
+    assert attempt(world).reason == "finished"
+    assert SavedSweep.of(world.folder).finished
+    *_, registered = [event for event in events_of(world.folder) if event["event"] == "registered"]
+    assert registered["methods"].keys() == set(METHODS)
+    assert world.registrations == 2
 
 
 def test_resume_counts_time_of_earlier_attempts(world: World) -> None:

@@ -16,8 +16,8 @@ from ..polling import until
 from ..small_sweep import COMMAND, NOISE, ends, environment, events, journal_of, write_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, *(pytest.mark.filterwarnings(line) for line in NOISE)]
-STOP_LIMIT_S = 120.0
-"""Thirty seconds of it are the wait for Ray Tune to end its run, the rest are MLflow, the report and Ray's own end."""
+STOP_LIMIT_S = 30.0
+RAY_LIMIT_S = 30.0
 
 
 class Driver:
@@ -58,7 +58,7 @@ class Driver:
         names: dict[str, psutil.Process] = {}
         for child in psutil.Process(self.process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
-                names |= {child.cmdline()[0]: child} if child.cmdline() else {}
+                names |= {child.name(): child, child.cmdline()[0]: child} if child.cmdline() else {}
         found = next((process for its_name, process in names.items() if its_name.startswith(name)), None)
         assert found, f"there is no {name} among {sorted(names)}"
         found.kill()
@@ -106,3 +106,24 @@ def test_sweep_stops_as_resumable_when_the_broker_is_killed(driver: Driver) -> N
     assert driver.resume() == 0
     assert set(ends(driver.journal()).values()) == {"complete"}
     assert len(ends(driver.journal())) == 6
+
+
+@pytest.mark.parametrize(("name", "meaning"), [("raylet", "node process"), ("gcs_server", "control store")])
+def test_sweep_says_how_to_continue_when_ray_itself_dies(driver: Driver, name: str, meaning: str) -> None:
+    driver.wait_for("rung")
+    driver.kill(name)
+    began = time.monotonic()
+    _, errors = driver.process.communicate(timeout=400)
+    seconds = time.monotonic() - began
+    print(f"ended after {seconds:.1f} s")
+    *_, message, hint = errors.strip().splitlines()
+    assert message in (
+        f"peft-sweep: Ray's {meaning} ({name}) has died; no trial is at fault",
+        "peft-sweep: the sweep's process was ended from outside: it was killed, or Ray's own processes have died; "
+        "no trial is at fault",
+    )
+    assert hint.startswith("continue with: ")
+    assert seconds < RAY_LIMIT_S
+    assert {e["state"] for e in driver.journal() if e["event"] == "end"} <= {"complete"}
+    assert driver.resume() == 0
+    assert set(ends(driver.journal()).values()) == {"complete"}

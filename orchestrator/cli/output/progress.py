@@ -72,7 +72,7 @@ class SweepDisplay:
             methods = final_line(snapshot.final, self._label)
         else:
             methods = ", ".join(f"{name} {best}" for name, best, *_ in self._methods(snapshot.trials) if best != "-")
-        parts = [self._name, snapshot.phase, self._progress(snapshot), methods, _preemptions(snapshot)]
+        parts = [self._name, snapshot.doing, self._progress(snapshot), methods, _preemptions(snapshot)]
         return " · ".join(part for part in parts if part)
 
     def _table_view(self, snapshot: Snapshot) -> RenderableType:
@@ -84,7 +84,7 @@ class SweepDisplay:
         )
         final = snapshot.final
         table = final_table(final, self._label) if final else self._table(snapshot.trials)
-        return Group(head, Text(f"  {snapshot.phase}"), self._lanes(snapshot), table)
+        return Group(head, Text(f"  {snapshot.doing}"), self._lanes(snapshot), table)
 
     def _progress(self, snapshot: Snapshot) -> str:
         budget = self._plan.config.budget

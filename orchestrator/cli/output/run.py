@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.cli.output.budget import spent_text
 from orchestrator.cli.output.console import console, print_field, program
+from orchestrator.cli.output.last_words import last_words
 from orchestrator.cli.output.progress import SweepDisplay
 from orchestrator.cli.output.select import print_overall, sample_text, score_text
 from orchestrator.cli.output.signals import signals_stop
@@ -51,8 +52,13 @@ def watch(name: str, plan: SweepPlan, folder: Path, run: RunSweep) -> Outcome:
         run: function that runs it, with a callback for snapshots and an event that Ctrl-C sets.
     """
     stop = threading.Event()
+    resume = _resume_command(folder, plan.config)
     try:
-        with terminal_stream() as stream, SweepDisplay(name, plan, stream) as display:
+        with (
+            terminal_stream() as stream,
+            last_words(folder / JOURNAL, resume, stream),
+            SweepDisplay(name, plan, stream) as display,
+        ):
 
             def end() -> None:
                 display.restore_terminal()
@@ -70,6 +76,10 @@ def resume_hint(folder: Path, config: SweepConfig) -> str:
     """Return the command that resumes a sweep; empty where there is nothing to resume."""
     if not SavedSweep.of(folder).can_resume:
         return ""
+    return _resume_command(folder, config)
+
+
+def _resume_command(folder: Path, config: SweepConfig) -> str:
     return f"continue with: {program()} resume {sweep_reference(folder, config)}"
 
 
@@ -80,7 +90,7 @@ def sweep_reference(folder: Path, config: SweepConfig) -> str:
 
 def print_outcome(outcome: Outcome, config: SweepConfig) -> None:
     """Print the outcome of a sweep, and the next commands."""
-    if outcome.reason == "interrupted":
+    if outcome.reason == "interrupted" and not outcome.tasks:
         trials = SavedSweep.of(outcome.folder).trials_done
         console.print(f"Stopped after {trials} trials; all lanes have ended.")
         console.print(resume_hint(outcome.folder, config) or "The search had not started; run the sweep again.")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, a request to end, and the terminal that is closed."""
@@ -34,7 +35,7 @@ def signals_stop(stop: threading.Event, end: Callable[[], None]) -> Iterator[Non
         elif time.monotonic() - first > ONE_SIGNAL_S:
             with suppress(OSError):  # a terminal that was closed
                 end()
-            _end_process()
+            end_process(130)
 
     handlers = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
@@ -44,11 +45,15 @@ def signals_stop(stop: threading.Event, end: Callable[[], None]) -> Iterator[Non
             signal.signal(number, handler)
 
 
-def _end_process() -> None:
-    """End this process and those that it started, without any more of their work."""
+def end_process(code: int) -> NoReturn:
+    """End this process and those that it started, without any more of their work.
+
+    Args:
+        code: exit code of this process.
+    """
     import psutil
 
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             child.kill()
-    os._exit(130)
+    os._exit(code)
