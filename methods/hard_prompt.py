@@ -2,12 +2,13 @@
 
 Zero- and few-shot prompting (Brown et al., 2020, arXiv:2005.14165) with a template and verbalizers (Schick & Schütze,
 2021, arXiv:2001.07676): a class's score is the language model's log-probability of its word after the prompt.
-Calibration subtracts the log-probability for a text without content (arXiv:2102.09690). A language-modelling task has
-examples alone; without them it is the bare model.
+Calibration subtracts the log-probability for a text without content (arXiv:2102.09690). A language model's task has a
+prompt of its own, so that examples come before it; without them it is the bare model. Where it chooses among texts,
+calibration subtracts what they score after the prompt without content.
 
 The adapter's folder holds the prompt's token ids in ``adapter.safetensors``: ``before`` and ``after`` the row's own,
-``classes`` (a row per class, filled up with -1), ``blank`` (a text without content), and ``ends``, the numbers of
-special tokens at the beginning and at the end of a tokenized row.
+``classes`` (a row per class, filled up with -1), ``blank`` (a text, or a prompt, without content), and ``ends``, the
+numbers of special tokens at the beginning and at the end of a tokenized row.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class HardPromptParams(Hyperparameters):
         verbalizers: ``names`` for the classes' names, or words for them, as in ``neg = bad; pos = good``. For
             classification only.
         examples: number of training rows with their classes (or completions) before the text.
-        calibration: whether the scores of a text without content are subtracted. For classification only.
+        calibration: whether the scores of a text without content are subtracted. For classification and for choices
+            after a prompt with columns.
     """
 
     template: str = "label"
@@ -68,7 +70,7 @@ def attach(view: nn.Module, params: HardPromptParams, context: Context) -> Attac
     classifies = context.task_type == "SEQ_CLS"
     if classifies and context.text is not None and len(context.text.labels) < 2:
         raise MethodError("hard_prompt chooses among the names of classes; this task has no two of them")
-    module = PromptedClassifier(model, params.calibration) if classifies else PromptedLanguageModel(model)
+    module = (PromptedClassifier if classifies else PromptedLanguageModel)(model, params.calibration)
     if context.text is not None:
         module.set_prompt(_prompt(params, context.text, module, classifies))
     return Attached(
@@ -94,6 +96,13 @@ def _prompt(params: HardPromptParams, text: TaskText, module: PromptedModel, cla
     return prompt
 
 
+def _without_effect(context: Context) -> frozenset[str]:
+    if context.task_type == "SEQ_CLS":
+        return frozenset()
+    chooses = context.text is not None and bool(context.text.blank)
+    return frozenset({"template", "verbalizers"} if chooses else {"template", "verbalizers", "calibration"})
+
+
 def _save(folder: Path, module: PromptedModel, params: HardPromptParams, context: Context) -> None:
     save_method(folder, "hard_prompt", params, context)
     save_file({name: tensor.contiguous() for name, tensor in module.prompt.items()}, folder / TENSORS_FILE)
@@ -112,4 +121,5 @@ SPEC = MethodSpec(
     tasks=frozenset({"SEQ_CLS", "CAUSAL_LM"}),
     starts_as_identity=False,
     trains=False,
+    without_effect=_without_effect,
 )

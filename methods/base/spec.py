@@ -99,12 +99,15 @@ class TaskText:
         max_length: maximum tokens per row.
         examples: function that returns training rows, at most the number that it is given, the same for every trial:
             pairs of token ids and class.
+        blank: token ids of a language model's prompt in which every column's value is without content; empty where the
+            task chooses among no texts, or has no such prompt.
     """
 
     tokenizer: PreTrainedTokenizerBase
     labels: tuple[str, ...]
     max_length: int
     examples: Callable[[int], Sequence[tuple[Sequence[int], int]]]
+    blank: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +222,7 @@ class MethodSpec(Generic[ParamsT]):
         needs_original: whether it trains backbone weights, so that the unquantized checkpoint must be at hand.
         original_for: parameter values that need the unquantized checkpoint as well, by parameter.
         trains: whether anything trains; a method that trains nothing is scored once.
+        without_effect: function that returns the parameters that change nothing in a context; they are not searched.
     """
 
     name: str
@@ -233,6 +237,7 @@ class MethodSpec(Generic[ParamsT]):
     needs_original: bool = False
     original_for: Mapping[str, frozenset[str]] = field(default_factory=dict)
     trains: bool = True
+    without_effect: Callable[[Context], frozenset[str]] = lambda _: frozenset()
 
     def __post_init__(self) -> None:
         tasks = frozenset(TASK_TYPES_OF_0_1.get(task, task) for task in self.tasks)

@@ -31,7 +31,8 @@ class PromptTokens:
         before: ids before a row's own: the tokenizer's first special tokens, examples, an instruction.
         after: ids after the row's own, which ask for the class.
         classes: ids of each class's word, cut to the shortest length that distinguishes the words.
-        blank: ids of a text without content, which shows the class that the prompt alone prefers.
+        blank: ids of a text without content, or of a language model's whole prompt without content, which shows the
+            class that the prompt alone prefers; empty if there is none.
         opening: number of special tokens at the beginning of a tokenized row.
         closing: number of special tokens at its end.
     """
@@ -105,7 +106,7 @@ def completion_prompt(text: TaskText, examples: int) -> PromptTokens:
     shown: list[int] = []
     for ids, _ in text.examples(examples):
         shown += [*_without_special_tokens(ids, opening, end), *separator]
-    return PromptTokens([*opening, *shown], [], [], [], len(opening), 0)
+    return PromptTokens([*opening, *shown], [], [], list(text.blank), len(opening), 0)
 
 
 def _class_words(labels: Sequence[str], verbalizers: str) -> list[str]:

@@ -24,11 +24,12 @@ class PromptedModel(nn.Module):
 
     Args:
         model: model that predicts the next token.
+        calibration: whether what scores a text without content has is subtracted from scores.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, calibration: bool) -> None:
         super().__init__()
-        self.model, self.config = model, model.config
+        self.model, self.config, self._calibration = model, model.config, calibration
         self.prompt: dict[str, Tensor] = {}
         self._takes_position_ids = "position_ids" in inspect.signature(model.forward).parameters
 
@@ -78,8 +79,7 @@ class PromptedClassifier(PromptedModel):
     """
 
     def __init__(self, model: PreTrainedModel, calibration: bool) -> None:
-        super().__init__(model)
-        self._calibration = calibration
+        super().__init__(model, calibration)
         self._is_encoder_decoder = bool(getattr(model.config, "is_encoder_decoder", False))
         self._cached_bias: Tensor | None = None
 
@@ -146,6 +146,12 @@ class PromptedClassifier(PromptedModel):
 
 class PromptedLanguageModel(PromptedModel):
     """A language model that continues a row as if the examples preceded it; without a prompt, the bare model."""
+
+    @property
+    def blank_prompt(self) -> Tensor | None:
+        """Token ids of the prompt without content, whose scores calibrate those of others; ``None`` without it."""
+        blank = self.prompt.get("blank")
+        return blank if self._calibration and blank is not None and len(blank) else None
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None

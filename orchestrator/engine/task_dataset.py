@@ -120,7 +120,11 @@ class TaskDataset:
             return None
         length = self.training.max_length
         return TaskText(
-            tokenizer=self._tokenizer, labels=self.type.class_names, max_length=length, examples=self.examples
+            tokenizer=self._tokenizer,
+            labels=self.type.class_names,
+            max_length=length,
+            examples=self.examples,
+            blank=self.type.blank_prompt(self._config, self._tokenizer, length),
         )
 
     @property

@@ -328,6 +328,12 @@ def _task_text_factory(config: SweepConfig, tokenizer: PreTrainedTokenizerBase) 
             return [(row, label) for row, (_, label) in zip(ids, labelled, strict=True)]
 
         length = config.training.max_length
-        return TaskText(tokenizer=tokenizer, labels=kind.class_names, max_length=length, examples=examples)
+        return TaskText(
+            tokenizer=tokenizer,
+            labels=kind.class_names,
+            max_length=length,
+            examples=examples,
+            blank=kind.blank_prompt(data.config, tokenizer, length),
+        )
 
     return task_text

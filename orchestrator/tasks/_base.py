@@ -337,6 +337,16 @@ class TaskType(ABC):
         predictions = self.predictions(model, rows, batches, pad_id, pad_left)
         return Evaluation({metric.name: self.score(metric.name, predictions) for metric in self.computed}, predictions)
 
+    def blank_prompt(self, config: TaskSection, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[int, ...]:
+        """Return the tokens of a prompt without content, by which scores of choices can be calibrated; none of most.
+
+        Args:
+            config: The task's section.
+            tokenizer: The tokenizer.
+            max_length: Most tokens of a row.
+        """
+        return ()
+
     def score(self, metric: str, predictions: pa.Table) -> float:
         """Return a metric of the predictions."""
         return float(self.score_many(metric, predictions, np.arange(predictions.num_rows)[None])[0])

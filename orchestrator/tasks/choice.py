@@ -17,7 +17,7 @@ from orchestrator.common.section import refusal
 from orchestrator.tasks._base import Batches, Evaluation, TaskType
 from orchestrator.tasks.choice_loss import choice_loss, competing_tokens
 from orchestrator.tasks.choice_rows import answers, choices_problem, questions_and_answers, render_messages, tokenized
-from orchestrator.tasks.choice_scores import log_likelihoods
+from orchestrator.tasks.choice_scores import calibrated, log_likelihoods
 from orchestrator.tasks.class_metrics import macro_f1
 from orchestrator.tasks.classes import majority_share, with_probabilities_by_name
 from orchestrator.tasks.columns import Column
@@ -42,6 +42,8 @@ def accuracy(predictions: pa.Table, draws: NDArray[np.int64]) -> NDArray[np.floa
     return scores
 
 
+CONTENT_FREE_TEXT = "N/A"
+"""What stands in every column of a prompt without content (Zhao et al., 2021, arXiv:2102.09690)."""
 METRICS = (
     Metric(name="accuracy", label="accuracy", statistic=accuracy),
     Metric(name="macro_f1", label="macro-F1", statistic=macro_f1),
@@ -146,6 +148,18 @@ class Choice(TaskType):
         }
     )
 
+    def blank_prompt(self, config: TaskSection, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[int, ...]:
+        """Return the tokens of the prompt without content, or none where rows are conversations."""
+        assert isinstance(config, ChoiceTask)
+        if config.prompt is None:
+            return ()
+        names = template_columns(config.prompt)
+        columns = {name: Column.of(name, [CONTENT_FREE_TEXT]) for name in names}
+        choices = {} if self.labels else {"choices": pa.array([["a", "b"]])}
+        blank = self.unanswered(pa.table({"prompt": render(config.prompt, columns), **choices}))
+        rows = self.tokenize(blank, tokenizer, max_length)
+        return tuple(rows["input_ids"][0].as_py()[: rows["prompt_length"][0].as_py()])
+
     @property
     def computed(self) -> tuple[Metric, ...]:
         """The metrics that ``evaluate`` computes: ``macro_f1`` needs the same choices for all rows."""
@@ -219,8 +233,12 @@ class Choice(TaskType):
     def predictions(
         self, model: nn.Module, rows: pa.Table, batches: Batches, pad_id: int, pad_left: bool = False
     ) -> pa.Table:
-        """Return the likelihood of every choice of each row."""
+        """Return the likelihood of every choice of each row.
+
+        A model that calibrates has it relative to the likelihood after a prompt without content.
+        """
         found = [row for indices in batches for row in log_likelihoods(model, rows, indices, pad_id)]
+        found = calibrated(found, model, rows, batches, pad_id)
         order, indices = in_table_order(batches)
         table = self._answered(rows).take(pa.array(indices))
         table = _with_probabilities(table, [_softmax(found[index]) for index in order], bool(self.labels))

@@ -6,7 +6,7 @@ with need none of their own: labels of one token each take one sequence per row,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.tasks.token_losses import token_log_probabilities
-from orchestrator.tasks.tokens import integers, pad, sequences
+from orchestrator.tasks.tokens import integers, pad, sequences, token_column
 
 if TYPE_CHECKING:
     from torch import nn
 
 Tokens = NDArray[np.int32]
+Batches = Sequence[NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,37 @@ def log_likelihoods(
             for (row, choice), value in zip(where[:, 3:], values.double().cpu().numpy(), strict=True):
                 found[row][choice] += value
     return found
+
+
+def calibrated(
+    found: Sequence[NDArray[np.float64]], model: nn.Module, rows: pa.Table, batches: Batches, pad_id: int
+) -> list[NDArray[np.float64]]:
+    """Return log-likelihoods minus those of the same choices after the model's prompt without content, if it has one.
+
+    Args:
+        found: Log-likelihoods of each row's choices, in the order of the batches.
+        model: Language model; one that calibrates has token ids as ``blank_prompt``.
+        rows: Tokenized table.
+        batches: Rows of each batch.
+        pad_id: Id of the padding token.
+    """
+    blank = getattr(model, "blank_prompt", None)
+    if blank is None:
+        return list(found)
+    ids = blank.cpu().numpy().astype(np.int32)
+    sizes = {"prompt_length": pa.array([len(ids)] * rows.num_rows, pa.int32())}
+    columns = {**{name: rows[name] for name in ("choice_ids", "choice_lengths")}, **sizes}
+    table = pa.table({"input_ids": token_column([ids] * rows.num_rows), **columns})
+    seen: dict[bytes, NDArray[np.float64]] = {}  # where all rows have the same choices, they are computed once
+    result = []
+    for scores, index in zip(found, np.concatenate([*batches]), strict=True):
+        key = b"|".join(
+            sequences(rows, np.array([index]), name)[0].tobytes() for name in columns if name != "prompt_length"
+        )
+        if key not in seen:
+            seen[key] = log_likelihoods(model, table, np.array([index]), pad_id)[0]
+        result.append(scores - seen[key])
+    return result
 
 
 def _sequences(rows: pa.Table, index: int, row: int) -> Iterator[_Sequence]:

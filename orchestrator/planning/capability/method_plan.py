@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import methods
@@ -65,9 +65,24 @@ def plan_method(
     def refusal(params: Mapping[str, Any], thoroughly: bool) -> str:
         return probe.refusal(method, params, thoroughly)
 
-    restricted = restrict_space(space, original_default, frozenset(overridden), refusal)
+    idle = methods.get(method).without_effect(probe.context)
+    restricted = restrict_space(_without(space, idle), original_default, frozenset(overridden) - idle, refusal)
+    if named := sorted(idle & frozenset(overridden)):
+        note = f"{' and '.join(named)} {'have' if len(named) > 1 else 'has'} no effect on {probe.kind.name} tasks"
+        restricted = replace(restricted, notes=(*restricted.notes, note))
     problems = [Problem(f"search_space.{method}.{name}", line) for name, line in restricted.problems]
     return _plan_of_space(probe, method, restricted), problems
+
+
+def _without(space: SearchSpace, names: Collection[str]) -> SearchSpace:
+    """Return a space without the parameters of these names, which stay at the method's own defaults."""
+    if not names:
+        return space
+    distributions, default = (
+        {name: value for name, value in part.items() if name not in names}
+        for part in (space.distributions, space.default)
+    )
+    return replace(space, distributions=distributions, default=default)
 
 
 def _plan_of_space(probe: Probe, method: str, restricted: RestrictedSpace) -> MethodPlan:

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import methods
-from methods.base.spec import Attached, Hyperparameters, MethodError, MethodSpec, Quantization, TaskText
+from methods.base.spec import Attached, Context, Hyperparameters, MethodError, MethodSpec, Quantization, TaskText
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.backbone.skeleton import shallow_skeletons, skeleton, tiny_model
 from orchestrator.common.errors import first_line
@@ -130,6 +130,11 @@ class Probe:
         self.parameters = self._bare.parameters()
         if kind.predicts_next_token and self._tiny_model and reads_ahead(self._tiny_model, kind):
             raise MethodError(f"{config.model_type} models attend to later tokens, so they cannot be language models")
+
+    @property
+    def context(self) -> Context:
+        """What methods may read of the task and the backbone."""
+        return self._bare.context
 
     def capability(self, method: str, params: Mapping[str, Any]) -> Capability:
         """Return whether a method works in a configuration, and what it trains there.
