@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.backbone.licence import licence_of
 from orchestrator.backbone.publish import PreparedBackbone
 from orchestrator.final.results import TaskOutcome
 from orchestrator.lanes.broker import LaneStatus
@@ -50,6 +51,7 @@ def describe(
             compute_dtype=lane.dtype,
             digest=backbone.quantized.digest,
             checksum=backbone.checksum,
+            licence=licence_of(plan.source),
         ),
         environment=Environment.here(
             lane.threads, lane.device, **lane.gpu, trainable_products=config.gpu.trainable_products

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from orchestrator.common.errors import InputError, Problem
+from orchestrator.tracking.champion_line import describe_champion
 from orchestrator.tracking.connection import is_missing, is_refusal
 from orchestrator.tracking.promotion_policy import AliasHolders, Promotion, alias_holders
 from orchestrator.tracking.versions import CHALLENGER, CHAMPION, aliases, promotion_tag, scored_versions
@@ -33,7 +34,10 @@ def apply_promotion_policy(client: MlflowClient, name: str) -> AliasHolders | No
         target = {CHAMPION: holders.champion, CHALLENGER: holders.challenger} if holders else dict.fromkeys(ALIASES)
         wrong = {alias: version for alias, version in target.items() if present.get(alias) != version}
         if not wrong:
-            return holders
+            # Read once more after the description was written too, as after an alias.
+            if not describe_champion(client, name, holders.champion if holders else None):
+                return holders
+            continue
         refusals += not _set(client, name, wrong, last=refusals == MAX_REFUSALS)
 
 

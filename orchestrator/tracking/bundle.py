@@ -54,6 +54,8 @@ class BundleBackbone(_Part):
     """Name of the quantized file in caches and storages."""
     checksum: str
     """Checksum of its tensors, mapped for float32."""
+    licence: str = ""
+    """Licence that its README or package declares; empty where none is known."""
 
 
 class Environment(_Part):

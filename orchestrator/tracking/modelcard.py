@@ -51,7 +51,7 @@ def _head(bundle: Bundle) -> str:
     purpose = bundle.task_type.purpose(bundle.labels)
     return (
         f"# {bundle.task}\n\n{purpose}: a `{bundle.method}` adapter on the frozen backbone `{bundle.backbone.model}`"
-        f" ({_precision(bundle)})."
+        f" ({_precision(bundle)}). Licence of the backbone: {bundle.backbone.licence or 'unknown'}."
     )
 
 

@@ -52,6 +52,7 @@ def tags_of(bundle: Bundle) -> dict[str, str]:
         "backbone_digest": backbone.digest,
         "backbone_checksum": backbone.checksum,
         "quantization": backbone.quantization,
+        **({"licence": backbone.licence} if backbone.licence else {}),
         "metric": bundle.metric,
         "higher_is_better": "true" if bundle.higher_is_better else "false",
         "mean_score": repr(bundle.mean_score),
