@@ -9,11 +9,12 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.common.errors import InputError, MachineryError, Problem
+from orchestrator.common.own_processes import mark_own_processes
 from orchestrator.config import Lanes
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 5.0
 DISCONNECT_TIMEOUT_S = 5.0
+END_TIMEOUT_S = 3.0
 OWN_PROCESSES = {"raylet": "node process (raylet)", "gcs_server": "control store (gcs_server)"}
 """Ray's processes on a node without which nothing else of it works."""
 TOKEN_HINT = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to the cluster's token, if it uses token authentication"
@@ -86,6 +88,7 @@ class Cluster:
         self._processes: dict[str, psutil.Process] = {}
 
     def __enter__(self) -> Cluster:
+        mark_own_processes(starts_ray=not self.address)
         if not self.address:
             self._thread.start()
         return self
@@ -126,6 +129,11 @@ class Cluster:
         if lost := self._lost():
             raise MachineryError(f"Ray's {OWN_PROCESSES[lost]} has died; no trial is at fault")
 
+    def _workers(self) -> list[psutil.Process]:
+        """Return the processes that the cluster's own node has started."""
+        raylet = self._processes.get("raylet")
+        return raylet.children(recursive=True) if raylet and _lives(raylet) else []
+
     def _lost(self) -> str:
         return next((name for name, process in self._processes.items() if not _lives(process)), "")
 
@@ -135,6 +143,8 @@ class Cluster:
                 self._processes = _own_processes()
                 self._connected.set()
                 self._ended.wait()
+                workers = self._workers()
+            _end(workers)
         except BaseException as error:
             self._error = error
         finally:
@@ -147,6 +157,16 @@ def _own_processes() -> dict[str, psutil.Process]:
 
     children = psutil.Process().children(recursive=True)
     return {process.name(): process for process in children if process.name() in OWN_PROCESSES}
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """End processes that should have ended by themselves: once in some tens of times one misses the end of its node."""
+    import psutil
+
+    _, left = psutil.wait_procs(processes, timeout=END_TIMEOUT_S)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _lives(process: psutil.Process) -> bool:

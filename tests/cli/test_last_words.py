@@ -13,14 +13,21 @@ import pytest
 from ..polling import until
 
 RUN = """
-import sys, threading
+import subprocess, sys, threading
 from pathlib import Path
 from orchestrator.cli.output.last_words import last_words
+from orchestrator.common.own_processes import mark_own_processes
+
+mark_own_processes()
+started = subprocess.Popen(["sleep", "600"], start_new_session=True, stdout=subprocess.DEVNULL)
+print(started.pid, flush=True)
 
 with last_words(Path(sys.argv[1]), "continue with: peft-sweep resume mail-1", sys.stderr):
     print("began", flush=True)
     if sys.argv[2] == "is killed":
         threading.Event().wait(600)
+started.kill()
+started.wait()
 """
 SWEEP = '{"time": 1.0, "event": "sweep"}\n'
 
@@ -33,8 +40,8 @@ def test_killed_sweep_says_how_to_continue(ending: str, journal: str, says: bool
     command = [sys.executable, "-c", RUN, str(tmp_path / "journal.jsonl"), ending]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout
+        started = psutil.Process(int(process.stdout.readline()))
         assert process.stdout.readline() == "began\n"
-        (waiting, *_) = psutil.Process(process.pid).children() or [None]
         if ending == "is killed":
             process.send_signal(signal.SIGKILL)
         _, errors = process.communicate(timeout=60)
@@ -43,4 +50,4 @@ def test_killed_sweep_says_how_to_continue(ending: str, journal: str, says: bool
         "no trial is at fault\n"
     )
     assert errors == {True: f"{first}continue with: peft-sweep resume mail-1\n", False: first, None: ""}[says]
-    until(lambda: waiting is None or not waiting.is_running(), 5.0)
+    until(lambda: not started.is_running() or started.status() == psutil.STATUS_ZOMBIE, 10.0)

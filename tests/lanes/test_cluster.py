@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from threading import Event, current_thread
 from typing import Any
 from unittest.mock import patch
 
+import psutil
 import pytest
 from ray.exceptions import AuthenticationError
 
@@ -153,6 +155,13 @@ def test_cluster_that_lets_nobody_in_says_what_to_set(
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         with Cluster(address) as entered, pytest.raises(InputError, match=f"{address}: {message}"):
             entered.wait_until_connected()
+
+
+def test_process_that_misses_the_end_of_its_node_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "END_TIMEOUT_S", 0.1)
+    with subprocess.Popen(["sleep", "600"]) as left:
+        cluster._end([psutil.Process(left.pid)])
+        assert left.wait(10.0) == -signal.SIGKILL
 
 
 def test_cluster_sets_the_heap_unless_the_user_did(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,126 @@
+"""What must hold of a sweep that was disturbed."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+from mlflow import MlflowClient
+
+from benchmarks._chaos_sweep import ChaosSweep
+from tests.polling import until
+from tests.small_sweep import mlflow_runs
+
+TOLERANCE = 1e-6
+LEFT_TIMEOUT_S = 5.0
+SHARED_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a sweep came to.
+
+    Args:
+        events: events of its journal.
+        runs: number of MLflow runs of each trial.
+        versions: number of registered versions of each method.
+    """
+
+    events: list[dict[str, Any]]
+    runs: Counter[str]
+    versions: Counter[str]
+
+    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+        """Return the events of a kind."""
+        return [event for event in self.events if event["event"] == kind]
+
+    @property
+    def values(self) -> dict[tuple[str, int], float]:
+        """The values of trials at rungs."""
+        return {(event["trial"], event["step"]): event["value"] for event in self.of_kind("rung")}
+
+    @property
+    def recommended(self) -> list[str]:
+        """The recommended method of each task."""
+        return [event["recommended"] for event in self.of_kind("selection")]
+
+
+def result_of(sweep: ChaosSweep) -> Result:
+    """Return what a sweep came to, from its journal and from MLflow."""
+    runs = [run.data.tags.get("trial_key") for run in mlflow_runs(sweep.tracking_uri)]
+    versions = MlflowClient(sweep.tracking_uri).search_model_versions()
+    methods = Counter(version.tags.get("method", "") for version in versions)
+    return Result(sweep.events(), Counter(trial for trial in runs if trial), methods)
+
+
+def problems(result: Result, undisturbed: Result) -> list[str]:
+    """Return what a fault has changed."""
+    trials = Counter(event["trial"] for event in result.of_kind("trial"))
+    ends = Counter(event["trial"] for event in result.of_kind("end"))
+    states = Counter(event["state"] for event in result.of_kind("end"))
+    rungs = Counter((event["trial"], event["step"]) for event in result.of_kind("rung"))
+    found = {
+        "a trial began twice, or did not end once": trials != ends or max(trials.values(), default=0) > 1,
+        "a trial reported a rung twice": max(rungs.values(), default=0) > 1,
+        f"trials ended as {dict(states)}": set(states) != {"complete"},
+        "other values": not _equal(result.values, undisturbed.values),
+        f"recommends {result.recommended}": result.recommended != undisturbed.recommended,
+        f"MLflow has {dict(result.runs)}": result.runs != undisturbed.runs,
+        f"registered {dict(result.versions)}": result.versions != undisturbed.versions,
+    }
+    return [text for text, is_so in found.items() if is_so]
+
+
+def _equal(values: dict[tuple[str, int], float], others: dict[tuple[str, int], float]) -> bool:
+    return values.keys() == others.keys() and all(abs(values[key] - others[key]) <= TOLERANCE for key in values)
+
+
+@dataclass(frozen=True)
+class Left:
+    """The shared memory before a sweep."""
+
+    shared: frozenset[str]
+
+    @classmethod
+    def now(cls) -> Self:
+        """Look at what is there."""
+        return cls(_shared_memory())
+
+    def problems(self, folder: Path) -> list[str]:
+        """Return what a sweep in this folder has left behind after five seconds."""
+        with suppress(AssertionError):
+            until(lambda: not _processes_of(folder) and not self._added(), LEFT_TIMEOUT_S)
+        processes = [f"process {process.pid} {process.name()}" for process in _processes_of(folder)]
+        return [f"left behind: {what}" for what in [*processes, *sorted(self._added())]]
+
+    def _added(self) -> frozenset[str]:
+        return _shared_memory() - self.shared - _mapped()
+
+
+def _shared_memory() -> frozenset[str]:
+    return frozenset(os.listdir(SHARED_MEMORY)) if SHARED_MEMORY.is_dir() else frozenset()
+
+
+def _mapped() -> frozenset[str]:
+    """Return the shared memory that living processes map: other programs make some as well."""
+    found: set[str] = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            paths = {mapping.path for mapping in process.memory_maps()} | {file.path for file in process.open_files()}
+            found |= {Path(path).name for path in paths if path.startswith(f"{SHARED_MEMORY}/")}
+    return frozenset(found)
+
+
+def _processes_of(folder: Path) -> list[psutil.Process]:
+    """Return the living processes that have inherited the environment of the sweep in a folder."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            is_of_sweep = process.environ().get("PEFT_SWEEP_CACHE") == str(folder / "cache")
+            found += [process] if is_of_sweep and process.status() != psutil.STATUS_ZOMBIE else []
+    return found
