@@ -282,3 +282,25 @@ def test_report_tells_which_rows_were_cut(written: Write) -> None:
     shown = told(rewritten(folder, with_cut)).text
     lost = "train about 12 of 6,206 rows (0.2%), which lose about 40 of their 300 trained tokens"
     assert f"cut in airline of more than 64 tokens: {lost}; test 1 of 2,069 rows (0.0%)" in shown
+
+
+def test_report_says_when_no_method_is_better_than_the_baseline(written: Callable[..., Path]) -> None:
+    folder = written(trials=60)
+    lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    for event in lines:
+        if event["event"] == "selection":
+            event["baselines"] = [{"name": "always answering negative", "score": 0.84, "interval": [0.83, 0.85]}]
+            for result in event["finalists"]:
+                result |= {"baseline_lead": [0.0, -0.02], "collapsed_seeds": 2}
+            event["others"][0] |= {"cut": True, "reason": "cut by the cap of 4 finalists"}
+        elif event["event"] == "registered":
+            event["aliases"] = []
+    (folder / "journal.jsonl").write_text("".join(f"{json.dumps(event)}\n" for event in lines))
+    page = told(folder)
+    assert "No method was better than always answering negative 0.840 macro-F1" in page.text
+    assert "Use lora" not in page.text
+    assert "lora: 2 of 3 seeds gave every row the same answer" in page.text
+    assert "version 1, without an alias" in page.text
+    rows = {row.method: row for row in TaskPage(History.of("x", lines), "airline", {}).rows}
+    assert (rows["lora"].status, rows["lora"].may_be_best) == ("no better", False)
+    assert "cut" in {row.status for row in rows.values()}
