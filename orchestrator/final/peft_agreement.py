@@ -7,6 +7,7 @@ how far apart the two are can only be measured.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -109,13 +110,20 @@ def _has_weights(checkpoint: Path) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Show no progress bar of transformers among a sweep's lines."""
+    """Keep progress bars and warnings of libraries from a sweep's lines and log.
+
+    transformers warns that the head is not in the checkpoint, which peft then loads from the adapter.
+    """
     from transformers.utils import logging as library
 
-    shown = library.is_progress_bar_enabled()
+    shown, verbosity = library.is_progress_bar_enabled(), library.get_verbosity()
     library.disable_progress_bar()
+    library.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
+        library.set_verbosity(verbosity)
         if shown:
             library.enable_progress_bar()

@@ -49,7 +49,9 @@ def planned(trained: Left) -> SweepPlan:
     return replace(plan, source=source, tasks={"mail": task}, tokenizer=source.tokenizer())
 
 
-def test_peft_agreement_counts_labels_and_the_largest_difference(trained: Left) -> None:
+def test_peft_agreement_counts_labels_and_the_largest_difference(
+    trained: Left, capfd: pytest.CaptureFixture[str]
+) -> None:
     plan = planned(trained)
     task, adapter = plan.tasks["mail"], trained.storage / SWEEP / "checkpoints" / trained.trial / "step-4" / "adapter"
     backbone = pretrained(str(trained.checkpoint), "classification", labels=len(LABELS))
@@ -58,8 +60,10 @@ def test_peft_agreement_counts_labels_and_the_largest_difference(trained: Left) 
     tokens = task.type.tokenize(task.data.splits["test"], plan.tokenizer, plan.config.training.max_length)
     recorded = task.type.predictions(attached.module, tokens, evaluation_batches(lengths(tokens), 8), 0)
 
+    capfd.readouterr()
     agreement = peft_agreement(plan, task, adapter, recorded)
     assert agreement is not None
+    assert capfd.readouterr() == ("", ""), "nothing of libraries among a sweep's lines"
 
     plain = transformers.AutoModelForSequenceClassification.from_pretrained(trained.checkpoint, num_labels=len(LABELS))
     model = PeftModel.from_pretrained(plain, str(adapter)).eval()
