@@ -24,9 +24,9 @@ CONVERSATIONS, TURNS = 60, 4
 
 @pytest.fixture
 def predictions() -> pa.Table:
-    """The turns of a conversation are equally likely, and stand apart from each other in the table."""
+    """The turns of a conversation follow each other, and are equally likely."""
     nll = np.random.default_rng(0).uniform(2, 9, CONVERSATIONS)
-    rows = np.tile(np.arange(1, CONVERSATIONS + 1), TURNS)
+    rows = np.repeat(np.arange(1, CONVERSATIONS + 1), TURNS)
     count = len(rows)
     return pa.table({"row": rows, "nll": nll[rows - 1], "tokens": [3] * count, "bytes": [12] * count})
 
@@ -37,7 +37,7 @@ def test_turns_of_a_conversation_are_one_row_of_the_evidence(tmp_path: Path, pre
     plan = small_plan(["lora"], {"talk": {**CAUSAL, "metric": "bits_per_byte"}})
     reader = AnswerReader(plan.tasks["talk"], Storage.at(str(tmp_path)), seed=0)
     assert reader.rows("trial") == CONVERSATIONS
-    bits = predictions["nll"].to_numpy()[:CONVERSATIONS] / np.log(2) / 12
+    bits = predictions["nll"].to_numpy()[::TURNS] / np.log(2) / 12
     expected = bits.std(ddof=1) / np.sqrt(CONVERSATIONS)
     low, high = bootstrap_interval(reader.statistic("trial"), reader.rows("trial"), seed=0)
     assert high - low == pytest.approx(2 * 1.96 * expected, rel=0.1), "four times the turns say no more"
