@@ -9,7 +9,9 @@ import torch
 
 import methods
 from methods.base.spec import MethodError
-from orchestrator.engine.trial_run import DivergedError
+from orchestrator.engine.frozen_prefix import FrozenPrefix
+from orchestrator.engine.trial_run import DivergedError, TrialRun
+from orchestrator.tasks.batches import EVALUATION_TOKENS
 
 from .conftest import Lab, equal, state, train
 
@@ -164,3 +166,15 @@ def test_trial_leaves_the_backbone_unchanged(lab: Lab) -> None:
         train(run, 2)
         run.evaluate("validation")
     assert lab.backbone.checksum() == before
+
+
+def test_trial_tells_of_each_pass_through_its_model(lab: Lab) -> None:
+    passes: list[str] = []
+    run = TrialRun(
+        lab.job("lora"), lab.backbone, lab.dataset, prefix=FrozenPrefix(lab.backbone), on_pass=lambda: passes.append("")
+    )
+    train(run, 3)
+    assert len(passes) == 3
+    run.evaluate("validation")
+    batches = lab.dataset._evaluation_batches("validation", EVALUATION_TOKENS)
+    assert len(passes) == 3 + len(batches)
