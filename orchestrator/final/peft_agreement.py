@@ -87,7 +87,7 @@ def _differing(type_: TaskType, recorded: pa.Table, predictions: pa.Table) -> in
     before, after = type_.answered(recorded), type_.answered(predictions)
     if before is None or after is None:
         return None
-    return sum(first != second for first, second in zip(before, after, strict=True))
+    return sum(bool(first != second) for first, second in zip(before, after, strict=True))
 
 
 def _model(plan: SweepPlan, task: TaskPlan, adapter: Path) -> nn.Module:

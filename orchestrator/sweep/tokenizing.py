@@ -45,7 +45,7 @@ def put_tokens(kind: TaskType, rows: pa.Table, tokenizer: PreTrainedTokenizerBas
     if len(batches) <= LOCAL_BATCHES:
         return ray.put(joined(*(kind.tokenize(batch, tokenizer, max_length) for batch in batches)))
     settings = ray.put((kind, tokenizer, max_length))
-    tokenize = ray.remote(num_cpus=SLIVER, num_returns=2)(_tokenize)
+    tokenize: Any = ray.remote(num_cpus=SLIVER, num_returns=2)(_tokenize)
     tokens: list[ObjectRef[Any]] = []
     waiting: list[ObjectRef[Any]] = []
     for batch in batches:

@@ -133,7 +133,7 @@ def signature(bundle: Bundle) -> ModelSignature:
     inputs = bundle.input_schema.columns
     columns = [ColSpec(_mlflow_type(column.kind), name, required=column.required) for name, column in inputs.items()]
     return ModelSignature(
-        inputs=None if reads_one_text(bundle) else Schema(columns),
+        inputs=None if reads_one_text(bundle) else Schema([*columns]),
         outputs=Schema([ColSpec(_mlflow_type(kind), name) for name, kind in answers.items()]),
     )
 

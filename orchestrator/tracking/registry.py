@@ -157,11 +157,11 @@ def _link(client: MlflowClient, bundle: Bundle, version: ModelVersion) -> None:
     """
     from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-    card, number = version.description or "", int(version.version)
-    if f"/{VERSION}" not in card:
+    card, number, run_id = version.description or "", int(version.version), version.run_id
+    if f"/{VERSION}" not in card or run_id is None:
         return
     card = with_version(card, number)
-    experiment = client.get_run(version.run_id).info.experiment_id
+    experiment = client.get_run(run_id).info.experiment_id
     if model := _find_model(client, experiment, bundle):
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / CARD).write_text(card, encoding="utf-8")

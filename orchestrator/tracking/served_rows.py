@@ -50,9 +50,9 @@ def _rows(model_input: Any, schema: InputSchema) -> list[dict[str, Any]]:
 
 def _rows_of_frame(frame: pd.DataFrame, schema: InputSchema) -> list[dict[str, Any]]:
     names = [name for name in schema.columns if name in frame.columns]
-    if not names and list(frame.columns) == [0]:  # a list of values, as a data frame has it
+    if not names and list[Any](frame.columns) == [0]:  # a list of values, as a data frame has it
         return [{next(iter(schema.columns)): value} for value in frame[0].tolist()]
     # Columns that the model does not read stay where it lacks one, for the message that names it.
     chosen = frame[names] if len(names) == len(schema.columns) else frame
-    rows: list[dict[str, Any]] = chosen.to_dict("records")
-    return rows
+    rows: Any = chosen.to_dict("records")
+    return list(rows)

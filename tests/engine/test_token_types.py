@@ -26,7 +26,7 @@ from transformers import (
 
 import methods
 import search_spaces
-from methods.base.spec import MethodError, TaskText
+from methods.base.spec import MethodError, Quantization, TaskText
 from orchestrator.backbone.checkpoint import write
 from orchestrator.backbone.shared import SharedBackbone, load
 from orchestrator.backbone.source import Source
@@ -99,7 +99,8 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> SharedBackbone:
     torch.manual_seed(7)
     BertModel(BertConfig(**SIZES)).save_pretrained(folder / "checkpoint")
     source = Source("tiny", folder / "checkpoint", "tiny", portable=False)
-    files = {quantization: folder / f"{quantization}.safetensors" for quantization in ("nf4", "none")}
+    quantizations: tuple[Quantization, ...] = ("nf4", "none")
+    files = {quantization: folder / f"{quantization}.safetensors" for quantization in quantizations}
     for quantization, file in files.items():
         write(source, "AutoModelForSequenceClassification", quantization, True, file)
     return load(files["nf4"], "regression", name="tiny", dtype=torch.float32, labels=1, original=files["none"])
@@ -198,7 +199,7 @@ def test_every_method_reads_pairs_as_transformers_passes_them(
 def test_scores_of_pairs_are_those_of_plain_transformers(backbone: SharedBackbone, dataset: TaskDataset) -> None:
     """The evaluation's batches, with lora where it starts, against the model of transformers on the two texts."""
     run = TrialRun.start("lora", backbone, dataset, steps=6)
-    plain = BertForSequenceClassification(BertConfig(**SIZES, num_labels=1)).eval()
+    plain = BertForSequenceClassification(BertConfig.from_dict({**SIZES, "num_labels": 1})).eval()
     plain.load_state_dict(backbone_weights(run), strict=True)
     with torch.no_grad():
         logits = plain(**by_transformers(pairs(2), padding=True, return_tensors="pt")).logits[:, 0]
@@ -211,7 +212,9 @@ def backbone_weights(run: TrialRun) -> dict[str, Tensor]:
     merge = run.attached.merge
     assert merge is not None
     model = merge()
-    return {name: owner_tensor(model, name) for name in BertForSequenceClassification(model.config).state_dict()}
+    config = model.config
+    assert isinstance(config, BertConfig)
+    return {name: owner_tensor(model, name) for name in BertForSequenceClassification(config).state_dict()}
 
 
 def owner_tensor(model: Any, name: str) -> Tensor:
@@ -269,7 +272,8 @@ def test_frozen_prefix_keeps_the_same_tokens_of_other_types_apart(backbone: Shar
     second = torch.tensor([[0, 0, 0, 1, 1]])
     states = [prefix.activations(2, ids, mask, types) for types in (first, second, None)]
     with torch.no_grad():
-        expected = [backbone.model.bert(ids, mask, token_type_ids=types)[0] for types in (first, second, None)]
+        bert: Any = backbone.model.bert
+        expected = [bert(ids, mask, token_type_ids=types)[0] for types in (first, second, None)]
     for state, right in zip(states, expected, strict=True):
         torch.testing.assert_close(state, right, rtol=0, atol=1e-6)
     assert (states[0] - states[1]).abs().max() > 1e-2
@@ -280,7 +284,7 @@ def test_micro_batches_of_pairs_add_up_to_the_batch(backbone: SharedBackbone, da
     batch = dataset.batch(np.arange(ROWS))
 
     def gradients(losses: Sequence[Tensor]) -> list[Tensor]:
-        return list(torch.autograd.grad(torch.stack(losses).sum(), list(attached.trainable().values())))
+        return list(torch.autograd.grad(torch.stack(list(losses)).sum(), list(attached.trainable().values())))
 
     whole = gradients([kind.loss(attached.module, batch)])
     micro_batches = split_micro_batches(batch, 5, kind.loss_terms)
@@ -301,7 +305,7 @@ def test_a_dry_run_of_pairs_has_types() -> None:
 @pytest.mark.parametrize("recorded", [True, False], ids=["today", "earlier release"])
 def test_bundles_of_pairs_answer_with_the_types_of_their_training(recorded: bool) -> None:
     torch.manual_seed(3)
-    model = BertForSequenceClassification(BertConfig(**SIZES, num_labels=1)).eval()
+    model = BertForSequenceClassification(BertConfig.from_dict({**SIZES, "num_labels": 1})).eval()
     bundle = Bundle.model_construct(  # type: ignore[call-arg]
         type="regression", labels=("score",), columns={"text": "one", "text_pair": "two"},
         metric="rmse", metrics={}, max_new_tokens=32, max_length=LONGEST, evaluation_batch=5,

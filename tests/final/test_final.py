@@ -300,6 +300,7 @@ class Labels(Lanes):
 
     def _answer(self, job: Job) -> Answer:
         answer = super()._answer(job)
+        assert answer.checkpoint
         file = self.folder / answer.checkpoint / TEST_FILE
         table = parquet.read_table(file)
         labels = np.arange(8) % 2
@@ -386,7 +387,8 @@ def test_final_holds_language_models_against_the_untuned_backbone(play: Play, tm
         "a prefix changes the output before its first step"
     )
     assert selection.baseline
-    assert (selection.baseline.name, selection.baseline.score) == ("the untuned backbone", pytest.approx(6.35))
+    assert selection.baseline.name == "the untuned backbone"
+    assert selection.baseline.score == pytest.approx(6.35)
     assert (selection.result("lora").beats_baseline, selection.result("ia3").beats_baseline) == (True, False)
 
 

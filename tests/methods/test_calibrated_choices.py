@@ -59,7 +59,7 @@ def test_calibration_subtracts_scores_after_the_prompt_without_content(
     assert text is not None
     assert list(text.blank) == tiny_tokenizer()("N/A")["input_ids"]
     module = TrialRun.start("hard_prompt", *lab, steps=1, params={"examples": examples}).attached.module
-    shown: list[int] = module.prompt["before"].tolist()  # type: ignore[union-attr, operator]
+    shown: list[int] = module.prompt["before"].tolist()
     assert bool(shown) == bool(examples)
     words = [tiny_tokenizer()(name, add_special_tokens=False)["input_ids"] for name in NAMES]
     bias = [longhand(backbone, [*shown, *text.blank], word) for word in words]
@@ -79,7 +79,12 @@ def test_calibration_travels_with_the_saved_adapter(lab: tuple[Any, TaskDataset]
 
 
 def test_prompt_without_content_fills_every_column_of_a_template() -> None:
-    section = {"type": "choice", "data": "rows.jsonl", "completion": "mood", "choices": ["word5", "word6"]}
+    section: dict[str, Any] = {
+        "type": "choice",
+        "data": "rows.jsonl",
+        "completion": "mood",
+        "choices": ["word5", "word6"],
+    }
     words = tiny_tokenizer()
     template = ChoiceTask.model_construct(**section, prompt="word7 {a} word8 {b}")
     expected = words("word7 N/A word8 N/A")["input_ids"]

@@ -110,6 +110,7 @@ def test_forecast_lane_seconds_count_trials_retrainings_and_scorings(plan: Sweep
     row = 10 / plan.tasks["mail"].plan_of("lora").passes
     assert lora.final.scoring == 2 * row
     assert lora.final.retraining == STEPS * 80 + (VALIDATION_ROWS + 2) * row
+    assert sweep_forecast.final_seconds is not None
     assert sweep_forecast.final_seconds == pytest.approx(2 * 3 * lora.final.retraining + 2 * lora.final.scoring)
     assert sweep_forecast.lane_seconds == pytest.approx(10 * lora.seconds + sweep_forecast.final_seconds)
     with console.console.capture() as captured:

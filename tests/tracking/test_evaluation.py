@@ -80,12 +80,14 @@ def test_logged_model_shows_version_metrics_and_parameters(registered: Callable[
     (model,) = client.search_logged_models([client.get_experiment_by_name("mail").experiment_id])  # type: ignore[union-attr]
     assert model.name == "mail-lora-0"
     assert model.tags["mlflow.modelVersions"] == '[{"name": "mail", "version": "1"}]'
-    metrics = {metric.key: metric.value for metric in model.metrics}
+    metrics = {metric.key: metric.value for metric in model.metrics or []}
     assert metrics["mean_score"] == made.bundle.mean_score
     assert metrics["test_accuracy"] == made.bundle.metrics["accuracy"]
-    assert {metric.dataset_name for metric in model.metrics} == {"mail"}
+    assert {metric.dataset_name for metric in model.metrics or []} == {"mail"}
     assert model.params["rank"] == str(made.bundle.params["rank"])
     version = client.get_model_version("mail", "1")
+    assert version.description
+    assert version.run_id
     assert "models:/mail/1" in version.description
     assert "VERSION" not in version.description
     readme = mlflow.artifacts.download_artifacts(f"{model.artifact_location}/artifacts/bundle/README.md")

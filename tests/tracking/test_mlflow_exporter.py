@@ -97,7 +97,7 @@ def test_exporter_parent_run_holds_config_data_and_end(story: Story, tell: Tell,
     (used,) = parent.inputs.dataset_inputs
     assert used.dataset.name == "airline"
     assert json.loads(used.dataset.source)["uri"] == "mail.csv"
-    assert json.loads(used.dataset.schema)["mlflow_colspec"][0]["name"] == "body"
+    assert json.loads(used.dataset.schema or "")["mlflow_colspec"][0]["name"] == "body"
     assert {tag.key: tag.value for tag in used.tags} == {"mlflow.data.context": "train, validation, test"}
     assert parent.data.params["rows_train"] == "60"
     assert not {"rows_train", "majority", "backbone_parameters"} & parent.data.metrics.keys()

@@ -16,9 +16,9 @@ from orchestrator.tracking.connection import open_client
 from orchestrator.tracking.mlflow_exporter import MlflowExporter
 from orchestrator.tracking.registry import register
 
+from ..mlflow_server import Server
 from ..report.chromium import Browser, chromium
 from .conftest import MakeBundle
-from .test_server import Server
 
 pytestmark = pytest.mark.slow
 ACCENT = (0x16, 0x58, 0xB8)
