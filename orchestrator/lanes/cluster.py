@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.common.errors import InputError, MachineryError, Problem
+from orchestrator.common.errors import InputError, MachineryError, Problem, SweepError, first_line
 from orchestrator.common.own_processes import mark_own_processes
 from orchestrator.config import Lanes
 
@@ -206,6 +206,10 @@ def _connection(address: str | None) -> Iterator[None]:
         raise InputError("--address", [Problem(str(address), _refusal(listens))]) from error
     except ray.exceptions.AuthenticationError as error:
         raise InputError("--address", [Problem(str(address), f"there is no token; {TOKEN_HINT}")]) from error
+    except Exception as error:  # Ray names none of its own: a node that is not there in time, another version
+        what = f"did not connect to {address}" if address else "did not start on this machine"
+        reason = first_line(error).rstrip(".")
+        raise SweepError(f"Ray {what}: {reason}; if the machine is busy, run the command again") from error
     logging.getLogger("ray").setLevel(logging.INFO)
     try:
         yield

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from ray.exceptions import AuthenticationError
 
-from orchestrator.common.errors import InputError
+from orchestrator.common.errors import InputError, SweepError
 from orchestrator.config import Lanes
 from orchestrator.lanes import cluster
 from orchestrator.lanes.cluster import HEAP, Cluster, check_address, lane_layout
@@ -155,6 +155,16 @@ def test_cluster_that_lets_nobody_in_says_what_to_set(
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         with Cluster(address) as entered, pytest.raises(InputError, match=f"{address}: {message}"):
             entered.wait_until_connected()
+
+
+def test_cluster_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(**_: Any) -> None:
+        raise Exception("The current node timed out during startup.\nTraceback")  # what Ray raises
+
+    monkeypatch.setattr("ray.init", late)
+    message = "Ray did not start on this machine: The current node timed out during startup; if the machine is busy"
+    with Cluster() as entered, pytest.raises(SweepError, match=message):
+        entered.wait_until_connected()
 
 
 def test_process_that_misses_the_end_of_its_node_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
