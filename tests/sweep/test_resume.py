@@ -256,8 +256,9 @@ def test_lock_folder_is_held_until_its_driver_dies(tmp_path: Path) -> None:
 
 
 def test_resume_summary_counts_trials_done_and_left(tmp_path: Path) -> None:
-    trial = {"event": "trial", "trial": "mail/lora/0"}
-    plan = recorded_sweep(tmp_path, trial, trial, trial, {"event": "end", "trial": "mail/lora/0"})
+    trials = [{"event": "trial", "trial": f"mail/lora/{number}", "params": {}, "seed": number} for number in range(3)]
+    end = {"event": "end", "trial": "mail/lora/0", "state": "complete", "reason": "", "lane_seconds": 1.0}
+    plan = recorded_sweep(tmp_path, *trials, end)
     assert summary(saved_of(tmp_path), plan) == "resumed: 1 of 10 trials are done, 2 continue from their checkpoints"
     assert changed_versions(saved_of(tmp_path).description["versions"]) == {}
     assert changed_versions({**saved_of(tmp_path).description["versions"], "peft": "0.0.1"})["peft"][0] == "0.0.1"

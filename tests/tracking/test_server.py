@@ -58,7 +58,7 @@ def test_exporter_loses_and_doubles_nothing_while_a_server_is_away(server: Serve
     assert {run.info.status for run in runs} == {"FINISHED"}
     for run in runs:
         if run.data.tags.get("method") == "lora":
-            assert len(client.get_metric_history(run.info.run_id, "value")) == 2
+            assert len(client.get_metric_history(run.info.run_id, "validation_macro_f1")) == 2
     assert exporter.close(10)
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.tracking.browse import list_models
-from orchestrator.tracking.bundle import BUNDLE
+from orchestrator.tracking.bundle import BUNDLE, EVALUATION
 from orchestrator.tracking.connection import open_client
 
 from .conftest import MakeBundle
@@ -40,7 +41,8 @@ def test_concurrent_sweeps_leave_the_policy_s_champion(make_bundle: MakeBundle, 
     # Small, since what is raced for is the title: no adapter, no backbone.
     folders = [tmp_path / f"sweep-{number}" for number in range(2)]
     for folder in folders:
-        folder.mkdir()
+        (folder / EVALUATION).parent.mkdir(parents=True)
+        shutil.copy(made.folder / EVALUATION, folder / EVALUATION)
         (folder / "README.md").write_text("# mail")
     sweeps = [sweep() for _ in folders]
     try:
