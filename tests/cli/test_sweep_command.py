@@ -152,7 +152,8 @@ def test_resume_finishes_sweep_that_was_stopped_and_killed(drive: Callable[..., 
     assert optuna_states(journal.parent) == {
         trial: {"complete": "COMPLETE", "pruned": "PRUNED"}[state] for trial, state in ended.items()
     }
-    assert statuses(tmp_path) == {"mail": "FINISHED", **dict.fromkeys(ended, "FINISHED")}
+    expected = {trial: {"complete": "FINISHED", "pruned": "KILLED"}[state] for trial, state in ended.items()}
+    assert statuses(tmp_path) == {"mail": "FINISHED", **expected}
     second.wait_until_nothing_is_left()
 
 
