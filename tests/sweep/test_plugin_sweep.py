@@ -11,6 +11,7 @@ import pytest
 from orchestrator.config import load_config
 from orchestrator.lanes.cluster import Cluster
 from orchestrator.planning.plan import make_plan
+from orchestrator.sweep.recorded_rows import rows_in
 from orchestrator.sweep.runner import Outcome, new_sweep_name, run_sweep
 from orchestrator.tracking.verify import verify
 
@@ -58,9 +59,9 @@ def test_plugin_sweep_checkpoints_have_portable_names(swept: tuple[Path, Outcome
 
 
 def test_plugin_sweep_model_loads_in_a_fresh_process(swept: tuple[Path, Outcome]) -> None:
-    folder, _ = swept
+    folder, outcome = swept
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    verification = verify("mail/1", uri)
+    verification = verify("mail/1", uri, find_rows=rows_in(str(outcome.folder.parent)))
     assert verification.ok
     assert verification.rows > 0
 
