@@ -97,7 +97,7 @@ def test_resume_plans_a_sweep_of_0_1_as_it_was(folder: Path) -> None:
     sweep = saved(folder, INTERRUPTED)
     plan = resumed_plan(sweep)
     assert changed_inputs(sweep.description["identity"], identity(plan)) == []
-    later = {"chat_template": {}}  # that release knew no conversations
+    later: dict[str, Any] = {"chat_template": {}}  # that release knew no conversations
     assert identity(plan) == sweep.description["identity"] | later
     assert list(plan.rungs) == RUNGS
     assert [study.study for study in plan.studies] == ["mail/lora", "mail/linear_probe"]
