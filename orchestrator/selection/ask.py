@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.common.trial_types import TrialKey, TrialRecord
-from orchestrator.selection.baseline import State
+from orchestrator.selection.baseline import State, state_of
 from orchestrator.selection.evidence import Evidence
 from orchestrator.selection.limits import Limit, Limits, limit_text, option
 from orchestrator.selection.recommend import recommend
@@ -53,7 +53,7 @@ class Reply:
     @property
     def state(self) -> State:
         """Whether the chosen method is better than the best trivial predictor."""
-        return "recommended" if self.result is None or self.result.beats_baseline else "no_better_than_baseline"
+        return state_of(is_better=self.result is None or self.result.beats_baseline)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -18,6 +18,7 @@ from orchestrator.selection.evidence import Evidence
 from orchestrator.selection.tied_set import critical_value, errors_of_equals
 
 State = Literal["recommended", "no_better_than_baseline"]
+NO_BETTER: State = "no_better_than_baseline"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,11 @@ class Baseline:
     def text(self) -> str:
         """Its score with the interval."""
         return f"{self.score:.3f} [{self.interval[0]:.3f}, {self.interval[1]:.3f}]"
+
+
+def state_of(*, is_better: bool) -> State:
+    """Return what a sweep has come to, by whether its chosen method is better than the best trivial predictor."""
+    return "recommended" if is_better else NO_BETTER
 
 
 def leads(

@@ -40,14 +40,17 @@ def cost(measurements: Mapping[str, float], preference: Preference) -> float:
     ``training_time`` in seconds.
     """
     if preference == "latency":
-        added = (measurements.get("latency_overhead_1"), measurements.get("latency_overhead_32"))
-        measured = [overhead for overhead in added if overhead is not None]
-        if measurements.get("mergeable"):
-            return 0.0
-        return max(0.0, *measured) if measured else math.inf  # no adapter speeds a pass up: below 0 is noise
+        return 0.0 if measurements.get("mergeable") else _latency_beside(measurements)
     name = {"size": "adapter_bytes", "memory": "peak_memory_bytes", "training_time": "train_seconds"}[preference]
     value = measurements.get(name)
     return math.inf if value is None else value
+
+
+def _latency_beside(measurements: Mapping[str, float]) -> float:
+    """Return the latency of the adapter beside the backbone's weights, unmerged: the larger overhead, a fraction."""
+    added = (measurements.get("latency_overhead_1"), measurements.get("latency_overhead_32"))
+    measured = [overhead for overhead in added if overhead is not None]
+    return max(0.0, *measured) if measured else math.inf  # no adapter speeds a pass up: below 0 is noise
 
 
 def cost_text(preference: Preference, value: float) -> str:
@@ -74,7 +77,7 @@ def measured_text(preference: Preference, measurements: Mapping[str, float], *, 
         return cost_text("memory", backbone + cost(measurements, "memory"))
     if preference != "latency" or not measurements.get("mergeable"):
         return cost_text(preference, cost(measurements, preference))
-    beside = cost({**measurements, "mergeable": 0.0}, "latency")
+    beside = _latency_beside(measurements)
     return f"{cost_text('latency', beside)} (none merged)" if beside > 0 and math.isfinite(beside) else "none"
 
 
@@ -89,7 +92,7 @@ def cost_phrase(preference: Preference, measurements: Mapping[str, float]) -> st
         return cost_text(preference, value)
     if value > 0:
         return f"{value:+.0%} latency"
-    beside = cost({**measurements, "mergeable": 0.0}, "latency")
+    beside = _latency_beside(measurements)
     return f"no added latency once merged ({beside:+.0%} before)" if 0 < beside < math.inf else "no added latency"
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
 from orchestrator.common.metric import Metric
-from orchestrator.selection.baseline import Baseline, State
+from orchestrator.selection.baseline import NO_BETTER, Baseline, State, state_of
 from orchestrator.selection.results import MethodResult
 from orchestrator.tasks import recorded_metric
 
@@ -87,12 +87,12 @@ class Selection:
     @property
     def state(self) -> State:
         """Whether the recommended method is better than the best trivial predictor."""
-        return "recommended" if self.winner.beats_baseline else "no_better_than_baseline"
+        return state_of(is_better=self.winner.beats_baseline)
 
     @property
     def no_better(self) -> str:
         """That no method was better than the best trivial predictor, with its score; empty where one was."""
-        if self.state == "recommended" or self.baseline is None:
+        if self.state != NO_BETTER or self.baseline is None:
             return ""
         return f"no method was better than {self.baseline.name} ({self.metric.label} {self.baseline.text})"
 

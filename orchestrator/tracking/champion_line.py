@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from orchestrator.common.units import size
-from orchestrator.tracking.versions import in_todays_tags
+from orchestrator.tracking.versions import in_todays_tags, version_link
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,7 +41,7 @@ def champion_line(name: str, version: int, tags: Mapping[str, str]) -> str:
     tags = in_todays_tags(tags)
     score, low, high = (float(tags[key]) for key in ("mean_score", "interval_low", "interval_high"))
     rows = f" on {int(tags['test_rows']):,} test rows" if tags.get("test_rows") else ""
-    link = f"[version {version}](#/models/{quote(name, safe='')}/versions/{version})"
+    link = version_link(name, version, f"version {version}")
     parts = [
         f"Champion: {link}, `{tags.get('method', '')}`",
         f"**{tags['metric']} {score:.3f}** [{low:.3f}, {high:.3f}]{rows}",

@@ -10,10 +10,11 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from orchestrator.common.trial_types import TrialKey
+from orchestrator.selection.baseline import state_of
 from orchestrator.tracking.connection import artifact_location, exists_already, open_client
+from orchestrator.tracking.versions import version_link
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -215,7 +216,7 @@ class RunWriter:
         best = next(result for result in event["finalists"] if result["method"] == event["recommended"])
         tags = {"recommended": event["recommended"], "tied_methods": ", ".join(event["tied"]), NOTE: summary(event)}
         if baselines := event.get("baselines"):
-            state = "no_better_than_baseline" if _no_better(event) else "recommended"
+            state = state_of(is_better=not _no_better(event))
             tags |= {"selection_state": state, "baseline": baselines[0]["name"]}
         metrics = {
             "minimum_detectable_difference": event["minimum_detectable_difference"],
@@ -361,11 +362,6 @@ class RunWriter:
             yield from page
             if not (token := page.token):
                 return
-
-
-def version_link(name: str, number: int) -> str:
-    """Return a Markdown link to a version's page, relative to MLflow's address."""
-    return f"[{name} version {number}](#/models/{quote(name, safe='')}/versions/{number})"
 
 
 def _mean_score(result: Mapping[str, Any]) -> dict[str, float]:

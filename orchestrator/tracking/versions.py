@@ -7,7 +7,9 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
+from orchestrator.selection.baseline import NO_BETTER, state_of
 from orchestrator.tasks import recorded_metric
 from orchestrator.tracking.bundle import Bundle
 from orchestrator.tracking.promotion_policy import Promotion, ScoredVersion
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 MAX_TAG_LENGTH = 1000
-NO_BETTER = "no_better_than_baseline"
 LISTED_MEASUREMENTS = (
     "trainable_parameters",
     "adapter_bytes",
@@ -100,7 +101,7 @@ def _baseline_tags(bundle: Bundle) -> dict[str, str]:
         return tags
     return {
         **tags,
-        "state": "recommended" if trivial.is_beaten else NO_BETTER,
+        "state": state_of(is_better=trivial.is_beaten),
         "baseline": trivial.name[:MAX_TAG_LENGTH],
         "baseline_score": repr(trivial.score),
         "baseline_low": repr(trivial.interval[0]),
@@ -108,6 +109,11 @@ def _baseline_tags(bundle: Bundle) -> dict[str, str]:
         "lead_over_baseline": repr(trivial.lead),
         "lead_over_baseline_low": repr(trivial.lead_low),
     }
+
+
+def version_link(name: str, number: int, text: str = "") -> str:
+    """Return a Markdown link to a version's page, relative to MLflow's address; by default it names the model too."""
+    return f"[{text or f'{name} version {number}'}](#/models/{quote(name, safe='')}/versions/{number})"
 
 
 def in_todays_tags(tags: Mapping[str, str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from orchestrator.common.suggest import did_you_mean
 from orchestrator.journal.events import Journal, ending
 from orchestrator.journal.folders import JOURNAL, find_sweep
 from orchestrator.selection.ask import Reply, ask
+from orchestrator.selection.baseline import NO_BETTER
 from orchestrator.selection.limits import Limit, Limits
 from orchestrator.selection.overall import Overall
 from orchestrator.selection.recommend import COSTS, measured_text
@@ -91,7 +92,7 @@ def _print_reply(sweep: str, reply: Reply) -> None:
         console.print(f"{selection.task}  {reply.reason}")
     else:
         score = f"{selection.metric.label} {score_text(result)}"
-        if reply.state == "no_better_than_baseline" and selection.baseline:
+        if reply.state == NO_BETTER and selection.baseline:
             console.print(
                 f"{selection.task}  {result.method} is no better than {selection.baseline.name}"
                 f" ({selection.metric.label} {selection.baseline.text})"
