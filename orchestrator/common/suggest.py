@@ -6,6 +6,17 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 
+def close_matches(word: str, known: Sequence[str], most: int = 3) -> list[str]:
+    """Return the known words that are most like an unknown one, the nearest first.
+
+    Args:
+        word: The unknown word.
+        known: The words that can be written instead.
+        most: The number of words to return at most.
+    """
+    return get_close_matches(word, known, n=most, cutoff=0.6)
+
+
 def did_you_mean(word: str, known: Sequence[str], label: str = "known") -> str:
     """Return a hint for an unknown word: the known word that is most like it, or all known words.
 
@@ -14,6 +25,6 @@ def did_you_mean(word: str, known: Sequence[str], label: str = "known") -> str:
         known: The words that can be written instead.
         label: What precedes the list of all words.
     """
-    if close := get_close_matches(word, known, n=1, cutoff=0.6):
+    if close := close_matches(word, known, most=1):
         return f"did you mean {close[0]}?"
     return f"{label}: {', '.join(known)}" if known else f"{label}: none"
