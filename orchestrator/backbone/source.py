@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.backbone.examine import file_problems
 from orchestrator.backbone.hub import Hub, NoSafetensorsError
 from orchestrator.common.errors import InputError, Problem, first_line
-from orchestrator.common.uris import locate_package
+from orchestrator.common.uris import expand_home, locate_package
 from orchestrator.config import BackboneConfig
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def resolve(config: BackboneConfig, base: Path, hub: Hub | None = None) -> Sourc
 def _find(config: BackboneConfig, base: Path, hub: Hub | None) -> Source:
     if config.model.startswith("package:"):
         return _local(config, locate_package(config.model), portable=True)
-    folder = base / Path(config.model).expanduser()
+    folder = base / expand_home(config.model)
     if folder.exists():
         return _local(config, folder.resolve(), portable=False)
     return _from_hub(config, hub or Hub.from_environment())

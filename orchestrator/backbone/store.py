@@ -19,6 +19,7 @@ from orchestrator.backbone.checkpoint import FORMAT, Header, write
 from orchestrator.backbone.examine import is_classifier, own_head
 from orchestrator.backbone.source import Source
 from orchestrator.common.storage import Storage
+from orchestrator.common.uris import expand_home
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def cache_folder() -> Path:
     """Return this node's cache: ``PEFT_SWEEP_CACHE``, or ``peft-sweep`` in the user's cache folder."""
     if folder := os.environ.get("PEFT_SWEEP_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "peft-sweep"
+    return expand_home(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "peft-sweep"
 
 
 def cached_path(digest: str) -> Path:

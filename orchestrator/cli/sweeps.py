@@ -93,6 +93,7 @@ def plan(config: ConfigFile, address: Address = None, as_json: AsJson = False) -
     from orchestrator.lanes.cluster import Cluster
 
     cluster, loaded = Cluster(address), load(config)
+    _require_places(loaded)
     data = _read_data(loaded)
     with cluster if cluster.address else nullcontext():
         sweep_plan = _make_plan(loaded, cluster, data)
@@ -120,6 +121,7 @@ def _run(config: Path, address: str | None, as_json: bool) -> None:
     from orchestrator.lanes.cluster import Cluster
 
     cluster, loaded = Cluster(address), load(config)
+    _require_places(loaded)
     data = _read_data(loaded)
     with cluster:
         sweep_plan = _make_plan(loaded, cluster, data)
@@ -145,6 +147,16 @@ def load(config: Path) -> SweepConfig:
     from orchestrator.config import load_config
 
     return load_config(config)
+
+
+def _require_places(config: SweepConfig) -> None:
+    """Look at the storage and at MLflow, which are needed when much has been computed already."""
+    from orchestrator.common.storage_check import require_storage
+    from orchestrator.tracking.tracking_check import require_tracking
+
+    require_storage(config.storage)
+    mlflow = config.mlflow
+    require_tracking(mlflow.tracking_uri, mlflow.registry_uri, mlflow.experiment or config.name)
 
 
 def _read_data(config: SweepConfig) -> dict[str, TaskData]:

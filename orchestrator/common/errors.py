@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+MAX_REASON = 250
+"""Characters of what a client of an object store or a server says."""
 KeyPath = tuple[str | int, ...]
 """Keys and list indices that lead to a value of a configuration."""
 
@@ -59,6 +61,12 @@ def first_line(error: BaseException, empty: str = "") -> str:
         empty: the text for an empty message; the name of the error's type if left out.
     """
     return (str(error).strip() or empty or type(error).__name__).splitlines()[0]
+
+
+def short_line(error: BaseException) -> str:
+    """Return the beginning of an error's first line, into which some clients of servers put a page of text."""
+    line = first_line(error)
+    return line if len(line) <= MAX_REASON else f"{line[:MAX_REASON]} ..."
 
 
 def describe_error(error: BaseException) -> str:

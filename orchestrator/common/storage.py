@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from pyarrow import fs
 
 from orchestrator.common.retry import Retry
-from orchestrator.common.uris import mask_secrets
+from orchestrator.common.uris import expand_home, mask_secrets
 
 T = TypeVar("T")
 
@@ -46,10 +46,13 @@ class Storage:
         Args:
             location: a path, relative to the working directory or absolute, or a URI.
             retry: as for the class.
+
+        Raises:
+            InputError: if the path begins with ``~``, and the home directory is not known.
         """
         if location.startswith("file://"):
             location = unquote(urlsplit(location).path)
-        return cls(location if "://" in location else str(Path(location).expanduser().resolve()), retry)
+        return cls(location if "://" in location else str(expand_home(location).resolve()), retry)
 
     @property
     def is_local(self) -> bool:

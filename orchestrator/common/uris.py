@@ -42,6 +42,19 @@ def locate_package(reference: str) -> Path:
     return path
 
 
+def expand_home(path: str) -> Path:
+    """Return a path with the home directory in place of a ``~`` at its beginning.
+
+    Raises:
+        InputError: if the home directory is not known, as in a container without HOME.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        message = f"the home directory of {path.partition('/')[0]} is not known here; write the whole path"
+        raise _bad_reference(path, message) from error
+
+
 def is_uri(reference: str) -> bool:
     """Return whether a reference has a scheme, as in ``s3://bucket/rows.parquet``."""
     return "://" in reference
@@ -59,7 +72,7 @@ def local_path(reference: str, base: Path) -> Path | None:
     """
     if reference.startswith(PACKAGE):
         return locate_package(reference)
-    return None if is_uri(reference) else base / Path(reference).expanduser()
+    return None if is_uri(reference) else base / expand_home(reference)
 
 
 def open_location(reference: str, base: Path) -> tuple[fs.FileSystem, str]:

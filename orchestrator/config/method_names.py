@@ -11,6 +11,7 @@ from methods.families.peft_type_names import refused, trainable_types
 from methods.plugins.loader import plugin_problem
 from orchestrator.common.errors import KeyPath
 from orchestrator.common.suggest import did_you_mean
+from orchestrator.common.uris import expand_home
 
 COMPOSITION = r"^compose:.+$"
 PLUGIN = r"^[A-Za-z][A-Za-z0-9_]*$"
@@ -64,7 +65,7 @@ def plugin_problems(plugins: Sequence[str], base: Path) -> list[tuple[KeyPath, s
     problems: list[tuple[KeyPath, str]] = []
     stems = [Path(plugin).stem for plugin in plugins]
     for index, plugin in enumerate(plugins):
-        file = base / Path(plugin).expanduser()
+        file = base / expand_home(plugin)
         problem = plugin_problem(file) if file.is_file() else f"there is no {file}"
         if not problem and stems[index] in stems[:index]:
             problem = f"two plugins are called {stems[index]}; a plugin's method has the name of its file"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import methods
 from methods.plugins.loader import register, source_of
 from orchestrator.common.errors import InputError, Problem, first_line, key_path
+from orchestrator.common.uris import expand_home
 from orchestrator.config import SweepConfig
 from orchestrator.config.method_names import has_plugin
 from orchestrator.config.overrides import search_space_problems
@@ -39,7 +40,7 @@ def check_plugins(config: SweepConfig) -> None:
     problems = []
     for index, plugin in enumerate(config.plugins):
         try:
-            check_plugin(register(config.base / Path(plugin).expanduser()))
+            check_plugin(register(config.base / expand_home(plugin)))
         except (ValueError, MethodError) as error:
             problems.append(Problem(f"plugins[{index}]", f"{plugin}: {error}"))
     if not problems:

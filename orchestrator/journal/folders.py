@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.suggest import did_you_mean
-from orchestrator.common.uris import is_uri, mask_secrets
+from orchestrator.common.uris import expand_home, is_uri, mask_secrets
 from orchestrator.journal.events import Journal
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def find_sweep(reference: str, storage: str = "sweeps") -> Path:
     if is_remote(storage):
         return _find_remote(reference, storage)
     root = _local(storage)
-    for folder in (Path(reference).expanduser(), root / reference):
+    for folder in (expand_home(reference), root / reference):
         if (folder / JOURNAL).is_file():
             return folder.resolve()
     sweeps = sorted(file.parent.name for file in root.glob(f"*/{JOURNAL}"))
@@ -89,8 +89,8 @@ def _find_remote(reference: str, storage: str) -> Path:
     from orchestrator.journal.remote import fetch_for_reading, names_in
 
     root, remote = Path("sweeps").resolve(), Storage.at(storage)
-    if (Path(reference).expanduser() / JOURNAL).is_file():
-        folder = Path(reference).expanduser().resolve()
+    if (expand_home(reference) / JOURNAL).is_file():
+        folder = expand_home(reference).resolve()
     elif (root / reference / JOURNAL).is_file():
         folder = root / reference
     else:
@@ -180,4 +180,4 @@ def last_driver(events: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _local(storage: str) -> Path:
-    return Path(storage.removeprefix("file://")).expanduser()
+    return expand_home(storage.removeprefix("file://"))

@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.storage import Storage
+from orchestrator.common.uris import expand_home
 from orchestrator.journal.events import ending
 from orchestrator.journal.folders import JOURNAL, STOP, find_sweep, is_locked, is_remote, last_driver, split_reference
 from orchestrator.journal.remote import is_alive, names_in
@@ -104,7 +105,7 @@ def sweep_states(storage: str = "sweeps") -> list[SweepState]:
     if is_remote(storage):
         names = names_in(Storage.at(storage))
     else:
-        root = Path(storage.removeprefix("file://")).expanduser()
+        root = expand_home(storage.removeprefix("file://"))
         names = [file.parent.name for file in root.glob(f"*/{JOURNAL}")]
     states = [sweep_state(name, storage) for name in names]
     return sorted(states, key=lambda state: state.began or 0.0, reverse=True)

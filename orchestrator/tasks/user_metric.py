@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from methods.plugins.loader import load, parsed, register_source, source_of
 from orchestrator.common.errors import first_line
 from orchestrator.common.metric import Direction, Metric
+from orchestrator.common.uris import expand_home
 from orchestrator.tasks.row_sums import RowSums
 
 REFERENCE = r"^.+\.py:[A-Za-z_][A-Za-z0-9_]*$"
@@ -55,7 +56,7 @@ def reference_problem(reference: str, base: Path) -> str:
         base: The folder that relative paths start from.
     """
     path, _, function = reference.rpartition(":")
-    file = base / Path(path).expanduser()
+    file = base / expand_home(path)
     if not file.is_file():
         return f"there is no {file}"
     tree = parsed(file)
@@ -73,7 +74,7 @@ def reference_problem(reference: str, base: Path) -> str:
 def register(references: Iterable[str], base: Path) -> None:
     """Register the sources of the files that references name; other names are skipped."""
     for reference in filter(is_reference, references):
-        file = base / Path(reference.rpartition(":")[0]).expanduser()
+        file = base / expand_home(reference.rpartition(":")[0])
         register_source(file.stem, file.read_text(encoding="utf-8"))
 
 

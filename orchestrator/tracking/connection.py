@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 from orchestrator.common.errors import InputError, Problem, SweepError, first_line
 from orchestrator.common.uris import mask_secrets
@@ -62,8 +63,22 @@ def check_uri(uri: str, where: str) -> None:
     if uri.partition(":")[0].partition("+")[0] not in schemes or ("://" not in uri and "databricks" not in uri):
         message = "is not a URI that MLflow supports; write sqlite:///mlflow.db, or http://HOST:PORT of a server"
         raise InputError(where, [Problem(mask_secrets(uri), message)])
+    if uri.startswith("http") and not host_of(uri):
+        raise InputError(where, [Problem(mask_secrets(uri), "names no server; write http://HOST:PORT")])
+    if uri.startswith("sqlite:") and not uri.removeprefix(SQLITE).strip("/"):
+        raise InputError(where, [Problem(uri, "names no file; write sqlite:///mlflow.db")])
     if (file := database_file(uri)) is not None and not file.parent.is_dir():
         raise InputError(where, [Problem(uri, f"there is no folder {file.parent}")])
+
+
+def host_of(uri: str) -> tuple[str, int] | None:
+    """Return host and port of a server's URI; ``None`` if it names none."""
+    try:
+        parts = urlsplit(uri)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:  # of a port that is no number, or a bracket that is not closed
+        return None
+    return (parts.hostname, port) if parts.hostname else None
 
 
 def database_file(uri: str) -> Path | None:

@@ -67,3 +67,20 @@ def test_mlflow_lists_versions_of_a_logged_model_in_a_tag() -> None:
     assert (MLFLOW_MODEL_VERSIONS, MLFLOW_DATASET_CONTEXT) == ("mlflow.modelVersions", "mlflow.data.context")
     assert "mlflow_tags.MLFLOW_MODEL_VERSIONS: json.dumps(" in inspect.getsource(fluent)
     assert {"name", "version", "run_id", "description"} <= set(inspect.signature(ModelVersion).parameters)
+
+
+def test_mlflow_database_has_the_tables_that_are_looked_at(tmp_path: Path) -> None:
+    """``orchestrator/tracking/tracking_check.py`` reads them by SQL, since to import MLflow takes seconds."""
+    import sqlite3
+    from contextlib import closing
+
+    from mlflow import MlflowClient
+
+    from orchestrator.tracking.tracking_check import newest_revision
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client.delete_experiment(client.create_experiment("gone"))
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        assert database.execute("SELECT version_num FROM alembic_version").fetchall() == [(newest_revision(),)]
+        query = "SELECT name, lifecycle_stage FROM experiments ORDER BY experiment_id"
+        assert database.execute(query).fetchall() == [("Default", "active"), ("gone", "deleted")]
