@@ -135,7 +135,13 @@ def check_storage(storage: str) -> Check:
 
 def check_tracking(tracking_uri: str) -> Check:
     """Check that MLflow answers; a database that does not exist yet is not made."""
-    from orchestrator.tracking.connection import check_uri, database_file, masked_first_line, open_client
+    from orchestrator.tracking.connection import (
+        check_uri,
+        database_file,
+        is_database_server,
+        masked_first_line,
+        open_client,
+    )
 
     shown = mask_secrets(tracking_uri)
     try:
@@ -149,7 +155,10 @@ def check_tracking(tracking_uri: str) -> Check:
     except InputError as error:
         return Check("mlflow", "fault", "; ".join(error.lines()), "write mlflow.tracking_uri anew")
     except Exception as error:  # of the server, of its database, of the network
-        mend = "start the server, or set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD if it asks for them"
+        if is_database_server(tracking_uri):
+            mend = "start the database, or correct its address, user and password in mlflow.tracking_uri"
+        else:
+            mend = "start the server, or set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD if it asks for them"
         return Check("mlflow", "fault", f"{shown}: {masked_first_line(error)}", mend)
     return Check("mlflow", "ok", f"{shown} answers")
 

@@ -22,6 +22,7 @@ T = TypeVar("T")
 OnWait = Callable[[str, float], None]
 _on_wait: ContextVar[OnWait] = ContextVar("on_wait", default=lambda reason, seconds: None)
 SQLITE = "sqlite:///"
+_SERVER_DATABASES = ("postgresql", "mysql", "mssql")
 
 _SETTINGS = {
     # The client would repeat a request whose answer was lost, although the server may have carried it out: two runs or
@@ -42,7 +43,12 @@ def open_client(tracking_uri: str, registry_uri: str | None = None) -> MlflowCli
     Args:
         tracking_uri: URI of runs and experiments.
         registry_uri: URI of registered models; the tracking URI if left out.
+
+    Raises:
+        MlflowException: if a database server does not answer, or refuses the user. MLflow itself would try for 100 s.
     """
+    for uri in {tracking_uri, registry_uri or tracking_uri}:
+        _require_database(uri)
     os.environ.update(_SETTINGS)
     from mlflow import MlflowClient
 
@@ -67,6 +73,8 @@ def check_uri(uri: str, where: str) -> None:
         raise InputError(where, [Problem(mask_secrets(uri), "names no server; write http://HOST:PORT")])
     if uri.startswith("sqlite:") and not uri.removeprefix(SQLITE).strip("/"):
         raise InputError(where, [Problem(uri, "names no file; write sqlite:///mlflow.db")])
+    if is_database_server(uri) and (problem := _database_problem(uri)):
+        raise InputError(where, [Problem(mask_secrets(uri), problem)])
     if (file := database_file(uri)) is not None and not file.parent.is_dir():
         raise InputError(where, [Problem(uri, f"there is no folder {file.parent}")])
 
@@ -79,6 +87,39 @@ def host_of(uri: str) -> tuple[str, int] | None:
     except ValueError:  # of a port that is no number, or a bracket that is not closed
         return None
     return (parts.hostname, port) if parts.hostname else None
+
+
+def is_database_server(uri: str) -> bool:
+    """Return whether MLflow is to write to a database server itself, without a tracking server before it."""
+    return uri.partition(":")[0].partition("+")[0] in _SERVER_DATABASES
+
+
+def _database_problem(uri: str) -> str:
+    """Return why a database cannot be connected to at all; empty if it may."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
+
+    try:
+        create_engine(uri)
+    except (ImportError, NoSuchModuleError) as error:
+        return f"needs a package that is not installed ({first_line(error)})"
+    except (SQLAlchemyError, ValueError):
+        return "is not a URI of a database; write postgresql+psycopg://USER:PASSWORD@HOST:PORT/DATABASE"
+    return ""
+
+
+def _require_database(uri: str) -> None:
+    """Connect to a database server once, since MLflow tries a first connection again and again."""
+    if not is_database_server(uri):
+        return
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy import NullPool, create_engine
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        create_engine(uri, poolclass=NullPool).connect().close()
+    except SQLAlchemyError as error:
+        raise MlflowException(masked_first_line(error)) from error
 
 
 def database_file(uri: str) -> Path | None:

@@ -66,7 +66,8 @@ def register(
     Raises:
         SweepError: if MLflow refuses, or cannot be reached for minutes.
     """
-    bundle, client = Bundle.read(folder), open_client(tracking_uri, registry_uri)
+    bundle = Bundle.read(folder)
+    client = retry_while_away(lambda: open_client(tracking_uri, registry_uri))
     version = retry_while_away(lambda: _find_version(client, bundle))
     if version is None:
         model = retry_while_away(lambda: _upload(client, folder, bundle, run_id, parent_run_id))

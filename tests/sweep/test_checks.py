@@ -6,6 +6,7 @@ import io
 import shutil
 import sys
 import tempfile
+import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -41,6 +42,15 @@ def test_tracking_check_makes_no_database(tmp_path: Path) -> None:
 def test_tracking_check_hides_the_password_of_a_server_that_is_away() -> None:
     check = check_tracking("http://ada:secret@127.0.0.1:9")
     assert check.result == "fault"
+    assert "secret" not in f"{check.detail} {check.mend}"
+
+
+def test_tracking_check_tells_of_a_database_that_is_away_at_once() -> None:
+    began = time.monotonic()
+    check = check_tracking("postgresql+psycopg://ada:secret@127.0.0.1:9/mlflow")
+    assert time.monotonic() - began < 60  # MLflow alone tries for 100 s
+    assert (check.result, "start the database" in check.mend) == ("fault", True), check
+    assert "connection to server at" in check.detail
     assert "secret" not in f"{check.detail} {check.mend}"
 
 

@@ -314,7 +314,9 @@ def test_exporter_survives_hours_without_a_server(tell: Tell, scripted: Scripted
     assert exporter.flush(10)
 
 
-@pytest.mark.parametrize("uri", ["localhost:5000", "mlflow.db", "sqlite:///no/such/folder/mlflow.db", "ftp://here"])
+@pytest.mark.parametrize(
+    "uri", ["localhost:5000", "mlflow.db", "sqlite:///no/such/folder/mlflow.db", "ftp://here", "postgresql://h:port/db"]
+)
 def test_check_uri_refuses_unknown_schemes(uri: str) -> None:
     with pytest.raises(InputError) as caught:
         check_uri(uri, "mlflow.tracking_uri")
@@ -322,9 +324,15 @@ def test_check_uri_refuses_unknown_schemes(uri: str) -> None:
     assert caught.value.lines()[0].startswith("mlflow.tracking_uri: ")
 
 
-@pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "http://here:5000", "postgresql+psycopg2://u:p@h/db"])
+@pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "http://here:5000", "postgresql+psycopg://u:p@h/db"])
 def test_check_uri_accepts_known_schemes(uri: str) -> None:
     check_uri(uri, "mlflow.tracking_uri")
+
+
+def test_check_uri_names_a_missing_database_driver() -> None:
+    with pytest.raises(InputError, match=r"needs a package that is not installed .*MySQLdb") as caught:
+        check_uri("mysql://ada:secret@here/db", "mlflow.tracking_uri")
+    assert "secret" not in str(caught.value)
 
 
 def test_exported_runs_are_named_by_score_and_ending(story: Story, tell: Tell, uri: str) -> None:
