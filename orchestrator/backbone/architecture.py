@@ -34,7 +34,7 @@ def architecture(config: BackboneConfig, base: Path) -> PretrainedConfig:
             return _hub_config(config)
         source = Source(config.model, path, "", portable=False, trust_remote_code=config.trust_remote_code)
         return source.config()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # of any kind: transformers reads the file as if it were right
         raise _model_error(config, f"cannot be used: {first_line(error)}") from error
 
 

@@ -24,6 +24,7 @@ from orchestrator.backbone.examine import is_classifier
 from orchestrator.backbone.source import Source
 from orchestrator.backbone.tensor_file import TensorFileWriter, header_room
 from orchestrator.backbone.weights import FrozenWeight, quantize
+from orchestrator.common.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,10 +70,11 @@ def write(source: Source, auto_class: str, quantization: Quantization, double: b
     time and its quantized parts.
 
     Raises:
-        InputError: if transformers cannot load the checkpoint as ``auto_class``.
+        InputError: if transformers cannot load the checkpoint as ``auto_class``, or weights of its layers are missing.
     """
     with open_checkpoint(source, auto_class) as checkpoint:
         model, read = checkpoint.model, checkpoint.read
+        _require_layers(source, model, checkpoint.missing)
         head = _head(model, auto_class, checkpoint.missing)
         frozen = tuple(freezable(model, head))
         config = json.loads(model.config.to_json_string())
@@ -107,6 +109,19 @@ def _head(model: PreTrainedModel, auto_class: str, missing: set[str]) -> tuple[s
     inside = {name.rpartition(".")[0] for name in missing if name.startswith(prefix)}
     outside = {name.partition(".")[0] for name in missing if not name.startswith(prefix)}
     return tuple(sorted(inside | outside))
+
+
+def _require_layers(source: Source, model: PreTrainedModel, missing: set[str]) -> None:
+    """Refuse a checkpoint without weights of the base model: transformers would draw them, and each trial train them.
+
+    Poolers are missing as a matter of course.
+    """
+    prefix = f"{model.base_model_prefix}."
+    lacking = sorted(name for name in missing if name.startswith(prefix) and "pooler" not in name.split("."))
+    if lacking:
+        more = f" and {len(lacking) - 1:,} more" if lacking[1:] else ""
+        message = f"its weights lack {lacking[0]}{more}, which the model has by its config.json"
+        raise InputError("backbone.model", [Problem(source.name, message)])
 
 
 def freezable(model: PreTrainedModel, head: tuple[str, ...]) -> list[str]:

@@ -26,7 +26,10 @@ def file_problems(folder: Path) -> Iterator[str]:
     except ValueError:
         yield "its config.json is not JSON"
         return
-    if isinstance(config, dict) and (quantized := config.get("quantization_config")):
+    if not isinstance(config, dict):
+        yield "its config.json is not a JSON object"
+        return
+    if quantized := config.get("quantization_config"):
         method = quantized.get("quant_method", "some method") if isinstance(quantized, dict) else "some method"
         yield (
             f"its weights are quantized already ({method}); give the original checkpoint, which the sweep quantizes by "
@@ -66,6 +69,22 @@ def _shard_problem(file: Path) -> str:
             return ""
     except (SafetensorError, OSError) as error:
         return f"is damaged or was not copied as a whole ({error})"
+
+
+def weight_problems(folder: Path) -> Iterator[str]:
+    """Yield the weights of a checkpoint that are not finite; reads all of them, one after the other.
+
+    Args:
+        folder: folder of the checkpoint; a GGUF file has quantized weights, which cannot be NaN, and is not read.
+    """
+    from safetensors import safe_open
+
+    for file in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  # it is no mapping
+                weight = tensors.get_tensor(name)
+                if weight.is_floating_point() and (count := int((~weight.isfinite()).sum())):
+                    yield f"{count:,} of {weight.numel():,} values of {name} in {file.name} are NaN or infinite"
 
 
 def tokenizer_problems(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
@@ -125,7 +144,9 @@ def own_head(path: Path) -> str:
     file = path / "config.json"
     if not file.is_file():
         return ""
-    return next(filter(is_classifier, json.loads(file.read_text(encoding="utf-8")).get("architectures") or ()), "")
+    architectures = json.loads(file.read_text(encoding="utf-8")).get("architectures")
+    names = architectures if isinstance(architectures, list) else []
+    return next((name for name in names if isinstance(name, str) and is_classifier(name)), "")
 
 
 def is_classifier(auto_class: str) -> bool:

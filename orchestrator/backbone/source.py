@@ -119,7 +119,11 @@ def resolve(config: BackboneConfig, base: Path, hub: Hub | None = None) -> Sourc
     source = _find(config, base, hub)
     if config.chat_template is None:
         return source
-    return replace(source, chat_template=(base / config.chat_template).read_text(encoding="utf-8"))
+    try:
+        return replace(source, chat_template=(base / config.chat_template).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"cannot be read as UTF-8 ({first_line(error)})"
+        raise InputError("backbone.chat_template", [Problem(config.chat_template, message)]) from error
 
 
 def _find(config: BackboneConfig, base: Path, hub: Hub | None) -> Source:

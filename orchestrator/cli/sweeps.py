@@ -85,7 +85,15 @@ def resume(
 
 
 @app.command()
-def plan(config: ConfigFile, address: Address = None, as_json: AsJson = False) -> None:
+def plan(
+    config: ConfigFile,
+    address: Address = None,
+    check_weights: Annotated[
+        bool,
+        typer.Option("--check-weights", help="Read all weights of the checkpoint, and refuse NaN and infinity."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Check a configuration, and show what the sweep would do and what it would cost, without training.
 
     With --address, the cluster is asked for the memory of its GPUs.
@@ -97,6 +105,10 @@ def plan(config: ConfigFile, address: Address = None, as_json: AsJson = False) -
     data = _read_data(loaded)
     with cluster if cluster.address else nullcontext():
         sweep_plan = _make_plan(loaded, cluster, data)
+    if check_weights:
+        from orchestrator.planning.checkpoint import require_finite_weights
+
+        require_finite_weights(sweep_plan.source)
     from orchestrator.cli.output.plan import plan_json, print_plan
     from orchestrator.common.output_capture import no_library_noise
     from orchestrator.planning.forecast import forecast

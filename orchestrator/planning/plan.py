@@ -14,7 +14,7 @@ from optuna.distributions import CategoricalDistribution
 
 import methods
 from methods.base.spec import MethodError, MethodSpec, TaskText
-from orchestrator.backbone.examine import own_head, positions
+from orchestrator.backbone.examine import own_head
 from orchestrator.backbone.source import Source, resolve
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.config import SweepConfig
@@ -192,12 +192,12 @@ def make_plan(
     if data is None:
         data = {name: read_task(name, task, config.base, config.seed) for name, task in config.tasks.items()}
     source = resolve(config.backbone, config.base)
-    architecture, tokenizer = read_checkpoint(source)
+    architecture, tokenizer, row_limit = read_checkpoint(source)
     require_tokenizer(config, source, tokenizer)
     data = {name: render_task(each, TASK_TYPES[each.config.type], tokenizer) for name, each in data.items()}
     data = {name: with_token_types(each, architecture, tokenizer) for name, each in data.items()}
     try_metrics(config.name, data)
-    config = fit_max_length(config, positions(architecture))
+    config = fit_max_length(config, row_limit)
     task_text = _task_text_factory(config, tokenizer)
     device = device or device_here(config.lanes)
     estimates = {

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.backbone.examine import positions
 from orchestrator.backbone.source import resolve
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.suggest import did_you_mean
@@ -114,9 +113,9 @@ class Preview:
             raise InputError("--task", [Problem(self.task, f"is not a task of {config.name}; {hint}")])
         data = read_task(self.task, config.tasks[self.task], config.base, config.seed)
         source = resolve(config.backbone, config.base)
-        architecture, tokenizer = read_checkpoint(source)
+        _, tokenizer, row_limit = read_checkpoint(source)
         require_tokenizer(config, source, tokenizer)
-        fitted = fit_max_length(config, positions(architecture))
+        fitted = fit_max_length(config, row_limit)
         self.max_length = fitted.training.max_length
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
         self.data: TaskData = render_task(data, TASK_TYPES[data.config.type], tokenizer)

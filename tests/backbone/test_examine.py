@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, RobertaConfig, T5Config
 
 from orchestrator.backbone.checkpoint import write
-from orchestrator.backbone.examine import file_problems, own_head, positions, tokenizer_problems
+from orchestrator.backbone.examine import file_problems, own_head, positions, tokenizer_problems, weight_problems
 from orchestrator.backbone.source import Source, resolve
 from orchestrator.common.errors import InputError
 from orchestrator.config import BackboneConfig
@@ -112,3 +112,28 @@ def test_head_of_a_fine_tuned_classifier_is_left_out(tmp_path: Path) -> None:
     assert own_head(source.path) == "BertForSequenceClassification"
     model.bert.save_pretrained(tmp_path / "bare")
     assert own_head(tmp_path / "bare") == own_head(tmp_path / "model.gguf") == ""
+
+
+def test_checkpoint_that_lacks_a_layer_is_refused(folder: Path, tmp_path: Path) -> None:
+    change_config(folder, num_hidden_layers=json.loads((folder / "config.json").read_text())["num_hidden_layers"] + 1)
+    source = Source("short", folder, "digest", portable=False)
+    with pytest.raises(
+        InputError, match=r"its weights lack bert\.encoder\.layer\.\d+\.\S+ and \d+ more, which the"
+    ) as e:
+        write(source, "AutoModelForSequenceClassification", "none", False, tmp_path / "backbone.safetensors")
+    assert len(e.value.lines()) == 1
+    assert not (tmp_path / "backbone.safetensors").exists()
+
+
+def test_weights_that_are_not_finite_are_counted_by_name(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    assert list(weight_problems(folder)) == []
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name, weight in weights.items() if weight.dim() == 2)
+    weights[name][0, :2] = torch.tensor([float("nan"), float("inf")])
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    size = weights[name].numel()
+    assert list(weight_problems(folder)) == [
+        f"2 of {size:,} values of {name} in model.safetensors are NaN or infinite",
+    ]

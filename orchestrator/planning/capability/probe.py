@@ -125,8 +125,9 @@ class Probe:
         try:
             self._bare = self._with_text(skeleton(config, *self._skeleton_args), self._text)
         except ValueError as error:
-            reason = f"{config.model_type} models have no {kind.auto_class} in transformers"
-            raise MethodError(reason) from error
+            if "Unrecognized configuration class" in str(error):
+                raise MethodError(f"{config.model_type} models have no {kind.auto_class} in transformers") from error
+            raise MethodError(f"the checkpoint's config.json describes no model ({first_line(error)})") from error
         self.parameters = self._bare.parameters()
         if kind.predicts_next_token and self._tiny_model and reads_ahead(self._tiny_model, kind):
             raise MethodError(f"{config.model_type} models attend to later tokens, so they cannot be language models")
