@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from orchestrator.cli.terminal import prepare_streams
 from orchestrator.common.errors import InputError, MachineryError, SweepError, describe_error
 from orchestrator.common.jsonl import finite
 
@@ -60,6 +61,7 @@ def common(
 
 def main() -> NoReturn:
     """Run the command line; print an error as one line, and exit with its code."""
+    prepare_streams()
     debug = "--debug" in sys.argv
     # Imports and plans create hundreds of thousands of lasting objects. With the default threshold the garbage
     # collector scans them so often that it takes a fifth of the time until a sweep starts.

@@ -28,7 +28,7 @@ def output_to(log: Path) -> Iterator[None]:
     saved_descriptors = [os.dup(1), os.dup(2)]
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     saved_streams = sys.stdout, sys.stderr
-    stream = os.fdopen(os.dup(file), "a", buffering=1)
+    stream = os.fdopen(os.dup(file), "a", buffering=1, encoding="utf-8", errors="backslashreplace")
     for descriptor in (1, 2):
         os.dup2(file, descriptor)
     os.close(file)
@@ -53,7 +53,7 @@ def output_to(log: Path) -> Iterator[None]:
 
 def terminal_stream() -> TextIO:
     """Open another stream to standard error, which a later :func:`output_to` does not redirect."""
-    return os.fdopen(os.dup(2), "w", buffering=1)
+    return os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="replace")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 5.0
 DISCONNECT_TIMEOUT_S = 5.0
 END_TIMEOUT_S = 3.0
+MAX_TEMPORARY_PATH = 45
+"""Bytes of the path of temporary files. Ray adds about 60 for its sockets, whose paths hold at most 107."""
 OWN_PROCESSES = {"raylet": "node process (raylet)", "gcs_server": "control store (gcs_server)"}
 """Ray's processes on a node without which nothing else of it works."""
 TOKEN_HINT = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to the cluster's token, if it uses token authentication"
@@ -69,6 +72,18 @@ def check_address(address: str | None) -> str | None:
     return address
 
 
+def require_short_paths() -> None:
+    """Check the length of the path of temporary files, in which Ray makes its sockets.
+
+    Raises:
+        InputError: if it is too long for them.
+    """
+    folder = tempfile.gettempdir()
+    if len(os.fsencode(folder)) > MAX_TEMPORARY_PATH:
+        message = f"has {len(os.fsencode(folder))} bytes, and Ray's sockets need a path of {MAX_TEMPORARY_PATH} at most"
+        raise InputError("TMPDIR", [Problem(folder, f"{message}; set TMPDIR to a short path, for instance /tmp")])
+
+
 class Cluster:
     """A connection to a Ray cluster.
 
@@ -88,6 +103,8 @@ class Cluster:
         self._processes: dict[str, psutil.Process] = {}
 
     def __enter__(self) -> Cluster:
+        if not self.address:
+            require_short_paths()
         mark_own_processes(starts_ray=not self.address)
         if not self.address:
             self._thread.start()

@@ -22,8 +22,6 @@ MIN_FREE = parse_bytes("10GB")
 """Free space that a sweep with a small backbone and its checkpoints may need, in bytes."""
 MIN_SHARED_MEMORY = parse_bytes("1GB")
 """Shared memory for Ray's object store, in bytes; with less, Ray uses slow files."""
-MAX_TEMPORARY_PATH = 45
-"""Characters of the path of temporary files. Ray adds about 60 for its sockets, whose paths hold at most 107."""
 Result = Literal["ok", "warning", "fault"]
 
 
@@ -194,11 +192,14 @@ def check_shared_memory() -> Check:
 
 def check_temporary_folder() -> Check:
     """Check the length of the path of temporary files, in which Ray makes its sockets."""
-    folder = tempfile.gettempdir()
-    if len(folder) > MAX_TEMPORARY_PATH:
-        detail = f"temporary files are in {folder}, {len(folder)} characters; Ray's sockets need a short path"
-        return Check("paths", "fault", detail, "set TMPDIR to a short path, for instance /tmp")
-    return Check("paths", "ok", f"temporary files are in {folder}")
+    from orchestrator.lanes.cluster import require_short_paths
+
+    try:
+        require_short_paths()
+    except InputError as error:
+        detail, _, mend = error.lines()[0].partition("; ")
+        return Check("paths", "fault", detail, mend)
+    return Check("paths", "ok", f"temporary files are in {tempfile.gettempdir()}")
 
 
 def check_encoding() -> Check:

@@ -117,11 +117,9 @@ def test_head_of_a_fine_tuned_classifier_is_left_out(tmp_path: Path) -> None:
 def test_checkpoint_that_lacks_a_layer_is_refused(folder: Path, tmp_path: Path) -> None:
     change_config(folder, num_hidden_layers=json.loads((folder / "config.json").read_text())["num_hidden_layers"] + 1)
     source = Source("short", folder, "digest", portable=False)
-    with pytest.raises(
-        InputError, match=r"its weights lack bert\.encoder\.layer\.\d+\.\S+ and \d+ more, which the"
-    ) as e:
+    with pytest.raises(InputError, match=r"its weights lack bert\.encoder\.layer\.\d+\.\S+ and \d+ more") as caught:
         write(source, "AutoModelForSequenceClassification", "none", False, tmp_path / "backbone.safetensors")
-    assert len(e.value.lines()) == 1
+    assert len(caught.value.lines()) == 1
     assert not (tmp_path / "backbone.safetensors").exists()
 
 
