@@ -1,22 +1,29 @@
-"""The faults: how a sweep is set up for one, what is done to it, and what makes it possible to go on."""
+"""The faults of processes and disks: how a sweep is set up for one, and what is done to it.
+
+Those of MLflow's server are in ``_chaos_servers.py``.
+"""
 
 from __future__ import annotations
 
+import random
 import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import psutil
 import pytest
 
 from benchmarks._chaos_sweep import ChaosSweep
-from tests.mlflow_server import Server
-from tests.small_disk import small_disk
+from tests.polling import until
+from tests.small_disk import SmallDisk, small_disk
 
 DISK_KILOBYTES = 65536
+STOP_LIMIT_S = 30.0
+PAUSE_EVENTS = 6
+PAUSE_LIMIT_S = 60.0
 
 
 class ImpossibleError(Exception):
@@ -25,15 +32,53 @@ class ImpossibleError(Exception):
 
 @dataclass
 class Disturbed:
-    """A sweep, and what is done to it; by default nothing needs to be mended."""
+    """A sweep, and what is done to it."""
 
     sweep: ChaosSweep
+    strikes: ClassVar[int] = 3
+    """How often one sweep is disturbed, at most."""
+    between: ClassVar[tuple[int, int]] = (2, 12)
+    """Fewest and most events of the journal before the first time, and between two."""
+
+    def prepare(self, draw: random.Random) -> None:
+        """Do what must be done before each process of the sweep starts."""
+
+    def disturb(self, draw: random.Random) -> str:
+        """Wait for a moment, and disturb the sweep then; returns when. ``""`` if the sweep had ended before that."""
+        events = draw.randint(*self.between)
+        self.sweep.wait_for_events(len(self.sweep.events()) + events)
+        if self.sweep.has_ended():
+            return ""
+        self.strike()
+        return f"after {events} more events, {self._last_event()}"
 
     def strike(self) -> None:
         """Disturb the sweep."""
 
-    def mend(self) -> None:
-        """Make it possible to go on."""
+    def settle(self) -> list[str]:
+        """Let the sweep end, or make it possible to go on; returns what should not have happened."""
+        return []
+
+    def _last_event(self) -> str:
+        events = [event["event"] for event in self.sweep.events()]
+        return f"{len(events)} in all, the last one {events[-1]}" if events else "none in all"
+
+    def _kill(self, name: str) -> None:
+        for process in self.sweep.processes(name):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def _wait_for_end(self) -> list[str]:
+        """Wait until the sweep has finished, or has stopped within the limit."""
+        seconds = self.sweep.wait()
+        assert self.sweep.process is not None
+        stopped = self.sweep.process.returncode != 0
+        return [f"it stopped after {seconds:.0f} s"] * (stopped and seconds > STOP_LIMIT_S)
+
+    def _let_go_on(self) -> None:
+        """Wait until some more events are written, which the sweep may need to be mended for."""
+        with suppress(AssertionError):
+            self.sweep.wait_for_events(len(self.sweep.events()) + PAUSE_EVENTS, PAUSE_LIMIT_S)
 
 
 class Fault(Protocol):
@@ -44,82 +89,173 @@ class Fault(Protocol):
 
 
 class _KilledDriver(Disturbed):
+    strikes = 5
+
     def strike(self) -> None:
         assert self.sweep.process is not None
         self.sweep.process.send_signal(signal.SIGKILL)
 
+    def settle(self) -> list[str]:
+        return self._wait_for_end()
 
-class _KilledLane(Disturbed):
+
+class _SelfKilledDriver(Disturbed):
+    """Dies as it writes: see ``_chaos_driver.py``."""
+
+    strikes = 8
+
+    def prepare(self, draw: random.Random) -> None:
+        lines = len(self.sweep.events()) + draw.randint(*self.between)
+        self.sweep.kill_itself = (draw.choice(["before", "after"]), lines)
+
+    def disturb(self, draw: random.Random) -> str:
+        assert self.sweep.process is not None
+        assert self.sweep.kill_itself is not None
+        self.sweep.wait()
+        moment, lines = self.sweep.kill_itself
+        has_killed_itself = self.sweep.process.returncode == -signal.SIGKILL
+        return f"{moment} {lines} lines were written, {self._last_event()}" if has_killed_itself else ""
+
+
+class _KilledLanes(Disturbed):
+    strikes = 2
+    between = (8, 14)  # so that the trials of the lane that was killed have ended
+
     def strike(self) -> None:
-        for event in reversed(self.sweep.events()):
-            if event["event"] == "lane":
-                with suppress(psutil.NoSuchProcess):
-                    psutil.Process(event["pid"]).kill()
-                return
+        pids = {event["lane"]: event["pid"] for event in self.sweep.events() if event["event"] == "lane"}
+        for pid in pids.values():
+            with suppress(psutil.NoSuchProcess):
+                psutil.Process(pid).kill()
 
 
 class _KilledBroker(Disturbed):
     def strike(self) -> None:
-        for process in self.sweep.processes("ray::Broker"):
+        self._kill("ray::Broker")
+
+    def settle(self) -> list[str]:
+        return self._wait_for_end()
+
+
+class _KilledNode(_KilledBroker):
+    def strike(self) -> None:
+        self._kill("raylet")
+
+
+class _KilledStore(_KilledBroker):
+    def strike(self) -> None:
+        self._kill("gcs_server")
+
+
+class _KilledProxy(Disturbed):
+    def strike(self) -> None:
+        for process in self.sweep.processes("ray::ResourceTrainable")[:1]:
             process.kill()
 
 
-@dataclass
-class _KilledServer(Disturbed):
-    server: Server
+class _KilledController(Disturbed):
+    strikes = 2
+    between = _KilledLanes.between
 
     def strike(self) -> None:
-        self.server.kill()
-        self.server.start()
-
-    def mend(self) -> None:
-        if self.server.process is None:
-            self.server.start()
+        self._kill("ray::TrainController")
 
 
-def _plain(kind: type[Disturbed]) -> Fault:
+class _HangingTraining(Disturbed):
+    strikes = 1
+    work: ClassVar[str] = "training"
+
+    def strike(self) -> None:
+        (self.sweep.folder / f"hang in {self.work}").touch()
+
+    def settle(self) -> list[str]:
+        self.sweep.wait()
+        marker = self.sweep.folder / f"hang in {self.work}"
+        missed = marker.exists() and "nothing hung after that"
+        marker.unlink(missing_ok=True)
+        seen = "the lane is stuck" in self.sweep.log()
+        return [problem for problem in (missed, not seen and not missed and "the log tells of no hang") if problem]
+
+
+class _HangingScoring(_HangingTraining):
+    work = "scoring"
+
+
+class _HangingFinal(_HangingTraining):
+    def disturb(self, draw: random.Random) -> str:
+        until(lambda: "searched" in [event["event"] for event in self.sweep.events()] or self.sweep.has_ended(), 600)
+        self.strike()
+        return "in the final"
+
+
+def _plain(kind: type[Disturbed], lanes: int = 1) -> Fault:
     @contextmanager
     def prepared(folder: Path, /) -> Iterator[Disturbed]:
-        with ChaosSweep(folder) as sweep:
+        with ChaosSweep(folder, lanes={"min": lanes, "max": lanes, "pack": 2}) as sweep:
             yield kind(sweep)
 
     return prepared
 
 
-@contextmanager
-def _killed_server(folder: Path, /) -> Iterator[Disturbed]:
-    folder.mkdir(parents=True)
-    server = Server(folder, f"sqlite:///{folder / 'server.db'}")
-    server.start()
-    try:
-        with ChaosSweep(folder, tracking_uri=server.uri) as sweep:
-            yield _KilledServer(sweep, server)
-    finally:
-        server.kill()
+@dataclass
+class _FullDisk(Disturbed):
+    disk: SmallDisk
+
+    def strike(self) -> None:
+        self.disk.fill()
+
+    def settle(self) -> list[str]:
+        """Make room where the sweep has stopped, or a lane waits for the storage, or nothing minds."""
+        lines = self.sweep.log().count("cannot be reached, trying")
+        with suppress(AssertionError):
+            until(
+                lambda: self.sweep.has_ended() or self.sweep.log().count("cannot be reached, trying") > lines,
+                PAUSE_LIMIT_S,
+            )
+        (self.disk.folder / "filler").unlink()
+        return []
 
 
-@contextmanager
-def _full_disk(folder: Path, /) -> Iterator[Disturbed]:
-    folder.mkdir(parents=True)
-    try:
-        with small_disk(folder / "disk", DISK_KILOBYTES) as disk, ChaosSweep(folder, disk.folder / "sweeps") as sweep:
+@dataclass
+class _FullDatabase(_FullDisk):
+    def settle(self) -> list[str]:
+        self._let_go_on()
+        (self.disk.folder / "filler").unlink()
+        return []
 
-            class FullDisk(Disturbed):
-                def strike(self) -> None:
-                    disk.fill()
 
-                def mend(self) -> None:
-                    (disk.folder / "filler").unlink()
+def _on_small_disk(kind: type[_FullDisk], what: str) -> Fault:
+    @contextmanager
+    def prepared(folder: Path, /) -> Iterator[Disturbed]:
+        folder.mkdir(parents=True)
+        try:
+            with small_disk(folder / "disk", DISK_KILOBYTES) as disk:
+                places = {
+                    "folder": {"storage": disk.folder / "sweeps"},
+                    "checkpoints": {"storage": f"fsspec+local://{disk.folder / 'sweeps'}"},
+                    "database": {"tracking_uri": f"sqlite:///{disk.folder / 'mlflow.db'}"},
+                }
+                with ChaosSweep(folder, **places[what]) as sweep:
+                    yield kind(sweep, disk)
+        except pytest.skip.Exception as error:
+            raise ImpossibleError(str(error)) from error
 
-            yield FullDisk(sweep)
-    except pytest.skip.Exception as error:
-        raise ImpossibleError(str(error)) from error
+    return prepared
 
 
 FAULTS: dict[str, Fault] = {
     "driver killed": _plain(_KilledDriver),
-    "lane killed": _plain(_KilledLane),
+    "driver killed at a write": _plain(_SelfKilledDriver),
+    "lane killed": _plain(_KilledLanes),
+    "two lanes killed": _plain(_KilledLanes, lanes=2),
     "broker killed": _plain(_KilledBroker),
-    "tracking server killed": _killed_server,
-    "disk full": _full_disk,
+    "raylet killed": _plain(_KilledNode),
+    "control store killed": _plain(_KilledStore),
+    "trial's process killed": _plain(_KilledProxy),
+    "controller killed": _plain(_KilledController),
+    "disk of the folder full": _on_small_disk(_FullDisk, "folder"),
+    "disk of the checkpoints full": _on_small_disk(_FullDisk, "checkpoints"),
+    "disk of the database full": _on_small_disk(_FullDatabase, "database"),
+    "hang in a step": _plain(_HangingTraining),
+    "hang in an evaluation": _plain(_HangingScoring),
+    "hang in the final": _plain(_HangingFinal),
 }
