@@ -84,6 +84,11 @@ class Job:
         return f"{self.name}:{self.start}-{self.stop}:{self.split}"
 
 
+Curve = dict[str, list[float | None]]
+"""Points of a training curve: a list of the same length per quantity, one of them the optimizer step; ``None`` where a
+quantity was not measured."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """A lane's result for a job.
@@ -95,6 +100,7 @@ class Answer:
         validation: the task's metrics on the validation split, for a retraining that was scored on the test split.
         checkpoint: folder that the trial continues from, relative to the sweep's storage.
         measurements: trainable parameters, bytes, seconds, peak memory and the like, by name with unit.
+        curve: points of the trial's training curve during the job; empty for a retraining.
         reason: why the job failed, one line.
     """
 
@@ -104,6 +110,7 @@ class Answer:
     validation: dict[str, float] = field(default_factory=dict)
     checkpoint: str | None = None
     measurements: dict[str, float] = field(default_factory=dict)
+    curve: Curve = field(default_factory=dict)
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:

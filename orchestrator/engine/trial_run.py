@@ -39,6 +39,7 @@ from orchestrator.engine.skip_prefix import SkipPrefix
 from orchestrator.engine.source_batches import source_batches
 from orchestrator.engine.step_size import StepSize
 from orchestrator.engine.task_dataset import TaskDataset
+from orchestrator.engine.training_curve import TrainingCurve
 from orchestrator.tasks import Evaluation
 
 
@@ -91,6 +92,7 @@ class TrialRun:
         self._pending: deque[tuple[dict[str, Tensor], float]] = deque()
         self._size, self._micro_batch_memory = StepSize(), micro_batch_memory or MicroBatchMemory()
         self._evaluations: dict[str, Evaluation] = {}
+        self.curve = TrainingCurve(job.total)
         self._draws: bool | None = None
         spec = methods.get(job.trial.method)
         self.trains = spec.trains
@@ -251,10 +253,19 @@ class TrialRun:
             raise DivergedError(f"the loss is {loss.item():g} at step {self.step + 1}")
         if norm > max_norm:  # otherwise torch multiplies all gradients by 1
             nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-        set_learning_rates(self._optimizer, schedule(self.step, self.job.total, self.params.warmup))
+        factor = schedule(self.step, self.job.total, self.params.warmup)
+        set_learning_rates(self._optimizer, factor)
         step_optimizer(self._optimizer, self.free_memory, self.device)
         self._evaluations.clear()
         self.step += 1
+        self.curve.add(
+            self.step,
+            loss=loss.item(),
+            learning_rate=self.params.learning_rate * factor,
+            gradient_norm=norm.item(),
+            tokens=self.tokens * self.dataset.ranks.size,
+            train_seconds=self.measurements["train_seconds"],
+        )
         self._random_before_step = self._random
         if self.attached.on_step:
             self.attached.on_step(self.step, self.job.total)
@@ -319,6 +330,7 @@ class TrialRun:
             self.measurements["seconds_per_step"] = self.measurements["train_seconds"] / self.step
         state = {"step": self.step, "measurements": self.measurements, "params": self.job.params, "seed": self.job.seed}
         if resumable:
+            state["curve"] = self.curve.since(self.job.start)
             parameters = self.attached.trainable()
             places = state["in_adapter"] = places_in_adapter(adapter, parameters)
             tensors = {f"parameter:{name}": p.detach() for name, p in parameters.items() if name not in places}
@@ -340,6 +352,7 @@ class TrialRun:
             raise ValueError("it is of another configuration")
         # Release 0.1 wrote them under the key "facts".
         self.step, self.measurements = state["step"], state.get("measurements") or state["facts"]
+        self.curve.restore(state.get("curve", {}), self.measurements["train_seconds"])
         self._resize(
             StepSize(int(self.measurements.get("micro_batches", 1)), bool(self.measurements.get("checkpointed")))
         )

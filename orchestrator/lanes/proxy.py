@@ -73,6 +73,7 @@ class TrialProxy(tune.Trainable):
             "value": answer.metrics.get(self._work.metrics[self._trial.task], float("nan")),
             "metrics": answer.metrics,
             "measurements": answer.measurements,
+            "curve": answer.curve,
             "done": answer.status != "done" or answer.step >= self._work.rungs[-1],
         }
 

@@ -5,7 +5,7 @@ A trial that pauses at a rung ends for Tune, and continues as another Tune trial
 must not touch the search's trial, which may have continued in another piece.
 
 A result has the keys ``status`` (``done``, ``failed`` or ``cancelled``), ``step``, ``value``, ``metrics``,
-``measurements`` and ``reason``.
+``measurements``, ``curve`` and ``reason``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.common.trial_types import TrialKey, lane_seconds
+from orchestrator.common.trial_types import Curve, TrialKey, lane_seconds
 from orchestrator.lanes.endings import Cause, Verdict, verdict
 from orchestrator.search.core import Search
 from orchestrator.search.plans import Decision, Proposal
@@ -71,11 +71,18 @@ class TuneBridge:
         del self._trials[piece]
 
     def _conclude(
-        self, key: TrialKey, cause: Cause, reason: str, seconds: float = 0.0, *, restarts: int = 0
+        self,
+        key: TrialKey,
+        cause: Cause,
+        reason: str,
+        seconds: float = 0.0,
+        *,
+        restarts: int = 0,
+        curve: Curve | None = None,
     ) -> Verdict:
         follows = verdict(cause, stopped=self._search.closed, restarts=restarts)
         if follows is Verdict.END_TRIAL:
-            self._search.finish(key, "failed", reason, seconds)
+            self._search.finish(key, "failed", reason, seconds, curve)
         elif follows is Verdict.STOP_SWEEP:
             self.fault = self.fault or f"trial {key} could not go on, by no fault of its own: {reason}"
             self._search.close("failed")
@@ -83,13 +90,13 @@ class TuneBridge:
 
     def _report(self, key: TrialKey, result: Mapping[str, Any]) -> Decision:
         measurements, reason = _mapping(result, "measurements"), str(result.get("reason", ""))
-        seconds = self._seconds_since_last_result(key, lane_seconds(measurements))
+        seconds, curve = self._seconds_since_last_result(key, lane_seconds(measurements)), _mapping(result, "curve")
         if result.get("status") != "done":
             cause = Cause.FAILED if result.get("status") == "failed" else Cause.CANCELLED
-            self._conclude(key, cause, reason or cause.value, seconds)
+            self._conclude(key, cause, reason or cause.value, seconds, curve=curve)
             return Decision.STOP
-        value = float(result["value"])
-        return self._search.report(key, int(result["step"]), value, seconds, _mapping(result, "metrics"), measurements)
+        step, value, metrics = int(result["step"]), float(result["value"]), _mapping(result, "metrics")
+        return self._search.report(key, step, value, seconds, metrics, measurements, curve)
 
     def _seconds_since_last_result(self, key: TrialKey, total: float) -> float:
         """Return the lane time since the trial's last result.
@@ -102,7 +109,7 @@ class TuneBridge:
         return total - before if total >= before else total
 
 
-def _mapping(result: Mapping[str, Any], name: str) -> dict[str, float]:
+def _mapping(result: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return a mapping in a result, which Tune may have flattened with slashes."""
     if isinstance(mapping := result.get(name), Mapping):
         return dict(mapping)

@@ -35,7 +35,7 @@ from orchestrator.lanes.hang_guard import HangGuard
 from orchestrator.lanes.messages import BrokerMessage, broadcast_message
 from orchestrator.lanes.setup import LaneSetup
 from orchestrator.lanes.step_watch import Hang, StepWatch, Work
-from orchestrator.lanes.worker_memory import BackboneWrittenError, FinishedJob, WorkerMemory, subject
+from orchestrator.lanes.worker_memory import BackboneWrittenError, FinishedJob, WorkerMemory, curve_of_job, subject
 
 HEARTBEAT_INTERVAL_S = 2.0
 REPORT_WAIT_S = 5.0
@@ -368,5 +368,6 @@ def _is_storage_fault(error: Exception) -> bool:
 def _failure(job: Job, error: Exception, run: TrialRun | None = None) -> Answer:
     """Return the answer of a trial that failed by its own fault, with the measurements of what it cost."""
     step, measurements = (run.step, dict(run.measurements)) if run else (job.start, {})
+    curve = curve_of_job(run) if run else {}
     log.warning("trial %s failed at step %d:\n%s", job.trial, step, "".join(traceback.format_exception(error)))
-    return Answer(status="failed", step=step, reason=describe_error(error), measurements=measurements)
+    return Answer(status="failed", step=step, reason=describe_error(error), measurements=measurements, curve=curve)

@@ -23,7 +23,7 @@ from orchestrator.backbone.stored import StoredBackbone, read_stored
 from orchestrator.common.errors import describe_error
 from orchestrator.common.retry import disk_error
 from orchestrator.common.storage import Storage
-from orchestrator.common.trial_types import Answer, Job, checkpoint_path, partial_state_path
+from orchestrator.common.trial_types import Answer, Curve, Job, checkpoint_path, partial_state_path
 from orchestrator.engine.forgetting import NeutralText
 from orchestrator.engine.frozen_prefix import FrozenPrefix
 from orchestrator.engine.measurements import LatencyCache, measure_if_possible, standard_error_measurement
@@ -199,6 +199,7 @@ class WorkerMemory:
             validation=validation,
             checkpoint=path,
             measurements=dict(run.measurements),
+            curve=curve_of_job(run),
         )
         return FinishedJob(answer, folder, self._storage.sub(self.setup.sweep))
 
@@ -388,6 +389,11 @@ def _restore_from(run: TrialRun, folder: Path) -> None:
     if run.job.start < run.job.total and not (folder / STATE).is_file():
         raise FileNotFoundError(f"there is no {STATE}")
     run.restore(folder)
+
+
+def curve_of_job(run: TrialRun) -> Curve:
+    """Return the points of a trial's curve since its job began; none of a retraining, which has no run in MLflow."""
+    return run.curve.since(run.job.start) if run.job.retraining is None else {}
 
 
 def subject(run: TrialRun) -> Subject:

@@ -18,7 +18,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from orchestrator.common.trial_types import Ending, TrialKey, TrialRecord
+from orchestrator.common.trial_types import Curve, Ending, TrialKey, TrialRecord
 from orchestrator.search.allocation import Allocation, Arm, Elimination
 from orchestrator.search.allocation.turns import RoundRobin
 from orchestrator.search.budget import Budget, SpendingLimits
@@ -120,6 +120,7 @@ class Search:
         lane_seconds: float = 0.0,
         metrics: Mapping[str, float] | None = None,
         measurements: Mapping[str, float] | None = None,
+        curve: Curve | None = None,
     ) -> Decision:
         """Record a result and decide about its trial. A repeated step, or a trial that has ended, changes nothing.
 
@@ -130,6 +131,7 @@ class Search:
             lane_seconds: Lane time since the trial's last report, in seconds.
             metrics: All metrics, for the journal.
             measurements: Sizes and times, for the journal.
+            curve: Points of the training curve since the last report, for the journal.
 
         Raises:
             ValueError: If the step is not a rung.
@@ -151,13 +153,21 @@ class Search:
                 metrics=dict(metrics or {}),
                 measurements=dict(measurements or {}),
                 lane_seconds=lane_seconds,
+                **_curve_field(curve),
             )
             self._studies[key.study].report(key.number, self._rungs.index(step), value)
             decision = self._decide(key)
             self._apply_decision(key, decision)
             return Decision.STOP if self._closed else decision
 
-    def finish(self, key: TrialKey, state: Ending, reason: str = "", lane_seconds: float = 0.0) -> None:
+    def finish(
+        self,
+        key: TrialKey,
+        state: Ending,
+        reason: str = "",
+        lane_seconds: float = 0.0,
+        curve: Curve | None = None,
+    ) -> None:
         """End a trial, unless it has ended or waits at a rung.
 
         Args:
@@ -166,6 +176,7 @@ class Search:
                 without any result.
             reason: The reason, in one line.
             lane_seconds: Lane time since the trial's last report, in seconds.
+            curve: Points of the training curve since the last report, for the journal.
         """
         with self._lock:
             record = self._state.records[key]
@@ -173,7 +184,7 @@ class Search:
                 return
             if state == "complete" and record.step != self._rungs[-1]:
                 state, reason = ("pruned" if record.values else "failed"), reason or "ended before the last rung"
-            self._end(key, state, reason, lane_seconds)
+            self._end(key, state, reason, lane_seconds, curve)
 
     def close(self, reason: str) -> tuple[TrialKey, ...]:
         """Start no more trials and, unless the sweep may be resumed, end every open trial.
@@ -289,8 +300,10 @@ class Search:
             self._end(record.key, "complete", "")
             self._log_drops()
 
-    def _end(self, key: TrialKey, state: Ending, reason: str, lane_seconds: float = 0.0) -> None:
-        self._log("end", key, state=state, reason=reason, lane_seconds=lane_seconds)
+    def _end(
+        self, key: TrialKey, state: Ending, reason: str, lane_seconds: float = 0.0, curve: Curve | None = None
+    ) -> None:
+        self._log("end", key, state=state, reason=reason, lane_seconds=lane_seconds, **_curve_field(curve))
         self._studies[key.study].tell(key.number, state, self._state.records[key].value, reason)
 
     def _log_drops(self) -> None:
@@ -345,6 +358,11 @@ class Search:
     def _restore_studies(self) -> None:
         for name, study in self._studies.items():
             study.restore([record for key, record in self._state.records.items() if key.study == name], self._rungs)
+
+
+def _curve_field(curve: Curve | None) -> dict[str, Curve]:
+    """Return a training curve as a field of an event; none where there is none, as in the journals of 0.1."""
+    return {"curve": curve} if curve else {}
 
 
 def _end_reason(record: TrialRecord, reason: str) -> str:

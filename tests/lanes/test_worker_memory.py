@@ -13,7 +13,7 @@ import torch
 
 import methods
 from methods.parts import low_rank_init
-from orchestrator.common.trial_types import Job
+from orchestrator.common.trial_types import Answer, Job
 from orchestrator.engine import measurements
 from orchestrator.engine import memory as memory_module
 from orchestrator.engine.task_dataset import TaskDataset
@@ -226,3 +226,17 @@ def test_resuming_repeats_no_decomposition_of_weights(
         assert torch.equal(again.attached.trainable()[name], value), name
     memory.begin(lab.job("lora", 1, init=init))
     assert decomposed, "a new trial starts from them"
+
+
+def test_answer_has_the_curve_of_its_job_alone(lab: Lab, memory: WorkerMemory) -> None:
+    def answer(job: Job) -> Answer:
+        run = memory.begin(job)
+        train(run, job.stop - run.step)
+        return memory.finish_job(run).upload()
+
+    first = lab.job("ia3", stop=4)
+    assert answer(first).curve["step"] == [1, 2, 3, 4]
+    second = Job(**{**vars(first), "start": 4, "stop": 7, "checkpoint": "checkpoints/mail/ia3/0/step-4"})
+    assert answer(second).curve["step"] == [5, 6, 7]
+    retraining = Job(**{**vars(first), "retraining": 0, "split": None})
+    assert answer(retraining).curve == {}, "it has no run in MLflow"

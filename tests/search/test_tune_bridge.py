@@ -138,3 +138,13 @@ def test_bridge_counts_lane_time_anew_after_lost_checkpoint(sweep: Any, bridge: 
     bridge.begin("c")
     bridge.deliver("c", result(50, 0.9, train_seconds=3.0))
     assert sweep.events("rung")[-1]["lane_seconds"] == 3.25
+
+
+def test_bridge_passes_curves_of_done_and_failed_trials_on(sweep: Any, bridge: TuneBridge) -> None:
+    bridge.begin("a"), bridge.begin("b")
+    curve = {"step": [10.0, 20.0], "loss": [1.5, 1.25]}
+    bridge.deliver("a", {**result(25), "curve": curve})
+    failed = {f"curve/{name}": values for name, values in curve.items()}  # as Tune flattens it
+    bridge.deliver("b", {**result(20, status="failed"), **failed})
+    events = [event for event in sweep.journal() if event["event"] in ("rung", "end")]
+    assert [(event["event"], event.get("curve")) for event in events] == [("rung", curve), ("end", curve)]
