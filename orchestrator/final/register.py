@@ -21,6 +21,7 @@ from orchestrator.planning.plan import SweepPlan
 from orchestrator.selection.results import MethodResult
 from orchestrator.tracking.bundle import Bundle, write_bundle
 from orchestrator.tracking.connection import masked_first_line
+from orchestrator.tracking.error_tables import ErrorTables
 from orchestrator.tracking.evaluation import with_digests, with_rows
 from orchestrator.tracking.modelcard import model_card
 from orchestrator.tracking.registry import Registered, register
@@ -105,6 +106,7 @@ class Registrar:
         if methods.get(bundle.method).peft:
             agreement = peft_agreement(self.plan, self.outcome.plan, folder / "adapter", predictions)
             bundle = bundle.model_copy(update={"peft_agreement": agreement})
+        errors = ErrorTables.of(bundle.task_type, rows, predictions)
         evaluation = with_rows if self.plan.config.mlflow.keep_test_rows else with_digests
         write_bundle(
             folder / "bundle",
@@ -113,12 +115,13 @@ class Registrar:
             tokenizer=folder / "tokenizer",
             config=Header.read(file).config,
             evaluation=evaluation(rows, predictions),
-            card=self._card(bundle),
+            card=self._card(bundle, errors),
+            tables=errors.files(),
             backbone=None if self.plan.source.portable else file,
         )
         return folder / "bundle"
 
-    def _card(self, bundle: Bundle) -> str:
+    def _card(self, bundle: Bundle, errors: ErrorTables) -> str:
         outcome = self.outcome
         results = [result for role, result in outcome.results() if role != "default"]
         return model_card(
@@ -127,4 +130,5 @@ class Registrar:
             trials={result.method: outcome.trials_of(result.method) for result in results},
             untuned=outcome.untuned,
             peft=methods.get(bundle.method).peft,
+            errors=errors,
         )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from methods.base.spec import PeftTaskType
     from orchestrator.common.metric import Metric
+    from orchestrator.tasks.class_report import ClassReport, RowErrors
 
 Batches = Sequence[NDArray[np.int64]]
 """Row indices of each batch."""
@@ -435,6 +436,14 @@ class TaskType(ABC):
 
     def answered(self, predictions: pa.Table) -> list[Any] | None:
         """Return the label or labels, or the number of the choice, of each row; ``None`` where a type has none."""
+        return None
+
+    def class_report(self, predictions: pa.Table) -> ClassReport | None:
+        """Return how a model does on each class; ``None`` where rows have no classes, or each has its own."""
+        return None
+
+    def row_errors(self, predictions: pa.Table) -> RowErrors | None:
+        """Return how wrong a model is about each row; ``None`` where a type has no such number."""
         return None
 
     def predict_again(

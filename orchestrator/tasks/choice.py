@@ -19,6 +19,7 @@ from orchestrator.tasks.choice_loss import choice_loss, competing_tokens
 from orchestrator.tasks.choice_rows import answers, choices_problem, questions_and_answers, render_messages, tokenized
 from orchestrator.tasks.choice_scores import calibrated, log_likelihoods
 from orchestrator.tasks.class_metrics import macro_f1
+from orchestrator.tasks.class_report import ClassReport, RowErrors, one_label_report
 from orchestrator.tasks.classes import majority_share, with_probabilities_by_name
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.conversations import messages_problem
@@ -253,6 +254,18 @@ class Choice(TaskType):
             for name in ("predicted", "label")
         )
         return chosen, right
+
+    def class_report(self, predictions: pa.Table) -> ClassReport | None:
+        """Return the counts of each choice, where all rows have the same."""
+        if not self.labels:
+            return None
+        true, predicted = (integers(predictions, name).astype(np.int64) for name in ("label", "predicted"))
+        return one_label_report(true, predicted, self.labels)
+
+    def row_errors(self, predictions: pa.Table) -> RowErrors:
+        """Return 1 minus the probability of each row's right choice."""
+        pairs = zip(predictions["probabilities"].to_pylist(), integers(predictions, "label"), strict=True)
+        return RowErrors("1 - probability of the right choice", 1 - np.array([row[right] for row, right in pairs]))
 
     def right_predictions(self, rows: pa.Table) -> pa.Table:
         """Return the right choices as predictions."""

@@ -23,6 +23,13 @@ from orchestrator.tasks.class_metrics import (
     predicted_labels,
     probabilities,
 )
+from orchestrator.tasks.class_report import (
+    ClassReport,
+    RowErrors,
+    label_errors,
+    one_label_report,
+    several_labels_report,
+)
 from orchestrator.tasks.classes import encode, encode_lists, majority_share, with_probabilities_by_name
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
@@ -220,6 +227,18 @@ class Classification(TextType):
         columns = (predicted_labels(predictions), integers(predictions, "label"))
         first, second = ([self.labels[index] for index in column] for column in columns)
         return first, second
+
+    def class_report(self, predictions: pa.Table) -> ClassReport:
+        """Return the counts of each label, and which was taken for which where rows have one."""
+        if self.has_several:
+            return several_labels_report(predictions, self.labels)
+        return one_label_report(
+            integers(predictions, "label").astype(np.int64), predicted_labels(predictions), self.labels
+        )
+
+    def row_errors(self, predictions: pa.Table) -> RowErrors:
+        """Return how far each row's probabilities are from its labels."""
+        return label_errors(predictions)
 
     def right_predictions(self, rows: pa.Table) -> pa.Table:
         """Return probabilities of 1 for the true labels."""

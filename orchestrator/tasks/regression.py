@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.tasks._base import Batches, Evaluation
+from orchestrator.tasks.class_report import RowErrors
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
 from orchestrator.tasks.inputs import ColumnKind
@@ -137,6 +138,11 @@ class Regression(TextType):
     def compared(self, predictions: pa.Table) -> tuple[list[Any], list[Any]]:
         """Return the predicted number and the target of each row."""
         return predictions["predicted"].to_pylist(), predictions["target"].to_pylist()
+
+    def row_errors(self, predictions: pa.Table) -> RowErrors:
+        """Return the absolute error of each row, in units of the target."""
+        error = predictions["predicted"].to_numpy() - predictions["target"].to_numpy()
+        return RowErrors("absolute error", np.abs(error))
 
     def right_predictions(self, rows: pa.Table) -> pa.Table:
         """Return the targets as predictions."""

@@ -15,6 +15,7 @@ from pydantic import model_validator
 from orchestrator.common.metric import Metric
 from orchestrator.common.section import refusal
 from orchestrator.tasks._base import Batches, TaskType
+from orchestrator.tasks.class_report import ClassReport, RowErrors, entity_report
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
 from orchestrator.tasks.inputs import ColumnKind, InputColumn, to_arrow
@@ -267,6 +268,17 @@ class TokenClassification(TaskType):
             for name in ("predicted", "tags")
         )
         return predicted, true
+
+    def class_report(self, predictions: pa.Table) -> ClassReport:
+        """Return the counts of each kind of entity."""
+        scheme, (tags, offsets) = TagScheme(self.labels), _flat_tags(predictions)
+        predicted = predictions["predicted"].combine_chunks().flatten().to_numpy().astype(np.int64)
+        return entity_report(scheme.entities(tags, offsets), scheme.entities(predicted, offsets), scheme.kinds)
+
+    def row_errors(self, predictions: pa.Table) -> RowErrors:
+        """Return how many words of each row have a wrong tag, or none."""
+        counts = [predictions[name].to_numpy().astype(np.float64) for name in ("words", "correct_words")]
+        return RowErrors("words with a wrong tag", counts[0] - counts[1])
 
     def right_predictions(self, rows: pa.Table) -> pa.Table:
         """Return the tags as predictions."""

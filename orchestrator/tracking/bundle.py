@@ -6,6 +6,7 @@
 - ``config/config.json``: architecture of the backbone;
 - ``evaluation/test.parquet``: the digest of every test row and its prediction in numbers, see
   :mod:`orchestrator.tracking.evaluation`;
+- ``evaluation/*.json``: scores per class, confusion matrix and worst rows, where the task's type has them;
 - ``README.md``: the model card;
 - ``backbone.safetensors``: the quantized backbone, only where it cannot be downloaded by its name.
 """
@@ -16,6 +17,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -245,6 +247,7 @@ def write_bundle(
     evaluation: pa.Table,
     card: str,
     backbone: Path | None = None,
+    tables: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write a bundle.
 
@@ -257,6 +260,7 @@ def write_bundle(
         evaluation: test rows with their predictions, from :mod:`orchestrator.tracking.evaluation`.
         card: the model card, Markdown.
         backbone: the quantized backbone's file, where the bundle has to contain it.
+        tables: files beside the test rows by name, from :class:`orchestrator.tracking.error_tables.ErrorTables`.
     """
     from pyarrow import parquet
 
@@ -266,6 +270,8 @@ def write_bundle(
     shutil.copytree(tokenizer, folder / TOKENIZER, dirs_exist_ok=True)
     parquet.write_table(evaluation, folder / EVALUATION)
     (folder / CONFIG).write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
+    for name, text in tables.items():
+        (folder / EVALUATION).with_name(name).write_text(text, encoding="utf-8")
     (folder / CARD).write_text(card, encoding="utf-8")
     (folder / BUNDLE).write_text(bundle.model_dump_json(indent=2) + "\n", encoding="utf-8")
     if backbone:

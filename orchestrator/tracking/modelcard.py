@@ -13,6 +13,7 @@ from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Preference
 from orchestrator.tasks.batches import EVALUATION_TOKENS
 from orchestrator.tracking.bundle import ADAPTER, Bundle
+from orchestrator.tracking.error_tables import NO_ERRORS, ErrorTables
 
 VERSION = "VERSION"
 """What stands for the version's number in a card until it is registered."""
@@ -26,6 +27,7 @@ def model_card(
     trials: Mapping[str, int] = MappingProxyType({}),
     untuned: MethodResult | None = None,
     peft: bool = False,
+    errors: ErrorTables = NO_ERRORS,
 ) -> str:
     """Return the card.
 
@@ -35,10 +37,12 @@ def model_card(
         trials: number of trials of each method.
         untuned: result of the recommended method with its default parameters.
         peft: whether `peft` loads the adapter.
+        errors: scores per class, and the rows that the model is most wrong about.
     """
     parts = [
         _head(bundle),
         _score(bundle),
+        errors.markdown(),
         _selection(bundle),
         _comparison(bundle, results, trials, untuned),
         _use(bundle, peft),

@@ -120,27 +120,17 @@ def plugin_sources(bundle: Bundle) -> dict[str, str]:
 
 
 def signature(bundle: Bundle) -> ModelSignature:
-    """Return MLflow's signature: the columns that the model reads in, the answer columns of the task's type out.
+    """Return MLflow's signature: the answer columns of the task's type.
 
-    A model that reads one text has no input schema: with one, MLflow takes data frames alone and no list of texts, and
-    refuses null or a number with its whole input and schema, where the model itself says in one line which row is wrong
-    and why. Its input example shows the column.
+    There is no input schema: with one, MLflow takes data frames alone and no list of texts, and refuses null or a
+    number with its whole input and schema, where the model itself says in one line which row is wrong and why. The
+    input example and the card show the columns.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
     answers = bundle.task_type.answer_columns(bundle.labels)
-    inputs = bundle.input_schema.columns
-    columns = [ColSpec(_mlflow_type(column.kind), name, required=column.required) for name, column in inputs.items()]
-    return ModelSignature(
-        inputs=None if reads_one_text(bundle) else Schema([*columns]),
-        outputs=Schema([ColSpec(_mlflow_type(kind), name) for name, kind in answers.items()]),
-    )
-
-
-def reads_one_text(bundle: Bundle) -> bool:
-    """Return whether a model's only input is a text."""
-    return [column.kind for column in bundle.input_schema.columns.values()] == ["string"]
+    return ModelSignature(outputs=Schema([ColSpec(_mlflow_type(kind), name) for name, kind in answers.items()]))
 
 
 def _mlflow_type(kind: ColumnKind) -> DataType | Array | AnyType:

@@ -15,6 +15,7 @@ from orchestrator.tracking.connection import exists_already, open_client, retry_
 from orchestrator.tracking.evaluation import DIGEST, ROWS_TAG
 from orchestrator.tracking.modelcard import VERSION, with_version
 from orchestrator.tracking.runs import clean
+from orchestrator.tracking.version_page import description, page_links
 from orchestrator.tracking.versions import CHALLENGER, CHAMPION, identity, tags_of, versions
 
 if TYPE_CHECKING:
@@ -66,16 +67,15 @@ def register(
     Raises:
         SweepError: if MLflow refuses, or cannot be reached for minutes.
     """
-    bundle = Bundle.read(folder)
+    bundle, card = Bundle.read(folder), (folder / CARD).read_text(encoding="utf-8")
     client = retry_while_away(lambda: open_client(tracking_uri, registry_uri))
     version = retry_while_away(lambda: _find_version(client, bundle))
     if version is None:
         model = retry_while_away(lambda: _upload(client, folder, bundle, run_id, parent_run_id))
-        card = (folder / CARD).read_text(encoding="utf-8")
         tags = {**tags_of(bundle), ROWS_TAG: "true" if _carries_rows(folder) else "false"}
         version = retry_while_away(lambda: _create_version(client, bundle, run_id, model, card, tags))
     number = int(version.version)
-    retry_while_away(lambda: _link(client, bundle, version))
+    retry_while_away(lambda: _link(client, bundle, version, card, parent_run_id))
     holders = retry_while_away(lambda: apply_promotion_policy(client, bundle.task))
     if holders and holders.champion == number:
         return Registered(bundle.task, number, CHAMPION)
@@ -101,6 +101,7 @@ def _upload(client: MlflowClient, folder: Path, bundle: Bundle, run_id: str, par
         target = Path(folder_of_model) / "model"
         save_pyfunc(folder, target, run_id=run_id, model_id=logged.model_id)
         client.log_model_artifacts(logged.model_id, str(target))
+    _log_tables(client, folder, run_id)
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     _log_metrics(client, bundle, run_id, logged)
     for run in filter(None, (run_id, parent_run_id)):
@@ -133,6 +134,19 @@ def _log_metrics(client: MlflowClient, bundle: Bundle, run_id: str, model: Logge
     client.log_batch(run_id, [Metric(clean(name), score, stamp, 0, **of_model) for name, score in scores.items()])
 
 
+def _log_tables(client: MlflowClient, folder: Path, run_id: str) -> None:
+    """Show the tables of a bundle on the page of its trial, where MLflow's evaluation view finds them too."""
+    from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
+
+    tables = sorted((folder / EVALUATION).parent.glob("*.json"))
+    for table in tables:
+        client.log_artifact(run_id, str(table))
+    listed = json.loads(client.get_run(run_id).data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
+    listed += [entry for table in tables if (entry := {"path": table.name, "type": "table"}) not in listed]
+    if tables:
+        client.set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps(listed))
+
+
 def _carries_rows(folder: Path) -> bool:
     from pyarrow import parquet
 
@@ -147,19 +161,19 @@ def _create_version(
     _create_name(client, bundle)
     # The source is given as a location: MLflow would look an id up on the process's default tracking server.
     return client.create_model_version(
-        bundle.task, model.artifact_location, run_id, tags, description=card, model_id=model.model_id
+        bundle.task, model.artifact_location, run_id, tags, description=description(card), model_id=model.model_id
     )
 
 
-def _link(client: MlflowClient, bundle: Bundle, version: ModelVersion) -> None:
-    """Write the version's number into its card, and its version on the logged model's page.
+def _link(client: MlflowClient, bundle: Bundle, version: ModelVersion, card: str, parent_run_id: str | None) -> None:
+    """Write the version's number into its card, links on its page, and its version on the logged model's page.
 
     MLflow's own ``register_model`` sets that tag; the client's ``create_model_version`` does not.
     """
     from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-    card, number, run_id = version.description or "", int(version.version), version.run_id
-    if f"/{VERSION}" not in card or run_id is None:
+    number, run_id = int(version.version), version.run_id
+    if f"/{VERSION}" not in (version.description or "") or run_id is None:
         return
     card = with_version(card, number)
     experiment = client.get_run(run_id).info.experiment_id
@@ -170,9 +184,8 @@ def _link(client: MlflowClient, bundle: Bundle, version: ModelVersion) -> None:
         listed = json.dumps([{"name": version.name, "version": str(number)}])
         client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: listed})
     # Links are relative to MLflow's address, where the description is read, and not the file.
-    run = f"[trial `{bundle.trial}`](#/experiments/{experiment}/runs/{version.run_id})"
-    card = card.replace(f"trial `{bundle.trial}`", run)
-    client.update_model_version(version.name, str(number), card)  # last: it says that all is done
+    links = page_links(experiment, bundle.trial, run_id, bundle.sweep, parent_run_id, model.model_id if model else None)
+    client.update_model_version(version.name, str(number), description(card, links))  # last: it says that all is done
 
 
 def _create_name(client: MlflowClient, bundle: Bundle) -> None:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.common.trial_types import TrialKey
 from orchestrator.selection.baseline import state_of
+from orchestrator.tracking.champion_note import champion_note, with_note
 from orchestrator.tracking.connection import artifact_location, exists_already, open_client
+from orchestrator.tracking.runs_view import view_tags
 from orchestrator.tracking.versions import version_link
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Run
 
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "killed": "KILLED"}
 CLOSED = {"finished": "FINISHED", "budget": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
@@ -50,6 +52,7 @@ class RunWriter:
         self._measured: dict[str, set[str]] = {}
         self._last_rungs: dict[str, tuple[int, float]] = {}
         self._selections: dict[str, Event] = {}
+        self._bytes: dict[str, float] = {}
 
     def run_id(self, key: str) -> str | None:
         """Return the run of a trial, or the parent run of a task; ``None`` before its event was written."""
@@ -100,6 +103,8 @@ class RunWriter:
     def _begin(self, event: Event) -> None:
         self._sweep = event
         self._experiment = self._find_experiment()
+        for name, value in view_tags(event["sweep"], event["tasks"]).items():
+            self._client.set_experiment_tag(self._experiment, name, value)
         self._find_runs()
         for task, data in event["tasks"].items():
             tags = {"task": task, "data_digest": data["digest"], "kind": "sweep"}
@@ -166,6 +171,21 @@ class RunWriter:
         if event["value"] is not None:
             self._last_rungs[trial] = event["step"], event["value"]
         self._log(self._runs[trial], metrics=metrics, time=event["time"], step=event["step"])
+        self._log_curve(event)
+
+    def _log_curve(self, event: Event) -> None:
+        """Log the training curve that an event carries; MLflow draws the quantities in a section ``train``."""
+        from mlflow.entities import Metric
+
+        stamp, curve = milliseconds(event), event.get("curve") or {}
+        points = [
+            Metric(f"train/{name}", value, stamp, round(step))
+            for name, values in curve.items()
+            if name != "step"
+            for step, value in zip(curve["step"], values, strict=True)
+            if value is not None
+        ]
+        self._log_metrics(self._runs[event["trial"]], points)
 
     def _metric(self, key: str) -> str:
         """Return the name of the metric that the search optimizes; ``value`` where the journal does not tell it."""
@@ -174,6 +194,7 @@ class RunWriter:
 
     def _end(self, event: Event) -> None:
         run = self._runs[event["trial"]]
+        self._log_curve(event)
         self._log(run, tags={"state": event["state"], "reason": event.get("reason") or None})
         self._client.update_run(run, name=self._name_of_ended(event))
         self._client.set_terminated(run, STATUS[event["state"]], end_time=milliseconds(event))
@@ -192,6 +213,8 @@ class RunWriter:
         metrics = {f"test_{name}": value for name, value in event["metrics"].items()}
         metrics |= {"checkpoint_score": event["checkpoint_score"], "checkpoint_low": low, "checkpoint_high": high}
         key, measurements = TrialKey.parse(event["trial"]), event.get("measurements", {})
+        if "adapter_bytes" in measurements:
+            self._bytes[key.study] = measurements["adapter_bytes"]
         if (seed := event.get("seed")) is not None:
             self._log(self._runs[str(key)], {"seed_score": event["checkpoint_score"]}, time=event["time"], step=seed)
         if event["role"] == "seed":
@@ -237,13 +260,23 @@ class RunWriter:
             tags["registered_versions"] = ", ".join(listed)
         if (selection := self._selections.get(task)) is not None:
             links = ", ".join(f"{version_link(name, number)} ({method})" for method, number in versions.items())
-            tags[NOTE] = f"{summary(selection)}\n\nRegistered: {links or version_link(name, event['version'])}."
+            best = versions.get(selection["recommended"], event["version"])
+            note = champion_note(selection, name, best, self._bytes.get(f"{task}/{selection['recommended']}"))
+            self._describe_experiment(task, note)
+            parts = (note, summary(selection), f"Registered: {links or version_link(name, event['version'])}.")
+            tags[NOTE] = "\n\n".join(parts)
             trials = {r["method"]: r["trial"] for r in (*selection["finalists"], *selection["others"])}
             for method, number in versions.items():
-                note = f"Its method, with this configuration, is registered as {version_link(name, number)}."
-                registered = {"registered_model": name, "registered_version": number, NOTE: note}
+                text = f"Its method, with this configuration, is registered as {version_link(name, number)}."
+                registered = {"registered_model": name, "registered_version": number, NOTE: text}
                 self._log(self._runs[trials[method]], tags=registered)
         self._log(self._runs[task], tags=tags)
+
+    def _describe_experiment(self, task: str, note: str) -> None:
+        """Let the experiment's description, which lists of experiments show, begin with what was found for a task."""
+        before = self._client.get_experiment(self._experiment).tags.get(NOTE, "")
+        described = with_note(before, task, self._sweep["sweep"], note)
+        self._client.set_experiment_tag(self._experiment, NOTE, described)
 
     def _samples(self, event: Event) -> None:
         """Log samples of generated text as a table, which MLflow's evaluation view shows.
@@ -328,12 +361,15 @@ class RunWriter:
         run_metrics = [Metric(clean(k), float(v), stamp, step) for k, v in (metrics or {}).items() if v is not None]
         run_params = [Param(clean(k), as_text(v)) for k, v in (params or {}).items()]
         run_tags = [RunTag(clean(k), as_text(v)) for k, v in (tags or {}).items() if v is not None]
-        for first in range(0, len(run_metrics), MAX_METRICS):
-            self._client.log_batch(run, metrics=run_metrics[first : first + MAX_METRICS])
+        self._log_metrics(run, run_metrics)
         for first in range(0, len(run_params), MAX_PARAMS):
             self._client.log_batch(run, params=run_params[first : first + MAX_PARAMS])
         if run_tags:
             self._client.log_batch(run, tags=run_tags)
+
+    def _log_metrics(self, run: str, metrics: Sequence[Metric]) -> None:
+        for first in range(0, len(metrics), MAX_METRICS):
+            self._client.log_batch(run, metrics=metrics[first : first + MAX_METRICS])
 
     def _find_experiment(self) -> str:
         from mlflow.exceptions import MlflowException

@@ -146,7 +146,8 @@ def test_run_outcome_opens_the_runs_of_the_experiment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: str
 ) -> None:
     config = {"mlflow": {"tracking_uri": server}} if server else {}
-    lines = text(monkeypatch, outcome(tmp_path, SELECTION, experiment="7"), **config)
-    page = "/#/experiments/7/runs?workflowType=machine_learning"
+    ended = outcome(tmp_path, SELECTION, experiment="7")
+    lines = text(monkeypatch, ended, **config)
+    page = f"/#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey={ended.folder.name}"
     assert f"{server.rstrip('/') or 'http://127.0.0.1:5000'}{page}" in lines
     assert ("mlflow ui --backend-store-uri sqlite:///mlflow.db" in lines) == (not server)

@@ -34,7 +34,10 @@ def test_mlflow_columns_hold_lists_and_json() -> None:
     assert (messages["type"], messages["required"]) == ("any", False)
 
 
-@relied_on("mlflow.utils.mlflow_tags.MLFLOW_LOGGED_ARTIFACTS", by="orchestrator/tracking/runs.py")
+@relied_on(
+    "mlflow.utils.mlflow_tags.MLFLOW_LOGGED_ARTIFACTS",
+    by=("orchestrator/tracking/runs.py", "orchestrator/tracking/registry.py"),
+)
 def test_mlflow_tags_tables_as_log_table_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import json
 
@@ -84,3 +87,24 @@ def test_mlflow_database_has_the_tables_that_are_looked_at(tmp_path: Path) -> No
         assert database.execute("SELECT version_num FROM alembic_version").fetchall() == [(newest_revision(),)]
         query = "SELECT name, lifecycle_stage FROM experiments ORDER BY experiment_id"
         assert database.execute(query).fetchall() == [("Default", "active"), ("gone", "deleted")]
+
+
+def test_mlflow_pages_read_the_tags_of_saved_views() -> None:
+    """The page of an experiment reads a shared view, and what it opens with, from tags that only its script names."""
+    import mlflow.server
+
+    from orchestrator.tracking.runs_view import EXPERIMENT_KIND, SHARED_VIEW, view_page
+
+    folder = Path(mlflow.server.__file__).parent / "js" / "build" / "static" / "js"
+    script = next(folder.glob("main.*.js")).read_text(encoding="utf-8")
+    assert view_page("1", "sweep").endswith("viewStateShareKey=sweep")
+    for name in (SHARED_VIEW, *EXPERIMENT_KIND, "viewStateShareKey"):
+        assert f'"{name}"' in script
+
+
+def test_mlflow_descriptions_have_the_length_of_its_database_columns() -> None:
+    from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
+
+    from orchestrator.tracking.version_page import MAX_DESCRIPTION
+
+    assert SqlModelVersion.__table__.c.description.type.length == MAX_DESCRIPTION

@@ -58,10 +58,14 @@ def in_a_package(trained: Left) -> str:
 
 
 def as_gguf(trained: Left) -> str:
-    """The same weights as a GGUF file, written as transformers reads them."""
-    file = trained.storage.parent / "files" / "tiny.gguf"
-    file.parent.mkdir()
-    model = transformers.AutoModelForCausalLM.from_pretrained(trained.checkpoint)
+    return as_gguf_of(trained.checkpoint, trained.storage.parent / "files")
+
+
+def as_gguf_of(checkpoint: Path, folder: Path) -> str:
+    """The weights of a checkpoint as a GGUF file, written as transformers reads them."""
+    file = folder / "tiny.gguf"
+    folder.mkdir()
+    model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint)
     config, writer = model.config, GGUFWriter(file, "llama")
     writer.add_vocab_size(config.vocab_size)
     writer.add_context_length(config.max_position_embeddings)
@@ -161,6 +165,13 @@ def test_exported_readme_code_runs_in_a_fresh_process_with_a_hub(leave: Leave, t
     with hub(trained) as environment:
         for code in blocks(tmp_path / "adapter" / "README.md"):
             run(code, tmp_path, environment)
+
+
+@pytest.mark.exhaustive
+def test_merged_readme_code_runs_in_a_fresh_process(exported: Left, tmp_path: Path) -> None:
+    exported.export(Path("plain"), merged=True)
+    (code,) = blocks(Path("plain/README.md"))
+    run(code, tmp_path, {})
 
 
 @pytest.mark.slow

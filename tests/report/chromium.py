@@ -111,6 +111,15 @@ class Browser:
         assert held, f"{condition} is not so in:\n{text}"
         return text
 
+    def click(self, text: str, seconds: float = 60) -> None:
+        """Click on the first visible link or button with this text, once there is one."""
+        clickable = (
+            "[...document.querySelectorAll('a, button, [role=button], [role=tab]')]"
+            f".find(each => each.innerText.trim() === {json.dumps(text)} && each.getClientRects().length)"
+        )
+        self.wait_until(f"Boolean({clickable})", seconds)
+        self.evaluate(f"{clickable}.click()")
+
     def screenshot(self, file: Path) -> Path:
         """The whole page as a PNG."""
         metrics = self._call("Page.getLayoutMetrics")

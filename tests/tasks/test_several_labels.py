@@ -180,7 +180,8 @@ def test_pairs_are_answered_from_two_columns(tokenizer: PreTrainedTokenizerBase,
         metric="macro_f1", metrics={}, max_new_tokens=32, max_length=32, evaluation_batch=2,
         environment=SimpleNamespace(threads=1),  # type: ignore[arg-type]
     )  # fmt: skip
-    assert signature(bundle).inputs.input_names() == ["premise", "hypothesis"]
+    assert signature(bundle).inputs is None, "MLflow would refuse rows with its whole schema"
+    assert [*bundle.input_schema.columns] == ["premise", "hypothesis"]
     predictor = Predictor(bundle, encoder, tokenizer, decoder=False)
     first, second = predictor.predict([
         {"premise": "it rains", "hypothesis": "wet"}, {"premise": "it rains", "hypothesis": "dry as a bone"},

@@ -24,6 +24,7 @@ from orchestrator.tasks import TASK_TYPES
 from orchestrator.tasks.batches import evaluation_batches
 from orchestrator.tasks.tokens import lengths
 from orchestrator.tracking.bundle import Bundle, BundleBackbone, Environment, write_bundle
+from orchestrator.tracking.error_tables import ErrorTables
 from orchestrator.tracking.evaluation import with_digests, with_rows
 from orchestrator.tracking.modelcard import model_card
 
@@ -118,6 +119,7 @@ def make(
     }
     bundle = Bundle.model_validate({**values, **changes})
     source.tokenizer().save_pretrained(place / "tokenizer")
+    errors = ErrorTables.of(bundle.task_type, rows, evaluation.predictions)
     write_bundle(
         place / "bundle",
         bundle,
@@ -125,7 +127,8 @@ def make(
         tokenizer=place / "tokenizer",
         config=Header.read(file).config,
         evaluation=(with_rows if keep_rows else with_digests)(rows, evaluation.predictions),
-        card=model_card(bundle, peft=spec.peft),
+        card=model_card(bundle, peft=spec.peft, errors=errors),
+        tables=errors.files(),
         backbone=file if carry else None,
     )
     return Made(place / "bundle", bundle, bundle.input_schema.to_rows(rows), checkpoint, rows)

@@ -349,3 +349,23 @@ def test_exported_runs_are_named_by_score_and_ending(story: Story, tell: Tell, u
     run = runs(uri)["airline/lora/0"].data
     assert run.metrics["validation_macro_f1"] == 0.8
     assert "value" not in run.metrics
+
+
+def test_exporter_logs_the_curves_of_trials(story: Story, uri: str) -> None:
+    story.sweep()
+    story.journal.append("trial", trial="airline/lora/0", params={"rank": 4}, seed=7)
+    curves = [
+        {"step": [5.0, 10.0], "loss": [1.5, 1.25], "tokens_per_second": [None, 900.0]},
+        {"step": [15.0], "loss": [80.0], "tokens_per_second": [880.0]},
+    ]
+    story.journal.append("rung", trial="airline/lora/0", step=10, value=0.4, lane_seconds=0.0, curve=curves[0])
+    story.journal.append("end", trial="airline/lora/0", state="failed", reason="the loss is inf", curve=curves[1])
+    mirrored(story, uri).close(10)
+    mirrored(story, uri).close(10)  # again from the start
+    run, client = runs(uri)["airline/lora/0"].info.run_id, open_client(uri)
+
+    def curve(name: str) -> list[tuple[int, float]]:
+        return [(metric.step, metric.value) for metric in client.get_metric_history(run, f"train/{name}")]
+
+    assert curve("loss") == [(5, 1.5), (10, 1.25), (15, 80.0)]
+    assert curve("tokens_per_second") == [(10, 900.0), (15, 880.0)]

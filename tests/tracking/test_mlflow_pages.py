@@ -15,6 +15,7 @@ from orchestrator.simulation.written_sweep import WrittenSweep
 from orchestrator.tracking.connection import open_client
 from orchestrator.tracking.mlflow_exporter import MlflowExporter
 from orchestrator.tracking.registry import register
+from orchestrator.tracking.runs_view import view_page
 
 from ..mlflow_server import Server
 from ..report.chromium import Browser, chromium
@@ -56,11 +57,12 @@ def pages(migrated: Path, tmp_path_factory: pytest.TempPathFactory, make_bundle:
     server = Server(place, f"sqlite:///{place / 'mlflow.db'}")
     server.start()
     try:
-        parent = _told(server.uri, folder)
+        parent, client = _told(server.uri, folder), open_client(server.uri)
+        experiment = client.get_run(parent).info.experiment_id
         for method, trial in (("lora", "airline/lora/0"), ("ia3", "airline/ia3/0")):
             bundle = make_bundle(method=method, task="airline", sweep=SWEEP, trial=trial).folder
-            register(bundle, run_id=parent, tracking_uri=server.uri)
-        experiment = open_client(server.uri).get_run(parent).info.experiment_id
+            (run,) = client.search_runs([experiment], f"tags.key = '{trial}'")
+            register(bundle, run_id=run.info.run_id, parent_run_id=parent, tracking_uri=server.uri)
         with Browser(place / "profile") as browser:
             yield Pages(server.uri, experiment, parent, browser, pictures)
     finally:
@@ -74,6 +76,38 @@ def _told(uri: str, folder: Path) -> str:
     assert exporter.close(120)
     assert not exporter.refused
     return publish(read_history(folder), write_report(folder), tracking_uri=uri)["airline"]
+
+
+def test_mlflow_leads_to_the_champion_within_four_clicks(pages: Pages) -> None:
+    """From the list of experiments, as somebody who has never seen one of these sweeps."""
+    text = pages.open("experiments", "airline", picture="experiments")
+    assert "lora" in text, "the list itself says what was found"
+    clicks = 0
+
+    def click(on: str, *words: str) -> str:
+        nonlocal clicks
+        clicks += 1
+        pages.browser.click(on)
+        try:
+            return pages.browser.wait_for(*words)
+        finally:
+            pages.browser.screenshot(pages.pictures / f"mlflow-click-{clicks}.png")
+
+    click("airline", "airline")
+    click("Training runs", f"{SWEEP}/airline")
+    text = click(f"{SWEEP}/airline", "mlflow.pyfunc.load_model")
+    assert "lora, macro_f1 0.8" in text
+    assert "MB" in text
+    assert "Better than" in text
+    card = click("airline version 1", "champion", "Errors on the test rows")
+    assert 'mlflow.pyfunc.load_model("models:/airline/1")' in card
+    assert clicks <= 4
+
+
+def test_mlflow_saved_view_has_method_state_and_score(pages: Pages) -> None:
+    text = pages.open(view_page(pages.experiment, SWEEP)[2:], "lora-0", "method", "state", picture="view")
+    assert {"mean_score", "validation_macro_f1", "pruned"} <= set(text.split())
+    assert text.index("lora-0") < text.index("linear_probe"), "sorted by score"
 
 
 def test_mlflow_page_lists_trials_by_method_and_score(pages: Pages) -> None:
@@ -113,3 +147,4 @@ def test_mlflow_page_of_the_model_shows_aliases_and_card(pages: Pages) -> None:
     assert "Version 1" in text
     card = pages.open("models/airline/versions/1", "champion", "lora", picture="version")
     assert "test rows" in card
+    assert "true / predicted" in card

@@ -10,6 +10,7 @@ from orchestrator.journal.events import Journal
 from orchestrator.report.publish import COLUMNS, publish
 from orchestrator.report.write import read_history, write_report
 from orchestrator.simulation.written_sweep import WrittenSweep
+from orchestrator.tracking.champion_note import champion_note
 from orchestrator.tracking.connection import open_client
 from orchestrator.tracking.runs import RunWriter
 
@@ -58,7 +59,10 @@ def test_parent_run_has_the_recommendation(folder: Path, runs: dict[str, Any]) -
     assert parent.metrics["mean_score"] == selection.winner.mean_score
     assert parent.metrics["minimum_detectable_difference"] == selection.minimum_detectable_difference
     note = parent.tags["mlflow.note.content"]
-    assert note.startswith(f"Recommended: **lora**. Reason: {selection.reason}.")
+    low, high = selection.winner.interval
+    score = f"**macro_f1 {selection.winner.mean_score:.3f}** [{low:.3f}, {high:.3f}]"
+    assert note.startswith(f"`lora`, {score} on ")
+    assert f"Recommended: **lora**. Reason: {selection.reason}." in note
     assert note.count("\n| ") == len(selection.scored) + 2, "a line each, below the heads"
 
 
@@ -121,3 +125,46 @@ def test_runs_and_versions_lead_to_each_other(folder: Path, uri: str) -> None:
     trial = client.get_run(writer.run_id(selection.result("ia3").trial) or "").data.tags
     assert "[airline version 4](#/models/airline/versions/4)" in trial["mlflow.note.content"]
     assert trial["registered_version"] == "4"
+
+
+def test_experiment_begins_with_what_was_found_and_keeps_other_text(folder: Path, uri: str) -> None:
+    client = open_client(uri)
+    experiment = client.create_experiment("airline")
+    client.set_experiment_tag(experiment, "mlflow.note.content", "Ask Ada.")
+    journal = Journal(folder / "journal.jsonl")
+    journal.append("registered", task="airline", name="airline", version=3, aliases=["champion"], methods={})
+    for _ in range(2):
+        writer = RunWriter(uri, "airline")
+        for event in Journal.read(folder / "journal.jsonl"):
+            writer.write(event)
+    note = client.get_experiment(experiment).tags["mlflow.note.content"]
+    found, other = note.split("\n\n")
+    assert found.startswith("**airline** (airline-20261121-220300): `lora`, **macro_f1 0.8")
+    assert "MB" in found
+    assert "[airline version 3](#/models/airline/versions/3)" in found
+    assert '`mlflow.pyfunc.load_model("models:/airline/3")`' in found
+    assert other == "Ask Ada."
+
+
+def test_champion_note_says_what_was_beaten_and_what_not() -> None:
+    lora = {"method": "lora", "mean_score": 0.8, "interval": [0.7, 0.9], "tied": True, "baseline_lead": [0.5, 0.4]}
+    ia3 = {"method": "ia3", "mean_score": 0.79, "tied": True, "gap": None}
+    prefix = {"method": "prefix", "mean_score": 0.6, "tied": False, "gap": 0.1}
+    baselines = [{"name": "always answering negative", "score": 0.3}]
+    selection = {"recommended": "lora", "metric": "accuracy", "rows": 1000, "tied": ["lora", "ia3"]}
+    selection |= {"finalists": [lora, ia3, prefix], "others": [], "baselines": baselines}
+    note = champion_note(selection, "mail", 2, None)
+    assert "on 1,000 test rows. Better than always answering negative (0.300)." in note
+    assert "Better than `prefix` (0.600). Tied with `ia3`. Load " in note
+    lora["baseline_lead"] = [0.05, -0.01]
+    assert "**Not better than always answering negative** (0.300)." in champion_note(selection, "mail", 2, None)
+
+
+def test_experiment_has_a_saved_view_of_each_sweep(folder: Path, runs: dict[str, Any], uri: str) -> None:
+    experiment = open_client(uri).get_experiment_by_name("airline")
+    assert experiment
+    view = json.loads(experiment.tags["mlflow.sharedViewState.airline-20261121-220300"])
+    assert {"tags.`method`", "tags.`state`", "metrics.`mean_score`"} < set(view["selectedColumns"])
+    assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`validation_macro_f1`", False)
+    shown = open_client(uri).search_runs([experiment.experiment_id], view["searchFilter"], max_results=100)
+    assert {run.info.run_id for run in shown} == {run.info.run_id for run in runs.values()}

@@ -4,13 +4,17 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.types import DataType
 from mlflow.types.schema import AnyType, Array
+from mlflow.utils.proto_json_utils import dataframe_from_parsed_json
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertForTokenClassification, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from orchestrator.common.errors import InputError
 from orchestrator.tasks import TASK_TYPES
 from orchestrator.tracking.bundle import Bundle
 from orchestrator.tracking.packaging import signature
@@ -44,7 +48,7 @@ def predictor(bundle: Bundle) -> Predictor:
     if bundle.type == "choice":
         model: Any = LlamaForCausalLM(LlamaConfig(**SIZES, eos_token_id=0, bos_token_id=None))
     else:
-        sizes = {**SIZES, "num_labels": len(bundle.labels)}
+        sizes = {**SIZES, "num_labels": len(bundle.labels) or 1}
         model = BertForTokenClassification(BertConfig(**sizes, initializer_range=0.5))
     return Predictor(bundle, model.eval(), tokenizer(), decoder=bundle.type == "choice")
 
@@ -57,21 +61,70 @@ def lines_of(bundle: Bundle, rows: list[dict[str, Any]]) -> list[dict[str, Any]]
 @pytest.mark.parametrize(
     ("task", "labels", "columns", "kinds"),
     [
-        ("token-classification", TAGS, {"tokens": "words"}, [*[Array(DataType.string)] * 2, AnyType()]),
+        ("token-classification", TAGS, {"tokens": "words"}, [Array(DataType.string), AnyType()]),
         ("token-classification", TAGS, {"text": "mail"}, [Array(DataType.string), AnyType()]),
         ("choice", ("no", "yes"), {"prompt": "prompt"}, [DataType.string, *[DataType.double] * 2]),
-        ("choice", (), {"messages": "messages", "choices": "all"},
-         [AnyType(), Array(DataType.string), DataType.string, Array(DataType.double)]),
+        ("choice", (), {"messages": "messages", "choices": "all"}, [DataType.string, Array(DataType.double)]),
     ],
-)  # fmt: skip
-def test_signatures_have_the_columns_of_inputs_and_answers(
+)
+def test_signatures_have_the_columns_of_answers_alone(
     task: str, labels: tuple[str, ...], columns: dict[str, str], kinds: list[Any]
 ) -> None:
     signed = signature(bundle_of(task, labels, columns))
-    assert [column.type for schema in (signed.inputs or (), signed.outputs) for column in schema] == kinds
-    assert [column.name for column in signed.inputs or ()] == (
-        [] if columns in ({"text": "mail"}, {"prompt": "prompt"}) else [*columns.values()]
-    )
+    assert [column.type for column in signed.outputs] == kinds
+    assert signed.inputs is None, "MLflow would refuse rows with its whole input and schema"
+
+
+SEVERAL_INPUTS = {
+    "pair": ("classification", ("no", "yes"), {"text": "premise", "text_pair": "hypothesis"}),
+    "words": ("token-classification", TAGS, {"tokens": "words"}),
+    "choices": ("choice", (), {"prompt": "prompt", "choices": "all"}),
+    "embedding": ("embedding", (), {"anchor": "anchor"}),
+}
+BAD_ROWS: list[tuple[str, dict[str, Any]]] = [
+    ("pair", {"premise": "it rains"}),
+    ("pair", {"premise": "it rains", "hypotesis": "wet"}),
+    ("pair", {"premise": "it rains", "hypothesis": None}),
+    ("pair", {"premise": 7, "hypothesis": "wet"}),
+    ("pair", {"premise": "it rains", "hypothesis": " "}),
+    ("words", {"words": "in New York"}),
+    ("words", {"words": ["in", 3]}),
+    ("words", {"words": None}),
+    ("choices", {"prompt": "Is it late?", "all": "yes"}),
+    ("choices", {"prompt": "Is it late?", "all": [1, 2]}),
+    ("choices", {"prompt": 3.5, "all": ["yes", "no"]}),
+    ("embedding", {"anchor": None}),
+    ("embedding", {"anchor": 1}),
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")
+@pytest.mark.parametrize(("kind", "row"), BAD_ROWS)
+def test_served_models_refuse_rows_as_predict_does(kind: str, row: dict[str, Any]) -> None:
+    bundle = bundle_of(*SEVERAL_INPUTS[kind])
+    asked = predictor(bundle)
+    with pytest.raises(InputError) as refused:
+        list(predict_lines(asked, [json.dumps(row).encode()], "rows"))
+    problem = refused.value.lines()[0].removeprefix("rows: line 1: ")
+
+    from mlflow.models import Model
+    from mlflow.pyfunc import PyFuncModel
+
+    from orchestrator.tracking.pyfunc_model import AdapterModel
+
+    adapter, meta = AdapterModel(), Model(signature=signature(bundle))
+    adapter.predictor = asked
+    meta.add_flavor("python_function", loader_module="mlflow.pyfunc.model")
+    impl = SimpleNamespace(predict=lambda data, params=None: adapter.predict(None, data))
+    served = PyFuncModel(model_meta=meta, model_impl=impl)
+    body = json.loads(pd.DataFrame([row]).to_json(orient="records"))  # as MLflow's server reads a request
+    frame = dataframe_from_parsed_json(body, pandas_orient="records", schema=None)
+    with pytest.raises(MlflowException) as answered:
+        served.predict(frame)
+    assert str(answered.value).startswith(f"row 1: {problem}; a row is ")
+    assert "\n" not in str(answered.value)
+    assert ".py" not in str(answered.value)
+    assert answered.value.get_http_status_code() == 400
 
 
 def test_tagger_answers_listed_words_or_texts() -> None:

@@ -29,6 +29,7 @@ from orchestrator.selection.selection import Selection
 from orchestrator.sweep.runner import run_sweep
 from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.sweep.status import Outcome, Watch
+from orchestrator.tracking.runs_view import view_page
 
 RunSweep = Callable[[Watch, threading.Event], Outcome]
 
@@ -173,8 +174,7 @@ def _print_overall(outcome: Outcome) -> None:
 def _print_next(outcome: Outcome, config: SweepConfig) -> None:
     """Print the next commands."""
     uri = mask_secrets(config.mlflow.tracking_uri)
-    # MLflow's own start page of an experiment shows traces, of which there are none.
-    page = f"/#/experiments/{outcome.experiment}/runs?workflowType=machine_learning" if outcome.experiment else ""
+    page = f"/{view_page(outcome.experiment, outcome.folder.name)}" if outcome.experiment else ""
     is_file = "://" in uri and not uri.startswith("http")
     browse = f"{program('mlflow')} ui --backend-store-uri {uri}" if is_file else f"{uri.rstrip('/')}{page}"
     option = "" if uri == "sqlite:///mlflow.db" else f" --tracking-uri {uri}"

@@ -1,0 +1,66 @@
+"""What a sweep found for a task, in one paragraph: where an experiment and the task's run begin to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from orchestrator.common.units import size
+from orchestrator.tracking.versions import version_link
+
+Event = Mapping[str, Any]
+
+
+def champion_note(selection: Event, name: str, version: int, adapter_bytes: float | None) -> str:
+    """Return the recommended method with its score, size, what it is better than, and how to load it, as Markdown.
+
+    Args:
+        selection: the ``selection`` event of the task.
+        name: name of the registered model.
+        version: number of the version that holds the method.
+        adapter_bytes: size of its adapter; ``None`` if it was not measured.
+    """
+    best = _recommended(selection)
+    low, high = best["interval"]
+    score = f"**{selection['metric']} {best['mean_score']:.3f}** [{low:.3f}, {high:.3f}]"
+    parts = [f"`{best['method']}`", f"{score} on {selection['rows']:,} test rows"]
+    if adapter_bytes:
+        parts.append(size(adapter_bytes))
+    beaten = " ".join(_beaten(selection, best))
+    load = f'`mlflow.pyfunc.load_model("models:/{name}/{version}")`'
+    return f"{', '.join(parts)}.{beaten and ' '}{beaten} Load {version_link(name, version)} with {load}."
+
+
+def with_note(description: str, task: str, sweep: str, note: str) -> str:
+    """Return an experiment's description with the note of a task, in place of an earlier one; other text stays.
+
+    Args:
+        description: the description that is there, empty for none.
+        task: name of the task.
+        sweep: name of the sweep.
+        note: paragraph of :func:`champion_note`.
+    """
+    begin = f"**{task}** ("
+    others = [part for part in description.split("\n\n") if part and not part.startswith(begin)]
+    return "\n\n".join([f"{begin}{sweep}): {note}", *others])
+
+
+def _recommended(selection: Event) -> Event:
+    method = selection["recommended"]
+    best: Event = next(result for result in selection["finalists"] if result["method"] == method)
+    return best
+
+
+def _beaten(selection: Event, best: Event) -> Iterator[str]:
+    """Yield what the method is better than at the 95 % level, and what is tied with it."""
+    baselines, lead = selection.get("baselines") or (), best.get("baseline_lead")
+    if baselines and lead:
+        name, score = baselines[0]["name"], baselines[0]["score"]
+        yield f"Better than {name} ({score:.3f})." if lead[1] > 0 else f"**Not better than {name}** ({score:.3f})."
+    worse = [f"`{result['method']}` ({result['mean_score']:.3f})" for result in selection["finalists"]
+             if result.get("gap") and not result["tied"]]  # fmt: skip
+    tied = [f"`{method}`" for method in selection["tied"] if method != best["method"]]
+    if worse:
+        yield f"Better than {', '.join(worse)}."
+    if tied:
+        yield f"Tied with {', '.join(tied)}."
