@@ -14,6 +14,8 @@ Event = Mapping[str, Any]
 def champion_note(selection: Event, name: str, version: int, adapter_bytes: float | None) -> str:
     """Return the recommended method with its score, size, what it is better than, and how to load it, as Markdown.
 
+    It begins without markup: a list of experiments shows its first words, and an experiment's page its first line.
+
     Args:
         selection: the ``selection`` event of the task.
         name: name of the registered model.
@@ -22,27 +24,28 @@ def champion_note(selection: Event, name: str, version: int, adapter_bytes: floa
     """
     best = _recommended(selection)
     low, high = best["interval"]
-    score = f"**{selection['metric']} {best['mean_score']:.3f}** [{low:.3f}, {high:.3f}]"
-    parts = [f"`{best['method']}`", f"{score} on {selection['rows']:,} test rows"]
-    if adapter_bytes:
-        parts.append(size(adapter_bytes))
-    beaten = " ".join(_beaten(selection, best))
-    load = f'`mlflow.pyfunc.load_model("models:/{name}/{version}")`'
-    return f"{', '.join(parts)}.{beaten and ' '}{beaten} Load {version_link(name, version)} with {load}."
+    score = f"{selection['metric']} {best['mean_score']:.3f} [{low:.3f}, {high:.3f}]"
+    link = version_link(name, version, f"version {version}")
+    parts = [best["method"], score, link, *([size(adapter_bytes)] if adapter_bytes else [])]
+    sentences = [
+        f"{selection['task']}: {', '.join(parts)}, {selection['rows']:,} test rows.",
+        *_beaten(selection, best),
+        f'Load it with `mlflow.pyfunc.load_model("models:/{name}/{version}")`.',
+    ]
+    return " ".join(sentences)
 
 
-def with_note(description: str, task: str, sweep: str, note: str) -> str:
+def with_note(description: str, task: str, note: str) -> str:
     """Return an experiment's description with the note of a task, in place of an earlier one; other text stays.
 
     Args:
         description: the description that is there, empty for none.
         task: name of the task.
-        sweep: name of the sweep.
         note: paragraph of :func:`champion_note`.
     """
-    begin = f"**{task}** ("
-    others = [part for part in description.split("\n\n") if part and not part.startswith(begin)]
-    return "\n\n".join([f"{begin}{sweep}): {note}", *others])
+    parts = filter(None, description.split("\n\n"))
+    others = [part for part in parts if not (part.startswith(f"{task}: ") and "](#/models/" in part)]
+    return "\n\n".join([note, *others])
 
 
 def _recommended(selection: Event) -> Event:

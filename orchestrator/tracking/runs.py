@@ -275,7 +275,7 @@ class RunWriter:
     def _describe_experiment(self, task: str, note: str) -> None:
         """Let the experiment's description, which lists of experiments show, begin with what was found for a task."""
         before = self._client.get_experiment(self._experiment).tags.get(NOTE, "")
-        described = with_note(before, task, self._sweep["sweep"], note)
+        described = with_note(before, task, note)
         self._client.set_experiment_tag(self._experiment, NOTE, described)
 
     def _samples(self, event: Event) -> None:

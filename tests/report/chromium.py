@@ -112,12 +112,13 @@ class Browser:
         return text
 
     def click(self, text: str, seconds: float = 60) -> None:
-        """Click on the first visible link or button with this text, once there is one."""
+        """Click on the first visible link or button with this text, once there is one; no link opens a new tab."""
         clickable = (
             "[...document.querySelectorAll('a, button, [role=button], [role=tab]')]"
-            f".find(each => each.innerText.trim() === {json.dumps(text)} && each.getClientRects().length)"
+            f".find(each => each.innerText?.trim() === {json.dumps(text)} && each.getClientRects().length)"
         )
         self.wait_until(f"Boolean({clickable})", seconds)
+        self.evaluate(f"{clickable}.removeAttribute('target')")
         self.evaluate(f"{clickable}.click()")
 
     def screenshot(self, file: Path) -> Path:

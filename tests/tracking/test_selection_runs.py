@@ -60,8 +60,8 @@ def test_parent_run_has_the_recommendation(folder: Path, runs: dict[str, Any]) -
     assert parent.metrics["minimum_detectable_difference"] == selection.minimum_detectable_difference
     note = parent.tags["mlflow.note.content"]
     low, high = selection.winner.interval
-    score = f"**macro_f1 {selection.winner.mean_score:.3f}** [{low:.3f}, {high:.3f}]"
-    assert note.startswith(f"`lora`, {score} on ")
+    score = f"macro_f1 {selection.winner.mean_score:.3f} [{low:.3f}, {high:.3f}]"
+    assert note.startswith(f"airline: lora, {score}, [version 1](#/models/airline/versions/1), ")
     assert f"Recommended: **lora**. Reason: {selection.reason}." in note
     assert note.count("\n| ") == len(selection.scored) + 2, "a line each, below the heads"
 
@@ -139,9 +139,8 @@ def test_experiment_begins_with_what_was_found_and_keeps_other_text(folder: Path
             writer.write(event)
     note = client.get_experiment(experiment).tags["mlflow.note.content"]
     found, other = note.split("\n\n")
-    assert found.startswith("**airline** (airline-20261121-220300): `lora`, **macro_f1 0.8")
-    assert "MB" in found
-    assert "[airline version 3](#/models/airline/versions/3)" in found
+    assert found.startswith("airline: lora, macro_f1 0.8")
+    assert "[version 3](#/models/airline/versions/3), 1.9 MB, 2,069 test rows. " in found
     assert '`mlflow.pyfunc.load_model("models:/airline/3")`' in found
     assert other == "Ask Ada."
 
@@ -151,10 +150,10 @@ def test_champion_note_says_what_was_beaten_and_what_not() -> None:
     ia3 = {"method": "ia3", "mean_score": 0.79, "tied": True, "gap": None}
     prefix = {"method": "prefix", "mean_score": 0.6, "tied": False, "gap": 0.1}
     baselines = [{"name": "always answering negative", "score": 0.3}]
-    selection = {"recommended": "lora", "metric": "accuracy", "rows": 1000, "tied": ["lora", "ia3"]}
+    selection = {"task": "mail", "recommended": "lora", "metric": "accuracy", "rows": 1000, "tied": ["lora", "ia3"]}
     selection |= {"finalists": [lora, ia3, prefix], "others": [], "baselines": baselines}
     note = champion_note(selection, "mail", 2, None)
-    assert "on 1,000 test rows. Better than always answering negative (0.300)." in note
+    assert "versions/2), 1,000 test rows. Better than always answering negative (0.300)." in note
     assert "Better than `prefix` (0.600). Tied with `ia3`. Load " in note
     lora["baseline_lead"] = [0.05, -0.01]
     assert "**Not better than always answering negative** (0.300)." in champion_note(selection, "mail", 2, None)
