@@ -105,13 +105,15 @@ class Progress:
             is_last=record.step == self._steps[-1],
             budget_spent=budget_spent,
             no_more=self._no_more_results(record.step, can_start),
+            error=self._noise,
         )
 
     def promotable(self, *, can_start: bool) -> int | None:
         """Return the number of a paused trial that may continue, one at the highest rung first."""
         for step in reversed(self._steps[:-1]):
             rung = self._rungs[step]
-            number = rung.best_waiting(quota(self._halving, rung, no_more=self._no_more_results(step, can_start)))
+            no_more = self._no_more_results(step, can_start)
+            number = rung.best_waiting(quota(self._halving, rung, no_more=no_more, error=self._noise))
             if number is not None:
                 return number
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import bisect
 import heapq
 import math
+import sys
 
 
 def rung_steps(max_steps: int, first_rung: float, reduction_factor: float) -> tuple[int, ...]:
@@ -56,6 +57,12 @@ class Rung:
     def rank(self, number: int, value: float) -> int:
         """Return how many results are better; of equal results, that of the earlier trial is."""
         return bisect.bisect_left(self._losses, self._loss(number, value))
+
+    def within(self, count: int, noise: float) -> int:
+        """Return how many results are among the best ``count``, or at most ``noise`` worse than the last of them."""
+        if not 0 < count < len(self._losses):
+            return count
+        return bisect.bisect_right(self._losses, (self._losses[count - 1][0] + noise, sys.maxsize))
 
     def wait(self, number: int, value: float) -> None:
         """Let a trial wait here."""

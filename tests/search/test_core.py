@@ -13,6 +13,7 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from orchestrator.common.trial_types import TrialKey
 from orchestrator.search.core import Search
+from orchestrator.search.early_stopping import Halving
 from orchestrator.search.plans import Decision, Proposal
 from search_spaces._base import SearchSpace
 
@@ -450,3 +451,16 @@ def test_search_ends_if_every_method_fails(make_sweep: Any) -> None:
         sweep.search.finish(proposal.key, "failed", "it never works")
     assert sweep.search.ask() is None
     assert sweep.search.exhausted
+
+
+def test_early_stopping_within_noise_promotes_once_noise_is_known(make_sweep: Any) -> None:
+    """The default goes on with 0.294, and the next pauses with 0.276; the default's end tells the noise."""
+    sweep = make_sweep(halving=Halving())
+    search = sweep.search
+    default, other = search.ask().key, search.ask().key
+    assert search.report(default, 25, 0.294) is Decision.CONTINUE
+    assert search.report(other, 25, 0.276) is Decision.PAUSE
+    search.report(default, 50, 0.45)
+    search.report(default, 100, 0.656, measurements={"validation_standard_error": 0.0213})
+    proposal = search.ask()
+    assert (proposal.key, proposal.start) == (other, 25)

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from orchestrator.common.trial_types import TrialKey, TrialRecord
-from orchestrator.search.early_stopping import Halving, decide
+from orchestrator.search.early_stopping import Halving, decide, quota
 from orchestrator.search.plans import Decision
 from orchestrator.search.rungs import Rung
 
@@ -64,3 +64,39 @@ def test_early_stopping_waits_for_results_that_can_still_come() -> None:
     few = Halving(min_results=6)
     assert decision(0.9, halving=few) is Decision.PAUSE
     assert decision(0.1, halving=few, no_more=True) is Decision.CONTINUE
+
+
+def results_at_a_rung(*values: float, lower_is_better: bool = False) -> Rung:
+    rung = Rung(-1 if lower_is_better else 1)
+    for number, value in enumerate(values):
+        rung.add(number, value)
+    return rung
+
+
+@pytest.mark.parametrize(
+    ("error", "continue_"),
+    [(None, 1), (0.0, 1), (0.012, 1), (0.059 / (1.96 * math.sqrt(2)), 2)],  # the last: 0.059 at the 95 % level
+)
+def test_early_stopping_within_noise_stops_neither_of_two(error: float | None, continue_: int) -> None:
+    """Two trials stood at the majority class; the one that went on rose from 0.294 to 0.656."""
+    rung = results_at_a_rung(0.294, 0.276)
+    assert quota(HALVING, rung, no_more=False, error=error) == continue_
+
+
+def test_early_stopping_within_noise_counts_from_the_last_that_continues() -> None:
+    rung = results_at_a_rung(0.90, 0.80, 0.79, 0.70)
+    assert quota(HALVING, rung, no_more=False, error=0.01) == 3
+    losses = results_at_a_rung(1.0, 2.0, 2.01, 3.0, lower_is_better=True)
+    assert quota(HALVING, losses, no_more=False, error=0.01) == 3
+    assert quota(None, rung, no_more=False, error=0.01) == 4
+
+
+def test_early_stopping_by_rank_alone_on_many_results() -> None:
+    rung = results_at_a_rung(0.9, 0.9, 0.9, 0.9, 0.9, 0.9)
+    assert quota(HALVING, rung, no_more=False, error=0.1) == 3
+
+
+def test_early_stopping_within_noise_needs_results_to_compare_with() -> None:
+    rung = results_at_a_rung(0.5, math.nan)
+    assert quota(Halving(min_results=3), rung, no_more=False, error=0.1) == 0
+    assert quota(HALVING, rung, no_more=False, error=0.1) == 1
