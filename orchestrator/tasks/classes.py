@@ -49,7 +49,8 @@ def _encode_table(table: pa.Table, labels: tuple[str, ...], file: str, column: s
     if not drop:
         faults.raise_if_any(key)
     position = table.column_names.index("label")
-    return table.set_column(position, "label", codes).filter(codes.is_valid())
+    table = table.set_column(position, "label", codes)
+    return table.filter(codes.is_valid()) if codes.null_count else table
 
 
 def require_classes(table: pa.Table, labels: tuple[str, ...], file: str, key: str, min_rows: int = 3) -> None:
@@ -122,7 +123,7 @@ def _encode_lists(table: pa.Table, names: tuple[str, ...], file: str, column: st
     offsets = np.concatenate([[0], sizes.cumsum()]).astype(np.int32)
     position = table.column_names.index("labels")
     table = table.set_column(position, "labels", pa.ListArray.from_arrays(pa.array(offsets), codes))
-    return table.filter(pa.array(~np.isin(np.arange(len(lists)), unknown_rows)))
+    return table.filter(pa.array(~np.isin(np.arange(len(lists)), unknown_rows))) if len(unknown_rows) else table
 
 
 def _strata(table: pa.Table, frequency: NDArray[np.int64]) -> pa.Array:

@@ -15,6 +15,8 @@ from orchestrator.tasks.column_readings import Refusals, to_json_lists, to_numbe
 from orchestrator.tasks.column_types import Mask, any_of, flags, kind_of, plain, to_array
 
 T = TypeVar("T")
+STRIPPED_ROWS = 1024
+"""Texts that are copied at once to see whether they are blank."""
 
 
 class Column:
@@ -76,9 +78,9 @@ class Column:
             InputError: If the column holds lists or objects.
         """
         texts: pa.Array = self._read(to_texts)
-        stripped = pc.utf8_trim_whitespace(texts)
-        self._refuse_empty(flags(pc.equal(stripped, ""), null=True))
-        texts = stripped if self.strip else texts
+        if self.strip:
+            texts = pc.utf8_trim_whitespace(texts)
+        self._refuse_empty(_is_blank(texts))
         return pc.fill_null(texts, "") if self.optional else texts
 
     @cached_property
@@ -179,6 +181,13 @@ class Column:
         is_empty &= ~self.refused
         if is_empty.any() and not self.optional:
             self.refuse(is_empty, "is empty")
+
+
+def _is_blank(texts: pa.Array) -> Mask:
+    """Return which texts are null or nothing but white space."""
+    parts = [texts.slice(start, STRIPPED_ROWS) for start in range(0, len(texts), STRIPPED_ROWS)]
+    blank = [flags(pc.equal(pc.utf8_trim_whitespace(part), ""), null=True) for part in parts]
+    return np.concatenate([np.zeros(0, bool), *blank])
 
 
 def ordered(labels: pa.ChunkedArray) -> tuple[str, ...]:

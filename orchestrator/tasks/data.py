@@ -17,12 +17,15 @@ from orchestrator.common.errors import InputError, Problem
 from orchestrator.tasks.batches import subset
 from orchestrator.tasks.classes import require_classes, require_training_rows
 from orchestrator.tasks.examples import read_examples
+from orchestrator.tasks.mapped import mapped
 from orchestrator.tasks.notes import conflict_note, label_notes, layout_note
 from orchestrator.tasks.registry import TASK_TYPES
 from orchestrator.tasks.section import TaskSection
 from orchestrator.tasks.splits import NAMES, duplicate_keys, first_of_each, split_rows, without_duplicates
+from orchestrator.tasks.tokens import whole
 
 Splits = dict[str, pa.Table]
+DIGESTED_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,8 @@ def read_task(name: str, config: TaskSection, base: Path, seed: int) -> TaskData
 def _split(
     table: pa.Table, file: str, text_columns: tuple[str, ...], config: TaskSection, seed: int, key: str
 ) -> tuple[Splits, tuple[str, ...], int]:
-    distinct = table.take(pa.array(first_of_each(duplicate_keys(table, text_columns))))
+    first = first_of_each(duplicate_keys(table, text_columns))
+    distinct = table if len(first) == table.num_rows else mapped(table.take(pa.array(first)))
     encoded, labels = config.encode({"train": distinct}, {"train": file}, key)
     rows = _at_most(encoded["train"], config.max_rows, seed)
     classes = _classes(rows)
@@ -115,7 +119,7 @@ def _split(
         message = f"{rows.num_rows:,} rows are too few to split into train, validation and test"
         detail = f", with each of {len(labels)} classes in every split" if has_one_label else ""
         raise InputError(file, [Problem(f"{key}.split", message + detail)]) from error
-    splits = {name: rows.take(pa.array(indices[name])) for name in NAMES}
+    splits = {name: mapped(rows.take(pa.array(indices[name]))) for name in NAMES}
     if classes is not None:
         require_training_rows(splits["train"], labels, file, key)
     return splits, labels, table.num_rows - distinct.num_rows
@@ -161,7 +165,7 @@ def content_digest(splits: Mapping[str, pa.Table], labels: tuple[str, ...]) -> s
         table = splits[name]
         for column in sorted(set(table.column_names) - {"row"}):
             digest.update(f"\0{name}/{column}/{table.num_rows}\0".encode())
-            for part in _digested(table[column].combine_chunks()):
+            for part in _digested(whole(table[column])):
                 digest.update(part)
     return digest.hexdigest()
 
@@ -173,6 +177,7 @@ def _digested(array: pa.Array) -> Iterator[bytes]:
         yield from _digested(array.flatten())
     elif pa.types.is_string(array.type):
         yield np.asarray(pc.binary_length(array), np.int64).tobytes()
-        yield "".join(array.to_pylist()).encode()
+        for start in range(0, len(array), DIGESTED_ROWS):  # Python's texts of all rows would be a copy of them
+            yield "".join(array.slice(start, DIGESTED_ROWS).to_pylist()).encode()
     else:
         yield array.to_numpy().astype(np.float64 if pa.types.is_floating(array.type) else np.int64).tobytes()

@@ -16,6 +16,7 @@ from orchestrator.tasks.faults import DataName, Faults
 from orchestrator.tasks.files import Rows, read_rows
 from orchestrator.tasks.filters import matching_rows
 from orchestrator.tasks.layouts import Look
+from orchestrator.tasks.mapped import mapped
 from orchestrator.tasks.reading.peek import look_of
 from orchestrator.tasks.reading.source import split_suffix
 from orchestrator.tasks.section import TaskSection
@@ -60,17 +61,21 @@ def read_examples(reference: str, config: TaskSection, base: Path, key: str) -> 
     if not len(rows.numbers) and not rows.broken:
         raise InputError(rows.file, [Problem("", "has no rows")])
     mask = matching_rows(rows, config.where, key)
-    kept = {name: rows.columns[name].filter(pa.array(mask)) for name in content}
+    kept = {name: rows.columns[name] for name in content}
+    if not mask.all():
+        kept = {name: values.filter(pa.array(mask)) for name, values in kept.items()}
     read = {name: Column(name, kept[name], name in optional, rows.file, config.strip) for name in content}
     contents = config.contents(read)
     faults = _faults(rows, mask, read, key, config.encoding)
     if not config.drop_invalid:
         faults.raise_if_any(key)
-    examples = pa.table({"row": rows.numbers[mask], **contents}).filter(pa.array(faults.usable))
+    examples = pa.table({"row": rows.numbers[mask], **contents})
+    if not faults.usable.all():
+        examples = examples.filter(pa.array(faults.usable))
     if not examples.num_rows:
         raise InputError(rows.file, faults.problems() or [Problem("", "has no rows that can be used")])
     looks = {name: look_of(values.slice(0, LOOKED_AT).combine_chunks()) for name, values in kept.items()}
-    return Examples(rows.file, examples, faults.count(), looks)
+    return Examples(rows.file, mapped(examples), faults.count(), looks)
 
 
 def _faults(rows: Rows, mask: Mask, columns: dict[str, Column], key: str, encoding: str) -> Faults:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.tasks.chat_template import ChatTemplate, MaskError, shared_length
 from orchestrator.tasks.faults import Faults
+from orchestrator.tasks.mapped import mapped
 from orchestrator.tasks.token_spans import Offsets, kept_tokens, tokens_in
 from orchestrator.tasks.turn_masks import Sample, samples
 
@@ -52,15 +53,16 @@ def render_task(data: TaskData, kind: TaskType, tokenizer: PreTrainedTokenizerBa
     key, splits, dropped = f"tasks.{data.name}", {}, 0
     for split, rows in data.splits.items():
         try:
-            splits[split], refused = kind.render(rows, tokenizer)
+            rendered, refused = kind.render(rows, tokenizer)
         except MaskError as error:
             raise InputError(key, [Problem("", str(error))]) from error
         file = str(data.config.files().get(("data", split), data.config.files().get(("data",), ""))).rpartition("/")[2]
         faults = Faults(file, rows["row"].to_numpy(), [(row, "", message) for row, message in refused])
         if not data.config.drop_invalid:
             faults.raise_if_any(key)
-        if not splits[split].num_rows:
+        if not rendered.num_rows:
             raise InputError(file, faults.problems())
+        splits[split] = rows if rendered is rows else mapped(rendered)
         dropped += faults.count()
     return replace(data, splits=splits, dropped=data.dropped + dropped)
 

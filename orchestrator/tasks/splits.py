@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,26 +10,40 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from orchestrator.tasks.mapped import mapped
 from orchestrator.tasks.section import Split
 
 Indices = NDArray[np.int64]
 NAMES = ("train", "validation", "test")
+KEYED_ROWS = 1024
+"""Rows whose texts are copied at once to make their keys."""
 
 
 def duplicate_keys(table: pa.Table, columns: Sequence[str]) -> pa.Array:
-    """Return a key per row that exact duplicates share: the row's texts, numbers, and lists of texts.
-
-    The texts' lengths come first, since any character may occur in a text and none can separate two of them.
+    """Return a key per row that exact duplicates share: 16 bytes of a hash of its texts, numbers, and lists of texts.
 
     Args:
         table: Split table.
         columns: Columns of texts; those that the table lacks do not count, and a null has no length.
     """
+    keys = [
+        hashlib.blake2b(content, digest_size=16).digest()
+        for start in range(0, table.num_rows, KEYED_ROWS)
+        for content in _contents(table.slice(start, KEYED_ROWS), columns).to_pylist()
+    ]
+    return pa.array(keys, pa.binary())
+
+
+def _contents(table: pa.Table, columns: Sequence[str]) -> pa.Array:
+    """Return the texts of each row as bytes.
+
+    Their lengths come first, since any character may occur in a text and none can separate two of them.
+    """
     arrays = [table[name].combine_chunks() for name in columns if name in table.column_names]
     texts = [_joined(array) if pa.types.is_list(array.type) else array.cast(pa.string()) for array in arrays]
     texts = [pc.fill_null(text, "") for text in texts]
     sizes = [pc.fill_null(pc.binary_length(text).cast(pa.string()), "") for text in texts]
-    return pc.binary_join_element_wise(*sizes, *(pc.fill_null(text, "") for text in texts), ":")
+    return pc.binary_join_element_wise(*sizes, *(pc.fill_null(text, "") for text in texts), ":").cast(pa.binary())
 
 
 def _joined(lists: pa.Array) -> pa.Array:
@@ -59,7 +74,8 @@ def without_duplicates(splits: dict[str, pa.Table], columns: Sequence[str]) -> t
         is_first = np.zeros(len(keys[name]), bool)
         is_first[first_of_each(keys[name])] = True
         is_new = ~pc.is_in(keys[name], seen).to_numpy(zero_copy_only=False)
-        cleaned[name] = splits[name].filter(pa.array(is_first & is_new))
+        kept = is_first & is_new
+        cleaned[name] = splits[name] if kept.all() else mapped(splits[name].filter(pa.array(kept)))
         seen = pa.concat_arrays([seen, keys[name]])
     removed = sum(splits[name].num_rows - cleaned[name].num_rows for name in NAMES)
     return {name: cleaned[name] for name in NAMES}, removed

@@ -35,9 +35,13 @@ def token_column(rows: Iterable[Sequence[int] | NDArray[Any]], dtype: type[np.ge
 
 def integers(rows: pa.Table, column: str) -> NDArray[np.integer]:
     """Return a column's values; no copy where the column is one chunk."""
-    chunks = rows[column].chunks
-    array: NDArray[np.integer] = (chunks[0] if len(chunks) == 1 else rows[column].combine_chunks()).to_numpy()
+    array: NDArray[np.integer] = whole(rows[column]).to_numpy()
     return array
+
+
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array; no copy where it is one chunk, which ``combine_chunks`` would copy."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def example_rows(rows: pa.Table, count: int, seed: int) -> list[tuple[int, int]]:
@@ -71,7 +75,7 @@ def ragged(rows: pa.Table, name: str = "input_ids") -> tuple[NDArray[Any], NDArr
     Row ``i`` is ``ids[offsets[i]:offsets[i + 1]]``. No copy where the column is one chunk.
     """
     column = rows[name]
-    chunk = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    chunk = whole(column)
     return chunk.values.to_numpy(), chunk.offsets.to_numpy()
 
 
@@ -101,7 +105,7 @@ def pad(token_ids: Sequence[NDArray[Any]], pad_id: int, left: bool) -> dict[str,
 
 def characters(column: pa.ChunkedArray) -> NDArray[np.int64]:
     """Return the number of characters of each row's text, or of its list of texts; 0 where it has none."""
-    array = column.combine_chunks()
+    array = whole(column)
     if not pa.types.is_list(array.type):
         single: NDArray[np.int64] = pc.fill_null(pc.utf8_length(array), 0).to_numpy().astype(np.int64)
         return single
