@@ -3,6 +3,7 @@
     python -m benchmarks.selection                                  # the tables in benchmarks/curves
     python -m benchmarks.selection --curves mine.parquet --policies race tpe_asha
     python -m benchmarks.selection --shuffled                       # sweeps in which nothing can be learned
+    python -m benchmarks.selection --named                          # the sets of methods that sweeps name
 
 Every policy searches every table many times, on simulated lanes, until it has spent a fraction of the cost of the whole
 table, the lane-seconds of training all of its trials. It then names the method with the best score at the last rung.
@@ -22,6 +23,18 @@ per task and policy:
 
 The last line has ``ratio``, the cost fractions of ``race`` over those of ``tpe_asha``, summed over the tasks. The task
 ``negation`` was not used to tune the policies; its ratio is apart, as ``held_out_ratio``.
+
+With ``--named``, sweeps of 2, 4 and 8 trials per method by ``race`` are judged instead, with tuning gains that were
+learned from the other tasks (see ``orchestrator.selection.tuning_gain``). Scores are taken as exact, so that the tuning
+gain is judged alone; ``benchmarks.selection_calibration`` judges what rows and seeds add. A line per task and budget:
+
+- ``named_set_rate``: fraction of the sweeps whose named set holds the best method of the whole table; ``interval`` is
+  its 95 % interval.
+- ``set_size``: mean size of that set, of ``methods``.
+- ``brier``: mean squared error of the methods' probabilities to be the best of the whole table.
+
+The last line has the ``calibration`` of the probabilities over all of these sweeps, in ten equal bins, and
+``largest_error``, the largest distance of mean probability and frequency in a bin with 50 or more.
 """
 
 from __future__ import annotations
@@ -37,6 +50,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._command_line import argument_parser, emit
+from benchmarks._named import print_named
 from benchmarks._policies import POLICIES
 from benchmarks._verdicts import TiedSet, Verdict, find_tied_set, judge, wilson_interval
 from orchestrator.common.errors import InputError
@@ -70,6 +84,9 @@ def main() -> None:
         raise SystemExit(2) from None
     costs: dict[tuple[str, str], float] = {}
     with ProcessPoolExecutor(arguments.processes) as pool:
+        if arguments.named:
+            print_named(tables, arguments.repeats, pool)
+            return
         for table in tables:
             tied_set = tied_sets[table.task]
             for policy in arguments.policies:
@@ -166,6 +183,9 @@ def _parse_arguments() -> argparse.Namespace:
         help="instead, how many of so many simulated sweeps on shuffled labels name a method better than the baselines "
         "(default: %(const)s)",
     )
+    parser.add_argument(
+        "--named", action="store_true", help="instead, judge the sets of methods that sweeps name; two tables or more"
+    )
     parser.add_argument("--repeats", type=int, default=100, help="searches per table and policy (default: %(default)s)")
     parser.add_argument(
         "--policies",
@@ -200,6 +220,8 @@ def _parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if not arguments.curves:
         parser.error("--curves: benchmarks/curves has no tables; record them with python -m benchmarks.record_curves")
+    if arguments.named and len(arguments.curves) < 2:
+        parser.error("--named: the gains of a task are learned from others; give --curves two tables or more")
     if arguments.repeats < 1 or min(arguments.budgets) <= 0 or arguments.lanes < 1:
         parser.error("--repeats, --lanes and --budgets must be above 0")
     return arguments

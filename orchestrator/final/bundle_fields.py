@@ -94,6 +94,7 @@ def bundle_selection(selection: Selection) -> BundleSelection:
         recommended=selection.recommended,
         reason=selection.reason,
         tied=selection.tied,
+        probability=selection.probability,
         runner_up=runner_up.method if runner_up else "",
         runner_up_reason=why_not_recommended(runner_up, selection) if runner_up else "",
     )
@@ -105,6 +106,8 @@ def why_not_recommended(result: MethodResult, selection: Selection) -> str:
     score = f"{result.mean_score:.3f} [{low:.3f}, {high:.3f}]"
     if result.tied:
         return f"{score}, tied with {selection.recommended}; prefer: {selection.prefer} decided"
+    if result.undecided:
+        return f"{score}, behind by no more than what more trials may bring it (95 % quantile)"
     if result.gap is not None:
         return f"{score}, at least {result.gap:.3f} {selection.metric.worse} than the best (95 % level)"
     if result.cut:

@@ -17,6 +17,7 @@ from orchestrator.selection.recommend import pareto, recommend
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Selection
 from orchestrator.selection.tied_set import ranks
+from orchestrator.selection.tuning_gain import allowances, draw_gains, with_probabilities
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,9 @@ def decide(
     reader: AnswerReader,
     results: Sequence[MethodResult],
     failed: Mapping[str, str],
+    *,
     untuned: str | None = None,
+    tuning_unit: float = 0.0,
 ) -> Selection:
     """Compare the results with each other, and choose a method.
 
@@ -38,6 +41,7 @@ def decide(
         results: results of all scored methods, at least one of them a finalist's.
         failed: why a method has no result, by method.
         untuned: checkpoint of the untuned backbone, one more baseline; ``None`` where it was not scored.
+        tuning_unit: unit of the tuning gains of the search.
     """
     metric, settings, seed = reader.metric, plan.config.selection, plan.config.seed
     ordered = sorted(results, key=lambda result: (bool(result.reason), -metric.sign * result.mean_score))
@@ -50,9 +54,13 @@ def decide(
     # are kept out of the comparison with the best.
     rank = ranks(evidence.of(range(finalists)), metric, seed=seed)
     compared = [_with_interval(result, evidence, number, reader) for number, result in enumerate(ordered)]
+    tuning = draw_gains(compared, tuning_unit, metric)
+    tuned = ranks(evidence.of(range(finalists)), metric, seed=seed, tuning=allowances(tuning[:, :finalists]))
     for number in range(finalists):
-        gap = None if rank[number].tied else rank[number].gap
-        compared[number] = replace(compared[number], gap=gap, tied=rank[number].tied)
+        gap, is_tied = None if rank[number].tied else rank[number].gap, rank[number].tied
+        is_undecided = tuned[number].tied and not is_tied
+        compared[number] = replace(compared[number], gap=gap, tied=is_tied, undecided=is_undecided)
+    compared = with_probabilities(compared, evidence, metric, tuning, seed)
     baselines = _baselines(trivial, everything, metric)
     if baselines:
         best_baseline = len(ordered) + list(trivial).index(baselines[0].name)
@@ -84,6 +92,7 @@ def decide(
         baselines=baselines,
         failed=failed,
         claims=claims(compared, evidence, metric, parameters=plan.parameters),
+        tuning_unit=tuning_unit,
         evidence=evidence.to_dict(),
     )
 

@@ -92,7 +92,9 @@ class TaskFinal:
             result = self.reader.method_result(record, answers, reason=reason, note=note)
             if result:
                 method = record.key.method
-                results.append(replace(result, cut=method in self.screening.cut, trials=self._full_trials(method)))
+                is_cut, is_undecided = method in self.screening.cut, method in self.screening.undecided
+                trials = self._full_trials(method)
+                results.append(replace(result, cut=is_cut, undecided=is_undecided, trials=trials))
             else:
                 reasons = (answer.reason for answer in answers.values() if answer.reason)
                 failed[record.key.method] = next(reasons, note or "it was cancelled")
@@ -101,7 +103,10 @@ class TaskFinal:
             raise SweepError(f"the champion of task {self.task} failed in the final: {failed[first]}")
         job = self._untuned_job()
         untuned = self.answers.get(job.id) if job else None
-        return decide(self.plan, self.task, self.reader, results, failed, untuned.checkpoint if untuned else None)
+        checkpoint = untuned.checkpoint if untuned else None
+        return decide(
+            self.plan, self.task, self.reader, results, failed, untuned=checkpoint, tuning_unit=self.screening.unit
+        )
 
     def _full_trials(self, method: str) -> int:
         """Return how many trials of a method came to the last rung."""

@@ -15,12 +15,24 @@ from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Selection
 
 Status = Literal[
-    "recommended", "tied", "no better", "worse", "cut", "eliminated", "scored", "failed", "untested", "none", "left out"
+    "recommended",
+    "tied",
+    "no better",
+    "undecided",
+    "worse",
+    "cut",
+    "eliminated",
+    "scored",
+    "failed",
+    "untested",
+    "none",
+    "left out",
 ]
 STATUS_TEXT: Mapping[Status, str] = {
     "recommended": "recommended",
     "tied": "tied",
     "no better": "no better than the baseline",
+    "undecided": "undecided",
     "worse": "worse",
     "cut": "cut by the cap",
     "eliminated": "eliminated",
@@ -136,6 +148,9 @@ def _status(
         return "recommended", note
     if result.tied:
         return "tied", note
+    if result.undecided:
+        undecided = result.reason or "behind by no more than what more trials may bring it (95 % quantile)"
+        return "undecided", "; ".join(text for text in (undecided.removeprefix("undecided: "), note) if text)
     if result.gap is not None:
         gap = f"at least {result.gap:.3f} {selection.metric.worse} than the best (95 % level)"
         return "worse", gap + (f"; {note}" if note else "")

@@ -83,6 +83,11 @@ class TaskPage:
         return {split: str(CutRows.of_fields(fields)) for split, fields in self.data.get("cut", {}).items()}
 
     @property
+    def undecided(self) -> list[str]:
+        """Methods that are behind, by no more than what more trials may bring them."""
+        return [result.method for result in self.selection.scored if result.undecided] if self.selection else []
+
+    @property
     def collapsed(self) -> list[str]:
         """Methods with seeds that answer every test row alike, and how many."""
         return [f"{row.method}: {row.result.collapse}" for row in self.scored if row.result and row.result.collapse]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.common.trial_types import TrialKey, TrialRecord
@@ -19,6 +19,7 @@ from orchestrator.selection.recommend import recommend
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Preference, Selection
 from orchestrator.selection.tied_set import ranks
+from orchestrator.selection.tuning_gain import draw_gains, with_probabilities
 
 Event = Mapping[str, Any]
 Exceeded = Mapping[str, Mapping[Limit, float]]
@@ -38,6 +39,7 @@ class Reply:
         exceeded: limits that each scored method exceeds, with its own values.
         unscored: trial within the limits that has no test score and the best value on validation.
         backbone: size of the backbone in memory, bytes, which counts in what a method needs.
+        probability: of each scored method within the limits, to be the best of an exhaustive search among them.
     """
 
     selection: Selection
@@ -49,11 +51,18 @@ class Reply:
     exceeded: Exceeded
     unscored: TrialRecord | None = None
     backbone: float = 0.0
+    probability: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def state(self) -> State:
         """Whether the chosen method is better than the best trivial predictor."""
         return state_of(is_better=self.result is None or self.result.beats_baseline)
+
+    @property
+    def named(self) -> list[str]:
+        """The methods within the limits that an exhaustive search may find the best, the chosen one first."""
+        return [*self.tied, *(method for method in self.selection.named
+                              if method not in self.tied and method in self.probability)]  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -72,6 +81,8 @@ class Reply:
             "collapsed_seeds": result.collapsed_seeds if result else None,
             "checkpoint_score": result.checkpoint_score if result and math.isfinite(result.checkpoint_score) else None,
             "tied": list(self.tied),
+            "named": self.named,
+            "probability": dict(self.probability),
             "reason": self.reason,
             "alternative": self.alternative,
             "pareto": [scored.method for scored in self.selection.scored if scored.pareto],
@@ -102,7 +113,7 @@ def ask(
             selection=selection, limits=limits, result=None, tied=(), reason=reason, alternative=alternative,
             exceeded=exceeded, unscored=unscored, backbone=backbone,
         )  # fmt: skip
-    results = _compared_again(selection, within)
+    results, probability = _compared_again(selection, within), _probabilities(selection, within)
     choice = recommend(results, prefer or selection.prefer, selection.metric)
     best = next(result for result in results if result.method == choice.method)
     rivals = [result for result in results if result is not best and (result.tied or result.gap is not None)]
@@ -116,6 +127,7 @@ def ask(
         exceeded=exceeded,
         unscored=unscored,
         backbone=backbone,
+        probability=dict(sorted(probability.items(), key=lambda item: (item[0] != best.method, -item[1]))),
     )
 
 
@@ -152,7 +164,7 @@ def _compared_again(selection: Selection, within: Sequence[int]) -> list[MethodR
     # Finalists are compared with finalists; without any, the eliminated methods are, each with its single score.
     numbers = finalists or list(within)
     evidence = Evidence.from_dict(selection.evidence).of(numbers)
-    methods = (selection.scored[number].method for number in numbers)
+    methods = [selection.scored[number].method for number in numbers]
     rank = dict(zip(methods, ranks(evidence, selection.metric), strict=True))
     return [
         replace(result, tied=rank[result.method].tied, gap=rank[result.method].gap or None)
@@ -160,6 +172,16 @@ def _compared_again(selection: Selection, within: Sequence[int]) -> list[MethodR
         else result
         for result in results
     ]
+
+
+def _probabilities(selection: Selection, within: Sequence[int]) -> dict[str, float]:
+    """Return the probability of each method to be the best of an exhaustive search within the limits."""
+    if len(within) == len(selection.scored) or not selection.tuning_unit:
+        return selection.probability
+    results, evidence = [selection.scored[number] for number in within], Evidence.from_dict(selection.evidence)
+    gains = draw_gains(results, selection.tuning_unit, selection.metric)
+    again = with_probabilities(results, evidence.of(within), selection.metric, gains)
+    return {result.method: result.probability for result in again if result.probability is not None}
 
 
 def _no_method(selection: Selection, limits: Limits, exceeded: Exceeded) -> tuple[str, str]:

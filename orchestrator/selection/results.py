@@ -64,6 +64,9 @@ class MethodResult:
         reason: why it did not pass the validation screening; empty for a finalist.
         note: what went wrong with it.
         cut: whether it passed the screening, and was cut by the cap on the number of finalists.
+        undecided: whether it is behind, by no more than what more trials may bring it.
+        probability: that an exhaustive search without noise would find no other method better; ``None`` in journals
+            of earlier releases.
         trials: trials of the method that came to the last rung.
         collapsed_seeds: seeds that answer every test row alike.
         baseline_lead: by how much it is better than the best trivial predictor, and the lower bound of that; ``None``
@@ -88,6 +91,8 @@ class MethodResult:
     reason: str = ""
     note: str = ""
     cut: bool = False
+    undecided: bool = False
+    probability: float | None = None
     trials: int = 0
     collapsed_seeds: int = 0
     baseline_lead: tuple[float, float] | None = None

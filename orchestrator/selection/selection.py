@@ -48,6 +48,8 @@ class Selection:
         others: results of the eliminated methods, each of its own trial scored once, best first.
         failed: why a method has no result, by method.
         claims: claims of the literature about these methods, held against the results.
+        tuning_unit: unit of the tuning gains, in the metric, see :mod:`orchestrator.selection.tuning_gain`; 0 in
+            journals of earlier releases.
         evidence: :meth:`orchestrator.selection.evidence.Evidence.to_dict` over finalists and others, in their order.
     """
 
@@ -67,6 +69,7 @@ class Selection:
     baselines: tuple[Baseline, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
+    tuning_unit: float = 0.0
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -95,6 +98,23 @@ class Selection:
         if self.state != NO_BETTER or self.baseline is None:
             return ""
         return f"no method was better than {self.baseline.name} ({self.metric.label} {self.baseline.text})"
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The methods that an exhaustive search may find the best: tied, undecided, or cut by the cap."""
+        others = [result.method for result in self.scored if result.undecided or result.cut]
+        return (*self.tied, *(method for method in others if method not in self.tied))
+
+    @property
+    def probability(self) -> dict[str, float]:
+        """The probability of each scored method to be the best of an exhaustive search, the highest first."""
+        known = {result.method: result.probability for result in self.scored if result.probability is not None}
+        return dict(sorted(known.items(), key=lambda item: (item[0] != self.recommended, -item[1])))
+
+    @property
+    def probability_text(self) -> str:
+        """The probabilities in words, the recommended method's first; empty where they are unknown."""
+        return probability_text(self.probability)
 
     @property
     def resolution(self) -> str:
@@ -138,6 +158,15 @@ class Selection:
         values["claims"] = tuple(Claim(**claim) for claim in event.get("claims", ()))
         values["metric"] = recorded_metric(event["metric"], higher_is_better=event["higher_is_better"])
         return cls(**{**values, "tied": tuple(event["tied"])})
+
+
+def probability_text(probability: Mapping[str, float]) -> str:
+    """Return probabilities in words, in their order; empty where there are none."""
+    if not probability:
+        return ""
+    (first, share), *rest = probability.items()
+    others = ", ".join(f"{method} {value:.2f}" for method, value in rest)
+    return f"{first} {share:.2f} that a full search would not prefer another" + (f"; {others}" if others else "")
 
 
 def selections(events: Sequence[Mapping[str, Any]]) -> dict[str, Selection]:

@@ -11,6 +11,9 @@ The contribution of the rows to a lead is taken as normal, and that of the seeds
 freedom of their pooled variance (the fiducial sum of Behrens and Fisher). One t for both, with Satterthwaite's degrees
 of freedom, is closer on average but names false winners in 7 % of the cases where the seed variance comes from two
 differences.
+
+Scores say how good the methods are as they were tuned. What tuning could still bring is allowed for on top: a method is
+behind only if the other's lead exceeds the noise *and* what it may still gain more than the other.
 """
 
 from __future__ import annotations
@@ -45,7 +48,9 @@ class Rank:
         return self.gap <= 0
 
 
-def ranks(evidence: Evidence, metric: Metric, *, level: float = 0.95, seed: int = 0) -> list[Rank]:
+def ranks(
+    evidence: Evidence, metric: Metric, *, level: float = 0.95, seed: int = 0, tuning: Floats | None = None
+) -> list[Rank]:
     """Return each method's rank among all.
 
     Args:
@@ -53,23 +58,27 @@ def ranks(evidence: Evidence, metric: Metric, *, level: float = 0.95, seed: int 
         metric: metric of the scores.
         level: probability with which the tied set holds the truly best method, at least.
         seed: seed of the draws that give the critical values.
+        tuning: how much more each method may still gain than each rival, shape ``(methods, methods)``, see
+            :func:`orchestrator.selection.tuning_gain.allowances`; nothing if left out.
     """
     count = len(evidence.means)
     if count == 1:
         return [Rank(0.0, _difference_to_unknown_rival(evidence, level))]
     signed = metric.sign * evidence.means
     errors = errors_of_equals(evidence, seed)
-    return [_rank(evidence, signed, errors, method, level) for method in range(count)]
+    gains = np.zeros((count, count)) if tuning is None else tuning
+    return [_rank(evidence, signed, errors, method, level, gains[method]) for method in range(count)]
 
 
-def _rank(evidence: Evidence, signed: Floats, errors: Floats, method: int, level: float) -> Rank:
+def _rank(evidence: Evidence, signed: Floats, errors: Floats, method: int, level: float, gains: Floats) -> Rank:
     rivals = [rival for rival in range(len(signed)) if rival != method]
     standard_errors = np.array([evidence.contrast(method, rival)[0] for rival in rivals])
     critical = critical_value(errors[:, rivals] - errors[:, [method]], standard_errors, level)
     allowed = critical * standard_errors
     leads = signed[rivals] - signed[method]
     nearest = int(np.argmin(np.abs(leads)))
-    return Rank(max(0.0, float((leads - allowed).max())), float(allowed[nearest]))
+    gap = float((leads - allowed - gains[rivals]).max())
+    return Rank(max(0.0, gap), float(allowed[nearest]))
 
 
 def critical_value(leads: Floats, standard_errors: Floats, level: float) -> float:

@@ -90,12 +90,15 @@ def incumbents(results: list[Result]) -> list[Incumbent]:
     return changes
 
 
-def core(allocation: Allocation | None = None, halving: Halving | None = _HALVING) -> Policy:
+def core(
+    allocation: Allocation | None = None, halving: Halving | None = _HALVING, *, trials: int | None = None
+) -> Policy:
     """Return the search core as a policy. The methods are shuffled, so that their order in a table has no influence.
 
     Args:
         allocation: The rule that allocates work to methods.
         halving: Which trials continue at a rung; ``None`` if all do.
+        trials: Number of trials that start, at most; ``None`` is no limit.
     """
 
     def make(table: Table, seed: int, budget: float, clock: Callable[[], float]) -> Search:
@@ -108,7 +111,7 @@ def core(allocation: Allocation | None = None, halving: Halving | None = _HALVIN
             journal=NullJournal(),
             halving=halving,
             allocation=allocation,
-            budget=SpendingLimits(lane_seconds=budget),
+            budget=SpendingLimits(trials=trials, lane_seconds=budget),
             clock=clock,
             seed=seed,
         )

@@ -103,6 +103,8 @@ class BundleSelection(_Part):
     """Why it was chosen, one clause."""
     tied: tuple[str, ...]
     """Methods that may be the best at the 95 % level, the recommended one first."""
+    probability: dict[str, float] = {}
+    """Of each method, that an exhaustive search would find no other better; empty in bundles of earlier releases."""
     runner_up: str = ""
     """The best of the other methods."""
     runner_up_reason: str = ""

@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.backbone.plain_code import plain_imports, plain_model
 from orchestrator.selection.recommend import measured_text
 from orchestrator.selection.results import MethodResult
-from orchestrator.selection.selection import Preference
+from orchestrator.selection.selection import Preference, probability_text
 from orchestrator.tasks.batches import EVALUATION_TOKENS
 from orchestrator.tracking.bundle import ADAPTER, Bundle
 from orchestrator.tracking.error_tables import NO_ERRORS, ErrorTables
@@ -114,7 +114,9 @@ def _selection(bundle: Bundle) -> str:
     lines = [f"Recommended method: `{selection.recommended}`. Reason: {_sentence(selection.reason)}"]
     if bundle.method != selection.recommended:
         lines.append(f"`{bundle.method}` is tied with it: the difference is not significant at the 95 % level.")
-    elif selection.runner_up:
+    if selection.probability:
+        lines.append(f"Probability: {probability_text(selection.probability)}.")
+    if bundle.method == selection.recommended and selection.runner_up:
         lines.append(f"Runner-up: `{selection.runner_up}`, {_sentence(selection.runner_up_reason)}")
     return "## Selection\n\n" + "\n".join(lines)
 
@@ -156,6 +158,8 @@ def verdict(bundle: Bundle, result: MethodResult) -> str:
         return "recommended"
     if result.tied:
         return "tied"
+    if result.undecided:
+        return "undecided: more trials may bring it ahead"
     if result.cut:
         return "cut by the cap on finalists"
     return "eliminated on validation" if result.gap is None else f"at least {result.gap:.3f} worse"

@@ -88,6 +88,7 @@ def _selection_tags(bundle: Bundle) -> dict[str, str]:
         "recommended": selection.recommended,
         "reason": selection.reason,
         "tied": ", ".join(selection.tied),
+        "probability": repr(share) if (share := selection.probability.get(bundle.method)) is not None else "",
         "runner_up": selection.runner_up,
         "runner_up_reason": selection.runner_up_reason,
     }

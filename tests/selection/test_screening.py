@@ -10,6 +10,7 @@ import pytest
 from orchestrator.common.trial_types import TrialKey, TrialRecord
 from orchestrator.selection.best_trials import best_trials
 from orchestrator.selection.screening import ERROR, screen, standard_error, winners_bias
+from orchestrator.selection.tuning_gain import TuningGain
 
 from .small_evidence import MACRO_F1, PERPLEXITY
 
@@ -24,7 +25,7 @@ def record(name: str, value: float, step: int = 40, error: float | None = 0.01) 
 def split(*records: TrialRecord, higher: bool = True, rows: int = 1000, most: int = 4) -> Any:
     metric = MACRO_F1 if higher else PERPLEXITY
     best = best_trials(records, {"mail": metric})["mail"]
-    return screen(best, records, metric, rows=rows, max_finalists=most)
+    return screen(best, records, metric, rows=rows, max_finalists=most, gain=TuningGain.none())
 
 
 def names(screening: Any) -> list[str]:

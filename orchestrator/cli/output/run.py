@@ -33,6 +33,12 @@ from orchestrator.tracking.runs_view import view_page
 
 RunSweep = Callable[[Watch, threading.Event], Outcome]
 
+WHY = {
+    "cut": " by the cap on finalists, not by evidence",
+    "undecided": ": behind, but more trials may bring them ahead (95 % quantile)",
+}
+"""What is said of methods that are neither tied nor out."""
+
 
 def watch_sweep(plan: SweepPlan, cluster: Cluster) -> Outcome:
     """Run a sweep with a live display; Ctrl-C stops it so that it can be resumed."""
@@ -105,7 +111,7 @@ def print_outcome(outcome: Outcome, config: SweepConfig) -> None:
 
 def _print_task(name: str, task: TaskOutcome) -> None:
     selection, champion = task.selection, task.champion
-    verb = "wins" if len(selection.tied) == 1 else "is recommended"
+    verb = "wins" if len(selection.named) == 1 else "is recommended"
     score = f"{selection.metric.label} {score_text(champion)} ({sample_text(champion, selection)})"
     if selection.no_better:
         console.print(f"{name}  {selection.no_better}")
@@ -129,20 +135,22 @@ def _print_task(name: str, task: TaskOutcome) -> None:
 def _print_selection(selection: Selection) -> None:
     print_field("reason", selection.reason)
     print_field("alternative", selection.alternative)
+    if selection.probability:
+        print_field("probability", selection.probability_text)
     if tied := [selection.result(method) for method in selection.tied[1:]]:
         print_field("tied", ", ".join(f"{result.method} {score_text(result)}" for result in tied))
-    if distant := [result for result in selection.finalists if result.gap is not None]:
+    if distant := [result for result in selection.finalists if result.gap is not None and not result.undecided]:
         worse = selection.metric.worse
         gaps = (f"{result.method} {result.mean_score:.3f} (at least {result.gap:.3f} {worse})" for result in distant)
         print_field(worse, ", ".join(gaps))
     for name, results in (
-        ("eliminated", [result for result in selection.others if not result.cut]),
+        ("undecided", [result for result in selection.scored if result.undecided]),
+        ("eliminated", [result for result in selection.others if not result.cut and not result.undecided]),
         ("cut", [result for result in selection.others if result.cut]),
     ):
         scores = ", ".join(f"{result.method} {result.validation:.3f}" for result in results)
         if scores:
-            why = " by the cap on finalists, not by evidence" if name == "cut" else ""
-            print_field(name, f"{scores} (validation){why}")
+            print_field(name, f"{scores} (validation){WHY.get(name, '')}")
     print_field("resolution", selection.resolution)
     if selection.baselines:
         scores = "; ".join(f"{baseline.text} {baseline.name}" for baseline in selection.baselines)

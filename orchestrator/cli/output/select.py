@@ -18,7 +18,7 @@ from orchestrator.selection.limits import Limit, Limits
 from orchestrator.selection.overall import Overall
 from orchestrator.selection.recommend import COSTS, measured_text
 from orchestrator.selection.results import MethodResult
-from orchestrator.selection.selection import Preference, Selection, selections
+from orchestrator.selection.selection import Preference, Selection, probability_text, selections
 
 Event = Mapping[str, Any]
 
@@ -106,6 +106,8 @@ def _print_reply(sweep: str, reply: Reply) -> None:
             print_field("limits", reply.limits.text())
         if len(reply.tied) > 1:
             print_field("tied", ", ".join(reply.tied[1:]))
+        if reply.probability:
+            print_field("probability", probability_text(reply.probability))
         print_field("reason", reply.reason)
     print_field("alternative", reply.alternative)
     if trial := reply.unscored:
@@ -127,6 +129,7 @@ def _print_methods(reply: Reply) -> None:
         verdict = ", ".join(_exceeded_text(name, value) for name, value in exceeded.items())
         is_chosen = reply.result is not None and result.method == reply.result.method
         tied = "chosen" if is_chosen else "tied" if result.method in reply.tied else ""
+        tied = tied or ("undecided" if result.method in reply.named else "")
         rows.add_row(result.method, f"{result.mean_score:.3f}", *costs, verdict or tied)
     console.print(rows)
 
