@@ -124,6 +124,7 @@ def recommend(results: Sequence[MethodResult], prefer: Preference, metric: Metri
         reason = f"{best.method} alone of the {len(tied)} tied methods is better than the baseline"
     else:
         reason = _reason_among_tied(best, rest, prefer) if rest else _reason_alone(best, others, metric)
+        reason += _undecided(others)
     alternative = _alternative_preferences(candidates, prefer, metric) if rest else ""
     return Recommendation(best.method, reason, alternative or _smaller_alternative(best, others, metric))
 
@@ -151,6 +152,12 @@ def _reason_alone(best: MethodResult, others: Sequence[MethodResult], metric: Me
     if others:
         return f"only {best.method} passed the validation screening{_trials([best, *others])}"
     return f"{best.method} is the only method that was scored"
+
+
+def _undecided(others: Iterable[MethodResult]) -> str:
+    """Return that methods are not out, since they were tuned too little for that; empty where there are none."""
+    names = [result.method for result in others if result.undecided]
+    return f"; undecided: {', '.join(names)}, which more trials may bring ahead" if names else ""
 
 
 def _trials(results: Sequence[MethodResult]) -> str:

@@ -104,6 +104,20 @@ def test_run_outcome_of_a_sole_winner_that_is_registered(monkeypatch: pytest.Mon
     assert "predict mail@champion < rows.jsonl" in shown
 
 
+def test_run_outcome_tells_probabilities_and_undecided_methods(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    undecided = replace(PROBE, undecided=True, probability=0.11)
+    lora, ia3 = replace(LORA, probability=0.84), replace(IA3, probability=0.05)
+    lines = text(monkeypatch, outcome(tmp_path, selection(lora, ia3, others=(undecided,)))).splitlines()
+    assert lines[0].startswith("mail  lora is recommended:"), "it does not win: a longer search may prefer another"
+    told = "lora 0.84 that a full search would not prefer another; linear_probe 0.11, ia3 0.05"
+    assert f"  probability  {told}" in lines
+    assert (
+        "  undecided    linear_probe 0.410 (validation): behind, but more trials may bring them ahead (95 % quantile)"
+        in (lines)
+    )
+    assert not any("eliminated" in line for line in lines)
+
+
 def test_run_outcome_begins_with_no_method_better_than_the_baseline(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,14 @@ def test_select_json_of_one_task_is_an_object(sweeps: Path) -> None:
     write(sweeps, MAIL)
     found = json.loads(asked(NAME, "--max-size", "1MB", "--json").output)
     assert (found["method"], found["tied"], found["pareto"]) == ("adapter", ["adapter"], ["lora", "adapter"])
+
+
+def test_select_tells_the_probability_of_each_method(sweeps: Path) -> None:
+    lora, adapter = replace(LORA, probability=0.75), replace(ADAPTER, probability=0.25)
+    write(sweeps, selection(lora, adapter))
+    found = json.loads(asked(NAME, "--json").output)
+    assert (found["probability"], found["named"]) == ({"lora": 0.75, "adapter": 0.25}, ["lora", "adapter"])
+    assert "lora 0.75 that a full search would not prefer another; adapter 0.25" in asked(NAME).output
 
 
 def test_select_of_several_tasks_is_a_list_or_one_task(sweeps: Path) -> None:

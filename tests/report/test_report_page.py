@@ -70,6 +70,18 @@ def test_report_begins_with_recommendation_and_uncertainty(swept: Path) -> None:
     assert "least significant difference to the nearest rival: 0.024; a true difference of that size is found" in answer
 
 
+def test_report_tells_probabilities_and_undecided_methods(written: Callable[..., Path]) -> None:
+    def undecided(event: dict[str, Any]) -> dict[str, Any]:
+        if event["event"] == "selection":
+            for number, scored in enumerate(event["finalists"] + event["others"]):
+                scored |= {"probability": 0.5 / 2**number, "undecided": scored["method"] == "prompt"}
+        return event
+
+    page = told(rewritten(written(trials=21), undecided))
+    assert "lora 0.50 that a full search would not prefer another; " in page.text
+    assert "Undecided, since more trials may bring them ahead (95 % quantile): prompt" in page.text
+
+
 def test_report_loads_nothing_from_elsewhere(swept: Path) -> None:
     page = told(swept)
     assert not {"script", "link", "img", "iframe", "object", "base"} & set(page.tags)

@@ -49,6 +49,11 @@ def test_choose_alternative_names_other_preferences() -> None:
     assert "prefer: score selects lora" in chosen("size").alternative
 
 
+def test_choose_reason_of_a_sole_winner_names_undecided_methods() -> None:
+    choice = chosen("score", LORA, IA3, replace(PROBE, undecided=True))
+    assert choice.reason.endswith("0.080 lower; undecided: linear_probe, which more trials may bring ahead")
+
+
 def test_choose_reason_of_a_sole_winner_names_the_gap() -> None:
     choice = chosen("size", LORA, IA3, PROBE)
     assert choice.method == "lora"

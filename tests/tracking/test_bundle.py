@@ -229,13 +229,15 @@ def test_model_card_has_reason_runner_up_and_tie(made: Made) -> None:
     chosen = BundleSelection(
         recommended="lora", reason="lora has the smallest adapter", tied=("lora", "ia3"), runner_up="ia3",
         runner_up_reason="0.650 [0.500, 0.800], tied with lora; prefer: size decided",
+        probability={"lora": 0.84, "ia3": 0.16},
     )  # fmt: skip
     scores = {"mean_score": 0.7, "seed_scores": (0.6, 0.7, 0.8), "checkpoint_score": 0.8}
     bundle = made.bundle.model_copy(update={"selection": chosen, **scores})
     card = model_card(bundle)
     assert "**macro_f1 0.700** [0.100, 0.900]: mean over 3 seeds on 30 test rows" in card
     assert "its own test score is 0.800" in card
-    assert "Reason: lora has the smallest adapter.\nRunner-up: `ia3`, 0.650" in card
+    assert "Reason: lora has the smallest adapter.\nProbability: lora 0.84 that a full search" in card
+    assert "would not prefer another; ia3 0.16.\nRunner-up: `ia3`, 0.650" in card
     tied = model_card(bundle.model_copy(update={"method": "ia3"}))
     assert "Recommended method: `lora`" in tied
     assert "`ia3` is tied with it: the difference is not significant at the 95 % level." in tied

@@ -93,7 +93,7 @@ def test_registry_promote_overrules_the_policy_and_rolls_back(made: Made, uri: s
 def test_registry_tags_hold_mean_and_checkpoint_score(made: Made, uri: str) -> None:
     chosen = BundleSelection(
         recommended="lora", reason="It is the smallest.", tied=("lora", "ia3"), runner_up="ia3",
-        runner_up_reason="It is larger.",
+        runner_up_reason="It is larger.", probability={"lora": 0.84, "ia3": 0.16},
     )  # fmt: skip
     scores = {"mean_score": 0.7, "seed_scores": (0.6, 0.7, 0.8), "interval": (0.6, 0.8)}
     bundle = scored(made, 0.8).model_copy(update={"selection": chosen, **scores})
@@ -101,6 +101,7 @@ def test_registry_tags_hold_mean_and_checkpoint_score(made: Made, uri: str) -> N
     version(uri, bundle.model_copy(update={"trial": "mail/ia3/0", "method": "ia3"}))
     tags, tied = (show_model(name, uri)["tags"] for name in ("mail/1", "mail/2"))
     assert (tags["mean_score"], tags["checkpoint_score"]) == ("0.7", "0.8")
+    assert (tags["probability"], tied["probability"]) == ("0.84", "0.16")
     assert (tags["role"], tied["role"]) == ("recommended", "tied")
     assert (tags["runner_up"], tags["runner_up_reason"], tags["tied"]) == ("ia3", "It is larger.", "lora, ia3")
 
