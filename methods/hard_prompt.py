@@ -44,13 +44,14 @@ class HardPromptParams(Hyperparameters):
             classification only.
         examples: number of training rows with their classes (or completions) before the text.
         calibration: whether the scores of a text without content are subtracted. For classification and for choices
-            after a prompt with columns.
+            after a prompt with columns. It takes away what the model prefers without a text, and so suits classes that
+            are about as frequent; of frequent classes it answers too few.
     """
 
     template: str = "label"
     verbalizers: str = CLASS_NAMES
     examples: int = 0
-    calibration: bool = True
+    calibration: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

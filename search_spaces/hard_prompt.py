@@ -17,13 +17,13 @@ SPACE = SearchSpace(
         "template": "label",
         "verbalizers": "names",
         "examples": 0,
-        "calibration": True,
+        "calibration": False,
     },
     sources={
         "template": "a pattern that ends with the class, as in arXiv:2001.07676; the wording is new here",
         "verbalizers": "the classes' names; arXiv:2001.07676 chooses words by hand",
         "examples": "none, and the 1 to 8 of arXiv:2102.09690",
-        "calibration": "with and without, as arXiv:2102.09690 compares them",
+        "calibration": "without and with, as arXiv:2102.09690 compares them; for classes that are about as frequent",
     },
     texts=frozenset({"template", "verbalizers"}),
 )

@@ -68,6 +68,17 @@ def test_calibration_subtracts_scores_after_the_prompt_without_content(
     assert np.ptp(bias) > 0.01, "it is not the same for all choices"
 
 
+def test_hard_prompt_without_parameters_answers_uncalibrated_likelihoods(lab: tuple[Any, TaskDataset]) -> None:
+    backbone, dataset = lab
+    words = [tiny_tokenizer()(name, add_special_tokens=False)["input_ids"] for name in NAMES]
+    texts = [tiny_tokenizer()(f"word{20 + k} word{30 + k % 7}")["input_ids"] for k in range(6)]
+    expected = [[longhand(backbone, text, word) for word in words] for text in texts]
+    np.testing.assert_allclose(scores(lab), expected, atol=1e-4)
+    assert dataset.text is not None
+    first = search_spaces.get("hard_prompt").default
+    np.testing.assert_allclose(scores(lab, **first), expected, atol=1e-4, err_msg="a sweep's first trial")
+
+
 def test_calibration_travels_with_the_saved_adapter(lab: tuple[Any, TaskDataset], tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
