@@ -97,8 +97,8 @@ class FrozenLinear(nn.Linear):
             return self._overridable_matmul(x, None) + bias.to(x.dtype)
         y = self._overridable_matmul(x, bias)
         # In a pack, y may be a view of several trials' outputs. Methods may add to it in place, which autograd forbids
-        # for such views.
-        return y.clone() if y._is_view() else y
+        # for such views; without gradients it is their own rows that they write to.
+        return y.clone() if torch.is_grad_enabled() and y._is_view() else y
 
     def matmul(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``x W^T``, plus the bias if there is one, for this layer alone."""

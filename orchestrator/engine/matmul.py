@@ -39,8 +39,25 @@ def shared_matmul(
         One tensor per trial, of shape ``(..., out)`` and of the dtype of its input. Tensors of several trials may be
         views of one tensor.
     """
+    if not any(x.requires_grad for x in inputs):  # as in generation: many products of few rows
+        return _matmul(weight, dtype, biases, inputs)
     outputs: tuple[Tensor, ...] = _SharedMatmul.apply(weight, dtype, biases, *inputs)
     return outputs
+
+
+def _matmul(
+    weight: FrozenWeight,
+    dtype: torch.dtype,
+    biases: Sequence[Tensor | None],
+    inputs: Sequence[Tensor],
+    casts_alone: bool = False,
+) -> tuple[Tensor, ...]:
+    matrix = weight.dequantize(dtype)
+    limits = _row_limits(inputs, matrix, transposed=False)
+    products = _matmul_in_chunks(
+        inputs, biases, dtype, limits, lambda rows, bias: linear(rows, matrix, bias), casts_alone
+    )
+    return tuple(products)
 
 
 class _SharedMatmul(torch.autograd.Function):
@@ -52,9 +69,7 @@ class _SharedMatmul(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         ctx.weight, ctx.dtype = weight, dtype
         ctx.set_materialize_grads(False)
-        matrix = weight.dequantize(dtype)
-        limits = _row_limits(inputs, matrix, transposed=False)
-        return tuple(_matmul_in_chunks(inputs, biases, dtype, limits, lambda rows, bias: linear(rows, matrix, bias)))
+        return _matmul(weight, dtype, biases, inputs, casts_alone=True)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -89,16 +104,23 @@ def _matmul_in_chunks(
     dtype: torch.dtype,
     limits: tuple[int, int],
     matmul: Callable[[Tensor, Tensor | None], Tensor],
+    casts_alone: bool = True,
 ) -> Iterator[Tensor]:
-    """Yield the product of every tensor, computed for as many trials at once as fit into a chunk."""
+    """Yield the product of every tensor, computed for as many trials at once as fit into a chunk.
+
+    What autograd keeps of a trial must not hold its neighbours' rows, so that with gradients each output has a cast,
+    and so memory, of its own; without them one cast of all rows takes less time.
+    """
     for chunk, bias in _chunks(inputs, biases, limits):
         if len(chunk) == 1:
             yield matmul(chunk[0].to(dtype), bias).to(chunk[0].dtype)
             continue
         counts = [_row_count(x) for x in chunk]
-        outputs = matmul(_stack(chunk, counts, dtype), bias).split(counts)
-        for x, output in zip(chunk, outputs, strict=True):
-            yield output.reshape(*x.shape[:-1], -1).to(x.dtype)
+        output = matmul(_stack(chunk, counts, dtype), bias)
+        if not casts_alone and all(x.dtype == chunk[0].dtype for x in chunk):
+            output = output.to(chunk[0].dtype)
+        for x, rows in zip(chunk, output.split(counts), strict=True):
+            yield rows.view(*x.shape[:-1], -1).to(x.dtype)
 
 
 def _stack(chunk: Sequence[Tensor], counts: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -115,13 +137,14 @@ def _chunks(
     """Yield runs of neighbouring inputs that can be stacked, each with the bias that they have in common."""
     chunk: list[Tensor] = []
     last_bias: Tensor | None = None
+    rows = fewest = 0
     least, most = limits
     for x, bias in zip(inputs, biases, strict=True):
-        rows = sum(map(_row_count, chunk)) + _row_count(x)
-        fits = bias is last_bias and rows <= most and min(map(_row_count, (x, *chunk[:1]))) >= least
-        if chunk and not fits:
+        count = _row_count(x)
+        if chunk and not (bias is last_bias and rows + count <= most and min(count, fewest) >= least):
             yield chunk, last_bias
             chunk = []
+        rows, fewest = (rows + count, min(count, fewest)) if chunk else (count, count)
         chunk.append(x)
         last_bias = bias
     yield chunk, last_bias

@@ -13,7 +13,7 @@ from methods.base.spec import MethodError
 from orchestrator.backbone import frozen
 from orchestrator.backbone.frozen import FrozenLinear, FrozenMatmul
 from orchestrator.backbone.weights import PlainWeight
-from orchestrator.engine import packing
+from orchestrator.engine import matmul, packing
 from orchestrator.engine.matmul import CHUNK_ROWS, shared_matmul
 from orchestrator.engine.packing import PackedCall, in_lockstep
 from orchestrator.engine.random_stream import RandomStream
@@ -300,6 +300,19 @@ def test_packed_trials_inherit_the_callers_modes(lab: Lab) -> None:
         assert torch.is_inference_mode_enabled()
         assert [call.error for call in calls] == [None, None]
     assert not torch.is_inference_mode_enabled()
+
+
+def test_shared_matmul_without_gradients_casts_all_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matmul, "stackable_rows", lambda *_: (1, CHUNK_ROWS))  # on every processor
+    weight, dtype = PlainWeight(torch.randn(48, 64)), torch.bfloat16
+    xs = [torch.randn(8, 1, 64) for _ in range(3)]
+    alone = [shared_matmul(weight, dtype, [x], [None])[0] for x in xs]
+    for needs_gradients, memories in ((False, 1), (True, 3)):
+        inputs = [x.clone().requires_grad_(needs_gradients) for x in xs]
+        ys = shared_matmul(weight, dtype, inputs, [None] * 3)
+        torch.testing.assert_close(list(ys), alone)
+        assert [y.requires_grad for y in ys] == [needs_gradients] * 3
+        assert len({y.untyped_storage().data_ptr() for y in ys}) == memories, "autograd keeps no rows of a neighbour"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
