@@ -153,6 +153,6 @@ def _parse(line: bytes, path: Path, offset: int) -> dict[str, Any]:
         event = json.loads(line)
     except ValueError:
         event = None
-    if not isinstance(event, dict) or "event" not in event:
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         raise SweepError(f"{path}: the line at byte {offset} is not an event; the journal is damaged")
     return in_todays_words(event)

@@ -40,6 +40,9 @@ def _rows(model_input: Any, schema: InputSchema) -> list[dict[str, Any]]:
     if isinstance(model_input, dict):
         values = {name: plain(column) for name, column in model_input.items()}
         lists = {name: column if isinstance(column, list) else [column] for name, column in values.items()}
+        if len({len(column) for column in lists.values()}) > 1:
+            sizes = ", ".join(f"{name!r} {len(column):,}" for name, column in lists.items())
+            raise ValueError(f"the columns have different numbers of values: {sizes}; each needs one per row")
         return _rows_of_frame(pd.DataFrame(lists), schema)
     values = plain(model_input)
     return [
