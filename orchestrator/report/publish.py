@@ -17,6 +17,7 @@ from orchestrator.report.page import TaskPage
 from orchestrator.report.svg import standalone
 from orchestrator.report.write import REPORT
 from orchestrator.tracking.connection import database_file, open_client, retry_while_away
+from orchestrator.tracking.tables import list_tables
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -127,5 +128,4 @@ def _parents(client: MlflowClient, history: History) -> dict[str, str]:
 def _log(client: MlflowClient, run: str, files: Mapping[str, str]) -> None:
     for name, content in files.items():
         client.log_text(run, content, name)
-    # MLflow's pages show an artifact as a table only if this tag lists it.
-    client.set_tag(run, "mlflow.loggedArtifacts", json.dumps([{"path": TABLE, "type": "table"}]))
+    list_tables(client, run, [TABLE])

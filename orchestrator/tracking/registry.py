@@ -15,6 +15,7 @@ from orchestrator.tracking.connection import exists_already, open_client, retry_
 from orchestrator.tracking.evaluation import DIGEST, ROWS_TAG
 from orchestrator.tracking.modelcard import VERSION, with_version
 from orchestrator.tracking.runs import clean
+from orchestrator.tracking.tables import list_tables
 from orchestrator.tracking.version_page import description, page_links
 from orchestrator.tracking.versions import CHALLENGER, CHAMPION, identity, tags_of, versions
 
@@ -136,15 +137,10 @@ def _log_metrics(client: MlflowClient, bundle: Bundle, run_id: str, model: Logge
 
 def _log_tables(client: MlflowClient, folder: Path, run_id: str) -> None:
     """Show the tables of a bundle on the page of its trial, where MLflow's evaluation view finds them too."""
-    from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
-
     tables = sorted((folder / EVALUATION).parent.glob("*.json"))
     for table in tables:
         client.log_artifact(run_id, str(table))
-    listed = json.loads(client.get_run(run_id).data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
-    listed += [entry for table in tables if (entry := {"path": table.name, "type": "table"}) not in listed]
-    if tables:
-        client.set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps(listed))
+    list_tables(client, run_id, [table.name for table in tables])
 
 
 def _carries_rows(folder: Path) -> bool:

@@ -15,7 +15,8 @@ from orchestrator.common.trial_types import TrialKey
 from orchestrator.selection.baseline import state_of
 from orchestrator.tracking.champion_note import champion_note, with_note
 from orchestrator.tracking.connection import artifact_location, exists_already, open_client
-from orchestrator.tracking.runs_view import view_tags
+from orchestrator.tracking.runs_view import view_tag
+from orchestrator.tracking.tables import list_tables
 from orchestrator.tracking.versions import version_link
 
 if TYPE_CHECKING:
@@ -103,8 +104,7 @@ class RunWriter:
     def _begin(self, event: Event) -> None:
         self._sweep = event
         self._experiment = self._find_experiment()
-        for name, value in view_tags(event["sweep"], event["tasks"]).items():
-            self._client.set_experiment_tag(self._experiment, name, value)
+        self._client.set_experiment_tag(self._experiment, *view_tag(event["sweep"], event["tasks"]))
         self._find_runs()
         for task, data in event["tasks"].items():
             tags = {"task": task, "data_digest": data["digest"], "kind": "sweep"}
@@ -283,8 +283,6 @@ class RunWriter:
 
         ``log_table`` would append to the table where a journal is exported again.
         """
-        from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
-
         methods = list(event["samples"][0]["texts"])
         lines = [
             [line["row"], line["prompt"], line["reference"], *(line["texts"].get(method) for method in methods)]
@@ -293,7 +291,7 @@ class RunWriter:
         table = {"columns": ["row", "prompt", "reference", *methods], "data": lines}
         run = self._runs[event["task"]]
         self._client.log_text(run, json.dumps(table, ensure_ascii=False), SAMPLES)
-        self._log(run, tags={MLFLOW_LOGGED_ARTIFACTS: json.dumps([{"path": SAMPLES, "type": "table"}])})
+        list_tables(self._client, run, [SAMPLES])
 
     def _close(self, event: Event) -> None:
         """End all runs; trials that a resumed sweep may continue are marked as open."""

@@ -1,7 +1,7 @@
-"""How MLflow's page of an experiment opens: on runs, with the columns that tell trials apart, sorted by their score.
+"""A sweep's saved view in MLflow: its runs with the columns that tell trials apart, sorted by their score.
 
 MLflow's page keeps a table that somebody has arranged and shared as a tag of the experiment, and opens it from a link.
-The same tag, written here, is a sweep's saved view.
+The same tag is written here. Without the link the page opens on traces, of which there are none.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-EXPERIMENT_KIND = ("mlflow.experimentKind", "custom_model_development")
-"""Tag by which MLflow's page opens an experiment on its runs; otherwise on traces, of which there are none."""
 SHARED_VIEW = "mlflow.sharedViewState."
 """Tag of a shared view, followed by its key."""
 COLUMNS = ("tags.`method`", "tags.`state`")
 
 
-def view_tags(sweep: str, tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return the experiment's tags that give it a saved view of a sweep's runs.
+def view_tag(sweep: str, tasks: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
+    """Return name and value of the experiment's tag that is the saved view of a sweep's runs.
 
     Args:
         sweep: name of the sweep.
@@ -36,7 +34,7 @@ def view_tags(sweep: str, tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, s
         "orderByAsc": not higher_is_better,
         "selectedColumns": [*COLUMNS, *(f"metrics.`{name}`" for name in metrics)],
     }
-    return {EXPERIMENT_KIND[0]: EXPERIMENT_KIND[1], f"{SHARED_VIEW}{sweep}": json.dumps(view)}
+    return f"{SHARED_VIEW}{sweep}", json.dumps(view)
 
 
 def view_page(experiment: str, sweep: str) -> str:

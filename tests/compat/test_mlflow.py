@@ -34,10 +34,7 @@ def test_mlflow_columns_hold_lists_and_json() -> None:
     assert (messages["type"], messages["required"]) == ("any", False)
 
 
-@relied_on(
-    "mlflow.utils.mlflow_tags.MLFLOW_LOGGED_ARTIFACTS",
-    by=("orchestrator/tracking/runs.py", "orchestrator/tracking/registry.py"),
-)
+@relied_on("mlflow.utils.mlflow_tags.MLFLOW_LOGGED_ARTIFACTS", by="orchestrator/tracking/tables.py")
 def test_mlflow_tags_tables_as_log_table_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import json
 
@@ -90,15 +87,15 @@ def test_mlflow_database_has_the_tables_that_are_looked_at(tmp_path: Path) -> No
 
 
 def test_mlflow_pages_read_the_tags_of_saved_views() -> None:
-    """The page of an experiment reads a shared view, and what it opens with, from tags that only its script names."""
+    """The page of an experiment reads a shared view from a tag that only its script names."""
     import mlflow.server
 
-    from orchestrator.tracking.runs_view import EXPERIMENT_KIND, SHARED_VIEW, view_page
+    from orchestrator.tracking.runs_view import SHARED_VIEW, view_page
 
     folder = Path(mlflow.server.__file__).parent / "js" / "build" / "static" / "js"
     script = next(folder.glob("main.*.js")).read_text(encoding="utf-8")
     assert view_page("1", "sweep").endswith("viewStateShareKey=sweep")
-    for name in (SHARED_VIEW, *EXPERIMENT_KIND, "viewStateShareKey"):
+    for name in (SHARED_VIEW, "viewStateShareKey"):
         assert f'"{name}"' in script
 
 

@@ -104,14 +104,17 @@ def test_sweep_writes_its_journal_in_order(swept: EndedSweep) -> None:
 def test_sweep_trials_report_every_rung_in_order(swept: EndedSweep) -> None:
     ladder = [1, 2, 4]
     steps: dict[str, list[int]] = {}
+    curves: dict[str, list[float]] = {}
     for event in swept.events:
         if event["event"] == "rung":
             steps.setdefault(event["trial"], []).append(event["step"])
             assert event["value"] == event["metrics"]["accuracy"]
             assert event["measurements"]["trainable_parameters"] > 0
+            curves.setdefault(event["trial"], []).extend(event["curve"]["step"])
     for trial, state in ends(swept.events).items():
         assert steps[trial] == ladder[: len(steps[trial])]
         assert (steps[trial] == ladder) == (state == "complete")
+        assert curves[trial] == list(range(1, steps[trial][-1] + 1)), "each step once, whichever lane took it"
 
 
 def test_sweep_has_an_mlflow_run_for_every_trial(swept: EndedSweep) -> None:

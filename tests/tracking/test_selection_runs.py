@@ -106,8 +106,9 @@ def test_samples_are_a_table_of_the_parent_run(folder: Path, uri: str) -> None:
         "columns": ["row", "prompt", "reference", "lora", "ia3"],
         "data": [[3, "ask", "good", "well", "bad"]],
     }
+    publish(read_history(folder), write_report(folder), tracking_uri=uri)
     tag = json.loads(client.get_run(run).data.tags["mlflow.loggedArtifacts"])
-    assert tag == [{"path": "samples.json", "type": "table"}]
+    assert tag == [{"path": name, "type": "table"} for name in ("samples.json", "leaderboard.json")]
 
 
 def test_runs_and_versions_lead_to_each_other(folder: Path, uri: str) -> None:
