@@ -39,6 +39,8 @@ FEWEST_GAINS = 20
 LEVEL = 0.95
 """Quantile of the difference of two methods' gains that a method may be behind by and still stay."""
 LOW_END = 0.1
+SINGLE = 0.15
+"""Share of the recorded tables' seven methods that is one method."""
 QUANTILE_DRAWS = 4_000
 
 
@@ -138,6 +140,35 @@ class TuningGain:
 def learned_gain() -> TuningGain:
     """Return the gains that were learned from the recorded tables."""
     return TuningGain.from_dict(json.loads(FILE.read_text(encoding="utf-8"))["gains"])
+
+
+@cache
+def _named_shares() -> dict[int, tuple[float, float, float]]:
+    """Return quartiles of the share of the methods that searches of recorded tables name, by trials per method."""
+    shares = json.loads(FILE.read_text(encoding="utf-8"))["named_share"]
+    return {int(trials): (low, middle, high) for trials, (low, middle, high) in shares.items()}
+
+
+def expected_set(trials: int, methods: int) -> str:
+    """Return how many methods a sweep of a task can be expected to name, a sentence; empty for a single method.
+
+    Args:
+        trials: Trials of the task, all methods together.
+        methods: Number of methods.
+    """
+    if methods < 2 or trials < methods:
+        return ""
+    shares = _named_shares()
+    low, _, high = shares[_floor(trials // methods, tuple(shares))]
+    fewest, most = max(1, round(low * methods)), max(1, round(high * methods))
+    size = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    single = next((count for count, (_, middle, _) in shares.items() if middle <= SINGLE), None)
+    name = (
+        f"most recorded searches had no single name even with {max(shares)} trials per method"
+        if single is None
+        else f"for a single name about {single * methods} trials"
+    )
+    return f"{trials} trials over {methods} methods: expect a set of {size} that may be the best; {name}"
 
 
 def unit_of(scores: Iterable[float], metric: Metric) -> float:

@@ -23,6 +23,7 @@ from orchestrator.selection.tuning_gain import (
     allowances,
     best_shares,
     draw_gains,
+    expected_set,
     learned_gain,
     room_of,
     unit_of,
@@ -121,6 +122,17 @@ def test_ranks_keep_a_method_that_tuning_may_bring_ahead() -> None:
     tuned = ranks(scored, MACRO_F1, tuning=gains)
     assert [rank.tied for rank in tuned] == [True, True, False]
     assert tuned[2].gap == pytest.approx(0.09, abs=0.01)
+
+
+def test_expected_set_follows_the_recorded_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = {2: (0.4, 0.5, 0.6), 8: (0.2, 0.14, 0.4)}
+    monkeypatch.setattr("orchestrator.selection.tuning_gain._named_shares", lambda: shares)
+    said = "12 trials over 5 methods: expect a set of 2 to 3 that may be the best; for a single name about 40 trials"
+    assert expected_set(12, 5) == said
+    assert "expect a set of 1 to 2 that" in expected_set(40, 5)
+    monkeypatch.setattr("orchestrator.selection.tuning_gain._named_shares", lambda: {2: (0.4, 0.5, 0.6)})
+    assert expected_set(12, 5).endswith("; most recorded searches had no single name even with 2 trials per method")
+    assert (expected_set(12, 1), expected_set(3, 5)) == ("", "")
 
 
 def record(name: str, value: float) -> TrialRecord:

@@ -15,6 +15,7 @@ from orchestrator.config import BackboneConfig
 from orchestrator.planning.forecast import NO_FORECAST, SweepForecast, slots
 from orchestrator.planning.head_size import head_size
 from orchestrator.planning.plan import SweepPlan
+from orchestrator.selection.tuning_gain import expected_set
 from orchestrator.warm_start import Prior
 
 
@@ -57,6 +58,8 @@ def print_plan(plan: SweepPlan, file: Path, forecast: SweepForecast = NO_FORECAS
             for note in method_plan.notes if method_plan.available else ():
                 print_wrapped(f"note: {method_plan.method}.{note}")
     console.print(f"\nbudget    {budget_text(config.budget)} · rungs at {', '.join(map(str, plan.rungs))} steps")
+    for line in expectations(plan):
+        print_wrapped(f"expect    {line}")
     console.print(f"cost      {cost_text(config.budget)}")
     if config.lanes.workers > 1:
         console.print(f"lanes     {lanes_text(config.lanes)}")
@@ -112,11 +115,24 @@ def _print_head(plan: SweepPlan) -> None:
         )
 
 
+def expectations(plan: SweepPlan) -> list[str]:
+    """Return how many methods the budget's trials can be expected to leave, by task; empty without such a budget."""
+    trials, tasks = plan.config.budget.trials, len(plan.tasks)
+    if not trials:
+        return []
+    found = {
+        name: expected_set(trials // tasks, sum(method.available for method in task.methods))
+        for name, task in plan.tasks.items()
+    }
+    return [f"{name}: {text}" if tasks > 1 else text for name, text in found.items() if text]
+
+
 def plan_json(plan: SweepPlan, forecast: SweepForecast = NO_FORECAST) -> dict[str, Any]:
     """Return a plan and its forecast as JSON values."""
     cut = {name: plan.cut_rows(task) for name, task in plan.tasks.items()}
     return {
         "name": plan.config.name,
+        "expected": expectations(plan),
         "backbone": {
             **plan.config.resolved()["backbone"],
             "parameters": plan.parameters,
