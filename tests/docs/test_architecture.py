@@ -10,7 +10,12 @@ from orchestrator.journal.events import Journal
 from .documents import ROOT, code_names, table
 
 DOCUMENT = ROOT / "docs" / "architecture.md"
-NEW_FIELDS = {"sweep": {"device"}, "selection": {"baselines", "tuning_unit"}}
+NEW_FIELDS = {
+    "sweep": {"device"},
+    "selection": {"baselines", "tuning_unit"},
+    "rung": {"curve"},
+    "end": {"curve"},
+}
 """Fields that the recorded journals are too old for."""
 JOURNALS = sorted((ROOT / "tests" / "data").rglob("journal.jsonl"))
 

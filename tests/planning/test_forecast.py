@@ -115,7 +115,11 @@ def test_forecast_lane_seconds_count_trials_retrainings_and_scorings(plan: Sweep
     assert sweep_forecast.lane_seconds == pytest.approx(10 * lora.seconds + sweep_forecast.final_seconds)
     with console.console.capture() as captured:
         print_plan(plan, Path("mail.yaml"), sweep_forecast)
-    assert f"{duration(sweep_forecast.final_seconds)} of it in the final" in " ".join(captured.get().split())
+    words = " ".join(captured.get().split())
+    assert f"{duration(sweep_forecast.final_seconds)} of it in the final" in words
+    (expected,) = plan_json(plan)["expected"]
+    assert expected.startswith("10 trials over 3 methods: expect a set of ")
+    assert f"expect {expected}" in words
     once = plan.config.model_copy(update={"selection": plan.config.selection.model_copy(update={"seeds": 1})})
     assert forecast(replace(plan, config=once)).final_seconds == pytest.approx(4 * lora.final.scoring)
 
