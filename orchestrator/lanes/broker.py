@@ -354,4 +354,5 @@ def start_broker(min_lanes: int) -> Any:
     driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     # Ray's types lack max_concurrency, which actors have.
     actor: Any = ray.remote(num_cpus=0, max_concurrency=MOST_CALLS)(Broker)  # type: ignore[call-overload]
-    return actor.options(scheduling_strategy=driver_node).remote(min_lanes)
+    # Ray's control store would keep an event of every call, for as long as the sweep runs.
+    return actor.options(scheduling_strategy=driver_node, enable_task_events=False).remote(min_lanes)

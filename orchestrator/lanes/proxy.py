@@ -66,14 +66,19 @@ class TrialProxy(tune.Trainable):
         return self._result(answer)
 
     def _result(self, answer: Answer) -> dict[str, Any]:
+        """Return an answer as Tune's result.
+
+        Metrics, measurements and the curve are pairs: Tune keeps statistics of every number in a mapping, for each
+        trial and as long as the sweep runs.
+        """
         return {
             "status": answer.status,
             "reason": answer.reason,
             "step": answer.step,
             "value": answer.metrics.get(self._work.metrics[self._trial.task], float("nan")),
-            "metrics": answer.metrics,
-            "measurements": answer.measurements,
-            "curve": answer.curve,
+            "metrics": list(answer.metrics.items()),
+            "measurements": list(answer.measurements.items()),
+            "curve": list(answer.curve.items()),
             "done": answer.status != "done" or answer.step >= self._work.rungs[-1],
         }
 

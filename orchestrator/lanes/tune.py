@@ -100,6 +100,10 @@ class CoreScheduler(_BoundToSearch, FIFOScheduler):
         trial.config["start"] = result["step"]
         return TrialScheduler.CONTINUE
 
+    def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
+        """Drop Tune's statistics of a piece's numbers, which nothing reads: Tune keeps every piece to the end."""
+        trial.run_metadata.metric_analysis, trial.run_metadata.metric_n_steps = {}, {}
+
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
         """End the piece with the error's last line, unless Tune is about to start it again."""
         restarts = 0 if trial.should_recover() else RESTARTS

@@ -89,13 +89,13 @@ class TuneBridge:
         return follows
 
     def _report(self, key: TrialKey, result: Mapping[str, Any]) -> Decision:
-        measurements, reason = _mapping(result, "measurements"), str(result.get("reason", ""))
-        seconds, curve = self._seconds_since_last_result(key, lane_seconds(measurements)), _mapping(result, "curve")
+        measurements, reason = _pairs(result, "measurements"), str(result.get("reason", ""))
+        seconds, curve = self._seconds_since_last_result(key, lane_seconds(measurements)), _pairs(result, "curve")
         if result.get("status") != "done":
             cause = Cause.FAILED if result.get("status") == "failed" else Cause.CANCELLED
             self._conclude(key, cause, reason or cause.value, seconds, curve=curve)
             return Decision.STOP
-        step, value, metrics = int(result["step"]), float(result["value"]), _mapping(result, "metrics")
+        step, value, metrics = int(result["step"]), float(result["value"]), _pairs(result, "metrics")
         return self._search.report(key, step, value, seconds, metrics, measurements, curve)
 
     def _seconds_since_last_result(self, key: TrialKey, total: float) -> float:
@@ -109,9 +109,6 @@ class TuneBridge:
         return total - before if total >= before else total
 
 
-def _mapping(result: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return a mapping in a result, which Tune may have flattened with slashes."""
-    if isinstance(mapping := result.get(name), Mapping):
-        return dict(mapping)
-    prefix = f"{name}/"
-    return {key.removeprefix(prefix): value for key, value in result.items() if key.startswith(prefix)}
+def _pairs(result: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return by name what is pairs in a result."""
+    return dict(result.get(name, ()))

@@ -149,6 +149,7 @@ def test_tune_searcher_signatures() -> None:
 
 
 @relied_on(
+    "ray.tune.schedulers.trial_scheduler.FIFOScheduler.on_trial_complete",
     "ray.tune.schedulers.trial_scheduler.FIFOScheduler.on_trial_error",
     "ray.tune.schedulers.trial_scheduler.FIFOScheduler.on_trial_remove",
     "ray.tune.schedulers.trial_scheduler.FIFOScheduler.on_trial_result",
@@ -159,6 +160,7 @@ def test_tune_scheduler_signatures() -> None:
     from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
     assert parameters(FIFOScheduler.on_trial_result) == "self, tune_controller, trial, result"
+    assert parameters(FIFOScheduler.on_trial_complete) == "self, tune_controller, trial, result"
     assert parameters(FIFOScheduler.on_trial_error) == "self, tune_controller, trial"
     assert parameters(FIFOScheduler.on_trial_remove) == "self, tune_controller, trial"
     assert (TrialScheduler.CONTINUE, TrialScheduler.STOP) == ("CONTINUE", "STOP")

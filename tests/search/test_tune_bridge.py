@@ -13,13 +13,12 @@ from orchestrator.search.plans import Decision
 
 
 def result(step: int, value: float = 0.5, status: str = "done", train_seconds: float = 0.0) -> dict[str, Any]:
-    """A result as Tune passes it on: flattened."""
-    flat = {"status": status, "reason": "out of luck" if status != "done" else "", "step": step, "value": value}
+    """A result as a trial's process gives it to Tune."""
+    fields = {"status": status, "reason": "out of luck" if status != "done" else "", "step": step, "value": value}
     return {
-        **flat,
-        "metrics/accuracy": value,
-        "measurements/train_seconds": train_seconds,
-        "measurements/attach_seconds": 0.25,
+        **fields,
+        "metrics": [("accuracy", value)],
+        "measurements": [("train_seconds", train_seconds), ("attach_seconds", 0.25)],
     }
 
 
@@ -144,7 +143,21 @@ def test_bridge_passes_curves_of_done_and_failed_trials_on(sweep: Any, bridge: T
     bridge.begin("a"), bridge.begin("b")
     curve = {"step": [10.0, 20.0], "loss": [1.5, 1.25]}
     bridge.deliver("a", {**result(25), "curve": curve})
-    failed = {f"curve/{name}": values for name, values in curve.items()}  # as Tune flattens it
-    bridge.deliver("b", {**result(20, status="failed"), **failed})
+    bridge.deliver("b", {**result(20, status="failed"), "curve": list(curve.items())})
     events = [event for event in sweep.journal() if event["event"] in ("rung", "end")]
     assert [(event["event"], event.get("curve")) for event in events] == [("rung", curve), ("end", curve)]
+
+
+def test_tune_keeps_no_statistics_of_a_piece_that_has_ended(bridge: TuneBridge) -> None:
+    from ray.tune.experiment import Trial
+
+    from orchestrator.lanes.tune import CoreScheduler
+
+    piece = Trial("TrialProxy", stub=True)
+    before = len(piece.get_json_state()[1])
+    for step in (1, 2):
+        piece.update_last_result({**result(step), "done": False, "training_iteration": step, "time_total_s": 1.0})
+    grown = len(piece.get_json_state()[1])
+    CoreScheduler(bridge).on_trial_complete(None, piece, {})  # type: ignore[arg-type]
+    left = len(piece.get_json_state()[1])
+    assert left - before < 0.25 * (grown - before)
