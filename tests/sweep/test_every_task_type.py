@@ -16,6 +16,7 @@ import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
+import methods
 from orchestrator.config import load_config
 from orchestrator.lanes.cluster import Cluster
 from orchestrator.planning.plan import make_plan
@@ -82,7 +83,7 @@ def rows() -> Iterator[dict[str, Any]]:
         }
 
 
-def write_sweep(folder: Path, architecture: str) -> Path:
+def write_sweep(folder: Path, architecture: str, **changes: Any) -> Path:
     config, model, fields = ARCHITECTURES[architecture]
     torch.manual_seed(7)
     model(config(**fields)).save_pretrained(folder / "checkpoint")
@@ -109,6 +110,7 @@ def write_sweep(folder: Path, architecture: str) -> Path:
                 "selection": {"contenders": 1, "seeds": 1},
                 "storage": str(folder / "sweeps"),
                 "mlflow": {"tracking_uri": f"sqlite:///{folder / 'mlflow.db'}"},
+                **changes,
             }
         )
     )
@@ -142,3 +144,26 @@ def test_sweep_of_every_task_type_registers_models_that_answer(
         served = mlflow.pyfunc.load_model(f"models:/{name}/{task.registered.version}")
         example = served.input_example
         assert len(served.predict(example)) == len(example) > 0
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("architecture", "name"), [(architecture, name) for architecture, tasks in TASKS.items() for name in tasks]
+)
+def test_every_method_completes_in_a_sweep_of_every_task_type(
+    architecture: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    task = {name: {"data": "rows.jsonl", **TASKS[architecture][name]}}
+    every = list(methods.names())
+    file = write_sweep(tmp_path, architecture, tasks=task, methods=every, budget={"trials": len(every)})
+    plan = make_plan(load_config(file))
+    available = plan.tasks[name].available
+    assert len(available) > len(every) // 2
+    with Cluster() as cluster:
+        outcome = run_sweep(
+            plan, sweep=new_sweep_name("every"), cluster=cluster, watch=lambda _: None, stop=threading.Event()
+        )
+    ended = ends(events(journal_of(tmp_path)))
+    assert {method: ended.get(f"{name}/{method}/0") for method in available} == dict.fromkeys(available, "complete")
+    assert outcome.tasks[name].champion.key.method in available
