@@ -81,7 +81,7 @@ def resume(
         typer.echo(f"{saved.sweep}: reading the data and trying the methods on the architecture ...", err=True)
         with cluster:
             outcome, sweep_plan = watch_resumed(saved, config, cluster)
-    _end(outcome, sweep_plan, as_json)
+    end(outcome, sweep_plan, as_json)
 
 
 @app.command()
@@ -140,10 +140,10 @@ def _run(config: Path, address: str | None, as_json: bool) -> None:
         from orchestrator.cli.output.run import watch_sweep
 
         outcome = watch_sweep(sweep_plan, cluster)
-    _end(outcome, sweep_plan, as_json)
+    end(outcome, sweep_plan, as_json)
 
 
-def _end(outcome: Outcome, plan: SweepPlan, as_json: bool) -> None:
+def end(outcome: Outcome, plan: SweepPlan, as_json: bool) -> None:
     """Print a sweep's outcome, and exit with its code."""
     from orchestrator.cli.output.run import outcome_json, print_outcome
 

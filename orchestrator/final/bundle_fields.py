@@ -95,6 +95,7 @@ def bundle_selection(selection: Selection) -> BundleSelection:
         reason=selection.reason,
         tied=selection.tied,
         probability=selection.probability,
+        look=selection.look,
         runner_up=runner_up.method if runner_up else "",
         runner_up_reason=why_not_recommended(runner_up, selection) if runner_up else "",
     )
@@ -109,7 +110,9 @@ def why_not_recommended(result: MethodResult, selection: Selection) -> str:
     if result.undecided:
         return f"{score}, behind by no more than what more trials may bring it (95 % quantile)"
     if result.gap is not None:
-        return f"{score}, at least {result.gap:.3f} {selection.metric.worse} than the best (95 % level)"
+        return (
+            f"{score}, at least {result.gap:.3f} {selection.metric.worse} than the best ({selection.level_text} level)"
+        )
     if result.cut:
         return f"{score}, {result.reason}"
     return f"{score}, eliminated by the validation screening: {result.reason}"

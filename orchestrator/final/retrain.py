@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +26,31 @@ PARTIAL_STATE_INTERVALS = 4
 """Intervals of a job of the final between which its partial state is saved; a lane's death costs at most one."""
 
 
+@dataclass(frozen=True)
+class Look:
+    """A look at the test split; every extension of a sweep adds one.
+
+    Args:
+        number: number of the look, from 1.
+        finalists: by task, the methods that were finalists at earlier looks. They are finalists again: whoever extends
+            a sweep wants to know whether the answer holds.
+    """
+
+    number: int = 1
+    finalists: Mapping[str, Collection[str]] = field(default_factory=dict)
+
+    def kept(self, task: str, screening: Screening, best: BestTrials) -> Screening:
+        """Return a screening that keeps the finalists of earlier looks."""
+        kept = [method for method in screening.reasons if method in self.finalists.get(task, ())]
+        reasons = {method: why for method, why in screening.reasons.items() if method not in kept}
+        finalists = (*screening.finalists, *(best.by_method[method] for method in kept))
+        cut, undecided = screening.cut - set(kept), screening.undecided - set(kept)
+        return replace(screening, finalists=finalists, reasons=reasons, cut=cut, undecided=undecided)
+
+
+FIRST_LOOK = Look()
+
+
 @dataclass
 class TaskFinal:
     """The final of one task.
@@ -36,6 +61,7 @@ class TaskFinal:
         best: best trials of the task.
         all_records: all trials of the sweep.
         storage: storage of the sweep's folder.
+        look: which look at the test split it is.
         answers: answers to the jobs that were run so far, by job; added by the caller.
     """
 
@@ -44,6 +70,7 @@ class TaskFinal:
     best: BestTrials
     all_records: tuple[TrialRecord, ...]
     storage: Storage
+    look: Look = FIRST_LOOK
     answers: dict[str, Answer] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -56,7 +83,8 @@ class TaskFinal:
         validation = self.plan.tasks[self.task].data.splits["validation"]
         rows = min(len(validation["row"].unique()), self.plan.config.training.validation_rows)
         limit = self.plan.config.selection.contenders
-        return screen(self.best, self.records, self.reader.metric, rows=rows, max_finalists=limit)
+        screening = screen(self.best, self.records, self.reader.metric, rows=rows, max_finalists=limit)
+        return self.look.kept(self.task, screening, self.best)
 
     def first_jobs(self) -> list[Job]:
         """Return retrainings of the finalists, and what is only scored.
@@ -105,7 +133,14 @@ class TaskFinal:
         untuned = self.answers.get(job.id) if job else None
         checkpoint = untuned.checkpoint if untuned else None
         return decide(
-            self.plan, self.task, self.reader, results, failed, untuned=checkpoint, tuning_unit=self.screening.unit
+            self.plan,
+            self.task,
+            self.reader,
+            results,
+            failed,
+            untuned=checkpoint,
+            tuning_unit=self.screening.unit,
+            look=self.look.number,
         )
 
     def _full_trials(self, method: str) -> int:

@@ -13,7 +13,7 @@ from orchestrator.common.errors import SweepError
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import Job, TrialRecord
 from orchestrator.final.results import TaskOutcome
-from orchestrator.final.retrain import RunJobs, TaskFinal
+from orchestrator.final.retrain import FIRST_LOOK, Look, RunJobs, TaskFinal
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.search.plans import EventLog
 from orchestrator.selection.best_trials import best_trials
@@ -21,7 +21,12 @@ from orchestrator.selection.overall import overall
 
 
 def run_final(
-    plan: SweepPlan, records: tuple[TrialRecord, ...], run: RunJobs, storage: Storage, journal: EventLog
+    plan: SweepPlan,
+    records: tuple[TrialRecord, ...],
+    run: RunJobs,
+    storage: Storage,
+    journal: EventLog,
+    look: Look = FIRST_LOOK,
 ) -> dict[str, TaskOutcome]:
     """Train and score every task's finalists, on all lanes at once, and choose the methods.
 
@@ -32,6 +37,7 @@ def run_final(
         storage: storage of the sweep's folder.
         journal: receives a ``test`` event for each checkpoint, a ``selection`` for each task, ``samples`` where
             text is generated, and, where there are several tasks, a ``selection_overall``.
+        look: which look at the test split it is.
 
     Raises:
         SweepError: if no trial of a task has a result, or no finalist of a task can be scored.
@@ -40,7 +46,7 @@ def run_final(
     best = best_trials(records, metrics)
     if missing := [name for name in plan.tasks if name not in best]:
         raise SweepError(f"no trial of task {missing[0]} came to a result{_first_reason(records, missing[0])}")
-    finals = [TaskFinal(plan, name, best[name], records, storage) for name in plan.tasks]
+    finals = [TaskFinal(plan, name, best[name], records, storage, look) for name in plan.tasks]
     _run_jobs(run, finals, [job for final in finals for job in final.first_jobs()])
     _run_jobs(run, finals, [job for final in finals for job in final.second_jobs()])
     selections = [final.select() for final in finals]

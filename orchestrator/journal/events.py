@@ -20,7 +20,9 @@ from orchestrator.journal.earlier_releases import in_todays_words
 
 # These events are on disk before work goes on. If the machine dies, others may be lost: they follow from the events
 # around them, or their work is done again.
-_DURABLE = frozenset({"sweep", "resume", "end", "searched", "answer", "test", "selection", "registered", "close"})
+_DURABLE = frozenset(
+    {"sweep", "resume", "extend", "end", "searched", "answer", "test", "selection", "registered", "close"}
+)
 
 
 class JournalError(SweepError):

@@ -65,6 +65,7 @@ FIELDS: dict[str, dict[str, _Check]] = {
     "sweep": {"sweep": _is_text, "config": _is_object, "identity": _is_object, "tasks": _is_object}
     | {"backbone": _is_object, "directory": _is_text, "versions": _is_object},
     "resume": {"sweep": _is_text},
+    "extend": {"trials": _is_count, "limit": _is_count},
     "warm_start": {"configurations": _is_object},
     "trial": {"trial": _is_trial, "params": _is_object, "seed": _is_count},
     "rung": {"trial": _is_trial, "step": _is_count, "value": _is_score, "lane_seconds": _is_number},

@@ -34,6 +34,7 @@ class History:
         samples: by task, test rows with what the finalists wrote for them.
         drained: number of nodes that were taken back with notice.
         moved: number of trainings that went on in another lane because of that.
+        next_trials: by study, how many of the next trials would go to it if the sweep were extended.
         reason: how the sweep ended; ``unfinished`` while it runs, or where its driver died.
         message: why it failed.
         begin: time of the first event, seconds since 1970.
@@ -51,6 +52,7 @@ class History:
     samples: Mapping[str, Sequence[Event]] = field(default_factory=dict)
     drained: int = 0
     moved: int = 0
+    next_trials: Mapping[str, int] = field(default_factory=dict)
     reason: str = "unfinished"
     message: str = ""
     begin: float = 0.0
@@ -76,11 +78,17 @@ class History:
             drops=_drops(events),
             drained=len(by_kind.get("drain", ())),
             moved=len(by_kind.get("move", ())),
+            next_trials=_last(by_kind.get("searched")).get("next", {}),
             reason=close["reason"] if close else "unfinished",
             message=close.get("message") or "" if close else "",
             begin=events[0]["time"] if events else 0.0,
             end=events[-1]["time"] if events else 0.0,
         )
+
+    @property
+    def next_count(self) -> int:
+        """Number of the trials of ``next_trials``."""
+        return sum(self.next_trials.values())
 
     @property
     def config(self) -> Event:

@@ -152,7 +152,7 @@ def _status(
         undecided = result.reason or "behind by no more than what more trials may bring it (95 % quantile)"
         return "undecided", "; ".join(text for text in (undecided.removeprefix("undecided: "), note) if text)
     if result.gap is not None:
-        gap = f"at least {result.gap:.3f} {selection.metric.worse} than the best (95 % level)"
+        gap = f"at least {result.gap:.3f} {selection.metric.worse} than the best ({selection.level_text} level)"
         return "worse", gap + (f"; {note}" if note else "")
     if result.cut:
         return "cut", result.reason + (f"; {note}" if note else "")
@@ -164,7 +164,7 @@ def _over_baseline(result: MethodResult, selection: Selection) -> str:
     if result.baseline_lead is None or selection.baseline is None:
         return ""
     (lead, low), baseline = result.baseline_lead, selection.baseline
-    return f"{lead:+.3f} against {baseline.name}, lower bound {low:+.3f} (95 % level)"
+    return f"{lead:+.3f} against {baseline.name}, lower bound {low:+.3f} ({selection.level_text} level)"
 
 
 def _position(row: MethodRow, metric: Metric) -> tuple[float, float]:

@@ -26,6 +26,7 @@ from orchestrator.report.method_rows import MethodRow, from_tests, method_rows
 from orchestrator.report.scales import Scale
 from orchestrator.report.scatter import Point, decimals, scatter
 from orchestrator.report.svg import STYLE
+from orchestrator.selection.looks import level_text, look_text
 from orchestrator.selection.recommend import cost, measured_text
 from orchestrator.selection.selection import Selection
 from orchestrator.tasks import TASK_TYPES
@@ -166,6 +167,26 @@ class TaskPage:
     def curves(self) -> dict[str, Markup]:
         """Learning curves, by method."""
         return panels(self.history.of_task(self.name), metric=self.metric, steps=self.history.steps)
+
+    @property
+    def level(self) -> str:
+        """Level of the intervals."""
+        return level_text(self.selection.look if self.selection else 1)
+
+    @property
+    def look(self) -> str:
+        """Which look at the test rows it is, and what that costs; empty for the first."""
+        return look_text(self.selection.look) if self.selection else ""
+
+    @property
+    def next_trials(self) -> str:
+        """Methods that further trials would go to, with their numbers; empty where the journal does not say."""
+        trials = {
+            study.rpartition("/")[2]: count
+            for study, count in self.history.next_trials.items()
+            if study.rpartition("/")[0] == self.name
+        }
+        return ", ".join(f"{method} {count}" for method, count in trials.items())
 
     @property
     def early_ends(self) -> list[EarlyEnd]:

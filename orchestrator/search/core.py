@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -244,13 +244,33 @@ class Search:
         with self._lock:
             return self._open()
 
+    def next_trials(self, count: int) -> dict[str, int]:
+        """Return how many of the next trials would go to each study if the budget allowed them, most first.
+
+        Their results are not known: every method is taken to keep its best value while its cost grows.
+        """
+        with self._lock:
+            arms = {arm.study: arm for arm in self._arms()}
+            ready = [study for study in self._studies if not self._exhausted(study)]
+            shares: Counter[str] = Counter()
+            for _ in range(count):
+                if (study := self._allocation.choose(list(arms.values()), ready)) is None:
+                    break
+                arm = arms[study]
+                arms[study] = replace(arm, starts=arm.starts + 1, cost=arm.cost + arm.full_cost)
+                shares[study] += 1
+            return dict(shares.most_common())
+
     def _is_over(self) -> bool:
         return self._closed or self._budget.spent
 
     def _can_start(self, study: str) -> bool:
+        return self._budget.trials_left and not self._exhausted(study)
+
+    def _exhausted(self, study: str) -> bool:
+        """Return whether a study has no configuration left, or none that would have a result."""
         progress = self._state.progress[study]
-        exhausted = self._studies[study].exhausted_by(progress.starts)
-        return self._budget.trials_left and not (exhausted or progress.hopeless)
+        return self._studies[study].exhausted_by(progress.starts) or progress.hopeless
 
     def _has_work(self, study: str) -> bool:
         can_start = self._can_start(study)

@@ -15,6 +15,7 @@ from orchestrator.common.trial_types import TrialKey, TrialRecord
 from orchestrator.selection.baseline import State, state_of
 from orchestrator.selection.evidence import Evidence
 from orchestrator.selection.limits import Limit, Limits, limit_text, option
+from orchestrator.selection.looks import level_of
 from orchestrator.selection.recommend import recommend
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Preference, Selection
@@ -114,7 +115,7 @@ def ask(
             exceeded=exceeded, unscored=unscored, backbone=backbone,
         )  # fmt: skip
     results, probability = _compared_again(selection, within), _probabilities(selection, within)
-    choice = recommend(results, prefer or selection.prefer, selection.metric)
+    choice = recommend(results, prefer or selection.prefer, selection.metric, level=selection.level_text)
     best = next(result for result in results if result.method == choice.method)
     rivals = [result for result in results if result is not best and (result.tied or result.gap is not None)]
     return Reply(
@@ -165,7 +166,7 @@ def _compared_again(selection: Selection, within: Sequence[int]) -> list[MethodR
     numbers = finalists or list(within)
     evidence = Evidence.from_dict(selection.evidence).of(numbers)
     methods = [selection.scored[number].method for number in numbers]
-    rank = dict(zip(methods, ranks(evidence, selection.metric), strict=True))
+    rank = dict(zip(methods, ranks(evidence, selection.metric, level=level_of(selection.look)), strict=True))
     return [
         replace(result, tied=rank[result.method].tied, gap=rank[result.method].gap or None)
         if result.method in rank

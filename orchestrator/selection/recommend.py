@@ -106,13 +106,16 @@ def in_order(results: Iterable[MethodResult], prefer: Preference, metric: Metric
     return sorted(results, key=position)
 
 
-def recommend(results: Sequence[MethodResult], prefer: Preference, metric: Metric) -> Recommendation:
+def recommend(
+    results: Sequence[MethodResult], prefer: Preference, metric: Metric, *, level: str = "95 %"
+) -> Recommendation:
     """Choose among the tied methods.
 
     Args:
         results: results of all scored methods; at least one is tied.
         prefer: what decides among the tied.
         metric: metric of the scores.
+        level: level at which methods are tied, as text.
     """
     tied = [result for result in results if result.tied]
     # A tied method that is no better than a trivial predictor is chosen only where none is.
@@ -123,7 +126,7 @@ def recommend(results: Sequence[MethodResult], prefer: Preference, metric: Metri
     if 0 < len(better) < len(tied) and not rest:
         reason = f"{best.method} alone of the {len(tied)} tied methods is better than the baseline"
     else:
-        reason = _reason_among_tied(best, rest, prefer) if rest else _reason_alone(best, others, metric)
+        reason = _reason_among_tied(best, rest, prefer) if rest else _reason_alone(best, others, metric, level)
         reason += _undecided(others)
     alternative = _alternative_preferences(candidates, prefer, metric) if rest else ""
     return Recommendation(best.method, reason, alternative or _smaller_alternative(best, others, metric))
@@ -139,12 +142,12 @@ def _reason_among_tied(best: MethodResult, rest: Sequence[MethodResult], prefer:
     return f"{best.method} {CHEAPEST[prefer]} {count}: {costs[0]}, {rest[0].method} {costs[1]}"
 
 
-def _reason_alone(best: MethodResult, others: Sequence[MethodResult], metric: Metric) -> str:
+def _reason_alone(best: MethodResult, others: Sequence[MethodResult], metric: Metric, level: str) -> str:
     distant = [result for result in others if result.gap is not None]
     if distant:
         nearest = min(distant, key=lambda result: result.gap or 0.0)
         return (
-            f"{best.method} is better than every other compared method (95 % level):"
+            f"{best.method} is better than every other compared method ({level} level):"
             f" {nearest.method}, the closest, is at least {nearest.gap:.3f} {metric.worse}"
         )
     if cut := [result.method for result in others if result.cut]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from orchestrator.common.metric import Metric
 from orchestrator.selection.baseline import NO_BETTER, Baseline, State, state_of
+from orchestrator.selection.looks import level_text
 from orchestrator.selection.results import MethodResult
 from orchestrator.tasks import recorded_metric
 
@@ -39,7 +40,7 @@ class Selection:
         trial: ``task/method/number`` of its configuration.
         reason: why it was chosen, one clause.
         alternative: what would have been chosen under other conditions, one clause.
-        tied: methods that may be the best at the 95 % level, the recommended one first.
+        tied: methods that may be the best at the look's level, the recommended one first.
         minimum_detectable_difference: the smallest difference to the nearest rival that this test split and these
             seeds could have shown, in units of the metric.
         baselines: scores of the trivial predictors, the best first; none where there are none, and in journals of
@@ -50,6 +51,7 @@ class Selection:
         claims: claims of the literature about these methods, held against the results.
         tuning_unit: unit of the tuning gains, in the metric, see :mod:`orchestrator.selection.tuning_gain`; 0 in
             journals of earlier releases.
+        look: which look at the test split it rests on, from 1; see :mod:`orchestrator.selection.looks`.
         evidence: :meth:`orchestrator.selection.evidence.Evidence.to_dict` over finalists and others, in their order.
     """
 
@@ -71,6 +73,12 @@ class Selection:
     claims: tuple[Claim, ...] = ()
     tuning_unit: float = 0.0
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    look: int = 1
+
+    @property
+    def level_text(self) -> str:
+        """The level of its intervals and ties, as text."""
+        return level_text(self.look)
 
     @property
     def scored(self) -> tuple[MethodResult, ...]:

@@ -77,7 +77,16 @@ def resumed_plan(saved: SavedSweep, file: Path | None = None) -> SweepPlan:
             problems,
             "new results could not be compared with the recorded ones; restore these inputs, or run a new sweep",
         )
-    return _with_recorded_constants(plan, saved)
+    return with_extension(_with_recorded_constants(plan, saved), saved)
+
+
+def with_extension(plan: SweepPlan, saved: SavedSweep) -> SweepPlan:
+    """Return the plan with the budget of the sweep's last extension: a number of trials, and no other limit."""
+    if saved.extension is None:
+        return plan
+    limits = {"trials": saved.extension["limit"], "wall_time": None, "lane_hours": None, "money": None}
+    budget = plan.config.budget.model_copy(update=limits)
+    return replace(plan, config=plan.config.model_copy(update={"budget": budget}))
 
 
 def _with_recorded_constants(plan: SweepPlan, saved: SavedSweep) -> SweepPlan:

@@ -42,6 +42,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 EXPORT_TIMEOUT_S = 120.0
 UPLOAD_TIMEOUT_S = 20.0
+NEXT_TRIALS = 20
+"""Number of further trials of which the journal says which methods they would go to."""
 STORAGE_LIMIT_S = 300.0
 """Seconds that a sweep waits for a storage that cannot be reached, before it stops."""
 
@@ -178,6 +180,7 @@ class _Sweep:
             lanes=self.pool.all_lanes,
             unexported=self.exporter.pending + self.exporter.refused,
             experiment=self.exporter.experiment_id,
+            next_trials=self.search.next_trials(NEXT_TRIALS) if self.search and outcomes else {},
         )
 
     @contextmanager
@@ -223,6 +226,8 @@ class _Sweep:
             changed = changed_versions(self.saved.description["versions"])
             self.journal.append("resume", sweep=self.sweep, changed=changed, **driver(self._began))
             self._close_is_due = True
+            if self.saved.is_extended_now and (extension := self.saved.extension):
+                self.journal.append("extend", trials=extension["trials"], limit=extension["limit"])
         else:
             self.journal.append("sweep", **description, **driver(self._began))
             if self.plan.prior:
@@ -256,13 +261,13 @@ class _Sweep:
             reason = "budget" if search.closed or search.wall_time_over else "finished"
         search.close("budget")
         if self.saved.search_ended is None:
-            self.journal.append("searched", reason=reason)
+            self.journal.append("searched", reason=reason, next=search.next_trials(NEXT_TRIALS))
         return reason
 
     def _run_final(self) -> dict[str, TaskOutcome]:
         """Retrain the finalists and score them on the test split, without jobs that earlier attempts have done."""
         from orchestrator.final.progress import FinalProgress
-        from orchestrator.final.run import run_final
+        from orchestrator.final.run import Look, run_final
         from orchestrator.final.skip_done import CachedJobRunner, DedupingJournal
 
         assert self.search is not None
@@ -270,8 +275,9 @@ class _Sweep:
         self._final = FinalProgress(records)
         self._phase = Phase.FINAL
         run = CachedJobRunner(self.pool.run_jobs, self.saved.answers, storage, self.journal, self._final)
-        journal = DedupingJournal(self.journal, self.saved.events)
-        return self._run_watched(lambda: run_final(self.plan, records, run, storage, journal))
+        journal = DedupingJournal(self.journal, self.saved.recorded_final)
+        look = Look(self.saved.look, self.saved.earlier_finalists)
+        return self._run_watched(lambda: run_final(self.plan, records, run, storage, journal, look))
 
     def _register_while_told(self, outcomes: dict[str, TaskOutcome]) -> None:
         from orchestrator.tracking.connection import waits_are_told

@@ -60,7 +60,7 @@ class SweepState:
     @property
     def phase(self) -> Phase:
         """What a running sweep is at, as far as its journal says."""
-        kinds = {event["event"] for event in self.saved.events}
+        kinds = {event["event"] for event in self.saved.latest}
         if "selection" in kinds:
             return Phase.REGISTERING
         if "searched" in kinds:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -76,6 +76,7 @@ class Outcome:
         unexported: number of the journal's events that are not in MLflow.
         experiment: id of its experiment in MLflow; empty where nothing was written.
         lanes: last status of each lane, by lane.
+        next_trials: how many of some further trials would go to each study, if the sweep were extended.
     """
 
     sweep: str
@@ -87,6 +88,7 @@ class Outcome:
     lanes: dict[int, LaneStatus] = field(default_factory=dict)
     unexported: int = 0
     experiment: str = ""
+    next_trials: Mapping[str, int] = field(default_factory=dict)
 
 
 Watch = Callable[[Snapshot], None]

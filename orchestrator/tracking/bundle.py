@@ -109,6 +109,8 @@ class BundleSelection(_Part):
     """The best of the other methods."""
     runner_up_reason: str = ""
     """Why that one was not recommended, one clause."""
+    look: int = 1
+    """Which look at the test split it rests on; more than 1 for a sweep that was extended."""
 
 
 class BundleBaseline(_Part):

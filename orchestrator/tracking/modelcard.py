@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from orchestrator.backbone.plain_code import plain_imports, plain_model
+from orchestrator.selection.looks import level_text, look_text
 from orchestrator.selection.recommend import measured_text
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Preference, probability_text
@@ -72,13 +73,15 @@ def _score(bundle: Bundle) -> str:
     score = f"**{bundle.metric} {bundle.mean_score:.3f}** {_interval(bundle.interval)}"
     if seeds > 1:
         lines = [
-            f"{score}: mean over {seeds} seeds on {rows}, with the 95 % interval over rows and seeds.",
+            f"{score}: mean over {seeds} seeds on {rows}, with the {_level(bundle)} interval over rows and seeds.",
             f"This checkpoint is that of the seed with the best validation score; its own test score is"
             f" {bundle.checkpoint_score:.3f}.",
         ]
     else:
-        lines = [f"{score}: one seed on {rows}, with the 95 % bootstrap interval over rows; other seeds may differ."]
-    lines.append("The test rows were scored once, after the search. The interval does not cover other data.")
+        lines = [f"{score}: one seed on {rows}, with the {_level(bundle)} interval over rows; other seeds may differ."]
+    again = look_text(bundle.selection.look) if bundle.selection else ""
+    scored = _sentence(again) if again else "The test rows were scored once, after the search."
+    lines.append(f"{scored} The interval does not cover other data.")
     others = [f"{name} {value:.3f}" for name, value in bundle.metrics.items() if name != bundle.metric]
     for name, (mean, *interval) in bundle.other_scores.items():
         lines.append(f"{name} {mean:.3f} {_interval((interval[0], interval[1]))}, which did not decide.")
@@ -94,6 +97,10 @@ def _score(bundle: Bundle) -> str:
     return "## Score\n\n" + "\n".join(lines)
 
 
+def _level(bundle: Bundle) -> str:
+    return level_text(bundle.selection.look if bundle.selection else 1)
+
+
 def _baseline(bundle: Bundle) -> Iterator[str]:
     """Yield how the method compares with the best trivial predictor, and which seeds have collapsed."""
     if (trivial := bundle.trivial) is not None:
@@ -101,7 +108,7 @@ def _baseline(bundle: Bundle) -> Iterator[str]:
         yield (
             f"The best trivial predictor, {trivial.name}, has {bundle.metric} {trivial.score:.3f}"
             f" {_interval(trivial.interval)} on the same rows. {verdict}: the difference is {trivial.lead:+.3f}, its"
-            f" lower bound {trivial.lead_low:+.3f} (95 % level)."
+            f" lower bound {trivial.lead_low:+.3f} ({_level(bundle)} level)."
         )
     if bundle.collapsed_seeds:
         count = f"{bundle.collapsed_seeds} of {len(bundle.seed_scores)} seeds"
@@ -113,7 +120,9 @@ def _selection(bundle: Bundle) -> str:
         return ""
     lines = [f"Recommended method: `{selection.recommended}`. Reason: {_sentence(selection.reason)}"]
     if bundle.method != selection.recommended:
-        lines.append(f"`{bundle.method}` is tied with it: the difference is not significant at the 95 % level.")
+        lines.append(
+            f"`{bundle.method}` is tied with it: the difference is not significant at the {_level(bundle)} level."
+        )
     if selection.probability:
         lines.append(f"Probability: {probability_text(selection.probability)}.")
     if bundle.method == selection.recommended and selection.runner_up:
@@ -136,7 +145,7 @@ def _comparison(
     backbone = bundle.measurements.get("backbone_bytes", 0.0)
     included = "with the backbone" if backbone else "above the backbone"
     scores = _table(
-        ("method", "mean score on test [95 % interval]", "seeds", "result"),
+        ("method", f"mean score on test [{_level(bundle)} interval]", "seeds", "result"),
         [
             (name, f"{result.mean_score:.3f} {_interval(result.interval)}", str(len(result.seed_scores)), text)
             for name, result, _, text in rows

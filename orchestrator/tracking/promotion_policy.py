@@ -12,7 +12,8 @@ they are too wide rather than too narrow: a champion is kept too long rather tha
 
 A version that is no better than a trivial predictor on its test rows holds no alias.
 
-Versions of one sweep do not challenge each other: the sweep has compared them row by row, and recommended one.
+Versions of one sweep do not challenge each other: the sweep has compared them row by row, and recommended one. Those of
+its next look at the test rows, after it was extended, do.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class ScoredVersion:
         metric: metric of the score.
         data_digest: digest of the rows that it was trained and scored on.
         sweep: sweep that registered it; empty where that is unknown.
+        look: which look of that sweep at the test rows it comes from, from 1.
         recommended: whether its sweep recommends it; otherwise it is tied with the recommended version.
         beats_baseline: whether it is better than the best trivial predictor on its test rows.
         promotions: promotions of this version.
@@ -76,6 +78,7 @@ class ScoredVersion:
     metric: Metric
     data_digest: str
     sweep: str = ""
+    look: int = 1
     recommended: bool = True
     beats_baseline: bool = True
     promotions: tuple[Promotion, ...] = ()
@@ -94,7 +97,7 @@ class ScoredVersion:
 
     def beats(self, other: ScoredVersion) -> bool:
         """Return whether it replaces another version as champion."""
-        if not self.is_comparable(other) or (self.sweep and self.sweep == other.sweep):
+        if not self.is_comparable(other) or (self.sweep and (self.sweep, self.look) == (other.sweep, other.look)):
             return False
         return self.lead(other).low > 0
 

@@ -89,6 +89,7 @@ def _selection_tags(bundle: Bundle) -> dict[str, str]:
         "reason": selection.reason,
         "tied": ", ".join(selection.tied),
         "probability": repr(share) if (share := selection.probability.get(bundle.method)) is not None else "",
+        "look": str(selection.look) if selection.look > 1 else "",
         "runner_up": selection.runner_up,
         "runner_up_reason": selection.runner_up_reason,
     }
@@ -137,6 +138,7 @@ def scored_version(version: int, tags: Mapping[str, str]) -> ScoredVersion:
         metric=recorded_metric(tags["metric"], higher_is_better=tags["higher_is_better"] == "true"),
         data_digest=tags["data_digest"],
         sweep=tags["sweep"],
+        look=int(tags.get("look", "1")),
         recommended=tags.get("role", "recommended") == "recommended",
         beats_baseline=tags.get("state") != NO_BETTER,
         promotions=tuple(_promotions(tags)),

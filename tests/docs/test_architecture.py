@@ -12,7 +12,8 @@ from .documents import ROOT, code_names, table
 DOCUMENT = ROOT / "docs" / "architecture.md"
 NEW_FIELDS = {
     "sweep": {"device"},
-    "selection": {"baselines", "tuning_unit"},
+    "selection": {"baselines", "tuning_unit", "look"},
+    "searched": {"next"},
     "rung": {"curve"},
     "end": {"curve"},
 }

@@ -90,3 +90,64 @@ def test_ending_is_the_last_close_without_later_events() -> None:
 def test_saved_sweep_knows_why_its_search_ended() -> None:
     assert saved(BEGIN).search_ended is None
     assert saved(BEGIN, event("searched", reason="budget")).search_ended == "budget"
+
+
+FIRST = [
+    BEGIN,
+    event("trial", trial="mail/lora/0"),
+    event("rung", trial="mail/lora/0", value=0.5),
+    event("end", trial="mail/lora/0"),
+    event("searched", reason="budget", next={"mail/lora": 20}),
+    event("test", trial="mail/lora/0", role="champion", seed=None),
+    event("selection", task="mail", tied=["lora"], finalists=[{"method": "lora"}]),
+    event("registered", task="mail", methods={"lora": {}}),
+    event("registered", task="post", methods={}),
+    event("close", reason="budget"),
+]
+"""A sweep that has ended."""
+
+
+def test_extended_sweep_begins_search_final_and_registration_anew() -> None:
+    sweep = saved(*FIRST).extended(20)
+    assert saved(*FIRST).finished
+    assert (sweep.finished, sweep.search_ended, sweep.registered, sweep.look) == (False, None, {}, 2)
+    assert (sweep.extension or {})["limit"] == 21, "one trial was started"
+    assert [e["event"] for e in sweep.recorded_final] == ["test"], "the selection is written again, the scores are not"
+    assert sweep.earlier_finalists == {"mail": {"lora"}}
+
+
+def test_extended_sweep_that_was_killed_is_resumed_where_it_was() -> None:
+    written = [*FIRST, event("resume"), event("extend", trials=20, limit=21)]
+    killed = saved(*written, event("trial", trial="mail/lora/1"))
+    assert (killed.can_resume, killed.search_ended, killed.trials_left, killed.is_extended_now) == (
+        True,
+        None,
+        1,
+        False,
+    )
+    searched = saved(*written, event("searched", reason="budget"))
+    assert (searched.can_resume, searched.search_ended, searched.look) == (True, "budget", 2)
+    again = [event("selection", task="mail", tied=["ia3"], finalists=[]), *FIRST[-3:]]
+    assert not saved(*written, *again).unregistered_ties("post")
+    assert saved(*written, *again).unregistered_ties("mail") == {"ia3"}
+    assert not saved(*written, *again).finished
+    again[1] = event("registered", task="mail", methods={"ia3": {}})
+    assert saved(*written, *again).finished
+
+
+def test_extended_sweep_killed_before_the_event_is_still_finished_after_a_resume() -> None:
+    killed = saved(*FIRST, event("resume"))
+    assert (killed.can_resume, killed.search_ended, killed.look) == (True, "budget", 1)
+    assert saved(*FIRST, event("resume"), event("close", reason="budget")).finished
+
+
+def test_extended_sweep_counts_its_limit_from_the_trials_so_far() -> None:
+    twice = saved(*FIRST, event("extend", trials=2, limit=3), event("trial"), event("trial"), *FIRST[-3:]).extended(5)
+    assert (twice.extension or {})["limit"] == 8
+    assert twice.look == 3
+
+
+def test_sweep_without_configurations_left_is_exhausted() -> None:
+    assert not saved(*FIRST).is_exhausted
+    assert not saved(BEGIN, event("searched", reason="budget")).is_exhausted, "earlier releases do not say"
+    assert saved(*FIRST, event("searched", reason="finished", next={})).is_exhausted

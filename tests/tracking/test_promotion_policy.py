@@ -10,7 +10,7 @@ from orchestrator.tracking.versions import promotion_tag, scored_version
 
 def version(
     number: int, score: float, half: float = 0.0, *, data: str = "a", metric: str = "macro_f1", up: bool = True,
-    sweep: str = "", role: bool = True, able: bool = True, promoted: tuple[Promotion, ...] = (),
+    sweep: str = "", look: int = 1, role: bool = True, able: bool = True, promoted: tuple[Promotion, ...] = (),
 ) -> ScoredVersion:  # fmt: skip
     return ScoredVersion(
         version=number,
@@ -19,6 +19,7 @@ def version(
         metric=Metric(name=metric, direction="maximize" if up else "minimize"),
         data_digest=data,
         sweep=sweep,
+        look=look,
         recommended=role,
         beats_baseline=able,
         promotions=promoted,
@@ -52,6 +53,8 @@ def by(*entries: tuple[int, int] | tuple[int, int, bool]) -> tuple[Promotion, ..
         # a sweep's own versions do not challenge each other, those of others do
         ([version(1, 0.5, sweep="s"), version(2, 0.9, sweep="s", role=False)], 1),
         ([version(1, 0.5, sweep="s"), version(2, 0.9, sweep="t")], 2),
+        # but those of its next look do
+        ([version(1, 0.5, sweep="s"), version(2, 0.9, sweep="s", look=2)], 2),
         # promotions by a user
         ([version(1, 0.5), version(2, 0.4, promoted=by((1, 2)))], 2),
         ([version(1, 0.5), version(2, 0.3, promoted=by((1, 2))), version(3, 0.4)], 3),

@@ -46,6 +46,11 @@ def watch_resumed(saved: SavedSweep, config: Path | None, cluster: Cluster) -> t
 def summary(saved: SavedSweep, plan: SweepPlan) -> str:
     """Return a line on how much of a resumed sweep is done."""
     trials = plan.config.budget.trials
+    if saved.is_extended_now and saved.extension:
+        return (
+            f"extended: {saved.trials_done} trials are done, {saved.extension['trials']} more follow; this is look"
+            f" {saved.look} at the test split"
+        )
     done = f"{saved.trials_done} of {trials} trials are done" if trials else f"{saved.trials_done} trials are done"
     if saved.search_ended:
         scored = f", {len(saved.answers)} jobs of the final are done" if saved.answers else ""
@@ -67,6 +72,7 @@ def print_finished(saved: SavedSweep, storage: str) -> None:
     console.print(f"{saved.sweep} is finished; there is nothing to resume.")
     console.print(f"  report   {program()} report {reference}")
     console.print(f"  ask      {program()} select {reference} --max-size 1MB")
+    console.print(f"  extend   {program()} extend {reference} --trials +20")
 
 
 def finished_json(saved: SavedSweep) -> dict[str, Any]:

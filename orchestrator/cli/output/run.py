@@ -23,6 +23,7 @@ from orchestrator.final.results import Role, TaskOutcome
 from orchestrator.journal.folders import JOURNAL, local_folder, new_sweep_name
 from orchestrator.lanes.cluster import Cluster
 from orchestrator.planning.plan import SweepPlan
+from orchestrator.selection.looks import look_text
 from orchestrator.selection.overall import overall
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Selection
@@ -152,6 +153,8 @@ def _print_selection(selection: Selection) -> None:
         if scores:
             print_field(name, f"{scores} (validation){WHY.get(name, '')}")
     print_field("resolution", selection.resolution)
+    if again := look_text(selection.look):
+        print_field("test rows", again)
     if selection.baselines:
         scores = "; ".join(f"{baseline.text} {baseline.name}" for baseline in selection.baselines)
         print_field("baseline", f"{selection.metric.label} {scores}")
@@ -195,12 +198,21 @@ def _print_next(outcome: Outcome, config: SweepConfig) -> None:
         print_field("predict", f"{program()} predict {model.reference}{option} < rows.jsonl")
         print_field("verify", f"{program()} models verify {model.reference}{option}")
     print_field("select", f"{program()} select {reference} --max-size 1MB")
+    if outcome.next_trials:
+        count = sum(outcome.next_trials.values())
+        shares = ", ".join(f"{_name(study, outcome)} {share}" for study, share in outcome.next_trials.items())
+        print_field("more trials", f"{program()} extend {reference} --trials +{count}; they would go to {shares}")
     if any(task.registered is None for task in outcome.tasks.values()):
         print_field("register", f"{program()} resume {reference}")
     print_field("folder", str(outcome.folder))
     if outcome.unexported:
         journal = outcome.folder / JOURNAL
         console.print(f"{outcome.unexported} events were not written to MLflow; {journal} has them")
+
+
+def _name(study: str, outcome: Outcome) -> str:
+    """Return what a study is called: its method, with the task where there are several."""
+    return study if len(outcome.tasks) > 1 else study.rpartition("/")[2]
 
 
 def _print_cost(outcome: Outcome, config: SweepConfig) -> None:
@@ -224,6 +236,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         if len(outcome.tasks) > 1
         else None,
         "trials": {str(trial.key): trial.state for trial in outcome.trials},
+        "next_trials": dict(outcome.next_trials),
         "lanes": {str(lane): status.busy for lane, status in outcome.lanes.items()},
         "folder": str(outcome.folder),
     }

@@ -15,6 +15,7 @@ from orchestrator.journal.folders import JOURNAL, find_sweep
 from orchestrator.selection.ask import Reply, ask
 from orchestrator.selection.baseline import NO_BETTER
 from orchestrator.selection.limits import Limit, Limits
+from orchestrator.selection.looks import look_text
 from orchestrator.selection.overall import Overall
 from orchestrator.selection.recommend import COSTS, measured_text
 from orchestrator.selection.results import MethodResult
@@ -110,6 +111,8 @@ def _print_reply(sweep: str, reply: Reply) -> None:
             print_field("probability", probability_text(reply.probability))
         print_field("reason", reply.reason)
     print_field("alternative", reply.alternative)
+    if again := look_text(selection.look):
+        print_field("test rows", again)
     if trial := reply.unscored:
         print_field("unscored", f"{trial.key}, {trial.value:.3f} on validation: within the limits, not scored on test")
     _print_methods(reply)
