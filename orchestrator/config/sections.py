@@ -73,12 +73,16 @@ class BackboneConfig(Section):
         return self
 
     def _model_problem(self, base: Path) -> str:
+        if not self.model.strip():
+            return "is empty; write a hub id, a folder, or package:NAME/SUBFOLDER"
         try:
             path = local_path(self.model, base)
         except InputError as error:
             return f"{self.model}: {error.problems[0].message}"
         if path is None:
             return "cannot be a URI; write a hub id, a folder, or package:NAME/SUBFOLDER"
+        if path.is_file() and path.suffix != ".gguf":
+            return f"{path} is neither a checkpoint folder nor a .gguf file"
         hub_id = self.model.count("/") <= 1 and self.model[:1] not in "./~" and not self.model.endswith((".gguf", "/"))
         return "" if path.exists() or hub_id or self.model.startswith(PACKAGE) else f"there is no {path}"
 
