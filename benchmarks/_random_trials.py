@@ -70,12 +70,12 @@ def cpu_seconds(call: Callable[[], object]) -> float:
     return time.thread_time() - start
 
 
-def step_all(runs: Sequence[TrialRun], pack_size: int) -> None:
+def step_all(runs: Sequence[TrialRun], pack_size: int, joint: bool | None = None) -> None:
     """Take a step of every trial, in packs of ``pack_size``.
 
     Raises:
         RuntimeError: if a trial failed.
     """
     for first in range(0, len(runs), pack_size):
-        if failures := train_step(runs[first : first + pack_size]):
+        if failures := train_step(runs[first : first + pack_size], joint=joint):
             raise RuntimeError(f"{failures[0][0].job.trial} failed") from failures[0][1]

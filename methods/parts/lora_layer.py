@@ -6,11 +6,12 @@ activation, and again over its gradient. On a CPU these passes cost more than th
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
 from peft.tuners.lora import Linear
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class FusedLoraLinear(Linear):
@@ -34,4 +35,41 @@ class FusedLoraLinear(Linear):
             dtype = self.product_dtype or a.dtype
             low_rank = self.lora_dropout[name](x.to(dtype)).flatten(0, -2) @ a.to(dtype).T
             rows = torch.addmm(rows.to(dtype), low_rank, b.to(dtype).T, alpha=self.scaling[name])
+        return rows.view(frozen_output.shape).to(frozen_output.dtype)
+
+    def stack_key(self) -> Hashable | None:
+        """Return the frozen weight and the dtypes; no dropout may be active, and the factors alone may train."""
+        base, (name, *others) = self.base_layer, self.active_adapters or [""]
+        frozen = getattr(base, "frozen", None)
+        if frozen is None or others or name not in self.lora_A or self.merged or self.disable_adapters:
+            return None
+        dropout, bias = self.lora_dropout[name], base.bias
+        if self.lora_variant or self.lora_B[name].bias is not None or (bias is not None and bias.requires_grad):
+            return None
+        if not isinstance(dropout, nn.Identity):
+            return None
+        return id(frozen), id(bias), self.product_dtype, self.lora_A[name].weight.dtype
+
+    def stack_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Return ``A`` of shape ``(rank, in)`` and ``B`` of shape ``(out, rank)``."""
+        (name,) = self.active_adapters
+        return self.lora_A[name].weight, self.lora_B[name].weight
+
+    def stack_constant(self) -> float:
+        """Return the scale of the update."""
+        (name,) = self.active_adapters
+        return float(self.scaling[name])
+
+    @classmethod
+    def stacked_forward(
+        cls, layers: Sequence[FusedLoraLinear], x: Tensor, stacks: Sequence[Tensor], constants: Tensor
+    ) -> Tensor:
+        """Return the outputs of several layers over the same frozen one, with one product for each factor."""
+        frozen_output: Tensor = layers[0].base_layer(x)
+        a, b = stacks
+        dtype = layers[0].product_dtype or a.dtype
+        inputs = x.to(dtype).reshape(len(layers), -1, x.shape[-1])
+        low_rank = (inputs @ a.to(dtype).mT) * constants.to(dtype).view(-1, 1, 1)
+        outputs = frozen_output.to(dtype).view(len(layers), -1, frozen_output.shape[-1])
+        rows = torch.baddbmm(outputs, low_rank, b.to(dtype).mT)
         return rows.view(frozen_output.shape).to(frozen_output.dtype)

@@ -66,13 +66,17 @@ class SharedBackbone:
 
     def view(self, seed: int) -> PreTrainedModel:
         """Return a new module tree over the same frozen tensors; the head's new weights are drawn from ``seed``."""
-        view = copy.deepcopy(self.model, dict(self._memo))
+        view = self.bare_view()
         # The GPUs' generators stay as they are: the numbers are drawn on the processor.
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.default_generator.manual_seed(seed)
             for name in self.fresh:
                 _initialize_on_cpu(view, view.get_submodule(name))
         return view
+
+    def bare_view(self) -> PreTrainedModel:
+        """Return a new module tree over the same frozen tensors, with a head that is no trial's."""
+        return copy.deepcopy(self.model, dict(self._memo))
 
     @property
     def device(self) -> torch.device:

@@ -72,7 +72,7 @@ class CallOrder:
         depths = [max(bound.after for bound in self.bounds.values())]
         for name, module in self.model.named_modules():
             other = view_modules.get(name)
-            if other is None or id(other) in active_ids or not _is_unchanged(module, other):
+            if other is None or id(other) in active_ids or not is_unchanged(module, other):
                 depths.append(self.bounds[name].inside)
             elif len(other._forward_hooks) != len(module._forward_hooks):
                 depths.append(self.bounds[name].after)
@@ -120,7 +120,7 @@ def _maps_state_to_state(args: tuple[Any, ...], kwargs: dict[str, Any], output: 
     return same_shape and all(item is None for item in rest)
 
 
-def _is_unchanged(module: nn.Module, other: nn.Module) -> bool:
+def is_unchanged(module: nn.Module, other: nn.Module) -> bool:
     """Return whether a module of a view computes what its original does, its submodules and forward hooks aside.
 
     Both have the same type, tensors, submodule names and number of pre-hooks, and ``forward`` is not replaced.

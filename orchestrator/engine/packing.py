@@ -5,13 +5,19 @@ layer it hands its input to the hub and waits. When every trial waits or has fin
 at which a trial waits and computes it once for all trials that wait there. Inputs are stacked by rows of
 ``batch x tokens``, so batches of different shapes need no padding. In training, the trials' losses are summed, so that
 one backward pass shares the layers in the same way; no hub is needed there.
+
+Where a joint pass is given, trials wait for one another at the body of their model as well, and those with like
+arguments run it together. In the joint pass, each call for some of the rows has a greenlet of its own, so that frozen
+layers wait for one another there too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from greenlet import getcurrent, greenlet
@@ -24,6 +30,38 @@ from orchestrator.engine.random_stream import CPU
 from orchestrator.engine.thread_state import ThreadState, ThreadStateSwitch, switch_thread_states
 
 ResultT = TypeVar("ResultT")
+Fork = Callable[[Sequence["TrialCall"]], list[Any]]
+"""Runs calls in lockstep and returns their results in order."""
+
+
+class JointPass(Protocol):
+    """Runs the bodies of several trials as one."""
+
+    def groups(self, trials: Sequence[int], arguments: Sequence[Mapping[str, Any]]) -> Sequence[Sequence[int]]:
+        """Return which of the waiting trials run together; those that are in no group run alone.
+
+        Args:
+            trials: numbers of the waiting trials.
+            arguments: arguments that each calls its body with.
+        """
+        ...
+
+    def run(self, trials: Sequence[int], arguments: Sequence[Mapping[str, Any]], fork: Fork) -> Sequence[Any]:
+        """Return the output of each trial's body."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrialCall:
+    """A call within a joint pass.
+
+    Args:
+        call: function to call.
+        trial: number of the trial that it belongs to, whose random stream it continues; ``None`` if it draws nothing.
+    """
+
+    call: Callable[[], Any]
+    trial: int | None = None
 
 
 @dataclass
@@ -36,7 +74,10 @@ class PackedCall(Generic[ResultT]):
 
 
 def in_lockstep(
-    calls: Sequence[Callable[[], ResultT]], device: torch.device = CPU, draws: Sequence[bool] | None = None
+    calls: Sequence[Callable[[], ResultT]],
+    device: torch.device = CPU,
+    draws: Sequence[bool] | None = None,
+    joint: JointPass | None = None,
 ) -> list[PackedCall[ResultT]]:
     """Run the calls in lockstep from frozen layer to frozen layer.
 
@@ -48,75 +89,207 @@ def in_lockstep(
         device: device of the backbone.
         draws: whether each call draws random numbers; by default all may. The generators are not saved and set again
             at the waits of those that do not, which on a GPU takes longer than many a layer.
+        joint: runs the bodies of several calls as one; each runs its own if left out.
 
     Raises:
-        Exception: an error in a shared product; every call has then been unwound.
+        Exception: an error in a shared product or in a joint pass; every call has then been unwound.
     """
+    global _hub
     packed_calls = [PackedCall(call) for call in calls]
     with switch_thread_states(device) as states:
-        hub = _Hub(packed_calls, states, device, draws or [True] * len(calls))
-        with override_matmul(hub.matmul):
-            hub.run()
+        hub = _Hub(packed_calls, states, device, draws or [True] * len(calls), joint)
+        before, _hub = _hub, hub
+        try:
+            with override_matmul(hub.matmul):
+                hub.run()
+        finally:
+            _hub = before
     return packed_calls
+
+
+def run_body(forward: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """Run the body of the present trial's model, together with others' if there is a joint pass.
+
+    Args:
+        forward: the body's own pass.
+        arguments: its arguments by name.
+    """
+    if _hub is None or _hub.joint is None or getcurrent() is _hub.main:
+        return forward(**arguments)
+    joined = _hub.main.switch(_Body(arguments))
+    return forward(**arguments) if joined is None else joined
+
+
+@dataclass(frozen=True)
+class _Product:
+    """A strand waits for a product."""
+
+    layer: SharedLayer
+    x: Tensor
+    bias: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Body:
+    """A trial waits at its body."""
+
+    arguments: Mapping[str, Any]
+
+
+@dataclass(eq=False)
+class _Strand:
+    """A greenlet of the hub.
+
+    Args:
+        greenlet: what runs.
+        state: state of the thread while it runs; a strand of a trial has the trial's.
+        trial: number of the trial whose random stream it continues.
+        end: function that takes its result.
+        own: whether an error ends the trial alone, and not the whole pass.
+    """
+
+    greenlet: Any
+    state: ThreadState
+    trial: int | None = None
+    end: Callable[[Any], None] = field(default=lambda _: None)
+    own: bool = False
 
 
 class _Hub:
     def __init__(
-        self, calls: Sequence[PackedCall[Any]], states: ThreadStateSwitch, device: torch.device, draws: Sequence[bool]
+        self,
+        calls: Sequence[PackedCall[Any]],
+        states: ThreadStateSwitch,
+        device: torch.device,
+        draws: Sequence[bool],
+        joint: JointPass | None,
     ) -> None:
-        self._calls, self._switch, self._device, self._draws = calls, states, device, draws
-        self._greenlets = [greenlet(packed_call.call) for packed_call in calls]
+        self._calls, self._switch, self._device, self._draws, self.joint = calls, states, device, draws, joint
         self._hub_state = ThreadState.capture(self._device, random=False)  # a frozen layer draws nothing
-        self._states = [ThreadState.capture(self._device, random=random) for random in draws]
-        self._waiting: dict[int, tuple[SharedLayer, Tensor, Tensor | None]] = {}
-        self._main = getcurrent()
+        self._trials = [
+            _Strand(
+                greenlet(packed_call.call),
+                ThreadState.capture(self._device, random=random),
+                number,
+                partial(setattr, packed_call, "result"),
+                own=True,
+            )
+            for number, (packed_call, random) in enumerate(zip(calls, draws, strict=True))
+        ]
+        self._strands: dict[_Strand, None] = dict.fromkeys(self._trials)
+        self._waiting: dict[_Strand, _Product] = {}
+        self._bodies: dict[_Strand, _Body] = {}
+        self.main = getcurrent()
 
     def matmul(self, layer: SharedLayer, x: Tensor, bias: Tensor | None) -> Tensor:
         """Wait until the hub has computed the layer for all trials, and return this trial's output."""
-        if getcurrent() is self._main:
+        if getcurrent() is self.main:
             return layer.matmul(x, bias)
         if torch.is_grad_enabled():
-            y: Tensor = self._main.switch(layer, x, bias)
+            y: Tensor = self.main.switch(_Product(layer, x, bias))
             return y
         # The shared product may belong to the graph of a neighbour that trains; this trial's output must not.
-        y = self._main.switch(layer, x.detach(), bias)
+        y = self.main.switch(_Product(layer, x.detach(), bias))
         return y.detach()
 
     def run(self) -> None:
         """Run all calls to their ends."""
         try:
-            for k in range(len(self._calls)):
-                self._resume(k)
-            while self._waiting:
-                self._compute_earliest_layer()
+            for strand in self._trials:
+                self._resume(strand)
+            while self._waiting or self._bodies:
+                if self._bodies:
+                    self._run_bodies()
+                else:
+                    self._compute_earliest_layer()
         finally:
             self._switch.restore(self._hub_state)
-            for call_greenlet in self._greenlets:
-                if call_greenlet:  # still alive: raise GreenletExit in it, so that its ``finally`` blocks run
-                    call_greenlet.throw()
+            for strand in list(self._strands):
+                if strand.greenlet:  # still alive: raise GreenletExit in it, so that its ``finally`` blocks run
+                    strand.greenlet.throw()
 
     def _compute_earliest_layer(self) -> None:
-        """Compute the earliest layer at which a trial waits, once for all trials that wait there."""
+        """Compute the earliest layer at which a strand waits, once for all strands that wait there."""
         self._switch.restore(self._hub_state)
-        layer = min((layer for layer, *_ in self._waiting.values()), key=lambda waiting: waiting.position)
-        trials = [k for k, (other, *_) in self._waiting.items() if other.frozen is layer.frozen]
-        inputs, biases = zip(*(self._waiting.pop(k)[1:] for k in trials), strict=True)
+        layer = min((product.layer for product in self._waiting.values()), key=lambda waiting: waiting.position)
+        strands = [strand for strand, product in self._waiting.items() if product.layer.frozen is layer.frozen]
+        products = [self._waiting.pop(strand) for strand in strands]
+        inputs, biases = [product.x for product in products], [product.bias for product in products]
         outputs = shared_matmul(layer.frozen, layer.compute_dtype, inputs, biases)
-        for k, output in zip(trials, outputs, strict=True):
-            self._resume(k, output)
+        for strand, output in zip(strands, outputs, strict=True):
+            self._resume(strand, output)
 
-    def _resume(self, k: int, *value: Tensor) -> None:
-        """Continue trial ``k`` until it waits at a layer, ends or raises."""
-        packed_call = self._calls[k]
-        self._switch.restore(self._states[k])
+    def _run_bodies(self) -> None:
+        """Start the bodies at which trials wait: those of a group in one joint pass, the others each on its own."""
+        assert self.joint is not None
+        bodies, self._bodies = self._bodies, {}
+        by_modes = defaultdict(list)
+        for strand in bodies:
+            by_modes[strand.state.modes].append(strand)
+        for strands in by_modes.values():
+            by_trial = {strand.trial: strand for strand in strands if strand.trial is not None}
+            arguments = {trial: bodies[strand].arguments for trial, strand in by_trial.items()}
+            for trials in self.joint.groups(list(by_trial), list(arguments.values())):
+                members = [by_trial.pop(trial) for trial in trials]
+                call = partial(self.joint.run, trials, [arguments[trial] for trial in trials], self._fork)
+                self._start(call, members[0].state.without_random(), partial(self._resume_all, members))
+            for strand in by_trial.values():
+                self._resume(strand, None)  # it runs its body itself
+
+    def _start(
+        self, call: Callable[[], Any], state: ThreadState, end: Callable[[Any], None], trial: int | None = None
+    ) -> None:
+        strand = _Strand(greenlet(call), state, trial, end)
+        self._strands[strand] = None
+        self._resume(strand)
+
+    def _resume_all(self, strands: Sequence[_Strand], outputs: Sequence[Any]) -> None:
+        for strand, output in zip(strands, outputs, strict=True):
+            self._resume(strand, output)
+
+    def _fork(self, calls: Sequence[TrialCall]) -> list[Any]:
+        results: list[Any] = self.main.switch(calls)
+        return results
+
+    def _start_fork(self, parent: _Strand, calls: Sequence[TrialCall]) -> None:
+        """Start the calls of a joint pass, which goes on with their results when the last has ended."""
+        results: dict[int, Any] = {}
+
+        def end(number: int, result: Any) -> None:
+            results[number] = result
+            if len(results) == len(calls):
+                self._resume(parent, [results[k] for k in range(len(calls))])
+
+        for number, call in enumerate(calls):
+            state = parent.state if call.trial is None else self._trials[call.trial].state
+            self._start(call.call, state, partial(end, number), call.trial)
+
+    def _resume(self, strand: _Strand, *value: Any) -> None:
+        """Continue a strand until it waits, ends or raises."""
+        owner = strand if strand.trial is None else self._trials[strand.trial]
+        self._switch.restore(owner.state)
         try:
-            result = self._greenlets[k].switch(*value)
-        except Exception as error:  # the trial's own; its neighbours continue
-            packed_call.error = drop_frames(error)  # now, so that its activations do not take its neighbours' memory
+            result = strand.greenlet.switch(*value)
+        except Exception as error:
+            if not strand.own:
+                raise
+            # The trial's own; its neighbours continue. Its frames go now, so that its activations do not take their
+            # memory.
+            self._calls[strand.trial].error = drop_frames(error)  # type: ignore[index]
+            del self._strands[strand]
             return
         finally:
-            self._states[k] = ThreadState.capture(self._device, random=self._draws[k])
-        if self._greenlets[k].dead:
-            packed_call.result = result
+            random = strand.trial is not None and self._draws[strand.trial]
+            owner.state = ThreadState.capture(self._device, random=random)
+        if strand.greenlet.dead:
+            del self._strands[strand]
+            strand.end(result)
+        elif isinstance(result, _Product):
+            self._waiting[strand] = result
+        elif isinstance(result, _Body):
+            self._bodies[strand] = result
         else:
-            self._waiting[k] = result
+            self._start_fork(strand, result)
+
+
+_hub: _Hub | None = None

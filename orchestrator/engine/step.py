@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.engine.data_parallel import Outcome, all_reduce_gradients
+from orchestrator.engine.joint_pass import JointPasses
 from orchestrator.engine.matmul import max_rows
 from orchestrator.engine.out_of_memory import (
     drop_frames,
@@ -28,7 +29,9 @@ from orchestrator.engine.trial_run import TrialRun
 log = logging.getLogger(__name__)
 
 
-def train_step(runs: Sequence[TrialRun], ranks: Ranks = ALONE) -> list[tuple[TrialRun, Exception]]:
+def train_step(
+    runs: Sequence[TrialRun], ranks: Ranks = ALONE, joint: bool | None = None
+) -> list[tuple[TrialRun, Exception]]:
     """Take one optimizer step with every trial, in one packed pass if there are several.
 
     A trial that raises, or whose loss is not finite, stays as it was before the step, and the others continue. If the
@@ -38,12 +41,15 @@ def train_step(runs: Sequence[TrialRun], ranks: Ranks = ALONE) -> list[tuple[Tri
     Args:
         runs: trials of the pack, in the same order on all workers of the lane.
         ranks: this worker's rank; each worker trains on its shard of every batch.
+        joint: whether trials run the bodies of their models as one, see :mod:`orchestrator.engine.joint_pass`. By
+            default they do on a GPU; on a processor, whose calls cost little, a trial's losses have the same bits
+            whatever its neighbours are.
 
     Returns:
         The trials that failed, each with its error.
     """
     begin = time.perf_counter()
-    outcomes = all_reduce_gradients(ranks, runs, _step_all(runs))
+    outcomes = all_reduce_gradients(ranks, runs, _step_all(runs, joint))
     errors = [_finish(run, outcome) for run, outcome in zip(runs, outcomes, strict=True)]
     failures = [(run, error) for run, error in zip(runs, errors, strict=True) if error]
     seconds_per_token = (time.perf_counter() - begin) / max(1, sum(run.tokens for run in runs))
@@ -99,15 +105,15 @@ def _finish(run: TrialRun, outcome: Outcome) -> Exception | None:
     return None
 
 
-def _step_all(runs: Sequence[TrialRun]) -> list[Outcome]:
+def _step_all(runs: Sequence[TrialRun], joint: bool | None) -> list[Outcome]:
     """Run a packed pass for all trials that can be part of one, and the others alone."""
     packed = [run for run in runs if not run.checkpointed]
-    outcomes = dict(zip(packed, _step_packed(packed), strict=True)) if len(packed) > 1 else {}
+    outcomes = dict(zip(packed, _step_packed(packed, joint), strict=True)) if len(packed) > 1 else {}
     return [outcomes[run] if run in outcomes else _step_alone(run) for run in runs]
 
 
-def _step_packed(runs: Sequence[TrialRun]) -> list[Outcome]:
-    outcomes = _run_packed_passes_or_fail(runs)
+def _step_packed(runs: Sequence[TrialRun], joint: bool | None) -> list[Outcome]:
+    outcomes = _run_packed_passes_or_fail(runs, runs[0].device.type == "cuda" if joint is None else joint)
     # A trial may have run out of memory because of its neighbours, whose graphs are freed by now.
     repeated = [k for k, outcome in enumerate(outcomes) if isinstance(outcome, _PackError) or is_out_of_memory(outcome)]
     for k in repeated:
@@ -121,16 +127,16 @@ class _PackError(Exception):
     """A packed pass failed as a whole, by the fault of any trial or of none."""
 
 
-def _run_packed_passes_or_fail(runs: Sequence[TrialRun]) -> list[Outcome]:
+def _run_packed_passes_or_fail(runs: Sequence[TrialRun], joint: bool) -> list[Outcome]:
     try:
-        return _run_packed_passes(runs)
+        return _run_packed_passes(runs, joint)
     except Exception as error:
         log.warning("a packed step failed and is repeated trial by trial:\n%s", traceback.format_exc())
         drop_frames(error)
     return [_PackError() for _ in runs]
 
 
-def _run_packed_passes(runs: Sequence[TrialRun]) -> list[Outcome]:
+def _run_packed_passes(runs: Sequence[TrialRun], joint: bool) -> list[Outcome]:
     """Run one forward and one backward pass for all trials, and more for those whose batch is in micro-batches."""
     outcomes: dict[int, Outcome] = {}
     pending = list(range(len(runs)))
@@ -142,10 +148,13 @@ def _run_packed_passes(runs: Sequence[TrialRun]) -> list[Outcome]:
             runs[k].forward if may_draw else partial(runs[k].forward, keep_random=False)
             for k, may_draw in zip(pending, draws, strict=True)
         ]
-        calls = in_lockstep(passes, runs[0].device, draws)
+        bodies = JointPasses([runs[k] for k in pending]) if joint else None
+        calls = in_lockstep(passes, runs[0].device, draws, bodies)
         losses = [call.result for call in calls if call.result is not None]
         if losses:
             torch.stack(losses).sum().backward()
+        if bodies:
+            bodies.write_gradients()
         for k, call in zip(pending, calls, strict=True):
             outcomes[k] = call.error or _add_loss(outcomes.get(k), call.result)
         pending = [k for k in pending if isinstance(outcomes[k], Tensor) and runs[k].has_micro_batches_left]

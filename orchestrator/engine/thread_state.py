@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,10 @@ class ThreadState:
     def capture(cls, device: torch.device, *, random: bool = True) -> ThreadState:
         """Return the present state of this thread, which computes on a device, with or without its random streams."""
         return cls(device, _current_modes(device), RandomStream.capture(device) if random else None)
+
+    def without_random(self) -> ThreadState:
+        """Return the same modes, with generators that may stay as they are."""
+        return replace(self, random=None)
 
 
 class ThreadStateSwitch:

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -27,12 +27,14 @@ from orchestrator.engine.checkpoint_parameters import places_in_adapter, read_pl
 from orchestrator.engine.checkpointed_blocks import block_names, checkpoint_blocks
 from orchestrator.engine.data_parallel import dropout_stream, shard
 from orchestrator.engine.frozen_prefix import FrozenPrefix
+from orchestrator.engine.joint_pass import let_body_join
 from orchestrator.engine.learning_rate import optimizer_groups, schedule, set_learning_rates
 from orchestrator.engine.memory import MemoryGauge, held_bytes
 from orchestrator.engine.micro_batch_memory import MicroBatchMemory
 from orchestrator.engine.micro_batches import split_micro_batches
 from orchestrator.engine.optimizers import make_optimizer, optimizer_tensors, restore_optimizer, step_optimizer
 from orchestrator.engine.out_of_memory import FreeMemory, no_memory_to_free
+from orchestrator.engine.pack_view import PackView
 from orchestrator.engine.random_stream import RandomStream, restored_generators
 from orchestrator.engine.scoring_limits import score_in_fitting_batches
 from orchestrator.engine.skip_prefix import SkipPrefix
@@ -114,6 +116,9 @@ class TrialRun:
         self._optimizer = make_optimizer(self.attached.optimizer, groups, self.params.weight_decay)
         self._prefix, self._prefix_bytes = prefix, prefix.cached_bytes if prefix else 0
         self._skip_prefix = SkipPrefix.attach(prefix, self._view, self.attached.active) if prefix else None
+        self._backbone = backbone
+        self._pack_view: tuple[tuple[int, ...], PackView] | None = None
+        self.joins = not self._skip_prefix and let_body_join(self._view)
         if on_pass:  # now: to the prefix, a hook is a change by the method
             self._view.register_forward_pre_hook(lambda *_: on_pass())
         self.measurements: dict[str, float] = {
@@ -194,6 +199,19 @@ class TrialRun:
             self._draws = bool(self._draws) or not self._random.equals(before)
         self._measure_memory()
         return loss if weight == 1 else loss * weight
+
+    def pack_view(self, runs: Sequence[TrialRun]) -> PackView:
+        """Return the joint body of trials, this one the first of them; the same as long as they are the same."""
+        key = tuple(map(id, runs))
+        if self._pack_view is None or self._pack_view[0] != key:
+            self._pack_view = key, PackView(
+                self._backbone,
+                [run._view for run in runs],
+                [run.attached.active for run in runs],
+                self.dataset.pad,
+                self.dataset.decoder and self.dataset.type.pads_left,
+            )
+        return self._pack_view[1]
 
     def prepare(self) -> None:
         """Fetch the next batch and cache its activations in the frozen prefix.

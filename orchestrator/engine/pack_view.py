@@ -1,0 +1,144 @@
+"""One view of the backbone for the rows of several trials: what no trial has changed runs once for all rows.
+
+The trials' batches stand below one another in one batch. Where a module differs in any trial's view (a *site*), each
+trial's own module gets that trial's rows. A site is the outermost module that a trial has changed; what is above and
+beside the sites is the backbone's own.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from orchestrator.backbone.shared import SharedBackbone
+from orchestrator.engine.frozen_depth import is_unchanged
+from orchestrator.engine.pack_site import PassRows, Site
+from orchestrator.engine.packing import Fork
+from orchestrator.engine.parameter_stack import ParameterStacks
+
+PADDED = frozenset({"input_ids", "attention_mask", "token_type_ids", "position_ids"})
+"""Arguments of shape ``(rows, tokens)``, which are padded to the longest batch."""
+
+
+def body_of(model: nn.Module) -> nn.Module | None:
+    """Return the part of a model below its head; ``None`` if it is not a module of its own."""
+    body = getattr(model, getattr(model, "base_model_prefix", "") or "\0", None)
+    return body if isinstance(body, nn.Module) and body is not model else None
+
+
+class PackView:
+    """The bodies of several trials' views as one module.
+
+    Args:
+        backbone: backbone of the views.
+        views: each trial's view.
+        active: each trial's modules that are in training mode while it trains.
+        padding_id: id of the padding token.
+        pads_left: whether padding goes before the tokens.
+    """
+
+    def __init__(
+        self,
+        backbone: SharedBackbone,
+        views: Sequence[nn.Module],
+        active: Sequence[Sequence[nn.Module]],
+        padding_id: int,
+        pads_left: bool,
+    ) -> None:
+        self._rows, self._padding_id, self._pads_left = PassRows(), padding_id, pads_left
+        bare, body = body_of(backbone.model), body_of(backbone.bare_view())
+        bodies = [body_of(view) for view in views]
+        assert bare is not None and body is not None
+        modules = [dict(each.named_modules()) for each in bodies if each is not None]
+        changed = [changed_modules(bare, own, modes) for own, modes in zip(modules, active, strict=True)]
+        sites = []
+        for name in _outermost(frozenset().union(*changed)):
+            bare_module = body.get_submodule(name)
+            own = [
+                each[name] if _contains(names, name) else bare_module
+                for each, names in zip(modules, changed, strict=True)
+            ]
+            sites.append(Site(bare_module, own, self._rows))
+            body.set_submodule(name, sites[-1])
+        self._stacks = ParameterStacks([stack for site in sites for stack in site.stacks])
+        self._body = body
+
+    def run(self, trials: Sequence[int], arguments: Sequence[Mapping[str, Any]], fork: Fork) -> list[Any]:
+        """Return the output of each trial's body for its arguments."""
+        widths = [kwargs["input_ids"].shape[1] for kwargs in arguments]
+        self._rows.counts = [kwargs["input_ids"].shape[0] for kwargs in arguments]
+        self._rows.trials, self._rows.fork = trials, fork
+        self._stacks.read()
+        joint = {name: self._stack(name, [kwargs[name] for kwargs in arguments]) for name in arguments[0]}
+        output = self._body(**joint)
+        parts = {name: self._split(value, widths) for name, value in output.items()}
+        return [type(output)(**{name: values[k] for name, values in parts.items()}) for k in range(len(trials))]
+
+    def write_gradients(self) -> None:
+        """Add the gradients of stacked parameters to the trials' own; called after the backward pass."""
+        self._stacks.write_gradients()
+
+    def _stack(self, name: str, values: Sequence[Any]) -> Any:
+        if not isinstance(values[0], Tensor):
+            return values[0]
+        width = max(value.shape[1] for value in values)
+        fill = self._padding_id if name == "input_ids" else 0
+        return torch.cat([self._padded(value, width, fill) for value in values])
+
+    def _padded(self, value: Tensor, width: int, fill: int) -> Tensor:
+        missing = width - value.shape[1]
+        return F.pad(value, (missing, 0) if self._pads_left else (0, missing), value=fill) if missing else value
+
+    def _split(self, value: Any, widths: Sequence[int]) -> list[Any]:
+        """Return each trial's rows of an output, without the padding."""
+        if isinstance(value, tuple):
+            return list(zip(*(self._split(item, widths) for item in value), strict=True))
+        if not isinstance(value, Tensor):
+            return [value] * len(widths)
+        return [self._cut(part, width) for part, width in zip(value.split(self._rows.counts), widths, strict=True)]
+
+    def _cut(self, part: Tensor, width: int) -> Tensor:
+        if part.dim() < 3 or part.shape[1] == width:  # of a row as a whole
+            return part
+        return part[:, -width:] if self._pads_left else part[:, :width]
+
+
+def changed_modules(
+    bare: nn.Module, modules: Mapping[str, nn.Module], active: Sequence[nn.Module]
+) -> frozenset[str]:
+    """Return the names of the modules of a view that compute something else than the bare model's, or may do so.
+
+    Args:
+        bare: body of the model without any method.
+        modules: modules of the body of a view with a method attached, by name.
+        active: modules that are in training mode while the method trains.
+    """
+    active_ids = {id(module) for module in active}
+    changed = set()
+    for name, module in bare.named_modules():
+        other = modules.get(name)
+        if other is None or not name:
+            continue  # inside a module that was replaced, or the body itself
+        hooks = len(other._forward_hooks) != len(module._forward_hooks)
+        if hooks or id(other) in active_ids or not is_unchanged(module, other):
+            changed.add(name)
+    return frozenset(changed)
+
+
+def _outermost(names: frozenset[str]) -> list[str]:
+    """Return the names that are inside no other."""
+    chosen: list[str] = []
+    for name in sorted(names):
+        if not any(name.startswith(f"{other}.") for other in chosen):
+            chosen.append(name)
+    return chosen
+
+
+def _contains(names: frozenset[str], site: str) -> bool:
+    """Return whether a trial has changed a module or anything inside it."""
+    return any(f"{name}.".startswith(f"{site}.") for name in names)
