@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import ModelOutput
 
 from methods.base.stackable import Stackable
-from orchestrator.engine.packing import Fork, TrialCall
+from orchestrator.backbone.frozen import FrozenLinear
+from orchestrator.engine.packing import Fork, KnownProduct, TrialCall
 from orchestrator.engine.parameter_stack import ParameterStack
 
 
@@ -39,7 +41,7 @@ class _Stacked:
     stacks: Sequence[ParameterStack]
     constants: Tensor
 
-    def forward(self, x: Tensor) -> Any:
+    def __call__(self, x: Tensor) -> Any:
         tensors = [stack.tensor for stack in self.stacks]
         return type(self.layers[0]).stacked_forward(self.layers, x, tensors, self.constants)
 
@@ -72,22 +74,51 @@ class Site(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the outputs of all trials, one below the other."""
-        counts, calls = self._rows.counts, []
-        parts = _Parts(args, kwargs, counts)
-        members: list[Sequence[int]] = []
-        for places, group in self._groups:
-            if isinstance(group, _Stacked) and len({counts[place] for place in places}) > 1:
-                for place in places:
-                    calls.append(parts.call(self._modules_of_trials[place], [place], self._rows.trials[place]))
-                    members.append([place])
+        groups = self._present_groups()
+        arguments = _Arguments(args, kwargs, self._rows.counts)
+        if len(groups) == 1:
+            places, taker = groups[0]
+            call = TrialCall(partial(taker, *args, **kwargs), self._trial(places, taker))
+            return taker(*args, **kwargs) if call.trial is None else self._rows.fork([call])[0]
+        outputs = self._frozen_outputs(args, kwargs)
+        calls, members = [], []
+        for places, taker in groups:
+            own_args, own_kwargs = arguments.of(places)
+            if outputs and taker is self._bare:
                 continue
-            trial = self._rows.trials[places[0]] if group is not self._bare and isinstance(group, nn.Module) else None
-            function = group.forward if isinstance(group, _Stacked) else group
-            calls.append(parts.call(function, places, trial))
+            known = KnownProduct(self._bare, own_args[0], _rows(outputs, places)) if outputs else None
+            calls.append(TrialCall(partial(taker, *own_args, **own_kwargs), self._trial(places, taker), known))
             members.append(places)
-        if len(calls) == 1:
-            return calls[0].call() if calls[0].trial is None else self._rows.fork(calls)[0]
-        return _join(self._rows.fork(calls), members, counts)
+        results = _by_place(self._rows.fork(calls), members, self._rows.counts)
+        return _join(
+            [results.get(place, outputs[place] if outputs else None) for place in range(len(arguments.counts))],
+            arguments.counts,
+        )
+
+    def _present_groups(self) -> list[tuple[Sequence[int], Callable[..., Any]]]:
+        """Return who takes which trials' rows; stacked layers go apart where their trials' rows are not equally many."""
+        counts = self._rows.counts
+        groups: list[tuple[Sequence[int], Callable[..., Any]]] = []
+        for places, taker in self._groups:
+            if isinstance(taker, _Stacked) and len({counts[place] for place in places}) > 1:
+                groups += [((place,), self._modules_of_trials[place]) for place in places]
+            else:
+                groups.append((places, taker))
+        return groups
+
+    def _trial(self, places: Sequence[int], taker: Callable[..., Any]) -> int | None:
+        is_own = taker is not self._bare and not isinstance(taker, _Stacked)
+        return self._rows.trials[places[0]] if is_own else None
+
+    def _frozen_outputs(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[Tensor]:
+        """Return the frozen layer's output for each trial's rows, if the site is a frozen layer and is called as one.
+
+        Most methods add to this output or scale it. One product for all rows then needs no waiting. Each trial's rows
+        may be changed in place, since nothing else reads them.
+        """
+        if not isinstance(self._bare, FrozenLinear) or len(args) != 1 or kwargs:
+            return ()
+        return torch.unsafe_split_with_sizes(self._bare(args[0]), list(self._rows.counts))
 
 
 def _groups(bare: nn.Module, modules: Sequence[nn.Module]) -> list[tuple[tuple[int, ...], Any]]:
@@ -113,40 +144,83 @@ def _taker(bare: nn.Module, modules: Sequence[nn.Module]) -> Any:
     return _Stacked(layers, stacks, constants)
 
 
-class _Parts:
+class _Arguments:
     """The arguments of a call, by trial."""
 
-    def __init__(self, args: Sequence[Any], kwargs: dict[str, Any], counts: Sequence[int]) -> None:
-        self._args, self._kwargs, self._counts, self._total = args, kwargs, list(counts), sum(counts)
+    def __init__(self, args: Sequence[Any], kwargs: Mapping[str, Any], counts: Sequence[int]) -> None:
+        self._args, self._kwargs, self.counts, self._total = args, kwargs, list(counts), sum(counts)
         self._split: dict[int, Sequence[Tensor]] = {}
 
-    def call(self, function: Callable[..., Any], places: Sequence[int], trial: int | None) -> TrialCall:
-        """Return the call of a function with the rows of the trials at some places."""
-        args = [self._of(value, places) for value in self._args]
-        kwargs = {name: self._of(value, places) for name, value in self._kwargs.items()}
-        return TrialCall(partial(function, *args, **kwargs), trial)
+    def of(self, places: Sequence[int]) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments with the rows of the trials at some places."""
+        return [self._part(value, places) for value in self._args], {
+            name: self._part(value, places) for name, value in self._kwargs.items()
+        }
 
-    def _of(self, value: Any, places: Sequence[int]) -> Any:
+    def _part(self, value: Any, places: Sequence[int]) -> Any:
         if isinstance(value, tuple):
-            return tuple(self._of(item, places) for item in value)
-        if not isinstance(value, Tensor) or not value.dim() or value.shape[0] != self._total:
-            return value
-        if len(places) == len(self._counts):
+            return tuple(self._part(item, places) for item in value)
+        # Tensors of one dimension are positions; one row is meant for all.
+        if not isinstance(value, Tensor) or value.dim() < 2 or value.shape[0] == 1:
             return value
         if id(value) not in self._split:
-            self._split[id(value)] = value.split(self._counts)
-        parts = [self._split[id(value)][place] for place in places]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+            self._split[id(value)] = value.split(_lengths(value, self.counts))
+        return _rows(self._split[id(value)], places)
 
 
-def _join(outputs: Sequence[Any], members: Sequence[Sequence[int]], counts: Sequence[int]) -> Any:
-    """Put the outputs of all calls below one another, in the order of the trials."""
-    if isinstance(outputs[0], tuple):
-        return tuple(_join(items, members, counts) for items in zip(*outputs, strict=True))
-    if not isinstance(outputs[0], Tensor):
-        return outputs[0]
-    parts: dict[int, Tensor] = {}
+def _lengths(value: Tensor, counts: Sequence[int]) -> list[int]:
+    """Return how much of the first dimension belongs to each trial: its rows, or all tokens or heads of its rows.
+
+    Raises:
+        ValueError: if that cannot be told.
+    """
+    each, rest = divmod(value.shape[0], sum(counts))
+    if rest or not each:
+        raise ValueError(f"a tensor of shape {tuple(value.shape)} has no rows of a batch of {sum(counts)}")
+    return [each * count for count in counts]
+
+
+def _rows(parts: Sequence[Tensor], places: Sequence[int]) -> Tensor:
+    """Return the rows of the trials at some places, one below the other."""
+    return parts[places[0]] if len(places) == 1 else torch.cat([parts[place] for place in places])
+
+
+def _by_place(outputs: Sequence[Any], members: Sequence[Sequence[int]], counts: Sequence[int]) -> dict[int, Any]:
+    """Return each trial's part of the outputs of all calls."""
+    parts: dict[int, Any] = {}
     for output, places in zip(outputs, members, strict=True):
-        pieces = [output] if len(places) == 1 else output.split([counts[place] for place in places])
-        parts.update(zip(places, pieces, strict=True))
-    return torch.cat([parts[place] for place in range(len(counts))])
+        parts.update(zip(places, _split(output, [counts[place] for place in places]), strict=True))
+    return parts
+
+
+def _split(output: Any, counts: Sequence[int]) -> Sequence[Any]:
+    if len(counts) == 1:
+        return [output]
+    if isinstance(output, ModelOutput):
+        parts = {name: _split(value, counts) for name, value in output.items()}
+        return [type(output)(**{name: values[k] for name, values in parts.items()}) for k in range(len(counts))]
+    if isinstance(output, tuple):
+        return list(zip(*(_split(item, counts) for item in output), strict=True))
+    if not isinstance(output, Tensor) or output.shape[0] == 1 < sum(counts):
+        return [output] * len(counts)
+    return output.split(_lengths(output, counts))
+
+
+def _join(outputs: Sequence[Any], counts: Sequence[int]) -> Any:
+    """Put the outputs of all trials below one another; one row that is meant for all of a trial is repeated.
+
+    Raises:
+        ValueError: if an output has none.
+    """
+    first = outputs[0]
+    if isinstance(first, ModelOutput):
+        return type(first)(**{name: _join([output[name] for output in outputs], counts) for name in first})
+    if isinstance(first, tuple):
+        return tuple(_join(items, counts) for items in zip(*outputs, strict=True))
+    if not isinstance(first, Tensor):
+        if any(output is not first for output in outputs):
+            raise ValueError(f"a {type(first).__name__} has no rows")
+        return first
+    if all(output.shape[0] == 1 for output in outputs):
+        outputs = [output.expand(count, *output.shape[1:]) for output, count in zip(outputs, counts, strict=True)]
+    return torch.cat(list(outputs))

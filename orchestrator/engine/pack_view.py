@@ -21,14 +21,23 @@ from orchestrator.engine.pack_site import PassRows, Site
 from orchestrator.engine.packing import Fork
 from orchestrator.engine.parameter_stack import ParameterStacks
 
-PADDED = frozenset({"input_ids", "attention_mask", "token_type_ids", "position_ids"})
-"""Arguments of shape ``(rows, tokens)``, which are padded to the longest batch."""
+PADDED = frozenset({"input_ids", "inputs_embeds", "attention_mask", "token_type_ids", "position_ids"})
+"""Arguments of shape ``(rows, tokens, ...)``, which are padded to the longest batch."""
+
+CONTAINERS = (nn.ModuleList, nn.ModuleDict)
 
 
 def body_of(model: nn.Module) -> nn.Module | None:
     """Return the part of a model below its head; ``None`` if it is not a module of its own."""
     body = getattr(model, getattr(model, "base_model_prefix", "") or "\0", None)
     return body if isinstance(body, nn.Module) and body is not model else None
+
+
+def has_same_containers(bare: nn.Module, body: nn.Module) -> bool:
+    """Return whether the lists of a view's body have as many modules as the bare one's, so that one pass can be both's."""
+    own = dict(body.named_modules())
+    lists = ((name, module) for name, module in bare.named_modules() if isinstance(module, CONTAINERS))
+    return all(name not in own or own[name]._modules.keys() == module._modules.keys() for name, module in lists)
 
 
 class PackView:
@@ -66,14 +75,15 @@ class PackView:
             sites.append(Site(bare_module, own, self._rows))
             body.set_submodule(name, sites[-1])
         self._stacks = ParameterStacks([stack for site in sites for stack in site.stacks])
-        self._body = body
+        self._body, self._bodies = body, bodies
 
     def run(self, trials: Sequence[int], arguments: Sequence[Mapping[str, Any]], fork: Fork) -> list[Any]:
         """Return the output of each trial's body for its arguments."""
-        widths = [kwargs["input_ids"].shape[1] for kwargs in arguments]
-        self._rows.counts = [kwargs["input_ids"].shape[0] for kwargs in arguments]
-        self._rows.trials, self._rows.fork = trials, fork
+        counts, widths = zip(*map(shape_of, arguments), strict=True)
+        self._rows.counts, self._rows.trials, self._rows.fork = counts, trials, fork
         self._stacks.read()
+        if any("inputs_embeds" in given for given in arguments):
+            arguments = [_embedded(body, given) for body, given in zip(self._bodies, arguments, strict=True)]
         joint = {name: self._stack(name, [kwargs[name] for kwargs in arguments]) for name in arguments[0]}
         output = self._body(**joint)
         parts = {name: self._split(value, widths) for name, value in output.items()}
@@ -92,7 +102,10 @@ class PackView:
 
     def _padded(self, value: Tensor, width: int, fill: int) -> Tensor:
         missing = width - value.shape[1]
-        return F.pad(value, (missing, 0) if self._pads_left else (0, missing), value=fill) if missing else value
+        if not missing:
+            return value
+        padding = (missing, 0) if self._pads_left else (0, missing)
+        return F.pad(value, (0, 0) * (value.dim() - 2) + padding, value=fill)
 
     def _split(self, value: Any, widths: Sequence[int]) -> list[Any]:
         """Return each trial's rows of an output, without the padding."""
@@ -100,12 +113,27 @@ class PackView:
             return list(zip(*(self._split(item, widths) for item in value), strict=True))
         if not isinstance(value, Tensor):
             return [value] * len(widths)
-        return [self._cut(part, width) for part, width in zip(value.split(self._rows.counts), widths, strict=True)]
+        return [self._cut(part, width) for part, width in zip(value.split(list(self._rows.counts)), widths, strict=True)]
 
     def _cut(self, part: Tensor, width: int) -> Tensor:
         if part.dim() < 3 or part.shape[1] == width:  # of a row as a whole
             return part
         return part[:, -width:] if self._pads_left else part[:, :width]
+
+
+def shape_of(arguments: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the rows and tokens of the arguments of a body."""
+    inputs = arguments.get("input_ids", arguments.get("inputs_embeds"))
+    rows, tokens = inputs.shape[:2]  # type: ignore[union-attr]
+    return rows, tokens
+
+
+def _embedded(body: Any, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Replace token ids by their embeddings."""
+    if "inputs_embeds" in arguments:
+        return arguments
+    rest = {name: value for name, value in arguments.items() if name != "input_ids"}
+    return {"inputs_embeds": body.get_input_embeddings()(arguments["input_ids"]), **rest}
 
 
 def changed_modules(
@@ -122,8 +150,8 @@ def changed_modules(
     changed = set()
     for name, module in bare.named_modules():
         other = modules.get(name)
-        if other is None or not name:
-            continue  # inside a module that was replaced, or the body itself
+        if other is None or not name or isinstance(other, CONTAINERS):
+            continue  # inside a module that was replaced, the body itself, or nothing that is called
         hooks = len(other._forward_hooks) != len(module._forward_hooks)
         if hooks or id(other) in active_ids or not is_unchanged(module, other):
             changed.add(name)

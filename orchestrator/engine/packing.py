@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -23,15 +23,19 @@ import torch
 from greenlet import getcurrent, greenlet
 from torch import Tensor
 
-from orchestrator.backbone.frozen import SharedLayer, override_matmul
+from orchestrator.backbone.frozen import FrozenLinear, SharedLayer, override_matmul
 from orchestrator.engine.matmul import shared_matmul
 from orchestrator.engine.out_of_memory import drop_frames
 from orchestrator.engine.random_stream import CPU
 from orchestrator.engine.thread_state import ThreadState, ThreadStateSwitch, switch_thread_states
 
 ResultT = TypeVar("ResultT")
-Fork = Callable[[Sequence["TrialCall"]], list[Any]]
-"""Runs calls in lockstep and returns their results in order."""
+class Fork(Protocol):
+    """Runs the calls of a joint pass in lockstep."""
+
+    def __call__(self, calls: Sequence[TrialCall]) -> list[Any]:
+        """Return the results of the calls, in order."""
+        ...
 
 
 class JointPass(Protocol):
@@ -58,10 +62,31 @@ class TrialCall:
     Args:
         call: function to call.
         trial: number of the trial that it belongs to, whose random stream it continues; ``None`` if it draws nothing.
+        known: product that the call need not wait for.
     """
 
     call: Callable[[], Any]
     trial: int | None = None
+    known: KnownProduct | None = None
+
+
+@dataclass(frozen=True)
+class KnownProduct:
+    """A product that has been computed for some rows before the layer is called with them.
+
+    Args:
+        layer: the layer.
+        x: its input; the layer is known to be called with it if it is called with this very tensor.
+        output: its output, with the layer's own frozen bias.
+    """
+
+    layer: FrozenLinear
+    x: Tensor
+    output: Tensor
+
+    def is_of(self, layer: SharedLayer, x: Tensor, bias: Tensor | None) -> bool:
+        """Return whether a layer is called for this product."""
+        return x is self.x and layer.frozen is self.layer.frozen and bias is self.layer.bias
 
 
 @dataclass
@@ -146,13 +171,15 @@ class _Strand:
         trial: number of the trial whose random stream it continues.
         end: function that takes its result.
         own: whether an error ends the trial alone, and not the whole pass.
+        known: product that it need not wait for.
     """
 
     greenlet: Any
     state: ThreadState
-    trial: int | None = None
-    end: Callable[[Any], None] = field(default=lambda _: None)
+    trial: int | None
+    end: Callable[[Any], None]
     own: bool = False
+    known: KnownProduct | None = None
 
 
 class _Hub:
@@ -179,12 +206,15 @@ class _Hub:
         self._strands: dict[_Strand, None] = dict.fromkeys(self._trials)
         self._waiting: dict[_Strand, _Product] = {}
         self._bodies: dict[_Strand, _Body] = {}
+        self._known: KnownProduct | None = None  # of the strand that runs
         self.main = getcurrent()
 
     def matmul(self, layer: SharedLayer, x: Tensor, bias: Tensor | None) -> Tensor:
         """Wait until the hub has computed the layer for all trials, and return this trial's output."""
         if getcurrent() is self.main:
             return layer.matmul(x, bias)
+        if self._known and self._known.is_of(layer, x, bias):
+            return self._known.output
         if torch.is_grad_enabled():
             y: Tensor = self.main.switch(_Product(layer, x, bias))
             return y
@@ -237,9 +267,14 @@ class _Hub:
                 self._resume(strand, None)  # it runs its body itself
 
     def _start(
-        self, call: Callable[[], Any], state: ThreadState, end: Callable[[Any], None], trial: int | None = None
+        self,
+        call: Callable[[], Any],
+        state: ThreadState,
+        end: Callable[[Any], None],
+        trial: int | None = None,
+        known: KnownProduct | None = None,
     ) -> None:
-        strand = _Strand(greenlet(call), state, trial, end)
+        strand = _Strand(greenlet(call), state, trial, end, known=known)
         self._strands[strand] = None
         self._resume(strand)
 
@@ -262,12 +297,13 @@ class _Hub:
 
         for number, call in enumerate(calls):
             state = parent.state if call.trial is None else self._trials[call.trial].state
-            self._start(call.call, state, partial(end, number), call.trial)
+            self._start(call.call, state, partial(end, number), call.trial, call.known)
 
     def _resume(self, strand: _Strand, *value: Any) -> None:
         """Continue a strand until it waits, ends or raises."""
         owner = strand if strand.trial is None else self._trials[strand.trial]
         self._switch.restore(owner.state)
+        self._known = strand.known
         try:
             result = strand.greenlet.switch(*value)
         except Exception as error:

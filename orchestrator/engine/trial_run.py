@@ -118,7 +118,7 @@ class TrialRun:
         self._skip_prefix = SkipPrefix.attach(prefix, self._view, self.attached.active) if prefix else None
         self._backbone = backbone
         self._pack_view: tuple[tuple[int, ...], PackView] | None = None
-        self.joins = not self._skip_prefix and let_body_join(self._view)
+        self.joins = not self._skip_prefix and let_body_join(self._view, backbone.model)
         if on_pass:  # now: to the prefix, a hook is a change by the method
             self._view.register_forward_pre_hook(lambda *_: on_pass())
         self.measurements: dict[str, float] = {
