@@ -100,6 +100,10 @@ class FrozenLinear(nn.Linear):
         # for such views; without gradients it is their own rows that they write to.
         return y.clone() if torch.is_grad_enabled() and y._is_view() else y
 
+    def product(self, x: Tensor) -> Tensor:
+        """Return ``x W^T`` without the bias, in the dtype of ``x``."""
+        return self._overridable_matmul(x, None)
+
     def matmul(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``x W^T``, plus the bias if there is one, for this layer alone."""
         if self.fused_rows and not torch.is_grad_enabled() and (fused := self._fused(x)) is not None:

@@ -73,6 +73,8 @@ class JointPasses:
         """Return the trials that run together: those with alike arguments, of lengths that waste little."""
         alike: dict[Any, list[tuple[int, int, int, bool]]] = defaultdict(list)
         for trial, given in zip(trials, arguments, strict=True):
+            if not self._runs[trial].joins:
+                continue
             rest = ((name, value) for name, value in given.items() if name not in INPUTS)
             key = tuple(sorted((name, None if isinstance(value, Tensor) else value) for name, value in rest))
             rows, width = shape_of(given)

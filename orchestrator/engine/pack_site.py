@@ -63,6 +63,7 @@ class Site(nn.Module):
         # Not registered: they belong to the trials' views.
         self.__dict__.update(_bare=bare, _modules_of_trials=tuple(modules), _rows=rows)
         self.__dict__["_groups"] = _groups(bare, modules)
+        self.__dict__["_trains_bias"] = any(type(module) is FrozenLinear and module is not bare for module in modules)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_bare"], name)
@@ -80,13 +81,16 @@ class Site(nn.Module):
             places, taker = groups[0]
             call = TrialCall(partial(taker, *args, **kwargs), self._trial(places, taker))
             return taker(*args, **kwargs) if call.trial is None else self._rows.fork([call])[0]
-        outputs = self._frozen_outputs(args, kwargs)
+        outputs, unbiased = self._frozen_outputs(args, kwargs)
         calls, members = [], []
         for places, taker in groups:
             own_args, own_kwargs = arguments.of(places)
             if outputs and taker is self._bare:
                 continue
-            known = KnownProduct(self._bare, own_args[0], _rows(outputs, places)) if outputs else None
+            known = None
+            if outputs:
+                without_bias = _rows(unbiased, places) if unbiased else None
+                known = KnownProduct(self._bare, own_args[0], _rows(outputs, places), without_bias)
             calls.append(TrialCall(partial(taker, *own_args, **own_kwargs), self._trial(places, taker), known))
             members.append(places)
         results = _by_place(self._rows.fork(calls), members, self._rows.counts)
@@ -110,15 +114,22 @@ class Site(nn.Module):
         is_own = taker is not self._bare and not isinstance(taker, _Stacked)
         return self._rows.trials[places[0]] if is_own else None
 
-    def _frozen_outputs(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[Tensor]:
-        """Return the frozen layer's output for each trial's rows, if the site is a frozen layer and is called as one.
+    def _frozen_outputs(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Return the frozen layer's outputs with and without its bias, by trial; empty if it is no frozen layer.
 
         Most methods add to this output or scale it. One product for all rows then needs no waiting. Each trial's rows
-        may be changed in place, since nothing else reads them.
+        may be changed in place, since nothing else reads them. The second is empty too if no trial trains the bias.
         """
         if not isinstance(self._bare, FrozenLinear) or len(args) != 1 or kwargs:
-            return ()
-        return torch.unsafe_split_with_sizes(self._bare(args[0]), list(self._rows.counts))
+            return (), ()
+        counts, bias = list(self._rows.counts), self._bare.bias
+        if bias is None or not self._trains_bias:
+            return torch.unsafe_split_with_sizes(self._bare(args[0]), counts), ()
+        output = self._bare.product(args[0])
+        biased = torch.unsafe_split_with_sizes(output + bias.to(output.dtype), counts)
+        return biased, torch.unsafe_split_with_sizes(output, counts)
 
 
 def _groups(bare: nn.Module, modules: Sequence[nn.Module]) -> list[tuple[tuple[int, ...], Any]]:

@@ -78,15 +78,21 @@ class KnownProduct:
         layer: the layer.
         x: its input; the layer is known to be called with it if it is called with this very tensor.
         output: its output, with the layer's own frozen bias.
+        unbiased: its output without a bias, if there is a layer that trains the bias.
     """
 
     layer: FrozenLinear
     x: Tensor
     output: Tensor
+    unbiased: Tensor | None
 
-    def is_of(self, layer: SharedLayer, x: Tensor, bias: Tensor | None) -> bool:
-        """Return whether a layer is called for this product."""
-        return x is self.x and layer.frozen is self.layer.frozen and bias is self.layer.bias
+    def of(self, layer: SharedLayer, x: Tensor, bias: Tensor | None) -> Tensor | None:
+        """Return the output that a layer is called for; ``None`` if it is another product."""
+        if x is not self.x or layer.frozen is not self.layer.frozen:
+            return None
+        if bias is self.layer.bias:
+            return self.output
+        return self.unbiased if bias is None else None
 
 
 @dataclass
@@ -213,8 +219,8 @@ class _Hub:
         """Wait until the hub has computed the layer for all trials, and return this trial's output."""
         if getcurrent() is self.main:
             return layer.matmul(x, bias)
-        if self._known and self._known.is_of(layer, x, bias):
-            return self._known.output
+        if self._known and (output := self._known.of(layer, x, bias)) is not None:
+            return output
         if torch.is_grad_enabled():
             y: Tensor = self.main.switch(_Product(layer, x, bias))
             return y

@@ -132,6 +132,9 @@ def _run_packed_passes_or_fail(runs: Sequence[TrialRun], joint: bool) -> list[Ou
         return _run_packed_passes(runs, joint)
     except Exception as error:
         log.warning("a packed step failed and is repeated trial by trial:\n%s", traceback.format_exc())
+        if joint and not is_out_of_memory(error):
+            for run in runs:  # in lockstep from now on, where an error of one trial is its own
+                run.joins = False
         drop_frames(error)
     return [_PackError() for _ in runs]
 
