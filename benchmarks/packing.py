@@ -54,7 +54,7 @@ PACKS = {
     "lora": ("lora",) * 8,
     "mixed": ("lora", "ia3", "adapter", "prefix", "prompt", "linear_probe", "dora", "deep_prompt"),
 }
-CALL_PACKS = {
+CALL_PACKS: dict[str, tuple[str, ...]] = {
     "lora": ("lora",) * 8,
     "mixed": ("lora", "ia3", "adapter", "bitfit", "dora", "norm_tuning", "prefix", "prompt"),
 }
@@ -135,9 +135,7 @@ def count_all_calls() -> None:
     emit(benchmark="packing", ratio={"lora": ratios["Llama", "lora"], "mixed": ratios["MiniLM", "mixed"]})
 
 
-def count_calls(
-    methods: Sequence[str], batch: int, backbone: SharedBackbone, dataset: TaskDataset
-) -> dict[str, float]:
+def count_calls(methods: Sequence[str], batch: int, backbone: SharedBackbone, dataset: TaskDataset) -> dict[str, float]:
     """Return the operator calls of one step of all trials, one by one and in a joint pass."""
     runs = [
         start_run(method, k, batch, backbone, dataset, {"rank": RANKS[k % 4]} if method in ("lora", "dora") else None)

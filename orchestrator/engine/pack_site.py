@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from methods.base.stackable import Stackable
 from orchestrator.backbone.frozen import FrozenLinear
@@ -100,7 +100,7 @@ class Site(nn.Module):
         )
 
     def _present_groups(self) -> list[tuple[Sequence[int], Callable[..., Any]]]:
-        """Return who takes which trials' rows; stacked layers go apart where their trials' rows are not equally many."""
+        """Return who takes which trials' rows; stacked layers go apart where their trials have different counts."""
         counts = self._rows.counts
         groups: list[tuple[Sequence[int], Callable[..., Any]]] = []
         for places, taker in self._groups:
@@ -214,7 +214,8 @@ def _split(output: Any, counts: Sequence[int]) -> Sequence[Any]:
         return list(zip(*(_split(item, counts) for item in output), strict=True))
     if not isinstance(output, Tensor) or output.shape[0] == 1 < sum(counts):
         return [output] * len(counts)
-    return output.split(_lengths(output, counts))
+    pieces: Sequence[Any] = output.split(_lengths(output, counts))
+    return pieces
 
 
 def _join(outputs: Sequence[Any], counts: Sequence[int]) -> Any:

@@ -7,7 +7,6 @@ beside the sites is the backbone's own.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,7 +33,7 @@ def body_of(model: nn.Module) -> nn.Module | None:
 
 
 def has_same_containers(bare: nn.Module, body: nn.Module) -> bool:
-    """Return whether the lists of a view's body have as many modules as the bare one's, so that one pass can be both's."""
+    """Return whether the lists of a view's body have the bare one's keys, so that one pass can be both's."""
     own = dict(body.named_modules())
     lists = ((name, module) for name, module in bare.named_modules() if isinstance(module, CONTAINERS))
     return all(name not in own or own[name]._modules.keys() == module._modules.keys() for name, module in lists)
@@ -62,7 +61,8 @@ class PackView:
         self._rows, self._padding_id, self._pads_left = PassRows(), padding_id, pads_left
         bare, body = body_of(backbone.model), body_of(backbone.bare_view())
         bodies = [body_of(view) for view in views]
-        assert bare is not None and body is not None
+        assert bare is not None
+        assert body is not None
         modules = [dict(each.named_modules()) for each in bodies if each is not None]
         changed = [changed_modules(bare, own, modes) for own, modes in zip(modules, active, strict=True)]
         sites = []
@@ -113,7 +113,9 @@ class PackView:
             return list(zip(*(self._split(item, widths) for item in value), strict=True))
         if not isinstance(value, Tensor):
             return [value] * len(widths)
-        return [self._cut(part, width) for part, width in zip(value.split(list(self._rows.counts)), widths, strict=True)]
+        return [
+            self._cut(part, width) for part, width in zip(value.split(list(self._rows.counts)), widths, strict=True)
+        ]
 
     def _cut(self, part: Tensor, width: int) -> Tensor:
         if part.dim() < 3 or part.shape[1] == width:  # of a row as a whole
@@ -124,7 +126,7 @@ class PackView:
 def shape_of(arguments: Mapping[str, Any]) -> tuple[int, int]:
     """Return the rows and tokens of the arguments of a body."""
     inputs = arguments.get("input_ids", arguments.get("inputs_embeds"))
-    rows, tokens = inputs.shape[:2]  # type: ignore[union-attr]
+    rows, tokens = inputs.shape[:2]
     return rows, tokens
 
 
@@ -136,9 +138,7 @@ def _embedded(body: Any, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"inputs_embeds": body.get_input_embeddings()(arguments["input_ids"]), **rest}
 
 
-def changed_modules(
-    bare: nn.Module, modules: Mapping[str, nn.Module], active: Sequence[nn.Module]
-) -> frozenset[str]:
+def changed_modules(bare: nn.Module, modules: Mapping[str, nn.Module], active: Sequence[nn.Module]) -> frozenset[str]:
     """Return the names of the modules of a view that compute something else than the bare model's, or may do so.
 
     Args:

@@ -30,6 +30,8 @@ from orchestrator.engine.random_stream import CPU
 from orchestrator.engine.thread_state import ThreadState, ThreadStateSwitch, switch_thread_states
 
 ResultT = TypeVar("ResultT")
+
+
 class Fork(Protocol):
     """Runs the calls of a joint pass in lockstep."""
 

@@ -61,7 +61,7 @@ class ParameterStacks:
     def read(self) -> None:
         """Copy the parameters' values into the stacks, whose gradients are then zero."""
         if self._parameters:
-            torch._foreach_copy_(self._values, self._parameters)
+            torch._foreach_copy_(self._values, list[Tensor](self._parameters))
             torch._foreach_zero_(self._flat)
 
     @torch.no_grad()

@@ -204,12 +204,15 @@ class TrialRun:
         """Return the joint body of trials, this one the first of them; the same as long as they are the same."""
         key = tuple(map(id, runs))
         if self._pack_view is None or self._pack_view[0] != key:
-            self._pack_view = key, PackView(
-                self._backbone,
-                [run._view for run in runs],
-                [run.attached.active for run in runs],
-                self.dataset.pad,
-                self.dataset.decoder and self.dataset.type.pads_left,
+            self._pack_view = (
+                key,
+                PackView(
+                    self._backbone,
+                    [run._view for run in runs],
+                    [run.attached.active for run in runs],
+                    self.dataset.pad,
+                    self.dataset.decoder and self.dataset.type.pads_left,
+                ),
             )
         return self._pack_view[1]
 

@@ -78,3 +78,99 @@ def test_joint_steps_have_losses_and_gradients_of_solo_steps(
 def test_joint_steps_of_all_methods_agree(make_lab: Callable[[str], Lab], kind: str) -> None:
     lab = make_lab(kind)
     assert_steps_agree(lab, [(method, {}) for method in fitting(lab, kind, methods.names())])
+
+
+def alike(lab: Lab, count: int = 3) -> list[TrialRun]:
+    return [lab.run("lora", k, rank=RANKS[k], dropout=0.0) for k in range(count)]
+
+
+def test_layers_of_all_lora_trials_are_one_call(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    forks: list[int] = []
+    run = PackView.run
+
+    def recording(view: PackView, trials: Any, arguments: Any, fork: Any) -> Any:
+        return run(view, trials, arguments, lambda calls: forks.append(len(calls)) or fork(calls))
+
+    monkeypatch.setattr(PackView, "run", recording)
+    runs = alike(lab)
+    assert not train_step(runs, joint=True)
+    sites = [name for name, m in runs[0].pack_view(runs)._body.named_modules() if isinstance(m, Site)]
+    assert len(sites) == 2 * 6 + 1, "all linear layers of two blocks, and the pooler, which each trial trains"
+    assert forks == [3], "the pooler alone is called trial by trial"
+
+
+def test_joint_step_calls_a_fraction_of_the_operators_of_single_steps(lab: Lab) -> None:
+    runs = [lab.run("lora", k, rank=RANKS[k % 4], dropout=0.0, batch_size=2) for k in range(8)]
+    calls = {}
+    for joint in (False, True):
+        train_step(runs, joint=joint)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+            train_step(runs, joint=joint)
+        events = [event for event in profiler.events() if event.name.startswith("aten::")]
+        calls[joint] = sum(not (e.cpu_parent and e.cpu_parent.name.startswith("aten::")) for e in events)
+    assert calls[True] < 0.4 * calls[False]
+
+
+def test_trial_that_diverges_in_a_joint_pass_leaves_its_neighbours_alone(lab: Lab) -> None:
+    alone, together = alike(lab), alike(lab)
+    expected = [train(run, 2) for run in alone]
+    with torch.no_grad():
+        together[1].parameters[0].fill_(float("nan"))
+    for _ in range(2):
+        failures = train_step(together, joint=True)
+        assert [run.job.trial.number for run, _ in failures] == [1]
+    for k in (0, 2):
+        for name, value in state(together[k]).items():
+            torch.testing.assert_close(value, state(alone[k])[name], rtol=1e-3, atol=1e-5, msg=name)
+    assert len(expected[0]) == 2
+
+
+def test_pack_goes_in_lockstep_after_a_joint_pass_failed(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    alone, together = alike(lab), alike(lab)
+    for run in alone:
+        train(run, 2)
+
+    def refuse(*_: Any) -> Any:
+        raise ValueError("a tensor has no rows")
+
+    monkeypatch.setattr(PackView, "run", refuse)
+    for _ in range(2):
+        assert train_step(together, joint=True) == []
+    assert caplog.text.count("a packed step failed") == 1
+    for first, second in zip(alone, together, strict=True):
+        for name, value in state(first).items():
+            torch.testing.assert_close(state(second)[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_micro_batches_of_joint_passes_add_their_gradients(lab: Lab) -> None:
+    alone, together = alike(lab), alike(lab)
+    for run in together:
+        assert run.shrink_step()
+    for run in alone:
+        train(run, 2)
+    for _ in range(2):
+        assert train_step(together, joint=True) == []
+    for first, second in zip(alone, together, strict=True):
+        for name, value in state(first).items():
+            torch.testing.assert_close(state(second)[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_trials_that_draw_are_never_padded_for_others(lab: Lab) -> None:
+    draws, plain = lab.run("lora", 0), lab.run("lora", 1, dropout=0.0)
+    train(plain, 1)  # has shown that it draws nothing
+    ids = {width: {"input_ids": torch.ones(3, width, dtype=torch.long)} for width in (5, 9)}
+    groups = JointPasses([draws, plain]).groups
+    assert groups([0, 1], [ids[9], ids[5]]) == [[0, 1]]
+    assert groups([0, 1], [ids[5], ids[9]]) == []
+    assert groups([0, 1], [ids[5], ids[5]]) == [[0, 1]]
+
+
+def test_lengths_that_would_waste_much_are_not_joined(lab: Lab) -> None:
+    runs = alike(lab)
+    for run in runs:
+        train(run, 1)
+    widths = (400, 390, 40)
+    arguments = [{"input_ids": torch.ones(3, width, dtype=torch.long)} for width in widths]
+    assert JointPasses(runs).groups([0, 1, 2], arguments) == [[0, 1]]
