@@ -60,13 +60,15 @@ class Site(nn.Module):
 
     def __init__(self, bare: nn.Module, modules: Sequence[nn.Module], rows: PassRows) -> None:
         super().__init__()
-        # Not registered: they belong to the trials' views.
-        self.__dict__.update(_bare=bare, _modules_of_trials=tuple(modules), _rows=rows)
-        self.__dict__["_groups"] = _groups(bare, modules)
-        self.__dict__["_trains_bias"] = any(type(module) is FrozenLinear and module is not bare for module in modules)
+        self._bare, self._modules_of_trials, self._rows = bare, tuple(modules), rows
+        self._groups = _groups(bare, modules)
+        self._trains_bias = any(type(module) is FrozenLinear and module is not bare for module in modules)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_bare"], name)
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("_bare"), name)
 
     @property
     def stacks(self) -> list[ParameterStack]:

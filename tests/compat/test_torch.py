@@ -20,6 +20,7 @@ DEPTH = "orchestrator/engine/frozen_depth.py"
 COSTS = "orchestrator/planning/estimates/cost_counter.py"
 KERNELS = "orchestrator/planning/estimates/meta_kernels.py"
 STAGE = "methods/parts/source_stage.py"
+VIEW = "orchestrator/engine/pack_view.py"
 
 
 @relied_on(
@@ -41,7 +42,7 @@ def test_torch_modules_keep_parameters_in_dict() -> None:
     assert nn.Linear(2, 3, bias=False)._parameters["bias"] is None
 
 
-@relied_on("_modules", by=(DEPTH, "methods/base/architecture.py", "methods/families/compose.py"))
+@relied_on("_modules", by=(DEPTH, VIEW, "methods/base/architecture.py", "methods/families/compose.py"))
 def test_torch_modules_keep_children_in_dict() -> None:
     first = nn.Identity()
     assert nn.Sequential(first)._modules == {"0": first}
@@ -53,6 +54,7 @@ def test_torch_modules_keep_buffers_in_dict() -> None:
     assert norm._buffers["running_mean"] is norm.running_mean
 
 
+@relied_on("_forward_hooks", by=VIEW)
 @relied_on("_forward_hooks", "_forward_pre_hooks", by=(DEPTH, STAGE))
 @relied_on("_forward_pre_hooks_with_kwargs", by=STAGE)
 def test_torch_modules_keep_hooks_in_dicts() -> None:
@@ -72,6 +74,7 @@ def test_torch_modules_keep_hooks_in_dicts() -> None:
         "methods/multitask_prompt.py",
         "methods/parts/attention_extension.py",
         CHECKPOINTED,
+        "orchestrator/engine/joint_pass.py",
         "orchestrator/engine/skip_prefix.py",
         "orchestrator/planning/estimates/step.py",
         "orchestrator/tasks/output_head.py",
@@ -251,3 +254,14 @@ def test_torch_linear_takes_weight_from_property() -> None:
 
     assert Frozen()(torch.ones(1, 2)).tolist() == [[2, 2, 2]]
     assert not list(Frozen().parameters())
+
+
+@relied_on("_foreach_copy_", "_foreach_add_", "_foreach_zero_", by="orchestrator/engine/parameter_stack.py")
+def test_torch_copies_adds_and_zeroes_lists_of_tensors() -> None:
+    stack = torch.zeros(2, 3, 4)
+    parts = [stack[0, :2], stack[1, :, :3]]
+    torch._foreach_copy_(parts, [torch.ones(2, 4), torch.full((3, 3), 2.0)])
+    torch._foreach_add_(parts, [torch.ones(2, 4), torch.ones(3, 3)])
+    assert stack.sum() == 8 * 2 + 9 * 3
+    torch._foreach_zero_([stack])
+    assert not stack.any()

@@ -116,3 +116,15 @@ def test_transformers_renders_templates_with_what_they_mark() -> None:
     assert texts == ["<user>hi</s>f"]
     assert [tuple(mark) for mark in marks[0]] == [(6, 8)]
     assert render(conversations=[[]], chat_template="x", return_assistant_tokens_mask=False)[1] == []
+
+
+@relied_on("transformers.utils.generic.ModelOutput", by="orchestrator/engine/pack_site.py")
+def test_transformers_outputs_are_built_from_their_items() -> None:
+    from transformers.modeling_outputs import BaseModelOutput
+    from transformers.utils.generic import ModelOutput
+
+    state: Any = torch.ones(1, 2, 3)
+    output = BaseModelOutput(last_hidden_state=state, hidden_states=(state,))
+    assert isinstance(output, ModelOutput)
+    assert list(output) == ["last_hidden_state", "hidden_states"]
+    assert BaseModelOutput(**dict(output.items())).last_hidden_state is state
