@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import psutil
 import pytest
@@ -229,7 +229,7 @@ def _on_small_disk(kind: type[_FullDisk], what: str) -> Fault:
         folder.mkdir(parents=True)
         try:
             with small_disk(folder / "disk", DISK_KILOBYTES) as disk:
-                places = {
+                places: dict[str, dict[str, Any]] = {
                     "folder": {"storage": disk.folder / "sweeps"},
                     "checkpoints": {"storage": f"fsspec+local://{disk.folder / 'sweeps'}"},
                     "database": {"tracking_uri": f"sqlite:///{disk.folder / 'mlflow.db'}"},

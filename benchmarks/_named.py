@@ -105,7 +105,7 @@ def calibration(named: Iterable[Named]) -> list[dict[str, Any]]:
     bins = []
     for number in range(BINS):
         inside = [pair for pair in pairs if min(int(pair[0] * BINS), BINS - 1) == number]
-        means = [statistics.fmean(column) for column in zip(*inside, strict=True)] or [None, None]
+        means: list[float | None] = [statistics.fmean(column) for column in zip(*inside, strict=True)] or [None, None]
         bins.append(
             {
                 "from": number / BINS,

@@ -41,19 +41,23 @@ TRAINING_PARAMETERS = frozenset(field.name for field in dataclasses.fields(Hyper
 class LatencyCache:
     """Latency overheads, measured once for all trials whose adapters compute the same, however they were trained."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_pass: Callable[[], None] | None = None) -> None:
+        """Create an empty cache; ``on_pass`` is as in :func:`latency_overheads`."""
         self._overheads: dict[str, dict[str, float]] = {}
+        self._on_pass = on_pass
 
     def measure(self, attached: Attached, job: Job, backbone: SharedBackbone, dataset: TaskDataset) -> dict[str, float]:
         """Return :func:`latency_overheads` of a trial's adapter."""
         form = {name: value for name, value in job.params.items() if name not in TRAINING_PARAMETERS}
         key = json.dumps([job.trial.study, form], sort_keys=True)
         if key not in self._overheads:
-            self._overheads[key] = latency_overheads(attached, backbone, dataset)
+            self._overheads[key] = latency_overheads(attached, backbone, dataset, self._on_pass)
         return self._overheads[key]
 
 
-def latency_overheads(attached: Attached, backbone: SharedBackbone, dataset: TaskDataset) -> dict[str, float]:
+def latency_overheads(
+    attached: Attached, backbone: SharedBackbone, dataset: TaskDataset, on_pass: Callable[[], None] | None = None
+) -> dict[str, float]:
     """Return ``latency_overhead_1`` and ``latency_overhead_32``: what the adapter adds to a forward pass.
 
     Each is a fraction of the time of the bare backbone with its head, on a batch of 1 or 32 rows: 0.05 is 5 % slower,
@@ -66,9 +70,12 @@ def latency_overheads(attached: Attached, backbone: SharedBackbone, dataset: Tas
         attached: trained adapter on its view; left in evaluation mode.
         backbone: backbone that it is attached to.
         dataset: rows of the task.
+        on_pass: function that is called before each pass of the bare backbone, as a trial's passes call theirs.
     """
     attached.train(False)
     bare = backbone.view(0)
+    if on_pass:
+        bare.register_forward_pre_hook(lambda *_: on_pass())
     widen_head(bare, backbone.context)  # as every method does
     overheads = {}
     with restored_generators(backbone.device), torch.no_grad():

@@ -101,7 +101,7 @@ class WorkerMemory:
         self._datasets: dict[str, TaskDataset] = {}
         self._prefixes: dict[str, FrozenPrefix] = {}
         self._micro_batch_memory = MicroBatchMemory(setup.token_limits)
-        self._latencies = LatencyCache()
+        self._latencies = LatencyCache(self._watch.progress)
         self._paused: OrderedDict[str, TrialRun] = OrderedDict()
         self._neutral_texts: dict[str, NeutralText | None] = {}
         self.fingerprints: dict[str, int] = {}

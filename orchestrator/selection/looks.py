@@ -13,7 +13,7 @@ FIRST_ERROR = 0.05
 
 def level_of(look: int) -> float:
     """Return the level of the intervals and ties of a look, counted from 1."""
-    return 1 - FIRST_ERROR / 2 ** (look - 1)
+    return 1 - FIRST_ERROR * 0.5 ** (look - 1)
 
 
 def level_text(look: int) -> str:

@@ -267,7 +267,8 @@ class _Sweep:
     def _run_final(self) -> dict[str, TaskOutcome]:
         """Retrain the finalists and score them on the test split, without jobs that earlier attempts have done."""
         from orchestrator.final.progress import FinalProgress
-        from orchestrator.final.run import Look, run_final
+        from orchestrator.final.retrain import Look
+        from orchestrator.final.run import run_final
         from orchestrator.final.skip_done import CachedJobRunner, DedupingJournal
 
         assert self.search is not None

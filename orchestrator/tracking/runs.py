@@ -253,14 +253,14 @@ class RunWriter:
         """Link the runs of the task and of the registered trials with the versions in the registry."""
         name, task = event["name"], event["task"]
         methods = event.get("methods", {})
-        versions = {method: version["version"] for method, version in methods.items()}
+        versions: dict[str, int] = {method: version["version"] for method, version in methods.items()}
         tags: dict[str, Any] = {"registered_model": name, "registered_version": event["version"]}
         if versions:
             listed = (f"{number} ({method}, {methods[method]['alias']})" for method, number in versions.items())
             tags["registered_versions"] = ", ".join(listed)
         if (selection := self._selections.get(task)) is not None:
             links = ", ".join(f"{version_link(name, number)} ({method})" for method, number in versions.items())
-            best = versions.get(selection["recommended"], event["version"])
+            best = versions.get(selection["recommended"], int(event["version"]))
             note = champion_note(selection, name, best, self._bytes.get(f"{task}/{selection['recommended']}"))
             self._describe_experiment(task, note)
             parts = (note, summary(selection), f"Registered: {links or version_link(name, event['version'])}.")

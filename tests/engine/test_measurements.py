@@ -126,3 +126,9 @@ def test_measurements_hold_mergeable_and_seconds_per_step(lab: Lab, tmp_path: Pa
     restored = lab.run(method, start=4)
     restored.restore(tmp_path / "step")
     assert restored.measurements == run.measurements
+
+
+def test_every_pass_of_the_bare_backbone_in_a_latency_measurement_is_told(lab: Lab) -> None:
+    told: list[None] = []
+    latency_overheads(lab.run("lora").attached, lab.backbone, lab.dataset, lambda: told.append(None))
+    assert len(told) >= 2 * 2, "at least twice on 1 and on 32 rows"

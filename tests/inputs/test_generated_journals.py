@@ -17,7 +17,15 @@ from tests.inputs.generated import changed, ends_well, json_values, tried
 SWEEPS = Path(__file__).parents[1] / "data" / "sweeps_of_0_1" / "storage"
 LINES = (next(SWEEPS.glob("finished-*")) / JOURNAL).read_text().splitlines()
 EVENTS = [json.loads(line) for line in LINES]
-PROPERTIES = ("description", "attempts", "wall_seconds", "search_ended", "trials_done", "trials_left", "has_result")
+PROPERTIES: tuple[str, ...] = (
+    "description",
+    "attempts",
+    "wall_seconds",
+    "search_ended",
+    "trials_done",
+    "trials_left",
+    "has_result",
+)
 PROPERTIES += ("answers", "registered", "finished", "can_resume")
 
 

@@ -6,9 +6,9 @@ import sys
 from typing import Any
 
 import pytest
+import ray
 
 from orchestrator.common.trial_types import Answer
-from orchestrator.lanes import proxy
 from orchestrator.lanes.proxy import TrialProxy, Work
 
 ENDED_WHILE_AN_OBJECT_IS_FREED = """
@@ -46,7 +46,7 @@ class OneAnswer:
 def test_result_for_tune_has_few_numbers_that_it_keeps_statistics_of(monkeypatch: pytest.MonkeyPatch) -> None:
     from ray.tune.utils import flatten_dict
 
-    monkeypatch.setattr(proxy.ray, "get", lambda answer: answer)
+    monkeypatch.setattr(ray, "get", lambda answer: answer)
     trial = TrialProxy.__new__(TrialProxy)
     trial.setup(
         {"study": "mail/lora", "number": 0, "params": {}, "seed": 1, "start": 0},

@@ -39,17 +39,20 @@ def test_gains_of_a_search_are_in_its_unit(table: Table) -> None:
     searched = Searched(table, {"lora": (0.5, 0.1), "ia3": (0.6,)})
     unit = 0.6 - float(np.quantile([0.5, 0.1, 0.6], 0.1))
     lora, ia3 = searched.gains()
-    assert (lora.method, lora.trials, lora.units) == ("lora", 2, pytest.approx((0.9 - 0.5) / unit))
+    assert (lora.method, lora.trials) == ("lora", 2)
+    assert lora.units == pytest.approx((0.9 - 0.5) / unit)
     assert (ia3.method, ia3.trials, ia3.units) == ("ia3", 1, 0)
 
 
 def test_named_set_holds_the_best_once_tuning_is_allowed_for(table: Table) -> None:
     searched = Searched(table, {"lora": (0.5, 0.1), "ia3": (0.6,)})
     untuned = name_methods(searched, TuningGain.none())
-    assert (untuned.methods, untuned.holds_best, untuned.best) == ({"ia3"}, False, {"lora"})
+    assert (untuned.methods, untuned.best) == (frozenset({"ia3"}), frozenset({"lora"}))
+    assert not untuned.holds_best
     assert untuned.probability == {"ia3": 1, "lora": 0}
     assert untuned.brier == 1
     gain = TuningGain({"any": {1: np.zeros(21)}, "lora": {1: np.linspace(0, 1, 21)}})
     named = name_methods(searched, gain)
-    assert (named.methods, named.holds_best) == ({"ia3", "lora"}, True)
+    assert named.methods == frozenset({"ia3", "lora"})
+    assert named.holds_best
     assert named.probability["lora"] == pytest.approx(1 - 0.1 / searched.unit, abs=0.02)

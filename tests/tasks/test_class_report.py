@@ -57,9 +57,12 @@ def test_class_report_of_several_labels_counts_each_label() -> None:
     type_ = TASK_TYPES["classification"].configured(("micro_f1",), 8, None, ("a", "b"), None, {"threshold": 0.5})
     table = pa.table({"row": [1, 2, 3], "labels": labels, "probabilities": column})
     report = type_.class_report(table)
+    assert report is not None
     assert (report.true.tolist(), report.predicted.tolist(), report.correct.tolist()) == ([2, 2], [2, 1], [2, 1])
     assert report.confusion is None
-    assert type_.row_errors(table).values == pytest.approx([0.2, 0.4, 0.6])
+    errors = type_.row_errors(table)
+    assert errors is not None
+    assert errors.values == pytest.approx([0.2, 0.4, 0.6])
 
 
 def test_class_report_of_tags_counts_whole_entities() -> None:
@@ -70,10 +73,13 @@ def test_class_report_of_tags_counts_whole_entities() -> None:
     table = pa.table({"row": [1, 2], "tags": token_column(true), "predicted": token_column(predicted)})
     table = table.append_column("words", pa.array([4, 3])).append_column("correct_words", pa.array([4, 1]))
     report = type_.class_report(table)
+    assert report is not None
     assert report.names == ("org", "per")
     assert (report.true.tolist(), report.predicted.tolist(), report.correct.tolist()) == ([2, 1], [2, 2], [1, 1])
     assert report.f1 == [pytest.approx(0.5), pytest.approx(2 / 3)]
-    assert type_.row_errors(table).values.tolist() == [0, 2]
+    errors = type_.row_errors(table)
+    assert errors is not None
+    assert errors.values.tolist() == [0, 2]
 
 
 def test_types_without_classes_have_no_class_report() -> None:
