@@ -90,7 +90,7 @@ class Site(nn.Module):
             if outputs and taker is self._bare:
                 continue
             known = None
-            if outputs:
+            if outputs and isinstance(self._bare, FrozenLinear):
                 without_bias = _rows(unbiased, places) if unbiased else None
                 known = KnownProduct(self._bare, own_args[0], _rows(outputs, places), without_bias)
             calls.append(TrialCall(partial(taker, *own_args, **own_kwargs), self._trial(places, taker), known))
