@@ -265,7 +265,7 @@ def test_register_twice_changes_nothing(registered: Registered, made: Made, uri:
     assert model["tags"]["backbone_checksum"] == made.bundle.backbone.checksum
     assert float(model["tags"]["mean_score"]) == made.bundle.mean_score
     shown = show_model("mail@champion", uri)
-    assert shown["description"].startswith("# mail")
+    assert shown["description"].startswith("Assigns one of 3 labels"), "without the title, which is the name"
     assert shown["run_id"] == run_id
 
 
