@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.common.errors import SweepError
 from orchestrator.tracking.aliases import apply_promotion_policy
 from orchestrator.tracking.bundle import CARD, EVALUATION, Bundle
-from orchestrator.tracking.connection import exists_already, open_client, retry_while_away
+from orchestrator.tracking.connection import exists_already, is_missing, open_client, retry_while_away
 from orchestrator.tracking.evaluation import DIGEST, ROWS_TAG
 from orchestrator.tracking.modelcard import VERSION, with_version
 from orchestrator.tracking.runs import clean
 from orchestrator.tracking.tables import list_tables
 from orchestrator.tracking.version_page import description, page_links
-from orchestrator.tracking.versions import CHALLENGER, CHAMPION, identity, tags_of, versions
+from orchestrator.tracking.versions import CHALLENGER, CHAMPION, aliases, identity, tags_of, versions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -66,12 +67,14 @@ def register(
         parent_run_id: run whose page shows the model too.
 
     Raises:
-        SweepError: if MLflow refuses, or cannot be reached for minutes.
+        SweepError: if MLflow refuses, or cannot be reached for minutes, or if an alias of the model is on a version
+            that no sweep has registered.
     """
     bundle, card = Bundle.read(folder), (folder / CARD).read_text(encoding="utf-8")
     client = retry_while_away(lambda: open_client(tracking_uri, registry_uri))
     version = retry_while_away(lambda: _find_version(client, bundle))
     if version is None:
+        retry_while_away(lambda: _refuse_aliases_of_others(client, bundle.task))
         model = retry_while_away(lambda: _upload(client, folder, bundle, run_id, parent_run_id))
         tags = {**tags_of(bundle), ROWS_TAG: "true" if _carries_rows(folder) else "false"}
         version = retry_while_away(lambda: _create_version(client, bundle, run_id, model, card, tags))
@@ -81,6 +84,21 @@ def register(
     if holders and holders.champion == number:
         return Registered(bundle.task, number, CHAMPION)
     return Registered(bundle.task, number, "" if bundle.trivial and not bundle.trivial.is_beaten else CHALLENGER)
+
+
+def _refuse_aliases_of_others(client: MlflowClient, name: str) -> None:
+    """Leave a model alone whose aliases others have set: the promotion policy knows nothing of their versions."""
+    try:
+        held = aliases(client, name)
+    except Exception as error:
+        if is_missing(error):
+            return
+        raise
+    own = {int(version.version) for version in versions(client, name)}
+    for alias in (CHAMPION, CHALLENGER):
+        if held.get(alias, 0) and held[alias] not in own:
+            others = f"its alias {alias} is on version {held[alias]}, which no sweep has registered"
+            raise SweepError(f"the registered model {name} belongs to others: {others}; rename it in MLflow")
 
 
 def _find_version(client: MlflowClient, bundle: Bundle) -> ModelVersion | None:

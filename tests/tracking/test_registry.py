@@ -269,6 +269,17 @@ def test_register_twice_changes_nothing(registered: Registered, made: Made, uri:
     assert shown["run_id"] == run_id
 
 
+def test_register_leaves_the_aliases_of_others_alone(made: Made, uri: str, run_id: str) -> None:
+    client = open_client(uri)
+    client.create_registered_model("mail")
+    number = client.create_model_version("mail", "file:///theirs").version
+    client.set_registered_model_alias("mail", CHAMPION, number)
+    with pytest.raises(SweepError, match="belongs to others: its alias champion is on version 1, which no sweep has"):
+        register(made.folder, run_id=run_id, tracking_uri=uri)
+    assert held(client, "mail") == {CHAMPION: 1}
+    assert len(client.search_model_versions("name = 'mail'")) == 1
+
+
 @pytest.mark.slow
 def test_register_completes_an_interrupted_upload(
     made: Made, uri: str, run_id: str, monkeypatch: pytest.MonkeyPatch
