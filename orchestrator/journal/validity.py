@@ -6,11 +6,12 @@ Only what every release has written is asked for, and what is read without a def
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
 from orchestrator.common.errors import InputError, Problem
-from orchestrator.common.trial_types import Ending, TrialKey
+from orchestrator.common.trial_types import Answer, Ending, TrialKey
 from orchestrator.journal.events import Journal
 
 _Check = Callable[[Any], bool]
@@ -51,12 +52,26 @@ def _is_ending(value: Any) -> bool:
     return value in get_args(Ending)
 
 
+def _is_answer(value: Any) -> bool:
+    """Return whether a value can be read as an :class:`~orchestrator.common.trial_types.Answer`."""
+    if not _is_object(value) or not value.keys() <= _ANSWER or value.get("status") not in _STATUSES:
+        return False
+    by_name = [value.get(name) for name in ("metrics", "validation", "measurements")]
+    if not all(_is_object(scores) and all(map(_is_score, scores.values())) for scores in by_name):
+        return False
+    texts = (value.get("reason", ""), value.get("checkpoint") or "")
+    return _is_count(value.get("step", 0)) and all(map(_is_text, texts)) and _is_object(value.get("curve", {}))
+
+
+_ANSWER = {field.name for field in fields(Answer)}
+_STATUSES = ("done", "failed", "cancelled")
 MEANINGS: dict[_Check, str] = {
     _is_number: "a number",
     _is_count: "a whole number from 0",
     _is_score: "a number or null",
     _is_text: "a text",
     _is_object: "an object",
+    _is_answer: "the answer of a lane",
     _is_trial: "TASK/METHOD/NUMBER",
     _is_names: "a list of names",
     _is_ending: f"one of {', '.join(get_args(Ending))}",
@@ -75,7 +90,7 @@ FIELDS: dict[str, dict[str, _Check]] = {
     "drop": {"study": _is_text},
     "readmit": {"study": _is_text},
     "searched": {"reason": _is_text},
-    "answer": {"job": _is_text, "answer": _is_object},
+    "answer": {"job": _is_text, "answer": _is_answer},
     "registered": {"task": _is_text, "name": _is_text, "version": _is_count, "aliases": _is_names},
     "close": {"reason": _is_text},
 }

@@ -61,3 +61,34 @@ def test_wrong_line_is_named_before_anything_is_done(
 
 def test_journal_as_it_was_written_is_valid(tmp_path: Path) -> None:
     require_valid(write(tmp_path, EVENTS))
+
+
+ANSWER = {"status": "done", "step": 4, "metrics": {"loss": 0.5}, "validation": {}, "checkpoint": None}
+ANSWER |= {"measurements": {"train_seconds": None}, "curve": {}, "reason": ""}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": None},
+        {"status": "lost"},
+        {"step": "4"},
+        {"metrics": None},
+        {"metrics": {"loss": "low"}},
+        {"measurements": []},
+        {"checkpoint": 7},
+        {"score": 0.5},
+    ],
+    ids=str,
+)
+def test_answer_that_no_lane_gave_is_named(change: dict[str, Any], tmp_path: Path) -> None:
+    answer = {"time": 3.5, "event": "answer", "job": "mail/lora/0/seed-0:0-4:test", "trial": "mail/lora/0"}
+    events = [SWEEP, TRIAL, RUNG, {**answer, "answer": ANSWER}, END, CLOSE]
+    require_valid(write(tmp_path, events))
+    events[3] = {**answer, "answer": {**ANSWER, **change}}
+    path = tmp_path / "tiny-1" / "journal.jsonl"
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    with pytest.raises(InputError) as raised:
+        require_valid(path)
+    assert "line 4: 'answer' of the event 'answer' is" in raised.value.lines()[0]
+    assert raised.value.lines()[0].endswith(", not the answer of a lane")
