@@ -68,8 +68,8 @@ class Toy(tune.Trainable):
             "status": "done",
             "step": step,
             "value": value,
-            "metrics": {"macro_f1": value},
-            "measurements": {"trainable": 64.0, "train_seconds": float(self.rung)},
+            "metrics": [("macro_f1", value)],
+            "measurements": [("trainable", 64.0), ("train_seconds", float(self.rung))],
             "done": step == RUNGS[-1] and number == 0,
         }
 
