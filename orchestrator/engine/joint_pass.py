@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from orchestrator.engine.pack_view import PADDED, PackView, body_of, has_same_containers, shape_of
-from orchestrator.engine.packing import Fork, run_body
+from orchestrator.engine.packing import Fork, bodies_join, run_body
 
 if TYPE_CHECKING:
     from orchestrator.engine.trial_run import TrialRun
@@ -47,6 +47,8 @@ def _joining(forward: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(forward)  # peft looks at the signature
     def join(*args: Any, **kwargs: Any) -> Any:
+        if not bodies_join():
+            return forward(*args, **kwargs)
         arguments = dict(signature.bind(*args, **kwargs).arguments)
         arguments |= arguments.pop("kwargs", {})
         given = {name: value for name, value in arguments.items() if value is not None}

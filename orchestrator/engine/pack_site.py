@@ -202,18 +202,24 @@ def _by_place(outputs: Sequence[Any], members: Sequence[Sequence[int]], counts: 
     """Return each trial's part of the outputs of all calls."""
     parts: dict[int, Any] = {}
     for output, places in zip(outputs, members, strict=True):
-        parts.update(zip(places, _split(output, [counts[place] for place in places]), strict=True))
+        parts.update(zip(places, split_rows(output, [counts[place] for place in places]), strict=True))
     return parts
 
 
-def _split(output: Any, counts: Sequence[int]) -> Sequence[Any]:
+def split_rows(output: Any, counts: Sequence[int]) -> Sequence[Any]:
+    """Return each trial's rows of an output, a tensor or whatever holds tensors; one row is meant for all.
+
+    Args:
+        output: output of a module.
+        counts: rows of each trial.
+    """
     if len(counts) == 1:
         return [output]
     if isinstance(output, ModelOutput):
-        parts = {name: _split(value, counts) for name, value in output.items()}
+        parts = {name: split_rows(value, counts) for name, value in output.items()}
         return [type(output)(**{name: values[k] for name, values in parts.items()}) for k in range(len(counts))]
     if isinstance(output, tuple):
-        return list(zip(*(_split(item, counts) for item in output), strict=True))
+        return list(zip(*(split_rows(item, counts) for item in output), strict=True))
     if not isinstance(output, Tensor) or output.shape[0] == 1 < sum(counts):
         return [output] * len(counts)
     pieces: Sequence[Any] = output.split(_lengths(output, counts))

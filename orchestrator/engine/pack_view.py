@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.utils.generic import ModelOutput
 
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.engine.frozen_depth import is_unchanged
-from orchestrator.engine.pack_site import PassRows, Site
+from orchestrator.engine.pack_site import PassRows, Site, split_rows
 from orchestrator.engine.packing import Fork
 from orchestrator.engine.parameter_stack import ParameterStacks
 
@@ -85,9 +86,8 @@ class PackView:
         if any("inputs_embeds" in given for given in arguments):
             arguments = [_embedded(body, given) for body, given in zip(self._bodies, arguments, strict=True)]
         joint = {name: self._stack(name, [kwargs[name] for kwargs in arguments]) for name in arguments[0]}
-        output = self._body(**joint)
-        parts = {name: self._split(value, widths) for name, value in output.items()}
-        return [type(output)(**{name: values[k] for name, values in parts.items()}) for k in range(len(trials))]
+        outputs = split_rows(self._body(**joint), counts)
+        return [self._cut(output, width) for output, width in zip(outputs, widths, strict=True)]
 
     def write_gradients(self) -> None:
         """Add the gradients of stacked parameters to the trials' own; called after the backward pass."""
@@ -107,20 +107,15 @@ class PackView:
         padding = (missing, 0) if self._pads_left else (0, missing)
         return F.pad(value, (0, 0) * (value.dim() - 2) + padding, value=fill)
 
-    def _split(self, value: Any, widths: Sequence[int]) -> list[Any]:
-        """Return each trial's rows of an output, without the padding."""
-        if isinstance(value, tuple):
-            return list(zip(*(self._split(item, widths) for item in value), strict=True))
-        if not isinstance(value, Tensor):
-            return [value] * len(widths)
-        return [
-            self._cut(part, width) for part, width in zip(value.split(list(self._rows.counts)), widths, strict=True)
-        ]
-
-    def _cut(self, part: Tensor, width: int) -> Tensor:
-        if part.dim() < 3 or part.shape[1] == width:  # of a row as a whole
-            return part
-        return part[:, -width:] if self._pads_left else part[:, :width]
+    def _cut(self, output: Any, width: int) -> Any:
+        """Return a trial's output without the padding."""
+        if isinstance(output, ModelOutput):
+            return type(output)(**{name: self._cut(value, width) for name, value in output.items()})
+        if isinstance(output, tuple):
+            return tuple(self._cut(item, width) for item in output)
+        if not isinstance(output, Tensor) or output.dim() < 3 or output.shape[1] == width:  # of a row as a whole
+            return output
+        return output[:, -width:] if self._pads_left else output[:, :width]
 
 
 def shape_of(arguments: Mapping[str, Any]) -> tuple[int, int]:

@@ -140,15 +140,19 @@ def in_lockstep(
     return packed_calls
 
 
+def bodies_join() -> bool:
+    """Return whether this is a trial's part of a packed pass in which bodies run together."""
+    return _hub is not None and _hub.joint is not None and getcurrent() is not _hub.main
+
+
 def run_body(forward: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """Run the body of the present trial's model, together with others' if there is a joint pass.
+    """Run the body of the present trial's model, together with others' that wait; only where :func:`bodies_join`.
 
     Args:
         forward: the body's own pass.
         arguments: its arguments by name.
     """
-    if _hub is None or _hub.joint is None or getcurrent() is _hub.main:
-        return forward(**arguments)
+    assert _hub is not None
     joined = _hub.main.switch(_Body(arguments))
     return forward(**arguments) if joined is None else joined
 

@@ -118,7 +118,10 @@ def test_transformers_renders_templates_with_what_they_mark() -> None:
     assert render(conversations=[[]], chat_template="x", return_assistant_tokens_mask=False)[1] == []
 
 
-@relied_on("transformers.utils.generic.ModelOutput", by="orchestrator/engine/pack_site.py")
+@relied_on(
+    "transformers.utils.generic.ModelOutput",
+    by=("orchestrator/engine/pack_site.py", "orchestrator/engine/pack_view.py"),
+)
 def test_transformers_outputs_are_built_from_their_items() -> None:
     from transformers.modeling_outputs import BaseModelOutput
     from transformers.utils.generic import ModelOutput

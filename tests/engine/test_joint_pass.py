@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import methods
 from orchestrator.engine.joint_pass import JointPasses
@@ -16,7 +15,7 @@ from orchestrator.engine.step import train_step
 from orchestrator.engine.trial_run import TrialRun
 
 from .conftest import Lab, state, train
-from .test_packing import fitting
+from .test_packing import fitting, gradients
 
 RANKS = (4, 8, 16, 2)
 PACKS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
@@ -36,10 +35,6 @@ PACKS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
 
 def begin(lab: Lab, pack: Sequence[tuple[str, dict[str, Any]]]) -> list[TrialRun]:
     return [lab.run(method, number, **changes) for number, (method, changes) in enumerate(pack)]
-
-
-def gradients(run: TrialRun) -> dict[str, Tensor]:
-    return {n: p.grad.clone() for n, p in run.attached.trainable().items() if p.grad is not None}
 
 
 def assert_steps_agree(lab: Lab, pack: Sequence[tuple[str, dict[str, Any]]], steps: int = 2) -> None:
