@@ -15,10 +15,9 @@ table's cost and at 2, 4 and 8 trials per method:
 
 from __future__ import annotations
 
+import math
 import os
-import random
 import statistics
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,10 +25,8 @@ from pathlib import Path
 from benchmarks._command_line import argument_parser, emit
 from benchmarks._verdicts import TiedSet, find_tied_set, judge
 from orchestrator.search.allocation import Race
-from orchestrator.search.budget import SpendingLimits
-from orchestrator.search.core import Search
 from orchestrator.search.early_stopping import Halving
-from orchestrator.simulation.replay import NullJournal, Policy, core, incumbents, plans_of, replay
+from orchestrator.simulation.replay import core, incumbents, replay
 from orchestrator.simulation.table import Table
 
 CURVES = Path(__file__).with_name("curves")
@@ -65,31 +62,11 @@ def figures(rule: str, table: Table, tied_set: TiedSet, seed: int) -> list[Figur
     verdict = judge(table, incumbents(results), tied_set)
     told = [(float(verdict.in_tied_set), verdict.regret, verdict.cost)]
     for trials in TRIALS_PER_METHOD:
-        results = replay(_of_trials(halving, trials * len(table.methods)), table, seed, table.cost * 10, lanes=2)
+        policy = core(Race(), halving, trials=trials * len(table.methods))
+        results = replay(policy, table, seed, math.inf, lanes=2)
         verdict = judge(table, incumbents(results), tied_set)
         told.append((float(verdict.in_tied_set), verdict.regret, results[-1].cost / table.cost))
     return told
-
-
-def _of_trials(halving: Halving, trials: int) -> Policy:
-    """Return the race with a budget of trials."""
-
-    def make(table: Table, seed: int, budget: float, clock: Callable[[], float]) -> Search:
-        plans = plans_of(table)
-        random.Random(seed).shuffle(plans)
-        return Search(
-            plans,
-            table.rungs,
-            storage_path=None,
-            journal=NullJournal(),
-            halving=halving,
-            allocation=Race(),
-            budget=SpendingLimits(trials=trials),
-            clock=clock,
-            seed=seed,
-        )
-
-    return make
 
 
 if __name__ == "__main__":
