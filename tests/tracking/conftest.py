@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.journal.events import Journal
 from orchestrator.tracking.connection import open_client
+from orchestrator.tracking.mlflow_exporter import MlflowExporter
 
 from .small import Made, make
 
@@ -117,3 +118,19 @@ MakeBundle = Callable[..., Made]
 def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
     """Bundles of a kind of backbone, each in a folder of its own."""
     return lambda kind="encoder", **changes: make(tmp_path_factory.mktemp("bundle"), kind, **changes)
+
+
+def assert_all_arrived(exporter: MlflowExporter, uri: str, experiment: str) -> None:
+    """Assert that an experiment has each run once of one trial of IA3 and six of LoRA, with both of their rungs."""
+    assert exporter.pending == exporter.refused == 0
+    client = open_client(uri)
+    found = client.get_experiment_by_name(experiment)
+    assert found
+    runs = client.search_runs([found.experiment_id])
+    assert sorted(run.data.tags["key"] for run in runs) == sorted(
+        ["airline", "airline/ia3/0", *(f"airline/lora/{number}" for number in range(6))]
+    )
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in runs:
+        if run.data.tags.get("method") == "lora":
+            assert len(client.get_metric_history(run.info.run_id, "validation_macro_f1")) == 2

@@ -13,7 +13,7 @@ from orchestrator.tracking.registry import register
 from orchestrator.tracking.verify import verify
 
 from ..mlflow_server import Server
-from .conftest import MakeBundle, Story
+from .conftest import MakeBundle, Story, assert_all_arrived
 
 pytestmark = pytest.mark.slow
 
@@ -47,18 +47,7 @@ def test_exporter_loses_and_doubles_nothing_while_a_server_is_away(server: Serve
 
     server.start()
     assert exporter.flush(60), exporter.last_error
-    assert exporter.pending == exporter.refused == 0
-    client = open_client(server.uri)
-    experiment = client.get_experiment_by_name("airline")
-    assert experiment
-    runs = client.search_runs([experiment.experiment_id])
-    assert sorted(run.data.tags["key"] for run in runs) == sorted(
-        ["airline", "airline/ia3/0", *(f"airline/lora/{number}" for number in range(6))]
-    )
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    for run in runs:
-        if run.data.tags.get("method") == "lora":
-            assert len(client.get_metric_history(run.info.run_id, "validation_macro_f1")) == 2
+    assert_all_arrived(exporter, server.uri, "airline")
     assert exporter.close(10)
 
 
