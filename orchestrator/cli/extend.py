@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from orchestrator.cli.app import AsJson, StorageOption, SweepArgument, app
-from orchestrator.cli.sweeps import Address, end
+from orchestrator.cli.sweeps import Address, RecordedConfig, end
 from orchestrator.common.errors import InputError, Problem
 
 
@@ -17,10 +16,7 @@ from orchestrator.common.errors import InputError, Problem
 def extend(
     sweep: SweepArgument,
     trials: Annotated[str, typer.Option(help="How many more trials to start, as in +20.", metavar="+NUMBER")],
-    config: Annotated[
-        Path | None,
-        typer.Option(help="Its configuration; needed only if that contains passwords, which are not recorded."),
-    ] = None,
+    config: RecordedConfig = None,
     address: Address = None,
     storage: StorageOption = "sweeps",
     as_json: AsJson = False,

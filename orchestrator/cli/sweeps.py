@@ -27,6 +27,10 @@ Address = Annotated[
         help="Ray cluster to run on: auto or HOST:PORT. RAY_ADDRESS does the same; without either, this machine."
     ),
 ]
+RecordedConfig = Annotated[
+    Path | None,
+    typer.Option(help="Its configuration; needed only if that contains passwords, which are not recorded."),
+]
 
 
 @app.command()
@@ -50,10 +54,7 @@ def run(config: ConfigFile, address: Address = None, as_json: AsJson = False) ->
 @app.command()
 def resume(
     sweep: SweepArgument,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="Its configuration; needed only if that contains passwords, which are not recorded."),
-    ] = None,
+    config: RecordedConfig = None,
     address: Address = None,
     storage: StorageOption = "sweeps",
     take_over: Annotated[

@@ -40,7 +40,7 @@ def require_storage(storage: str) -> None:
 
 
 def _folder_problem(folder: Path) -> str:
-    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    nearest = nearest_existing(folder)
     if not nearest.is_dir():
         return f"{nearest} is a file; write a folder"
     try:
@@ -48,6 +48,11 @@ def _folder_problem(folder: Path) -> str:
             return ""
     except OSError as error:
         return f"{nearest} cannot be written to ({error.strerror}); write another folder, or change its permissions"
+
+
+def nearest_existing(path: Path) -> Path:
+    """Return a path, or the nearest folder above it that exists."""
+    return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
 def _remote_problem(root: str) -> str:

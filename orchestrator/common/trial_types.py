@@ -89,6 +89,9 @@ Curve = dict[str, list[float | None]]
 quantity was not measured."""
 
 
+Status = Literal["done", "failed", "cancelled"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """A lane's result for a job.
@@ -104,7 +107,7 @@ class Answer:
         reason: why the job failed, one line.
     """
 
-    status: Literal["done", "failed", "cancelled"]
+    status: Status
     step: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     validation: dict[str, float] = field(default_factory=dict)

@@ -107,12 +107,8 @@ def why_not_recommended(result: MethodResult, selection: Selection) -> str:
     score = f"{result.mean_score:.3f} [{low:.3f}, {high:.3f}]"
     if result.tied:
         return f"{score}, tied with {selection.recommended}; prefer: {selection.prefer} decided"
-    if result.undecided:
-        return f"{score}, behind by no more than what more trials may bring it (95 % quantile)"
-    if result.gap is not None:
-        return (
-            f"{score}, at least {result.gap:.3f} {selection.metric.worse} than the best ({selection.level_text} level)"
-        )
+    if behind := selection.behind(result):
+        return f"{score}, {behind}"
     if result.cut:
         return f"{score}, {result.reason}"
     return f"{score}, eliminated by the validation screening: {result.reason}"

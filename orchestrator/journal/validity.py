@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from orchestrator.common.errors import InputError, Problem
-from orchestrator.common.trial_types import Answer, Ending, TrialKey
+from orchestrator.common.trial_types import Answer, Ending, Status, TrialKey
 from orchestrator.journal.events import Journal
 
 _Check = Callable[[Any], bool]
@@ -54,7 +54,7 @@ def _is_ending(value: Any) -> bool:
 
 def _is_answer(value: Any) -> bool:
     """Return whether a value can be read as an :class:`~orchestrator.common.trial_types.Answer`."""
-    if not _is_object(value) or not value.keys() <= _ANSWER or value.get("status") not in _STATUSES:
+    if not _is_object(value) or not value.keys() <= _ANSWER or value.get("status") not in get_args(Status):
         return False
     by_name = [value.get(name) for name in ("metrics", "validation", "measurements")]
     if not all(_is_object(scores) and all(map(_is_score, scores.values())) for scores in by_name):
@@ -64,7 +64,6 @@ def _is_answer(value: Any) -> bool:
 
 
 _ANSWER = {field.name for field in fields(Answer)}
-_STATUSES = ("done", "failed", "cancelled")
 MEANINGS: dict[_Check, str] = {
     _is_number: "a number",
     _is_count: "a whole number from 0",

@@ -227,11 +227,7 @@ def _verdict(selection: Selection, result: MethodResult) -> str:
         return f"chosen: {selection.no_better or selection.reason}"
     if result.tied:
         return f"may be the best, as {selection.recommended}, which was chosen: {selection.reason}"
-    if result.undecided:
-        return "undecided: behind by no more than what more trials may bring it (95 % quantile)"
-    if result.gap is not None:
-        return f"at least {result.gap:.3f} {selection.metric.worse} than the best ({selection.level_text} level)"
-    return ""
+    return f"{'undecided: ' if result.undecided else ''}{selection.behind(result)}"
 
 
 def _registered(history: History, task: str, method: str) -> str:

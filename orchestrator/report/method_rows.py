@@ -149,11 +149,10 @@ def _status(
     if result.tied:
         return "tied", note
     if result.undecided:
-        undecided = result.reason or "behind by no more than what more trials may bring it (95 % quantile)"
+        undecided = result.reason or selection.behind(result)
         return "undecided", "; ".join(text for text in (undecided.removeprefix("undecided: "), note) if text)
     if result.gap is not None:
-        gap = f"at least {result.gap:.3f} {selection.metric.worse} than the best ({selection.level_text} level)"
-        return "worse", gap + (f"; {note}" if note else "")
+        return "worse", selection.behind(result) + (f"; {note}" if note else "")
     if result.cut:
         return "cut", result.reason + (f"; {note}" if note else "")
     return ("eliminated", result.reason) if result.reason else ("scored", note)

@@ -107,6 +107,14 @@ class Selection:
             return ""
         return f"no method was better than {self.baseline.name} ({self.metric.label} {self.baseline.text})"
 
+    def behind(self, result: MethodResult) -> str:
+        """Return how far a finalist is behind the best one, a clause; empty for one that may be the best."""
+        if result.undecided:
+            return "behind by no more than what more trials may bring it (95 % quantile)"
+        if result.gap is not None:
+            return f"at least {result.gap:.3f} {self.metric.worse} than the best ({self.level_text} level)"
+        return ""
+
     @property
     def named(self) -> tuple[str, ...]:
         """The methods that an exhaustive search may find the best: tied, undecided, or cut by the cap."""

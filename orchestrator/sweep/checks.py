@@ -15,6 +15,7 @@ from typing import Literal
 from orchestrator.common.errors import InputError, SweepError, describe_error, first_line
 from orchestrator.common.package_versions import PACKAGES, versions
 from orchestrator.common.storage import Storage
+from orchestrator.common.storage_check import nearest_existing
 from orchestrator.common.units import parse_bytes, size
 from orchestrator.common.uris import mask_secrets
 
@@ -117,7 +118,7 @@ def check_storage(storage: str) -> Check:
     try:
         place = Storage.at(storage)
         if place.is_local:
-            with tempfile.TemporaryFile(dir=_existing(Path(place.root))) as file:
+            with tempfile.TemporaryFile(dir=nearest_existing(Path(place.root))) as file:
                 file.write(content)
             return Check("storage", "ok", f"{place.root} can be written")
         place.write(name, content)
@@ -167,7 +168,7 @@ def check_space(storage: str) -> Check:
 
     place = Storage.at(storage)
     folders = {"cache": cache_folder(), **({"storage": Path(place.root)} if place.is_local else {})}
-    free = {name: shutil.disk_usage(_existing(folder)).free for name, folder in folders.items()}
+    free = {name: shutil.disk_usage(nearest_existing(folder)).free for name, folder in folders.items()}
     detail = ", ".join(f"{name} {size(count)} free ({folders[name]})" for name, count in free.items())
     if min(free.values()) < MIN_FREE:
         mend = f"keep {size(MIN_FREE)} free, or more for a large backbone; PEFT_SWEEP_CACHE moves the cache"
@@ -211,8 +212,3 @@ def check_encoding() -> Check:
         mend = "set PYTHONIOENCODING=utf-8, or a locale such as LC_ALL=C.UTF-8"
         return Check("encoding", "warning", f"the terminal takes {encoding} only", mend)
     return Check("encoding", "ok", encoding)
-
-
-def _existing(folder: Path) -> Path:
-    """Return the nearest folder that exists."""
-    return next(parent for parent in (folder, *folder.parents) if parent.exists())

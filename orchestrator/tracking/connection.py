@@ -66,7 +66,7 @@ def check_uri(uri: str, where: str) -> None:
         InputError: if MLflow does not support the scheme, or the folder of a sqlite file is missing.
     """
     schemes = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks", "uc", "databricks-uc")
-    if uri.partition(":")[0].partition("+")[0] not in schemes or ("://" not in uri and "databricks" not in uri):
+    if _kind(uri) not in schemes or ("://" not in uri and "databricks" not in uri):
         message = "is not a URI that MLflow supports; write sqlite:///mlflow.db, or http://HOST:PORT of a server"
         raise InputError(where, [Problem(mask_secrets(uri), message)])
     if uri.startswith("http") and not host_of(uri):
@@ -91,7 +91,17 @@ def host_of(uri: str) -> tuple[str, int] | None:
 
 def is_database_server(uri: str) -> bool:
     """Return whether MLflow is to write to a database server itself, without a tracking server before it."""
-    return uri.partition(":")[0].partition("+")[0] in _SERVER_DATABASES
+    return _kind(uri) in _SERVER_DATABASES
+
+
+def is_database(uri: str) -> bool:
+    """Return whether MLflow is to write to a database itself, a file or a server."""
+    return _kind(uri) == "sqlite" or is_database_server(uri)
+
+
+def _kind(uri: str) -> str:
+    """Return a URI's scheme without the driver of a database."""
+    return uri.partition(":")[0].partition("+")[0]
 
 
 def _database_problem(uri: str) -> str:

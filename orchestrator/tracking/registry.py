@@ -96,7 +96,7 @@ def _refuse_aliases_of_others(client: MlflowClient, name: str) -> None:
         raise
     own = {int(version.version) for version in versions(client, name)}
     for alias in (CHAMPION, CHALLENGER):
-        if held.get(alias, 0) and held[alias] not in own:
+        if alias in held and held[alias] not in own:
             others = f"its alias {alias} is on version {held[alias]}, which no sweep has registered"
             raise SweepError(f"the registered model {name} belongs to others: {others}; rename it in MLflow")
 

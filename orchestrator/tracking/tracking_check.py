@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 import socket
-from contextlib import suppress
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 
 from orchestrator.common.errors import InputError, Problem, short_line
 from orchestrator.common.uris import mask_secrets
-from orchestrator.tracking.connection import check_uri, database_file, host_of, is_missing, open_client
+from orchestrator.tracking.connection import check_uri, database_file, host_of, is_database, is_missing, open_client
 
 _REVISION = re.compile(r"^(down_)?revision = ['\"](\w+)['\"]", re.MULTILINE)
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 CONNECT_TIMEOUT_S = 10
 
 
@@ -34,8 +32,8 @@ def require_tracking(tracking_uri: str, registry_uri: str | None, experiment: st
             continue
         where = f"mlflow.{key}"
         check_uri(uri, where)
-        is_database = uri.partition(":")[0].partition("+")[0] in _DATABASES
-        if problem := _database_problem(uri, experiment) if is_database else _server_problem(uri, experiment):
+        find_problem = _database_problem if is_database(uri) else _server_problem
+        if problem := find_problem(uri, experiment):
             raise InputError(where, [Problem(mask_secrets(uri), problem)])
 
 
@@ -47,8 +45,7 @@ def _database_problem(uri: str, experiment: str) -> str:
     if (file := database_file(uri)) is not None and (not file.exists() or not file.stat().st_size):
         return ""
     try:
-        engine = sqlalchemy.create_engine(uri)
-        with engine.connect() as connection:
+        with sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool).connect() as connection:
             tables = sqlalchemy.inspect(connection).get_table_names()
             if "alembic_version" not in tables:
                 return "" if "experiments" not in tables else "is a database of another program, or of an old MLflow"
@@ -59,12 +56,9 @@ def _database_problem(uri: str, experiment: str) -> str:
                 return f"is a database of an older MLflow; copy it, then run: mlflow db upgrade {mask_secrets(uri)}"
             query = sqlalchemy.text("SELECT experiment_id, lifecycle_stage FROM experiments WHERE name = :name")
             row = connection.execute(query, {"name": experiment}).first()
-    except (SQLAlchemyError, ImportError) as error:
+    except SQLAlchemyError as error:
         reason = mask_secrets(short_line(getattr(error, "orig", None) or error))
         return f"cannot be used ({reason}); write sqlite:///mlflow.db, or http://HOST:PORT of a server"
-    finally:
-        with suppress(UnboundLocalError):
-            engine.dispose()
     return _deleted(experiment, str(row[0])) if row and row[1] == "deleted" else ""
 
 
