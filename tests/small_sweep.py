@@ -1,4 +1,4 @@
-"""The smallest real sweep: a random encoder of two layers, and texts of a few words, one of which is the label."""
+"""The smallest real sweep: a random encoder of two layers, and texts of a few words, the last of which are the label."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _rows(file: Path) -> None:
         writer.writerow(["text", "label"])
         for number, text in enumerate(texts):
             label = WORDS[number % 2]
-            writer.writerow([f"{text} {label} {label}", label])
+            writer.writerow([f"{text} {label} {label} {label} {label}", label])
 
 
 def events(journal: Path) -> list[dict[str, Any]]:

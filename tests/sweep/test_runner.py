@@ -72,13 +72,15 @@ def lane_killer() -> Any:
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> EndedSweep:
     """A sweep that runs undisturbed."""
-    # Four steps are few: at this rate they are enough to be better than always answering one label.
-    fast = {"learning_rate": {"value": 0.05}}
+    # Four steps are few: with the first rate and this batch a probe of the mean is far better than always answering one
+    # label, on any processor; with the second rate it learns nothing and is stopped.
+    rates = {"learning_rate": {"choices": [0.1, 0.0001]}}
+    probe = {**rates, "batch_size": {"value": 32}, "pooling": {"value": "mean"}, "dropout": {"value": 0.0}}
     return run_small_sweep(
         tmp_path_factory.mktemp("swept"),
         methods=["lora", "linear_probe", "prefix"],
         budget={"trials": 12},
-        search_space={"lora": fast, "linear_probe": fast},
+        search_space={"lora": rates, "linear_probe": probe},
     )
 
 
