@@ -65,9 +65,9 @@ def compare_models(first: str, second: str, tracking_uri: str, registry_uri: str
 
     Returns:
         ``first`` and ``second`` as in :func:`list_models`; ``lead``, by how much the first is better, as
-        ``difference``, ``low`` and ``high`` (95 % bounds) in units of the metric, ``None`` where the two are not
-        comparable; ``better``, ``"first"``, ``"second"``, or ``None`` where the difference is not significant;
-        ``reason``, one sentence.
+        ``difference``, ``low`` and ``high`` (bounds) in units of the metric, ``level`` of the bounds and whether theirs
+        is higher (``at_least``), ``None`` where the two are not comparable; ``better``, ``"first"``, ``"second"``, or
+        ``None`` where the difference is not significant; ``reason``, one sentence.
 
     Raises:
         InputError: if there is no such model.
@@ -140,7 +140,9 @@ def _verdict(version: ScoredVersion, other: ScoredVersion, lead: Lead | None, la
         return "Not comparable: trained and scored on different data."
     first, second = labels if lead.difference >= 0 else labels[::-1]
     low, high = (lead.low, lead.high) if lead.difference >= 0 else (-lead.high, -lead.low)
-    difference = f"{abs(lead.difference):.3f} [{low:.3f}, {high:.3f}] {version.metric.label} (95 % interval)"
+    difference = (
+        f"{abs(lead.difference):.3f} [{low:.3f}, {high:.3f}] {version.metric.label} ({lead.level_text} interval)"
+    )
     sentence = f"{first} is better than {second} by {difference}."
     return sentence if low > 0 else f"Not significant: {sentence}"
 

@@ -102,7 +102,7 @@ class BundleSelection(_Part):
     reason: str
     """Why it was chosen, one clause."""
     tied: tuple[str, ...]
-    """Methods that may be the best at the 95 % level, the recommended one first."""
+    """Methods that may be the best at the look's level, the recommended one first."""
     probability: dict[str, float] = {}
     """Of each method, that an exhaustive search would find no other better; empty in bundles of earlier releases."""
     runner_up: str = ""
@@ -121,11 +121,11 @@ class BundleBaseline(_Part):
     score: float
     """Its score, in the task's metric."""
     interval: tuple[float, float]
-    """95 % interval of its score."""
+    """Interval of its score, at the look's level."""
     lead: float
     """By how much the method is better."""
     lead_low: float
-    """Lower bound of that, at the 95 % level; the method is better where it is above 0."""
+    """Lower bound of that, at the look's level; the method is better where it is above 0."""
 
     @property
     def is_beaten(self) -> bool:
@@ -176,13 +176,13 @@ class Bundle(_Part):
     seed_scores: tuple[float, ...] = ()
     """Score of each seed."""
     interval: tuple[float, float]
-    """95 % interval of the mean score."""
+    """Interval of the mean score, at the look's level; 95 % if nothing was compared."""
     selection: BundleSelection | None = None
     """Choice of the sweep; ``None`` for a method that was not compared."""
     metrics: dict[str, float] = {}
     """All metrics of this checkpoint on the test split."""
     other_scores: dict[str, tuple[float, float, float]] = {}
-    """Mean score of the method over its seeds and the ends of its 95 % interval, by metric, of the other metrics that
+    """Mean score of the method over its seeds and the ends of its interval, by metric, of the other metrics that
     its task lists."""
     majority: float | None = None
     """Accuracy of predicting the most frequent label for every row."""

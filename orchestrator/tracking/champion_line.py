@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from orchestrator.common.units import size
+from orchestrator.selection.looks import level_text
 from orchestrator.tracking.versions import in_todays_tags, version_link
 
 if TYPE_CHECKING:
@@ -41,10 +42,11 @@ def champion_line(name: str, version: int, tags: Mapping[str, str]) -> str:
     tags = in_todays_tags(tags)
     score, low, high = (float(tags[key]) for key in ("mean_score", "interval_low", "interval_high"))
     rows = f" on {int(tags['test_rows']):,} test rows" if tags.get("test_rows") else ""
+    interval = f"[{low:.3f}, {high:.3f}] ({level_text(int(tags.get('look', '1')))} interval)"
     link = version_link(name, version, f"version {version}")
     parts = [
         f"Champion: {link}, `{tags.get('method', '')}`",
-        f"**{tags['metric']} {score:.3f}** [{low:.3f}, {high:.3f}]{rows}",
+        f"**{tags['metric']} {score:.3f}** {interval}{rows}",
         *([size(float(tags["adapter_bytes"]))] if "adapter_bytes" in tags else []),
         f"on `{tags.get('backbone', '')}` ({tags.get('quantization', '')})",
         f"licence of the backbone {tags.get('licence') or 'unknown'}",

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestrator.common.units import size
+from orchestrator.selection.looks import level_text
 from orchestrator.tracking.versions import version_link
 
 Event = Mapping[str, Any]
@@ -24,7 +25,7 @@ def champion_note(selection: Event, name: str, version: int, adapter_bytes: floa
     """
     best = _recommended(selection)
     low, high = best["interval"]
-    score = f"{selection['metric']} {best['mean_score']:.3f} [{low:.3f}, {high:.3f}]"
+    score = f"{selection['metric']} {best['mean_score']:.3f} [{low:.3f}, {high:.3f}] ({level_text(selection.get('look', 1))} interval)"
     link = version_link(name, version, f"version {version}")
     parts = [best["method"], score, link, *([size(adapter_bytes)] if adapter_bytes else [])]
     sentences = [
@@ -55,7 +56,7 @@ def _recommended(selection: Event) -> Event:
 
 
 def _beaten(selection: Event, best: Event) -> Iterator[str]:
-    """Yield what the method is better than at the 95 % level, and what is tied with it."""
+    """Yield what the method is better than at the look's level, and what is tied with it."""
     baselines, lead = selection.get("baselines") or (), best.get("baseline_lead")
     if baselines and lead:
         name, score = baselines[0]["name"], baselines[0]["score"]

@@ -68,7 +68,7 @@ def _compared(version: ScoredVersion, champion: ScoredVersion, name: str) -> tup
     size, label = abs(lead.difference), version.metric.label
     if lead.difference < 0:
         return f"{scores}: it is worse than the champion by {size:.3f} {label}", True
-    policy = "which is significant" if lead.low > 0 else "which is not significant at the 95 % level"
+    policy = "which is significant" if lead.low > 0 else f"which is not significant at a level of {lead.level_text}"
     return f"{scores}: it is better than the champion by {size:.3f} {label}, {policy}", False
 
 

@@ -1,13 +1,14 @@
 """The promotion policy: which version of a model is its champion, a pure function of what all versions have recorded.
 
 A version replaces the champion only if it is significantly better: on the same data and by the same metric, the lower
-95 % bound of the difference of their mean scores lies above 0. Versions record their mean score with a 95 % interval,
-so the bounds of the difference are recovered from those (MOVER; Zou and Donner, 2008, doi:10.1002/sim.3095)::
+bound of the difference of their mean scores lies above 0. Versions record their mean score with an interval, at the level
+of the look at the test rows that it comes from (95 % for the first), so the bounds of the difference are recovered from
+those (MOVER; Zou and Donner, 2008, doi:10.1002/sim.3095)::
 
     low  = (a - b) - sqrt((a - a_low)^2 + (b_high - b)^2)
     high = (a - b) + sqrt((a_high - a)^2 + (b - b_low)^2)
 
-Symmetry of the intervals is not needed. The bounds ignore that scores on the same rows are positively correlated, so
+Symmetry of the intervals is not needed. With intervals at two levels, the bounds are at the lower one at least. The bounds ignore that scores on the same rows are positively correlated, so
 they are too wide rather than too narrow: a champion is kept too long rather than replaced by chance.
 
 A version that is no better than a trivial predictor on its test rows holds no alias.
@@ -23,6 +24,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from orchestrator.common.metric import Metric
+from orchestrator.selection.looks import level_of
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,23 @@ class Lead:
 
     Args:
         difference: difference of the mean scores.
-        low: lower 95 % bound.
-        high: upper 95 % bound.
+        low: lower bound.
+        high: upper bound.
+        level: level of the bounds, in 0..1; where the two versions' intervals are at different levels, the lower one,
+            which the bounds have at least.
+        at_least: whether the bounds are at a higher level than that.
     """
 
     difference: float
     low: float
     high: float
+    level: float = level_of(1)
+    at_least: bool = False
+
+    @property
+    def level_text(self) -> str:
+        """The level as text, ``95 %`` or ``at least 95 %``."""
+        return f"{'at least ' if self.at_least else ''}{100 * self.level:.4g} %"
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,7 @@ class ScoredVersion:
     Args:
         version: number of the version, counted from 1.
         mean_score: mean score of its method over the seeds, on the test split.
-        interval: 95 % interval of the mean score.
+        interval: interval of the mean score, at its look's level.
         metric: metric of the score.
         data_digest: digest of the rows that it was trained and scored on.
         sweep: sweep that registered it; empty where that is unknown.
@@ -93,7 +105,8 @@ class ScoredVersion:
         other_score, other_below, other_above = other._signed()
         difference = score - other_score
         low = difference - math.hypot(below, other_above)
-        return Lead(difference, low, difference + math.hypot(above, other_below))
+        high, level = difference + math.hypot(above, other_below), level_of(min(self.look, other.look))
+        return Lead(difference, low, high, level, at_least=self.look != other.look)
 
     def beats(self, other: ScoredVersion) -> bool:
         """Return whether it replaces another version as champion."""

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.common.trial_types import TrialKey
 from orchestrator.selection.baseline import state_of
+from orchestrator.selection.looks import level_text
 from orchestrator.tracking.champion_note import champion_note, with_note
 from orchestrator.tracking.connection import artifact_location, exists_already, open_client
-from orchestrator.tracking.runs_view import view_tag
+from orchestrator.tracking.runs_view import view_page, view_tag
 from orchestrator.tracking.tables import list_tables
 from orchestrator.tracking.versions import version_link
 
@@ -51,7 +52,6 @@ class RunWriter:
         self._written: set[str] = set()
         self._open: dict[str, None] = {}
         self._measured: dict[str, set[str]] = {}
-        self._last_rungs: dict[str, tuple[int, float]] = {}
         self._selections: dict[str, Event] = {}
         self._bytes: dict[str, float] = {}
 
@@ -168,8 +168,6 @@ class RunWriter:
         metrics = {**measurements, f"validation_{self._metric(trial)}": event["value"]}
         metrics |= {f"validation_{name}": value for name, value in event.get("metrics", {}).items()}
         self._measured.setdefault(trial, set()).update(measurements)
-        if event["value"] is not None:
-            self._last_rungs[trial] = event["step"], event["value"]
         self._log(self._runs[trial], metrics=metrics, time=event["time"], step=event["step"])
         self._log_curve(event)
 
@@ -196,17 +194,8 @@ class RunWriter:
         run = self._runs[event["trial"]]
         self._log_curve(event)
         self._log(run, tags={"state": event["state"], "reason": event.get("reason") or None})
-        self._client.update_run(run, name=self._name_of_ended(event))
         self._client.set_terminated(run, STATUS[event["state"]], end_time=milliseconds(event))
         self._open.pop(event["trial"], None)
-
-    def _name_of_ended(self, event: Event) -> str:
-        """Return a run's name with its score and how it ended: a list of runs shows names, and no metrics."""
-        key, state = TrialKey.parse(event["trial"]), event["state"]
-        step, value = self._last_rungs.get(event["trial"], (0, None))
-        score = "" if value is None else f" {value:.3f}"
-        how = {"complete": "", "pruned": f" stopped at step {step}"}.get(state, f" {state}")
-        return f"{key.method}-{key.number}{score}{how}"
 
     def _test(self, event: Event) -> None:
         low, high = event["interval"]
@@ -262,6 +251,7 @@ class RunWriter:
             links = ", ".join(f"{version_link(name, number)} ({method})" for method, number in versions.items())
             best = versions.get(selection["recommended"], int(event["version"]))
             note = champion_note(selection, name, best, self._bytes.get(f"{task}/{selection['recommended']}"))
+            note += f" [Its trials by score]({view_page(self._experiment, self._sweep['sweep'])})."
             self._describe_experiment(task, note)
             parts = (note, summary(selection), f"Registered: {links or version_link(name, event['version'])}.")
             tags[NOTE] = "\n\n".join(parts)
@@ -410,11 +400,12 @@ def _mean_score(result: Mapping[str, Any]) -> dict[str, float]:
 
 def summary(event: Event) -> str:
     """Return a selection as Markdown, which MLflow shows as the run's description."""
+    level = level_text(event.get("look", 1))
     parts = [
         *_no_better(event),
         f"Recommended: **{event['recommended']}**. Reason: {event['reason'].removesuffix('.')}.",
         f"Alternative: {event['alternative'].removesuffix('.')}.",
-        f"| method | mean {event['metric']} | 95 % interval | seeds | result |\n| --- | ---: | --- | ---: | --- |",
+        f"| method | mean {event['metric']} | {level} interval | seeds | result |\n| --- | ---: | --- | ---: | --- |",
     ]
     for result in (*event["finalists"], *event["others"]):
         low, high = result["interval"]
@@ -424,7 +415,7 @@ def summary(event: Event) -> str:
         )  # fmt: skip
         parts[-1] += f"\n| {' | '.join(cells)} |"
     difference = event["minimum_detectable_difference"]
-    resolution = f"{event['rows']:,} test rows; least significant difference {difference:.3f} (95 % level)."
+    resolution = f"{event['rows']:,} test rows; least significant difference {difference:.3f} ({level} level)."
     return "\n\n".join([*parts, resolution, "The whole report is among the artifacts: `report.html`."])
 
 

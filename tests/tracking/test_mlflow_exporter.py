@@ -335,16 +335,21 @@ def test_check_uri_names_a_missing_database_driver() -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_exported_runs_are_named_by_score_and_ending(story: Story, tell: Tell, uri: str) -> None:
+def test_exported_runs_keep_their_names_and_have_score_and_state(story: Story, tell: Tell, uri: str) -> None:
     tell()
     mirrored(story, uri).close(10)
     names = {key: run.info.run_name for key, run in runs(uri).items()}
     assert names == {
         "airline": f"{SWEEP}/airline",
-        "airline/lora/0": "lora-0 0.800",
-        "airline/ia3/0": "ia3-0 0.400 stopped at step 25",
-        "airline/prefix/0": "prefix-0 failed",
-        "airline/prompt/0": "prompt-0 0.300 killed",
+        "airline/lora/0": "lora-0",
+        "airline/ia3/0": "ia3-0",
+        "airline/prefix/0": "prefix-0",
+        "airline/prompt/0": "prompt-0",
+    }
+    ended = runs(uri, "tags.kind = 'trial' and metrics.validation_macro_f1 < 0.5")
+    assert {key: run.data.tags["state"] for key, run in ended.items()} == {
+        "airline/ia3/0": "pruned",
+        "airline/prompt/0": "killed",
     }
     run = runs(uri)["airline/lora/0"].data
     assert run.metrics["validation_macro_f1"] == 0.8

@@ -106,6 +106,7 @@ def test_mlflow_leads_to_the_champion_within_four_clicks(pages: Pages) -> None:
 def test_mlflow_saved_view_has_method_state_and_score(pages: Pages) -> None:
     text = pages.open(view_page(pages.experiment, SWEEP)[2:], "lora-0", "method", "state", picture="view")
     assert {"mean_score", "validation_macro_f1", "pruned"} <= set(text.split())
+    assert "lora-0" in text.split(), "the name alone: score and state have columns"
     assert text.index("lora-0") < text.index("linear_probe"), "sorted by score"
 
 

@@ -95,7 +95,7 @@ def test_models_promote_and_rollback(command: Command) -> None:
         0,
         "mail: version 3 is the champion (before: version 2)\n"
         "  mail/3 has 0.610 [0.580, 0.640] and mail/2 has 0.600 [0.570, 0.630]: it is better than the champion by 0.010"
-        " macro-F1, which is not significant at the 95 % level\n"
+        " macro-F1, which is not significant at a level of 95 %\n"
         "to return to version 2: peft-sweep models rollback mail\n",
     )
     assert json.loads(command("models", "show", "mail@champion", "--json")[1])["version"] == 3

@@ -87,6 +87,12 @@ def test_promotion_policy_lead_of_asymmetric_intervals() -> None:
     assert not first.beats(second)
 
 
+@pytest.mark.parametrize(("looks", "level"), [((1, 1), "95 %"), ((2, 2), "97.5 %"), ((1, 2), "at least 95 %")])
+def test_promotion_policy_lead_has_the_level_of_its_intervals(looks: tuple[int, int], level: str) -> None:
+    first, second = (version(k, 0.5, 0.1, look=look) for k, look in enumerate(looks))
+    assert first.lead(second).level_text == second.lead(first).level_text == level
+
+
 def test_promotion_policy_rollback_returns_to_earlier_champions() -> None:
     three = [version(1, 0.5), version(2, 0.6), version(3, 0.7)]
     assert alias_holders(three) == AliasHolders(3, 2, 2)

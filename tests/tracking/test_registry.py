@@ -22,6 +22,7 @@ from orchestrator.tracking.aliases import apply_promotion_policy, promote, rollb
 from orchestrator.tracking.browse import compare_models, list_models, show_model
 from orchestrator.tracking.bundle import BUNDLE, Bundle, BundleSelection
 from orchestrator.tracking.connection import open_client, retry_while_away
+from orchestrator.tracking.promotion import promote_model
 from orchestrator.tracking.registry import Registered, register
 from orchestrator.tracking.verify import verify
 from orchestrator.tracking.versions import CHAMPION, tags_of
@@ -120,6 +121,23 @@ def test_compare_models_by_recorded_scores(made: Made, uri: str) -> None:
     other = compare_models("mail/2", "mail/3", uri)
     assert (other["better"], other["lead"]) == (None, None)
     assert "different data" in other["reason"]
+
+
+def test_compare_models_says_the_level_of_extended_sweeps(made: Made, uri: str) -> None:
+    chosen = BundleSelection(recommended="lora", reason="r", tied=("lora",), runner_up="", runner_up_reason="")
+    extended = {"selection": chosen.model_copy(update={"look": 2})}
+    for number, changes in enumerate(({}, extended, extended)):
+        version(uri, scored(made, 0.5 + number / 10, number).model_copy(update=changes))
+    first, later = compare_models("mail/1", "mail/2", uri), compare_models("mail/2", "mail/3", uri)
+    assert first["reason"].endswith("macro-F1 (at least 95 % interval).")
+    assert (first["lead"]["level"], first["lead"]["at_least"]) == (0.95, True)
+    assert later["reason"].endswith("macro-F1 (97.5 % interval).")
+    assert (later["lead"]["level"], later["lead"]["at_least"]) == (0.975, False)
+    assert promote_model("mail/1", uri, force=True)["comparison"].startswith("mail/1 has 0.500")
+    close = scored(made, 0.51, 4).model_copy(update=extended)
+    version(uri, close)
+    comparison = promote_model("mail/4", uri)["comparison"]
+    assert comparison.endswith("which is not significant at a level of at least 95 %")
 
 
 def test_registry_sees_a_version_registered_meanwhile(made: Made, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:

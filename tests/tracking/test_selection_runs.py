@@ -12,7 +12,8 @@ from orchestrator.report.write import read_history, write_report
 from orchestrator.simulation.written_sweep import WrittenSweep
 from orchestrator.tracking.champion_note import champion_note
 from orchestrator.tracking.connection import open_client
-from orchestrator.tracking.runs import RunWriter
+from orchestrator.tracking.runs import RunWriter, summary
+from orchestrator.tracking.runs_view import view_page
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_parent_run_has_the_recommendation(folder: Path, runs: dict[str, Any]) -
     assert parent.metrics["minimum_detectable_difference"] == selection.minimum_detectable_difference
     note = parent.tags["mlflow.note.content"]
     low, high = selection.winner.interval
-    score = f"macro_f1 {selection.winner.mean_score:.3f} [{low:.3f}, {high:.3f}]"
+    score = f"macro_f1 {selection.winner.mean_score:.3f} [{low:.3f}, {high:.3f}] (95 % interval)"
     assert note.startswith(f"airline: lora, {score}, [version 1](#/models/airline/versions/1), ")
     assert f"Recommended: **lora**. Reason: {selection.reason}." in note
     assert note.count("\n| ") == len(selection.scored) + 2, "a line each, below the heads"
@@ -143,6 +144,7 @@ def test_experiment_begins_with_what_was_found_and_keeps_other_text(folder: Path
     assert found.startswith("airline: lora, macro_f1 0.8")
     assert "[version 3](#/models/airline/versions/3), 1.9 MB, 2,069 test rows. " in found
     assert '`mlflow.pyfunc.load_model("models:/airline/3")`' in found
+    assert found.endswith(f"[Its trials by score]({view_page(experiment, folder.name)}).")
     assert other == "Ask Ada."
 
 
@@ -168,3 +170,13 @@ def test_experiment_has_a_saved_view_of_each_sweep(folder: Path, runs: dict[str,
     assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`validation_macro_f1`", False)
     shown = open_client(uri).search_runs([experiment.experiment_id], view["searchFilter"], max_results=100)
     assert {run.info.run_id for run in shown} == {run.info.run_id for run in runs.values()}
+
+
+@pytest.mark.parametrize(("look", "level"), [({}, "95 %"), ({"look": 1}, "95 %"), ({"look": 2}, "97.5 %")])
+def test_notes_of_runs_have_the_level_of_their_look(folder: Path, look: dict[str, int], level: str) -> None:
+    events = Journal.read(folder / "journal.jsonl")
+    selection = next(event for event in events if event["event"] == "selection")
+    event = {key: value for key, value in selection.items() if key != "look"} | look
+    assert f"| {level} interval |" in summary(event)
+    assert f"({level} level)." in summary(event)
+    assert f"] ({level} interval), [version 2](" in champion_note(event, "airline", 2, None)
