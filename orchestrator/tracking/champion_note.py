@@ -25,7 +25,8 @@ def champion_note(selection: Event, name: str, version: int, adapter_bytes: floa
     """
     best = _recommended(selection)
     low, high = best["interval"]
-    score = f"{selection['metric']} {best['mean_score']:.3f} [{low:.3f}, {high:.3f}] ({level_text(selection.get('look', 1))} interval)"
+    interval = f"[{low:.3f}, {high:.3f}] ({level_text(selection.get('look', 1))} interval)"
+    score = f"{selection['metric']} {best['mean_score']:.3f} {interval}"
     link = version_link(name, version, f"version {version}")
     parts = [best["method"], score, link, *([size(adapter_bytes)] if adapter_bytes else [])]
     sentences = [

@@ -1,15 +1,16 @@
 """The promotion policy: which version of a model is its champion, a pure function of what all versions have recorded.
 
 A version replaces the champion only if it is significantly better: on the same data and by the same metric, the lower
-bound of the difference of their mean scores lies above 0. Versions record their mean score with an interval, at the level
-of the look at the test rows that it comes from (95 % for the first), so the bounds of the difference are recovered from
-those (MOVER; Zou and Donner, 2008, doi:10.1002/sim.3095)::
+bound of the difference of their mean scores lies above 0. Versions record their mean score with an interval, at the
+level of the look at the test rows that it comes from (95 % for the first), so the bounds of the difference are
+recovered from those (MOVER; Zou and Donner, 2008, doi:10.1002/sim.3095)::
 
     low  = (a - b) - sqrt((a - a_low)^2 + (b_high - b)^2)
     high = (a - b) + sqrt((a_high - a)^2 + (b - b_low)^2)
 
-Symmetry of the intervals is not needed. With intervals at two levels, the bounds are at the lower one at least. The bounds ignore that scores on the same rows are positively correlated, so
-they are too wide rather than too narrow: a champion is kept too long rather than replaced by chance.
+Symmetry of the intervals is not needed. With intervals at two levels, the bounds are at the lower one at least. The
+bounds ignore that scores on the same rows are positively correlated, so they are too wide rather than too narrow: a
+champion is kept too long rather than replaced by chance.
 
 A version that is no better than a trivial predictor on its test rows holds no alias.
 
