@@ -7,12 +7,14 @@ and the order of the other rows stays the same when a row is added or removed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
+Batches = Sequence[Indices]
+"""Row indices of each batch."""
 POOL_ROWS = 64
 BUCKET_ROWS = 32
 EVALUATION_TOKENS = 16_384

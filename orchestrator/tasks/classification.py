@@ -13,7 +13,7 @@ from pydantic import model_validator
 
 from orchestrator.common.metric import Metric
 from orchestrator.common.section import refusal
-from orchestrator.tasks._base import Batches, Evaluation
+from orchestrator.tasks.batches import Batches
 from orchestrator.tasks.class_metrics import (
     ONE_LABEL,
     SEVERAL_LABELS,
@@ -32,6 +32,7 @@ from orchestrator.tasks.class_report import (
 )
 from orchestrator.tasks.classes import encode, encode_lists, majority_share, with_probabilities_by_name
 from orchestrator.tasks.columns import Column
+from orchestrator.tasks.contract.scoring import Evaluation
 from orchestrator.tasks.file_headers import Key
 from orchestrator.tasks.inputs import ColumnKind
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf

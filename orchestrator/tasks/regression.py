@@ -10,9 +10,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.common.errors import InputError, Problem
-from orchestrator.tasks._base import Batches, Evaluation
+from orchestrator.tasks.batches import Batches
 from orchestrator.tasks.class_report import RowErrors
 from orchestrator.tasks.columns import Column
+from orchestrator.tasks.contract.scoring import Evaluation
 from orchestrator.tasks.file_headers import Key
 from orchestrator.tasks.inputs import ColumnKind
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf

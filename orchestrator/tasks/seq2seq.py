@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from orchestrator.tasks._base import Batches
+from orchestrator.tasks.batches import Batches
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
 from orchestrator.tasks.generation import GeneratingSection

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from orchestrator.tasks._base import Batches, TaskType
+from orchestrator.tasks._base import TaskType
+from orchestrator.tasks.batches import Batches
 from orchestrator.tasks.tokens import IGNORED_LABEL, in_table_order
 from orchestrator.tasks.trivial import has_texts
 

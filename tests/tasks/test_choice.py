@@ -16,7 +16,7 @@ from orchestrator.config import SweepConfig, load_config
 from orchestrator.engine.micro_batches import split_micro_batches
 from orchestrator.tasks import TASK_TYPES, read_task
 from orchestrator.tasks.batches import evaluation_batches
-from orchestrator.tasks.choice_scores import _sequences
+from orchestrator.tasks.choice.scores import _sequences
 from orchestrator.tasks.tokens import lengths
 
 CHOICES = ("bad", "fine", "b")

@@ -14,8 +14,8 @@ from methods.plugins.loader import register_source
 from orchestrator.config import Task
 from orchestrator.tasks import TASK_TYPES, read_task, task_type
 from orchestrator.tasks.batches import evaluation_batches
-from orchestrator.tasks.contrastive import in_batch_loss, ranking_loss
-from orchestrator.tasks.retrieval_metrics import ranks
+from orchestrator.tasks.embedding.loss import in_batch_loss, ranking_loss
+from orchestrator.tasks.embedding.metrics import ranks
 from orchestrator.tasks.tokens import lengths
 
 from ..architectures import config_of

@@ -26,8 +26,7 @@ from orchestrator.config import SweepConfig, json_schema, load_config
 from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.planning.capability import Probe
 from orchestrator.tasks import TASK_TYPES, TaskSection, TaskType, read_task, task_type
-from orchestrator.tasks._base import Batches
-from orchestrator.tasks.batches import evaluation_batches
+from orchestrator.tasks.batches import Batches, evaluation_batches
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
 from orchestrator.tasks.inputs import ColumnKind, InputColumn, to_arrow

@@ -5,122 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import model_validator
 
 from orchestrator.common.metric import Metric
-from orchestrator.common.section import refusal
-from orchestrator.tasks._base import Batches, Evaluation, TaskType
-from orchestrator.tasks.choice_loss import choice_loss, competing_tokens
-from orchestrator.tasks.choice_rows import answers, choices_problem, questions_and_answers, render_messages, tokenized
-from orchestrator.tasks.choice_scores import calibrated, log_likelihoods
-from orchestrator.tasks.class_metrics import macro_f1
+from orchestrator.tasks._base import TaskType
+from orchestrator.tasks.batches import Batches
+from orchestrator.tasks.choice.loss import choice_loss, competing_tokens
+from orchestrator.tasks.choice.predictions import answer_column, softmax, with_choices, with_places, with_probabilities
+from orchestrator.tasks.choice.rows import choices_problem, render_messages, tokenized
+from orchestrator.tasks.choice.scores import calibrated, log_likelihoods
+from orchestrator.tasks.choice.section import METRICS, ChoiceTask
 from orchestrator.tasks.class_report import ClassReport, RowErrors, one_label_report
 from orchestrator.tasks.classes import majority_share, with_probabilities_by_name
 from orchestrator.tasks.columns import Column
+from orchestrator.tasks.contract.scoring import Evaluation
 from orchestrator.tasks.conversations import messages_problem
-from orchestrator.tasks.file_headers import Key
 from orchestrator.tasks.inputs import ColumnKind, InputColumn
-from orchestrator.tasks.metric_field import MetricNames, MetricsOf
 from orchestrator.tasks.section import TaskSection
-from orchestrator.tasks.templates import Template, render, template_columns
+from orchestrator.tasks.templates import render, template_columns
 from orchestrator.tasks.tokens import IGNORED_LABEL, in_table_order, integers, lengths, pad, sequences, token_column
-from orchestrator.tasks.trivial import AT_RANDOM, TrivialPredictor, drawn, most_frequent, repeated, with_column
+from orchestrator.tasks.trivial import AT_RANDOM, TrivialPredictor, drawn, most_frequent, repeated
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
 
-def accuracy(predictions: pa.Table, draws: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the share of rows whose most likely choice is the right one."""
-    is_right = integers(predictions, "label") == integers(predictions, "predicted")
-    scores: NDArray[np.float64] = is_right[draws].mean(axis=1)
-    return scores
-
-
 CONTENT_FREE_TEXT = "N/A"
 """What stands in every column of a prompt without content (Zhao et al., 2021, arXiv:2102.09690)."""
-METRICS = (
-    Metric(name="accuracy", label="accuracy", statistic=accuracy),
-    Metric(name="macro_f1", label="macro-F1", statistic=macro_f1),
-)
-
-
-class ChoiceTask(TaskSection):
-    """One of several texts per prompt: label words, multiple choice."""
-
-    type: Literal["choice"]
-    """One of several texts per prompt."""
-    prompt: Template | None = None
-    """Column of the prompts, or a template with columns in braces: ``Review: {text} Rating:``."""
-    completion: Template | None = None
-    """Column of the right choices, or a template with columns in braces."""
-    messages: str | None = None
-    """Column of conversations in OpenAI's layout, in place of ``prompt`` and ``completion``: the last message, which is
-    the assistant's, is the right choice."""
-    choices: list[str] | str
-    """The texts to choose from, or the column that holds a list of them for each row."""
-    metric: Annotated[MetricNames, MetricsOf(METRICS)] = METRICS[0].name
-    """What the search maximizes: a name, or a list whose first is optimized and whose others are recorded beside it.
-    ``macro_f1`` needs the same choices for all rows."""
-
-    @model_validator(mode="after")
-    def _has_rows_and_choices(self) -> Self:
-        named = {key for key in ("prompt", "completion", "messages") if getattr(self, key) is not None}
-        if named not in ({"prompt", "completion"}, {"messages"}):
-            given = f"has {' and '.join(sorted(named))}" if named else "names no columns of prompts"
-            raise refusal([((), f"{given}; write prompt and completion, or messages")])
-        if isinstance(self.choices, list) and (problem := choices_problem(self.choices)):
-            raise refusal([(("choices",), problem)])
-        if isinstance(self.choices, str) and "macro_f1" in self.metrics:
-            raise refusal([(("metric",), "macro_f1 needs a list of choices that is the same for all rows")])
-        return self
-
-    @classmethod
-    def in_memory(cls) -> Self:
-        """Return the section of a task without files: prompts, right choices, and lists of choices."""
-        keys = {key: key for key in ("prompt", "completion", "choices")}
-        return cls.model_validate({"type": cls.type_name(), "data": "memory.jsonl", **keys})
-
-    @property
-    def input_columns(self) -> dict[str, str]:
-        """``prompt`` (clients send whole ones) or ``messages``, and the choices where rows have their own."""
-        prompt = "messages" if self.messages else "prompt"
-        return {prompt: prompt, **({"choices": self.choices} if isinstance(self.choices, str) else {})}
-
-    def content_columns(self) -> dict[Key, list[str]]:
-        """Return the columns that the templates name or that of the conversations, and that of the choices."""
-        named = {key: getattr(self, key) for key in ("prompt", "completion", "messages")}
-        columns: dict[Key, list[str]] = {(key,): template_columns(name) for key, name in named.items() if name}
-        return {**columns, **({("choices",): [self.choices]} if isinstance(self.choices, str) else {})}
-
-    def contents(self, columns: Mapping[str, Column]) -> dict[str, pa.Array]:
-        """Return ``prompt`` or ``messages``, ``choices``, and the right one: ``label``; ``answer`` if choices vary."""
-        if self.messages:
-            answered = columns[self.messages]
-            asked, completions = questions_and_answers(answered)
-            prompts = {"messages": asked}
-        else:
-            assert self.prompt
-            assert self.completion
-            answered = columns[template_columns(self.completion)[-1]]
-            prompts, completions = {"prompt": render(self.prompt, columns)}, render(self.completion, columns)
-        if isinstance(self.choices, str):
-            listed = columns[self.choices]
-            return {**prompts, **answers(completions, listed.text_lists.to_pylist(), answered, listed)}
-        rows = answers(completions, [self.choices] * len(answered), answered)
-        return {**prompts, "choices": rows["choices"], "label": rows["answer"]}
-
-    def encode(
-        self, tables: dict[str, pa.Table], files: Mapping[str, str], key: str
-    ) -> tuple[dict[str, pa.Table], tuple[str, ...]]:
-        """Return the tables, and the choices if they are the same for all rows."""
-        return tables, tuple(self.choices) if isinstance(self.choices, list) else ()
 
 
 class Choice(TaskType):
@@ -176,12 +92,12 @@ class Choice(TaskType):
         Where rows have choices of their own: the place among them that is right most often.
         """
         train, rows = splits["train"], predictions.num_rows
-        codes = integers(train, _answer_column(train)).astype(np.int64)
+        codes = integers(train, answer_column(train)).astype(np.int64)
         common = most_frequent(codes)
         if not self.labels:
-            placed = partial(_placed, predictions)
+            placed = partial(with_places, predictions)
             return (repeated(f"always answering choice {common + 1} of a row", placed, common, rows),)
-        answered = partial(_answered, predictions, len(self.labels))
+        answered = partial(with_choices, predictions, len(self.labels))
         always = repeated(f"always answering {self.labels[common]}", answered, common, rows)
         if self.optimized.name != "macro_f1":
             return (always,)
@@ -221,10 +137,10 @@ class Choice(TaskType):
         prompt_lengths = torch.tensor(integers(rows, "prompt_length")[indices])
         is_choice = (position > prompt_lengths[:, None]) & (batch["attention_mask"] == 1)
         labels = batch["input_ids"].where(is_choice, torch.tensor(IGNORED_LABEL))
-        return {**batch, "labels": labels, **competing_tokens(rows, indices, _answer_column(rows))}
+        return {**batch, "labels": labels, **competing_tokens(rows, indices, answer_column(rows))}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """Return the mean cross-entropy over the rows' choices, token by token; see :mod:`.choice_loss`."""
+        """Return the mean cross-entropy over the rows' choices, token by token; see :mod:`.choice.loss`."""
         return choice_loss(model, batch)
 
     def loss_terms(self, batch: dict[str, Tensor]) -> int:
@@ -242,7 +158,7 @@ class Choice(TaskType):
         found = calibrated(found, model, rows, batches, pad_id)
         order, indices = in_table_order(batches)
         table = self._answered(rows).take(pa.array(indices))
-        table = _with_probabilities(table, [_softmax(found[index]) for index in order], bool(self.labels))
+        table = with_probabilities(table, [softmax(found[index]) for index in order], bool(self.labels))
         return table.append_column("log_likelihoods", token_column([found[index] for index in order], np.float64))
 
     def compared(self, predictions: pa.Table) -> tuple[list[Any], list[Any]]:
@@ -331,7 +247,7 @@ class Choice(TaskType):
             return evaluate(recorded).predictions
         _, *columns = answer(recorded).columns
         values = np.stack([column.to_numpy() for column in columns], axis=1)
-        return _with_probabilities(recorded.select(["row", "label"]), [*values], True)
+        return with_probabilities(recorded.select(["row", "label"]), [*values], True)
 
     def purpose(self, labels: Sequence[str]) -> str:
         """Return that it chooses a text, and from which."""
@@ -361,34 +277,5 @@ class Choice(TaskType):
 
     def _answered(self, rows: pa.Table) -> pa.Table:
         """Return row number and ``label``, the right choice; and the ``choices`` where rows have their own."""
-        columns = {"row": rows["row"], "label": rows[_answer_column(rows)]}
+        columns = {"row": rows["row"], "label": rows[answer_column(rows)]}
         return pa.table(columns if self.labels else {**columns, "choices": rows["choices"]})
-
-
-def _answered(predictions: pa.Table, choices: int, codes: NDArray[np.int64]) -> pa.Table:
-    """Return predictions with the probability 1 of one choice for each row, of choices that all rows have."""
-    return _with_probabilities(predictions.select(["row", "label"]), [*np.eye(choices)[codes]], True)
-
-
-def _placed(predictions: pa.Table, codes: NDArray[np.int64]) -> pa.Table:
-    """Return predictions with another choice for each row, the last of those that have fewer."""
-    last = np.array([len(row) - 1 for row in predictions["probabilities"].to_pylist()])
-    return with_column(predictions, "predicted", pa.array(np.minimum(codes, last).astype(np.int32)))
-
-
-def _answer_column(rows: pa.Table) -> str:
-    return "label" if "label" in rows.column_names else "answer"
-
-
-def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    weights = np.exp(values - values.max(initial=-np.inf))
-    probabilities: NDArray[np.float64] = weights / weights.sum()
-    return probabilities
-
-
-def _with_probabilities(rows: pa.Table, values: list[NDArray[np.float64]], same_choices: bool) -> pa.Table:
-    column = token_column(values, np.float64)
-    if same_choices:
-        column = pa.FixedSizeListArray.from_arrays(column.flatten(), len(values[0]))
-    predicted = pa.array([int(row.argmax()) for row in values], pa.int32())
-    return rows.append_column("predicted", predicted).append_column("probabilities", column)

@@ -4,97 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import model_validator
 
 from orchestrator.common.metric import Metric
-from orchestrator.common.section import refusal
-from orchestrator.tasks._base import Batches, TaskType
-from orchestrator.tasks.columns import Column
-from orchestrator.tasks.contrastive import in_batch_loss, ranking_loss, text_numbers
-from orchestrator.tasks.file_headers import Key
+from orchestrator.tasks._base import TaskType
+from orchestrator.tasks.batches import Batches
+from orchestrator.tasks.embedding.loss import in_batch_loss, ranking_loss, text_numbers
+from orchestrator.tasks.embedding.metrics import ranks
+from orchestrator.tasks.embedding.rows import texts_of, tokenized
+from orchestrator.tasks.embedding.section import METRICS, SCORED, TEXTS, EmbeddingTask, metrics_of
 from orchestrator.tasks.inputs import ColumnKind, InputColumn
-from orchestrator.tasks.metric_field import MetricNames, MetricsOf
 from orchestrator.tasks.pooling import embed, sentence_transformers_files
 from orchestrator.tasks.regression_metrics import SPEARMAN
-from orchestrator.tasks.retrieval_metrics import MRR, NDCG_AT_10, RECALL_AT_1, RECALL_AT_10, ranks
-from orchestrator.tasks.section import TaskSection
-from orchestrator.tasks.templates import Template, render, template_columns
-from orchestrator.tasks.tokens import Tokens, in_table_order, pad, sequences, token_column
+from orchestrator.tasks.tokens import in_table_order, pad
 from orchestrator.tasks.trivial import TrivialPredictor, draws, with_column
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
-
-RETRIEVAL = (NDCG_AT_10, RECALL_AT_1, RECALL_AT_10, MRR)
-METRICS = (*RETRIEVAL, SPEARMAN)
-SCORED = "has_scores"
-"""The constant of tasks whose pairs have scores."""
-TEXTS = ("anchor", "positive", "negative")
-
-
-class EmbeddingTask(TaskSection):
-    """A vector for every text: pairs of texts that belong together, or pairs with a score."""
-
-    type: Literal["embedding"]
-    """A vector for every text: pairs of texts that belong together, or pairs with a score."""
-    anchor: Template
-    """Column of the texts that are searched with, or a template with columns in braces: ``query: {question}``."""
-    positive: Template
-    """Column of the texts that are to be found, or a template; with ``score``, of the second text of each pair."""
-    negative: Template | None = None
-    """Column of texts that are not to be found for the anchor, or a template."""
-    score: str | None = None
-    """Column of numbers that say how similar anchor and positive are; higher is more similar, in any unit."""
-    metric: Annotated[MetricNames, MetricsOf(METRICS)] = METRICS[0].name
-    """What the search maximizes: a name, or a list whose first is optimized and whose others are recorded beside it.
-    Pairs with a score are scored by ``spearman``."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _score_pairs_by_rank(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("score") is not None:
-            return {"metric": SPEARMAN.name, **values}
-        return values
-
-    @model_validator(mode="after")
-    def _keys_go_together(self) -> EmbeddingTask:
-        if self.score is not None and self.negative is not None:
-            raise refusal([(("negative",), "cannot stand beside score; leave out one of them")])
-        known = {metric.name for metric in METRICS}
-        possible = [metric.name for metric in metrics_of(self.score is not None)]
-        if wrong := [name for name in self.metrics if name in known and name not in possible]:
-            rows = "with" if self.score is not None else "without"
-            raise refusal(
-                [(("metric",), f"{wrong[0]!r} is not for pairs {rows} score; choose from {', '.join(possible)}")]
-            )
-        return self
-
-    @property
-    def input_columns(self) -> dict[str, str]:
-        """``text``: a client sends whole texts of either side, not the columns of a template."""
-        return {"anchor": "text"}
-
-    def content_columns(self) -> dict[Key, list[str]]:
-        """Return the columns that the templates name, and that of the scores."""
-        texts: dict[Key, list[str]] = {
-            (key,): template_columns(template) for key in TEXTS if (template := getattr(self, key)) is not None
-        }
-        return texts if self.score is None else {**texts, ("score",): [self.score]}
-
-    def contents(self, columns: Mapping[str, Column]) -> dict[str, pa.Array]:
-        """Return ``anchor`` and ``positive``, and ``negative`` or ``score`` where the task has them."""
-        texts = {key: render(template, columns) for key in TEXTS if (template := getattr(self, key)) is not None}
-        return texts if self.score is None else {**texts, "score": columns[self.score].numbers}
-
-    def constants(self, train: pa.Table) -> dict[str, float]:
-        """Return that pairs have scores, by which a model's metrics are chosen."""
-        return {} if self.score is None else {SCORED: 1.0}
 
 
 class Embedding(TaskType):
@@ -171,16 +102,7 @@ class Embedding(TaskType):
 
     def tokenize(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
         """Return columns ``row``, ``input_ids``, ``lengths``, and a ``score``; a long text loses its end."""
-        names = [name for name in TEXTS if name in rows.column_names]
-        ids, lengths = [], []
-        settings: dict[str, Any] = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
-        for batch in rows.select(names).to_batches(max_chunksize=4096):
-            texts = [tokenizer(batch[name].to_pylist(), **settings)["input_ids"] for name in names]
-            for parts in zip(*texts, strict=True):
-                ids.append([token for part in parts for token in part])
-                lengths.append([len(part) for part in parts])
-        table = pa.table({"row": rows["row"], "input_ids": token_column(ids), "lengths": token_column(lengths)})
-        return table.append_column("score", rows["score"]) if "score" in rows.column_names else table
+        return tokenized(rows, tokenizer, max_length)
 
     def collate(
         self, rows: pa.Table, indices: NDArray[np.int64], pad_id: int, pad_left: bool = False
@@ -193,7 +115,7 @@ class Embedding(TaskType):
         """
         import torch
 
-        texts = _texts(rows, indices)
+        texts = texts_of(rows, indices)
         flat = [text for column in texts for text in column]
         numbers = torch.tensor(text_numbers(flat)).view(len(texts), len(indices)).T
         batch = {**pad(flat, pad_id, pad_left), "labels": numbers}
@@ -234,7 +156,7 @@ class Embedding(TaskType):
         if "score" in rows.column_names:
             target = rows["score"].take(pa.array(indices))
             return pa.table({**columns, "target": target, "predicted": similarity, "similarity": similarity})
-        texts = _texts(rows, indices)
+        texts = texts_of(rows, indices)
         numbers = np.array(text_numbers([*texts[0], *texts[1]])).reshape(2, -1)
         candidates, first_rows, own_positives = np.unique(numbers[1], return_index=True, return_inverse=True)
         _, first_anchors, anchor_of_row = np.unique(numbers[0], return_index=True, return_inverse=True)
@@ -317,21 +239,7 @@ class Embedding(TaskType):
         vectors = []
         with torch.no_grad():
             for indices in batches:
-                texts = _texts(rows, indices)[TEXTS.index(side)]
+                texts = texts_of(rows, indices)[TEXTS.index(side)]
                 vectors.append(embed(model, pad(texts, pad_id, pad_left)).cpu().numpy())
         order, _ = in_table_order(batches)
         return np.concatenate(vectors)[order]
-
-
-def metrics_of(has_scores: bool) -> tuple[Metric, ...]:
-    """Return the metrics of pairs with or without scores."""
-    return (SPEARMAN,) if has_scores else RETRIEVAL
-
-
-def _texts(rows: pa.Table, indices: NDArray[np.int64]) -> list[Tokens]:
-    """Return the token ids of the rows' anchors, their positives, and the negatives if there are any."""
-    lengths = sequences(rows, indices, "lengths")
-    parts = [
-        np.split(ids, np.cumsum(counts)[:-1]) for ids, counts in zip(sequences(rows, indices), lengths, strict=True)
-    ]
-    return [list(texts) for texts in zip(*parts, strict=True)]

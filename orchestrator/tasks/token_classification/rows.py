@@ -1,18 +1,24 @@
-"""From columns of words with tags, or texts with spans, to texts whose words have tags."""
+"""From columns of words with tags, or texts with spans, to texts whose words have tags, and to their tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.tasks.columns import Column, ordered
-from orchestrator.tasks.tagging import span_tags, word_spans
+from orchestrator.tasks.tagging import first_tokens, span_tags, word_spans
 from orchestrator.tasks.tokens import token_column
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TOKENIZED_ROWS = 4096
 
 Span = tuple[int, int, str]
 Word = tuple[int, int]
@@ -59,6 +65,28 @@ def texts_and_words(rows: pa.Table) -> tuple[list[str], list[list[Word]]]:
         ends = np.cumsum([len(word) + 1 for word in row], dtype=np.int64) - 1
         words.append([(int(end) - len(word), int(end)) for word, end in zip(row, ends, strict=True)])
     return [" ".join(row) for row in listed], words
+
+
+def tokenized(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
+    """Return the tokens of words or texts; see :meth:`.TokenClassification.tokenize`."""
+    texts, words = texts_and_words(rows)
+    ids: list[list[int]] = []
+    cut: list[int] = []
+    positions: list[NDArray[np.int64]] = []
+    settings = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
+    for first in range(0, len(texts), TOKENIZED_ROWS):
+        batch = slice(first, first + TOKENIZED_ROWS)
+        tokens = tokenizer(texts[batch], return_offsets_mapping=True, **settings)
+        ids += tokens["input_ids"]
+        cut += [sum(part.special_tokens_mask.count(0) for part in row.overflowing) for row in tokens.encodings]
+        pairs = zip(tokens["offset_mapping"], words[batch], strict=True)
+        positions += [first_tokens(offsets, row_words) for offsets, row_words in pairs]
+    columns = {"row": rows["row"], "input_ids": token_column(ids), "positions": token_column(positions)}
+    columns["cut"] = pa.array(cut, pa.int32())
+    if "text" in rows.column_names:
+        for part, name in enumerate(("starts", "ends")):
+            columns[name] = token_column([word[part] for word in row_words] for row_words in words)
+    return pa.table({**columns, "tags": rows["tags"]})
 
 
 def without_tags(rows: pa.Table) -> pa.Table:

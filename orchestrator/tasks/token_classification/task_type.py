@@ -5,127 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import model_validator
 
-from orchestrator.common.metric import Metric
-from orchestrator.common.section import refusal
-from orchestrator.tasks._base import Batches, TaskType
+from orchestrator.tasks._base import TaskType
+from orchestrator.tasks.batches import Batches
 from orchestrator.tasks.class_report import ClassReport, RowErrors, entity_report
-from orchestrator.tasks.columns import Column
-from orchestrator.tasks.file_headers import Key
 from orchestrator.tasks.inputs import ColumnKind, InputColumn, to_arrow
-from orchestrator.tasks.metric_field import MetricNames, MetricsOf
-from orchestrator.tasks.section import TaskSection
-from orchestrator.tasks.tagged_rows import (
-    encode_tags,
-    from_spans,
-    from_tokens,
-    majority_share,
-    texts_and_words,
-    without_tags,
-)
-from orchestrator.tasks.tagging import NO_TAG, OUTSIDE, TagScheme, first_tokens, row_counts
-from orchestrator.tasks.tokens import (
-    IGNORED_LABEL,
-    device_of,
-    in_table_order,
-    lengths,
-    pad,
-    ragged,
-    sequences,
-    token_column,
-)
+from orchestrator.tasks.tagging import NO_TAG, OUTSIDE, TagScheme
+from orchestrator.tasks.token_classification.rows import majority_share, tokenized, without_tags
+from orchestrator.tasks.token_classification.section import METRICS, TokenClassificationTask
+from orchestrator.tasks.token_classification.words import counts, entity_spans, flat_tags, word_tags
+from orchestrator.tasks.tokens import IGNORED_LABEL, device_of, in_table_order, lengths, pad, sequences, token_column
 from orchestrator.tasks.trivial import TrivialPredictor, drawn, most_frequent, repeated, with_column
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
-
-
-TOKENIZED_ROWS = 4096
-
-
-def entity_f1(predictions: pa.Table, draws: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return 2 tp / (true + predicted) over the entities of all rows of a sample: seqeval's micro F1."""
-    correct, true, predicted = (
-        predictions[name].to_numpy()[draws].sum(axis=1)
-        for name in ("correct_entities", "entities", "predicted_entities")
-    )
-    scores: NDArray[np.float64] = 2 * correct / np.maximum(true + predicted, 1)
-    return scores
-
-
-def token_accuracy(predictions: pa.Table, draws: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the share of words with the right tag."""
-    correct, words = (predictions[name].to_numpy()[draws].sum(axis=1) for name in ("correct_words", "words"))
-    scores: NDArray[np.float64] = correct / np.maximum(words, 1)
-    return scores
-
-
-METRICS = (
-    Metric(name="entity_f1", label="entity F1", statistic=entity_f1),
-    Metric(name="token_accuracy", label="token accuracy", statistic=token_accuracy),
-)
-
-
-class TokenClassificationTask(TaskSection):
-    """One tag per word: entities, parts of speech."""
-
-    type: Literal["token-classification"]
-    """One tag per word."""
-    tokens: str | None = None
-    """Column of the words, a list per row; with ``tags``."""
-    tags: str | None = None
-    """Column of the tags, one per word: ``B-X``, ``I-X`` and ``O``, or plain names."""
-    text: str | None = None
-    """Column of the texts; with ``spans``, in place of ``tokens`` and ``tags``."""
-    spans: str | None = None
-    """Column of the entities in a text: a list of ``{start, end, label}``, in characters from 0 on."""
-    metric: Annotated[MetricNames, MetricsOf(METRICS)] = METRICS[0].name
-    """What the search maximizes: a name, or a list whose first is optimized and whose others are recorded beside it."""
-
-    @model_validator(mode="after")
-    def _has_one_layout(self) -> Self:
-        named = {key for key in ("tokens", "tags", "text", "spans") if getattr(self, key) is not None}
-        if named not in ({"tokens", "tags"}, {"text", "spans"}):
-            given = f"has {' and '.join(sorted(named))}" if named else "names no columns"
-            raise refusal([((), f"{given}; write tokens and tags, or text and spans")])
-        return self
-
-    @classmethod
-    def in_memory(cls) -> Self:
-        """Return the section of a task without files: words and their tags."""
-        values = {"type": cls.type_name(), "data": "memory.jsonl", "tokens": "tokens", "tags": "tags"}
-        return cls.model_validate(values)
-
-    @property
-    def input_columns(self) -> dict[str, str]:
-        """The column of the words, or of the texts."""
-        return {"tokens": self.tokens} if self.tokens is not None else {"text": self.text or ""}
-
-    def content_columns(self) -> dict[Key, list[str]]:
-        """Return the columns of words and tags, or of texts and spans."""
-        named = {key: getattr(self, key) for key in ("tokens", "tags", "text", "spans")}
-        return {(key,): [column] for key, column in named.items() if column is not None}
-
-    def contents(self, columns: Mapping[str, Column]) -> dict[str, pa.Array]:
-        """Return ``tokens`` or ``text``, and the words' ``tags`` as texts."""
-        if self.tokens is not None and self.tags is not None:
-            return from_tokens(columns[self.tokens], columns[self.tags])
-        assert self.text is not None
-        assert self.spans is not None
-        return from_spans(columns[self.text], columns[self.spans])
-
-    def encode(
-        self, tables: dict[str, pa.Table], files: Mapping[str, str], key: str
-    ) -> tuple[dict[str, pa.Table], tuple[str, ...]]:
-        """Replace tags by indices into the tags of all splits."""
-        return encode_tags(tables, files["train"], f"{key}.{'tags' if self.tags else 'spans'}")
 
 
 class TokenClassification(TaskType):
@@ -167,24 +66,7 @@ class TokenClassification(TaskType):
 
         ``cut`` counts the tokens that were left out.
         """
-        texts, words = texts_and_words(rows)
-        ids: list[list[int]] = []
-        cut: list[int] = []
-        positions: list[NDArray[np.int64]] = []
-        settings = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
-        for first in range(0, len(texts), TOKENIZED_ROWS):
-            batch = slice(first, first + TOKENIZED_ROWS)
-            tokens = tokenizer(texts[batch], return_offsets_mapping=True, **settings)
-            ids += tokens["input_ids"]
-            cut += [sum(part.special_tokens_mask.count(0) for part in row.overflowing) for row in tokens.encodings]
-            pairs = zip(tokens["offset_mapping"], words[batch], strict=True)
-            positions += [first_tokens(offsets, row_words) for offsets, row_words in pairs]
-        columns = {"row": rows["row"], "input_ids": token_column(ids), "positions": token_column(positions)}
-        columns["cut"] = pa.array(cut, pa.int32())
-        if "text" in rows.column_names:
-            for part, name in enumerate(("starts", "ends")):
-                columns[name] = token_column([word[part] for word in row_words] for row_words in words)
-        return pa.table({**columns, "tags": rows["tags"]})
+        return tokenized(rows, tokenizer, max_length)
 
     def collate(
         self, rows: pa.Table, indices: NDArray[np.int64], pad_id: int, pad_left: bool = False
@@ -218,34 +100,21 @@ class TokenClassification(TaskType):
         """Return the most probable tag of each word with its probability, and the counts that scores are made of."""
         predicted, probabilities, indices = self._predict(model, rows, batches, pad_id)
         table = rows.select(["row", "tags"]).take(pa.array(indices))
-        counts = self._counts(table, np.concatenate(predicted).astype(np.int64))
+        numbers = counts(TagScheme(self.labels), table, np.concatenate(predicted).astype(np.int64))
         columns = {"predicted": token_column(predicted), "probabilities": token_column(probabilities, np.float64)}
-        for name, column in {**columns, **counts}.items():
+        for name, column in {**columns, **numbers}.items():
             table = table.append_column(name, column)
         return table
 
-    def _counts(self, table: pa.Table, predicted: NDArray[np.int64]) -> dict[str, pa.Array]:
-        """Return the counts per row that scores are made of, from a tag for each word of all rows."""
-        scheme, (tags, offsets) = TagScheme(self.labels), _flat_tags(table)
-        true, found = scheme.entities(tags, offsets), scheme.entities(predicted, offsets)
-        counts = {
-            "words": np.diff(offsets),
-            "correct_words": row_counts(np.flatnonzero(predicted == tags), offsets),
-            "words_without_token": row_counts(np.flatnonzero(predicted == NO_TAG), offsets),
-            "entities": row_counts(true.first, offsets),
-            "predicted_entities": row_counts(found.first, offsets),
-            "correct_entities": row_counts(found.matching(true), offsets),
-        }
-        return {name: pa.array(values) for name, values in counts.items()}
-
     def trivial_predictors(self, splits: Mapping[str, pa.Table], predictions: pa.Table) -> tuple[TrivialPredictor, ...]:
         """Return the most frequent training tag for every word, and for entities tags in their proportions."""
-        codes, words = _flat_tags(splits["train"])[0], len(_flat_tags(predictions)[0])
+        scheme = TagScheme(self.labels)
+        codes, words = flat_tags(splits["train"])[0], len(flat_tags(predictions)[0])
         common = most_frequent(codes)
 
         def answered(tags: NDArray[np.int64]) -> pa.Table:
             table = predictions
-            for name, column in self._counts(predictions, tags).items():
+            for name, column in counts(scheme, predictions, tags).items():
                 table = with_column(table, name, column)
             return table
 
@@ -271,7 +140,7 @@ class TokenClassification(TaskType):
 
     def class_report(self, predictions: pa.Table) -> ClassReport:
         """Return the counts of each kind of entity."""
-        scheme, (tags, offsets) = TagScheme(self.labels), _flat_tags(predictions)
+        scheme, (tags, offsets) = TagScheme(self.labels), flat_tags(predictions)
         predicted = predictions["predicted"].combine_chunks().flatten().to_numpy().astype(np.int64)
         return entity_report(scheme.entities(tags, offsets), scheme.entities(predicted, offsets), scheme.kinds)
 
@@ -311,7 +180,7 @@ class TokenClassification(TaskType):
         is_listed = "starts" not in rows.column_names
         tags = [[labels[tag] if tag >= 0 else None for tag in row] if is_listed else None for row in predicted]
         spans = [
-            self._spans(row_tags, row_probabilities, rows, row)
+            entity_spans(TagScheme(self.labels), row_tags, row_probabilities, rows, row)
             for row, (row_tags, row_probabilities) in enumerate(zip(predicted, probabilities, strict=True))
         ]
         return pa.table({"tags": pa.array(tags, pa.list_(pa.string())), "spans": to_arrow(spans, "json")})
@@ -319,24 +188,6 @@ class TokenClassification(TaskType):
     def answer_object(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Return ``tags`` for listed words only, and ``spans``."""
         return {name: value for name, value in answer.items() if value is not None}
-
-    def _spans(
-        self, tags: NDArray[np.int64], probabilities: NDArray[np.float64], rows: pa.Table, row: int
-    ) -> list[dict[str, Any]]:
-        scheme = TagScheme(self.labels)
-        found = scheme.entities(tags, np.array([0, len(tags)]))
-        starts, ends = np.arange(len(tags)), np.arange(len(tags)) + 1
-        if "starts" in rows.column_names:
-            (starts,), (ends,) = (sequences(rows, np.array([row]), name) for name in ("starts", "ends"))
-        return [
-            {
-                "start": int(starts[first]),
-                "end": int(ends[last]),
-                "label": scheme.kinds[kind],
-                "score": float(probabilities[first : last + 1].mean()),
-            }
-            for first, last, kind in zip(found.first, found.last, found.kind, strict=True)
-        ]
 
     def reproducible(self, predictions: pa.Table) -> NDArray[np.float64]:
         """Return the probability of each word's tag, shape ``(words, 1)``."""
@@ -389,17 +240,8 @@ class TokenClassification(TaskType):
                 logits = self.forward(model, self.collate(rows, indices, pad_id))
                 values = logits.double().softmax(dim=-1).cpu().numpy()
                 for row, positions in enumerate(sequences(rows, indices, "positions")):
-                    scores = values[row, positions]  # of any token where a word has none, replaced below
-                    tags, has_token = scores.argmax(axis=1), positions >= 0
-                    is_same_token = np.concatenate([[False], positions[1:] == positions[:-1]])[: len(positions)]
-                    tags = np.where(is_same_token, scheme.continuing(tags), tags)
-                    predicted.append(np.where(has_token, tags, NO_TAG))
-                    probabilities.append(np.where(has_token, scores.max(axis=1), 0.0))
+                    tags, tag_probabilities = word_tags(values[row], positions, scheme)
+                    predicted.append(tags)
+                    probabilities.append(tag_probabilities)
         order, indices = in_table_order(batches)
         return [predicted[index] for index in order], [probabilities[index] for index in order], indices
-
-
-def _flat_tags(table: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the tags of all rows' words in one array, and where each row begins, with the end of the last."""
-    tags, offsets = ragged(table, "tags")
-    return tags[offsets[0] : offsets[-1]].astype(np.int64), (offsets - offsets[0]).astype(np.int64)

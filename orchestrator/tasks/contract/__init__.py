@@ -1,0 +1,1 @@
+"""The interface of a task type in four parts, which ``TaskType`` joins."""
