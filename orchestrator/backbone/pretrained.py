@@ -34,7 +34,8 @@ def pretrained(
 ) -> SharedBackbone:
     """Load a backbone, quantized once per machine, to attach methods or saved adapters to.
 
-    A saved adapter is attached by :func:`methods.load_adapter`; quantization must be as in its training.
+    A saved adapter is attached by :func:`methods.load_adapter`; quantization must be as in its training. Methods that
+    train backbone weights attach to an unquantized backbone only, which holds the weights that they copy.
 
     Args:
         model: hub id, folder, GGUF file, or ``package:NAME/SUBFOLDER``.
@@ -55,7 +56,17 @@ def pretrained(
     cache = Storage(str(cache_folder()))
     published = publish(source, TASK_TYPES[task].auto_class, quantization, double_quantization, cache)
     file = fetch(published.digest, cache)
-    return load(file, task, name=model, dtype=dtype, labels=labels, device=device, attention=attention, gpu=gpu)
+    return load(
+        file,
+        task,
+        name=model,
+        dtype=dtype,
+        labels=labels,
+        device=device,
+        original=file if quantization == "none" else None,
+        attention=attention,
+        gpu=gpu,
+    )
 
 
 def pretrained_tokenizer(model: str, *, revision: str | None = None) -> PreTrainedTokenizerBase:
