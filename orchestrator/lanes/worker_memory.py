@@ -204,8 +204,11 @@ class WorkerMemory:
         return FinishedJob(answer, folder, self._storage.sub(self.setup.sweep))
 
     def _save(self, run: TrialRun, evaluation: Evaluation | None) -> TemporaryDirectory[str]:
-        with self._watch.during(Work.MEASURE, [subject(run)]):
-            self._measure(run, evaluation)
+        if measurements := self._measurements(run, evaluation):
+            # Not at a rung that measures nothing: the watch would expect the measurements at the end to be as quick.
+            with self._watch.during(Work.MEASURE, [subject(run)]):
+                for name, measure in measurements.items():
+                    run.measurements |= measure_if_possible(name, measure, run.job.trial, self.device)
 
         def write(folder: Path) -> None:
             target = folder / STEP
@@ -240,8 +243,8 @@ class WorkerMemory:
             raise result
         return result
 
-    def _measure(self, run: TrialRun, evaluation: Evaluation | None) -> None:
-        """Add the measurements of a trial at its end, beside its score; one that fails costs no trial."""
+    def _measurements(self, run: TrialRun, evaluation: Evaluation | None) -> dict[str, Callable[[], dict[str, float]]]:
+        """Return functions that measure a trial at its end, beside its score; one that fails costs no trial."""
         job, task = run.job, run.job.trial.task
         measurements: dict[str, Callable[[], dict[str, float]]] = {}
         if job.split == "test":
@@ -251,8 +254,7 @@ class WorkerMemory:
         if (run.step >= job.total or job.split == "test") and "latency_overhead_1" not in run.measurements:
             backbone, dataset = self.backbone(task), self.dataset(task)
             measurements["latency"] = partial(self._latencies.measure, run.attached, job, backbone, dataset)
-        for name, measure in measurements.items():
-            run.measurements |= measure_if_possible(name, measure, job.trial, self.device)
+        return measurements
 
     def backbone(self, task: str) -> SharedBackbone:
         """Return the backbone of a task, mapped at its first use."""

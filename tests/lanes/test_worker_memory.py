@@ -20,6 +20,7 @@ from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes import worker_memory
 from orchestrator.lanes.setup import LaneSetup, TaskSetup
+from orchestrator.lanes.step_watch import Hang, StepWatch
 from orchestrator.lanes.worker_memory import WorkerMemory
 
 from ..engine.conftest import LABELS, NAMES, Lab, train
@@ -54,6 +55,28 @@ def test_latency_is_measured_once_per_form_at_the_end(
     answer(lab.job("lora", 2, rank=2))
     answer(lab.job("ia3", 3))
     assert len(calls) == 3, "no adapter of these forms was measured"
+
+
+def test_first_measurement_after_rungs_without_any_is_no_hang(
+    lab: Lab, memory: WorkerMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, hangs = [0.0], list[Hang | None]()
+    memory._watch = watch = StepWatch(clock=lambda: now[0])
+
+    def measure_slowly(*_: Any) -> dict[str, float]:
+        for _ in range(100):
+            now[0] += 1.0
+            hangs.append(watch.tick())
+        return {"latency_overhead_1": 0.25}
+
+    monkeypatch.setattr(measurements, "latency_overheads", measure_slowly)
+    first = lab.job("lora", stop=4)
+    last = replace(first, start=4, stop=12, checkpoint="checkpoints/mail/lora/0/step-4")
+    for job in (first, last):
+        run = memory.begin(job)
+        train(run, job.stop - run.step)
+        memory.finish_job(run).upload()
+    assert hangs == [None] * 100
 
 
 @pytest.mark.parametrize("split", [None, "validation", "test"])
