@@ -15,7 +15,7 @@ from orchestrator.tracking.bundle import CARD, EVALUATION, Bundle
 from orchestrator.tracking.connection import exists_already, is_missing, open_client, retry_while_away
 from orchestrator.tracking.evaluation import DIGEST, ROWS_TAG
 from orchestrator.tracking.modelcard import VERSION, with_version
-from orchestrator.tracking.runs import clean
+from orchestrator.tracking.run_values import clean
 from orchestrator.tracking.tables import list_tables
 from orchestrator.tracking.version_page import description, page_links
 from orchestrator.tracking.versions import CHALLENGER, CHAMPION, aliases, identity, tags_of, versions

@@ -10,7 +10,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from orchestrator.search.space import nearest
-from orchestrator.tracking.runs import as_text, clean
+from orchestrator.tracking.run_values import as_text, clean
 from search_spaces._base import SearchSpace
 
 MAX_NEAR_DISTANCE = 0.05

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.tasks import TASK_TYPES
 from orchestrator.tracking.browse import reaching
 from orchestrator.tracking.connection import database_file, open_client
-from orchestrator.tracking.runs import clean
+from orchestrator.tracking.run_values import clean
 from orchestrator.warm_start.earlier import EarlierTask, EarlierTrial
 from orchestrator.warm_start.task_metadata import TaskMetadata
 

@@ -20,8 +20,8 @@ NAMES = {
     "mlflow.pyfunc.model.PythonModel": ["orchestrator/tracking/pyfunc_model.py"],
     "mlflow.pyfunc.model.PythonModelContext": ["orchestrator/tracking/pyfunc_model.py"],
     "mlflow.utils.mlflow_tags.MLFLOW_PARENT_RUN_ID": ["orchestrator/tracking/runs.py"],
-    "mlflow.utils.mlflow_tags.MLFLOW_SOURCE_NAME": ["orchestrator/tracking/runs.py"],
-    "mlflow.utils.mlflow_tags.MLFLOW_SOURCE_TYPE": ["orchestrator/tracking/runs.py"],
+    "mlflow.utils.mlflow_tags.MLFLOW_SOURCE_NAME": ["orchestrator/tracking/run_store.py"],
+    "mlflow.utils.mlflow_tags.MLFLOW_SOURCE_TYPE": ["orchestrator/tracking/run_store.py"],
     "optuna.storages.journal.BaseJournalBackend": ["orchestrator/search/optuna_file.py"],
     "optuna.storages.journal.JournalFileBackend": [
         "orchestrator/report/importance.py",

@@ -21,7 +21,7 @@ from orchestrator.selection.ask import ask
 from orchestrator.selection.limits import Limits
 from orchestrator.selection.selection import selections
 from orchestrator.tasks.causal_lm import CausalLM
-from orchestrator.tracking.runs import _mean_score
+from orchestrator.tracking.selection_note import mean_scores
 
 from ..small_plan import CAUSAL, small_plan, trial
 
@@ -79,7 +79,7 @@ def test_other_scores_are_in_select_and_in_mlflow(events: list[dict[str, Any]]) 
     selection = selections(events)["talk"]
     reply = ask(selection, Limits(), None, backbone=1e9, events=events).to_dict()
     assert reply["other_scores"] == {name: list(s) for name, s in selection.winner.other_scores.items()}
-    logged = _mean_score(selection.winner.to_dict())
+    logged = mean_scores(selection.winner.to_dict())
     assert [logged[f"bleu_{end}"] for end in ("mean", "low", "high")] == list(selection.winner.other_scores["bleu"])
 
 

@@ -15,7 +15,8 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UN
 from orchestrator.common.errors import InputError, SweepError
 from orchestrator.tracking.connection import check_uri, open_client
 from orchestrator.tracking.mlflow_exporter import MlflowExporter
-from orchestrator.tracking.runs import RunWriter, flat
+from orchestrator.tracking.run_values import flat
+from orchestrator.tracking.runs import RunWriter
 
 from .conftest import SWEEP, TASK, Story
 
@@ -182,7 +183,7 @@ def test_exporter_creates_no_second_run_after_a_lost_response(
     story: Story, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = RunWriter(uri, "airline")
-    create = writer._client.create_run
+    create = writer._store.client.create_run
     lost: list[str] = []
 
     def create_and_lose(*args: Any, **kwargs: Any) -> Run:
@@ -192,7 +193,7 @@ def test_exporter_creates_no_second_run_after_a_lost_response(
             raise MlflowException("the answer was lost", TEMPORARILY_UNAVAILABLE)
         return run
 
-    monkeypatch.setattr(writer._client, "create_run", create_and_lose)
+    monkeypatch.setattr(writer._store.client, "create_run", create_and_lose)
     story.sweep()
     story.trial("lora", 0, {25: 0.5})
     exporter = MlflowExporter(story.path, uri, "airline", poll=0.01, writer=lambda: writer)

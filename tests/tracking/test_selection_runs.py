@@ -12,8 +12,9 @@ from orchestrator.report.write import read_history, write_report
 from orchestrator.simulation.written_sweep import WrittenSweep
 from orchestrator.tracking.champion_note import champion_note
 from orchestrator.tracking.connection import open_client
-from orchestrator.tracking.runs import RunWriter, summary
+from orchestrator.tracking.runs import RunWriter
 from orchestrator.tracking.runs_view import view_page
+from orchestrator.tracking.selection_note import summary
 
 
 @pytest.fixture
