@@ -235,6 +235,8 @@ class Worker:
     def _finish_jobs(self) -> None:
         """Score, save and answer the trials that have reached the ends of their jobs."""
         finished = [run for run in self.active if run.step >= run.job.stop]
+        if finished:
+            self._update_heartbeat()  # the display shows all their steps while they are scored and measured
         # In a lane of several workers, trials exchange their predictions as they are scored. A packed pass interleaves
         # them by what each rank's greenlets do, so the ranks' collective calls would not match.
         if self.ranks.size == 1:

@@ -122,6 +122,20 @@ def test_worker_trains_its_jobs_and_retires(make_site: Callable[..., Site], lab:
     life.result(DEADLINE)
 
 
+def test_lane_shows_all_steps_while_it_scores(
+    make_site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, score = threading.Event(), module.score_trials
+    monkeypatch.setattr(module, "score_trials", lambda runs: score(runs) if shown.wait(DEADLINE) else None)
+    site = make_site()
+    site.start_lane()
+    (answer,) = site.submit(lab.job("lora"))
+    until(lambda: (12, 12) in site.broker.status()[0].get(0, LaneStatus()).working.values())
+    assert not answer.done()
+    shown.set()
+    assert answer.result(DEADLINE).status == "done"
+
+
 def test_worker_trains_on_while_the_storage_is_slow(
     make_site: Callable[..., Site], lab: Lab, may_upload: threading.Event
 ) -> None:
