@@ -31,21 +31,17 @@ import pyarrow as pa
 import torch
 from optuna.distributions import CategoricalDistribution
 from pyarrow import parquet
-from pydantic import TypeAdapter
 
 import search_spaces
-from benchmarks._common import MINILM, argument_parser, publish_backbone, scratch_folder
+from benchmarks._common import MINILM, argument_parser, scratch_folder
+from benchmarks._load_task import load_task
 from benchmarks._recorded_tasks import TASKS
-from orchestrator.backbone.frozen import compute_dtype
-from orchestrator.backbone.shared import SharedBackbone, load
-from orchestrator.backbone.source import resolve
-from orchestrator.common.storage import Storage
+from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.common.trial_types import Job, TrialKey, trial_seed
-from orchestrator.config import BackboneConfig, Task, Training
+from orchestrator.config import Training
 from orchestrator.engine.measurements import standard_error_measurement
 from orchestrator.engine.task_dataset import TaskDataset
 from orchestrator.engine.trial_run import DivergedError, TrialRun
-from orchestrator.tasks import TASK_TYPES, read_task
 
 METHODS = ("full", "last_layers", "linear_probe", "lora", "ia3", "adapter", "prompt", "prefix")
 CONFIGURATIONS, RUNGS = 16, (10, 20, 40, 80)
@@ -121,21 +117,9 @@ def _configurations(task: str, methods: list[str], number: int) -> Iterator[tupl
 
 
 def _load_task(name: str, folder: Path) -> tuple[SharedBackbone, TaskDataset]:
-    config: Task = TypeAdapter(Task).validate_python(TASKS[name](folder), context={"base": folder})
-    data = read_task(name, config, folder, 0)
-    tokenizer = resolve(BackboneConfig(model=MINILM), folder).tokenizer()
-    task_type = TASK_TYPES[config.type]
-    tables = {split: task_type.tokenize(rows, tokenizer, TRAINING.max_length) for split, rows in data.splits.items()}
-    backbone = load(
-        publish_backbone(MINILM, task_type.name, folder),
-        task_type.name,
-        name=MINILM,
-        dtype=compute_dtype("auto", torch.device("cpu")),
-        labels=len(data.labels),
-        original=publish_backbone(MINILM, task_type.name, folder, "none"),
-    )
     training = TRAINING.model_copy(update={"validation_rows": VALIDATION_ROWS.get(name, TRAINING.validation_rows)})
-    return backbone, TaskDataset(config, tables, tokenizer.pad_token_id, False, training, 0, Storage.at(str(folder)))
+    task = load_task(name, TASKS[name](folder), MINILM, training, folder)
+    return task.backbone, task.dataset
 
 
 def _train_curve(

@@ -41,8 +41,9 @@ def test_sweep_on_shuffled_labels_names_no_method_and_sets_no_alias(tmp_path: Pa
     shuffle_labels(tmp_path / "rows.csv", seed)
     command = [*COMMAND, "run", str(config)]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=True, timeout=600
+        command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=600
     )
+    assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("mail  no method was better than "), done.stdout
     journal = events(journal_of(tmp_path))
     assert [event["aliases"] for event in journal if event["event"] == "registered"] == [[]]
