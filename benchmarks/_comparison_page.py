@@ -31,7 +31,8 @@ backbone is MiniLM in NF4, the tasks are described in `benchmarks/_recorded_task
 """
 RULES = """Each configuration is one trial of {steps} steps: a method's default, or a random one from its search space,
 trained once and scored on validation rows. *Tuned by* is how much better the best of a method's trials is than its
-default, on those rows: the best of several is chosen by its score, so that it is too high by chance.
+default, on those rows: the best of several is chosen by its score, so that it is too high by chance, as its test score
+shows where it was trained anew.
 
 The best configurations of the finalists were trained anew with {seeds} other seeds and scored on the test rows. Test
 scores are means over seeds. Their intervals cover rows and seeds, and hold for all retrained methods of a task together
@@ -174,12 +175,28 @@ def coverage(records: Sequence[Record], plan: Comparison, tasks: Sequence[str]) 
         f"{before:,} of the trials are those of `benchmarks/curves`, which `python -m benchmarks.record_curves` trained"
         f" by the same rules; what else was trained ({len(new):,} runs) took {hours:.2f} CPU hours on one thread.",
     ]
+    if new and (left := _left(records, plan, tasks)):
+        needed = hours / len(new) * left
+        said.append(
+            f"{left:,} runs are missing, about {needed:.0f} CPU hours at the mean of those; slow types take more."
+        )
     if missing := [f"`{name}`" for name, count in tried.items() if not count]:
         said.append(f"**Not compared at all** ({len(missing)} of {len(plan.methods)}): {', '.join(missing)}.")
     if any(0 < count < len(tasks) for count in tried.values()):
         some = [f"`{name}`" for name, count in tried.items() if 0 < count < len(tasks)]
         said.append(f"Compared on some of the tasks only: {', '.join(some)}.")
     return "\n\n".join(said)
+
+
+def _left(records: Sequence[Record], plan: Comparison, tasks: Sequence[str]) -> int:
+    """Return the runs that are missing: all trials, and the finals of as many methods as are to be retrained."""
+    trials = 0
+    for task in tasks:
+        tried = {(r["method"], r["config_id"]) for r in records
+                 if (r["kind"], r["task"], r.get("steps")) == ("trial", task, plan.steps)}  # fmt: skip
+        trials += sum((name, k) not in tried for name in plan.methods for k in range(plan.configurations))
+    retrained = sum(min(plan.finalists, len(compare_finals(records, plan, task))) for task in tasks)
+    return trials + (plan.finalists * len(tasks) - retrained) * plan.seeds
 
 
 def _finals_of(records: Sequence[Record], trial: Record) -> list[Record]:

@@ -132,6 +132,7 @@ def test_comparison_page_names_what_is_missing() -> None:
     assert "some of the tasks only: `lora`." in text
     assert "(1 runs) took 0.01 CPU hours" in text
     assert "## other" not in text
+    assert "23 runs are missing, about 0 CPU hours" in text, "7 and 8 trials, and two methods twice on each task"
 
 
 def test_comparison_intervals_are_simultaneous() -> None:
