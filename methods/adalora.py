@@ -46,15 +46,9 @@ class AdaloraParams(Hyperparameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(self.init_rank >= 2, "init_rank", "at least 2")
-        self.require(0 < self.target_ratio < 1, "target_ratio", "above 0 and below 1: ranks can only fall")
-        self.require(self.alpha_ratio > 0, "alpha_ratio", "above 0")
+        self.require_in_range("init_rank", "target_ratio", "alpha_ratio", "dropout", "tinit", "interval", "orthogonality")
         self.require(self.targets in TARGETS, "targets", f"one of {', '.join(TARGETS)}")
-        self.require(0 <= self.dropout < 1, "dropout", "in 0..1, below 1")
-        self.require(0 <= self.tinit < 1, "tinit", "in 0..1, below 1")
         self.require(0 <= self.tfinal < 1 - self.tinit, "tfinal", "at least 0 and below 1 - tinit")
-        self.require(0 < self.interval <= 1, "interval", "above 0 and at most 1")
-        self.require(self.orthogonality >= 0, "orthogonality", "at least 0")
 
     @property
     def target_rank(self) -> int:

@@ -48,10 +48,8 @@ class AdapterParams(Hyperparameters):
         self.require(
             self.placement in ("houlsby", "pfeiffer", "parallel"), "placement", "houlsby, pfeiffer or parallel"
         )
-        self.require(self.bottleneck >= 1, "bottleneck", "at least 1")
+        self.require_in_range("bottleneck", "scale", "dropout")
         self.require(self.activation in ACTIVATIONS, "activation", "relu, gelu or silu")
-        self.require(self.scale > 0, "scale", "above 0")
-        self.require(0 <= self.dropout < 1, "dropout", "in 0..1, below 1")
 
 
 class Bottleneck(nn.Module):

@@ -30,7 +30,7 @@ class AdditivePromptParams(Hyperparameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(self.tokens >= 1, "tokens", "at least 1")
+        self.require_in_range("tokens")
 
 
 class AdditivePrompt(nn.Module):

@@ -54,9 +54,8 @@ class DeepPromptParams(Hyperparameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(self.tokens >= 1, "tokens", "at least 1")
+        self.require_in_range("tokens", "dropout")
         self.require(self.init in ("small", "tokens", "random"), "init", "small, tokens or random")
-        self.require(0 <= self.dropout < 1, "dropout", "in 0..1, below 1")
 
 
 class LearnedPairs(nn.Module):

@@ -26,7 +26,7 @@ class FullParams(Hyperparameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(0 < self.layer_decay <= 1, "layer_decay", "above 0 and at most 1")
+        self.require_in_range("layer_decay")
 
 
 def attach(view: nn.Module, params: FullParams, context: Context) -> Attached:

@@ -57,7 +57,7 @@ class HardPromptParams(Hyperparameters):
         super().__post_init__()
         self.require(not (range_text := template_range(self.template)), "template", range_text)
         self.require(not (range_text := verbalizers_range(self.verbalizers)), "verbalizers", range_text)
-        self.require(self.examples >= 0, "examples", "at least 0")
+        self.require_in_range("examples")
 
 
 def attach(view: nn.Module, params: HardPromptParams, context: Context) -> Attached:

@@ -29,7 +29,7 @@ class LastLayersParams(Hyperparameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(0 < self.fraction <= 1, "fraction", "above 0 and at most 1")
+        self.require_in_range("fraction")
 
 
 def attach(view: nn.Module, params: LastLayersParams, context: Context) -> Attached:

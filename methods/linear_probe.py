@@ -33,7 +33,7 @@ class LinearProbeParams(Hyperparameters):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(self.pooling in ("head", "mean"), "pooling", "head or mean")
-        self.require(0 <= self.dropout < 1, "dropout", "in 0..1, below 1")
+        self.require_in_range("dropout")
 
 
 def attach(view: nn.Module, params: LinearProbeParams, context: Context) -> Attached:

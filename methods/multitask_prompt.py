@@ -70,12 +70,9 @@ class MultitaskPromptParams(Hyperparameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(self.tokens >= 1, "tokens", "at least 1")
-        self.require(self.ranks >= 1, "ranks", "at least 1")
+        self.require_in_range("tokens", "ranks", "source_fraction", "target_lr_ratio")
         self.require(self.init in ("vocabulary", "random"), "init", "vocabulary or random")
-        self.require(0 <= self.source_fraction < 1, "source_fraction", "in 0..1, below 1")
         self.require(self.transfer in TRANSFERS, "transfer", f"one of {', '.join(TRANSFERS)}")
-        self.require(self.target_lr_ratio > 0, "target_lr_ratio", "above 0")
 
 
 def attach(view: nn.Module, params: MultitaskPromptParams, context: Context) -> Attached:

@@ -43,10 +43,8 @@ class PTuningParams(Hyperparameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(self.tokens >= 1, "tokens", "at least 1")
+        self.require_in_range("tokens", "width", "depth")
         self.require(self.encoder in ENCODERS, "encoder", "lstm or mlp")
-        self.require(self.width >= 1, "width", "at least 1")
-        self.require(self.depth >= 1, "depth", "at least 1")
 
 
 def attach(view: nn.Module, params: PTuningParams, context: Context) -> Attached:

@@ -48,8 +48,7 @@ class PrefixParams(Hyperparameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(self.tokens >= 1, "tokens", "at least 1")
-        self.require(self.projection_width >= 1, "projection_width", "at least 1")
+        self.require_in_range("tokens", "projection_width")
         self.require(self.init in INITS, "init", "zero, random or tokens")
 
 

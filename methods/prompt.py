@@ -45,7 +45,7 @@ class PromptParams(Hyperparameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(self.tokens >= 1, "tokens", "at least 1")
+        self.require_in_range("tokens")
         self.require(self.init in INITS, "init", "vocabulary, random or text")
         self.require(not self.init_text or self.init == "text", "init_text", "empty where init is not text")
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
+from methods.base.ranges import OF_TRAINING, RANGES
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -59,15 +61,21 @@ class Hyperparameters:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        self.require(self.learning_rate > 0, "learning_rate", "above 0")
-        self.require(self.batch_size >= 1, "batch_size", "at least 1")
-        self.require(0 <= self.warmup < 1, "warmup", "in 0..1, below 1")
-        self.require(self.weight_decay >= 0, "weight_decay", "at least 0")
+        self.require_in_range(*sorted(OF_TRAINING))
 
     def require(self, holds: bool, field: str, range_text: str) -> None:
         """Raise the one-line error of a field that is out of range."""
         if not holds:
             raise MethodError(f"{field} is {getattr(self, field)!r}; it must be {range_text}")
+
+    def require_in_range(self, *fields: str) -> None:
+        """Raise the one-line error of the first field that is outside of its name's range.
+
+        Args:
+            fields: names in :data:`methods.base.ranges.RANGES`.
+        """
+        for name in fields:
+            self.require(RANGES[name].holds(getattr(self, name)), name, RANGES[name].text)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; the inverse of :meth:`from_dict`."""

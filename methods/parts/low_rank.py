@@ -52,10 +52,7 @@ class LowRankParams(Hyperparameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(self.rank >= 1, "rank", "at least 1")
-        self.require(self.alpha_ratio > 0, "alpha_ratio", "above 0")
-        self.require(0 <= self.dropout < 1, "dropout", "in 0..1, below 1")
-        self.require(self.lr_ratio > 0, "lr_ratio", "above 0")
+        self.require_in_range("rank", "alpha_ratio", "dropout", "lr_ratio")
 
     @property
     def alpha(self) -> float:

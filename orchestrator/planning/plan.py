@@ -31,6 +31,7 @@ from orchestrator.planning.task_estimates import TaskEstimates
 from orchestrator.search.grid import grid_problem
 from orchestrator.search.plans import RelativeStepCost, StudyPlan
 from orchestrator.search.rungs import rung_steps
+from orchestrator.search.space import Override, unreached_ends
 from orchestrator.search.space import resolve as resolve_space
 from orchestrator.tasks import TASK_TYPES, TaskData, TaskType, read_task, task_type
 from orchestrator.tasks.cut_rows import CutRows, cut_rows_of
@@ -88,7 +89,7 @@ class SweepPlan:
         prior: trials of earlier sweeps with which the search starts.
         device: device of the lanes.
         gpu: what the backbones leave of its memory; ``None`` if lanes have no GPU, or one of unknown memory.
-        notes: what is worth telling of the backbone.
+        notes: what is worth telling of the backbone and of the searched ranges.
     """
 
     config: SweepConfig
@@ -186,9 +187,8 @@ def make_plan(
     """
     check_uri(config.mlflow.tracking_uri, "mlflow.tracking_uri")
     check_plugins(config)
-    spaces = {
-        method: resolve_space(method, as_mappings(config.search_space.get(method, {}))) for method in config.methods
-    }
+    overrides = {method: as_mappings(config.search_space.get(method, {})) for method in config.methods}
+    spaces = {method: resolve_space(method, overrides[method]) for method in config.methods}
     if data is None:
         data = {name: read_task(name, task, config.base, config.seed) for name, task in config.tasks.items()}
     source = resolve(config.backbone, config.base)
@@ -229,7 +229,7 @@ def make_plan(
         architecture.model_type,
         device=device,
         gpu=gpu,
-        notes=tuple(_backbone_notes(source, tasks.values())),
+        notes=(*_backbone_notes(source, tasks.values()), *_search_notes(overrides)),
     )
     return replace(plan, prior=_find_prior(plan) if prior is None else prior)
 
@@ -251,6 +251,11 @@ def _find_prior(plan: SweepPlan) -> Prior:
 def _backbone_notes(source: Source, tasks: Iterable[TaskPlan]) -> Iterator[str]:
     if (head := own_head(source.path)) and any(task.type.example_labels for task in tasks):
         yield f"the checkpoint is a fine-tuned {head}; its head is left out, and every trial trains a new one"
+
+
+def _search_notes(overrides: Mapping[str, Mapping[str, Override]]) -> Iterator[str]:
+    for method, of_method in overrides.items():
+        yield from unreached_ends(method, of_method)
 
 
 def _type(data: TaskData) -> TaskType:

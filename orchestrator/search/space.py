@@ -8,11 +8,15 @@ result for everybody else.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+import methods
 import search_spaces
+from methods.base.ranges import OF_TRAINING, RANGES, ValueRange
+from methods.families.compose_names import methods_of
 from orchestrator.common.errors import InputError, KeyPath, Problem, key_path
 from orchestrator.common.suggest import did_you_mean
 from search_spaces._base import SearchSpace
@@ -45,7 +49,8 @@ def override_problems(method: str, overrides: Mapping[str, Override]) -> list[tu
             hint = did_you_mean(name, list(space.distributions))
             problems.append(((method, name), f"unknown hyperparameter; {hint}"))
         elif not (name in space.texts and _has_texts_only(override)):
-            problems += [((method, name, *path), message) for path, message in misfits(override, distribution)]
+            wrong = misfits(override, distribution) or _out_of_range(override, _range_of(method, name))
+            problems += [((method, name, *path), message) for path, message in wrong]
     return problems
 
 
@@ -60,16 +65,11 @@ def misfits(override: Override, distribution: BaseDistribution) -> list[tuple[Ke
         Pairs of a key path inside the override and a message.
     """
     accepted = _accepted_values(distribution)
-    if "low" in override:
-        if isinstance(accepted, tuple):
-            return [((), f"cannot be a range; choose from {', '.join(map(_as_yaml, accepted))}")]
-        values: list[tuple[KeyPath, Any]] = [
-            ((key,), override[key]) for key in ("low", "high", "step") if override.get(key) is not None
-        ]
-    elif "value" in override:
-        values = [(("value",), override["value"])]
-    else:
-        values = [(("choices", index), choice) for index, choice in enumerate(override["choices"])]
+    if "low" in override and isinstance(accepted, tuple):
+        return [((), f"cannot be a range; choose from {', '.join(map(_as_yaml, accepted))}")]
+    values = _values_of(override)
+    if override.get("step") is not None:
+        values.append((("step",), override["step"]))
     return [(path, message) for path, value in values if (message := _misfit(value, accepted))]
 
 
@@ -99,6 +99,27 @@ def resolve(method: str, overrides: Mapping[str, Override]) -> SearchSpace:
     return SearchSpace(distributions=distributions, default=default, sources=space.sources)
 
 
+def unreached_ends(method: str, overrides: Mapping[str, Override]) -> list[str]:
+    """Return a line for each range whose steps miss its high end, which Optuna moves without a word.
+
+    Args:
+        method: A name in ``search_spaces``.
+        overrides: Overrides by parameter, which fit.
+    """
+    lines = []
+    for name, override in overrides.items():
+        step = override.get("step")
+        if step is not None:
+            # exact, as the numbers are written: three steps of 0.1 are 0.3
+            low, high, exact_step = (Fraction(str(override[key])) for key in ("low", "high", "step"))
+            last = low + (high - low) // exact_step * exact_step
+            if last < high:
+                key = key_path(("search_space", method, name))
+                ends = f"steps of {step} from {override['low']} end at {float(last):g}"
+                lines.append(f"{key}: {ends}; the high end {override['high']} is never tried")
+    return lines
+
+
 def nearest(distribution: BaseDistribution, value: Any) -> Any:
     """Return the point of a distribution that is nearest to a value; its first choice or low end, if none is near."""
     if isinstance(distribution, CategoricalDistribution):
@@ -112,6 +133,28 @@ def nearest(distribution: BaseDistribution, value: Any) -> Any:
         return float(inside)
     steps = round((inside - distribution.low) / distribution.step)
     return min(distribution.low + steps * distribution.step, distribution.high)
+
+
+def _values_of(override: Override) -> list[tuple[KeyPath, Any]]:
+    """Return the values that an override names, its ends if it is a range, each with its key path inside of it."""
+    if "choices" in override:
+        return [(("choices", index), choice) for index, choice in enumerate(override["choices"])]
+    return [((key,), override[key]) for key in ("low", "high", "value") if key in override]
+
+
+def _range_of(method: str, name: str) -> ValueRange | None:
+    """Return the range of a hyperparameter; ``None`` for one that has none, or may be a plugin's own."""
+    _, _, last = name.rpartition(".")  # after a part of a composition
+    plugins = [each for each in methods_of(method) if ":" not in each and each not in methods.names()]
+    return None if plugins and last not in OF_TRAINING else RANGES.get(last)
+
+
+def _out_of_range(override: Override, values: ValueRange | None) -> list[tuple[KeyPath, str]]:
+    return [
+        (path, f"is {_as_yaml(value)}; it must be {values.text}")
+        for path, value in _values_of(override)
+        if values and _is_number(value) and not values.holds(value)
+    ]
 
 
 def _has_texts_only(override: Override) -> bool:
