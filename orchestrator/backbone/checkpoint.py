@@ -116,8 +116,15 @@ def _require_layers(source: Source, model: PreTrainedModel, missing: set[str]) -
 
     Poolers are missing as a matter of course.
     """
-    prefix = f"{model.base_model_prefix}."
-    lacking = sorted(name for name in missing if name.startswith(prefix) and "pooler" not in name.split("."))
+    # T5's language model has its encoder and decoder beside the output embedding, and no base model inside.
+    prefix = f"{model.base_model_prefix}." if hasattr(model, model.base_model_prefix) else ""
+    output = model.get_output_embeddings()
+    outputs = {name for name, module in model.named_modules() if output is not None and module is output}
+    lacking = sorted(
+        name
+        for name in missing
+        if name.startswith(prefix) and "pooler" not in name.split(".") and name.rpartition(".")[0] not in outputs
+    )
     if lacking:
         more = f" and {len(lacking) - 1:,} more" if lacking[1:] else ""
         message = f"its weights lack {lacking[0]}{more}, which the model has by its config.json"

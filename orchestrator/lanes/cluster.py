@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.common.errors import InputError, MachineryError, Problem, SweepError, first_line
 from orchestrator.common.own_processes import mark_own_processes
+from orchestrator.common.uris import is_uri, mask_secrets
 from orchestrator.config import Lanes
 
 if TYPE_CHECKING:
@@ -63,12 +64,15 @@ def check_address(address: str | None) -> str | None:
     """Return the cluster's address, from the argument or ``RAY_ADDRESS``.
 
     Raises:
-        InputError: if it is a Ray Client address: the driver must run inside the cluster.
+        InputError: if it is a URI. Ray Client's is none of a driver inside the cluster, and the dashboard's, to which
+            jobs are submitted, none of a cluster.
     """
+    origin = "--address" if address else "RAY_ADDRESS"
     address = address or os.environ.get("RAY_ADDRESS") or None
-    if address and address.startswith("ray://"):
-        message = "Ray Client is not supported; run the command on a node of the cluster, with --address auto"
-        raise InputError("--address", [Problem(address, message)])
+    if address and is_uri(address):
+        kind = "Ray Client is not supported" if address.startswith("ray://") else "is not the address of a Ray cluster"
+        message = f"{kind}; run the command on a node of the cluster, with --address auto or HOST:PORT"
+        raise InputError(origin, [Problem(mask_secrets(address), message)])
     return address
 
 

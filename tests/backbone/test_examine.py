@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, models
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, RobertaConfig, T5Config
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from orchestrator.backbone.checkpoint import write
 from orchestrator.backbone.examine import file_problems, own_head, positions, tokenizer_problems, weight_problems
@@ -121,6 +128,20 @@ def test_checkpoint_that_lacks_a_layer_is_refused(folder: Path, tmp_path: Path) 
         write(source, "AutoModelForSequenceClassification", "none", False, tmp_path / "backbone.safetensors")
     assert len(caught.value.lines()) == 1
     assert not (tmp_path / "backbone.safetensors").exists()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_encoder_decoder_that_lacks_a_layer_is_refused(tied: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4}
+    model = T5ForConditionalGeneration(T5Config(**sizes, tie_word_embeddings=tied, pad_token_id=0))
+    model.save_pretrained(tmp_path / "model")
+    source = Source("t5", tmp_path / "model", "digest", portable=False)
+    assert write(source, "AutoModelForSeq2SeqLM", "none", False, tmp_path / "whole").head == ()
+    change_config(tmp_path / "model", num_layers=2)
+    refused = r"its weights lack encoder\.block\.1\.\S+ and \d+ more, which the model has by its config\.json"
+    with pytest.raises(InputError, match=refused):
+        write(source, "AutoModelForSeq2SeqLM", "none", False, tmp_path / "short")
 
 
 def test_weights_that_are_not_finite_are_counted_by_name(folder: Path) -> None:

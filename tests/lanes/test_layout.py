@@ -55,15 +55,25 @@ def test_lane_layout_fills_every_core_with_fractions(share: float) -> None:
 
 
 @pytest.mark.parametrize("from_environment", [True, False])
-def test_ray_client_is_refused(monkeypatch: pytest.MonkeyPatch, from_environment: bool) -> None:
+@pytest.mark.parametrize(
+    ("address", "shown", "reason"),
+    [
+        ("ray://head:10001", "ray://head:10001", "Ray Client is not supported"),
+        ("http://head:8265", "http://head:8265", "is not the address of a Ray cluster"),
+        ("https://ann:pw@head:8265", "https://***@head:8265", "is not the address of a Ray cluster"),
+    ],
+)
+def test_address_that_is_a_uri_is_refused(
+    monkeypatch: pytest.MonkeyPatch, address: str, shown: str, reason: str, from_environment: bool
+) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if from_environment:
-        monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+        monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(InputError) as raised:
-        check_address(None if from_environment else "ray://head:10001")
+        check_address(None if from_environment else address)
     (line,) = raised.value.lines()
-    assert line.startswith("--address: ray://head:10001: Ray Client is not supported")
-    assert "--address auto" in line
+    assert line.startswith(f"{'RAY_ADDRESS' if from_environment else '--address'}: {shown}: {reason}; run the command")
+    assert "--address auto or HOST:PORT" in line
 
 
 @pytest.mark.parametrize(
