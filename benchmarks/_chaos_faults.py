@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -39,6 +39,12 @@ class Disturbed:
     """How often one sweep is disturbed, at most."""
     between: ClassVar[tuple[int, int]] = (2, 12)
     """Fewest and most events of the journal before the first time, and between two."""
+    traces: ClassVar[tuple[str, ...]] = ()
+    """Words of which the sweep's log or output has more after it was disturbed."""
+    hits: int = field(default=0, kw_only=True)
+    """Processes that the last strike has killed, or other effects that need no trace."""
+    traces_before: int = field(default=0, kw_only=True)
+    """Number of the traces before the last strike."""
 
     def prepare(self, draw: random.Random) -> None:
         """Do what must be done before each process of the sweep starts."""
@@ -49,11 +55,21 @@ class Disturbed:
         self.sweep.wait_for_events(len(self.sweep.events()) + events)
         if self.sweep.has_ended():
             return ""
+        self.hits, self.traces_before = 0, self._traces()
         self.strike()
         return f"after {events} more events, {self._last_event()}"
 
     def strike(self) -> None:
         """Disturb the sweep."""
+
+    def without_effect(self) -> list[str]:
+        """Return a problem if nothing shows that the last strike has met the sweep."""
+        has_effect = self.hits or self._traces() > self.traces_before
+        return [] if has_effect else [f"nothing shows that the sweep was disturbed, {self._last_event()}"]
+
+    def _traces(self) -> int:
+        text = self.sweep.log() + self.sweep.output().decode(errors="replace")
+        return sum(text.count(words) for words in self.traces)
 
     def settle(self) -> list[str]:
         """Let the sweep end, or make it possible to go on; returns what should not have happened."""
@@ -63,10 +79,11 @@ class Disturbed:
         events = [event["event"] for event in self.sweep.events()]
         return f"{len(events)} in all, the last one {events[-1]}" if events else "none in all"
 
-    def _kill(self, name: str) -> None:
-        for process in self.sweep.processes(name):
+    def _kill(self, processes: Iterable[psutil.Process]) -> None:
+        for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+                self.hits += 1
 
     def _wait_for_end(self) -> list[str]:
         """Wait until the sweep has finished, or has stopped within the limit."""
@@ -96,7 +113,10 @@ class _KilledDriver(Disturbed):
         self.sweep.process.send_signal(signal.SIGKILL)
 
     def settle(self) -> list[str]:
-        return self._wait_for_end()
+        problems = self._wait_for_end()
+        assert self.sweep.process is not None
+        self.hits = self.sweep.process.returncode == -signal.SIGKILL
+        return problems
 
 
 class _SelfKilledDriver(Disturbed):
@@ -114,6 +134,7 @@ class _SelfKilledDriver(Disturbed):
         self.sweep.wait()
         moment, lines = self.sweep.kill_itself
         has_killed_itself = self.sweep.process.returncode == -signal.SIGKILL
+        self.hits = int(has_killed_itself)
         return f"{moment} {lines} lines were written, {self._last_event()}" if has_killed_itself else ""
 
 
@@ -123,14 +144,12 @@ class _KilledLanes(Disturbed):
 
     def strike(self) -> None:
         pids = {event["lane"]: event["pid"] for event in self.sweep.events() if event["event"] == "lane"}
-        for pid in pids.values():
-            with suppress(psutil.NoSuchProcess):
-                psutil.Process(pid).kill()
+        self._kill(process for process in self.sweep.tree() if process.pid in pids.values())
 
 
 class _KilledBroker(Disturbed):
     def strike(self) -> None:
-        self._kill("ray::Broker")
+        self._kill(self.sweep.processes("ray::Broker"))
 
     def settle(self) -> list[str]:
         return self._wait_for_end()
@@ -138,18 +157,17 @@ class _KilledBroker(Disturbed):
 
 class _KilledNode(_KilledBroker):
     def strike(self) -> None:
-        self._kill("raylet")
+        self._kill(self.sweep.processes("raylet"))
 
 
 class _KilledStore(_KilledBroker):
     def strike(self) -> None:
-        self._kill("gcs_server")
+        self._kill(self.sweep.processes("gcs_server"))
 
 
 class _KilledProxy(Disturbed):
     def strike(self) -> None:
-        for process in self.sweep.processes("ray::ResourceTrainable")[:1]:
-            process.kill()
+        self._kill(self.sweep.processes("ray::ResourceTrainable")[:1])
 
 
 class _KilledController(Disturbed):
@@ -157,7 +175,7 @@ class _KilledController(Disturbed):
     between = _KilledLanes.between
 
     def strike(self) -> None:
-        self._kill("ray::TrainController")
+        self._kill(self.sweep.processes("ray::TrainController"))
 
 
 class _HangingTraining(Disturbed):
@@ -170,10 +188,10 @@ class _HangingTraining(Disturbed):
     def settle(self) -> list[str]:
         self.sweep.wait()
         marker = self.sweep.folder / f"hang in {self.work}"
-        missed = marker.exists() and "nothing hung after that"
+        self.hits = not marker.exists()  # whatever hangs removes it
         marker.unlink(missing_ok=True)
         seen = "the lane is stuck" in self.sweep.log()
-        return [problem for problem in (missed, not seen and not missed and "the log tells of no hang") if problem]
+        return ["the log tells of no hang"] * (bool(self.hits) and not seen)
 
 
 class _HangingScoring(_HangingTraining):
@@ -183,6 +201,7 @@ class _HangingScoring(_HangingTraining):
 class _HangingFinal(_HangingTraining):
     def disturb(self, draw: random.Random) -> str:
         until(lambda: "searched" in [event["event"] for event in self.sweep.events()] or self.sweep.has_ended(), 600)
+        self.hits = 0
         self.strike()
         return "in the final"
 
@@ -199,6 +218,7 @@ def _plain(kind: type[Disturbed], lanes: int = 1) -> Fault:
 @dataclass
 class _FullDisk(Disturbed):
     disk: SmallDisk
+    traces: ClassVar[tuple[str, ...]] = ("No space left on device", "(os error 28)")
 
     def strike(self) -> None:
         self.disk.fill()
@@ -217,6 +237,8 @@ class _FullDisk(Disturbed):
 
 @dataclass
 class _FullDatabase(_FullDisk):
+    traces: ClassVar[tuple[str, ...]] = ("MLflow cannot be reached",)
+
     def settle(self) -> list[str]:
         self._let_go_on()
         (self.disk.folder / "filler").unlink()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -19,11 +20,13 @@ from tests.mlflow_server import Server
 from tests.postgresql import PostgreSQL, postgresql
 
 DATABASE = "server.db"
+AWAY = ("MLflow cannot be reached",)
 
 
 @dataclass
 class _WithServer(Disturbed):
     server: Server
+    traces: ClassVar[tuple[str, ...]] = AWAY
 
 
 class _KilledServer(_WithServer):
@@ -87,6 +90,7 @@ def _with_server(kind: type[_WithServer]) -> Fault:
 @dataclass
 class _RestartedDatabase(Disturbed):
     database: PostgreSQL
+    traces: ClassVar[tuple[str, ...]] = AWAY
 
     def strike(self) -> None:
         self.database.stop()

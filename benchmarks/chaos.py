@@ -5,7 +5,8 @@
 Each run is a small real sweep that trains packs. It is disturbed several times at moments that ``--seed`` draws, and
 resumed until it is finished. Its journal, MLflow, registry and values are then compared with those of a sweep that was
 left alone. Five seconds after each end of its process, no process or shared memory of it may be left, and the line to
-resume must be there. What stops a sweep must have stopped it within 30 seconds.
+resume must be there. What stops a sweep must have stopped it within 30 seconds. A strike of which nothing shows, in
+processes that it has killed, the sweep's log or its output, is a problem of the harness, and told as well.
 
 A JSON line for each fault has ``fault``, ``times`` (how often sweeps were disturbed), ``held`` (of these, those of
 sweeps without a problem), ``sweeps`` and ``problems``. The exit code is 1 if any did not hold. Faults take turns; one
@@ -131,6 +132,7 @@ def _live(disturbed: Disturbed, draw: random.Random, left: Left, run: Run, strik
                 break
             run.moments.append(moment)
             run.problems += disturbed.settle()
+            run.problems += disturbed.without_effect()
             if sweep.has_ended():
                 break
         sweep.wait()

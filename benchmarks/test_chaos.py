@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import random
 from collections import Counter
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
 from benchmarks._chaos_checks import Result, problems
+from benchmarks._chaos_faults import Disturbed
+from benchmarks._chaos_sweep import ChaosSweep
 
 EVENTS: list[dict[str, Any]] = [
     {"event": "trial", "trial": "mail/lora/0"},
@@ -41,3 +45,26 @@ def test_chaos_finds_what_a_fault_has_changed(result: Result, problem: str) -> N
 def test_chaos_finds_nothing_where_nothing_has_changed() -> None:
     assert problems(RESULT, RESULT) == []
     assert problems(changed(1, value=0.5 + 1e-7), RESULT) == []
+
+
+@dataclass
+class Traced(Disturbed):
+    between: ClassVar[tuple[int, int]] = (0, 0)
+    traces: ClassVar[tuple[str, ...]] = ("No space left",)
+    writes: str = field(default="")
+
+    def strike(self) -> None:
+        with (self.sweep.folder / "sweeps" / "tiny-1" / "sweep.log").open("a") as log:
+            log.write(self.writes)
+
+
+def test_chaos_tells_of_a_strike_without_effect(tmp_path: Path) -> None:
+    sweep = ChaosSweep(tmp_path)
+    (tmp_path / "sweeps" / "tiny-1").mkdir(parents=True)
+    (tmp_path / "sweeps" / "tiny-1" / "journal.jsonl").touch()
+    disturbed = Traced(sweep, writes="OSError: No space left on device\n")
+    assert disturbed.disturb(random.Random(0))
+    assert disturbed.without_effect() == []
+    disturbed.writes = ""
+    assert disturbed.disturb(random.Random(0))
+    assert disturbed.without_effect() == ["nothing shows that the sweep was disturbed, none in all"]

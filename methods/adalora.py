@@ -46,7 +46,9 @@ class AdaloraParams(Hyperparameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_in_range("init_rank", "target_ratio", "alpha_ratio", "dropout", "tinit", "interval", "orthogonality")
+        self.require_in_range(
+            "init_rank", "target_ratio", "alpha_ratio", "dropout", "tinit", "interval", "orthogonality"
+        )
         self.require(self.targets in TARGETS, "targets", f"one of {', '.join(TARGETS)}")
         self.require(0 <= self.tfinal < 1 - self.tinit, "tfinal", "at least 0 and below 1 - tinit")
 

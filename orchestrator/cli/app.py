@@ -13,6 +13,7 @@ import typer
 from orchestrator.cli.terminal import prepare_streams
 from orchestrator.common.errors import InputError, MachineryError, SweepError, describe_error
 from orchestrator.common.jsonl import finite
+from orchestrator.common.uris import mask_secrets
 
 app = typer.Typer(
     name="peft-sweep",
@@ -78,18 +79,18 @@ def main() -> NoReturn:
     except MachineryError as error:
         from orchestrator.cli.output.signals import end_process
 
-        _print_lines(f"peft-sweep: {error}", *_notes(error))
+        _print_lines(f"peft-sweep: {mask_secrets(str(error))}", *_notes(error))
         end_process(1)  # at the end of Python, what is left of Ray would be waited for
     except SweepError as error:
         if debug:
             raise
-        _fail(1, f"peft-sweep: {error}", *_notes(error))
+        _fail(1, f"peft-sweep: {mask_secrets(str(error))}", *_notes(error))
     except Exception as error:
         if debug:
             raise
         _fail(
             1,
-            f"peft-sweep: unexpected {describe_error(error)}",
+            f"peft-sweep: unexpected {mask_secrets(describe_error(error))}",
             "run it again with --debug to see the traceback",
             *_notes(error),
         )

@@ -41,16 +41,14 @@ class InputError(Exception):
 
     def lines(self) -> list[str]:
         """Return the lines that are printed: ``SOURCE: WHERE: MESSAGE`` for each problem, then the hint."""
-        lines = [
-            _one_line(": ".join(part for part in (self.source, p.where, p.message) if part)) for p in self.problems
-        ]
+        lines = [one_line(": ".join(part for part in (self.source, p.where, p.message) if part)) for p in self.problems]
         return [*lines, self.hint] if self.hint else lines
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Return a text with escapes in place of line breaks and other control characters that an input may hold."""
     return "".join(char if char.isprintable() or char == " " else ascii(char)[1:-1] for char in text)
 

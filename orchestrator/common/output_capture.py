@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -11,13 +12,24 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+from orchestrator.common.uris import mask_secrets
+
+
+class _MaskedStream(io.TextIOWrapper):
+    """Writes a text without the passwords and keys of URIs, which clients of servers put into their messages."""
+
+    def write(self, text: str, /) -> int:
+        super().write(mask_secrets(text))
+        return len(text)
+
 
 @contextmanager
 def output_to(log: Path) -> Iterator[None]:
     """Redirect file descriptors 1 and 2, Python's streams, logging and warnings to a file.
 
     Descriptors are redirected because libraries in C++ and child processes write to them directly. A display that
-    writes to the terminal meanwhile needs a stream that :func:`terminal_stream` opened before.
+    writes to the terminal meanwhile needs a stream that :func:`terminal_stream` opened before. What this process prints
+    by Python's streams has the secrets of URIs masked.
 
     Args:
         log: the file to append to.
@@ -28,7 +40,9 @@ def output_to(log: Path) -> Iterator[None]:
     saved_descriptors = [os.dup(1), os.dup(2)]
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     saved_streams = sys.stdout, sys.stderr
-    stream = os.fdopen(os.dup(file), "a", buffering=1, encoding="utf-8", errors="backslashreplace")
+    stream = _MaskedStream(
+        os.fdopen(os.dup(file), "ab"), encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )
     for descriptor in (1, 2):
         os.dup2(file, descriptor)
     os.close(file)

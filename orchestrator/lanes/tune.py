@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Stopper
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -23,6 +24,15 @@ from orchestrator.search.plans import Decision
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
     from ray.tune.experiment import Trial
+
+
+def keep_keys_from_trials() -> None:
+    """Leave this process's AWS keys out of the environments that Tune gives to its trials' processes.
+
+    Ray writes these environments into its logs. The processes reach no storage: lanes do, which get nothing from Tune.
+    """
+    names = class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in names if not name.startswith("AWS_")}
 
 
 class _BoundToSearch:

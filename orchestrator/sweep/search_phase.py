@@ -13,7 +13,7 @@ from orchestrator.journal.remote import OPTUNA_FILE
 from orchestrator.lanes.endings import RESTARTS
 from orchestrator.lanes.pool import LanePool
 from orchestrator.lanes.proxy import TrialProxy, Work
-from orchestrator.lanes.tune import CoreScheduler, CoreSearcher, CoreStopper
+from orchestrator.lanes.tune import CoreScheduler, CoreSearcher, CoreStopper, keep_keys_from_trials
 from orchestrator.lanes.tune_bridge import TuneBridge
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.search.allocation import ALLOCATIONS
@@ -79,6 +79,7 @@ def tune_search(search: Search, plan: SweepPlan, pool: LanePool, folder: str) ->
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     # It also warns of each of its own operations that takes half a second, as some do while lanes use all cores.
     logging.getLogger("ray.tune.utils.util").setLevel(logging.ERROR)
+    keep_keys_from_trials()
     tune.Tuner(
         tune.with_resources(tune.with_parameters(TrialProxy, work=work), _proxy_resources()),
         tune_config=tune.TuneConfig(

@@ -20,9 +20,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from orchestrator.common.errors import SweepError
+from orchestrator.common.errors import SweepError, key_path, one_line
 from orchestrator.common.trial_types import TrialKey
 from orchestrator.tasks import TASK_TYPES, TaskType, TaskTypeName
 from orchestrator.tasks.generation import Sampling
@@ -63,7 +63,7 @@ class BundleBackbone(_Part):
 class Environment(_Part):
     """The environment of the recorded predictions, on which floating-point sums depend."""
 
-    threads: int
+    threads: int = Field(ge=1)
     torch: str
     cpu: str
     """The widest instruction set that torch uses, for example ``AVX512``."""
@@ -158,8 +158,8 @@ class Bundle(_Part):
     """Labels in the order of the probabilities; none for a language model."""
     columns: dict[str, str]
     """Names of the columns that the model reads, by the columns of a split table that they become."""
-    max_length: int
-    evaluation_batch: int
+    max_length: int = Field(ge=1)
+    evaluation_batch: int = Field(ge=1)
     """Rows per batch; rows are sorted by length."""
     max_new_tokens: int = 32
     sampling: Sampling | None = None
@@ -231,12 +231,14 @@ class Bundle(_Part):
         try:
             values = json.loads((folder / BUNDLE).read_text(encoding="utf-8"))
             return cls.model_validate(in_todays_format(values))
+        except UnicodeDecodeError as error:
+            raise SweepError(f"{folder / BUNDLE} cannot be used: it is not UTF-8") from error
         except OSError as error:
             raise SweepError(f"{folder} is not a bundle: it has no {BUNDLE}") from error
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise SweepError(f"{folder / BUNDLE} cannot be used: {place}: {first['msg']}") from error
+            message = one_line(": ".join(filter(None, [key_path(first["loc"]), first["msg"]])))
+            raise SweepError(f"{folder / BUNDLE} cannot be used: {message}") from error
         except ValueError as error:
             raise SweepError(f"{folder / BUNDLE} cannot be used: it is not JSON ({error})") from error
 

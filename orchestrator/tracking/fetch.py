@@ -65,6 +65,9 @@ def fetch_model(reference: str, target: Path, tracking_uri: str) -> FetchedModel
         raise SweepError(f"{reference} cannot be downloaded: {masked_first_line(error)}") from error
     bundle_folder = folder / "artifacts" / "bundle"
     bundle = Bundle.read(bundle_folder)
-    needed = methods_of(bundle.method)
+    try:
+        needed = methods_of(bundle.method)
+    except ValueError as error:
+        raise SweepError(f"{bundle_folder} cannot be used: {error}") from error
     plugins = tuple(file for file in sorted((folder / "code" / PLUGINS).glob("*.py")) if file.stem in needed)
     return FetchedModel(reference, version.name, int(version.version), bundle_folder, bundle, plugins)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from methods import load_adapter
+from methods.base.spec import MethodError
+from orchestrator.common.errors import InputError, SweepError, describe_error, one_line
 from orchestrator.common.storage import Storage
 from orchestrator.config import GpuSettings
 from orchestrator.tasks import TASK_TYPES, Evaluation, TaskType
@@ -29,6 +31,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@contextmanager
+def _reading(part: Path) -> Iterator[None]:
+    """Name the part of a bundle that cannot be read.
+
+    Libraries raise errors of any type over a damaged file: safetensors, tokenizers, pydantic, peft and torch do.
+
+    Raises:
+        SweepError: if anything goes wrong inside.
+    """
+    try:
+        yield
+    except (SweepError, InputError):
+        raise
+    except Exception as error:
+        reason = str(error) if isinstance(error, MethodError) else describe_error(error)
+        raise SweepError(f"{part} cannot be used: {one_line(reason)}") from error
 
 
 class Predictor:
@@ -55,21 +75,27 @@ class Predictor:
             storage: Storage that may hold the quantized backbone; without it there, the backbone is quantized again.
 
         Raises:
-            SweepError: If the backbone cannot be loaded, or is not the one that the adapter was trained on.
+            SweepError: If a file of the bundle is damaged, the backbone cannot be loaded, or it is not the one that the
+                adapter was trained on.
         """
         from transformers import AutoTokenizer
 
         bundle = Bundle.read(folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER)
+        with _reading(folder / TOKENIZER):
+            tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
+        if tokenizer.pad_token_id is None:
+            raise SweepError(f"{folder / TOKENIZER} cannot be used: it has neither a padding nor an end-of-text token")
         file = backbone_file(bundle.backbone, bundle.type, carried=folder / CARRIED, storage=storage)
         device = "cuda" if bundle.environment.device.startswith("cuda") and torch.cuda.is_available() else "cpu"
         dtype = DTYPES[bundle.backbone.compute_dtype]
         gpu = GpuSettings(trainable_products=bundle.environment.trainable_products)
         labels = TASK_TYPES[bundle.type].head_size(len(bundle.labels))
-        backbone = attachable(bundle.backbone, bundle.type, labels, file, dtype, device, gpu)
-        attached = load_adapter(backbone.view(0), folder / ADAPTER, backbone.context)
+        with _reading(file):
+            backbone = attachable(bundle.backbone, bundle.type, labels, file, dtype, device, gpu)
+        with _reading(folder / ADAPTER):
+            attached = load_adapter(backbone.view(0), folder / ADAPTER, backbone.context)
         attached.train(False)
         return cls(bundle, attached.module.requires_grad_(False), tokenizer, backbone.decoder)
 

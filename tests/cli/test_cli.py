@@ -156,6 +156,12 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     ("error", "code", "lines"),
     [
         (SweepError("no trial came to a result"), 1, ["peft-sweep: no trial came to a result"]),
+        (SweepError("https://ann:s3cret@host is away"), 1, ["peft-sweep: https://***@host is away"]),
+        (
+            ValueError("s3://key:s3cret@bucket"),
+            1,
+            ["peft-sweep: unexpected ValueError: s3://***@bucket", "run it again with --debug to see the traceback"],
+        ),
         (
             KeyError("odd\nand long"),
             1,

@@ -85,3 +85,15 @@ def test_no_library_noise_silences_libraries_only_inside(
     assert capfd.readouterr() == ("", "")
     with pytest.warns(UserWarning, match="again"):
         warnings.warn("again", stacklevel=1)
+
+
+def test_output_to_masks_passwords_in_messages_and_tracebacks(tmp_path: Path) -> None:
+    with output_to(tmp_path / "sweep.log"):
+        try:
+            raise ConnectionError("no answer from https://ann:s3cret@host/api")
+        except ConnectionError:
+            logging.getLogger("mlflow").exception("tried %s", "postgresql+psycopg://ann:s3cret@host/db")
+    text = (tmp_path / "sweep.log").read_text()
+    assert "s3cret" not in text
+    assert "tried postgresql+psycopg://***@host/db" in text
+    assert "ConnectionError: no answer from https://***@host/api" in text

@@ -201,3 +201,24 @@ def test_raylet_knows_startup_concurrency() -> None:
 
 def _source(attribute: object) -> str:
     return inspect.getsource(attribute) if inspect.isfunction(attribute) else ""
+
+
+@relied_on("ray.tune.execution.class_cache", by=TUNE)
+def test_ray_tune_gives_trials_no_keys_where_we_leave_them_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.tune import Trainable
+    from ray.tune.execution import class_cache
+
+    from orchestrator.lanes.tune import keep_keys_from_trials
+
+    def environment() -> dict[str, str]:
+        actor = class_cache._ActorClassCache().get(Trainable)
+        variables: dict[str, str] = actor._default_options["runtime_env"]["env_vars"]
+        return variables
+
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+    monkeypatch.setenv("RAY_TRAIN_V2_ENABLED", "1")
+    monkeypatch.setattr(class_cache, "ENV_VARS_TO_PROPAGATE", class_cache.ENV_VARS_TO_PROPAGATE)
+    assert environment()["AWS_SECRET_ACCESS_KEY"] == "s3cret", "Tune passes no keys on any more"
+    keep_keys_from_trials()
+    assert "s3cret" not in environment().values()
+    assert environment()["RAY_TRAIN_V2_ENABLED"] == "1"

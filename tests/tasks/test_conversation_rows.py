@@ -245,3 +245,12 @@ def test_answers_in_conversations_end_with_the_turn(chat_tokenizer):
     assert turn_ends(special) == [special.convert_tokens_to_ids("<end>")]
     special.chat_template = TEMPLATE.replace("</s>", " over\n")
     assert turn_ends(special) == []
+
+
+@pytest.mark.parametrize("keys", [{"messages": "chat"}, {"prompt": "{chat}", "completion": "chat"}])
+def test_no_rows_are_tokenized_as_no_rows(tmp_path, chat_tokenizer, keys):
+    rows = [{"chat": messages(row) if "messages" in keys else str(row)} for row in ROWS]
+    split = read(tmp_path, rows, chat_tokenizer, **keys).splits["train"]
+    none = TASK.tokenize(split.slice(0, 0), chat_tokenizer, 100)
+    assert none.num_rows == 0
+    assert set(none.column_names) >= set(TASK.tokenize(split, chat_tokenizer, 100).column_names)

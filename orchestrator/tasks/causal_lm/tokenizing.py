@@ -52,9 +52,9 @@ def tokenized_conversations(
     """
     ids, trained, cut = tokenize_rendered(rows, tokenizer, max_length)
     prompt_lengths = [last_stretch(mask) for mask in trained]
-    texts = tokenizer.batch_decode(
-        [row[mask].tolist() for row, mask in zip(ids, trained, strict=True)], skip_special_tokens=True
-    )
+    answers = [row[mask].tolist() for row, mask in zip(ids, trained, strict=True)]
+    # no rows at all would be decoded as one without tokens
+    texts = tokenizer.batch_decode(answers, skip_special_tokens=True) if answers else []
     table = _tokenized(rows, ids, trained, prompt_lengths, [len(text.encode()) for text in texts], cut)
     is_asked = not any(mask.any() for mask in trained)
     if not are_generated and not is_asked:
@@ -94,6 +94,8 @@ def _tokenized(
 
 
 def _plain_ids(tokenizer: PreTrainedTokenizerBase, texts: pa.Array) -> list[list[int]]:
+    if not len(texts):  # tokenizers refuse an empty list
+        return []
     settings = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
     ids: list[list[int]] = tokenizer(texts.to_pylist(), **settings)["input_ids"]
     return ids
