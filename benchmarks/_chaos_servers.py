@@ -6,7 +6,7 @@ import os
 import signal
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,26 +17,33 @@ import pytest
 from benchmarks._chaos_faults import Disturbed, Fault, ImpossibleError
 from benchmarks._chaos_sweep import ChaosSweep
 from tests.mlflow_server import Server
-from tests.postgresql import PostgreSQL, postgresql
+from tests.postgresql import postgresql
 
 DATABASE = "server.db"
 AWAY = ("MLflow cannot be reached",)
 
 
 @dataclass
-class _WithServer(Disturbed):
-    server: Server
+class _Restarted(Disturbed):
+    """What ends when the fault strikes, and is started again once the sweep has gone on without it."""
+
+    stop: Callable[[], None]
+    start: Callable[[], None]
     traces: ClassVar[tuple[str, ...]] = AWAY
 
-
-class _KilledServer(_WithServer):
     def strike(self) -> None:
-        self.server.kill()
+        self.stop()
 
     def settle(self) -> list[str]:
         self._let_go_on()
-        self.server.start()
+        self.start()
         return []
+
+
+@dataclass
+class _WithServer(Disturbed):
+    server: Server
+    traces: ClassVar[tuple[str, ...]] = AWAY
 
 
 class _StoppedServer(_WithServer):
@@ -72,7 +79,11 @@ class _RefusingServer(_WithServer):
         return []
 
 
-def _with_server(kind: type[_WithServer]) -> Fault:
+def _killed_server(sweep: ChaosSweep, server: Server) -> Disturbed:
+    return _Restarted(sweep, server.kill, server.start)
+
+
+def _with_server(disturbed: Callable[[ChaosSweep, Server], Disturbed]) -> Fault:
     @contextmanager
     def prepared(folder: Path, /) -> Iterator[Disturbed]:
         folder.mkdir(parents=True)
@@ -80,25 +91,11 @@ def _with_server(kind: type[_WithServer]) -> Fault:
         server.start()
         try:
             with ChaosSweep(folder, tracking_uri=server.uri) as sweep:
-                yield kind(sweep, server)
+                yield disturbed(sweep, server)
         finally:
             server.kill()
 
     return prepared
-
-
-@dataclass
-class _RestartedDatabase(Disturbed):
-    database: PostgreSQL
-    traces: ClassVar[tuple[str, ...]] = AWAY
-
-    def strike(self) -> None:
-        self.database.stop()
-
-    def settle(self) -> list[str]:
-        self._let_go_on()
-        self.database.start()
-        return []
 
 
 @contextmanager
@@ -110,13 +107,13 @@ def _restarted_database(folder: Path, /) -> Iterator[Disturbed]:
                 postgresql(Path(place) / "server") as database,
                 ChaosSweep(folder, tracking_uri=database.uri) as sweep,
             ):
-                yield _RestartedDatabase(sweep, database)
+                yield _Restarted(sweep, database.stop, database.start)
     except pytest.skip.Exception as error:
         raise ImpossibleError(str(error)) from error
 
 
 SERVER_FAULTS: dict[str, Fault] = {
-    "tracking server killed": _with_server(_KilledServer),
+    "tracking server killed": _with_server(_killed_server),
     "tracking server stopped": _with_server(_StoppedServer),
     "tracking server refuses writes": _with_server(_RefusingServer),
     "PostgreSQL restarted": _restarted_database,

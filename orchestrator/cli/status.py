@@ -40,11 +40,10 @@ def status(
     from orchestrator.cli.output.status import print_state, state_json, watch_state
     from orchestrator.sweep.state import latest_sweep, sweep_state
 
-    name = sweep or latest_sweep(storage)
+    state = sweep_state(sweep, storage) if sweep else latest_sweep(storage)
     if watch:
-        watch_state(name, storage)
+        watch_state(state, storage)
         return
-    state = sweep_state(name, storage)
     print_json(state_json(state)) if as_json else print_state(state, storage)
 
 

@@ -7,6 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.common.trial_types import Answer, Job
 
+REMEMBERED_TRIALS = 1_000
+"""Trials whose last lane is known. Those that were stopped are among them, since nobody tells the table; and a trial
+that so many others came after has long left its lane's memory."""
+
 
 @dataclass
 class _Entry:
@@ -99,12 +103,15 @@ class LeaseTable:
         entry = min(self._queue.values(), key=lambda e: self._last_lane.get(str(e.job.trial)) != lane)
         del self._queue[entry.job.id]
         leases.held[entry.job.id] = entry
-        self._last_lane[str(entry.job.trial)] = lane
+        self._remember(str(entry.job.trial), lane)
         return entry.job
 
     def complete(self, lane: int, incarnation: str, job_id: str) -> bool:
         """End a lease. Returns whether the answer counts: the first from the lane that holds the job."""
-        return self.is_current(lane, incarnation) and self._lanes[lane].held.pop(job_id, None) is not None
+        entry = self._lanes[lane].held.pop(job_id, None) if self.is_current(lane, incarnation) else None
+        if entry is not None and entry.job.stop == entry.job.total:
+            self._last_lane.pop(str(entry.job.trial), None)  # the trial has ended
+        return entry is not None
 
     def let_leave(self, lane: int) -> None:
         """Lease nothing more to a lane, which has to leave."""
@@ -165,9 +172,17 @@ class LeaseTable:
                 entry.must_be_alone = True
             if entry.deaths >= self.death_limit:
                 failed.append(entry.job)
+                self._last_lane.pop(str(entry.job.trial), None)
             else:
                 self._queue_first(entry)
         return failed
+
+    def _remember(self, trial: str, lane: int) -> None:
+        """Note the lane that works on a trial, as the latest entry; forget the oldest where there are too many."""
+        self._last_lane.pop(trial, None)
+        self._last_lane[trial] = lane
+        if len(self._last_lane) > REMEMBERED_TRIALS:
+            del self._last_lane[next(iter(self._last_lane))]
 
     def _queue_first(self, entry: _Entry) -> None:
         self._queue[entry.job.id] = entry

@@ -175,6 +175,25 @@ class MethodResult:
         )
 
 
+def outcome(result: Mapping[str, Any], recommended: str) -> str:
+    """Return how a method came out of its sweep, for the cell of a table.
+
+    Args:
+        result: values of :meth:`MethodResult.to_dict`; those of earlier releases have fewer.
+        recommended: name of the recommended method.
+    """
+    if result["method"] == recommended:
+        return "recommended"
+    if result["tied"]:
+        return "tied"
+    if result.get("undecided"):
+        return "undecided: more trials may bring it ahead"
+    if result.get("cut"):
+        return "cut by the cap on finalists"
+    gap = result.get("gap")
+    return "eliminated on validation" if gap is None else f"at least {gap:.3f} worse"
+
+
 _RECORDED = tuple(entry.name for entry in fields(MethodResult) if entry.name not in ("seeds", "checkpoint"))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -111,8 +111,8 @@ def sweep_states(storage: str = "sweeps") -> list[SweepState]:
     return sorted(states, key=lambda state: state.began or 0.0, reverse=True)
 
 
-def latest_sweep(storage: str = "sweeps") -> str:
-    """Return the name of the sweep that began last.
+def latest_sweep(storage: str = "sweeps") -> SweepState:
+    """Return the state of the sweep that began last.
 
     Raises:
         InputError: if there is none, or the storage cannot be reached.
@@ -120,7 +120,7 @@ def latest_sweep(storage: str = "sweeps") -> str:
     states = sweep_states(storage)
     if not states:
         raise InputError(storage, [Problem("", "has no sweep; start one with peft-sweep run SWEEP.yaml")])
-    return states[0].saved.sweep
+    return states[0]
 
 
 def request_stop(state: SweepState, storage: str = "sweeps") -> None:
@@ -137,16 +137,18 @@ def request_stop(state: SweepState, storage: str = "sweeps") -> None:
         Storage.at(storage).sub(folder.name).write(STOP, b"")
 
 
-def follow(read: Callable[[], SweepState], interval: float = POLL_INTERVAL_S) -> Iterator[SweepState]:
+def follow(state: SweepState, storage: str = "sweeps", interval: float = POLL_INTERVAL_S) -> Iterator[SweepState]:
     """Yield a sweep's state again and again, until its driver has ended; the last one is how it ended.
 
     Args:
-        read: function that returns the state.
+        state: its state, read just now.
+        storage: storage of the sweeps.
         interval: seconds between two readings.
     """
-    while (state := read()).state in (State.RUNNING, State.STOPPING):
+    while state.state in (State.RUNNING, State.STOPPING):
         yield state
         time.sleep(interval)
+        state = sweep_state(state.saved.sweep, storage)
     yield state
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.backbone.plain_code import plain_imports, plain_model
 from orchestrator.selection.looks import level_text, look_text
 from orchestrator.selection.recommend import measured_text
-from orchestrator.selection.results import MethodResult
+from orchestrator.selection.results import MethodResult, outcome
 from orchestrator.selection.selection import Preference, probability_text
 from orchestrator.tasks.batches import EVALUATION_TOKENS
 from orchestrator.tracking.bundle import ADAPTER, Bundle
@@ -139,7 +139,11 @@ def _comparison(
 ) -> str:
     if not results:
         return ""
-    rows = [(result.method, result, str(trials.get(result.method, "")), verdict(bundle, result)) for result in results]
+    recommended = bundle.selection.recommended if bundle.selection else ""
+    rows = [
+        (result.method, result, str(trials.get(result.method, "")), outcome(result.to_dict(), recommended))
+        for result in results
+    ]
     if untuned:
         rows.append((f"{untuned.method} (default parameters)", untuned, "1", ""))
     backbone = bundle.measurements.get("backbone_bytes", 0.0)
@@ -159,19 +163,6 @@ def _comparison(
         f"## Comparison ({bundle.metric})\n\n{scores}\n\nTrials of the search and measurements (adapter size on disk,"
         f" memory of training {included}, latency that it adds unmerged, as `predict` and MLflow run it):\n\n{costs}"
     )
-
-
-def verdict(bundle: Bundle, result: MethodResult) -> str:
-    """Return how a method came out of its sweep."""
-    if bundle.selection and result.method == bundle.selection.recommended:
-        return "recommended"
-    if result.tied:
-        return "tied"
-    if result.undecided:
-        return "undecided: more trials may bring it ahead"
-    if result.cut:
-        return "cut by the cap on finalists"
-    return "eliminated on validation" if result.gap is None else f"at least {result.gap:.3f} worse"
 
 
 def _costs(result: MethodResult, backbone: float) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.selection.looks import level_text
+from orchestrator.selection.results import outcome
 
 Event = Mapping[str, Any]
 
@@ -23,7 +24,7 @@ def summary(event: Event) -> str:
         low, high = result["interval"]
         cells = (
             result["method"], f"{result['mean_score']:.3f}", f"{low:.3f} to {high:.3f}",
-            str(len(result["seed_scores"])), _verdict(event, result),
+            str(len(result["seed_scores"])), outcome(result, event["recommended"]),
         )  # fmt: skip
         parts[-1] += f"\n| {' | '.join(cells)} |"
     difference = event["minimum_detectable_difference"]
@@ -50,13 +51,3 @@ def no_better(event: Event) -> list[str]:
     if not baselines or lead is None or lead[1] > 0:
         return []
     return [f"**No method was better than {baselines[0]['name']}** ({event['metric']} {baselines[0]['score']:.3f})."]
-
-
-def _verdict(event: Event, result: Mapping[str, Any]) -> str:
-    if result["method"] == event["recommended"]:
-        return "recommended"
-    if result["tied"]:
-        return "tied"
-    if result.get("gap"):
-        return f"at least {result['gap']:.3f} worse"
-    return result.get("reason") or ""

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.common.trial_types import Job, TrialKey
-from orchestrator.lanes.leases import LeaseTable, dead_answer
+from orchestrator.lanes.leases import REMEMBERED_TRIALS, LeaseTable, dead_answer
 
 
 def job(number: int, start: int = 0) -> Job:
@@ -42,6 +42,38 @@ def test_lease_prefers_the_lanes_last_trial() -> None:
     for number in (0, 1):
         table.submit(job(number, start=10))
     assert (take(table, 1), take(table, 0)) == (1, 0)
+
+
+def test_lease_forgets_the_lane_of_a_trial_that_has_ended() -> None:
+    table = table_of(0, 1, 2)
+    assert (take(table), take(table), take(table)) == (0, 1, 2)
+    table.complete(0, "first", job(0).id)
+    last = job(0, start=30)
+    table.submit(last)
+    assert take(table) == 0
+    assert set(table._last_lane) == {"mail/lora/0", "mail/lora/1", "mail/lora/2"}
+    table.complete(0, "first", last.id)
+    assert set(table._last_lane) == {"mail/lora/1", "mail/lora/2"}
+
+
+def test_lease_forgets_the_lane_of_a_trial_that_fails() -> None:
+    table = table_of(0)
+    for incarnation in ("second", "third"):
+        take(table, 0, "first" if incarnation == "second" else "second")
+        failed = table.join(0, incarnation, 2.0)
+    assert ([lost.trial.number for lost in failed], dict(table._last_lane)) == ([0], {})
+
+
+def test_lease_remembers_lanes_of_the_latest_trials_only() -> None:
+    table = table_of(*range(REMEMBERED_TRIALS))
+    for _ in range(REMEMBERED_TRIALS):
+        take(table)
+    table.complete(0, "first", job(0).id)
+    for latest in (job(0, start=10), job(REMEMBERED_TRIALS)):
+        table.submit(latest)
+        assert take(table) == latest.trial.number
+    assert len(table._last_lane) == REMEMBERED_TRIALS
+    assert ("mail/lora/0" in table._last_lane, "mail/lora/1" in table._last_lane) == (True, False)
 
 
 def test_lease_takes_another_lanes_trial_rather_than_nothing() -> None:

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cli.status import status
 from orchestrator.common.errors import InputError
 from orchestrator.journal.folders import JOURNAL, STOP, lock_folder
+from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.sweep.state import State, latest_sweep, request_stop, sweep_state, sweep_states
 from orchestrator.sweep.status import Phase
 
@@ -108,7 +110,16 @@ def test_states_come_the_latest_first(tmp_path: Path) -> None:
     written(tmp_path, {**SWEEP, "began": 70.0}, name="mail-2")
     (tmp_path / "notes").mkdir()
     assert [state.saved.sweep for state in sweep_states(str(tmp_path))] == ["mail-2", "mail-1"]
-    assert latest_sweep(str(tmp_path)) == "mail-2"
+    assert latest_sweep(str(tmp_path)).saved.sweep == "mail-2"
+
+
+def test_status_reads_the_latest_sweeps_journal_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = {name: written(tmp_path, {**SWEEP, "sweep": name}, name=name) for name in ("mail-1", "mail-2")}
+    read: list[Path] = []
+    of = SavedSweep.of
+    monkeypatch.setattr(SavedSweep, "of", lambda folder: read.append(folder) or of(folder))
+    status(storage=str(tmp_path))
+    assert sorted(read) == sorted(folders.values())
 
 
 def test_latest_sweep_of_an_empty_storage_is_refused(tmp_path: Path) -> None:

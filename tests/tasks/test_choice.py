@@ -74,7 +74,7 @@ def test_spaces_around_the_right_choice_do_not_matter(read):
         ({"choices": ["bad", " "]}, "has an empty choice"),
         (
             {"choices": ["a", "b"], "messages": "text"},
-            "has completion and messages and prompt; write prompt and completion, or messages",
+            "has prompt and completion and messages; write prompt and completion, or messages",
         ),
         ({"choices": "all", "metric": "macro_f1"}, "macro_f1 needs a list of choices that is the same for all rows"),
     ],

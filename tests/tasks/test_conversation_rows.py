@@ -168,8 +168,8 @@ def test_tokenizer_without_chat_template_is_one_line(tmp_path, tokenizer):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "name the columns of one layout: messages; conversations; instruction and output"),
-        ({"messages": "a", "text": "b"}, "name the columns of one layout"),
+        ({}, "names no columns; write messages, conversations, instruction and output, prompt and completion, or text"),
+        ({"messages": "a", "text": "b"}, "has messages and text; write messages, conversations, "),
         ({"instruction": "a"}, "output is missing; instruction needs it"),
         ({"messages": "a", "train_on": "completion"}, "train_on must be assistant or last or all"),
         ({"prompt": "a", "completion": "b", "input": "c"}, "input belongs to instruction and output"),

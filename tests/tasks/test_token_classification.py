@@ -89,14 +89,14 @@ def test_spans_of_a_text_become_tags_of_its_words(write, read):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "where", "message"),
     [
-        ({}, "names no columns; write tokens and tags, or text and spans"),
-        ({"tokens": "words"}, "has tokens; write tokens and tags, or text and spans"),
-        ({"tokens": "words", "spans": "where"}, "has spans and tokens; write tokens and tags, or text and spans"),
+        ({}, "", "names no columns; write tokens and tags, or text and spans"),
+        ({"tokens": "words"}, ".tags", "is missing; tokens needs it"),
+        ({"tokens": "words", "spans": "where"}, "", "has tokens and spans; write tokens and tags, or text and spans"),
     ],
 )
-def test_layout_of_columns_must_be_whole(tmp_path, settings, message):
+def test_layout_of_columns_must_be_whole(tmp_path, settings, where, message):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"words": ["a"], "where": []}))
     task = {"type": "token-classification", "data": "rows.jsonl", **settings}
     values = {"backbone": {"model": "org/name"}, "tasks": {"mail": task}, "budget": {"trials": 1}}
@@ -104,7 +104,7 @@ def test_layout_of_columns_must_be_whole(tmp_path, settings, message):
     with pytest.raises(InputError) as raised:
         load_config(tmp_path / "sweep.yaml")
     (problem,) = raised.value.problems
-    assert (problem.where, problem.message) == ("tasks.mail", message)
+    assert (problem.where, problem.message) == (f"tasks.mail{where}", message)
 
 
 @pytest.mark.parametrize(

@@ -60,11 +60,11 @@ def print_state(state: SweepState, storage: str) -> None:
     console.print(_view(state, storage))
 
 
-def watch_state(name: str, storage: str) -> None:
+def watch_state(state: SweepState, storage: str) -> None:
     """Show a sweep's state again and again until its driver has ended. Ctrl-C ends the watch alone."""
     with Live(console=console, auto_refresh=False) as live:
-        for state in follow(lambda: sweep_state(name, storage), WATCH_INTERVAL_S):
-            live.update(_view(state, storage), refresh=True)
+        for seen in follow(state, storage, WATCH_INTERVAL_S):
+            live.update(_view(seen, storage), refresh=True)
 
 
 def stop_sweep(name: str, storage: str) -> None:
@@ -73,7 +73,7 @@ def stop_sweep(name: str, storage: str) -> None:
     if state.state in (State.RUNNING, State.STOPPING):
         request_stop(state, storage)
         console.print(f"{state.saved.sweep} ({state.driver}) stops after the current step ...")
-        *_, state = follow(lambda: sweep_state(name, storage))
+        *_, state = follow(state, storage)
     print_state(state, storage)
 
 

@@ -21,6 +21,7 @@ from orchestrator.tasks.conversations import (
 )
 from orchestrator.tasks.file_headers import Key
 from orchestrator.tasks.generation import GeneratingSection
+from orchestrator.tasks.key_groups import named_group
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf
 from orchestrator.tasks.templates import Template, render, render_alternatives, template_columns
 from orchestrator.tasks.text_metrics import (
@@ -55,7 +56,7 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
     "prompt": ("prompt", "completion"),
     "text": ("text",),
 }
-"""The keys that name the columns of each layout of rows."""
+"""The keys that name the columns of each layout of rows; a layout is called like the first."""
 CHAT = ("messages", "conversations", "instruction")
 """Layouts that are rendered by the tokenizer's chat template."""
 TrainedPart = Literal["assistant", "last", "completion", "all"]
@@ -110,17 +111,11 @@ class CausalLMTask(GeneratingSection):
 
     @model_validator(mode="after")
     def _has_one_layout(self) -> CausalLMTask:
-        named = {layout: [key for key in keys if getattr(self, key)] for layout, keys in LAYOUTS.items()}
-        layouts = [layout for layout, keys in named.items() if keys]
-        if len(layouts) != 1:
-            choices = "; ".join(" and ".join(keys) for keys in LAYOUTS.values())
-            raise ValueError(f"name the columns of one layout: {choices}")
-        if missing := [key for key in LAYOUTS[layouts[0]] if key not in named[layouts[0]]]:
-            raise refusal([((missing[0],), f"is missing; {layouts[0]} needs it")])
-        if self.input and layouts[0] != "instruction":
+        layout = named_group(self, tuple(LAYOUTS.values()))[0]
+        if self.input and layout != "instruction":
             raise refusal([(("input",), "belongs to instruction and output")])
-        if self.train_on and self.train_on not in TRAINED[layouts[0]]:
-            raise refusal([(("train_on",), f"must be {' or '.join(TRAINED[layouts[0]])} where rows have {layouts[0]}")])
+        if self.train_on and self.train_on not in TRAINED[layout]:
+            raise refusal([(("train_on",), f"must be {' or '.join(TRAINED[layout])} where rows have {layout}")])
         return self
 
     @classmethod

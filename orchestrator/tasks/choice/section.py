@@ -16,6 +16,7 @@ from orchestrator.tasks.choice.rows import answers, choices_problem, questions_a
 from orchestrator.tasks.class_metrics import macro_f1
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
+from orchestrator.tasks.key_groups import named_group
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf
 from orchestrator.tasks.section import TaskSection
 from orchestrator.tasks.templates import Template, render, template_columns
@@ -33,6 +34,10 @@ METRICS = (
     Metric(name="accuracy", label="accuracy", statistic=accuracy),
     Metric(name="macro_f1", label="macro-F1", statistic=macro_f1),
 )
+
+
+LAYOUTS = (("prompt", "completion"), ("messages",))
+"""The keys that name the columns of each layout of rows."""
 
 
 class ChoiceTask(TaskSection):
@@ -55,10 +60,7 @@ class ChoiceTask(TaskSection):
 
     @model_validator(mode="after")
     def _has_rows_and_choices(self) -> Self:
-        named = {key for key in ("prompt", "completion", "messages") if getattr(self, key) is not None}
-        if named not in ({"prompt", "completion"}, {"messages"}):
-            given = f"has {' and '.join(sorted(named))}" if named else "names no columns of prompts"
-            raise refusal([((), f"{given}; write prompt and completion, or messages")])
+        named_group(self, LAYOUTS)
         if isinstance(self.choices, list) and (problem := choices_problem(self.choices)):
             raise refusal([(("choices",), problem)])
         if isinstance(self.choices, str) and "macro_f1" in self.metrics:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 
 from orchestrator.common.metric import Metric
-from orchestrator.common.section import refusal
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
+from orchestrator.tasks.key_groups import named_group
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf
 from orchestrator.tasks.section import TaskSection
 from orchestrator.tasks.token_classification.rows import encode_tags, from_spans, from_tokens
@@ -42,6 +42,10 @@ METRICS = (
 )
 
 
+LAYOUTS = (("tokens", "tags"), ("text", "spans"))
+"""The keys that name the columns of each layout of rows."""
+
+
 class TokenClassificationTask(TaskSection):
     """One tag per word: entities, parts of speech."""
 
@@ -60,10 +64,7 @@ class TokenClassificationTask(TaskSection):
 
     @model_validator(mode="after")
     def _has_one_layout(self) -> Self:
-        named = {key for key in ("tokens", "tags", "text", "spans") if getattr(self, key) is not None}
-        if named not in ({"tokens", "tags"}, {"text", "spans"}):
-            given = f"has {' and '.join(sorted(named))}" if named else "names no columns"
-            raise refusal([((), f"{given}; write tokens and tags, or text and spans")])
+        named_group(self, LAYOUTS)
         return self
 
     @classmethod
