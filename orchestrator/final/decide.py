@@ -13,12 +13,12 @@ from orchestrator.planning.plan import SweepPlan
 from orchestrator.selection.baseline import Baseline, leads
 from orchestrator.selection.claims import claims
 from orchestrator.selection.evidence import Evidence, MethodSample, gather
+from orchestrator.selection.gain_draws import allowances, draw_gains, with_probabilities
 from orchestrator.selection.looks import level_of, level_text
 from orchestrator.selection.recommend import pareto, recommend
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Selection
 from orchestrator.selection.tied_set import ranks
-from orchestrator.selection.tuning_gain import allowances, draw_gains, with_probabilities
 
 log = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ from typing import Any
 from orchestrator.common.trial_types import TrialKey, TrialRecord
 from orchestrator.selection.baseline import State, state_of
 from orchestrator.selection.evidence import Evidence
+from orchestrator.selection.gain_draws import draw_gains, with_probabilities
 from orchestrator.selection.limits import Limit, Limits, limit_text, option
 from orchestrator.selection.looks import level_of
 from orchestrator.selection.recommend import recommend
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Preference, Selection
 from orchestrator.selection.tied_set import ranks
-from orchestrator.selection.tuning_gain import draw_gains, with_probabilities
 
 Event = Mapping[str, Any]
 Exceeded = Mapping[str, Mapping[Limit, float]]

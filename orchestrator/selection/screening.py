@@ -19,7 +19,8 @@ from statistics import NormalDist
 from orchestrator.common.metric import Metric
 from orchestrator.common.trial_types import TrialRecord
 from orchestrator.selection.best_trials import BestTrials
-from orchestrator.selection.tuning_gain import TuningGain, allowances, learned_gain, room_of, unit_of
+from orchestrator.selection.gain_draws import allowances
+from orchestrator.selection.tuning_gain import TuningGain, learned_gain, room_of, unit_of
 
 ERROR = "validation_standard_error"
 """Measurement of a full trial: the standard error of its score on validation, over rows."""

@@ -59,7 +59,7 @@ def ranks(
         level: probability with which the tied set holds the truly best method, at least.
         seed: seed of the draws that give the critical values.
         tuning: how much more each method may still gain than each rival, shape ``(methods, methods)``, see
-            :func:`orchestrator.selection.tuning_gain.allowances`; nothing if left out.
+            :func:`orchestrator.selection.gain_draws.allowances`; nothing if left out.
     """
     count = len(evidence.means)
     if count == 1:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -23,9 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.common.metric import Metric
-from orchestrator.selection.evidence import Evidence
-from orchestrator.selection.results import MethodResult
-from orchestrator.selection.tied_set import DRAWS, errors_of_equals
+from orchestrator.selection.tied_set import DRAWS
 
 Floats = NDArray[np.float64]
 FILE = Path(__file__).with_name("tuning_gain.json")
@@ -36,12 +34,7 @@ PROBABILITIES = np.linspace(0.0, 1.0, 21)
 """Probabilities of the kept quantiles."""
 FEWEST_GAINS = 20
 """Gains that quantiles are kept of; a method with fewer has those of fewer trials, or its category's."""
-LEVEL = 0.95
-"""Quantile of the difference of two methods' gains that a method may be behind by and still stay."""
 LOW_END = 0.1
-SINGLE = 0.15
-"""Share of the recorded tables' seven methods that is one method."""
-QUANTILE_DRAWS = 4_000
 
 
 @dataclass(frozen=True)
@@ -76,7 +69,7 @@ class TuningGain:
         grouped: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
         for gain in gains:
             for name in (gain.method, *_fallbacks(gain.method)):
-                grouped[name][_floor(gain.trials, COUNTS)].append(gain.units)
+                grouped[name][floor_count(gain.trials, COUNTS)].append(gain.units)
         return cls(
             {
                 name: {
@@ -99,7 +92,7 @@ class TuningGain:
         if not by_count:
             fallbacks = _fallbacks(method) if len(self.quantiles) > 1 else (ANY,)
             by_count = next(found for name in fallbacks if (found := self.quantiles.get(name)))
-        return by_count[_floor(trials, tuple(by_count))]
+        return by_count[floor_count(trials, tuple(by_count))]
 
     def draw(self, methods: Sequence[str], trials: Sequence[int], unit: float, room: Floats, seed: int = 0) -> Floats:
         """Draw gains, independently for each method; shape ``(draws, methods)``, in units of the metric.
@@ -142,35 +135,6 @@ def learned_gain() -> TuningGain:
     return TuningGain.from_dict(json.loads(FILE.read_text(encoding="utf-8"))["gains"])
 
 
-@cache
-def _named_shares() -> dict[int, tuple[float, float, float]]:
-    """Return quartiles of the share of the methods that searches of recorded tables name, by trials per method."""
-    shares = json.loads(FILE.read_text(encoding="utf-8"))["named_share"]
-    return {int(trials): (low, middle, high) for trials, (low, middle, high) in shares.items()}
-
-
-def expected_set(trials: int, methods: int) -> str:
-    """Return how many methods a sweep of a task can be expected to name, a sentence; empty for a single method.
-
-    Args:
-        trials: Trials of the task, all methods together.
-        methods: Number of methods.
-    """
-    if methods < 2 or trials < methods:
-        return ""
-    shares = _named_shares()
-    low, _, high = shares[_floor(trials // methods, tuple(shares))]
-    fewest, most = max(1, round(low * methods)), max(1, round(high * methods))
-    size = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-    single = next((count for count, (_, middle, _) in shares.items() if middle <= SINGLE), None)
-    name = (
-        f"most recorded searches had no single name even with {max(shares)} trials per method"
-        if single is None
-        else f"for a single name about {single * methods} trials"
-    )
-    return f"{trials} trials over {methods} methods: expect a set of {size} that may be the best; {name}"
-
-
 def unit_of(scores: Iterable[float], metric: Metric) -> float:
     """Return the unit of a sweep: from its best full trial down to the tenth percentile of its full trials."""
     signed = metric.sign * np.array([score for score in scores if np.isfinite(score)], np.float64)
@@ -183,67 +147,7 @@ def room_of(scores: Sequence[float] | Floats, metric: Metric) -> Floats:
     return np.maximum(0.0, metric.sign * (best - np.asarray(scores, np.float64)))
 
 
-def draw_gains(results: Sequence[MethodResult], unit: float, metric: Metric, gain: TuningGain | None = None) -> Floats:
-    """Draw what tuning may still bring to methods that were scored; shape ``(draws, methods)``.
-
-    Args:
-        results: Results of the methods.
-        unit: Unit of the sweep; 0 if it is unknown.
-        metric: The task's metric.
-        gain: The gains; as they were learned from recorded tables, if left out.
-    """
-    methods, trials = [result.method for result in results], [result.trials for result in results]
-    room = room_of([result.mean_score for result in results], metric)
-    return (gain or learned_gain()).draw(methods, trials, unit, room)
-
-
-def allowances(gains: Floats, rivals: Sequence[int] | None = None) -> Floats:
-    """Return how much more each method may gain than each rival, at :data:`LEVEL`; at least 0.
-
-    Args:
-        gains: Drawn gains, shape ``(draws, methods)``.
-        rivals: Positions of the rivals; all methods if left out.
-
-    Returns:
-        Allowances in units of the metric, shape ``(methods, rivals)``.
-    """
-    columns = range(gains.shape[1]) if rivals is None else rivals
-    gains = gains[:QUANTILE_DRAWS]
-    pairs = [np.quantile(gains - gains[:, [rival]], LEVEL, axis=0) for rival in columns]
-    return np.maximum(0.0, np.stack(pairs, axis=1))
-
-
-def best_shares(signed: Floats, errors: Floats, gains: Floats) -> Floats:
-    """Return the probability of each method to be the best of an exhaustive search without noise.
-
-    Args:
-        signed: Scores of the methods, higher is better, shape ``(methods,)``.
-        errors: Draws of their errors over rows and seeds, shape ``(draws, methods)``.
-        gains: Draws of their gains, of the same shape.
-    """
-    reached = signed + errors + gains
-    best = reached == reached.max(axis=1, keepdims=True)
-    shares: Floats = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
-    return shares
-
-
-def with_probabilities(
-    results: Sequence[MethodResult], evidence: Evidence, metric: Metric, gains: Floats, seed: int = 0
-) -> list[MethodResult]:
-    """Return results with the probability of each to be the best of an exhaustive search without noise.
-
-    Args:
-        results: Results of the methods.
-        evidence: Their scores with the covariance over rows and seeds, in the same order.
-        metric: The task's metric.
-        gains: Draws of their gains.
-        seed: Seed of the draws of the errors.
-    """
-    shares = best_shares(metric.sign * evidence.means, errors_of_equals(evidence, seed), gains)
-    return [replace(result, probability=float(share)) for result, share in zip(results, shares, strict=True)]
-
-
-def _floor(trials: int, counts: Sequence[int]) -> int:
+def floor_count(trials: int, counts: Sequence[int]) -> int:
     """Return the largest of some counts that a number of trials reaches; the smallest if it reaches none."""
     return max((count for count in counts if count <= trials), default=min(counts))
 

@@ -16,8 +16,9 @@ from orchestrator.common.metric import Metric
 from orchestrator.search.allocation import Allocation
 from orchestrator.search.early_stopping import Halving
 from orchestrator.selection.evidence import Evidence
+from orchestrator.selection.gain_draws import allowances, best_shares
 from orchestrator.selection.tied_set import errors_of_equals, ranks
-from orchestrator.selection.tuning_gain import Floats, Gain, TuningGain, allowances, best_shares, room_of, unit_of
+from orchestrator.selection.tuning_gain import Floats, Gain, TuningGain, room_of, unit_of
 from orchestrator.simulation.replay import core, replay
 from orchestrator.simulation.table import Table
 

@@ -11,24 +11,13 @@ import methods
 from orchestrator.common.trial_types import TrialKey, TrialRecord
 from orchestrator.selection.ask import ask
 from orchestrator.selection.best_trials import best_trials
+from orchestrator.selection.expected_set import expected_set
+from orchestrator.selection.gain_draws import allowances, best_shares, draw_gains, with_probabilities
 from orchestrator.selection.limits import Limits
 from orchestrator.selection.screening import ERROR, Screening, screen
 from orchestrator.selection.selection import Selection, probability_text
 from orchestrator.selection.tied_set import errors_of_equals, ranks
-from orchestrator.selection.tuning_gain import (
-    COUNTS,
-    FEWEST_GAINS,
-    Gain,
-    TuningGain,
-    allowances,
-    best_shares,
-    draw_gains,
-    expected_set,
-    learned_gain,
-    room_of,
-    unit_of,
-    with_probabilities,
-)
+from orchestrator.selection.tuning_gain import COUNTS, FEWEST_GAINS, Gain, TuningGain, learned_gain, room_of, unit_of
 
 from .small_evidence import MACRO_F1, PERPLEXITY, evidence, measurements, result, selection
 
@@ -126,11 +115,11 @@ def test_ranks_keep_a_method_that_tuning_may_bring_ahead() -> None:
 
 def test_expected_set_follows_the_recorded_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     shares = {2: (0.4, 0.5, 0.6), 8: (0.2, 0.14, 0.4)}
-    monkeypatch.setattr("orchestrator.selection.tuning_gain._named_shares", lambda: shares)
+    monkeypatch.setattr("orchestrator.selection.expected_set._named_shares", lambda: shares)
     said = "12 trials over 5 methods: expect a set of 2 to 3 that may be the best; for a single name about 40 trials"
     assert expected_set(12, 5) == said
     assert "expect a set of 1 to 2 that" in expected_set(40, 5)
-    monkeypatch.setattr("orchestrator.selection.tuning_gain._named_shares", lambda: {2: (0.4, 0.5, 0.6)})
+    monkeypatch.setattr("orchestrator.selection.expected_set._named_shares", lambda: {2: (0.4, 0.5, 0.6)})
     assert expected_set(12, 5).endswith("; most recorded searches had no single name even with 2 trials per method")
     assert (expected_set(12, 1), expected_set(3, 5)) == ("", "")
 

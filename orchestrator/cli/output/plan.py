@@ -15,7 +15,7 @@ from orchestrator.config import BackboneConfig
 from orchestrator.planning.forecast import NO_FORECAST, SweepForecast, slots
 from orchestrator.planning.head_size import head_size
 from orchestrator.planning.plan import SweepPlan
-from orchestrator.selection.tuning_gain import expected_set
+from orchestrator.selection.expected_set import expected_set
 from orchestrator.warm_start import Prior
 
 
