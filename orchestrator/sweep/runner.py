@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,8 +23,9 @@ from orchestrator.common.storage import Storage
 from orchestrator.journal.folders import STOP, local_folder, lock_folder, make_folder, new_sweep_name
 from orchestrator.lanes.cluster import Cluster
 from orchestrator.planning.plan import SweepPlan
-from orchestrator.sweep.checkpoint_cleaner import CheckpointCleaner
+from orchestrator.sweep.followers import STORAGE_LIMIT_S, JournalFollowers
 from orchestrator.sweep.manifest import changed_inputs, changed_versions, describe, driver
+from orchestrator.sweep.registration import register_outcomes
 from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.sweep.status import Outcome, Phase, Snapshot, Watch
 from orchestrator.warm_start import EVENT as WARM_START
@@ -32,7 +33,6 @@ from orchestrator.warm_start import EVENT as WARM_START
 if TYPE_CHECKING:
     from orchestrator.final.progress import FinalProgress
     from orchestrator.final.results import TaskOutcome
-    from orchestrator.journal.uploader import JournalUploader
     from orchestrator.lanes.broker import LaneStatus
     from orchestrator.search.core import Search
 
@@ -40,12 +40,8 @@ __all__ = ["Outcome", "Snapshot", "Watch", "local_folder", "new_sweep_name", "re
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-EXPORT_TIMEOUT_S = 120.0
-UPLOAD_TIMEOUT_S = 20.0
 NEXT_TRIALS = 20
 """Number of further trials of which the journal says which methods they would go to."""
-STORAGE_LIMIT_S = 300.0
-"""Seconds that a sweep waits for a storage that cannot be reached, before it stops."""
 
 
 class StopRequested(Exception):  # raised and caught in this module
@@ -104,33 +100,16 @@ class _Sweep:
     ) -> None:
         from orchestrator.journal.events import Journal
         from orchestrator.journal.folders import JOURNAL
-        from orchestrator.journal.uploader import JournalUploader
-        from orchestrator.tracking.mlflow_exporter import MlflowExporter
 
         self.plan, self.config, self.saved = plan, plan.config, saved
         self.sweep, self.folder = saved.sweep, saved.folder
         self.storage = Storage.at(plan.config.storage, Retry(STORAGE_LIMIT_S))
-        # Of the sweep's folder, for threads that try again themselves.
-        self._folder_without_retry = Storage.at(plan.config.storage).sub(self.sweep)
         self._watch, self._stop = watch, stop
         self._cluster, self._in_cluster = cluster, bool(cluster.address)
         self._clock, self._began = time.monotonic(), time.time()
         self._phase = Phase.PREPARING
-        self.journal = Journal(self.folder / JOURNAL, on_durable=self._wake_uploader)
-        self.uploader: JournalUploader | None = None
-        if not self.storage.is_local:
-            self.uploader = JournalUploader(self.journal.path, self._folder_without_retry, limit_s=STORAGE_LIMIT_S)
-        self.exporter = MlflowExporter(
-            self.journal.path,
-            tracking_uri=self.config.mlflow.tracking_uri,
-            experiment=self.config.mlflow.experiment or self.config.name,
-        )
-        self.cleaner = CheckpointCleaner(
-            self.journal.path,
-            self._folder_without_retry,
-            lambda: self.uploader.uploaded if self.uploader else self.journal.sync(),
-        )
-        self._exporter_closed = False
+        self.journal = Journal(self.folder / JOURNAL, on_durable=lambda: self.followers.wake())
+        self.followers = JournalFollowers(self.journal, self.config, Storage.at(plan.config.storage).sub(self.sweep))
         # A resumed sweep that is refused before its "resume" event leaves the journal as it was.
         self._close_is_due = not saved.description
         self.search: Search | None = None
@@ -142,15 +121,7 @@ class _Sweep:
     def run(self) -> Outcome:
         """Run all phases. Lanes start while the driver tokenizes and quantizes."""
         outcomes: dict[str, TaskOutcome] = {}
-        with ExitStack() as stack:
-            if self.uploader:
-                self.uploader.start()
-                stack.callback(self._close_uploader, self.uploader)
-            self.cleaner.start()
-            stack.callback(self._close_cleaner)
-            stack.callback(self._write_report)
-            stack.callback(self._close_exporter)
-            self.exporter.start()
+        with self.followers.running():
             try:
                 with self._lanes(), self._trials_left_open_on_error():
                     self._prepare()
@@ -169,7 +140,8 @@ class _Sweep:
                 self._write_close("failed", str(error))
                 raise
             self._write_close(reason)
-            self._close_exporter()
+            self.followers.close_exporter()
+        exporter = self.followers.exporter
         return Outcome(
             sweep=self.sweep,
             folder=self.folder,
@@ -178,8 +150,8 @@ class _Sweep:
             trials=self.search.trials() if self.search else (),
             wall_seconds=self._elapsed,
             lanes=self.pool.all_lanes,
-            unexported=self.exporter.pending + self.exporter.refused,
-            experiment=self.exporter.experiment_id,
+            unexported=exporter.pending + exporter.refused,
+            experiment=exporter.experiment_id,
             next_trials=self.search.next_trials(NEXT_TRIALS) if self.search and outcomes else {},
         )
 
@@ -215,7 +187,7 @@ class _Sweep:
         from orchestrator.sweep.inputs import upload_inputs
         from orchestrator.sweep.prepare import prepare
 
-        if self.uploader:
+        if self.followers.uploader:
             self._run_watched(lambda: upload_inputs(self.plan, self.storage.sub(self.sweep)))
         setup, self.backbones = self._run_watched(
             lambda: prepare(self.plan, self.storage, self.sweep, self.pool.pack, remotely=self._in_cluster)
@@ -283,8 +255,18 @@ class _Sweep:
     def _register_while_told(self, outcomes: dict[str, TaskOutcome]) -> None:
         from orchestrator.tracking.connection import waits_are_told
 
+        self.followers.flush()  # so that no driver elsewhere can come to another result once a version is there
         with waits_are_told(self._tell_waiting):
-            self._register(outcomes)
+            register_outcomes(
+                outcomes,
+                plan=self.plan,
+                saved=self.saved,
+                backbones=self.backbones,
+                pool=self.pool,
+                storage=self.storage,
+                exporter=self.followers.exporter,
+                journal=self.journal,
+            )
         self._waiting = ""
 
     def _tell_waiting(self, reason: str, seconds: float) -> None:
@@ -293,48 +275,6 @@ class _Sweep:
             raise StopRequested
         until = time.strftime("%H:%M:%S", time.localtime(time.time() + seconds))
         self._waiting = f"MLflow cannot be reached, trying until {until}; Ctrl-C keeps the result ({reason})"
-
-    def _register(self, outcomes: dict[str, TaskOutcome]) -> None:
-        """Register each task's recommended method and those tied with it. Tasks fail independently."""
-        from orchestrator.final.register import Registrar
-        from orchestrator.tracking.connection import masked_first_line
-        from orchestrator.tracking.registry import Registered
-
-        if self.uploader:  # so that no driver elsewhere can come to another result once a version is there
-            self.uploader.flush(UPLOAD_TIMEOUT_S)
-        for name, outcome in outcomes.items():
-            event = self.saved.registered.get(name)
-            if event and not self.saved.unregistered_ties(name):
-                outcome.registered = Registered(event["name"], event["version"], "".join(event["aliases"][:1]))
-                continue
-            try:
-                registered = Registrar(
-                    plan=self.plan,
-                    sweep=self.sweep,
-                    outcome=outcome,
-                    backbone=self.backbones[name],
-                    lane=self.pool.wait_for_lane(),
-                    storage=self.storage,
-                    run_id=self.exporter.parent_run_id(name),
-                    trial_run=self.exporter.run_id,
-                ).register_all()
-            except Exception as error:  # the sweep's result is still shown and reported
-                log.exception("task %s was not registered", name)
-                outcome.unregistered = masked_first_line(error)
-                continue
-            outcome.registered, *_ = registered.values()
-            versions = {
-                method: {"version": version.version, "alias": version.alias} for method, version in registered.items()
-            }
-            first = outcome.registered
-            self.journal.append(
-                "registered",
-                task=name,
-                name=first.name,
-                version=first.version,
-                aliases=[first.alias] if first.alias else [],
-                methods=versions,
-            )
 
     def _run_watched(self, work: Callable[[], T]) -> T:
         """Run work in a thread; meanwhile find dead lanes, show the status, and check whether to stop.
@@ -363,7 +303,7 @@ class _Sweep:
         if self.journal.error:  # Tune may have recorded it as the error of a trial
             self._cancel_work()
             raise self.journal.error
-        if fault := self.pool.fault() or (self.uploader.fault() if self.uploader else ""):
+        if fault := self.pool.fault() or self.followers.fault():
             self._cancel_work()
             raise SweepError(f"{fault}; see {self.folder / 'sweep.log'}")
         if self._stop.is_set() or (self.folder / STOP).exists():
@@ -405,39 +345,6 @@ class _Sweep:
         """Write the ``close`` event, unless this attempt has written no event that it would close."""
         if self._close_is_due and not self.journal.error:
             self.journal.append("close", reason=reason, message=message)
-
-    def _close_exporter(self) -> None:
-        """Close the exporter once, however the sweep ends."""
-        if not self._exporter_closed:
-            self._exporter_closed = True
-            self.exporter.close(EXPORT_TIMEOUT_S)
-
-    def _wake_uploader(self) -> None:
-        if self.uploader:
-            self.uploader.wake()
-
-    def _close_cleaner(self) -> None:
-        """Delete what the end of the journal has made unneeded."""
-        if self.uploader:
-            self.uploader.flush(UPLOAD_TIMEOUT_S)
-        self.cleaner.close(UPLOAD_TIMEOUT_S)
-
-    def _close_uploader(self, uploader: JournalUploader) -> None:
-        """Bring the copy in the storage up to date, with Optuna's file, which reports elsewhere read."""
-        from orchestrator.journal.remote import OPTUNA_FILE
-
-        if (self.folder / OPTUNA_FILE).exists() and not uploader.fault():
-            try:
-                self._folder_without_retry.upload(self.folder / OPTUNA_FILE, OPTUNA_FILE)
-            except OSError as error:
-                log.warning("%s was not copied to the storage: %s", OPTUNA_FILE, error)
-        uploader.close(UPLOAD_TIMEOUT_S)
-
-    def _write_report(self) -> None:
-        """Write the report, however the sweep ended, and log it to MLflow if that has all events of the journal."""
-        from orchestrator.report.ending import report_at_end
-
-        report_at_end(self.folder, tracking_uri=None if self.exporter.pending else self.config.mlflow.tracking_uri)
 
     def _record_lanes(self, lanes: Mapping[int, LaneStatus]) -> None:
         """Write which process each lane is, when it has started or started again."""

@@ -57,7 +57,7 @@ def setup_of_sweep(pack: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         _ray_folder=str(folder),
         _in_cluster=False,
         _cluster=SimpleNamespace(require_alive=returning(None)),
-        uploader=None,
+        followers=SimpleNamespace(uploader=None),
         _show_status=returning(None),
         _run_watched=lambda call: call(),
     )

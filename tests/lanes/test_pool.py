@@ -73,7 +73,7 @@ def test_sweep_check_finds_silent_lanes_without_a_display(broker: Any, pool: Lan
     sweep: Any = SimpleNamespace(
         pool=pool,
         journal=SimpleNamespace(error=None),
-        uploader=None,
+        followers=SimpleNamespace(fault=lambda: ""),
         folder=Path("nowhere"),
         search=None,
         _phase=Phase.SEARCHING,
@@ -96,7 +96,7 @@ def test_sweep_check_lets_lanes_retire_that_nothing_needs(
     sweep: Any = SimpleNamespace(
         pool=pool,
         journal=SimpleNamespace(error=None),
-        uploader=None,
+        followers=SimpleNamespace(fault=lambda: ""),
         folder=Path("nowhere"),
         search=SimpleNamespace(closed=False, most_at_once=trials),
         _most_final_jobs=5,
