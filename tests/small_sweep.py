@@ -1,4 +1,4 @@
-"""The smallest real sweep: a random encoder of two layers, and texts of a few words, the last of which are the label."""
+"""The smallest real sweep: a random encoder of two layers, and texts of a few words whose last word is the label."""
 
 from __future__ import annotations
 
