@@ -181,3 +181,12 @@ def test_notes_of_runs_have_the_level_of_their_look(folder: Path, look: dict[str
     assert f"| {level} interval |" in summary(event)
     assert f"({level} level)." in summary(event)
     assert f"] ({level} interval), [version 2](" in champion_note(event, "airline", 2, None)
+
+
+def test_description_of_a_run_says_which_methods_are_undecided_or_cut(folder: Path) -> None:
+    event = next(event for event in Journal.read(folder / "journal.jsonl") if event["event"] == "selection")
+    first, second = ({**result, "reason": "0.2 lower than lora on validation"} for result in event["others"][:2])
+    told = summary({**event, "others": [{**first, "undecided": True}, {**second, "cut": True}]})
+    assert f"| {first['method']} | {first['mean_score']:.3f} |" in told
+    assert told.count("| undecided: more trials may bring it ahead") == 1
+    assert told.count("| cut by the cap on finalists") == 1
