@@ -144,7 +144,8 @@ def count_calls(methods: Sequence[str], batch: int, backbone: SharedBackbone, da
     counts = []
     for pack_size in (1, len(runs)):
         step = partial(step_all, runs, pack_size, joint=True)
-        step()  # the first makes the optimizers' states and the joint view
+        for _ in range(2):  # the first makes optimizers' states and shows who draws random numbers, the second the view
+            step()
         counts.append(_operator_calls(step))
     alone, packed = counts
     return {"calls_one_by_one": alone, "calls_packed": packed, "calls_ratio": round(packed / alone, 3)}

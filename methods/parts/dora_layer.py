@@ -25,7 +25,11 @@ class FrozenDora(DoraLinearVariant):
         self._cached_norms: tuple[tuple[int, int], Tensor] | None = None
 
     def forward(self, module: Linear, active_adapter: str, x: Tensor, result: Tensor, **_: Any) -> Tensor:
-        """Return the layer's output for ``x`` of shape ``(..., in)``; ``result`` is its frozen part's output."""
+        """Return the layer's output for ``x`` of shape ``(..., in)``; ``result`` is its frozen part's output.
+
+        With an active dropout the update alone sees dropped inputs at their own scale, so the frozen part is multiplied
+        a second time, as `peft` does.
+        """
         base, dropout = module.get_base_layer(), module.lora_dropout[active_adapter]
         frozen_output = result
         if module.training and not isinstance(dropout, nn.Identity):
@@ -33,10 +37,15 @@ class FrozenDora(DoraLinearVariant):
             frozen_output = base(x)
         if base.bias is not None:
             frozen_output = frozen_output - base.bias.to(frozen_output.dtype)
-        ratio = module.lora_magnitude_vector[active_adapter].weight / self._row_norms(module, active_adapter)
+        ratio = self.ratio(module, active_adapter)
         update = module.lora_B[active_adapter](module.lora_A[active_adapter](x)) * module.scaling[active_adapter]
         output: Tensor = result + (ratio - 1) * frozen_output + ratio * update
         return output
+
+    def ratio(self, module: Linear, adapter: str) -> Tensor:
+        """Return ``m / |W + s B A|``, shape ``(out,)``, by which each output of ``W + s B A`` is multiplied."""
+        magnitude: Tensor = module.lora_magnitude_vector[adapter].weight
+        return magnitude / self._row_norms(module, adapter)
 
     @torch.no_grad()
     def _row_norms(self, module: Linear, adapter: str) -> Tensor:
@@ -49,14 +58,14 @@ class FrozenDora(DoraLinearVariant):
         versions = a._version, b._version
         if not module.training and self._cached_norms and self._cached_norms[0] == versions:
             return self._cached_norms[1]
-        norms = self._compute_row_norms(module.get_base_layer().weight, a, module.scaling[adapter] * b)
+        norms = self._compute_row_norms(module.get_base_layer().weight, a, b, module.scaling[adapter])
         self._cached_norms = None if module.training else (versions, norms)
         return norms
 
-    def _compute_row_norms(self, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    def _compute_row_norms(self, weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
         weight = weight.to(a.dtype)
         if self._weight_squares is None:
             self._weight_squares = weight.square().sum(dim=1)
-        cross_terms = 2 * (weight @ a.T * b).sum(dim=1)
-        update_squares = (b @ (a @ a.T) * b).sum(dim=1)
-        return (self._weight_squares + cross_terms + update_squares).clamp_min(MIN_SQUARED_NORM).sqrt()
+        by_b = torch.addmm(weight @ a.T, b, a @ a.T, beta=2 * scale, alpha=scale * scale)
+        squares = self._weight_squares + (by_b * b).sum(dim=1)
+        return squares.clamp_min_(MIN_SQUARED_NORM).sqrt_()

@@ -1,4 +1,4 @@
-"""LoRA's forward pass over a frozen layer, with multiplication and addition of the update fused.
+"""LoRA's and DoRA's forward pass over a frozen layer, with multiplication and addition of the update fused.
 
 `peft` computes ``B A x``, scales it by ``s`` and adds it to the frozen layer's output, each in a pass over the whole
 activation, and again over its gradient. On a CPU these passes cost more than the two low-rank products.
@@ -13,9 +13,11 @@ import torch
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
+from methods.parts.dora_layer import FrozenDora
+
 
 class FusedLoraLinear(Linear):
-    """`peft`'s LoRA layer with a fused forward pass.
+    """`peft`'s LoRA layer with a fused forward pass; with :class:`FrozenDora` as its variant, DoRA's.
 
     ``product_dtype`` is the dtype of the low-rank products and of the sum, bfloat16 for instance; without it they are
     computed in the factors' dtype.
@@ -23,18 +25,26 @@ class FusedLoraLinear(Linear):
 
     product_dtype: torch.dtype | None = None
 
+    @property
+    def adds_bias(self) -> bool:
+        """Whether the layer takes the frozen product without its bias, which it adds itself."""
+        return self._dora() is not None
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Map shape ``(..., in)`` to ``(..., out)``, in the dtype of the frozen layer's output."""
-        if self.merged or self.disable_adapters or self.lora_variant or kwargs:
+        dora = self._dora()
+        if self.merged or self.disable_adapters or kwargs or (self.lora_variant and not dora):
             output: Tensor = super().forward(x, *args, **kwargs)
             return output
-        frozen_output: Tensor = self.base_layer(x, *args)
+        frozen_output: Tensor = self.base_layer.product(x) if dora else self.base_layer(x, *args)
         rows = frozen_output.flatten(0, -2)
         for name in filter(self.lora_A.__contains__, self.active_adapters):
             a, b = self.lora_A[name].weight, self.lora_B[name].weight
             dtype = self.product_dtype or a.dtype
             low_rank = self.lora_dropout[name](x.to(dtype)).flatten(0, -2) @ a.to(dtype).T
             rows = torch.addmm(rows.to(dtype), low_rank, b.to(dtype).T, alpha=self.scaling[name])
+            if dora:
+                rows = _scaled(rows, dora.ratio(self, name), self.base_layer.bias)
         return rows.view(frozen_output.shape).to(frozen_output.dtype)
 
     def stack_key(self) -> Hashable | None:
@@ -44,14 +54,14 @@ class FusedLoraLinear(Linear):
         if frozen is None or others or name not in self.lora_A or self.merged or self.disable_adapters:
             return None
         dropout, bias = self.lora_dropout[name], base.bias
-        if self.lora_variant or self.lora_B[name].bias is not None or (bias is not None and bias.requires_grad):
+        if self.lora_B[name].bias is not None or (bias is not None and bias.requires_grad):
             return None
-        if not isinstance(dropout, nn.Identity):
+        if not isinstance(dropout, nn.Identity) or (self.lora_variant and not self._dora()):
             return None
         return id(frozen), id(bias), self.product_dtype, self.lora_A[name].weight.dtype
 
     def stack_parameters(self) -> tuple[nn.Parameter, ...]:
-        """Return ``A`` of shape ``(rank, in)`` and ``B`` of shape ``(out, rank)``."""
+        """Return ``A`` of shape ``(rank, in)`` and ``B`` of shape ``(out, rank)``; a magnitude is not stacked."""
         (name,) = self.active_adapters
         return self.lora_A[name].weight, self.lora_B[name].weight
 
@@ -65,11 +75,32 @@ class FusedLoraLinear(Linear):
         cls, layers: Sequence[FusedLoraLinear], x: Tensor, stacks: Sequence[Tensor], constants: Tensor
     ) -> Tensor:
         """Return the outputs of several layers over the same frozen one, with one product for each factor."""
-        frozen_output: Tensor = layers[0].base_layer(x)
+        doras = [layer._dora() for layer in layers]
+        base = layers[0].base_layer
+        frozen_output: Tensor = base.product(x) if any(doras) else base(x)
         a, b = stacks
         dtype = layers[0].product_dtype or a.dtype
         inputs = x.to(dtype).reshape(len(layers), -1, x.shape[-1])
         low_rank = (inputs @ a.to(dtype).mT) * constants.to(dtype).view(-1, 1, 1)
         outputs = frozen_output.to(dtype).view(len(layers), -1, frozen_output.shape[-1])
         rows = torch.baddbmm(outputs, low_rank, b.to(dtype).mT)
+        if any(doras):
+            ones = a.new_ones(base.out_features)
+            pairs = zip(layers, doras, strict=True)
+            ratios = [dora.ratio(layer, *layer.active_adapters) if dora else ones for layer, dora in pairs]
+            rows = _scaled(rows, torch.stack(ratios).unsqueeze(1), base.bias)
         return rows.view(frozen_output.shape).to(frozen_output.dtype)
+
+    def _dora(self) -> FrozenDora | None:
+        """Return DoRA's variant of the layer; ``None`` if there is none, or if `peft`'s order of steps is needed."""
+        names = self.active_adapters
+        variant = self.lora_variant.get(names[0]) if len(names) == 1 and self.lora_variant else None
+        if not isinstance(variant, FrozenDora) or not hasattr(self.base_layer, "product"):
+            return None
+        drops = self.training and not isinstance(self.lora_dropout[names[0]], nn.Identity)
+        return None if drops else variant
+
+
+def _scaled(rows: Tensor, ratio: Tensor, bias: Tensor | None) -> Tensor:
+    """Return ``rows * ratio + bias`` in the dtype of the ratio, which differs from one too little for bfloat16."""
+    return rows * ratio if bias is None else torch.addcmul(bias.to(ratio.dtype), rows.to(ratio.dtype), ratio)

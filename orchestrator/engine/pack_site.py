@@ -62,7 +62,7 @@ class Site(nn.Module):
         super().__init__()
         self._bare, self._modules_of_trials, self._rows = bare, tuple(modules), rows
         self._groups = _groups(bare, modules)
-        self._trains_bias = any(type(module) is FrozenLinear and module is not bare for module in modules)
+        self._adds_bias = any(_adds_bias(bare, module) for module in modules)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -122,16 +122,21 @@ class Site(nn.Module):
         """Return the frozen layer's outputs with and without its bias, by trial; empty if it is no frozen layer.
 
         Most methods add to this output or scale it. One product for all rows then needs no waiting. Each trial's rows
-        may be changed in place, since nothing else reads them. The second is empty too if no trial trains the bias.
+        may be changed in place, since nothing else reads them. The second is empty too if no trial's module adds the bias itself.
         """
         if not isinstance(self._bare, FrozenLinear) or len(args) != 1 or kwargs:
             return (), ()
         counts, bias = list(self._rows.counts), self._bare.bias
-        if bias is None or not self._trains_bias:
+        if bias is None or not self._adds_bias:
             return torch.unsafe_split_with_sizes(self._bare(args[0]), counts), ()
         output = self._bare.product(args[0])
         biased = torch.unsafe_split_with_sizes(output + bias.to(output.dtype), counts)
         return biased, torch.unsafe_split_with_sizes(output, counts)
+
+
+def _adds_bias(bare: nn.Module, module: nn.Module) -> bool:
+    """Return whether a module takes the frozen product without the bias: because it trains it, or says so."""
+    return (type(module) is FrozenLinear and module is not bare) or getattr(module, "adds_bias", False)
 
 
 def _groups(bare: nn.Module, modules: Sequence[nn.Module]) -> list[tuple[tuple[int, ...], Any]]:

@@ -27,6 +27,9 @@ PACKS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
         ("lora", {"dropout": 0.0, "targets": "feed_forward", "alpha_ratio": 0.5, "rslora": True}),
         ("lora", {"dropout": 0.0, "lr_ratio": 8.0}),
     ),
+    "lora and dora": tuple(
+        (method, {"rank": rank, "dropout": 0.0}) for method, rank in zip(("lora", "dora") * 2, RANKS, strict=True)
+    ),
     "mixed": tuple(
         (method, {}) for method in ("lora", "ia3", "adapter", "norm_tuning", "dora", "prefix", "prompt", "p_tuning")
     ),
