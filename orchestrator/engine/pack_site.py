@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
@@ -16,6 +15,7 @@ from methods.base.stackable import Stackable
 from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.engine.packing import Fork, KnownProduct, TrialCall
 from orchestrator.engine.parameter_stack import ParameterStack
+from orchestrator.engine.row_parts import join_tensors, split_tensor
 
 
 @dataclass
@@ -122,16 +122,16 @@ class Site(nn.Module):
         """Return the frozen layer's outputs with and without its bias, by trial; empty if it is no frozen layer.
 
         Most methods add to this output or scale it. One product for all rows then needs no waiting. Each trial's rows
-        may be changed in place, since nothing else reads them. The second is empty too if no trial's module adds the bias itself.
+        may be changed in place, since nothing else reads them. The second is empty too if no trial's module adds the
+        bias itself.
         """
         if not isinstance(self._bare, FrozenLinear) or len(args) != 1 or kwargs:
             return (), ()
         counts, bias = list(self._rows.counts), self._bare.bias
         if bias is None or not self._adds_bias:
-            return torch.unsafe_split_with_sizes(self._bare(args[0]), counts), ()
+            return split_tensor(self._bare(args[0]), counts), ()
         output = self._bare.product(args[0])
-        biased = torch.unsafe_split_with_sizes(output + bias.to(output.dtype), counts)
-        return biased, torch.unsafe_split_with_sizes(output, counts)
+        return split_tensor(output + bias.to(output.dtype), counts), split_tensor(output, counts)
 
 
 def _adds_bias(bare: nn.Module, module: nn.Module) -> bool:
@@ -182,7 +182,7 @@ class _Arguments:
         if not isinstance(value, Tensor) or value.dim() < 2 or value.shape[0] == 1:
             return value
         if id(value) not in self._split:
-            self._split[id(value)] = value.split(_lengths(value, self.counts))
+            self._split[id(value)] = split_tensor(value, _lengths(value, self.counts))
         return _rows(self._split[id(value)], places)
 
 
@@ -200,7 +200,7 @@ def _lengths(value: Tensor, counts: Sequence[int]) -> list[int]:
 
 def _rows(parts: Sequence[Tensor], places: Sequence[int]) -> Tensor:
     """Return the rows of the trials at some places, one below the other."""
-    return parts[places[0]] if len(places) == 1 else torch.cat([parts[place] for place in places])
+    return parts[places[0]] if len(places) == 1 else join_tensors([parts[place] for place in places])
 
 
 def _by_place(outputs: Sequence[Any], members: Sequence[Sequence[int]], counts: Sequence[int]) -> dict[int, Any]:
@@ -227,8 +227,7 @@ def split_rows(output: Any, counts: Sequence[int]) -> Sequence[Any]:
         return list(zip(*(split_rows(item, counts) for item in output), strict=True))
     if not isinstance(output, Tensor) or output.shape[0] == 1 < sum(counts):
         return [output] * len(counts)
-    pieces: Sequence[Any] = output.split(_lengths(output, counts))
-    return pieces
+    return split_tensor(output, _lengths(output, counts))
 
 
 def _join(outputs: Sequence[Any], counts: Sequence[int]) -> Any:
@@ -248,4 +247,4 @@ def _join(outputs: Sequence[Any], counts: Sequence[int]) -> Any:
         return first
     if all(output.shape[0] == 1 for output in outputs):
         outputs = [output.expand(count, *output.shape[1:]) for output, count in zip(outputs, counts, strict=True)]
-    return torch.cat(list(outputs))
+    return join_tensors(outputs)

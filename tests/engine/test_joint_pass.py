@@ -8,6 +8,7 @@ import torch
 
 import methods
 from orchestrator.engine.joint_pass import JointPasses
+from orchestrator.engine.matmul import shared_matmul
 from orchestrator.engine.pack_site import Site
 from orchestrator.engine.pack_view import PackView
 from orchestrator.engine.packing import in_lockstep
@@ -95,6 +96,20 @@ def test_layers_of_all_lora_trials_are_one_call(lab: Lab, monkeypatch: pytest.Mo
     sites = [name for name, m in runs[0].pack_view(runs)._body.named_modules() if isinstance(m, Site)]
     assert len(sites) == 2 * 6 + 1, "all linear layers of two blocks, and the pooler, which each trial trains"
     assert forks == [3], "the pooler alone is called trial by trial"
+
+
+def test_dora_takes_its_product_from_the_product_of_all_rows(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    products: list[int] = []
+
+    def recording(weight: Any, dtype: Any, inputs: Sequence[Any], biases: Any) -> Any:
+        products.append(len(inputs))
+        return shared_matmul(weight, dtype, inputs, biases)
+
+    monkeypatch.setattr("orchestrator.engine.packing.shared_matmul", recording)
+    methods_of_pack = (("dora", {"dropout": 0.0}), ("lora", {"dropout": 0.0}), ("norm_tuning", {}))
+    runs = begin(lab, methods_of_pack)
+    assert not train_step(runs, joint=True)
+    assert products == [1] * 2 * 6, "each frozen layer of two blocks once"
 
 
 def test_joint_step_calls_a_fraction_of_the_operators_of_single_steps(lab: Lab) -> None:
