@@ -221,18 +221,27 @@ def _described(described: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = ["| method | trials | validation | tuned by | test [interval] | result | file | trains | memory | step |",
              "| --- | ---: | ---: | ---: | --- | --- | ---: | ---: | ---: | ---: |"]  # fmt: skip
+    is_alone = sum(bool(row["final"]) for row in rows) == 1
     for row in rows:
         gain = "" if row["default"] is None or row["trials"] < 2 else f"{row['validation'] - row['default']:+.3f}"
-        cells = (f"`{row['method']}`", str(row["trials"]), f"{row['validation']:.3f}", gain, *_result(row["final"]))
+        cells = (
+            f"`{row['method']}`",
+            str(row["trials"]),
+            f"{row['validation']:.3f}",
+            gain,
+            *_result(row["final"], is_alone),
+        )
         lines.append(f"| {' | '.join((*cells, *_costs(row['measured'])))} |")
     return "\n".join(lines)
 
 
-def _result(final: Final | None) -> tuple[str, str]:
+def _result(final: Final | None, is_alone: bool) -> tuple[str, str]:
+    """Return a method's test score and how it compares; ``is_alone`` if no other method was retrained."""
     if final is None:
         return "", "not retrained"
     low, high = final.interval
-    return f"{final.score:.3f} [{low:.3f}, {high:.3f}]", f"at least {final.gap:.3f} worse" if final.gap else "tied"
+    compared = "no other was retrained" if is_alone else f"at least {final.gap:.3f} worse" if final.gap else "tied"
+    return f"{final.score:.3f} [{low:.3f}, {high:.3f}]", compared
 
 
 def _costs(measured: Mapping[str, Any]) -> tuple[str, str, str, str]:

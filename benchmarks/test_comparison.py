@@ -120,6 +120,9 @@ def _assert_published(records: list[Record], folder: Path, monkeypatch: pytest.M
     assert "| tiny | 4 | 8 | 2 of 2 | hard_prompt |" in text
     assert text.count("| not retrained |") == 1
     assert (folder / "page.svg").read_text().count("<circle") == 5
+    one = [record for record in records if record["kind"] != "final" or record["method"] == rows[0]["method"]]
+    assert page(one, PLAN, ["tiny"]).count("no other was retrained") == 1
+    assert "| tied |" not in page(one, PLAN, ["tiny"])
 
 
 def test_comparison_page_names_what_is_missing() -> None:
