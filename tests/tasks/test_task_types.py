@@ -112,7 +112,7 @@ def test_example_data_can_be_read(config):
     for name, task in config.tasks.items():
         data = read_task(name, task, config.base, config.seed)
         assert data.dropped == 0
-        assert data.splits["train"].num_rows >= 300
+        assert data.splits["train"].num_rows >= 160
 
 
 def test_airline_tweets_are_those_of_the_published_figures():
