@@ -229,7 +229,7 @@ class _Sweep:
         if reason is None:
             self._phase = Phase.SEARCHING
             if not search.exhausted:
-                self._run_watched(lambda: tune_search(search, self.plan, self.pool, self._ray_folder))
+                self._run_watched(lambda: tune_search(search, self.plan, self.pool, self._tune_folder))
             reason = "budget" if search.closed or search.wall_time_over else "finished"
         search.close("budget")
         if self.saved.search_ended is None:
@@ -381,5 +381,14 @@ class _Sweep:
 
     @property
     def _ray_folder(self) -> str:
-        """Folder for the state of Ray Train and Ray Tune in this attempt, which is not read again."""
+        """Folder for the state of Ray Train in this attempt, which is not read again."""
         return self.storage.sub(f"{self.sweep}/ray/{self.saved.attempts}").root
+
+    @property
+    def _tune_folder(self) -> str:
+        """Folder for the state of Ray Tune in this attempt, which is not read again.
+
+        It is on the driver's machine, as the trials' processes are: Tune writes into its state how it reaches an object
+        store, with the keys.
+        """
+        return str(self.folder.resolve() / "ray" / str(self.saved.attempts))
