@@ -93,6 +93,8 @@ FIELDS: dict[str, dict[str, _Check]] = {
     "registered": {"task": _is_text, "name": _is_text, "version": _is_count, "aliases": _is_names},
     "close": {"reason": _is_text},
 }
+LATER_FIELDS: dict[str, dict[str, _Check]] = {"registered": {"methods": _is_names}}
+"""Fields that earlier releases did not write."""
 
 
 def require_valid(path: Path) -> None:
@@ -110,7 +112,8 @@ def _problems(events: Iterable[Mapping[str, Any]]) -> Iterable[tuple[int, str]]:
     began: set[str] = set()
     for number, event in enumerate(events, 1):
         kind = event["event"]
-        for field, check in {"time": _is_number, **FIELDS.get(kind, {})}.items():
+        later = {field: check for field, check in LATER_FIELDS.get(kind, {}).items() if field in event}
+        for field, check in {"time": _is_number, **FIELDS.get(kind, {}), **later}.items():
             if field not in event:
                 yield number, f"the event {kind!r} has no {field!r}"
             elif not check(event[field]):

@@ -114,7 +114,17 @@ def to_objects(array: pa.Array) -> tuple[list[Any], Refusals]:
         texts, refusals = _decoded(array)
         objects, more = _mapped(texts.to_pylist(), _parsed)
         return objects, [*refusals, *more]
-    return [_without_nulls(value) for value in array.to_pylist(maps_as_pydicts="strict")], []
+    try:
+        return [_without_nulls(value) for value in array.to_pylist(maps_as_pydicts="strict")], []
+    except KeyError:  # of a map that has a key twice
+        return _mapped(list(array), _as_object)
+
+
+def _as_object(value: pa.Scalar) -> Any:
+    try:
+        return _without_nulls(value.as_py(maps_as_pydicts="strict"))
+    except KeyError:
+        raise ValueError("has a key twice") from None
 
 
 def _decoded(array: pa.Array) -> tuple[pa.Array, Refusals]:

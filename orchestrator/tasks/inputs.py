@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from orchestrator.common.errors import one_line
 from orchestrator.common.jsonl import is_unicode
 from orchestrator.common.suggest import did_you_mean
 
@@ -177,7 +178,7 @@ def _problem(name: str, column: InputColumn, row: Mapping[str, Any]) -> str:
     if value is None and not column.required:
         return ""
     if name not in row:
-        return f"has no {name}; {did_you_mean(name, list(row), 'it has')}"
+        return f"has no {name}; {did_you_mean(name, [one_line(str(key)) for key in row], 'it has')}"
     if not _is_of_kind(value, column.kind):
         return f"{name} is {_shown_type(value)}, not {KIND_NAMES[column.kind]}"
     if not is_unicode(value):

@@ -41,6 +41,11 @@ def write(folder: Path, events: list[dict[str, Any]]) -> Path:
         (3, {"time": True}, "'time' of the event 'rung' is True, not a number"),
         (4, {"state": "done"}, "'state' of the event 'end' is 'done', not one of complete, pruned, failed, killed"),
         (4, TRIAL, "the trial mail/lora/0 began on an earlier line"),
+        (
+            5,
+            {"event": "registered", "task": "mail", "name": "mail", "version": 1, "aliases": [], "methods": False},
+            "'methods' of the event 'registered' is False, not a list of names",
+        ),
         (5, {"reason": ["budget"]}, "'reason' of the event 'close' is ['budget'], not a text"),
     ],
 )

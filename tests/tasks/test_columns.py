@@ -152,6 +152,13 @@ def test_values_lack_the_keys_that_arrow_added():
     assert Column("c", pa.array(shapes)).values == shapes
 
 
+def test_values_refuse_rows_of_a_map_with_a_key_twice() -> None:
+    kind = pa.map_(pa.string(), pa.string())
+    maps = Column("c", pa.array([[("a", "x"), ("b", "y")], None, [("a", "x"), ("a", "y")]], kind))
+    assert maps.values[0] == {"a": "x", "b": "y"}
+    assert refusals(maps) == {1: "is empty", 2: "has a key twice"}
+
+
 def test_map_refuses_rows_with_the_message_of_its_error(column):
     def count(value: Any) -> int:
         if not value:

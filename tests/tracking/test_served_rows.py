@@ -42,6 +42,7 @@ def test_served_row_of_a_single_text() -> None:
         ([1.5], "row 1: text is number, not a string; a row is"),
         ([" ", "x"], "row 1: text is empty; a row is"),
         (pd.DataFrame({"txt": ["x"]}), "row 1: has no text; did you mean txt\\?; a row is"),
+        ([{"\n": "x"}], "row 1: has no text; it has: .*n; a row is"),
         ([None] * 5, "row 1: .*; row 3: text is null, not a string; and 2 more rows; a row is"),
     ],
 )
