@@ -49,8 +49,8 @@ class _Split(torch.autograd.Function):
         if not present:
             return None, None
         whole = present[0].new_zeros(ctx.shape)
-        pairs = [pair for pair in zip(whole.split(ctx.counts), gradients, strict=True) if pair[1] is not None]
-        torch._foreach_copy_(*map(list, zip(*pairs, strict=True)))
+        parts = zip(whole.split(ctx.counts), gradients, strict=True)
+        torch._foreach_copy_([part for part, gradient in parts if gradient is not None], present)
         return whole, None
 
 
@@ -62,4 +62,4 @@ class _Join(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        return gradient.split(ctx.counts)
+        return tuple(gradient.split(ctx.counts))

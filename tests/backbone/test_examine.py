@@ -134,7 +134,8 @@ def test_checkpoint_that_lacks_a_layer_is_refused(folder: Path, tmp_path: Path) 
 def test_encoder_decoder_that_lacks_a_layer_is_refused(tied: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4}
-    model = T5ForConditionalGeneration(T5Config(**sizes, tie_word_embeddings=tied, pad_token_id=0))
+    sizes["tie_word_embeddings"] = tied
+    model = T5ForConditionalGeneration(T5Config(**sizes, pad_token_id=0))
     model.save_pretrained(tmp_path / "model")
     source = Source("t5", tmp_path / "model", "digest", portable=False)
     assert write(source, "AutoModelForSeq2SeqLM", "none", False, tmp_path / "whole").head == ()

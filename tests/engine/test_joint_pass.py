@@ -106,8 +106,7 @@ def test_dora_takes_its_product_from_the_product_of_all_rows(lab: Lab, monkeypat
         return shared_matmul(weight, dtype, inputs, biases)
 
     monkeypatch.setattr("orchestrator.engine.packing.shared_matmul", recording)
-    methods_of_pack = (("dora", {"dropout": 0.0}), ("lora", {"dropout": 0.0}), ("norm_tuning", {}))
-    runs = begin(lab, methods_of_pack)
+    runs = begin(lab, [("dora", {"dropout": 0.0}), ("lora", {"dropout": 0.0}), ("norm_tuning", {})])
     assert not train_step(runs, joint=True)
     assert products == [1] * 2 * 6, "each frozen layer of two blocks once"
 

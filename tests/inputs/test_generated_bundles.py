@@ -47,8 +47,8 @@ def load(name: str, content: bytes | None) -> None:
 
 
 JSON_FILES = (BUNDLE, f"{ADAPTER}/method.json", f"{ADAPTER}/adapter_config.json")
-FILES = (*JSON_FILES, f"{ADAPTER}/adapter_model.safetensors", f"{TOKENIZER}/tokenizer.json", CARRIED)
-FILES += (f"{TOKENIZER}/tokenizer_config.json",)
+TOKENIZER_FILES = (f"{TOKENIZER}/tokenizer.json", f"{TOKENIZER}/tokenizer_config.json")
+FILES = (*JSON_FILES, *TOKENIZER_FILES, f"{ADAPTER}/adapter_model.safetensors", CARRIED)
 
 
 def check_json(parts: tuple[str, st.DataObject]) -> None:

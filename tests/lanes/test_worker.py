@@ -20,6 +20,7 @@ from orchestrator.common.trial_types import Answer, Job
 from orchestrator.engine import packing
 from orchestrator.engine.device_errors import BrokenDeviceError
 from orchestrator.engine.matmul import shared_matmul
+from orchestrator.engine.step import score_trials
 from orchestrator.engine.trial_run import TrialRun
 from orchestrator.lanes import hang_guard
 from orchestrator.lanes import worker as module
@@ -125,7 +126,7 @@ def test_worker_trains_its_jobs_and_retires(make_site: Callable[..., Site], lab:
 def test_lane_shows_all_steps_while_it_scores(
     make_site: Callable[..., Site], lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown, score = threading.Event(), module.score_trials
+    shown, score = threading.Event(), score_trials
     monkeypatch.setattr(module, "score_trials", lambda runs: score(runs) if shown.wait(DEADLINE) else None)
     site = make_site()
     site.start_lane()

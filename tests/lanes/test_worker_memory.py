@@ -61,9 +61,9 @@ def test_first_measurement_after_rungs_without_any_is_no_hang(
     lab: Lab, memory: WorkerMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, hangs = [0.0], list[Hang | None]()
-    memory._watch = watch = StepWatch(clock=lambda: now[0])
+    watch = memory._watch = StepWatch(clock=lambda: now[0])
 
-    def measure_slowly(*_: Any) -> dict[str, float]:
+    def measure_slowly(*arguments: Any) -> dict[str, float]:
         for _ in range(100):
             now[0] += 1.0
             hangs.append(watch.tick())
