@@ -167,3 +167,4 @@ def test_every_method_completes_in_a_sweep_of_every_task_type(
     ended = ends(events(journal_of(tmp_path)))
     assert {method: ended.get(f"{name}/{method}/0") for method in available} == dict.fromkeys(available, "complete")
     assert outcome.tasks[name].champion.method in available
+    assert outcome.tasks[name].registered, outcome.tasks[name].unregistered
