@@ -124,7 +124,10 @@ def _upload(client: MlflowClient, folder: Path, bundle: Bundle, run_id: str, par
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     _log_metrics(client, bundle, run_id, logged)
     for run in filter(None, (run_id, parent_run_id)):
-        client.log_outputs(run, [LoggedModelOutput(logged.model_id, step=0)])
+        outputs = client.get_run(run).outputs
+        known = {output.model_id for output in outputs.model_outputs} if outputs else set()
+        if logged.model_id not in known:  # MLflow refuses an output for good that an earlier attempt has logged
+            client.log_outputs(run, [LoggedModelOutput(logged.model_id, step=0)])
     return logged
 
 

@@ -299,24 +299,27 @@ def test_register_leaves_the_aliases_of_others_alone(made: Made, uri: str, run_i
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("request_name", "is_answer_lost"), [("log_model_artifacts", False), ("log_outputs", True)])
 def test_register_completes_an_interrupted_upload(
-    made: Made, uri: str, run_id: str, monkeypatch: pytest.MonkeyPatch
+    made: Made, uri: str, run_id: str, monkeypatch: pytest.MonkeyPatch, request_name: str, is_answer_lost: bool
 ) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: None)
     client = open_client(uri)
-    upload, broken = client.log_model_artifacts, [True]
+    send, broken = getattr(client, request_name), [True]
 
-    def break_off(*args: str) -> None:
-        if broken:
-            broken.pop()
+    def break_off(*args: Any) -> None:
+        is_broken = broken.pop() if broken else False
+        if not is_broken or is_answer_lost:
+            send(*args)
+        if is_broken:
             raise ConnectionError("broken off")
-        upload(*args)
 
-    monkeypatch.setattr(client, "log_model_artifacts", break_off)
+    monkeypatch.setattr(client, request_name, break_off)
     monkeypatch.setattr(registry, "open_client", lambda *_: client)
     assert register(made.folder, run_id=run_id, tracking_uri=uri).version == 1
     experiment = client.get_run(run_id).info.experiment_id
-    assert len(client.search_logged_models([experiment])) == 1
+    (model,) = client.search_logged_models([experiment])
+    assert [output.model_id for output in client.get_run(run_id).outputs.model_outputs] == [model.model_id]
 
 
 @pytest.mark.slow
