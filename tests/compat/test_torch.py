@@ -256,6 +256,7 @@ def test_torch_linear_takes_weight_from_property() -> None:
     assert not list(Frozen().parameters())
 
 
+@relied_on("_foreach_copy_", by="orchestrator/engine/row_parts.py")
 @relied_on("_foreach_copy_", "_foreach_add_", "_foreach_zero_", by="orchestrator/engine/parameter_stack.py")
 def test_torch_copies_adds_and_zeroes_lists_of_tensors() -> None:
     stack = torch.zeros(2, 3, 4)
