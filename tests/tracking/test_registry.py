@@ -319,7 +319,9 @@ def test_register_completes_an_interrupted_upload(
     assert register(made.folder, run_id=run_id, tracking_uri=uri).version == 1
     experiment = client.get_run(run_id).info.experiment_id
     (model,) = client.search_logged_models([experiment])
-    assert [output.model_id for output in client.get_run(run_id).outputs.model_outputs] == [model.model_id]
+    outputs = client.get_run(run_id).outputs
+    assert outputs is not None
+    assert [output.model_id for output in outputs.model_outputs] == [model.model_id]
 
 
 @pytest.mark.slow
