@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 from orchestrator.common.errors import SweepError
 from orchestrator.tracking.aliases import apply_promotion_policy
 from orchestrator.tracking.bundle import CARD, EVALUATION, Bundle
-from orchestrator.tracking.connection import exists_already, is_missing, open_client, retry_while_away
+from orchestrator.tracking.connection import (
+    exists_already,
+    is_missing,
+    masked_first_line,
+    open_client,
+    retry_while_away,
+)
 from orchestrator.tracking.evaluation import DIGEST, ROWS_TAG
 from orchestrator.tracking.modelcard import VERSION, with_version
 from orchestrator.tracking.run_values import clean
@@ -112,13 +118,11 @@ def _upload(client: MlflowClient, folder: Path, bundle: Bundle, run_id: str, par
     from mlflow.entities import LoggedModelOutput
     from mlflow.entities.logged_model_status import LoggedModelStatus
 
-    from orchestrator.tracking.packaging import save_pyfunc
-
     experiment = client.get_run(run_id).info.experiment_id
     logged = _find_model(client, experiment, bundle) or _create_model(client, experiment, bundle, run_id)
     with tempfile.TemporaryDirectory() as folder_of_model:
         target = Path(folder_of_model) / "model"
-        save_pyfunc(folder, target, run_id=run_id, model_id=logged.model_id)
+        _save(folder, target, run_id=run_id, model_id=logged.model_id)
         client.log_model_artifacts(logged.model_id, str(target))
     _log_tables(client, folder, run_id)
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
@@ -129,6 +133,22 @@ def _upload(client: MlflowClient, folder: Path, bundle: Bundle, run_id: str, par
         if logged.model_id not in known:  # MLflow refuses an output for good that an earlier attempt has logged
             client.log_outputs(run, [LoggedModelOutput(logged.model_id, step=0)])
     return logged
+
+
+def _save(folder: Path, target: Path, *, run_id: str, model_id: str) -> None:
+    """Write a bundle as a model of MLflow. No server takes part, so that another attempt would fail alike.
+
+    Raises:
+        SweepError: if MLflow refuses the bundle.
+    """
+    from mlflow.exceptions import MlflowException
+
+    from orchestrator.tracking.packaging import save_pyfunc
+
+    try:
+        save_pyfunc(folder, target, run_id=run_id, model_id=model_id)
+    except MlflowException as error:
+        raise SweepError(f"the model could not be packaged: {masked_first_line(error)}") from error
 
 
 def _find_model(client: MlflowClient, experiment: str, bundle: Bundle) -> LoggedModel | None:

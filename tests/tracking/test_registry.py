@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
 
 from orchestrator.common.errors import InputError, SweepError
-from orchestrator.tracking import registry
+from orchestrator.tracking import packaging, registry
 from orchestrator.tracking.aliases import apply_promotion_policy, promote, rollback
 from orchestrator.tracking.browse import compare_models, list_models, show_model
 from orchestrator.tracking.bundle import BUNDLE, Bundle, BundleSelection
@@ -296,6 +296,18 @@ def test_register_leaves_the_aliases_of_others_alone(made: Made, uri: str, run_i
         register(made.folder, run_id=run_id, tracking_uri=uri)
     assert held(client, "mail") == {CHAMPION: 1}
     assert len(client.search_model_versions("name = 'mail'")) == 1
+
+
+def test_register_tries_to_package_a_refused_bundle_once(
+    made: Made, uri: str, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise MlflowException("no module named 'lost'")
+
+    monkeypatch.setattr(packaging, "save_pyfunc", refuse)
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("tried again"))
+    with pytest.raises(SweepError, match="the model could not be packaged: no module named 'lost'"):
+        register(made.folder, run_id=run_id, tracking_uri=uri)
 
 
 @pytest.mark.slow
