@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -53,6 +54,12 @@ def test_race_prefers_better_methods_and_explores_little_tried_ones() -> None:
     assert race.choose([arm("mail/a", 0.9, 0.9), arm("mail/b", 0.7, 0.7)], ready) == "mail/a"
     spent = arm("mail/a", *[0.9] * 30)
     assert race.choose([spent, arm("mail/b", 0.88)], ready) == "mail/b"
+
+
+def test_race_goes_on_between_methods_without_a_mistake() -> None:
+    arms = [replace(arm(study, 1.0, 1.0), noise=0.0) for study in ("mail/a", "mail/b")]
+    arms.append(replace(arm("mail/c", 1.0, 1.0, cost=5.0), noise=0.0))
+    assert Race().choose(arms, {each.study for each in arms}) == "mail/c"
 
 
 def test_race_shares_cost_between_tasks() -> None:

@@ -76,13 +76,14 @@ class Race(Allocation):
     def _scale(self, rivals: list[Arm]) -> tuple[float, float]:
         """Return the median of the methods' best values, and how far the best of all lies above it.
 
-        The distance is at least two standard errors, so that noise is not stretched over the whole scale.
+        The distance is at least two standard errors, so that noise is not stretched over the whole scale. Any distance
+        will do where there is none, as between methods without a single mistake.
         """
         bests = [arm.best for arm in rivals if arm.bests]
         if not bests:
             return 0.0, 1.0
         low = statistics.median(bests)
-        return low, max(max(bests) - low, 2 * self._noise(rivals))
+        return low, max(max(bests) - low, 2 * self._noise(rivals)) or 1.0
 
     def _eliminations(self, rivals: list[Arm]) -> dict[str, Elimination]:
         scored = [arm for arm in rivals if arm.bests]
