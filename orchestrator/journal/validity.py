@@ -48,6 +48,14 @@ def _is_names(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
 
+def _is_versions(value: Any) -> bool:
+    """Return whether a value has the version and the alias of each registered method."""
+    return _is_object(value) and all(
+        _is_object(version) and _is_count(version.get("version")) and _is_text(version.get("alias", ""))
+        for version in value.values()
+    )
+
+
 def _is_ending(value: Any) -> bool:
     return value in get_args(Ending)
 
@@ -73,6 +81,7 @@ MEANINGS: dict[_Check, str] = {
     _is_answer: "the answer of a lane",
     _is_trial: "TASK/METHOD/NUMBER",
     _is_names: "a list of names",
+    _is_versions: "a version for each method",
     _is_ending: f"one of {', '.join(get_args(Ending))}",
 }
 FIELDS: dict[str, dict[str, _Check]] = {
@@ -93,7 +102,7 @@ FIELDS: dict[str, dict[str, _Check]] = {
     "registered": {"task": _is_text, "name": _is_text, "version": _is_count, "aliases": _is_names},
     "close": {"reason": _is_text},
 }
-LATER_FIELDS: dict[str, dict[str, _Check]] = {"registered": {"methods": _is_names}}
+LATER_FIELDS: dict[str, dict[str, _Check]] = {"registered": {"methods": _is_versions}}
 """Fields that earlier releases did not write."""
 
 

@@ -18,6 +18,7 @@ TRIAL = {"time": 2.0, "event": "trial", "trial": "mail/lora/0", "params": {}, "s
 RUNG = {"time": 3.0, "event": "rung", "trial": "mail/lora/0", "step": 4, "value": 0.5, "lane_seconds": 1.5}
 END = {"time": 4.0, "event": "end", "trial": "mail/lora/0", "state": "complete", "reason": "", "lane_seconds": 1.5}
 CLOSE = {"time": 5.0, "event": "close", "reason": "finished", "message": ""}
+EARLIER = Path(__file__).parent.parent / "data" / "sweeps_of_0_1"
 EVENTS: list[dict[str, Any]] = [SWEEP, TRIAL, RUNG, END, CLOSE]
 
 
@@ -44,7 +45,7 @@ def write(folder: Path, events: list[dict[str, Any]]) -> Path:
         (
             5,
             {"event": "registered", "task": "mail", "name": "mail", "version": 1, "aliases": [], "methods": False},
-            "'methods' of the event 'registered' is False, not a list of names",
+            "'methods' of the event 'registered' is False, not a version for each method",
         ),
         (5, {"reason": ["budget"]}, "'reason' of the event 'close' is ['budget'], not a text"),
     ],
@@ -64,8 +65,17 @@ def test_wrong_line_is_named_before_anything_is_done(
     assert path.read_bytes() == before
 
 
+REGISTERED = {"time": 4.5, "event": "registered", "task": "mail", "name": "mail", "version": 1, "aliases": []}
+
+
 def test_journal_as_it_was_written_is_valid(tmp_path: Path) -> None:
-    require_valid(write(tmp_path, EVENTS))
+    registered = {**REGISTERED, "methods": {"lora": {"version": 1, "alias": ""}, "ia3": {"version": 2, "alias": ""}}}
+    require_valid(write(tmp_path, [*EVENTS[:-1], registered, CLOSE]))
+
+
+@pytest.mark.parametrize("journal", sorted(EARLIER.glob("storage/*/journal.jsonl")), ids=lambda path: path.parent.name)
+def test_journals_of_release_0_1_are_valid(journal: Path) -> None:
+    require_valid(journal)
 
 
 ANSWER = {"status": "done", "step": 4, "metrics": {"loss": 0.5}, "validation": {}, "checkpoint": None}
