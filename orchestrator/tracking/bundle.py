@@ -153,10 +153,10 @@ class Bundle(_Part):
     task: str
     type: TaskTypeName
     labels: tuple[str, ...] = ()
+    """Labels in the order of the probabilities; none for a language model."""
     constants: dict[str, float] = {}
     """Numbers of the task that its type needs, such as the mean by which targets were standardized."""
-    """Labels in the order of the probabilities; none for a language model."""
-    columns: dict[str, str]
+    columns: dict[str, str] = Field(min_length=1)
     """Names of the columns that the model reads, by the columns of a split table that they become."""
     max_length: int = Field(ge=1)
     evaluation_batch: int = Field(ge=1)

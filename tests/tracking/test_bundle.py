@@ -75,7 +75,12 @@ def test_bundle_with_one_input_column_is_read_and_used(make_bundle: MakeBundle, 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"format": 3}, "format"), ({"surprise": 1}, "surprise"), ({"mean_score": "high"}, "mean_score")],
+    [
+        ({"format": 3}, "format"),
+        ({"surprise": 1}, "surprise"),
+        ({"mean_score": "high"}, "mean_score"),
+        ({"columns": {}}, "columns"),
+    ],
 )
 def test_bundle_of_unknown_format_is_refused(
     made: Made, tmp_path: Path, change: dict[str, object], message: str
