@@ -15,13 +15,12 @@ from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.storage import Storage
 from orchestrator.common.trial_types import TrialKey, checkpoint_path
 from orchestrator.config.plugins import method_with
-from orchestrator.journal.events import Journal
+from orchestrator.journal.events import Event, Journal
 from orchestrator.journal.folders import find_sweep, local_folder
 from orchestrator.tasks import TASK_TYPES
 from orchestrator.tracking.bundle import ADAPTER, CARRIED, TOKENIZER, BundleBackbone
 
 FORMS = "write SWEEP/TASK/METHOD/NUMBER of a trial, or NAME@champion or NAME/3 of a registered model"
-Event = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,9 @@ from orchestrator.common.errors import SweepError
 from orchestrator.common.jsonl import cut_torn_line, finite
 from orchestrator.journal.earlier_releases import in_todays_words
 
+Event = Mapping[str, Any]
+"""An event as it is read, with its ``event`` (its kind), its ``time`` and the fields of its kind."""
+
 # These events are on disk before work goes on. If the machine dies, others may be lost: they follow from the events
 # around them, or their work is done again.
 _DURABLE = frozenset(

@@ -11,8 +11,9 @@ from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.suggest import close_matches
 from orchestrator.common.trial_types import TrialKey, TrialRecord
 from orchestrator.common.units import counted, duration
+from orchestrator.journal.events import Event
 from orchestrator.report.early_ends import STATE_TEXT, EarlyEnd, early_ends
-from orchestrator.report.history import Event, History
+from orchestrator.report.history import History
 from orchestrator.report.method_rows import MethodRow, from_tests, method_rows
 from orchestrator.report.trial_decisions import rung_decisions
 from orchestrator.selection.results import MethodResult

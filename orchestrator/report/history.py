@@ -10,12 +10,10 @@ from typing import Any
 
 from orchestrator.common.metric import Metric
 from orchestrator.common.trial_types import State, TrialKey, TrialRecord
-from orchestrator.journal.events import ending
+from orchestrator.journal.events import Event, ending
 from orchestrator.selection.overall import Overall
 from orchestrator.selection.selection import Selection, selections
 from orchestrator.tasks import recorded_metric
-
-Event = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

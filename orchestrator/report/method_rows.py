@@ -10,7 +10,8 @@ from typing import Literal
 
 from orchestrator.common.metric import Metric
 from orchestrator.common.trial_types import TrialKey, TrialRecord
-from orchestrator.report.history import Event, History, measured
+from orchestrator.journal.events import Event
+from orchestrator.report.history import History, measured
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Selection
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from orchestrator.common.metric import Metric
 from orchestrator.common.trial_types import TrialKey
-
-Event = Mapping[str, Any]
+from orchestrator.journal.events import Event
 
 
 @dataclass(frozen=True, kw_only=True)

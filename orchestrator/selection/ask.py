@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.common.trial_types import TrialKey, TrialRecord
+from orchestrator.journal.events import Event
 from orchestrator.selection.baseline import State, state_of
 from orchestrator.selection.evidence import Evidence
 from orchestrator.selection.gain_draws import draw_gains, with_probabilities
@@ -22,7 +23,6 @@ from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Preference, Selection
 from orchestrator.selection.tied_set import ranks
 
-Event = Mapping[str, Any]
 Exceeded = Mapping[str, Mapping[Limit, float]]
 
 

@@ -24,7 +24,6 @@ from search_spaces._base import SearchSpace
 if TYPE_CHECKING:
     from orchestrator.backbone.publish import PreparedBackbone
 
-Event = Mapping[str, Any]
 _CHANGES = {
     "data": "the rows have changed since the sweep started",
     "backbone": "the checkpoint has changed since the sweep started",

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from orchestrator.common.trial_types import Answer
-from orchestrator.journal.events import Journal, ending
+from orchestrator.journal.events import Event, Journal, ending
 from orchestrator.journal.folders import JOURNAL
-
-Event = Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,11 @@ state of an optimizer. Of all other trials nothing is needed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from orchestrator.common.trial_types import TrialKey, checkpoint_path, partial_state_folder, trial_folder
-
-Event = Mapping[str, Any]
+from orchestrator.journal.events import Event
 
 
 @dataclass

@@ -14,7 +14,7 @@ from orchestrator.tasks.batches import Batches
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.file_headers import Key
 from orchestrator.tasks.generation import GeneratingSection
-from orchestrator.tasks.inputs import ColumnKind, InputColumn
+from orchestrator.tasks.inputs import InputColumn
 from orchestrator.tasks.metric_field import MetricNames, MetricsOf
 from orchestrator.tasks.section import MAX_NEW_TOKENS
 from orchestrator.tasks.templates import Template, render, render_alternatives, template_columns
@@ -24,7 +24,6 @@ from orchestrator.tasks.tokens import (
     IGNORED_LABEL,
     device_of,
     first_and_rest,
-    in_table_order,
     integers,
     lengths,
     model_inputs,
@@ -165,23 +164,6 @@ class Seq2Seq(TextWriter):
             nll.append(by_token.sum(dim=1).cpu().numpy())
             tokens.append(is_target.sum(dim=1).cpu().numpy())
         return self.scored_texts(model, rows, batches, nll, tokens, pad_id)
-
-    def answer_columns(self, labels: Sequence[str]) -> dict[str, ColumnKind]:
-        """Return ``target``."""
-        return {"target": "string"}
-
-    def answer(
-        self,
-        model: nn.Module,
-        rows: pa.Table,
-        batches: Batches,
-        pad_id: int,
-        pad_left: bool,
-        labels: Sequence[str],
-    ) -> pa.Table:
-        """Return a target of each source."""
-        _, indices = in_table_order(batches)
-        return pa.table({"target": pa.array(self._generated(model, rows, indices, pad_id), pa.string())})
 
     def example_code(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Return lines that generate a target."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from orchestrator.tasks._base import TaskType
 from orchestrator.tasks.batches import Batches
+from orchestrator.tasks.inputs import ColumnKind
 from orchestrator.tasks.tokens import IGNORED_LABEL, in_table_order
 from orchestrator.tasks.trivial import has_texts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from orchestrator.tasks.generation import GeneratingSection
 
 
 class TextWriter(TaskType):
@@ -27,6 +30,8 @@ class TextWriter(TaskType):
     space, which are null where nothing is generated. Where rows have several references, split and tokenized tables
     hold ``references`` (list<string>), and so do predictions with generated text; ``reference`` is then the first.
     """
+
+    section: ClassVar[type[GeneratingSection]]
 
     @abstractmethod
     def _generated(self, model: nn.Module, rows: pa.Table, indices: NDArray[np.int64], pad_id: int) -> list[str]:
@@ -75,6 +80,24 @@ class TextWriter(TaskType):
         assert self.tokenizer is not None
         decoded = self.tokenizer.batch_decode(self.tokenizer(text_target=texts)["input_ids"], skip_special_tokens=True)
         return [text.strip() for text in decoded]
+
+    def answer_columns(self, labels: Sequence[str]) -> dict[str, ColumnKind]:
+        """Return the column of the written text, named as that of the references."""
+        return {self.section.answer_column: "string"}
+
+    def answer(
+        self,
+        model: nn.Module,
+        rows: pa.Table,
+        batches: Batches,
+        pad_id: int,
+        pad_left: bool,
+        labels: Sequence[str],
+    ) -> pa.Table:
+        """Return the text that the model writes for each row."""
+        _, indices = in_table_order(batches)
+        texts = pa.array(self._generated(model, rows, indices, pad_id), pa.string())
+        return pa.table({self.section.answer_column: texts})
 
     def right_predictions(self, rows: pa.Table) -> pa.Table:
         """Return predictions that equal their (first) references."""

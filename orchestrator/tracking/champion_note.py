@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from orchestrator.common.units import size
+from orchestrator.journal.events import Event
 from orchestrator.selection.looks import level_text
 from orchestrator.tracking.versions import version_link
-
-Event = Mapping[str, Any]
 
 
 def champion_note(selection: Event, name: str, version: int, adapter_bytes: float | None) -> str:

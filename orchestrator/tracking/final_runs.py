@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from orchestrator.common.trial_types import TrialKey
+from orchestrator.journal.events import Event
 from orchestrator.selection.baseline import state_of
 from orchestrator.tracking.champion_note import champion_note, with_note
 from orchestrator.tracking.run_store import RunStore
@@ -17,8 +18,6 @@ from orchestrator.tracking.versions import version_link
 
 NOTE = "mlflow.note.content"
 SAMPLES = "samples.json"
-
-Event = Mapping[str, Any]
 
 
 class FinalRuns:

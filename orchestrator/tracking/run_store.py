@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.journal.events import Event
 from orchestrator.tracking.connection import artifact_location, exists_already, open_client
 from orchestrator.tracking.run_values import as_text, clean
 from orchestrator.tracking.runs_view import view_tag
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
 
 MAX_PARAMS, MAX_METRICS = 100, 1000
-
-Event = Mapping[str, Any]
 
 
 class RunStore:

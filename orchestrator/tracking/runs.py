@@ -7,18 +7,16 @@ metric whose time, step and value are the same. So a journal can be exported aga
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.common.trial_types import TrialKey
+from orchestrator.journal.events import Event
 from orchestrator.tracking.final_runs import FinalRuns
 from orchestrator.tracking.run_store import RunStore, milliseconds
 from orchestrator.tracking.run_values import as_text, clean, flat
 
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "killed": "KILLED"}
 CLOSED = {"finished": "FINISHED", "budget": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
-
-Event = Mapping[str, Any]
 
 
 class RunWriter:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.journal.events import Event
 from orchestrator.selection.looks import level_text
 from orchestrator.selection.results import outcome
-
-Event = Mapping[str, Any]
 
 
 def summary(event: Event) -> str:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from orchestrator.common.trial_types import TrialKey
-from orchestrator.journal.events import Journal
+from orchestrator.journal.events import Event, Journal
 from orchestrator.journal.folders import JOURNAL
 from orchestrator.warm_start.earlier import EarlierTask, EarlierTrial
 from orchestrator.warm_start.task_metadata import TaskMetadata
-
-Event = Mapping[str, Any]
 
 
 def tasks_of_folder(folder: Path) -> list[EarlierTask]:

@@ -11,8 +11,9 @@ from typing import Any
 
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.suggest import did_you_mean
+from orchestrator.journal.events import Event
 from orchestrator.journal.folders import JOURNAL, find_sweep
-from orchestrator.sweep.saved_state import Event, SavedSweep
+from orchestrator.sweep.saved_state import SavedSweep
 
 LOG = "sweep.log"
 _PREFIX = re.compile(r"^(?:\x1b\[\d+m)?\(\w+ pid=(?P<pid>\d+)(?:, ip=[\d.]+)?\)(?:\x1b\[0m)? ?(?P<text>.*)$")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from orchestrator.cli.output.console import console, print_field, program, table
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.suggest import did_you_mean
-from orchestrator.journal.events import Journal, ending
+from orchestrator.journal.events import Event, Journal, ending
 from orchestrator.journal.folders import JOURNAL, find_sweep
 from orchestrator.selection.ask import Reply, ask
 from orchestrator.selection.baseline import NO_BETTER
@@ -20,8 +20,6 @@ from orchestrator.selection.overall import Overall
 from orchestrator.selection.recommend import COSTS, measured_text
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Preference, Selection, probability_text, selections
-
-Event = Mapping[str, Any]
 
 
 @dataclass(frozen=True)

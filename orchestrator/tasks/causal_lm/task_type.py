@@ -14,10 +14,10 @@ from orchestrator.tasks.batches import Batches
 from orchestrator.tasks.causal_lm.section import METRICS, CausalLMTask
 from orchestrator.tasks.causal_lm.tokenizing import prompt_ids, reference_ids, tokenized_conversations, tokenized_texts
 from orchestrator.tasks.conversations import messages_problem, tools_problem
-from orchestrator.tasks.inputs import ColumnKind, InputColumn
+from orchestrator.tasks.inputs import InputColumn
 from orchestrator.tasks.rendering import render_conversations, render_prompts, rendered_roles, turn_ends
 from orchestrator.tasks.token_losses import next_token_losses
-from orchestrator.tasks.tokens import IGNORED_LABEL, in_table_order, integers, lengths, pad, ragged, sequences
+from orchestrator.tasks.tokens import IGNORED_LABEL, integers, lengths, pad, ragged, sequences
 from orchestrator.tasks.trivial import TrivialPredictor, has_texts, most_frequent_text, written
 from orchestrator.tasks.written_text import TextWriter
 
@@ -131,23 +131,6 @@ class CausalLM(TextWriter):
                 nll.append(np.bincount(row_of_loss, losses.double().cpu().numpy(), minlength=len(indices)))
                 tokens.append(np.bincount(row_of_loss, minlength=len(indices)))
         return self.scored_texts(model, rows, batches, nll, tokens, pad_id)
-
-    def answer_columns(self, labels: Sequence[str]) -> dict[str, ColumnKind]:
-        """Return ``completion``."""
-        return {"completion": "string"}
-
-    def answer(
-        self,
-        model: nn.Module,
-        rows: pa.Table,
-        batches: Batches,
-        pad_id: int,
-        pad_left: bool,
-        labels: Sequence[str],
-    ) -> pa.Table:
-        """Return a completion of each prompt."""
-        _, indices = in_table_order(batches)
-        return pa.table({"completion": pa.array(self._generated(model, rows, indices, pad_id), pa.string())})
 
     def purpose(self, labels: Sequence[str]) -> str:
         """Return that it completes prompts."""
