@@ -49,8 +49,15 @@ def publish_backbone(model: str, task_type: str, folder: Path, quantization: str
     return fetch(publication.digest, storage)
 
 
-def load_shared_backbone(model: str, task_type: str, folder: Path) -> SharedBackbone:
-    """Load an NF4 backbone as a lane on this machine does, together with its unquantized weights."""
+def load_shared_backbone(model: str, task_type: str, folder: Path, labels: int = 3) -> SharedBackbone:
+    """Load an NF4 backbone as a lane on this machine does, together with its unquantized weights.
+
+    Args:
+        model: the backbone as in a configuration.
+        task_type: name of the task's type.
+        folder: folder for its files.
+        labels: size of the head, which only classification has.
+    """
     import torch
 
     return load(
@@ -58,6 +65,6 @@ def load_shared_backbone(model: str, task_type: str, folder: Path) -> SharedBack
         task_type,
         name=model,
         dtype=compute_dtype("auto", torch.device("cpu")),
-        labels=3 if task_type == "classification" else 0,
+        labels=labels if task_type == "classification" else 0,
         original=publish_backbone(model, task_type, folder, "none"),
     )

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import TypeAdapter
+from transformers import PreTrainedTokenizerBase
 
-from benchmarks._common import publish_backbone
-from orchestrator.backbone.frozen import compute_dtype
-from orchestrator.backbone.shared import SharedBackbone, load
+from benchmarks._common import load_shared_backbone
+from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.backbone.source import resolve
 from orchestrator.config import BackboneConfig, Task, Training
 from orchestrator.engine.task_dataset import TaskDataset
@@ -27,16 +26,19 @@ class LoadedTask:
     Args:
         name: Name of the task.
         data: Its rows.
-        kind: Its type, with its metrics and labels.
         dataset: Its tokenized rows.
         backbone: The frozen backbone with a head of the task's size.
     """
 
     name: str
     data: TaskData
-    kind: TaskType
     dataset: TaskDataset
     backbone: SharedBackbone
+
+    @property
+    def kind(self) -> TaskType:
+        """Its type, with its metrics and labels."""
+        return self.dataset.type
 
 
 def load_task(name: str, section: Mapping[str, Any], model: str, training: Training, folder: Path) -> LoadedTask:
@@ -52,20 +54,24 @@ def load_task(name: str, section: Mapping[str, Any], model: str, training: Train
     config: Task = TypeAdapter(Task).validate_python(dict(section), context={"base": folder})
     data = read_task(name, config, folder, 0)
     tokenizer = resolve(BackboneConfig(model=model), folder).tokenizer()
-    kind = task_type(data.config).configured(
-        data.config.metrics, data.config.generated_tokens, tokenizer, data.labels, constants=data.constants
-    )
-    backbone = load(
-        publish_backbone(model, kind.name, folder),
-        kind.name,
-        name=model,
-        dtype=compute_dtype("auto", torch.device("cpu")),
-        labels=len(data.labels),
-        original=publish_backbone(model, kind.name, folder, "none"),
-    )
+    backbone = load_shared_backbone(model, config.type, folder, len(data.labels))
+    return LoadedTask(name, data, tokenized(data, tokenizer, backbone, training), backbone)
+
+
+def tokenized(
+    data: TaskData, tokenizer: PreTrainedTokenizerBase, backbone: SharedBackbone, training: Training
+) -> TaskDataset:
+    """Return the tokenized rows of a task.
+
+    Args:
+        data: The task's rows.
+        tokenizer: The backbone's tokenizer.
+        backbone: The backbone that reads them.
+        training: Limits of a trial.
+    """
+    kind = task_type(data.config, tokenizer, data.labels, data.constants)
     tables = {split: kind.tokenize(rows, tokenizer, training.max_length) for split, rows in data.splits.items()}
-    dataset = TaskDataset(
-        data.config, tables, int(tokenizer.pad_token_id or 0), False, training,
+    return TaskDataset(
+        data.config, tables, int(tokenizer.pad_token_id or 0), backbone.decoder, training,
         tokenizer=tokenizer, names=data.labels, constants=data.constants,
     )  # fmt: skip
-    return LoadedTask(name, data, kind, dataset, backbone)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import torch
 
 from benchmarks._common import SMOLLM2, emit
+from benchmarks._load_task import tokenized
 from orchestrator import engine
 from orchestrator.backbone.frozen import compute_dtype
 from orchestrator.backbone.shared import SharedBackbone
@@ -107,15 +108,7 @@ def _prepared(config: SweepConfig, name: str, model: str) -> tuple[TaskData, eng
         form = {"quantization": "nf4", "dtype": compute_dtype("auto", torch.device("cpu"))}
     backbone = engine.pretrained(model, kind.name, labels=labels, **form)
     data = with_token_types(data, backbone.model.config, tokenizer)
-    kind = kind.configured(
-        data.config.metrics, data.config.generated_tokens, tokenizer, data.labels, constants=data.constants
-    )
-    tables = {split: kind.tokenize(rows, tokenizer, config.training.max_length) for split, rows in data.splits.items()}
-    dataset = engine.TaskDataset(
-        data.config, tables, int(tokenizer.pad_token_id or 0), backbone.decoder, config.training,
-        tokenizer=tokenizer, names=data.labels, constants=data.constants,
-    )  # fmt: skip
-    return data, dataset, backbone
+    return data, tokenized(data, tokenizer, backbone, config.training), backbone
 
 
 def _statistic(run: engine.TrialRun, metric: str) -> Statistic:
