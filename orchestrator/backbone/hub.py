@@ -7,7 +7,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-DESCRIPTION_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
+# The README names the licence.
+DESCRIPTION_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "README.md"]
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 
 
@@ -42,7 +43,7 @@ class Hub:
         return cls(os.environ.get("HF_ENDPOINT") or None, cache or None, os.environ.get("HF_TOKEN") or get_token())
 
     def download_description(self, model: str, revision: str | None) -> Path:
-        """Download architecture and tokenizer, and return their folder, which is named by the commit.
+        """Download architecture, tokenizer and README, and return their folder, which is named by the commit.
 
         Raises:
             NoSafetensorsError: if the repository has no weights in that format.

@@ -23,6 +23,7 @@ from gguf.constants import MODEL_ARCH
 
 from orchestrator.journal.events import Journal
 
+from ..hub_cache import MODEL, download, offline
 from ..hub_server import COMMIT, hub_server
 from .small_sweep_folder import LABELS, SWEEP, Leave, Left
 
@@ -47,6 +48,11 @@ def rename(trained: Left, model: str, revision: str | None = None) -> None:
 
 def in_a_folder(trained: Left) -> str:
     return str(trained.checkpoint)
+
+
+def in_the_hub(trained: Left) -> str:
+    download(trained.checkpoint, trained.storage.parent / "hf")
+    return MODEL
 
 
 def in_a_package(trained: Left) -> str:
@@ -90,17 +96,18 @@ KINDS: dict[str, tuple[Name, str, str]] = {
     "folder": (in_a_folder, "bert", "classification"),
     "package": (in_a_package, "bert", "classification"),
     "gguf": (as_gguf, "llama", "causal-lm"),
+    "hub": (in_the_hub, "bert", "classification"),
 }
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[kind for kind in KINDS if kind != "hub"])
 def exported(
     request: pytest.FixtureRequest, leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Left]:
     """A sweep whose backbone has a reference of that kind, with its adapter exported to ``adapter``."""
     name, kind, task = KINDS[request.param]
     trained = leave(kind, task, "lora")
-    rename(trained, name(trained))
+    rename(trained, name(trained), COMMIT if request.param == "hub" else None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path / "site")
     trained.export(Path("adapter"))
@@ -159,7 +166,7 @@ def hub(trained: Left) -> Iterator[dict[str, str]]:
 @pytest.mark.slow
 def test_exported_readme_code_runs_in_a_fresh_process_with_a_hub(leave: Leave, tmp_path: Path) -> None:
     trained = leave("bert", "classification", "lora")
-    rename(trained, "team/model", COMMIT)
+    rename(trained, MODEL, COMMIT)
     trained.export(tmp_path / "adapter")
     assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["revision"] == COMMIT
     with hub(trained) as environment:
@@ -167,17 +174,23 @@ def test_exported_readme_code_runs_in_a_fresh_process_with_a_hub(leave: Leave, t
             run(code, tmp_path, environment)
 
 
+# huggingface_hub reads its environment when it is imported, so that only a fresh process has a cache of its own.
+in_fresh_processes = pytest.mark.parametrize("exported", KINDS, indirect=True)
+
+
 @pytest.mark.exhaustive
+@in_fresh_processes
 def test_merged_readme_code_runs_in_a_fresh_process(exported: Left, tmp_path: Path) -> None:
     exported.export(Path("plain"), merged=True)
     (code,) = blocks(Path("plain/README.md"))
-    run(code, tmp_path, {})
+    run(code, tmp_path, offline(tmp_path / "hf"))
 
 
 @pytest.mark.slow
+@in_fresh_processes
 def test_exported_readme_code_runs_in_a_fresh_process(exported: Left, tmp_path: Path) -> None:
     for code in blocks(Path("adapter/README.md")):
-        run(code, tmp_path, {})
+        run(code, tmp_path, offline(tmp_path / "hf"))
 
 
 def run(code: str, folder: Path, environment: dict[str, str]) -> None:

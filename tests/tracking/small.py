@@ -28,6 +28,8 @@ from orchestrator.tracking.error_tables import ErrorTables
 from orchestrator.tracking.evaluation import with_digests, with_rows
 from orchestrator.tracking.modelcard import model_card
 
+from ..hub_cache import download
+
 WORDS = ["good", "bad", "fine", "poor", "great", "awful", "kind", "rude", "late", "early"]
 LABELS = ("negative", "neutral", "positive")
 SIZES: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -51,19 +53,23 @@ def make(
     method: str = "lora",
     carry: bool = True,
     keep_rows: bool = True,
+    hub: Path | None = None,
     **changes: Any,
 ) -> Made:
-    """Put one together, of any method, with its defaults; ``changes`` go to its ``bundle.json``."""
+    """Put one together, of any method, with its defaults; ``changes`` go to its ``bundle.json``.
+
+    With ``hub``, the backbone is one of the hub, and that folder the ``HF_HOME`` that it was downloaded to.
+    """
     task = "classification" if kind == "encoder" else "causal-lm"
     labels = LABELS if kind == "encoder" else ()
     column = "text" if kind == "encoder" else "prompt"
     checkpoint = _checkpoint(place / "checkpoint", kind)
-    config, storage = BackboneConfig(model=str(checkpoint)), Storage(str(place / "storage"))
-    source = resolve(config, Path("/"))
+    storage = Storage(str(place / "storage"))
+    source = download(checkpoint, hub) if hub else resolve(BackboneConfig(model=str(checkpoint)), Path("/"))
     published = publish(source, TASK_TYPES[task].auto_class, "nf4", True, storage)
     file = fetch(published.digest, storage)
     plain = fetch(publish(source, TASK_TYPES[task].auto_class, "none", True, storage).digest, storage)
-    shared = load(file, task, name=config.model, dtype=torch.float32, labels=len(labels), original=plain)
+    shared = load(file, task, name=source.name, dtype=torch.float32, labels=len(labels), original=plain)
     spec, rows = methods.get(method), _rows(task)
     params = spec.params_type.from_dict(search_spaces.get(method).default)
     text = TaskText(tokenizer=source.tokenizer(), labels=labels, max_length=16, examples=lambda _: [([3, 4], 0)])
@@ -94,7 +100,8 @@ def make(
         "max_length": 16,
         "evaluation_batch": 8,
         "backbone": BundleBackbone(
-            model=config.model,
+            model=source.name,
+            revision=source.revision,
             quantization="nf4",
             double_quantization=True,
             compute_dtype="float32",

@@ -19,6 +19,7 @@ from orchestrator.tracking.modelcard import model_card
 from orchestrator.tracking.registry import register
 
 from ..export.test_exported_code import as_gguf_of
+from ..hub_cache import offline
 from .conftest import MakeBundle
 from .small import Made
 
@@ -26,8 +27,8 @@ pytestmark = pytest.mark.exhaustive
 Reference = Callable[[Made, Path], str]
 
 
-def in_a_folder(made: Made, place: Path) -> str:
-    return str(made.checkpoint)
+def as_it_is(made: Made, place: Path) -> str:
+    return made.bundle.backbone.model
 
 
 def in_a_package(made: Made, place: Path) -> str:
@@ -42,9 +43,11 @@ def as_gguf(made: Made, place: Path) -> str:
     return as_gguf_of(made.checkpoint, place / "files")
 
 
-# A bundle carries a backbone that cannot be got by its name elsewhere: of a folder or a file, and not of a package.
+# A bundle carries a backbone that cannot be had by its name elsewhere: of a folder or a file, and not of a package or
+# the hub.
 KINDS: dict[str, tuple[Reference, str, bool]] = {
-    "folder": (in_a_folder, "encoder", True),
+    "folder": (as_it_is, "encoder", True),
+    "hub": (as_it_is, "encoder", False),
     "package": (in_a_package, "encoder", False),
     "gguf": (as_gguf, "decoder", True),
 }
@@ -53,7 +56,7 @@ KINDS: dict[str, tuple[Reference, str, bool]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_card_code_runs_in_fresh_processes(kind: str, make_bundle: MakeBundle, uri: str, tmp_path: Path) -> None:
     refer, architecture, carried = KINDS[kind]
-    made = make_bundle(architecture, carry=carried)
+    made = make_bundle(architecture, carry=carried, hub=tmp_path / "hf" if kind == "hub" else None)
     backbone = made.bundle.backbone.model_copy(update={"model": refer(made, tmp_path)})
     bundle = made.bundle.model_copy(update={"backbone": backbone})
     (made.folder / BUNDLE).write_text(bundle.model_dump_json(), encoding="utf-8")
@@ -82,7 +85,7 @@ def run(command: list[str], folder: Path, uri: str) -> str:
     search = os.pathsep.join([str(folder / "site"), os.environ.get("PYTHONPATH", "")])
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": search, "PATH": path}
-    environment |= {"MLFLOW_TRACKING_URI": uri, "PEFT_SWEEP_CACHE": str(folder / "cache")}
+    environment |= {"MLFLOW_TRACKING_URI": uri, "PEFT_SWEEP_CACHE": str(folder / "cache"), **offline(folder / "hf")}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
