@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +19,8 @@ from tests.small_sweep import mlflow_runs
 TOLERANCE = 1e-6
 LEFT_TIMEOUT_S = 5.0
 SHARED_MEMORY = Path("/dev/shm")
+LOGGED = "validation_accuracy"
+"""The metric of the sweep's task, as MLflow has it."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,15 @@ class Result:
         events: events of its journal.
         runs: number of MLflow runs of each trial.
         versions: number of registered versions of each method.
+        states: number of MLflow runs in each state, those of tasks included.
+        logged: number of times that MLflow has a value of a trial at a step.
     """
 
     events: list[dict[str, Any]]
     runs: Counter[str]
     versions: Counter[str]
+    states: Counter[str] = field(default_factory=Counter)
+    logged: Counter[tuple[str, int, float]] = field(default_factory=Counter)
 
     def of_kind(self, kind: str) -> list[dict[str, Any]]:
         """Return the events of a kind."""
@@ -52,10 +58,16 @@ class Result:
 
 def result_of(sweep: ChaosSweep) -> Result:
     """Return what a sweep came to, from its journal and from MLflow."""
-    runs = [run.data.tags.get("trial_key") for run in mlflow_runs(sweep.tracking_uri)]
-    versions = MlflowClient(sweep.tracking_uri).search_model_versions()
-    methods = Counter(version.tags.get("method", "") for version in versions)
-    return Result(sweep.events(), Counter(trial for trial in runs if trial), methods)
+    client, runs = MlflowClient(sweep.tracking_uri), mlflow_runs(sweep.tracking_uri)
+    methods = Counter(version.tags.get("method", "") for version in client.search_model_versions())
+    trials = {run.info.run_id: run.data.tags["trial_key"] for run in runs if "trial_key" in run.data.tags}
+    logged = [
+        (trial, metric.step, metric.value)
+        for run, trial in trials.items()
+        for metric in client.get_metric_history(run, LOGGED)
+    ]
+    states = Counter(run.info.status for run in runs)
+    return Result(sweep.events(), Counter(trials.values()), methods, states, Counter(logged))
 
 
 def problems(result: Result, undisturbed: Result) -> list[str]:
@@ -72,6 +84,9 @@ def problems(result: Result, undisturbed: Result) -> list[str]:
         f"recommends {result.recommended}": result.recommended != undisturbed.recommended,
         f"MLflow has {dict(result.runs)}": result.runs != undisturbed.runs,
         f"registered {dict(result.versions)}": result.versions != undisturbed.versions,
+        f"MLflow's runs are {dict(result.states)}": result.states != undisturbed.states,
+        "MLflow has other values than the journal": result.logged
+        != Counter((trial, step, value) for (trial, step), value in result.values.items()),
     }
     return [text for text, is_so in found.items() if is_so]
 

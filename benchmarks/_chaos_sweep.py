@@ -123,6 +123,10 @@ class ChaosSweep:
         """Return whether the sweep's process has ended."""
         return self.process is not None and self.process.poll() is not None
 
+    def has_succeeded(self) -> bool:
+        """Return whether the sweep's process has ended, and with exit code 0."""
+        return self.process is not None and self.process.poll() == 0
+
     def wait(self, seconds: float = SWEEP_TIMEOUT_S) -> float:
         """Wait until the process has ended, as every one does by itself; return the seconds that it took."""
         began = time.monotonic()

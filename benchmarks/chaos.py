@@ -4,9 +4,10 @@
 
 Each run is a small real sweep that trains packs. It is disturbed several times at moments that ``--seed`` draws, and
 resumed until it is finished. Its journal, MLflow, registry and values are then compared with those of a sweep that was
-left alone. Five seconds after each end of its process, no process or shared memory of it may be left, and the line to
-resume must be there. What stops a sweep must have stopped it within 30 seconds. A strike of which nothing shows, in
-processes that it has killed, the sweep's log or its output, is a problem of the harness, and told as well.
+left alone, MLflow's also with the journal. Five seconds after each end of its process, no process or shared memory of
+it may be left, and the line to resume must be there. What stops a sweep must have stopped it within 30 seconds. A
+strike of which nothing shows, in processes that it has killed, the sweep's log or its output, is a problem of the
+harness, and told as well.
 
 A JSON line for each fault has ``fault``, ``times`` (how often sweeps were disturbed), ``held`` (of these, those of
 sweeps without a problem), ``sweeps`` and ``problems``. The exit code is 1 if any did not hold. Faults take turns; one
@@ -138,7 +139,9 @@ def _live(disturbed: Disturbed, draw: random.Random, left: Left, run: Run, strik
         sweep.wait()
         run.problems += left.problems(sweep.folder)
         if sweep.is_finished:
-            return
+            if sweep.has_succeeded():
+                return
+            continue  # killed at its very end: resumed once more, it brings MLflow up to date
         if sweep.has_begun() and not sweep.says_how_to_continue():
             run.problems.append(f"no line to resume, {run.moments[-1:]}")
     raise AssertionError(f"it is not finished after {MOST_LIVES} attempts")

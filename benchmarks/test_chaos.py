@@ -18,7 +18,8 @@ EVENTS: list[dict[str, Any]] = [
     {"event": "end", "trial": "mail/lora/0", "state": "complete"},
     {"event": "selection", "recommended": "lora"},
 ]
-RESULT = Result(EVENTS, Counter({"mail/lora/0": 1}), Counter({"lora": 1}))
+LOGGED = Counter({("mail/lora/0", 4, 0.5): 1})
+RESULT = Result(EVENTS, Counter({"mail/lora/0": 1}), Counter({"lora": 1}), Counter({"FINISHED": 2}), LOGGED)
 
 
 def changed(number: int, **fields: Any) -> Result:
@@ -36,6 +37,9 @@ def changed(number: int, **fields: Any) -> Result:
         (changed(3, recommended="ia3"), "recommends ['ia3']"),
         (replace(RESULT, runs=Counter({"mail/lora/0": 2})), "MLflow has {'mail/lora/0': 2}"),
         (replace(RESULT, versions=Counter({"lora": 2})), "registered {'lora': 2}"),
+        (replace(RESULT, states=Counter({"RUNNING": 2})), "MLflow's runs are {'RUNNING': 2}"),
+        (replace(RESULT, logged=LOGGED + LOGGED), "MLflow has other values than the journal"),
+        (replace(RESULT, logged=Counter()), "MLflow has other values than the journal"),
     ],
 )
 def test_chaos_finds_what_a_fault_has_changed(result: Result, problem: str) -> None:
@@ -44,7 +48,8 @@ def test_chaos_finds_what_a_fault_has_changed(result: Result, problem: str) -> N
 
 def test_chaos_finds_nothing_where_nothing_has_changed() -> None:
     assert problems(RESULT, RESULT) == []
-    assert problems(changed(1, value=0.5 + 1e-7), RESULT) == []
+    close = replace(changed(1, value=0.5 + 1e-7), logged=Counter({("mail/lora/0", 4, 0.5 + 1e-7): 1}))
+    assert problems(close, RESULT) == []
 
 
 @dataclass

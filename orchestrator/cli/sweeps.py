@@ -77,6 +77,10 @@ def resume(
         from orchestrator.cli.output.resume import finished_json, print_finished, watch_resumed
 
         if saved.finished:
+            from orchestrator.sweep.late_export import export_late
+
+            if line := export_late(saved, config):
+                typer.echo(line, err=True)
             print_json(finished_json(saved)) if as_json else print_finished(saved, storage)
             return
         typer.echo(f"{saved.sweep}: reading the data and trying the methods on the architecture ...", err=True)

@@ -105,7 +105,12 @@ def _with_recorded_constants(plan: SweepPlan, saved: SavedSweep) -> SweepPlan:
 def _recorded_storage(saved: SavedSweep) -> str:
     """Return the object store that a sweep's configuration names; empty for a folder, or a URI with a password."""
     uri = str(saved.description.get("config", {}).get("storage", ""))
-    return uri if is_remote(uri) and not _MASKED.search(uri) else ""
+    return uri if is_remote(uri) and not has_masked_secrets(uri) else ""
+
+
+def has_masked_secrets(text: str) -> bool:
+    """Return whether a recorded text lacks a password, so that it is of no use."""
+    return bool(_MASKED.search(text))
 
 
 def recorded_config(saved: SavedSweep) -> SweepConfig:
@@ -116,7 +121,7 @@ def recorded_config(saved: SavedSweep) -> SweepConfig:
     """
     values = with_copied_inputs(saved.description["config"], saved.folder)
     values = {**values, "storage": saved.storage} if saved.storage else values
-    if _MASKED.search(json.dumps(values)):
+    if has_masked_secrets(json.dumps(values)):
         message = "its configuration contains passwords, which the journal does not record; add --config SWEEP.yaml"
         raise InputError(saved.sweep, [Problem("", message)])
     return _with_absolute_paths(config_of(values, saved.folder, saved.sweep), saved)

@@ -46,7 +46,8 @@ def planned_sweep(folder: Path, **changes: Any) -> SweepPlan:
 
 def recorded_sweep(folder: Path, *events: dict[str, Any]) -> SweepPlan:
     """Write the journal alone, with more events, for tests that only read it, and return its plan."""
-    plan = small_plan(["lora", "ia3"], storage=str(folder / "sweeps"))
+    mlflow = {"tracking_uri": f"sqlite:///{folder / 'mlflow.db'}"}
+    plan = small_plan(["lora", "ia3"], storage=str(folder / "sweeps"), mlflow=mlflow)
     write_journal(folder, plan, *events)
     return plan
 

@@ -206,8 +206,9 @@ def _print_next(outcome: Outcome, config: SweepConfig) -> None:
         print_field("register", f"{program()} resume {reference}")
     print_field("folder", str(outcome.folder))
     if outcome.unexported:
-        journal = outcome.folder / JOURNAL
+        journal, again = outcome.folder / JOURNAL, f"{program()} resume {reference}"
         console.print(f"{outcome.unexported} events were not written to MLflow; {journal} has them")
+        console.print(f"If MLflow was away, {again} writes them when it is back")
 
 
 def _name(study: str, outcome: Outcome) -> str:
