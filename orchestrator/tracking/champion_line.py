@@ -58,7 +58,8 @@ def _beaten(tags: Mapping[str, str]) -> str:
     """Return what the version is better than, as far as its tags tell."""
     sentences = []
     if tags.get("baseline") and tags.get("state") == "recommended":
-        sentences.append(f"Better than {tags['baseline']} ({float(tags['baseline_score']):.3f}).")
+        score, low, high = (float(tags[f"baseline_{end}"]) for end in ("score", "low", "high"))
+        sentences.append(f"Better than {tags['baseline']} ({score:.3f} [{low:.3f}, {high:.3f}]).")
     if tags.get("runner_up"):
         reason = tags.get("runner_up_reason", "").removesuffix(".")
         sentences.append(f"Runner-up of its sweep: `{tags['runner_up']}`, {reason}.")

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from orchestrator.common.units import size
 from orchestrator.journal.events import Event
+from orchestrator.selection.baseline import Baseline
 from orchestrator.selection.looks import level_text
 from orchestrator.tracking.versions import version_link
 
 
-def champion_note(selection: Event, name: str, version: int, adapter_bytes: float | None) -> str:
+def champion_note(selection: Event, name: str, version: int) -> str:
     """Return the recommended method with its score, size, what it is better than, and how to load it, as Markdown.
 
     It begins without markup: a list of experiments shows its first words, and an experiment's page its first line.
@@ -19,13 +20,13 @@ def champion_note(selection: Event, name: str, version: int, adapter_bytes: floa
         selection: the ``selection`` event of the task.
         name: name of the registered model.
         version: number of the version that holds the method.
-        adapter_bytes: size of its adapter; ``None`` if it was not measured.
     """
     best = _recommended(selection)
     low, high = best["interval"]
     interval = f"[{low:.3f}, {high:.3f}] ({level_text(selection.get('look', 1))} interval)"
     score = f"{selection['metric']} {best['mean_score']:.3f} {interval}"
     link = version_link(name, version, f"version {version}")
+    adapter_bytes = best.get("measurements", {}).get("adapter_bytes")
     parts = [best["method"], score, link, *([size(adapter_bytes)] if adapter_bytes else [])]
     sentences = [
         f"{selection['task']}: {', '.join(parts)}, {selection['rows']:,} test rows.",
@@ -58,8 +59,9 @@ def _beaten(selection: Event, best: Event) -> Iterator[str]:
     """Yield what the method is better than at the look's level, and what is tied with it."""
     baselines, lead = selection.get("baselines") or (), best.get("baseline_lead")
     if baselines and lead:
-        name, score = baselines[0]["name"], baselines[0]["score"]
-        yield f"Better than {name} ({score:.3f})." if lead[1] > 0 else f"**Not better than {name}** ({score:.3f})."
+        baseline = Baseline.from_dict(baselines[0])
+        beaten = f"Better than {baseline.name}" if lead[1] > 0 else f"**Not better than {baseline.name}**"
+        yield f"{beaten} ({baseline.text})."
     worse = [f"`{result['method']}` ({result['mean_score']:.3f})" for result in selection["finalists"]
              if result.get("gap") and not result["tied"]]  # fmt: skip
     tied = [f"`{method}`" for method in selection["tied"] if method != best["method"]]

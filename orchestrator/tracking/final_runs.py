@@ -8,11 +8,11 @@ from typing import Any
 
 from orchestrator.common.trial_types import TrialKey
 from orchestrator.journal.events import Event
-from orchestrator.selection.baseline import state_of
+from orchestrator.selection.selection import Selection
 from orchestrator.tracking.champion_note import champion_note, with_note
 from orchestrator.tracking.run_store import RunStore
 from orchestrator.tracking.runs_view import view_page
-from orchestrator.tracking.selection_note import mean_scores, no_better, summary
+from orchestrator.tracking.selection_note import method_metrics, summary, task_metrics
 from orchestrator.tracking.tables import list_tables
 from orchestrator.tracking.versions import version_link
 
@@ -30,7 +30,6 @@ class FinalRuns:
     def __init__(self, store: RunStore) -> None:
         self._store = store
         self._selections: dict[str, Event] = {}
-        self._bytes: dict[str, float] = {}
 
     def test(self, event: Event, measured: Collection[str]) -> None:
         """Log a finalist's scores on the test split.
@@ -43,8 +42,6 @@ class FinalRuns:
         metrics = {f"test_{name}": value for name, value in event["metrics"].items()}
         metrics |= {"checkpoint_score": event["checkpoint_score"], "checkpoint_low": low, "checkpoint_high": high}
         key, measurements = TrialKey.parse(event["trial"]), event.get("measurements", {})
-        if "adapter_bytes" in measurements:
-            self._bytes[key.study] = measurements["adapter_bytes"]
         if (seed := event.get("seed")) is not None:
             score = {"seed_score": event["checkpoint_score"]}
             self._store.log(self._store.ids[str(key)], score, time=event["time"], step=seed)
@@ -57,27 +54,32 @@ class FinalRuns:
         self._store.log(self._store.ids[str(key)], of_final, time=event["time"], step=event.get("step", 0))
         if event["role"] == "champion":
             tags = {"champion_trial": str(key), "champion_method": key.method}
-            self._store.log(self._store.ids[key.task], {**metrics, **measurements}, tags=tags, time=event["time"])
+            self._store.log(self._store.ids[key.task], metrics, tags=tags, time=event["time"])
 
     def selection(self, event: Event) -> None:
         """Log each method's result on the run of its best trial, and the recommended one's on the parent run."""
         self._selections[event["task"]] = event
-        for result in (*event["finalists"], *event["others"]):
-            tags = {"tied": "true" if result["tied"] else "false", "eliminated_because": result.get("reason") or None}
-            metrics = {"gap": result.get("gap"), "seeds": len(result["seed_scores"]), **mean_scores(result)}
-            self._store.log(self._store.ids[result["trial"]], metrics, tags=tags, time=event["time"])
-        best = next(result for result in event["finalists"] if result["method"] == event["recommended"])
-        tags = {"recommended": event["recommended"], "tied_methods": ", ".join(event["tied"]), NOTE: summary(event)}
-        if baselines := event.get("baselines"):
-            state = state_of(is_better=not no_better(event))
-            tags |= {"selection_state": state, "baseline": baselines[0]["name"]}
-        metrics = {
-            "minimum_detectable_difference": event["minimum_detectable_difference"],
-            "tied_count": len(event["tied"]),
+        selection = Selection.from_dict(event)
+        for result in selection.scored:
+            tags = {"tied": "true" if result.tied else "false", "eliminated_because": result.reason or None}
+            metrics = {"gap": result.gap, **method_metrics(result)}
+            self._store.log(self._store.ids[result.trial], metrics, tags=tags, time=event["time"])
+        tags = {
+            "recommended": selection.recommended,
+            "tied_methods": ", ".join(selection.tied),
+            "named_methods": ", ".join(selection.named),
+            NOTE: summary(event),
         }
-        if baselines:
-            metrics["baseline_score"] = baselines[0]["score"]
-        self._store.log(self._store.ids[event["task"]], {**metrics, **mean_scores(best)}, tags=tags, time=event["time"])
+        if selection.baseline is not None:
+            tags |= {"selection_state": selection.state, "baseline": selection.baseline.name}
+        self._store.log(self._store.ids[selection.task], task_metrics(selection), tags=tags, time=event["time"])
+
+    def overall(self, event: Event) -> None:
+        """Tag the run of each task with the one method for all tasks of the sweep, and why."""
+        if event["recommended"]:
+            tags = {"recommended_for_all_tasks": event["recommended"], "reason_for_all_tasks": event["reason"]}
+            for task in event["per_task"]:
+                self._store.log(self._store.ids[task], tags=tags)
 
     def registered(self, event: Event) -> None:
         """Link the runs of the task and of the registered trials with the versions in the registry."""
@@ -86,12 +88,15 @@ class FinalRuns:
         versions: dict[str, int] = {method: version["version"] for method, version in methods.items()}
         tags: dict[str, Any] = {"registered_model": name, "registered_version": event["version"]}
         if versions:
-            listed = (f"{number} ({method}, {methods[method]['alias']})" for method, number in versions.items())
+            listed = (
+                f"{number} ({', '.join(filter(None, (method, methods[method]['alias'])))})"
+                for method, number in versions.items()
+            )
             tags["registered_versions"] = ", ".join(listed)
         if (selection := self._selections.get(task)) is not None:
             links = ", ".join(f"{version_link(name, number)} ({method})" for method, number in versions.items())
             best = versions.get(selection["recommended"], int(event["version"]))
-            note = champion_note(selection, name, best, self._bytes.get(f"{task}/{selection['recommended']}"))
+            note = champion_note(selection, name, best)
             note += f" [Its trials by score]({view_page(self._store.experiment_id, self._store.sweep['sweep'])})."
             self._describe_experiment(task, note)
             parts = (note, summary(selection), f"Registered: {links or version_link(name, event['version'])}.")

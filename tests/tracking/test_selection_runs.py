@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.journal.events import Journal
+from orchestrator.journal.events import Event, Journal
 from orchestrator.report.publish import COLUMNS, publish
 from orchestrator.report.write import read_history, write_report
 from orchestrator.simulation.written_sweep import WrittenSweep
@@ -66,6 +66,70 @@ def test_parent_run_has_the_recommendation(folder: Path, runs: dict[str, Any]) -
     assert note.startswith(f"airline: lora, {score}, [version 1](#/models/airline/versions/1), ")
     assert f"Recommended: **lora**. Reason: {selection.reason}." in note
     assert note.count("\n| ") == len(selection.scored) + 2, "a line each, below the heads"
+
+
+def test_parent_run_has_score_baseline_and_costs_with_their_bounds(folder: Path, uri: str) -> None:
+    """The costs are those of the result, as terminal, report and card have them, and not the kept checkpoint's."""
+    (events, parent) = written(folder, uri, baselines=[{"name": "the median", "score": 0.3, "interval": [0.28, 0.33]}])
+    selection = next(event for event in events if event["event"] == "selection")
+    best = selection["finalists"][0]
+    assert best["measurements"]["peak_memory_bytes"] == 5e8
+    expected = {"mean_score": best["mean_score"], "mean_low": best["interval"][0], "mean_high": best["interval"][1]}
+    expected |= {"baseline_score": 0.3, "baseline_low": 0.28, "baseline_high": 0.33}
+    expected |= {"lead_over_baseline": 0.5, "lead_over_baseline_low": 0.4, "probability": 0.75, "collapsed_seeds": 1}
+    expected |= {"seeds": 3, "tied_count": len(selection["tied"]), "peak_memory_bytes": 5e8}
+    expected |= {"minimum_detectable_difference": selection["minimum_detectable_difference"]}
+    assert expected.items() <= parent.metrics.items()
+    assert not {"attach_seconds", "micro_batches", "evaluation_seconds"} & parent.metrics.keys()
+    assert parent.tags["named_methods"].split(", ") == selection["tied"]
+    assert (parent.tags["selection_state"], parent.tags["baseline"]) == ("recommended", "the median")
+    note = parent.tags["mlflow.note.content"]
+    assert "Better than the median (0.300 [0.280, 0.330])." in note
+    assert "| the median | 0.300 | 0.280 to 0.330 |  | baseline |" in note
+    assert "| 3, 1 with one answer for every row | recommended |" in note
+    assert "Probability: lora 0.75 that a full search would not prefer another." in note
+    assert "2,069 test rows. Intervals cover test rows, and seeds where there are several;" in note
+
+
+def written(folder: Path, uri: str, **changes: Any) -> tuple[list[Event], Any]:
+    """Events whose selection has changes and a recommended method with all that is recorded today; the parent run."""
+    events = Journal.read(folder / "journal.jsonl")
+    for event in events:
+        if event["event"] == "selection":
+            best = event["finalists"][0]
+            best |= {"probability": 0.75, "collapsed_seeds": 1, "baseline_lead": [0.5, 0.4]}
+            best["measurements"] |= {"peak_memory_bytes": 5e8, "micro_batches": 1.0, "attach_seconds": 0.1}
+            event |= changes
+        elif event["event"] == "test":
+            event["measurements"] = {**event.get("measurements", {}), "peak_memory_bytes": 4e8, "attach_seconds": 0.2}
+    writer = RunWriter(uri, "airline")
+    for event in events:
+        writer.write(event)
+    return events, open_client(uri).get_run(writer.run_id("airline") or "").data
+
+
+def test_run_of_a_result_without_an_alias_lists_its_version_alone(folder: Path, uri: str) -> None:
+    events = Journal.read(folder / "journal.jsonl")
+    methods = {"lora": {"version": 1, "alias": ""}, "ia3": {"version": 2, "alias": "challenger"}}
+    next(event for event in events if event["event"] == "registered")["methods"] = methods
+    writer = RunWriter(uri, "airline")
+    for event in events:
+        writer.write(event)
+    tags = open_client(uri).get_run(writer.run_id("airline") or "").data.tags
+    assert tags["registered_versions"] == "1 (lora), 2 (ia3, challenger)"
+
+
+def test_runs_of_several_tasks_have_the_one_method_for_all(tmp_path: Path, uri: str) -> None:
+    folder = WrittenSweep(tmp_path / "two-20261121-220300", trials=28, tasks=("mail", "calls")).write()
+    writer = RunWriter(uri, "two")
+    for event in Journal.read(folder / "journal.jsonl"):
+        writer.write(event)
+    overall = read_history(folder).overall
+    assert overall
+    for task in ("mail", "calls"):
+        tags = open_client(uri).get_run(writer.run_id(task) or "").data.tags
+        assert tags["recommended_for_all_tasks"] == overall.recommended
+        assert tags["reason_for_all_tasks"] == overall.reason
 
 
 def test_parent_run_has_the_report_as_artifacts(folder: Path, runs: dict[str, Any], uri: str, tmp_path: Path) -> None:
@@ -153,14 +217,16 @@ def test_champion_note_says_what_was_beaten_and_what_not() -> None:
     lora = {"method": "lora", "mean_score": 0.8, "interval": [0.7, 0.9], "tied": True, "baseline_lead": [0.5, 0.4]}
     ia3 = {"method": "ia3", "mean_score": 0.79, "tied": True, "gap": None}
     prefix = {"method": "prefix", "mean_score": 0.6, "tied": False, "gap": 0.1}
-    baselines = [{"name": "always answering negative", "score": 0.3}]
+    baselines = [{"name": "always answering negative", "score": 0.3, "interval": [0.2, 0.4]}]
     selection = {"task": "mail", "recommended": "lora", "metric": "accuracy", "rows": 1000, "tied": ["lora", "ia3"]}
     selection |= {"finalists": [lora, ia3, prefix], "others": [], "baselines": baselines}
-    note = champion_note(selection, "mail", 2, None)
-    assert "versions/2), 1,000 test rows. Better than always answering negative (0.300)." in note
+    note = champion_note(selection, "mail", 2)
+    assert "versions/2), 1,000 test rows. Better than always answering negative (0.300 [0.200, 0.400])." in note
     assert "Better than `prefix` (0.600). Tied with `ia3`. Load " in note
     lora["baseline_lead"] = [0.05, -0.01]
-    assert "**Not better than always answering negative** (0.300)." in champion_note(selection, "mail", 2, None)
+    assert "**Not better than always answering negative** (0.300 [0.200, 0.400])." in champion_note(
+        selection, "mail", 2
+    )
 
 
 def test_experiment_has_a_saved_view_of_each_sweep(folder: Path, runs: dict[str, Any], uri: str) -> None:
@@ -179,8 +245,8 @@ def test_notes_of_runs_have_the_level_of_their_look(folder: Path, look: dict[str
     selection = next(event for event in events if event["event"] == "selection")
     event = {key: value for key, value in selection.items() if key != "look"} | look
     assert f"| {level} interval |" in summary(event)
-    assert f"({level} level)." in summary(event)
-    assert f"] ({level} interval), [version 2](" in champion_note(event, "airline", 2, None)
+    assert f"Ties and differences are at the {level} level." in summary(event)
+    assert f"] ({level} interval), [version 2](" in champion_note(event, "airline", 2)
 
 
 def test_description_of_a_run_says_which_methods_are_undecided_or_cut(folder: Path) -> None:
