@@ -24,6 +24,7 @@ DISK_KILOBYTES = 65536
 STOP_LIMIT_S = 30.0
 PAUSE_EVENTS = 6
 PAUSE_LIMIT_S = 60.0
+AWAY, BACK = "MLflow cannot be reached", "MLflow takes events again"
 
 
 class ImpossibleError(Exception):
@@ -96,6 +97,14 @@ class Disturbed:
         """Wait until some more events are written, which the sweep may need to be mended for."""
         with suppress(AssertionError):
             self.sweep.wait_for_events(len(self.sweep.events()) + PAUSE_EVENTS, PAUSE_LIMIT_S)
+
+    def _wait_for_mlflow(self) -> None:
+        """Wait until MLflow is written to again, before which another strike would show no effect of its own."""
+        with suppress(AssertionError):
+            until(
+                lambda: self.sweep.has_ended() or self.sweep.log().count(BACK) >= self.sweep.log().count(AWAY),
+                PAUSE_LIMIT_S,
+            )
 
 
 class Fault(Protocol):
@@ -237,11 +246,12 @@ class _FullDisk(Disturbed):
 
 @dataclass
 class _FullDatabase(_FullDisk):
-    traces: ClassVar[tuple[str, ...]] = ("MLflow cannot be reached",)
+    traces: ClassVar[tuple[str, ...]] = (AWAY,)
 
     def settle(self) -> list[str]:
         self._let_go_on()
         (self.disk.folder / "filler").unlink()
+        self._wait_for_mlflow()
         return []
 
 

@@ -14,13 +14,12 @@ from typing import ClassVar
 
 import pytest
 
-from benchmarks._chaos_faults import Disturbed, Fault, ImpossibleError
+from benchmarks._chaos_faults import AWAY, Disturbed, Fault, ImpossibleError
 from benchmarks._chaos_sweep import ChaosSweep
 from tests.mlflow_server import Server
 from tests.postgresql import postgresql
 
 DATABASE = "server.db"
-AWAY = ("MLflow cannot be reached",)
 
 
 @dataclass
@@ -29,7 +28,7 @@ class _Restarted(Disturbed):
 
     stop: Callable[[], None]
     start: Callable[[], None]
-    traces: ClassVar[tuple[str, ...]] = AWAY
+    traces: ClassVar[tuple[str, ...]] = (AWAY,)
 
     def strike(self) -> None:
         self.stop()
@@ -37,13 +36,14 @@ class _Restarted(Disturbed):
     def settle(self) -> list[str]:
         self._let_go_on()
         self.start()
+        self._wait_for_mlflow()
         return []
 
 
 @dataclass
 class _WithServer(Disturbed):
     server: Server
-    traces: ClassVar[tuple[str, ...]] = AWAY
+    traces: ClassVar[tuple[str, ...]] = (AWAY,)
 
 
 class _StoppedServer(_WithServer):
@@ -55,6 +55,7 @@ class _StoppedServer(_WithServer):
     def settle(self) -> list[str]:
         self._let_go_on()
         self._signal(signal.SIGCONT)
+        self._wait_for_mlflow()
         return []
 
     def _signal(self, number: signal.Signals) -> None:
@@ -76,6 +77,7 @@ class _RefusingServer(_WithServer):
         self._let_go_on()
         if self.writer:
             self.writer.close()
+        self._wait_for_mlflow()
         return []
 
 

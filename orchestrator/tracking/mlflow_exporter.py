@@ -162,6 +162,8 @@ class MlflowExporter:
         except Exception as error:
             self._note(error)
             return
+        if self._failures:
+            log.warning("MLflow takes events again")
         with self._changed:
             self._pending.popleft()
             self._failures, self.last_error = 0, ""

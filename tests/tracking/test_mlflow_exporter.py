@@ -252,6 +252,21 @@ def test_exporter_writes_delayed_events_in_order(
     assert exporter.close(10)
 
 
+def test_exporter_tells_once_that_mlflow_is_away_and_once_that_it_is_back(
+    tell: Tell, scripted: Scripted, exporter: MlflowExporter, caplog: pytest.LogCaptureFixture
+) -> None:
+    exporter.start()
+    tell()
+    assert scripted.tried.wait(10)
+    assert not exporter.flush(0.2)  # many attempts
+    scripted.back.set()
+    assert exporter.flush(10)
+    away, back = caplog.messages
+    assert away == "MLflow cannot be reached; its events wait in the journal: nobody there"
+    assert back == "MLflow takes events again"
+    assert exporter.close(10)
+
+
 def test_exporter_close_ends_in_time_without_a_server(tell: Tell, scripted: Scripted, exporter: MlflowExporter) -> None:
     exporter.start()
     tell()
