@@ -94,9 +94,16 @@ class Disturbed:
         return [f"it stopped after {seconds:.0f} s"] * (stopped and seconds > STOP_LIMIT_S)
 
     def _let_go_on(self) -> None:
-        """Wait until some more events are written, which the sweep may need to be mended for."""
+        """Wait until the strike shows and some more events are written, for which the sweep may need to be mended."""
+        events = len(self.sweep.events()) + PAUSE_EVENTS
         with suppress(AssertionError):
-            self.sweep.wait_for_events(len(self.sweep.events()) + PAUSE_EVENTS, PAUSE_LIMIT_S)
+            until(
+                lambda: (
+                    self.sweep.has_ended()
+                    or (self._traces() > self.traces_before and len(self.sweep.events()) >= events)
+                ),
+                PAUSE_LIMIT_S,
+            )
 
     def _wait_for_mlflow(self) -> None:
         """Wait until MLflow is written to again, before which another strike would show no effect of its own."""
