@@ -24,7 +24,9 @@ DISK_KILOBYTES = 65536
 STOP_LIMIT_S = 30.0
 PAUSE_EVENTS = 6
 PAUSE_LIMIT_S = 60.0
-AWAY, BACK = "MLflow cannot be reached", "MLflow takes events again"
+MLFLOW = "MLflow cannot be reached", "MLflow takes events again"
+STORAGE = "cannot be reached, trying", "is reached again"
+"""Words of the sweep's log when MLflow or the storage has gone, and when it is back."""
 
 
 class ImpossibleError(Exception):
@@ -105,11 +107,11 @@ class Disturbed:
                 PAUSE_LIMIT_S,
             )
 
-    def _wait_for_mlflow(self) -> None:
-        """Wait until MLflow is written to again, before which another strike would show no effect of its own."""
+    def _wait_for_return(self, away: str, back: str) -> None:
+        """Wait until the sweep's log tells of as many returns, before which another strike would show no effect."""
         with suppress(AssertionError):
             until(
-                lambda: self.sweep.has_ended() or self.sweep.log().count(BACK) >= self.sweep.log().count(AWAY),
+                lambda: self.sweep.has_ended() or self.sweep.log().count(back) >= self.sweep.log().count(away),
                 PAUSE_LIMIT_S,
             )
 
@@ -241,24 +243,22 @@ class _FullDisk(Disturbed):
 
     def settle(self) -> list[str]:
         """Make room where the sweep has stopped, or a lane waits for the storage, or nothing minds."""
-        lines = self.sweep.log().count("cannot be reached, trying")
+        lines = self.sweep.log().count(STORAGE[0])
         with suppress(AssertionError):
-            until(
-                lambda: self.sweep.has_ended() or self.sweep.log().count("cannot be reached, trying") > lines,
-                PAUSE_LIMIT_S,
-            )
+            until(lambda: self.sweep.has_ended() or self.sweep.log().count(STORAGE[0]) > lines, PAUSE_LIMIT_S)
         (self.disk.folder / "filler").unlink()
+        self._wait_for_return(*STORAGE)
         return []
 
 
 @dataclass
 class _FullDatabase(_FullDisk):
-    traces: ClassVar[tuple[str, ...]] = (AWAY,)
+    traces: ClassVar[tuple[str, ...]] = (MLFLOW[0],)
 
     def settle(self) -> list[str]:
         self._let_go_on()
         (self.disk.folder / "filler").unlink()
-        self._wait_for_mlflow()
+        self._wait_for_return(*MLFLOW)
         return []
 
 

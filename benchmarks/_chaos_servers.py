@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import pytest
 
-from benchmarks._chaos_faults import AWAY, Disturbed, Fault, ImpossibleError
+from benchmarks._chaos_faults import MLFLOW, Disturbed, Fault, ImpossibleError
 from benchmarks._chaos_sweep import ChaosSweep
 from tests.mlflow_server import Server
 from tests.postgresql import postgresql
@@ -28,7 +28,7 @@ class _Restarted(Disturbed):
 
     stop: Callable[[], None]
     start: Callable[[], None]
-    traces: ClassVar[tuple[str, ...]] = (AWAY,)
+    traces: ClassVar[tuple[str, ...]] = (MLFLOW[0],)
 
     def strike(self) -> None:
         self.stop()
@@ -36,14 +36,14 @@ class _Restarted(Disturbed):
     def settle(self) -> list[str]:
         self._let_go_on()
         self.start()
-        self._wait_for_mlflow()
+        self._wait_for_return(*MLFLOW)
         return []
 
 
 @dataclass
 class _WithServer(Disturbed):
     server: Server
-    traces: ClassVar[tuple[str, ...]] = (AWAY,)
+    traces: ClassVar[tuple[str, ...]] = (MLFLOW[0],)
 
 
 class _StoppedServer(_WithServer):
@@ -55,7 +55,7 @@ class _StoppedServer(_WithServer):
     def settle(self) -> list[str]:
         self._let_go_on()
         self._signal(signal.SIGCONT)
-        self._wait_for_mlflow()
+        self._wait_for_return(*MLFLOW)
         return []
 
     def _signal(self, number: signal.Signals) -> None:
@@ -77,7 +77,7 @@ class _RefusingServer(_WithServer):
         self._let_go_on()
         if self.writer:
             self.writer.close()
-        self._wait_for_mlflow()
+        self._wait_for_return(*MLFLOW)
         return []
 
 

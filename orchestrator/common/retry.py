@@ -55,7 +55,10 @@ class Retry:
         pause, began = self.first_pause_s, 0.0
         while True:
             try:
-                return request()
+                result = request()
+                if began:
+                    log.warning("%s is reached again", place)
+                return result
             except _FINAL:
                 raise
             except OSError as error:

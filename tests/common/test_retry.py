@@ -25,10 +25,15 @@ def failing(times: int, error: OSError) -> tuple[Callable[[], str], list[int]]:
     return request, calls
 
 
-def test_retry_repeats_a_request_until_it_succeeds() -> None:
+def test_retry_repeats_a_request_until_it_succeeds(caplog: pytest.LogCaptureFixture) -> None:
     request, calls = failing(4, OSError("quota exceeded"))
     assert Retry(60.0, first_pause_s=0.001).run(request, "s3://bucket") == "done"
     assert len(calls) == 5
+    away, back = "s3://bucket cannot be reached, trying for 60 s: quota exceeded", "s3://bucket is reached again"
+    assert caplog.messages == [away, back]
+    request, _ = failing(0, OSError("quota exceeded"))
+    assert Retry(60.0).run(request, "s3://bucket") == "done"
+    assert caplog.messages == [away, back]
 
 
 def test_retry_gives_up_after_its_limit() -> None:
