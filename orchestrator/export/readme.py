@@ -10,20 +10,23 @@ from orchestrator.backbone.plain_code import plain_imports, plain_model
 from orchestrator.export.merged import Merged, head_size, shared_auto_class
 from orchestrator.export.trained import Trained
 from orchestrator.tasks import TASK_TYPES
+from orchestrator.tracking.modelcard import agreement_text
 
 
 def adapter_readme(trained: Trained, folder: str) -> str:
     """Return the README of an adapter's folder; its code runs where this project is installed."""
+    prepared = "quantized" if _is_quantized(trained) else "converted"
     parts = [
-        f"# {folder}\n\nA `{trained.method}` adapter for `{trained.backbone.model}` ({trained.backbone.quantization}):"
+        f"# {folder}\n\nA `{trained.method}` adapter for `{trained.backbone.model}` ({_precision(trained)}):"
         f" {trained.origin}.",
         f"```python\n{loading(trained, folder)}```",
-        "Ray and MLflow are not needed. The backbone is quantized at the first use and cached.",
+        f"Ray and MLflow are not needed. The backbone is {prepared} at the first use and cached.",
     ]
     if trained.peft:
         parts.append(
-            "peft also loads the folder, over the unquantized backbone; the adapter was trained over the quantized one,"
-            f" so that its results differ:\n\n```python\n{peft_loading(trained, folder)}```"
+            "peft also loads the folder, over the unquantized backbone:\n\n"
+            f"```python\n{peft_loading(trained, folder)}```\n\n"
+            f"{agreement_text(trained.backbone, trained.peft_agreement)}"
         )
     else:
         parts.append(
@@ -35,16 +38,26 @@ def adapter_readme(trained: Trained, folder: str) -> str:
 def merged_readme(trained: Trained, folder: str, merged: Merged) -> str:
     """Return the README of a merged checkpoint's folder."""
     note = TASK_TYPES[trained.type].merged_note
+    weights = f"weights in {trained.backbone.quantization}" if _is_quantized(trained) else "unquantized weights"
+    dequantized = " dequantized," if _is_quantized(trained) else ""
     return (
         f"# {folder}\n\n`{trained.backbone.model}` with a `{trained.method}` adapter merged into it: {trained.origin}."
-        f" The adapter was trained over weights in {trained.backbone.quantization}; this checkpoint holds those weights"
-        f" dequantized, in {merged.dtype}.\n\n"
+        f" The adapter was trained over {weights}; this checkpoint holds those weights,{dequantized} in"
+        f" {merged.dtype}.\n\n"
         f"```python\nfrom transformers import {merged.auto_class}, AutoTokenizer\n\n"
         f'model = {merged.auto_class}.from_pretrained("{folder}")\n'
         f'tokenizer = AutoTokenizer.from_pretrained("{folder}")\n```\n\n'
         f"Its results differ from the adapter's by at most {merged.largest_difference:.1e}"
         f" ({merged.rows} rows of random tokens).\n" + (f"\n{note}\n" if note else "")
     )
+
+
+def _is_quantized(trained: Trained) -> bool:
+    return trained.backbone.quantization != "none"
+
+
+def _precision(trained: Trained) -> str:
+    return trained.backbone.quantization if _is_quantized(trained) else "not quantized"
 
 
 def loading(trained: Trained, folder: str) -> str:

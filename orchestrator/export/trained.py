@@ -18,7 +18,7 @@ from orchestrator.config.plugins import method_with
 from orchestrator.journal.events import Event, Journal
 from orchestrator.journal.folders import find_sweep, local_folder
 from orchestrator.tasks import TASK_TYPES
-from orchestrator.tracking.bundle import ADAPTER, CARRIED, TOKENIZER, BundleBackbone
+from orchestrator.tracking.bundle import ADAPTER, CARRIED, TOKENIZER, BundleBackbone, PeftAgreement
 
 FORMS = "write SWEEP/TASK/METHOD/NUMBER of a trial, or NAME@champion or NAME/3 of a registered model"
 
@@ -42,6 +42,7 @@ class Trained:
         carried: path of the backbone's file in the bundle; it need not exist.
         storage: storage that may hold the backbone.
         plugins: files of the plugin methods that it needs; none of them has been run.
+        peft_agreement: how far it predicts over the unquantized backbone what was recorded; ``None`` if not measured.
     """
 
     reference: str
@@ -58,6 +59,7 @@ class Trained:
     carried: Path | None = None
     storage: Storage | None = None
     plugins: tuple[Path, ...] = ()
+    peft_agreement: PeftAgreement | None = None
 
     def spec(self) -> MethodSpec[Any]:
         """Return its method. Runs the code of its plugins.
@@ -118,6 +120,7 @@ def _model(reference: str, folder: Path, tracking_uri: str) -> Trained:
         tokenizer=model.folder / TOKENIZER,
         carried=model.folder / CARRIED,
         plugins=model.plugins,
+        peft_agreement=bundle.peft_agreement,
     )
 
 

@@ -13,7 +13,7 @@ from orchestrator.selection.recommend import measured_text
 from orchestrator.selection.results import MethodResult, outcome
 from orchestrator.selection.selection import Preference, probability_text
 from orchestrator.tasks.batches import EVALUATION_TOKENS
-from orchestrator.tracking.bundle import ADAPTER, Bundle
+from orchestrator.tracking.bundle import ADAPTER, Bundle, BundleBackbone, PeftAgreement
 from orchestrator.tracking.error_tables import NO_ERRORS, ErrorTables
 
 VERSION = "VERSION"
@@ -211,22 +211,27 @@ def _peft(bundle: Bundle, reference: str) -> Iterator[str]:
     yield from ("```python", *resources, "import mlflow", "from peft import PeftModel", transformers, "")
     yield f'folder = mlflow.artifacts.download_artifacts("models:/{reference}/artifacts/bundle/{ADAPTER}")'
     yield from (f"model = {expression}", "model = PeftModel.from_pretrained(model, folder)", "```", "")
-    yield agreement_text(bundle)
+    score = "" if bundle.backbone.quantization == "none" else " The score above is not that of this combination."
+    yield agreement_text(bundle.backbone, bundle.peft_agreement) + score
 
 
-def agreement_text(bundle: Bundle) -> str:
-    """Return how far the adapter over the unquantized backbone predicts what was recorded, a sentence or two."""
-    backbone = bundle.backbone
+def agreement_text(backbone: BundleBackbone, agreement: PeftAgreement | None) -> str:
+    """Return how far an adapter over the unquantized backbone predicts what was recorded, a sentence.
+
+    Args:
+        backbone: backbone that the adapter was trained on.
+        agreement: what was measured; ``None`` if nothing was.
+    """
     if backbone.quantization == "none":
         return "The backbone was not quantized in training either."
     trained = f"The adapter was trained and scored over `{backbone.model}` in {backbone.quantization}, not over that"
-    if (agreement := bundle.peft_agreement) is None:
-        return f"{trained}: the score above is not that of this combination, whose predictions were not measured."
+    if agreement is None:
+        return f"{trained}, and how far the predictions of this combination differ was not measured."
     rows = f"{agreement.rows:,} test rows"
     other = "" if agreement.differing is None else f"{agreement.differing:,} of {rows} get another answer, and "
     where = f"the largest difference of a {agreement.numbers} is {agreement.largest_difference:.3g}"
     compared = f" (first {rows})" if agreement.differing is None else " (the first ones)"
-    return f"{trained}: {other}{where}{compared}. The score above is not that of this combination."
+    return f"{trained}: {other}{where}{compared}."
 
 
 def with_version(card: str, number: int) -> str:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,11 @@ import transformers
 from gguf import GGUFWriter, TensorNameMap, get_tensor_name_map
 from gguf.constants import MODEL_ARCH
 
+from orchestrator.export.merged import Merged
+from orchestrator.export.readme import adapter_readme, merged_readme
+from orchestrator.export.trained import find
 from orchestrator.journal.events import Journal
+from orchestrator.tracking.bundle import PeftAgreement
 
 from ..hub_cache import MODEL, download, offline
 from ..hub_server import COMMIT, hub_server
@@ -146,6 +151,30 @@ def test_exported_files_have_the_modes_of_new_ones(leave: Leave, tmp_path: Path)
         files = [file for file in (tmp_path / folder).rglob("*") if file.is_file()]
         assert any(file.suffix == ".safetensors" for file in files)
         assert {file.stat().st_mode & 0o777 for file in files} == {0o666 & ~mask}
+
+
+def test_exported_readme_says_what_was_quantized_and_what_not(leave: Leave, tmp_path: Path) -> None:
+    trained = leave("bert", "classification", "lora")
+    trained.export(tmp_path / "adapter")
+    quantized = (tmp_path / "adapter" / "README.md").read_text()
+    assert "(nf4): trial" in quantized
+    assert (
+        "in nf4, not over that, and how far the predictions of this combination differ was not measured." in quantized
+    )
+    found = find(f"{SWEEP}/{trained.trial}", tmp_path / "found", storage=str(trained.storage), tracking_uri="")
+    plain = replace(found, backbone=found.backbone.model_copy(update={"quantization": "none"}))
+    readme = adapter_readme(plain, "adapter")
+    assert "(not quantized): trial" in readme
+    assert "The backbone was not quantized in training either." in readme
+    assert "quantized one" not in readme
+    assert "is quantized at" not in readme
+    merged = Merged(auto_class="AutoModel", dtype="float32", largest_difference=0.0, rows=8)
+    assert "over unquantized weights; this checkpoint holds those weights, in float32." in merged_readme(
+        plain, "m", merged
+    )
+    assert "weights in nf4; this checkpoint holds those weights, dequantized, in" in merged_readme(found, "m", merged)
+    measured = PeftAgreement(rows=200, differing=8, largest_difference=0.2641, numbers="probability")
+    assert "8 of 200 test rows get another answer" in adapter_readme(replace(found, peft_agreement=measured), "adapter")
 
 
 def test_export_names_no_folder_of_a_missing_package(leave: Leave, tmp_path: Path) -> None:
