@@ -78,7 +78,7 @@ def _of_method(row: MethodRow, steps: int, drop: Mapping[str, Any] | None) -> It
             "eliminated": "eliminated on validation",
             "cut": "cut by the cap",
             "worse": "worse than the best",
-            "no better": "no better than the baseline",
+            "no better": "not shown to be better than the baseline",
             "failed": "not scored",
         }
         what, numbers = outcomes[row.status], _test_score(row)

@@ -142,9 +142,9 @@ def _place_in_final(history: History, record: TrialRecord) -> str:
     selection, key = history.selections.get(record.key.task), record.key
     if selection is None:
         return ""
-    if selection.trial == str(key):
-        return f"chosen: {selection.reason}"
     result = _result(selection, key.method)
+    if result is not None and selection.trial == str(key):
+        return _verdict(selection, result)
     if result is None:
         return ""
     if result.trial != str(key):
@@ -166,12 +166,17 @@ def _of_method(history: History, events: Sequence[Event], study: str) -> Explana
     result = _result(selection, method) if selection else None
     lines = [
         ("trials", _trials(history, row)),
-        ("best", f"{row.best.key}, {metric.label} {row.best.value:.3f} at step {row.best.step:,}" if row.best else ""),
+        (
+            "best",
+            f"{row.best.key}, {metric.label} {row.best.value:.3f} on validation at step {row.best.step:,}"
+            if row.best
+            else "",
+        ),
         ("with", _params(row.best) if row.best else ""),
         ("ended early", _ends(of_trials)),
         ("race", race or (f"dropped and readmitted {counted(readmissions, 'time')}" if readmissions else "")),
         ("screening", _screening(result)),
-        ("test", _score(result, metric.label)),
+        ("test", _score(selection, result) if selection and result else ""),
         ("final", _verdict(selection, result) if selection and result and not result.reason else ""),
         ("registered", _registered(history, task, method)),
     ]
@@ -212,33 +217,32 @@ def _screening(result: MethodResult | None) -> str:
     return f"not passed: {result.reason}" if result.reason else f"passed with {result.validation:.3f} on validation"
 
 
-def _score(result: MethodResult | None, label: str) -> str:
-    if result is None:
-        return ""
+def _score(selection: Selection, result: MethodResult) -> str:
     low, high = result.interval
     seeds = ", ".join(f"{score:.3f}" for score in result.seed_scores)
     text = (
-        f"{label} {result.mean_score:.3f} [{low:.3f}, {high:.3f}], {counted(len(result.seed_scores), 'score')}: {seeds}"
+        f"{selection.metric.label} {result.mean_score:.3f} [{low:.3f}, {high:.3f}] ({selection.level_text} interval,"
+        f" {selection.rows:,} test rows), {counted(len(result.seed_scores), 'score')}: {seeds}"
     )
     return "; ".join(part for part in (text, result.collapse, result.note) if part)
 
 
 def _verdict(selection: Selection, result: MethodResult) -> str:
     if result.method == selection.recommended:
-        return f"chosen: {selection.no_better or selection.reason}"
+        return f"closest: {selection.no_better}" if selection.no_better else f"chosen: {selection.reason}"
     if result.tied:
         return f"may be the best, as {selection.recommended}, which was chosen: {selection.reason}"
     return f"{'undecided: ' if result.undecided else ''}{selection.behind(result)}"
 
 
 def _registered(history: History, task: str, method: str) -> str:
-    texts = []
+    versions: dict[str, str] = {}  # a sweep that was extended tells what it had registered again
     for event in history.registered:
         version = event.get("methods", {}).get(method)
         if event["task"] == task and version:
             alias = f", alias {version['alias']}" if version.get("alias") else ""
-            texts.append(f"{event['name']} version {version['version']}{alias}")
-    return "; ".join(texts)
+            versions[f"{event['name']} version {version['version']}"] = alias
+    return "; ".join(f"{version}{alias}" for version, alias in versions.items())
 
 
 def _result(selection: Selection, method: str) -> MethodResult | None:

@@ -32,7 +32,7 @@ Status = Literal[
 STATUS_TEXT: Mapping[Status, str] = {
     "recommended": "recommended",
     "tied": "tied",
-    "no better": "no better than the baseline",
+    "no better": "not shown to be better than the baseline",
     "undecided": "undecided",
     "worse": "worse",
     "cut": "cut by the cap",
@@ -144,7 +144,7 @@ def _status(
         return ("untested", "") if best else ("none", reason)
     note = "; ".join(text for text in (result.note, result.collapse) if text)
     if result.tied and not result.beats_baseline:
-        return "no better", "; ".join(text for text in (_over_baseline(result, selection), note) if text)
+        return "no better", "; ".join(text for text in (selection.over_baseline(result), note) if text)
     if method == selection.recommended:
         return "recommended", note
     if result.tied:
@@ -157,14 +157,6 @@ def _status(
     if result.cut:
         return "cut", result.reason + (f"; {note}" if note else "")
     return ("eliminated", result.reason) if result.reason else ("scored", note)
-
-
-def _over_baseline(result: MethodResult, selection: Selection) -> str:
-    """Return how a method that is no better than the best trivial predictor compares with it."""
-    if result.baseline_lead is None or selection.baseline is None:
-        return ""
-    (lead, low), baseline = result.baseline_lead, selection.baseline
-    return f"{lead:+.3f} against {baseline.name}, lower bound {low:+.3f} ({selection.level_text} level)"
 
 
 def _position(row: MethodRow, metric: Metric) -> tuple[float, float]:

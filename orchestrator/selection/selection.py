@@ -9,12 +9,15 @@ from typing import Any, Literal, Self
 
 from orchestrator.common.metric import Metric
 from orchestrator.selection.baseline import NO_BETTER, Baseline, State, state_of
+from orchestrator.selection.evidence import Evidence
 from orchestrator.selection.looks import level_text
 from orchestrator.selection.results import MethodResult
 from orchestrator.tasks import recorded_metric
 
 Preference = Literal["score", "size", "memory", "latency", "training_time"]
 Verdict = Literal["confirmed", "contradicted", "undecided"]
+FEW = 2
+"""Degrees of freedom of a variance, up to which an interval at the 95 % level is more than twice as wide as of many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +105,29 @@ class Selection:
 
     @property
     def no_better(self) -> str:
-        """That no method was better than the best trivial predictor, with its score; empty where one was."""
+        """:attr:`no_better_clause` with the score of the best trivial predictor."""
+        if not self.no_better_clause or self.baseline is None:
+            return ""
+        return f"{self.no_better_clause} ({self.metric.label} {self.baseline.text})"
+
+    @property
+    def no_better_clause(self) -> str:
+        """That no method was better than the best trivial predictor; empty where one was.
+
+        A higher score whose lead may be chance shows nothing, and does not show that the method is no better either.
+        """
         if self.state != NO_BETTER or self.baseline is None:
             return ""
-        return f"no method was better than {self.baseline.name} ({self.metric.label} {self.baseline.text})"
+        is_higher = any(result.baseline_lead and result.baseline_lead[0] > 0 for result in self.scored)
+        was = "was shown to be" if is_higher else "was"
+        return f"no method {was} better than {self.baseline.name}"
+
+    def over_baseline(self, result: MethodResult) -> str:
+        """Return by how much a method leads over the best trivial predictor, a clause; empty where there is none."""
+        if result.baseline_lead is None or self.baseline is None:
+            return ""
+        lead, low = result.baseline_lead
+        return f"{lead:+.3f} against {self.baseline.name}, lower bound {low:+.3f} ({self.level_text} level)"
 
     def behind(self, result: MethodResult) -> str:
         """Return how far a finalist is behind the best one, a clause; empty for one that may be the best."""
@@ -140,7 +162,24 @@ class Selection:
             "a true difference of that size is found half of the time",
         )
         of = "to the nearest rival" if len(self.finalists) > 1 else "to a rival of equal uncertainty"
-        return f"least significant difference {of}: {difference:.3f}; {found}"
+        return f"least significant difference {of}: {difference:.3f}; {found}{self._more_seeds}"
+
+    @property
+    def _more_seeds(self) -> str:
+        """That more seeds would narrow intervals most, a clause; empty where rows matter more, or seeds are many."""
+        if not self.evidence:
+            return ""
+        evidence, number = (
+            Evidence.from_dict(self.evidence),
+            [result.method for result in self.scored].index(self.recommended),
+        )
+        if not 0 < evidence.freedom <= FEW or evidence.seed_parts[number] <= evidence.row_covariance[number, number]:
+            return ""
+        retrainings = int(evidence.seeds[evidence.seeds > 1].sum())
+        return (
+            f"; most of it is the difference between seeds, of which {retrainings} retrainings tell little: more of"
+            " them (selection.seeds) would narrow it most"
+        )
 
     def result(self, method: str) -> MethodResult:
         """Return a method's result.

@@ -21,7 +21,7 @@ def describe_champion(client: MlflowClient, name: str, version: int | None) -> b
         name: name of the model.
         version: its champion; ``None`` if it has none.
     """
-    line = "No version is champion: none is better than a trivial predictor."
+    line = "No version is champion: none was shown to be better than a trivial predictor."
     if version is not None:
         line = champion_line(name, version, client.get_model_version(name, str(version)).tags)
     description = f"{line}\n\nAdapters for {name}; each version's page has its card."

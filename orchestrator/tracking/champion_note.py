@@ -60,7 +60,7 @@ def _beaten(selection: Event, best: Event) -> Iterator[str]:
     baselines, lead = selection.get("baselines") or (), best.get("baseline_lead")
     if baselines and lead:
         baseline = Baseline.from_dict(baselines[0])
-        beaten = f"Better than {baseline.name}" if lead[1] > 0 else f"**Not better than {baseline.name}**"
+        beaten = f"Better than {baseline.name}" if lead[1] > 0 else f"**Not shown to be better than {baseline.name}**"
         yield f"{beaten} ({baseline.text})."
     worse = [f"`{result['method']}` ({result['mean_score']:.3f})" for result in selection["finalists"]
              if result.get("gap") and not result["tied"]]  # fmt: skip

@@ -104,7 +104,11 @@ def _level(bundle: Bundle) -> str:
 def _baseline(bundle: Bundle) -> Iterator[str]:
     """Yield how the method compares with the best trivial predictor, and which seeds have collapsed."""
     if (trivial := bundle.trivial) is not None:
-        verdict = "This method is better" if trivial.is_beaten else "**This method is no better**, and has no alias"
+        verdict = (
+            "This method is better"
+            if trivial.is_beaten
+            else "**This method was not shown to be better**, and has no alias"
+        )
         yield (
             f"The best trivial predictor, {trivial.name}, has {bundle.metric} {trivial.score:.3f}"
             f" {_interval(trivial.interval)} on the same rows. {verdict}: the difference is {trivial.lead:+.3f}, its"

@@ -75,7 +75,7 @@ def test_run_outcome_lists_tied_lower_eliminated_and_resolution(
     finished = replace(SELECTION, finalists=(with_seed(LORA), ADAPTER, IA3))
     lines = text(monkeypatch, outcome(tmp_path, finished)).splitlines()
     assert lines[:12] == [
-        "mail  lora is recommended: macro-F1 0.807 [0.787, 0.827] (2,000 test rows, 3 seeds)",
+        "mail  lora is recommended: macro-F1 0.807 [0.787, 0.827] (95 % interval, 2,000 test rows, 3 seeds)",
         "  reason       lora has the best score of the 2 tied methods",
         "  alternative  prefer: size selects adapter",
         "  tied         adapter 0.799 [0.779, 0.819]",
@@ -126,14 +126,15 @@ def test_run_outcome_begins_with_no_method_better_than_the_baseline(
     finished = outcome(tmp_path, selection(constants[0], others=constants[1:], baselines=(baseline,)))
     finished.tasks["mail"].registered = Registered("mail", 3, "")
     lines = text(monkeypatch, finished).splitlines()
-    assert lines[:2] == [
-        "mail  no method was better than always answering negative (macro-F1 0.276 [0.270, 0.282])",
-        "  closest      lora: macro-F1 0.807 [0.787, 0.827] (2,000 test rows, 3 seeds)",
+    assert lines[:3] == [
+        "mail  no method was shown to be better than always answering negative (macro-F1 0.276 [0.270, 0.282])",
+        "  closest      lora: macro-F1 0.807 [0.787, 0.827] (95 % interval, 2,000 test rows, 3 seeds)",
+        "  lead         +0.010 against always answering negative, lower bound -0.020 (95 % level)",
     ]
     assert "  cut          ia3 0.710 (validation) by the cap on finalists, not by evidence" in lines
     assert "  baseline     macro-F1 0.276 [0.270, 0.282] always answering negative" in lines
     assert "  collapsed    lora: 2 of 3 seeds gave every row the same answer" in lines
-    assert "  registered   mail version 3, without an alias: no better than the baseline" in lines
+    assert "  registered   mail version 3, without an alias: not shown to be better than the baseline" in lines
     assert not any("eliminated" in line for line in lines)
     values = view.outcome_json(finished)["tasks"]["mail"]
     assert (values["champion"], values["version"], values["state"]) == (None, 3, "no_better_than_baseline")

@@ -34,9 +34,9 @@ def sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "sweeps"
 
 
-def write(sweeps: Path, *tasks: Any, name: str = NAME, trials: int = 0) -> None:
+def write(sweeps: Path, *tasks: Any, name: str = NAME, trials: int = 0, storage: str = "sweeps") -> None:
     journal = Journal(sweeps / name / "journal.jsonl")
-    journal.append("sweep", sweep=name, backbone={"bytes": 1e9})
+    journal.append("sweep", sweep=name, backbone={"bytes": 1e9}, config={"storage": storage})
     lines: list[dict[str, Any]] = []
     for number in range(trials):
         key = f"mail/lora/{number}"
@@ -64,7 +64,7 @@ def test_select_command_prints_answer_reason_and_next_step(sweeps: Path) -> None
     found = asked(NAME, "--prefer", "size")
     assert found.exit_code == 0
     for words in (
-        "mail  adapter: macro-F1 0.810 [0.790, 0.830] (2,000 test rows, 3 seeds)",
+        "mail  adapter: macro-F1 0.810 [0.790, 0.830] (95 % interval, 2,000 test rows, 3 seeds)",
         "tied         lora",
         "300 kB, lora 2.4 MB",
         f"export {NAME}/mail/adapter/1",
@@ -158,3 +158,31 @@ def test_select_shows_memory_as_it_limits_it(sweeps: Path) -> None:
     assert json.loads(asked(NAME, "--max-memory", shown.replace(" ", ""), "--json").output)["method"]
     (chosen,) = [line for line in output.splitlines() if line.split()[:1] == ["lora"]]
     assert chosen.split()[-1] == "chosen"
+
+
+def test_select_says_how_every_method_came_out(sweeps: Path) -> None:
+    ia3 = replace(result("ia3", 0.70), gap=0.05, measurements=measurements(size=1e5))
+    others = [replace(result(name, 0.5), reason="0.3 lower", measurements=measurements(size=1e5)) for name in "xyz"]
+    others = [others[0], replace(others[1], cut=True), replace(others[2], undecided=True)]
+    write(sweeps, replace(selection(LORA, ADAPTER, ia3), others=tuple(others)))
+    output = asked(NAME).output
+    assert "mean macro-F1" in output
+    assert "added latency" in output
+    words = {line.split()[0]: line.rstrip().split("  ")[-1].strip() for line in output.splitlines() if line.split()}
+    expected = {"lora": "chosen", "adapter": "tied", "ia3": "lower", "x": "eliminated", "y": "cut by the cap"}
+    assert expected | {"z": "undecided"} == {name: words[name] for name in (*expected, "z")}
+
+
+@pytest.mark.parametrize(
+    ("place", "storage", "reference"),
+    [
+        ("sweeps", "sweeps", NAME),
+        ("elsewhere", "elsewhere", f"elsewhere/{NAME}"),
+        ("sweeps", "s3://bucket/team/", f"s3://bucket/team/{NAME}"),
+    ],
+)
+def test_select_names_a_trial_that_export_finds(
+    sweeps: Path, tmp_path: Path, place: str, storage: str, reference: str
+) -> None:
+    write(tmp_path / place, MAIL, storage=storage)
+    assert f"export {reference}/mail/lora/1\n" in asked(f"{place}/{NAME}").output

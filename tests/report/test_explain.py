@@ -134,6 +134,37 @@ def test_explain_tells_the_choice_of_the_recommended(tmp_path: Path) -> None:
     assert lines["screening"].startswith("not passed: 0.150 lower than lora")
 
 
+def test_explain_of_a_result_no_better_than_the_baseline_chooses_nothing(tmp_path: Path) -> None:
+    folder = WrittenSweep(tmp_path / "mail-1", trials=30).write()
+    events = Journal.read(folder / "journal.jsonl")
+    selection = next(event for event in events if event["event"] == "selection")
+    selection["baselines"] = [{"name": "always answering negative", "score": 0.84, "interval": [0.83, 0.85]}]
+    selection["finalists"][0]["baseline_lead"] = [0.01, -0.01]
+    for name in (selection["trial"], selection["recommended"]):
+        final = dict(explain("mail-1", events, name).lines)["final"]
+        baseline = "always answering negative (macro-F1 0.840 [0.830, 0.850])"
+        assert final == f"closest: no method was shown to be better than {baseline}"
+
+
+def test_explain_tells_split_level_and_rows_of_scores(tmp_path: Path) -> None:
+    folder = WrittenSweep(tmp_path / "mail-1", trials=30).write()
+    events = Journal.read(folder / "journal.jsonl")
+    next(event for event in events if event["event"] == "selection")["look"] = 2
+    lines = dict(explain("mail-1", events, "lora").lines)
+    assert "] (97.5 % interval, 2,069 test rows), 3 scores: " in lines["test"]
+    assert " on validation at step 100" in lines["best"]
+
+
+def test_explain_names_a_version_that_was_registered_twice_once(tmp_path: Path) -> None:
+    folder = WrittenSweep(tmp_path / "mail-1", trials=30).write()
+    journal = Journal(folder / "journal.jsonl")
+    for alias in ("", "champion"):
+        methods = {"lora": {"version": 2, "alias": alias}}
+        journal.append("registered", task="airline", name="airline", version=2, aliases=[], methods=methods)
+    lines = dict(explain("mail-1", Journal.read(folder / "journal.jsonl"), "lora").lines)
+    assert lines["registered"] == "airline version 2, alias champion"
+
+
 def test_explain_command_prints_json_and_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     WrittenSweep(tmp_path / "sweeps" / "mail-1", trials=14).write("interrupted")

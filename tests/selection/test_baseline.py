@@ -60,10 +60,26 @@ def test_equal_answers_do_not_beat_the_baseline() -> None:
 def test_no_better_than_baseline_is_the_state_and_the_answer() -> None:
     chosen = selection(result("lora", 0.281, tied=True, baseline_lead=(0.005, -0.01)), baselines=(MAJORITY,))
     assert chosen.state == "no_better_than_baseline"
-    assert chosen.no_better == "no method was better than always answering negative (macro-F1 0.276 [0.270, 0.280])"
+    negative = "better than always answering negative (macro-F1 0.276 [0.270, 0.280])"
+    assert chosen.no_better == f"no method was shown to be {negative}", "its score is higher, and that may be chance"
+    lower = selection(result("lora", 0.276, tied=True, baseline_lead=(0.0, -0.01)), baselines=(MAJORITY,))
+    assert lower.no_better == f"no method was {negative}"
     assert Selection.from_dict(chosen.to_dict()) == chosen
     better = selection(result("lora", 0.5, tied=True, baseline_lead=(0.2, 0.1)), baselines=(MAJORITY,))
     assert (better.state, better.no_better) == ("recommended", "")
+
+
+@pytest.mark.parametrize(("seeds", "freedom", "seed_variance", "is_told"), [
+    (2, 1, 0.0048, True), (2, 2, 0.0048, True), (3, 6, 0.0048, False), (2, 1, 1e-5, False), (1, 0, 0.0, False),
+])  # fmt: skip
+def test_resolution_asks_for_seeds_where_they_are_few_and_differ(
+    seeds: int, freedom: int, seed_variance: float, is_told: bool
+) -> None:
+    covariance = np.diag([8.8e-5, 1e-4])
+    gathered = Evidence(np.array([0.72, 0.69]), covariance, seed_variance, np.array([seeds, 1]), 2069, freedom)
+    chosen = selection(result("lora", 0.72, tied=True), result("ia3", 0.69), evidence=gathered.to_dict())
+    told = f"the difference between seeds, of which {seeds} retrainings tell little: more of them (selection.seeds)"
+    assert (told in chosen.resolution) == is_told
 
 
 def test_select_answers_with_baseline_and_state() -> None:

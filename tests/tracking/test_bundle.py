@@ -202,7 +202,10 @@ def test_model_card_names_the_baseline_and_collapsed_seeds(made: Made) -> None:
     assert "2 of 3 seeds gave every test row the same answer" in card
     below = trivial.model_copy(update={"lead": 0.02, "lead_low": -0.01})
     card = model_card(made.bundle.model_copy(update={"trivial": below}))
-    assert "**This method is no better**, and has no alias: the difference is +0.020, its lower bound -0.010" in card
+    assert (
+        "**This method was not shown to be better**, and has no alias: the difference is +0.020, its lower bound -0.010"
+        in card
+    )
 
 
 def test_model_card_has_purpose_score_comparison_and_use(made: Made) -> None:

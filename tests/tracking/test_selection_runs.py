@@ -224,7 +224,7 @@ def test_champion_note_says_what_was_beaten_and_what_not() -> None:
     assert "versions/2), 1,000 test rows. Better than always answering negative (0.300 [0.200, 0.400])." in note
     assert "Better than `prefix` (0.600). Tied with `ia3`. Load " in note
     lora["baseline_lead"] = [0.05, -0.01]
-    assert "**Not better than always answering negative** (0.300 [0.200, 0.400])." in champion_note(
+    assert "**Not shown to be better than always answering negative** (0.300 [0.200, 0.400])." in champion_note(
         selection, "mail", 2
     )
 

@@ -117,6 +117,7 @@ def _print_task(name: str, task: TaskOutcome) -> None:
     if selection.no_better:
         console.print(f"{name}  {selection.no_better}")
         print_field("closest", f"{champion.method}: {score}")
+        print_field("lead", selection.over_baseline(champion))
     else:
         console.print(f"{name}  {champion.method} {verb}: {score}")
     _print_selection(selection)
@@ -125,7 +126,9 @@ def _print_task(name: str, task: TaskOutcome) -> None:
     for method, note in {**notes, **selection.failed}.items():
         print_field("failed", f"{method}: {note}")
     if version := task.registered:
-        alias = f"alias {version.alias}" if version.alias else "without an alias: no better than the baseline"
+        alias = (
+            f"alias {version.alias}" if version.alias else "without an alias: not shown to be better than the baseline"
+        )
         print_field("registered", f"{version.name} version {version.version}, {alias}")
     else:
         print_field("registered", f"NO: {task.unregistered}")

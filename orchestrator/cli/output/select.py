@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from orchestrator.cli.output.console import console, print_field, program, table
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.suggest import did_you_mean
 from orchestrator.journal.events import Event, Journal, ending
-from orchestrator.journal.folders import JOURNAL, find_sweep
+from orchestrator.journal.folders import JOURNAL, find_sweep, is_remote
 from orchestrator.selection.ask import Reply, ask
 from orchestrator.selection.baseline import NO_BETTER
 from orchestrator.selection.limits import Limit, Limits
@@ -21,13 +22,16 @@ from orchestrator.selection.recommend import COSTS, measured_text
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Preference, Selection, probability_text, selections
 
+STORAGE = "sweeps"
+"""Where commands look for a sweep that is given by its name."""
+
 
 @dataclass(frozen=True)
 class Replies:
     """The choices for a sweep's tasks.
 
     Args:
-        sweep: name of the sweep.
+        sweep: what other commands find the sweep by: its name, or where it is if that is not among the usual sweeps.
         replies: choice for each requested task.
         overall: one method for all tasks, where there are several tasks and no limits.
     """
@@ -57,13 +61,24 @@ def ask_sweep(sweep: str, task: str, limits: Limits, prefer: str | None, storage
         raise InputError(sweep, [Problem("", f"the sweep has no result ({_ending(events)}); run it to its end")])
     if task and task not in by_task:
         raise InputError(sweep, [Problem("--task", f"there is no task {task}; {did_you_mean(task, list(by_task))}")])
-    backbone = float(next(event for event in events if event["event"] == "sweep")["backbone"]["bytes"])
+    description = next(event for event in events if event["event"] == "sweep")
+    backbone = float(description["backbone"]["bytes"])
     chosen = [selection for name, selection in by_task.items() if not task or name == task]
     preference = cast("Preference | None", prefer)
     replies = tuple(ask(selection, limits, preference, backbone=backbone, events=events) for selection in chosen)
     last = next((event for event in reversed(events) if event["event"] == "selection_overall"), None)
     shown = last is not None and not task and not limits.values()
-    return Replies(folder.name, replies, Overall.from_dict(last) if shown and last else None)
+    reference = _reference(folder, str(description.get("config", {}).get("storage", STORAGE)))
+    return Replies(reference, replies, Overall.from_dict(last) if shown and last else None)
+
+
+def _reference(folder: Path, storage: str) -> str:
+    """Return what other commands find a sweep and its adapters by, from the working directory."""
+    if is_remote(storage):
+        return folder.name if "?" in storage else f"{storage.rstrip('/')}/{folder.name}"
+    if Path(STORAGE, folder.name).resolve() == folder:
+        return folder.name
+    return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
 
 
 def _ending(events: Sequence[Event]) -> str:
@@ -93,10 +108,11 @@ def _print_reply(sweep: str, reply: Reply) -> None:
         score = f"{selection.metric.label} {score_text(result)}"
         if reply.state == NO_BETTER and selection.baseline:
             console.print(
-                f"{selection.task}  {result.method} is no better than {selection.baseline.name}"
+                f"{selection.task}  {result.method} was not shown to be better than {selection.baseline.name}"
                 f" ({selection.metric.label} {selection.baseline.text})"
             )
             print_field("score", f"{score} ({sample_text(result, selection)})")
+            print_field("lead", selection.over_baseline(result))
         else:
             console.print(f"{selection.task}  {result.method}: {score} ({sample_text(result, selection)})")
         if result.collapse:
@@ -119,7 +135,7 @@ def _print_reply(sweep: str, reply: Reply) -> None:
 
 
 def _print_methods(reply: Reply) -> None:
-    rows = table("method", "mean score", "size", "memory", "latency", "")
+    rows = table("method", f"mean {reply.selection.metric.label}", "size", "memory", "added latency", "")
     for result in reply.selection.scored:
         costs = [
             measured_text(name, result.measurements, backbone=reply.backbone)
@@ -128,11 +144,21 @@ def _print_methods(reply: Reply) -> None:
         ]
         exceeded = reply.exceeded.get(result.method, {})
         verdict = ", ".join(_exceeded_text(name, value) for name, value in exceeded.items())
-        is_chosen = reply.result is not None and result.method == reply.result.method
-        tied = "chosen" if is_chosen else "tied" if result.method in reply.tied else ""
-        tied = tied or ("undecided" if result.method in reply.named else "")
-        rows.add_row(result.method, f"{result.mean_score:.3f}", *costs, verdict or tied)
+        rows.add_row(result.method, f"{result.mean_score:.3f}", *costs, verdict or _came_out(reply, result))
     console.print(rows)
+
+
+def _came_out(reply: Reply, result: MethodResult) -> str:
+    """Return how a method within the limits came out, in a word or two."""
+    if reply.result is not None and result.method == reply.result.method:
+        return "chosen"
+    if result.method in reply.tied:
+        return "tied"
+    if result.undecided:
+        return "undecided"
+    if result.cut:
+        return "cut by the cap"
+    return "eliminated" if result.reason else reply.selection.metric.worse
 
 
 def _exceeded_text(name: Limit, value: float) -> str:
@@ -157,11 +183,11 @@ def print_overall(overall: Overall) -> None:
 
 
 def score_text(result: MethodResult) -> str:
-    """Return a mean score with its 95 % interval."""
+    """Return a mean score with its interval."""
     return f"{result.mean_score:.3f} [{result.interval[0]:.3f}, {result.interval[1]:.3f}]"
 
 
 def sample_text(result: MethodResult, selection: Selection) -> str:
-    """Return the number of test rows and seeds behind a score."""
+    """Return the level of a score's interval, and the number of test rows and seeds behind it."""
     seeds = len(result.seed_scores)
-    return f"{selection.rows:,} test rows, {seeds} seed{'s' if seeds != 1 else ''}"
+    return f"{selection.level_text} interval, {selection.rows:,} test rows, {seeds} seed{'s' if seeds != 1 else ''}"
