@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from orchestrator.common.trial_types import Answer, Job
 
 REMEMBERED_TRIALS = 1_000
-"""Trials whose last lane is known. Those that were stopped are among them, since nobody tells the table; and a trial
-that so many others came after has long left its lane's memory."""
+"""Trials whose last lane is known, whether or not they have ended: nobody tells the table of those that were stopped,
+and a trial that so many others came after has long left its lane's memory."""
 
 
 @dataclass
@@ -109,8 +109,6 @@ class LeaseTable:
     def complete(self, lane: int, incarnation: str, job_id: str) -> bool:
         """End a lease. Returns whether the answer counts: the first from the lane that holds the job."""
         entry = self._lanes[lane].held.pop(job_id, None) if self.is_current(lane, incarnation) else None
-        if entry is not None and entry.job.stop == entry.job.total:
-            self._last_lane.pop(str(entry.job.trial), None)  # the trial has ended
         return entry is not None
 
     def let_leave(self, lane: int) -> None:
@@ -172,7 +170,6 @@ class LeaseTable:
                 entry.must_be_alone = True
             if entry.deaths >= self.death_limit:
                 failed.append(entry.job)
-                self._last_lane.pop(str(entry.job.trial), None)
             else:
                 self._queue_first(entry)
         return failed

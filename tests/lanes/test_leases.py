@@ -44,26 +44,6 @@ def test_lease_prefers_the_lanes_last_trial() -> None:
     assert (take(table, 1), take(table, 0)) == (1, 0)
 
 
-def test_lease_forgets_the_lane_of_a_trial_that_has_ended() -> None:
-    table = table_of(0, 1, 2)
-    assert (take(table), take(table), take(table)) == (0, 1, 2)
-    table.complete(0, "first", job(0).id)
-    last = job(0, start=30)
-    table.submit(last)
-    assert take(table) == 0
-    assert set(table._last_lane) == {"mail/lora/0", "mail/lora/1", "mail/lora/2"}
-    table.complete(0, "first", last.id)
-    assert set(table._last_lane) == {"mail/lora/1", "mail/lora/2"}
-
-
-def test_lease_forgets_the_lane_of_a_trial_that_fails() -> None:
-    table = table_of(0)
-    for incarnation in ("second", "third"):
-        take(table, 0, "first" if incarnation == "second" else "second")
-        failed = table.join(0, incarnation, 2.0)
-    assert ([lost.trial.number for lost in failed], dict(table._last_lane)) == ([0], {})
-
-
 def test_lease_remembers_lanes_of_the_latest_trials_only() -> None:
     table = table_of(*range(REMEMBERED_TRIALS))
     for _ in range(REMEMBERED_TRIALS):
