@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from orchestrator.common.errors import SweepError, first_line
+from orchestrator.common.errors import SweepError
+from orchestrator.common.uris import masked_first_line
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -62,16 +63,16 @@ class Retry:
             except _FINAL:
                 raise
             except OSError as error:
+                reason = masked_first_line(error)
                 if not began:
                     began = time.monotonic()
-                    log.warning("%s cannot be reached, trying for %g s: %s", place, self.limit_s, first_line(error))
+                    log.warning("%s cannot be reached, trying for %g s: %s", place, self.limit_s, reason)
                 elapsed = time.monotonic() - began
                 # Half of a pause is random: the lanes of a cluster would else come back all at once.
                 pause = min(pause, max(0.0, self.limit_s - elapsed))
                 if elapsed >= self.limit_s or self._cancelled.wait(pause * random.uniform(0.5, 1.0)):
-                    raise StorageError(
-                        f"the storage {place} could not be reached for {elapsed:.0f} s: {first_line(error)}"
-                    ) from error
+                    message = f"the storage {place} could not be reached for {elapsed:.0f} s: {reason}"
+                    raise StorageError(message) from error
                 pause = min(2 * pause, self.longest_pause_s) or self.limit_s
 
     def cancel(self) -> None:

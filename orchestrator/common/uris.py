@@ -6,13 +6,14 @@ an installed Python package.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.common.errors import InputError, Problem
+from orchestrator.common.errors import InputError, Problem, first_line
 
 if TYPE_CHECKING:
     from pyarrow import fs
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 PACKAGE = "package:"
 _USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 _SECRET_QUERY = re.compile(r"(?i)([?&][^=&]*(?:password|passwd|secret|token|key|credential)[^=&]*=)[^&#]*")
+_MASKED = re.compile(r"\*\*\*@|=\*\*\*")
 
 
 def locate_package(reference: str) -> Path:
@@ -101,6 +103,16 @@ def open_location(reference: str, base: Path) -> tuple[fs.FileSystem, str]:
 def mask_secrets(text: str) -> str:
     """Return a text with the users, passwords and keys of the URIs in it replaced by ``***``."""
     return _SECRET_QUERY.sub(r"\1***", _USERINFO.sub("***@", text))
+
+
+def has_masked_secrets(value: Any) -> bool:
+    """Return whether a JSON value holds secrets in the form that :func:`mask_secrets` gives them."""
+    return bool(_MASKED.search(json.dumps(value)))
+
+
+def masked_first_line(error: BaseException) -> str:
+    """Return the first line of an error's message without passwords and keys in URIs."""
+    return mask_secrets(first_line(error))
 
 
 def _bad_reference(reference: str, message: str) -> InputError:

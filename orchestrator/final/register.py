@@ -13,6 +13,7 @@ from orchestrator.backbone.checkpoint import Header
 from orchestrator.backbone.publish import PreparedBackbone
 from orchestrator.backbone.store import fetch
 from orchestrator.common.storage import Storage
+from orchestrator.common.uris import masked_first_line
 from orchestrator.final.bundle_fields import describe
 from orchestrator.final.peft_agreement import peft_agreement
 from orchestrator.final.results import TaskOutcome, read_predictions
@@ -20,7 +21,6 @@ from orchestrator.lanes.broker import LaneStatus
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.selection.results import MethodResult
 from orchestrator.tracking.bundle import Bundle, write_bundle
-from orchestrator.tracking.connection import masked_first_line
 from orchestrator.tracking.error_tables import ErrorTables
 from orchestrator.tracking.evaluation import with_digests, with_rows
 from orchestrator.tracking.modelcard import model_card

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.common.errors import InputError, Problem, first_line
-from orchestrator.common.uris import mask_secrets
+from orchestrator.common.errors import InputError, Problem
+from orchestrator.common.uris import mask_secrets, masked_first_line
 from orchestrator.journal.segments import read_segments
 
 if TYPE_CHECKING:
@@ -164,7 +164,8 @@ def names_in(storage: Storage) -> list[str]:
 
 def unreachable(storage: Storage, error: Exception) -> InputError:
     """Return the error for a storage that cannot be reached now."""
-    return InputError("storage", [Problem(mask_secrets(storage.root), f"cannot be reached ({first_line(error)})")])
+    message = f"cannot be reached ({masked_first_line(error)})"
+    return InputError("storage", [Problem(mask_secrets(storage.root), message)])
 
 
 def _is_written_here(folder: Path, record: DriverRecord) -> bool:

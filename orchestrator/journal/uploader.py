@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.common.errors import InputError, Problem, first_line
+from orchestrator.common.errors import InputError, Problem
+from orchestrator.common.uris import masked_first_line
 from orchestrator.journal.folders import STOP
 from orchestrator.journal.remote import (
     DRIVER_TIMEOUT_S,
@@ -129,7 +130,7 @@ class JournalUploader:
                 self._step()
                 pause, self._failing_since, self._last_error = INTERVAL_S, None, ""
             except Exception as error:
-                self._last_error = first_line(error)
+                self._last_error = masked_first_line(error)
                 if self._failing_since is None:
                     self._failing_since = time.monotonic()
                     log.warning("the journal cannot be copied to the storage now: %s", self._last_error)
@@ -164,4 +165,4 @@ class JournalUploader:
             try:
                 end_record(self._storage, self._record)
             except Exception as error:
-                log.warning("the storage still names this driver as the sweep's: %s", first_line(error))
+                log.warning("the storage still names this driver as the sweep's: %s", masked_first_line(error))

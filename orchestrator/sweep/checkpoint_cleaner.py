@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.common.errors import first_line
 from orchestrator.common.storage import Storage
+from orchestrator.common.uris import masked_first_line
 from orchestrator.journal.events import read_from
 from orchestrator.sweep.unneeded_checkpoints import UnneededCheckpoints
 
@@ -54,7 +54,7 @@ class CheckpointCleaner:
                 self._failed = False
             except Exception as error:
                 if not self._failed:
-                    log.warning("checkpoints cannot be deleted now: %s", first_line(error))
+                    log.warning("checkpoints cannot be deleted now: %s", masked_first_line(error))
                 self._failed = True
             if is_last:
                 return

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from orchestrator.common.errors import InputError, SweepError, describe_error, first_line
+from orchestrator.common.errors import InputError, SweepError, describe_error
 from orchestrator.common.package_versions import PACKAGES, versions
 from orchestrator.common.storage import Storage
 from orchestrator.common.storage_check import nearest_existing
 from orchestrator.common.units import parse_bytes, size
-from orchestrator.common.uris import mask_secrets
+from orchestrator.common.uris import mask_secrets, masked_first_line
 
 MIN_FREE = parse_bytes("10GB")
 """Free space that a sweep with a small backbone and its checkpoints may need, in bytes."""
@@ -126,7 +126,7 @@ def check_storage(storage: str) -> Check:
         place.delete(name)
     except (OSError, ValueError, InputError) as error:
         mend = "check the path or URI, and the credentials in the environment"
-        return Check("storage", "fault", f"{mask_secrets(storage)}: {mask_secrets(first_line(error))}", mend)
+        return Check("storage", "fault", f"{mask_secrets(storage)}: {masked_first_line(error)}", mend)
     if not same:
         return Check("storage", "fault", f"{mask_secrets(storage)} gives back other bytes", "use another storage")
     return Check("storage", "ok", f"{mask_secrets(place.root)} can be written, read and deleted from")
@@ -138,7 +138,6 @@ def check_tracking(tracking_uri: str) -> Check:
         check_uri,
         database_file,
         is_database_server,
-        masked_first_line,
         open_client,
     )
 

@@ -42,8 +42,8 @@ def register_outcomes(
         exporter: knows the MLflow runs to link with.
         journal: gets a ``registered`` event for each task.
     """
+    from orchestrator.common.uris import masked_first_line
     from orchestrator.final.register import Registrar
-    from orchestrator.tracking.connection import masked_first_line
     from orchestrator.tracking.registry import Registered
 
     for name, outcome in outcomes.items():

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.common.errors import InputError, Problem, SweepError
 from orchestrator.common.suggest import did_you_mean
-from orchestrator.common.uris import mask_secrets
-from orchestrator.tracking.connection import check_uri, database_file, is_missing, masked_first_line, open_client
+from orchestrator.common.uris import mask_secrets, masked_first_line
+from orchestrator.tracking.connection import check_uri, database_file, is_missing, open_client
 from orchestrator.tracking.promotion_policy import Lead, ScoredVersion
 from orchestrator.tracking.versions import CHAMPION, aliases, in_todays_tags, names, scored_version, versions
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from orchestrator.common.errors import InputError, Problem, SweepError, first_line
-from orchestrator.common.uris import mask_secrets
+from orchestrator.common.uris import mask_secrets, masked_first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -172,11 +172,6 @@ def exists_already(error: Exception) -> bool:
 def is_missing(error: Exception) -> bool:
     """Return whether a request failed because the name does not exist."""
     return getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
-
-
-def masked_first_line(error: Exception) -> str:
-    """Return the first line of an error's message without passwords and keys in URIs."""
-    return mask_secrets(first_line(error))
 
 
 def retry_while_away(step: Callable[[], T], seconds: float = 300, pause: float = 2) -> T:

@@ -8,10 +8,10 @@ from pathlib import Path
 from methods.families.compose_names import methods_of
 from methods.plugins.loader import PACKAGE as PLUGINS
 from orchestrator.common.errors import SweepError
+from orchestrator.common.uris import masked_first_line
 from orchestrator.config.plugins import method_with
 from orchestrator.tracking.browse import find_version
 from orchestrator.tracking.bundle import Bundle
-from orchestrator.tracking.connection import masked_first_line
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.common.errors import SweepError
+from orchestrator.common.uris import masked_first_line
 from orchestrator.journal.events import read_from
-from orchestrator.tracking.connection import is_refusal, masked_first_line
+from orchestrator.tracking.connection import is_refusal
 
 log = logging.getLogger(__name__)
 

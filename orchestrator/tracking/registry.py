@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.common.errors import SweepError
+from orchestrator.common.uris import masked_first_line
 from orchestrator.tracking.aliases import apply_promotion_policy
 from orchestrator.tracking.bundle import CARD, EVALUATION, Bundle
 from orchestrator.tracking.connection import (
     exists_already,
     is_missing,
-    masked_first_line,
     open_client,
     retry_while_away,
 )

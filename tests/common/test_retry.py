@@ -43,6 +43,13 @@ def test_retry_gives_up_after_its_limit() -> None:
     assert 3 < len(calls) < 30, "pauses grow"
 
 
+def test_retry_masks_secrets_in_its_log_and_its_error(caplog: pytest.LogCaptureFixture) -> None:
+    request, _ = failing(10**9, ConnectionError("no route to s3://KEY:secret@bucket?session_token=5"))
+    with pytest.raises(StorageError, match=r": no route to s3://\*\*\*@bucket\?session_token=\*\*\*$"):
+        Retry(0.0).run(request, "s3://bucket")
+    assert caplog.messages[0].endswith(": no route to s3://***@bucket?session_token=***")
+
+
 def test_retry_does_not_repeat_what_the_storage_has_answered() -> None:
     request, calls = failing(1, FileNotFoundError("no such file"))
     with pytest.raises(FileNotFoundError):
