@@ -17,11 +17,11 @@ OptionalSweep = Annotated[
 @app.command(name="list")
 def list_sweeps(storage: StorageOption = "sweeps", as_json: AsJson = False) -> None:
     """List all sweeps with their state, the latest first."""
-    from orchestrator.cli.output.status import print_states, state_json
+    from orchestrator.cli.output.status import print_states, states_json
     from orchestrator.sweep.state import sweep_states
 
     states = sweep_states(storage)
-    print_json([state_json(state) for state in states]) if as_json else print_states(states, storage)
+    print_json(states_json(states)) if as_json else print_states(states, storage)
 
 
 @app.command()

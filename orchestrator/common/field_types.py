@@ -56,7 +56,8 @@ def _number(value: Any) -> int | float:
 def _scalar(value: Any) -> str | int | float | bool:
     if type(value) in (str, int, float, bool):
         return value  # type: ignore[no-any-return]
-    raise ValueError(f"{value!r} is not possible; write a text, a number, true or false")
+    given = "is empty" if value is None else f"{value!r} is not possible"
+    raise ValueError(f"{given}; write a text, a number, true or false")
 
 
 @dataclass(frozen=True)
@@ -96,5 +97,5 @@ Scalar = Annotated[
     PlainValidator(_scalar),
     WithJsonSchema({"type": ["string", "number", "boolean"]}),
 ]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
 Fraction = Annotated[float, Field(gt=0, le=1)]

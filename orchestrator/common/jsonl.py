@@ -33,6 +33,11 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def json_problem(error: json.JSONDecodeError) -> str:
+    """Return what is wrong with a text that is no JSON, as it continues "row 3:"."""
+    return f"is not JSON ({error.msg.removesuffix(' at')} at character {error.pos + 1:,})"
+
+
 def is_unicode(value: Any) -> bool:
     """Return whether a value of JSON can be written as UTF-8: an escape can stand for half of a surrogate pair."""
     try:

@@ -14,7 +14,7 @@ def close_matches(word: str, known: Sequence[str], most: int = 3) -> list[str]:
         known: The words that can be written instead.
         most: The number of words to return at most.
     """
-    return get_close_matches(word, known, n=most, cutoff=0.6)
+    return get_close_matches(word, known, n=most, cutoff=0.61)
 
 
 def did_you_mean(word: str, known: Sequence[str], label: str = "known") -> str:

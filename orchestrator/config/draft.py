@@ -65,6 +65,10 @@ def draft(reference: str, base: Path, model: str = "") -> Draft:
     first = splits.get("train", reference)
     beginning = peek(first, base)
     layout = recognize(beginning.looks)
+    if not beginning.looks:
+        raise InputError(reference, [Problem("", "has no rows; a configuration follows from the first ones")])
+    if layout is None and not all(name.isprintable() for name in beginning.looks):
+        raise InputError(reference, [Problem("", "is no text in UTF-8 with a header in its first line")])
     if layout is None:
         raise InputError(reference, [Problem("", unknown(list(beginning.looks)))])
     if layout.type not in TASK_TYPES:

@@ -48,7 +48,8 @@ def explain(model: type[BaseModel], error: ErrorDetails) -> Iterator[tuple[KeyPa
         keys = [*kind.model_fields] if isinstance(kind, type) and issubclass(kind, BaseModel) else []
         yield path, f"unknown key; {did_you_mean(str(path[-1]), keys)}"
     elif error["type"] in ("union_tag_not_found", "union_tag_invalid"):
-        yield (*path, "type"), _choice(error["ctx"].get("tag"), _type_names(kind))
+        tag = error["input"].get("type") if isinstance(error["input"], dict) else error["ctx"].get("tag")
+        yield (*path, "type"), _choice(tag, _type_names(kind))
     else:
         yield path, _message(error)
 
@@ -62,7 +63,8 @@ def _message(error: ErrorDetails) -> str:
     if expected := _EXPECTED.get(error["type"]):
         return f"is {_shown(value)}; write {expected}"
     if bound := _BOUNDS.get(error["type"]):
-        return f"is {value}; it must be {bound[1]} {context[bound[0]]:g}"
+        limit = context[bound[0]]
+        return f"is {_shown(value)}; it must be {bound[1]} {limit if isinstance(limit, int) else f'{limit:g}'}"
     if error["type"] == "string_pattern_mismatch":
         return f"is {value!r}; use letters, digits and - _ . only, and begin with a letter or digit"
     if error["type"] == "too_short":

@@ -30,7 +30,7 @@ def load_config(path: Path) -> SweepConfig:
         message = "is not a configuration; it must be a mapping with backbone, tasks, budget"
         raise InputError(str(path), [Problem("", message)])
     values.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+|^[^A-Za-z0-9]+", "-", path.stem).lstrip("-._") or "sweep")
-    return _validated(values, path.resolve().parent, str(path), repeated)
+    return _validated(values, path.resolve().parent, str(path), repeated, path)
 
 
 def config_of(values: Mapping[str, Any], base: Path, source: str) -> SweepConfig:
@@ -64,16 +64,22 @@ def _method_names(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _validated(
-    values: dict[Any, Any], base: Path, source: str, repeated: Sequence[tuple[KeyPath, str]] = ()
+    values: dict[Any, Any],
+    base: Path,
+    source: str,
+    repeated: Sequence[tuple[KeyPath, str]] = (),
+    file: Path | None = None,
 ) -> SweepConfig:
-    config, problems = _validate(values, base)
+    config, problems = _validate(values, base, file)
     if config is None or repeated:
         lines = [Problem(key_path(key), message) for key, message in (*repeated, *problems)]
         raise InputError(source, lines)
     return config
 
 
-def _validate(values: dict[Any, Any], base: Path) -> tuple[SweepConfig | None, list[tuple[KeyPath, str]]]:
+def _validate(
+    values: dict[Any, Any], base: Path, file: Path | None
+) -> tuple[SweepConfig | None, list[tuple[KeyPath, str]]]:
     """Validate; while there are errors, remove the values that have one and validate again.
 
     One pass is not enough: pydantic does not call a section's own validators while one of its fields has an error.
@@ -84,7 +90,7 @@ def _validate(values: dict[Any, Any], base: Path) -> tuple[SweepConfig | None, l
     plugins = values.get("plugins") if isinstance(values.get("plugins"), list) else []
     while True:
         try:
-            config = SweepConfig.model_validate(remaining, context={"base": base, "plugins": plugins})
+            config = SweepConfig.model_validate(remaining, context={"base": base, "plugins": plugins, "file": file})
             return None if problems else config, _in_file_order(values, problems)
         except ValidationError as error:
             errors = [problem for details in error.errors() for problem in explain(SweepConfig, details)]

@@ -25,6 +25,10 @@ def method_problem(name: str, plugins: Sequence[str]) -> str:
         plugins: Names of the configuration's plugins.
     """
     family, colon, member = name.partition(":")
+    if name == "peft:":
+        return "peft: names no type; write one behind it, as in peft:loha"
+    if name == "compose:":
+        return "compose: names no parts; write them behind it, as in compose:lora+ia3"
     if family == "compose" and colon:
         return _composition_problem(member, plugins)
     if family == "peft" and colon and member in refused():

@@ -287,6 +287,7 @@ class SweepConfig(Section):
     """Seed of every random choice."""
 
     _base: Path = PrivateAttr(default_factory=Path.cwd)
+    _file: Path | None = PrivateAttr(default=None)
 
     @field_validator("tasks")
     @classmethod
@@ -314,14 +315,19 @@ class SweepConfig(Section):
         return search_space
 
     def model_post_init(self, context: Any, /) -> None:
-        """Keep the folder that relative paths start from."""
+        """Keep the folder that relative paths start from, and the file."""
         if context is not None:
-            self._base = context["base"]
+            self._base, self._file = context["base"], context.get("file")
 
     @property
     def base(self) -> Path:
         """The folder that relative paths of data and backbone start from: the configuration's own."""
         return self._base
+
+    @property
+    def file(self) -> Path | None:
+        """The file that it was read from, as the user named it; ``None`` for a configuration from a journal."""
+        return self._file
 
     @property
     def plugin_names(self) -> tuple[str, ...]:

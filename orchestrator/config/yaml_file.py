@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.reader import ReaderError
 
 from orchestrator.common.errors import InputError, KeyPath, Problem
+from orchestrator.common.suggest import close_matches
 
 
 class _Loader(yaml.SafeLoader):
@@ -29,7 +31,12 @@ for _tag, _pattern, _first in _SCALARS:
 
 
 def _int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node))
+    text = loader.construct_scalar(node)
+    try:
+        return int(text)
+    except ValueError:  # Python reads no more than some thousand digits
+        message = f"a number of {len(text):,} digits is too long"
+        raise yaml.constructor.ConstructorError(None, None, message, node.start_mark) from None
 
 
 def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
@@ -47,13 +54,20 @@ def read_yaml(path: Path) -> tuple[Any, list[tuple[KeyPath, str]]]:
         InputError: If the file does not exist or is not YAML.
     """
     try:
-        loader = _Loader(path.read_bytes())
+        content = path.read_bytes()
+        loader = _Loader(content)
         node = loader.get_single_node()
         if node is None:
             return None, []
         return loader.construct_document(node), list(_repeated(node, (), set()))
+    except IsADirectoryError as error:
+        raise InputError(str(path), [Problem("", "is a folder; name the file in it")]) from error
+    except FileNotFoundError as error:
+        raise InputError(str(path), [Problem("", f"there is no such file{_similar(path)}")]) from error
     except OSError as error:
         raise InputError(str(path), [Problem("", error.strerror or "cannot be read")]) from error
+    except ReaderError as error:
+        raise InputError(str(path), [_character(error, content)]) from error
     except yaml.YAMLError as error:
         raise InputError(str(path), [_syntax(error)]) from error
 
@@ -80,6 +94,19 @@ def _shared_line(node: yaml.MappingNode, key: yaml.Node) -> bool:
         k for k, _ in node.value if (k.tag, k.value, k.start_mark.line) == (key.tag, key.value, key.start_mark.line)
     ]
     return same[0] is not key
+
+
+def _similar(path: Path) -> str:
+    """Return the name of a configuration beside a missing one that was probably meant, as a hint."""
+    close = close_matches(path.name, sorted(file.name for file in path.parent.glob("*.y*ml")), most=1)
+    return f"; did you mean {path.with_name(close[0])}?" if close else ""
+
+
+def _character(error: ReaderError, content: bytes) -> Problem:
+    if error.encoding == "unicode":  # which is what PyYAML calls a text that it has decoded
+        return Problem("", f"holds the character {chr(error.character)!r}, which YAML does not allow; remove it")
+    line = content[: error.position].count(b"\n") + 1
+    return Problem(f"line {line}", "is no text in UTF-8; save the file as UTF-8")
 
 
 def _syntax(error: yaml.YAMLError) -> Problem:

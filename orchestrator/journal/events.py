@@ -159,5 +159,6 @@ def _parse(line: bytes, path: Path, offset: int) -> dict[str, Any]:
     except ValueError:
         event = None
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-        raise SweepError(f"{path}: the line at byte {offset} is not an event; the journal is damaged")
+        number = path.read_bytes()[:offset].count(b"\n") + 1
+        raise SweepError(f"{path}: line {number} is no event; restore the line, or run a new sweep")
     return in_todays_words(event)

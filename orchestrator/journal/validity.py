@@ -5,7 +5,8 @@ Only what every release has written is asked for, and what is read without a def
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -115,6 +116,22 @@ def require_valid(path: Path) -> None:
     """
     for number, message in _problems(Journal.read(path)):
         raise InputError(str(path), [Problem(f"line {number}", message)], "restore the line, or run a new sweep")
+
+
+@contextmanager
+def blaming_journal(path: Path) -> Iterator[None]:
+    """Turn an error that a journal's content has caused into the line that is wrong.
+
+    For commands that only read: a journal of many trials is not checked as long as nothing fails.
+
+    Raises:
+        InputError: as :func:`require_valid`, where something fails inside and a line of the journal is wrong.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration):
+        require_valid(path)
+        raise
 
 
 def _problems(events: Iterable[Mapping[str, Any]]) -> Iterable[tuple[int, str]]:

@@ -11,14 +11,16 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.backbone.source import RECORDED_DIGEST, is_weight_file
 from orchestrator.common.storage import Storage
 from orchestrator.common.uris import PACKAGE, is_uri
 from orchestrator.journal.remote import INPUTS
-from orchestrator.planning.plan import SweepPlan
 from orchestrator.tasks.user_metric import is_reference
+
+if TYPE_CHECKING:
+    from orchestrator.planning.plan import SweepPlan  # imports torch
 
 INDEX = "index.json"
 """File with the copy of each input, by the absolute path that the configuration in the journal has."""

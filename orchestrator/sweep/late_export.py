@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestrator.common.output_capture import output_to
+from orchestrator.common.uris import has_masked_secrets, masked_first_line
 from orchestrator.journal.folders import JOURNAL
 from orchestrator.sweep.followers import EXPORT_TIMEOUT_S
-from orchestrator.sweep.resume import has_masked_secrets
 from orchestrator.sweep.saved_state import SavedSweep
 
 
@@ -34,7 +34,6 @@ def export_late(saved: SavedSweep, file: Path | None) -> str:
 
 def _export(saved: SavedSweep, uri: str) -> str:
     from orchestrator.report.ending import report_at_end
-    from orchestrator.tracking.connection import masked_first_line
     from orchestrator.tracking.last_event import has_end
     from orchestrator.tracking.mlflow_exporter import MlflowExporter
 

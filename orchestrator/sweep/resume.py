@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.section import Section
 from orchestrator.common.storage import Storage
+from orchestrator.common.uris import has_masked_secrets
 from orchestrator.config import SweepConfig, config_of, load_config
 from orchestrator.journal.folders import JOURNAL, find_sweep, is_remote, lock_folder, split_reference
 from orchestrator.journal.remote import INPUTS, fetch_for_resuming
 from orchestrator.journal.validity import require_valid
-from orchestrator.planning.lane_device import LaneDevice
-from orchestrator.planning.plan import SweepPlan, make_plan
 from orchestrator.sweep.inputs import with_copied_inputs
-from orchestrator.sweep.manifest import changed_inputs, identity
 from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.tracking.connection import SQLITE
-from orchestrator.warm_start import Prior
 
-_MASKED = re.compile(r"\*\*\*@|=\*\*\*")
-"""Secrets as ``mask_secrets`` writes them."""
+if TYPE_CHECKING:
+    from orchestrator.planning.plan import SweepPlan  # imports torch, which a damaged journal need not wait for
 
 
 @contextmanager
@@ -67,6 +62,11 @@ def resumed_plan(saved: SavedSweep, file: Path | None = None) -> SweepPlan:
     Raises:
         InputError: if data, checkpoint, chat template, plugins or search spaces have changed.
     """
+    from orchestrator.planning.lane_device import LaneDevice
+    from orchestrator.planning.plan import make_plan
+    from orchestrator.sweep.manifest import changed_inputs, identity
+    from orchestrator.warm_start import Prior
+
     config = _config_of_file(saved, file) if file else recorded_config(saved)
     # A cluster may have other GPUs now, and other methods would fit them; the sweep goes on with those it began with.
     device = LaneDevice.of_fields(saved.description["device"]) if "device" in saved.description else LaneDevice()
@@ -108,11 +108,6 @@ def _recorded_storage(saved: SavedSweep) -> str:
     return uri if is_remote(uri) and not has_masked_secrets(uri) else ""
 
 
-def has_masked_secrets(text: str) -> bool:
-    """Return whether a recorded text lacks a password, so that it is of no use."""
-    return bool(_MASKED.search(text))
-
-
 def recorded_config(saved: SavedSweep) -> SweepConfig:
     """Return the configuration that a sweep's journal records, with the copies of its inputs where it has them.
 
@@ -121,7 +116,7 @@ def recorded_config(saved: SavedSweep) -> SweepConfig:
     """
     values = with_copied_inputs(saved.description["config"], saved.folder)
     values = {**values, "storage": saved.storage} if saved.storage else values
-    if has_masked_secrets(json.dumps(values)):
+    if has_masked_secrets(values):
         message = "its configuration contains passwords, which the journal does not record; add --config SWEEP.yaml"
         raise InputError(saved.sweep, [Problem("", message)])
     return _with_absolute_paths(config_of(values, saved.folder, saved.sweep), saved)

@@ -9,12 +9,22 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from orchestrator.common.errors import InputError, Problem
+from orchestrator.common.errors import InputError, Problem, SweepError
 from orchestrator.common.storage import Storage
 from orchestrator.common.uris import expand_home
 from orchestrator.journal.events import ending
-from orchestrator.journal.folders import JOURNAL, STOP, find_sweep, is_locked, is_remote, last_driver, split_reference
+from orchestrator.journal.folders import (
+    JOURNAL,
+    STOP,
+    find_sweep,
+    is_locked,
+    is_remote,
+    last_driver,
+    local_folder,
+    split_reference,
+)
 from orchestrator.journal.remote import is_alive, names_in
+from orchestrator.journal.validity import blaming_journal
 from orchestrator.sweep.saved_state import SavedSweep
 from orchestrator.sweep.status import Phase
 
@@ -33,6 +43,8 @@ class State(StrEnum):
     DEAD = "dead"
     """Its driver ended without a word; it can be resumed."""
     FINISHED = "finished"
+    DAMAGED = "damaged"
+    """Its journal cannot be read."""
 
 
 RESUMABLE = (State.STOPPED, State.FAILED, State.DEAD)
@@ -88,16 +100,17 @@ def sweep_state(reference: str, storage: str = "sweeps") -> SweepState:
         storage: storage of the sweeps.
 
     Raises:
-        InputError: if there is no such sweep, or the storage cannot be reached.
-        SweepError: if its journal is damaged.
+        InputError: if there is no such sweep, the storage cannot be reached, or a line of the journal is wrong.
+        SweepError: if a line of the journal is no event at all.
     """
     folder = find_sweep(reference, storage)
     storage, _ = split_reference(reference, storage)
-    return _state(SavedSweep.of(folder), is_locked(folder) or _is_alive_elsewhere(folder, storage))
+    with blaming_journal(folder / JOURNAL):
+        return _state(SavedSweep.of(folder), is_locked(folder) or _is_alive_elsewhere(folder, storage))
 
 
 def sweep_states(storage: str = "sweeps") -> list[SweepState]:
-    """Return the states of all sweeps in a storage, the latest first.
+    """Return the states of all sweeps in a storage, the latest first, those with damaged journals last.
 
     Raises:
         InputError: if the storage cannot be reached.
@@ -106,9 +119,19 @@ def sweep_states(storage: str = "sweeps") -> list[SweepState]:
         names = names_in(Storage.at(storage))
     else:
         root = expand_home(storage.removeprefix("file://"))
+        if root.is_file():
+            raise InputError("--storage", [Problem(storage, "is a file; write the folder of the sweeps")])
         names = [file.parent.name for file in root.glob(f"*/{JOURNAL}")]
-    states = [sweep_state(name, storage) for name in names]
+    states = [_readable_state(name, storage) for name in names]
     return sorted(states, key=lambda state: state.began or 0.0, reverse=True)
+
+
+def _readable_state(name: str, storage: str) -> SweepState:
+    try:
+        return sweep_state(name, storage)
+    except (InputError, SweepError) as error:
+        folder = local_folder(Storage.at(storage), name)
+        return SweepState(saved=SavedSweep(name, folder), state=State.DAMAGED, reason=str(error))
 
 
 def latest_sweep(storage: str = "sweeps") -> SweepState:

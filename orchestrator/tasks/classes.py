@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.suggest import did_you_mean
+from orchestrator.common.units import counted
 from orchestrator.tasks.columns import ordered
 from orchestrator.tasks.faults import MAX_SHOWN, Faults
 
@@ -67,12 +68,14 @@ def require_classes(table: pa.Table, labels: tuple[str, ...], file: str, key: st
         InputError: If there is a single class, or a class with too few rows.
     """
     if len(labels) == 1:
-        raise _problem(file, key, [f"all {table.num_rows:,} rows have the label {labels[0]!r}; two classes are needed"])
+        rows = "the only row has" if table.num_rows == 1 else f"all {table.num_rows:,} rows have"
+        raise _problem(file, key, [f"{rows} the label {labels[0]!r}; two classes are needed"])
     if table.num_rows < min_rows * len(labels):
         raise _problem(file, key, [f"{table.num_rows:,} rows are too few for {len(labels):,} classes"])
     counts = np.bincount(table["label"].to_numpy(), minlength=len(labels))
     messages = [
-        f"class {labels[i]!r} has {counts[i]} rows; {min_rows} are needed" for i in np.flatnonzero(counts < min_rows)
+        f"class {labels[i]!r} has {counted(counts[i], 'row')}; {min_rows} are needed, or leave it out with {key}.where"
+        for i in np.flatnonzero(counts < min_rows)
     ]
     if messages:
         more = len(messages) - MAX_SHOWN

@@ -74,8 +74,8 @@ class ClassificationTask(TextSection):
     @model_validator(mode="after")
     def _has_one_kind_of_labels(self) -> ClassificationTask:
         if (self.label is None) == (self.labels is None):
-            message = "is missing; name the column of the labels, or with labels a column of lists of labels"
-            raise refusal([(("label",), message if self.label is None else "and labels are given; name one of them")])
+            message = "label is missing; name the column of the labels, or with labels a column of lists of labels"
+            raise refusal([((), message if self.label is None else "has label and labels; name one of them")])
         known = {metric.name for metric in METRICS}
         possible = [metric.name for metric in (SEVERAL_LABELS if self.labels else ONE_LABEL)]
         if wrong := [name for name in self.metrics if name in known and name not in possible]:
@@ -86,8 +86,8 @@ class ClassificationTask(TextSection):
 
     def content_columns(self) -> dict[Key, list[str]]:
         """Return the columns of texts and labels."""
-        key, column = ("labels", self.labels) if self.labels else ("label", str(self.label))
-        return {**super().content_columns(), (key,): [column]}
+        keys = {"label": self.label, "labels": self.labels}
+        return {**super().content_columns(), **{(key,): [column] for key, column in keys.items() if column}}
 
     def contents(self, columns: Mapping[str, Column]) -> dict[str, pa.Array]:
         """Return the texts and ``label``, a text, or ``labels``, lists of texts."""

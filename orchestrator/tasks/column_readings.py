@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.common.jsonl import is_unicode
+from orchestrator.common.jsonl import is_unicode, json_problem
 from orchestrator.tasks.column_types import PLURALS, Mask, any_of, flags, kind_of, plain
 
 Refusals = list[tuple[Mask, str]]
@@ -196,7 +196,7 @@ def _texts(value: Any) -> list[str] | None:
     if isinstance(value, str) and not value.strip():
         return None
     if not isinstance(value, list):
-        raise ValueError(f"{_short(value)} is not a list")
+        raise ValueError(f'{_short(value)} is not a list; write one as JSON, as in ["a", "b"]')
     if None in value:
         raise ValueError("holds a value that is null")
     try:
@@ -211,7 +211,7 @@ def _parsed(text: str) -> Any:
     try:
         return _loads(text)
     except json.JSONDecodeError as error:
-        problem = f"is not JSON ({error.msg} at character {error.pos + 1:,})"
+        problem = json_problem(error)
     except RecursionError:
         raise ValueError("is nested too deep") from None
     try:

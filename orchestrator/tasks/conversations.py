@@ -36,7 +36,9 @@ def openai_messages(value: Any) -> list[Message]:
     if not isinstance(value, list) or not value or not all(isinstance(message, dict) for message in value):
         raise ValueError('is no list of messages; write [{"role": "user", "content": "..."}, ...]')
     for number, message in enumerate(value, 1):
-        if (role := message.get("role")) not in ROLES:
+        if "role" not in message:
+            raise ValueError(f'message {number} has no role; write {{"role": "user", "content": "..."}}')
+        if (role := message["role"]) not in ROLES:
             raise ValueError(f"message {number} has the role {role!r}; write one of {', '.join(ROLES)}")
         _require_texts(message.get("content"), number, may_be_empty=bool(message.get("tool_calls")))
         for call in message.get("tool_calls") or ():
@@ -89,8 +91,15 @@ def tool_schemas(value: Any) -> list[Any]:
 
 
 def conversation_column(column: Column, messages_of: Callable[[Any], list[Message]]) -> pa.Array:
-    """Return the messages of each row as JSON; rows without any are refused."""
-    return pa.array(column.map(lambda value: as_json(messages_of(value))), pa.string())
+    """Return the messages of each row as JSON; rows without any, or without an answer, are refused."""
+
+    def answered(value: Any) -> str:
+        messages = messages_of(value)
+        if all(message["role"] != "assistant" for message in messages):
+            raise ValueError("no message is the assistant's, so that nothing would be trained")
+        return as_json(messages)
+
+    return pa.array(column.map(answered), pa.string())
 
 
 def alpaca_column(columns: Mapping[str, Column], instruction: str, context: str | None, output: str) -> pa.Array:

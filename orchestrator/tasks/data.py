@@ -116,7 +116,8 @@ def _split(
     try:
         indices = split_rows(rows.num_rows, config.split, seed, classes)
     except ValueError as error:
-        message = f"{rows.num_rows:,} rows are too few to split into train, validation and test"
+        rows_are = "1 row is" if rows.num_rows == 1 else f"{rows.num_rows:,} rows are"
+        message = f"{rows_are} too few to split into train, validation and test"
         detail = f", with each of {len(labels)} classes in every split" if has_one_label else ""
         raise InputError(file, [Problem(f"{key}.split", message + detail)]) from error
     splits = {name: mapped(rows.take(pa.array(indices[name]))) for name in NAMES}
@@ -136,7 +137,8 @@ def _given_splits(
     cleaned, duplicates = without_duplicates(tables, text_columns)
     for name in NAMES:
         if not cleaned[name].num_rows:
-            message = "no row is left that is not a duplicate"
+            others = "the test rows" if name == "validation" else "those of the other splits"
+            message = f"every row is also among {others}, which keep it; no row is left"
             raise InputError(files[name], [Problem(f"{key}.data.{name}", message)])
     splits, labels = config.encode(cleaned, files, key)
     unseen = sum(cleaned[name].num_rows - splits[name].num_rows for name in NAMES)

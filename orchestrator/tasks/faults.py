@@ -13,6 +13,8 @@ from orchestrator.common.errors import InputError, Problem
 from orchestrator.tasks.column_types import Mask
 
 MAX_SHOWN = 10
+ALIKE = 4
+"""Rows at which faults in all of them are no coincidence."""
 
 
 class DataName(str):
@@ -38,6 +40,10 @@ class DataName(str):
         """Return where a row is: its number in its file, with the file's name where there are several."""
         start, file = next((entry for entry in reversed(self.starts) if entry[0] <= row), (1, ""))
         return f"{file} row {row - start + 1:,}".lstrip()
+
+
+def _place(name: DataName, row: int, column: str) -> str:
+    return f"{name.place(row)}, column {column}" if column else name.place(row)
 
 
 @dataclass
@@ -78,14 +84,20 @@ class Faults:
             InputError: With the first ten faults.
         """
         if self.entries:
-            raise InputError(self.file, self.problems(), f"drop them with {key}.drop_invalid: true")
+            hint = f"drop them with {key}.drop_invalid: true" if self.usable.any() else ""
+            raise InputError(self.file, self.problems(), hint)
 
     def problems(self) -> list[Problem]:
-        """Return the first ten faults, in the file's order, and how many more rows have one."""
+        """Return the first ten faults, in the file's order, and how many more rows have one.
+
+        Where every row of several has one, they are most likely the same mistake: the first row stands for all.
+        """
         faults, name = sorted(set(self.entries)), self.file if isinstance(self.file, DataName) else DataName(self.file)
-        shown = [
-            Problem(f"{name.place(row)}, column {column}" if column else name.place(row), message)
-            for row, column, message in faults[:MAX_SHOWN]
-        ]
+        if len(self.row_numbers) >= ALIKE and not self.usable.any():
+            first = [
+                f"{_place(name, row, column)}: {message}" for row, column, message in faults if row == faults[0][0]
+            ]
+            return [Problem("", f"no row can be used; {text}") for text in first]
+        shown = [Problem(_place(name, row, column), message) for row, column, message in faults[:MAX_SHOWN]]
         more = len({row for row, _, _ in faults} - {row for row, _, _ in faults[:MAX_SHOWN]})
         return [*shown, Problem("", f"{more:,} more rows cannot be used")] if more else shown

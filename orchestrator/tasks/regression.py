@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.tasks.batches import Batches
 from orchestrator.tasks.class_report import RowErrors
+from orchestrator.tasks.column_types import flags
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.contract.scoring import Evaluation
 from orchestrator.tasks.file_headers import Key
@@ -24,6 +26,9 @@ from orchestrator.tasks.trivial import TrivialPredictor
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+LARGEST = 1e100
 
 
 class RegressionTask(TextSection):
@@ -43,7 +48,12 @@ class RegressionTask(TextSection):
 
     def contents(self, columns: Mapping[str, Column]) -> dict[str, pa.Array]:
         """Return the texts and ``target`` (float64)."""
-        return {**super().contents(columns), "target": columns[self.target].numbers}
+        column = columns[self.target]
+        # Squares of larger numbers, and sums of these, are beyond what float64 holds.
+        too_large = flags(pc.greater(pc.abs(column.numbers), LARGEST), null=False)
+        if too_large.any():
+            column.refuse(too_large, f"is a number beyond {LARGEST:g}; write targets in a larger unit")
+        return {**super().contents(columns), "target": column.numbers}
 
     def encode(
         self, tables: dict[str, pa.Table], files: Mapping[str, str], key: str
@@ -55,7 +65,8 @@ class RegressionTask(TextSection):
         """
         targets = tables["train"]["target"].to_numpy()
         if np.ptp(targets) == 0:
-            message = f"all {len(targets):,} rows have the target {targets[0]:g}; two different numbers are needed"
+            rows = "the only row has" if len(targets) == 1 else f"all {len(targets):,} rows have"
+            message = f"{rows} the target {targets[0]:g}; two different numbers are needed"
             raise InputError(files["train"], [Problem(f"{key}.target", message)])
         return tables, (self.target,)
 

@@ -23,7 +23,12 @@ def template_columns(template: str) -> list[str]:
     if "{" not in template and "}" not in template:
         return [template]
     columns = []
-    for _, field, spec, conversion in Formatter().parse(template):
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError:
+        message = f"{template!r} has a brace without its other half; write {{text}} for a column, {{{{ for a brace"
+        raise ValueError(message) from None
+    for _, field, spec, conversion in parts:
         if field is not None:
             if not field or spec or conversion:
                 raise ValueError(f"{template!r} must have column names alone in its braces, as in {{text}}")

@@ -79,6 +79,14 @@ def test_status_shows_state_methods_and_the_next_command(folder: Path) -> None:
     assert table[2].endswith("peft-sweep resume mail-1")
 
 
+def test_status_says_that_passwords_are_not_recorded(folder: Path) -> None:
+    journal = folder / "sweeps" / "mail-1" / "journal.jsonl"
+    first, *others = map(json.loads, journal.read_text().splitlines())
+    first["config"] = {"mlflow": {"tracking_uri": "postgresql://***@host/db"}}
+    journal.write_text("".join(f"{json.dumps(event)}\n" for event in (first, *others)))
+    assert run(folder, "status").splitlines()[-1].endswith("peft-sweep resume mail-1 --config SWEEP.yaml")
+
+
 def test_status_as_json_has_state_and_best_trial(folder: Path) -> None:
     status = json.loads(run(folder, "status", "mail", "--json"))
     assert (status["state"], status["can_resume"], status["driver"]) == ("stopped", True, "process 12 on here")
@@ -91,6 +99,15 @@ def test_list_has_a_row_per_sweep(folder: Path) -> None:
     assert head[:3] == ["sweep", "state", "began"]
     assert (row[0], row[1], row[4:]) == ("mail-1", "stopped", ["2", "mail/lora:", "macro-F1", "0.8125"])
     assert run(folder, "list", "--storage", "nowhere").startswith("There is no sweep in nowhere; start one with ")
+
+
+@pytest.mark.parametrize("line", ['{"event": ', '{"event": "trial", "time": 1.0, "trial": "lora"}'])
+def test_list_shows_a_damaged_sweep_beside_others(folder: Path, line: str) -> None:
+    (sweep := folder / "sweeps" / "mail-2").mkdir()
+    (sweep / "journal.jsonl").write_text(f"{line}\n")
+    states = json.loads(run(folder, "list", "--json"))
+    assert [(state["sweep"], state["state"]) for state in states] == [("mail-1", "stopped"), ("mail-2", "damaged")]
+    assert f"{sweep / 'journal.jsonl'}: line 1" in states[1]["reason"]
 
 
 def test_stop_of_a_stopped_sweep_says_so(folder: Path) -> None:

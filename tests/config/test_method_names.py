@@ -62,7 +62,7 @@ def test_methods_default_to_all_files(tmp_path: Path) -> None:
         ("compose:prefix+adaptr", 'compose:prefix+adaptr: unknown method "adaptr"; did you mean adapter?'),
         ("compose:lora+full", "compose:lora+full: full cannot be part of a composition: it trains every weight"),
         ("compose:lora+lora", "compose:lora+lora: two parts are called lora; name them, as in first=lora+second=lora"),
-        ("compose:", "compose:: '' is not a part; write METHOD or NAME=METHOD"),
+        ("compose:", "compose: names no parts; write them behind it"),
         ("_compose", 'unknown method "_compose"; '),
         ("other:lora", 'unknown method "other:lora"; known: adalora, '),
         ("zzzzzzzz", 'unknown method "zzzzzzzz"; known: adalora, adapter, '),

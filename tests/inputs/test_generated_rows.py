@@ -27,7 +27,8 @@ TASKS: list[dict[str, Any]] = [
     {"type": "causal-lm", "messages": "text"},
     {"type": "token-classification", "tokens": "text", "tags": "label"},
     {"type": "seq2seq", "source": "text", "target": "label"},
-    {"type": "choice", "prompt": "text", "choices": "label", "answer": "text"},
+    {"type": "choice", "prompt": "text", "completion": "label", "choices": ["a", "b"]},
+    {"type": "choice", "prompt": "text", "completion": "text", "choices": "label"},
     {"type": "classification"},
 ]
 ROWS = [{"text": f"word{number} here", "label": "ab"[number % 2]} for number in range(12)]

@@ -47,7 +47,7 @@ def test_journal_read_reports_the_position_of_a_damaged_line(tmp_path: Path, dam
     path = tmp_path / "journal.jsonl"
     whole = b'{"time": 1.0, "event": "trial"}\n'
     path.write_bytes(whole + damage + b"\n" + whole)
-    with pytest.raises(SweepError, match=rf"journal\.jsonl: the line at byte {len(whole)} "):
+    with pytest.raises(SweepError, match=r"journal\.jsonl: line 2 is no event; restore"):
         Journal.read(path)
 
 

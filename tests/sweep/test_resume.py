@@ -17,9 +17,9 @@ from orchestrator import cli
 from orchestrator.backbone.publish import PreparedBackbone
 from orchestrator.backbone.store import Published, backbone_digest
 from orchestrator.cli.output.console import console
+from orchestrator.cli.output.next_commands import resume_hint
 from orchestrator.cli.output.plan import plan_json, print_plan
 from orchestrator.cli.output.resume import summary
-from orchestrator.cli.output.run import resume_hint
 from orchestrator.common.errors import InputError
 from orchestrator.config import load_config
 from orchestrator.journal.events import Journal
@@ -211,6 +211,8 @@ def test_resume_takes_passwords_from_the_configuration_file(tmp_path: Path) -> N
     assert "add --config SWEEP.yaml" in refusal(tmp_path)
     plan = resumed_plan(saved_of(tmp_path), tmp_path / "sweep.yaml")
     assert plan.config.mlflow.tracking_uri == uri
+    folder = tmp_path / "sweeps" / NAME
+    assert resume_hint(folder, plan.config).endswith(f" resume {folder} --config {tmp_path / 'sweep.yaml'}")
     changed = write_sweep(tmp_path, budget={"trials": 7}, mlflow={"tracking_uri": uri})
     assert refusal(tmp_path, file=changed).startswith(
         f"{changed}: budget: differs from the configuration that the sweep started with"

@@ -94,13 +94,23 @@ def test_drop_invalid_refuses_a_file_without_usable_rows(problems):
     ]
 
 
+def test_fault_of_every_row_is_told_once_and_without_dropping_them(problems):
+    assert problems([f"x{number}," for number in range(12)]) == [
+        "m.csv: no row can be used; row 1, column label: is empty"
+    ]
+
+
 @pytest.mark.parametrize(
     ("lines", "settings", "message"),
     [
         ([], {}, "m.csv: has no rows"),
         (["x,a", "y,a"], {}, "m.csv: tasks.mail.label: all 2 rows have the label 'a'; two classes are needed"),
         (["w,a", "x,b", "y,c"], {}, "m.csv: tasks.mail.label: 3 rows are too few for 3 classes"),
-        ([*GOOD, "z,c"], {}, "m.csv: tasks.mail.label: class 'c' has 1 rows; 3 are needed"),
+        (
+            [*GOOD, "z,c"],
+            {},
+            "m.csv: tasks.mail.label: class 'c' has 1 row; 3 are needed, or leave it out with tasks.mail.where",
+        ),
         (
             GOOD,
             {"label": "lable"},
@@ -121,7 +131,7 @@ def test_drop_invalid_refuses_a_file_without_usable_rows(problems):
         (
             ["x,a"],
             {"type": "causal-lm"},
-            "m.csv: tasks.mail.split: 1 rows are too few to split into train, validation and test",
+            "m.csv: tasks.mail.split: 1 row is too few to split into train, validation and test",
         ),
     ],
 )
@@ -152,7 +162,7 @@ def test_labels_missing_from_train_are_named_or_dropped(read, tmp_path):
 def test_given_split_of_duplicates_alone_is_refused(read, tmp_path):
     for name, lines in {"train": GOOD[:5], "validation": GOOD[5:9], "test": GOOD[:9]}.items():
         (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", *lines, ""]))
-    with pytest.raises(InputError, match=r"tasks\.mail\.data\.train: no row is left"):
+    with pytest.raises(InputError, match=r"tasks\.mail\.data\.train: every row is also among those of"):
         read({name: f"{name}.csv" for name in ("train", "validation", "test")})
 
 

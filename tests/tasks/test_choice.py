@@ -70,7 +70,7 @@ def test_spaces_around_the_right_choice_do_not_matter(read):
     ("settings", "message"),
     [
         ({"choices": ["bad"]}, "has 1 choice; two are needed"),
-        ({"choices": ["bad", " bad"]}, "has 'bad' twice"),
+        ({"choices": ["bad", " bad"]}, "has 'bad' twice; keep one"),
         ({"choices": ["bad", " "]}, "has an empty choice"),
         (
             {"choices": ["a", "b"], "messages": "text"},
@@ -97,7 +97,7 @@ def test_answer_that_is_no_choice_is_refused_with_a_hint(read):
     assert "row 16, column mood: 'fin' is not among the choices; did you mean fine?" in str(raised.value)
     with pytest.raises(InputError) as raised:
         read(rows, choices="all")
-    assert "row 16, column all: has 'bad' twice" in str(raised.value)
+    assert "row 16, column all: has 'bad' twice; keep one" in str(raised.value)
     assert read(rows, choices=["bad", "fine"], drop_invalid=True).dropped == 1
 
 

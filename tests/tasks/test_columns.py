@@ -129,7 +129,7 @@ def test_text_lists_are_read_as_python_writes_them():
     column = Column("c", as_csv(["['B-PER', 'O']", '["a"]', "a b", '["a"', "[1, open()]"]))
     assert column.text_lists.to_pylist()[:2] == [["B-PER", "O"], ["a"]]
     assert refusals(column) == {
-        2: "'a b' is not a list",
+        2: '\'a b\' is not a list; write one as JSON, as in ["a", "b"]',
         3: "is not JSON (Expecting ',' delimiter at character 5)",
         4: "is not JSON (Expecting value at character 5)",
     }

@@ -135,7 +135,9 @@ def test_conversations_without_consistent_rendering_are_rows_by_turn(tmp_path, c
 def test_rows_without_a_trained_token_are_named_or_dropped(tmp_path, chat_tokenizer):
     rows = [*LAYOUTS["messages"][0], {"chat": messages(ROWS[0][:1])}]
     split = {"split": {"train": 0.6, "validation": 0.2, "test": 0.2}}
-    with pytest.raises(InputError, match="row 11: no message is the assistant's, so that nothing would be trained"):
+    with pytest.raises(
+        InputError, match="row 11, column chat: no message is the assistant's, so that nothing would be trained"
+    ):
         read(tmp_path, rows, chat_tokenizer, messages="chat", **split)
     data = read(tmp_path, rows, chat_tokenizer, messages="chat", drop_invalid=True, **split)
     assert data.dropped == 1

@@ -133,7 +133,8 @@ def test_unknown_label_in_a_shard_is_named_with_its_file(read, tmp_path):
     with pytest.raises(InputError) as raised:
         read({"train": "train.csv", "validation": "validation.csv", "test": "shards"})
     assert raised.value.lines()[0] == (
-        "shards: part-2.csv row 1, column label: label 'bad' is not among the training rows; labels: a, b"
+        "shards: no row can be used;"
+        " part-2.csv row 1, column label: label 'bad' is not among the training rows; labels: a, b"
     )
 
 

@@ -99,8 +99,8 @@ def test_several_labels_are_answered_with_a_list(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"label": None}, "label: is missing; name the column of the labels, or with labels a column of lists"),
-        ({"labels": "topics"}, "label: and labels are given; name one of them"),
+        ({"label": None}, ": label is missing; name the column of the labels, or with labels a column of lists"),
+        ({"labels": "topics"}, ": has label and labels; name one of them"),
         ({"label": None, "labels": "topics", "metric": "mcc"}, "metric: 'mcc' is not possible with several labels"),
         ({"metric": "micro_f1"}, "metric: 'micro_f1' is not possible with one label per row; choose from macro_f1"),
         ({"text_pair": "text"}, "text_pair: is the column of text, text; name that of the second texts"),

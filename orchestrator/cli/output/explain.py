@@ -5,6 +5,7 @@ from __future__ import annotations
 from orchestrator.cli.output.console import console, print_field
 from orchestrator.journal.events import Journal
 from orchestrator.journal.folders import JOURNAL, find_sweep
+from orchestrator.journal.validity import blaming_journal
 from orchestrator.report.explain import Explanation, explain
 
 
@@ -15,7 +16,8 @@ def explain_in(sweep: str, name: str, storage: str) -> Explanation:
         InputError: if there is no such sweep, trial or method.
     """
     folder = find_sweep(sweep, storage)
-    return explain(folder.name, Journal.read(folder / JOURNAL), name)
+    with blaming_journal(folder / JOURNAL):
+        return explain(folder.name, Journal.read(folder / JOURNAL), name)
 
 
 def print_explanation(explanation: Explanation) -> None:

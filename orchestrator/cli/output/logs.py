@@ -13,6 +13,7 @@ from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.suggest import did_you_mean
 from orchestrator.journal.events import Event
 from orchestrator.journal.folders import JOURNAL, find_sweep
+from orchestrator.journal.validity import blaming_journal
 from orchestrator.sweep.saved_state import SavedSweep
 
 LOG = "sweep.log"
@@ -33,12 +34,13 @@ def print_logs(reference: str, storage: str, *, lane: int | None, trial: str) ->
     if lane is not None and trial:
         raise InputError("--trial", [Problem("", "cannot be combined with --lane; leave one out")])
     folder = find_sweep(reference, storage)
-    saved = SavedSweep.of(folder)
     lines = _lines(folder)
-    if lane is not None:
-        lines = _of_lane(lines, _pids(saved, lane))
-    elif trial:
-        lines = [*map(_event_line, _events(saved, trial)), *_about(lines, trial)]
+    with blaming_journal(folder / JOURNAL):
+        saved = SavedSweep.of(folder)
+        if lane is not None:
+            lines = _of_lane(lines, _pids(saved, lane))
+        elif trial:
+            lines = [*map(_event_line, _events(saved, trial)), *_about(lines, trial)]
     for line in lines:
         sys.stdout.write(f"{line}\n")
 

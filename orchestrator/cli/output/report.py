@@ -11,7 +11,8 @@ from orchestrator.cli.output.console import console, print_field, program
 from orchestrator.common.errors import InputError, Problem, SweepError
 from orchestrator.common.units import size
 from orchestrator.common.uris import mask_secrets
-from orchestrator.journal.folders import find_sweep
+from orchestrator.journal.folders import JOURNAL, find_sweep
+from orchestrator.journal.validity import blaming_journal
 from orchestrator.report.history import History
 from orchestrator.report.write import read_history, write_report
 from orchestrator.selection.selection import Selection
@@ -69,8 +70,9 @@ def report_sweep(sweep: str, out: Path | None, *, storage: str, tracking_uri: st
     if out is not None and out.is_dir():
         raise InputError("--out", [Problem(str(out), f"is a folder; write {out / 'report.html'}")])
     folder = find_sweep(sweep, storage)
-    history = read_history(folder)
-    file = write_report(folder, out).absolute()
+    with blaming_journal(folder / JOURNAL):
+        history = read_history(folder)
+        file = write_report(folder, out).absolute()
     uri = tracking_uri or str(history.config.get("mlflow", {}).get("tracking_uri") or "")
     runs, unlogged = _logged(history, file, uri) if mlflow and uri else ({}, NOT_REQUESTED)
     return WrittenReport(history=history, file=file, folder=folder, tracking_uri=uri, runs=runs, unlogged=unlogged)

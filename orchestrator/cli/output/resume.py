@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from orchestrator.cli.output.console import console, program
+from orchestrator.cli.output.next_commands import recorded_config_option
 from orchestrator.cli.output.run import watch
 from orchestrator.common.output_capture import no_library_noise
 from orchestrator.lanes.cluster import Cluster
@@ -68,11 +70,11 @@ def _warnings(saved: SavedSweep) -> list[str]:
 
 def print_finished(saved: SavedSweep, storage: str) -> None:
     """Print that a sweep is finished, and the commands that use its result."""
-    reference = saved.sweep if storage == "sweeps" else saved.folder
+    reference = saved.sweep if storage == "sweeps" else shlex.quote(str(saved.folder))
     console.print(f"{saved.sweep} is finished; there is nothing to resume.")
     console.print(f"  report   {program()} report {reference}")
     console.print(f"  ask      {program()} select {reference} --max-size 1MB")
-    console.print(f"  extend   {program()} extend {reference} --trials +20")
+    console.print(f"  extend   {program()} extend {reference} --trials +20{recorded_config_option(saved)}")
 
 
 def finished_json(saved: SavedSweep) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator.cli.output.budget import spent_text
 from orchestrator.cli.output.console import console, print_field, program
 from orchestrator.cli.output.last_words import last_words
+from orchestrator.cli.output.next_commands import config_option, resume_command, resume_hint, sweep_reference
 from orchestrator.cli.output.progress import SweepDisplay
 from orchestrator.cli.output.select import print_overall, sample_text, score_text
 from orchestrator.cli.output.signals import signals_stop
@@ -60,7 +61,7 @@ def watch(name: str, plan: SweepPlan, folder: Path, run: RunSweep) -> Outcome:
         run: function that runs it, with a callback for snapshots and an event that Ctrl-C sets.
     """
     stop = threading.Event()
-    resume = _resume_command(folder, plan.config)
+    resume = resume_command(folder, plan.config)
     try:
         with (
             terminal_stream() as stream,
@@ -78,22 +79,6 @@ def watch(name: str, plan: SweepPlan, folder: Path, run: RunSweep) -> Outcome:
         if hint := resume_hint(folder, plan.config):
             error.add_note(hint)
         raise
-
-
-def resume_hint(folder: Path, config: SweepConfig) -> str:
-    """Return the command that resumes a sweep; empty where there is nothing to resume."""
-    if not SavedSweep.of(folder).can_resume:
-        return ""
-    return _resume_command(folder, config)
-
-
-def _resume_command(folder: Path, config: SweepConfig) -> str:
-    return f"continue with: {program()} resume {sweep_reference(folder, config)}"
-
-
-def sweep_reference(folder: Path, config: SweepConfig) -> str:
-    """Return what commands find a sweep by: its name, or its folder in another storage than the default."""
-    return folder.name if config.storage == "sweeps" else str(folder)
 
 
 def print_outcome(outcome: Outcome, config: SweepConfig) -> None:
@@ -204,9 +189,10 @@ def _print_next(outcome: Outcome, config: SweepConfig) -> None:
     if outcome.next_trials:
         count = sum(outcome.next_trials.values())
         shares = ", ".join(f"{_name(study, outcome)} {share}" for study, share in outcome.next_trials.items())
-        print_field("more trials", f"{program()} extend {reference} --trials +{count}; they would go to {shares}")
+        command = f"{program()} extend {reference} --trials +{count}{config_option(config)}"
+        print_field("more trials", f"{command}; they would go to {shares}")
     if any(task.registered is None for task in outcome.tasks.values()):
-        print_field("register", f"{program()} resume {reference}")
+        print_field("register", f"{program()} resume {reference}{config_option(config)}")
     print_field("folder", str(outcome.folder))
     if outcome.unexported:
         journal, again = outcome.folder / JOURNAL, f"{program()} resume {reference}"

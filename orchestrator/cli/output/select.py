@@ -13,6 +13,7 @@ from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.suggest import did_you_mean
 from orchestrator.journal.events import Event, Journal, ending
 from orchestrator.journal.folders import JOURNAL, find_sweep, is_remote
+from orchestrator.journal.validity import blaming_journal
 from orchestrator.selection.ask import Reply, ask
 from orchestrator.selection.baseline import NO_BETTER
 from orchestrator.selection.limits import Limit, Limits
@@ -55,7 +56,12 @@ def ask_sweep(sweep: str, task: str, limits: Limits, prefer: str | None, storage
         InputError: if there is no such sweep or task, or the sweep has no selection.
     """
     folder = find_sweep(sweep, storage)
-    events = Journal.read(folder / JOURNAL)
+    with blaming_journal(folder / JOURNAL):
+        return _replies(folder, task, limits, prefer)
+
+
+def _replies(folder: Path, task: str, limits: Limits, prefer: str | None) -> Replies:
+    sweep, events = folder.name, Journal.read(folder / JOURNAL)
     by_task = selections(events)
     if not by_task:
         raise InputError(sweep, [Problem("", f"the sweep has no result ({_ending(events)}); run it to its end")])

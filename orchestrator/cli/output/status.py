@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -14,8 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.output.console import console, program, table
+from orchestrator.cli.output.next_commands import recorded_config_option
+from orchestrator.common.errors import InputError
 from orchestrator.common.trial_types import TrialRecord
 from orchestrator.common.units import duration
+from orchestrator.common.uris import mask_secrets
+from orchestrator.journal.folders import JOURNAL
+from orchestrator.journal.validity import blaming_journal
 from orchestrator.report.history import History
 from orchestrator.sweep.state import State, SweepState, follow, request_stop, sweep_state
 
@@ -42,22 +49,40 @@ def state_json(state: SweepState) -> dict[str, Any]:
 
 
 def print_states(states: list[SweepState], storage: str) -> None:
-    """Print a table of sweeps, or how to begin where there is none."""
+    """Print a table of sweeps, or how to begin where there is none. One with a damaged journal does not hide others."""
     if not states:
         console.print(f"There is no sweep in {storage}; start one with {program()} run SWEEP.yaml.")
         return
     grid = table("sweep", "state", "began", "trials", "best on validation")
     grid.columns[0].no_wrap = True  # a name is there to be copied
-    for state in states:
+    for state in map(_readable, states):
         history = _history(state)
         best = "; ".join(filter(None, (_best_text(history, task) for task in history.tasks)))
-        grid.add_row(state.saved.sweep, state.state, _moment(state.began), str(len(history.trials)), best or "-")
+        shown = state.reason if state.state is State.DAMAGED else best
+        grid.add_row(state.saved.sweep, state.state, _moment(state.began), str(len(history.trials)), shown or "-")
     console.print(grid)
+
+
+def states_json(states: list[SweepState]) -> list[dict[str, Any]]:
+    """Return the states of sweeps as JSON values."""
+    return [state_json(_readable(state)) for state in states]
+
+
+def _readable(state: SweepState) -> SweepState:
+    """Return a state whose events can be shown: without any, and with the reason, where the journal is damaged."""
+    try:
+        with blaming_journal(state.saved.folder / JOURNAL):
+            _history(state)
+    except InputError as error:
+        return SweepState(saved=replace(state.saved, events=()), state=State.DAMAGED, reason=str(error.lines()[0]))
+    return state
 
 
 def print_state(state: SweepState, storage: str) -> None:
     """Print a sweep's state, a row per method, and the next command."""
-    console.print(_view(state, storage))
+    with blaming_journal(state.saved.folder / JOURNAL):
+        view = _view(state, storage)
+    console.print(view)
 
 
 def watch_state(state: SweepState, storage: str) -> None:
@@ -121,14 +146,14 @@ def _methods(history: History) -> Table:
 
 def _next(state: SweepState, storage: str) -> str:
     """Return the command that makes sense next."""
-    place = "" if storage == "sweeps" else f" --storage {storage}"
+    place = "" if storage == "sweeps" else f" --storage {shlex.quote(mask_secrets(storage))}"
     name = f"{state.saved.sweep}{place}"
     if state.state is State.RUNNING:
         return f"stop it with: {program()} stop {name}"
     if state.state is State.FINISHED:
         return f"query it with: {program()} select {name}"
     if state.can_resume:
-        return f"continue with: {program()} resume {name}"
+        return f"continue with: {program()} resume {name}{recorded_config_option(state.saved)}"
     return "it has nothing to continue from; run the sweep again" if state.state is not State.STOPPING else ""
 
 

@@ -34,7 +34,7 @@ def choices_problem(choices: Sequence[Any]) -> str:
     if not all(texts):
         return "has an empty choice"
     twice = [text for index, text in enumerate(texts) if text in texts[:index]]
-    return f"has {twice[0]!r} twice" if twice else ""
+    return f"has {twice[0]!r} twice; keep one" if twice else ""
 
 
 def answers(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.common.jsonl import json_problem
 from orchestrator.tasks.column_types import to_array
 from orchestrator.tasks.reading.source import ROWS, Batch, DataFile
 
@@ -69,7 +70,7 @@ class JsonSource:
                     if number == 1 and first.strip() == "{":
                         message = "is one JSON object over many lines; write an array of rows, or a row on each line"
                         raise ValueError(message) from None
-                    yield number, f"is not JSON ({error.msg} at character {error.pos + 1:,})"
+                    yield number, json_problem(error)
                 except RecursionError:
                     yield number, "is nested too deep"
                 else:
@@ -81,7 +82,8 @@ def _array(content: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
         rows = json.loads(content)
     except json.JSONDecodeError as error:
         number = _complete_rows(content) + 1
-        raise ValueError(f"row {number:,} is not JSON ({error.msg}, line {error.lineno:,})") from None
+        message = f"is not JSON ({error.msg.removesuffix(' at')} at character {error.colno:,} of line {error.lineno:,})"
+        raise ValueError(f"row {number:,} {message}") from None
     except RecursionError:
         raise ValueError("is nested too deep") from None
     for number, row in enumerate(rows, start=1):
@@ -104,4 +106,4 @@ def _complete_rows(content: str) -> int:
 def _object(row: Any) -> dict[str, Any] | str:
     if isinstance(row, dict):
         return row
-    return f"is {json.dumps(row)[:40]}, which is not an object with columns"
+    return f"is {json.dumps(row)[:40]}, which is no row; write an object with columns"

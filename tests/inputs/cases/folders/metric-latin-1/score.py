@@ -1,0 +1,3 @@
+# für
+def score(predictions, draws):
+    return 1

@@ -1,0 +1,2 @@
+def scores(predictions, draws):
+    return 1

@@ -1,0 +1,2 @@
+def score(predictions, draws:
+    return 1

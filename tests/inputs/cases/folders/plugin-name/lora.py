@@ -1,0 +1,1 @@
+SPEC = SPACE = None
