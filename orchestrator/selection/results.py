@@ -183,7 +183,8 @@ def outcome(result: Mapping[str, Any], recommended: str) -> str:
         recommended: name of the recommended method.
     """
     if result["method"] == recommended:
-        return "recommended"
+        lead = result.get("baseline_lead")
+        return "closest, not shown to be better than the baseline" if lead and lead[1] <= 0 else "recommended"
     if result["tied"]:
         return "tied"
     if result.get("undecided"):

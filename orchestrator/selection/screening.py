@@ -118,10 +118,11 @@ def _behind(
     allowed = CONFIDENCE * math.hypot(error, leader_error) + (winners_bias(trials) * leader_error if trials > 1 else 0)
     if distance <= allowed:
         return "", False
+    lower, noise = _apart(distance, allowed)
     gains = f"more trials may bring {tuning:.3f} (95 % quantile)"
     how = (
-        f"{distance:.3f} {metric.worse} than {leader.key.method} on validation; noise (95 % level) and winner's bias"
-        f" explain {allowed:.3f} at most"
+        f"{lower} {metric.worse} than {leader.key.method} on validation; noise (95 % level) and winner's bias"
+        f" explain {noise} at most"
     )
     if distance <= allowed + tuning:
         return f"undecided: {how}, and {gains}", True
@@ -143,3 +144,9 @@ def standard_error(record: TrialRecord, rows: int, metric: Metric) -> float:
 def winners_bias(trials: int) -> float:
     """Return the expected maximum of equal trials over their mean, in standard errors (Blom, 1958)."""
     return max(0.0, NormalDist().inv_cdf((trials - 0.375) / (trials + 0.25))) if trials > 1 else 0.0
+
+
+def _apart(first: float, second: float) -> tuple[str, str]:
+    """Return two different numbers with three decimals, or with as many as tell them apart."""
+    decimals = next((count for count in range(3, 9) if f"{first:.{count}f}" != f"{second:.{count}f}"), 9)
+    return f"{first:.{decimals}f}", f"{second:.{decimals}f}"

@@ -122,7 +122,9 @@ def _baseline(bundle: Bundle) -> Iterator[str]:
 def _selection(bundle: Bundle) -> str:
     if (selection := bundle.selection) is None:
         return ""
-    lines = [f"Recommended method: `{selection.recommended}`. Reason: {_sentence(selection.reason)}"]
+    is_unbeaten = bundle.trivial is not None and not bundle.trivial.is_beaten
+    named = "No method is recommended; the closest is" if is_unbeaten else "Recommended method:"
+    lines = [f"{named} `{selection.recommended}`. Reason: {_sentence(selection.reason)}"]
     if bundle.method != selection.recommended:
         lines.append(
             f"`{bundle.method}` is tied with it: the difference is not significant at the {_level(bundle)} level."

@@ -20,10 +20,11 @@ def summary(event: Event) -> str:
     """Return a selection as Markdown, which MLflow shows as the run's description."""
     selection = Selection.from_dict(event)
     head = ("method", f"mean {selection.metric.name}", f"{selection.level_text} interval", "seeds", "result")
+    named = "Closest" if selection.no_better else "Recommended"
     table = (head, ("---", "---:", "---", "---:", "---"), *_rows(selection))
     parts = [
         *([f"**{_sentence(selection.no_better)}**"] if selection.no_better else []),
-        f"Recommended: **{selection.recommended}**. Reason: {_sentence(selection.reason, capital=False)}",
+        f"{named}: **{selection.recommended}**. Reason: {_sentence(selection.reason, capital=False)}",
         f"Alternative: {_sentence(selection.alternative, capital=False)}",
         *([f"Probability: {selection.probability_text}."] if selection.probability else []),
         "\n".join(f"| {' | '.join(cells)} |" for cells in table),

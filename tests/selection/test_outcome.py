@@ -13,6 +13,11 @@ from orchestrator.selection.results import outcome
     ("result", "words"),
     [
         ({"method": "lora", "tied": True}, "recommended"),
+        ({"method": "lora", "tied": True, "baseline_lead": (0.2, 0.1)}, "recommended"),
+        (
+            {"method": "lora", "tied": True, "baseline_lead": (0.2, -0.1)},
+            "closest, not shown to be better than the baseline",
+        ),
         ({"tied": True}, "tied"),
         ({"tied": False, "gap": None, "undecided": True}, "undecided: more trials may bring it ahead"),
         ({"tied": False, "gap": 0.1, "undecided": True}, "undecided: more trials may bring it ahead"),

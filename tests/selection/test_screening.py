@@ -40,6 +40,12 @@ def test_screening_eliminates_only_beyond_noise() -> None:
     }
 
 
+def test_screening_reason_tells_a_distance_and_its_noise_apart() -> None:
+    screening = split(record("mail/lora/0", 0.80), record("mail/ia3/0", 0.7721))
+    assert screening.reasons["ia3"].startswith("0.0279 lower than lora on validation; noise")
+    assert screening.reasons["ia3"].endswith("explain 0.0277 at most")
+
+
 def test_screening_allows_for_the_winners_bias_of_many_trials() -> None:
     one, rival = record("mail/lora/0", 0.80), record("mail/ia3/0", 0.765)
     assert names(split(one, rival)) == ["lora"]

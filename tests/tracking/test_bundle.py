@@ -206,6 +206,9 @@ def test_model_card_names_the_baseline_and_collapsed_seeds(made: Made) -> None:
         "**This method was not shown to be better**, and has no alias: the difference is +0.020, its lower bound -0.010"
         in card
     )
+    chosen = BundleSelection(recommended="lora", reason="It is the smallest.", tied=("lora",))
+    card = model_card(made.bundle.model_copy(update={"trivial": below, "selection": chosen}))
+    assert "No method is recommended; the closest is `lora`. Reason: It is the smallest." in card
 
 
 def test_model_card_has_purpose_score_comparison_and_use(made: Made) -> None:

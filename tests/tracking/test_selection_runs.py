@@ -239,6 +239,17 @@ def test_experiment_has_a_saved_view_of_each_sweep(folder: Path, runs: dict[str,
     assert {run.info.run_id for run in shown} == {run.info.run_id for run in runs.values()}
 
 
+def test_description_of_a_run_recommends_nothing_no_better_than_the_baseline(folder: Path) -> None:
+    event = next(event for event in Journal.read(folder / "journal.jsonl") if event["event"] == "selection")
+    best, *others = event["finalists"]
+    baselines = [{"name": "the median", "score": 0.84, "interval": [0.83, 0.85]}]
+    finalists = [{**best, "baseline_lead": [0.01, -0.01]}, *others]
+    told = summary({**event, "finalists": finalists, "baselines": baselines})
+    assert told.startswith("**No method was shown to be better than the median (macro-F1 0.840 [0.830, 0.850]).**")
+    assert "Closest: **lora**." in told
+    assert "ecommended" not in told
+
+
 @pytest.mark.parametrize(("look", "level"), [({}, "95 %"), ({"look": 1}, "95 %"), ({"look": 2}, "97.5 %")])
 def test_notes_of_runs_have_the_level_of_their_look(folder: Path, look: dict[str, int], level: str) -> None:
     events = Journal.read(folder / "journal.jsonl")
