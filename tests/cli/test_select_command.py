@@ -173,6 +173,18 @@ def test_select_says_how_every_method_came_out(sweeps: Path) -> None:
     assert expected | {"z": "undecided"} == {name: words[name] for name in (*expected, "z")}
 
 
+def test_next_line_names_a_program_that_is_there(sweeps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started as a module, a program has no neighbour of its name."""
+    write(sweeps, MAIL)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "package" / "__main__.py")])
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    assert "next: peft-sweep export" in asked(NAME).output
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "peft-sweep").touch()
+    assert "next: bin/peft-sweep export" in asked(NAME).output
+
+
 @pytest.mark.parametrize(
     ("place", "storage", "reference"),
     [

@@ -296,6 +296,16 @@ def test_report_tells_which_rows_were_cut(written: Write) -> None:
     assert f"cut in airline of more than 64 tokens: {lost}; test 1 of 2,069 rows (0.0%)" in shown
 
 
+def test_report_says_what_its_intervals_cover(written: Callable[..., Path]) -> None:
+    text = told(written(trials=20)).text
+    assert (
+        "Intervals are at the 95 % level where no other is named. Those of retrained methods cover test rows and"
+        in text
+    )
+    assert "scored once cover test rows alone; none covers how well a method was tuned." in text
+    assert "a true difference of that size is found half of the time" in text
+
+
 def test_report_says_when_no_method_is_better_than_the_baseline(written: Callable[..., Path]) -> None:
     folder = written(trials=60)
     lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
@@ -310,6 +320,9 @@ def test_report_says_when_no_method_is_better_than_the_baseline(written: Callabl
     (folder / "journal.jsonl").write_text("".join(f"{json.dumps(event)}\n" for event in lines))
     page = told(folder)
     assert "No method was better than always answering negative 0.840 macro-F1" in page.text
+    assert (
+        "The closest is lora: +0.000 against always answering negative, lower bound -0.020 (95 % level)." in page.text
+    )
     assert "Use lora" not in page.text
     assert "lora: 2 of 3 seeds gave every row the same answer" in page.text
     assert "version 1, without an alias" in page.text

@@ -107,6 +107,17 @@ def test_registry_tags_hold_mean_and_checkpoint_score(made: Made, uri: str) -> N
     assert (tags["runner_up"], tags["runner_up_reason"], tags["tied"]) == ("ia3", "It is larger.", "lora, ia3")
 
 
+def test_registry_tags_lose_no_digit(made: Made) -> None:
+    measurements = {"trainable_parameters": 480_771.0, "adapter_bytes": 1_940_409.0, "latency_overhead_1": 1 / 7}
+    bundle = made.bundle.model_copy(
+        update={"mean_score": 1 / 3, "interval": (0.1 + 0.2, 2 / 3), "measurements": measurements}
+    )
+    tags = tags_of(bundle)
+    assert (tags["trainable_parameters"], tags["adapter_bytes"]) == ("480771", "1940409")
+    names = ("mean_score", "interval_low", "interval_high", "latency_overhead_1")
+    assert [float(tags[name]) for name in names] == [1 / 3, 0.1 + 0.2, 2 / 3, 1 / 7]
+
+
 def test_compare_models_by_recorded_scores(made: Made, uri: str) -> None:
     version(uri, scored(made, 0.5))
     version(uri, scored(made, 0.6, 1))
