@@ -33,8 +33,6 @@ def program(name: str = "peft-sweep") -> str:
     """Return a program of this environment as the user can type it: its name, or its path outside ``PATH``."""
     if shutil.which(name):
         return name
-    beside = (Path(file).absolute().with_name(name) for file in (sys.argv[0], sys.executable))
-    path = next((file for file in beside if file.exists()), None)
-    if path is None:
-        return name
+    is_module = Path(sys.argv[0]).name == "__main__.py"  # beside that, there are no programs
+    path = Path(sys.executable if is_module else sys.argv[0]).absolute().with_name(name)
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
