@@ -44,7 +44,7 @@ def status(
     if watch:
         watch_state(state, storage)
         return
-    print_json(state_json(state)) if as_json else print_state(state, storage)
+    print_json(state_json(state)) if as_json else print_state(state)
 
 
 @app.command()

@@ -81,7 +81,7 @@ def resume(
 
             if line := export_late(saved, config):
                 typer.echo(line, err=True)
-            print_json(finished_json(saved)) if as_json else print_finished(saved, storage)
+            print_json(finished_json(saved)) if as_json else print_finished(saved)
             return
         typer.echo(f"{saved.sweep}: reading the data and trying the methods on the architecture ...", err=True)
         with cluster:

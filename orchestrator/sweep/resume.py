@@ -34,8 +34,8 @@ def open_sweep(reference: str, storage: str, *, take_over: bool = False) -> Iter
         take_over: whether to take the sweep from a driver on another machine that may be alive.
 
     Raises:
-        InputError: if there is no such sweep, it is running, it was stopped before its first event, or a line of its
-            journal is none that was ever written.
+        InputError: if there is no such sweep, it is running, it was stopped before its first event, its folder was
+            renamed, or a line of its journal is none that was ever written.
     """
     folder = find_sweep(reference, storage)
     with lock_folder(folder):
@@ -49,6 +49,10 @@ def open_sweep(reference: str, storage: str, *, take_over: bool = False) -> Iter
         if not saved.description:
             message = "was stopped before its first trial, so there is nothing to resume; run it again"
             raise InputError(saved.sweep, [Problem("", message)])
+        # By its name its runs in MLflow and its files in the storage are found: under another, all would be double.
+        if (name := saved.description["sweep"]) != saved.sweep:
+            message = f"this folder was called {name} when the sweep began; rename it back, wherever it is now"
+            raise InputError(str(folder), [Problem("", message)])
         yield saved
 
 

@@ -79,6 +79,14 @@ def test_status_shows_state_methods_and_the_next_command(folder: Path) -> None:
     assert table[2].endswith("peft-sweep resume mail-1")
 
 
+def test_status_names_a_sweep_elsewhere_by_its_folder(folder: Path) -> None:
+    (elsewhere := folder / "old place").mkdir()
+    (folder / "sweeps" / "mail-1").rename(elsewhere / "mail-1")
+    (folder / "sweeps").rmdir()
+    for arguments in (["status", "old place/mail-1"], ["status", "--storage", "old place"]):
+        assert run(folder, *arguments).splitlines()[-1].endswith("peft-sweep resume 'old place/mail-1'")
+
+
 def test_status_says_that_passwords_are_not_recorded(folder: Path) -> None:
     journal = folder / "sweeps" / "mail-1" / "journal.jsonl"
     first, *others = map(json.loads, journal.read_text().splitlines())

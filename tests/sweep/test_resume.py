@@ -219,6 +219,15 @@ def test_resume_takes_passwords_from_the_configuration_file(tmp_path: Path) -> N
     )
 
 
+def test_resume_refuses_a_sweep_whose_folder_was_renamed(tmp_path: Path) -> None:
+    planned_sweep(tmp_path)
+    (tmp_path / "sweeps" / NAME).rename(tmp_path / "sweeps" / "other")
+    assert refusal(tmp_path, "other") == (
+        f"{tmp_path / 'sweeps' / 'other'}: this folder was called {NAME} when the sweep began; rename it back,"
+        " wherever it is now"
+    )
+
+
 def test_resume_refuses_sweep_stopped_before_its_first_event(tmp_path: Path) -> None:
     Journal(tmp_path / "sweeps" / NAME / "journal.jsonl").append("close", reason="interrupted", message="")
     assert "nothing to resume" in refusal(tmp_path)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from orchestrator.cli.output.console import program
 from orchestrator.common.uris import has_masked_secrets
 from orchestrator.config import SweepConfig
+from orchestrator.journal.folders import is_remote
 from orchestrator.sweep.saved_state import SavedSweep
+
+STORAGE = "sweeps"
+"""Where commands look for a sweep that is given by its name."""
 
 
 def resume_hint(folder: Path, config: SweepConfig) -> str:
@@ -24,6 +30,21 @@ def resume_command(folder: Path, config: SweepConfig) -> str:
 def sweep_reference(folder: Path, config: SweepConfig) -> str:
     """Return what commands find a sweep by: its name, or its folder in another storage than the default."""
     return folder.name if config.storage == "sweeps" else shlex.quote(str(folder))
+
+
+def recorded_reference(folder: Path, config: Mapping[str, Any]) -> str:
+    """Return what commands find a sweep and its adapters by from the working directory, wherever its folder is now.
+
+    Args:
+        folder: folder of its journal.
+        config: its configuration as its journal has it, which says what storage it was written to; may be empty.
+    """
+    storage = str(config.get("storage", STORAGE))
+    if is_remote(storage):
+        return folder.name if "?" in storage or has_masked_secrets(storage) else f"{storage.rstrip('/')}/{folder.name}"
+    if Path(STORAGE, folder.name).resolve() == folder.resolve():
+        return folder.name
+    return shlex.quote(str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder))
 
 
 def config_option(config: SweepConfig) -> str:

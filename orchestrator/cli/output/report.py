@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cli.output.console import console, print_field, program
+from orchestrator.cli.output.next_commands import recorded_reference
 from orchestrator.common.errors import InputError, Problem, SweepError
 from orchestrator.common.units import size
 from orchestrator.common.uris import mask_secrets
@@ -102,7 +103,8 @@ def print_report(report: WrittenReport) -> None:
     elif report.unlogged != NOT_REQUESTED:
         print_field("not logged", f"to MLflow: {report.unlogged}")
     if history.selections:
-        print_field("select", f"{program()} select {report.folder.name} --max-size 1MB")
+        reference = recorded_reference(report.folder, history.config)
+        print_field("select", f"{program()} select {reference} --max-size 1MB")
 
 
 def _recommendation(selection: Selection) -> str:

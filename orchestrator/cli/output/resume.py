@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from orchestrator.cli.output.console import console, program
-from orchestrator.cli.output.next_commands import recorded_config_option
+from orchestrator.cli.output.next_commands import recorded_config_option, recorded_reference
 from orchestrator.cli.output.run import watch
 from orchestrator.common.output_capture import no_library_noise
 from orchestrator.lanes.cluster import Cluster
@@ -68,9 +67,9 @@ def _warnings(saved: SavedSweep) -> list[str]:
     return [f"package versions have changed since the sweep started: {', '.join(texts)}"] if texts else []
 
 
-def print_finished(saved: SavedSweep, storage: str) -> None:
+def print_finished(saved: SavedSweep) -> None:
     """Print that a sweep is finished, and the commands that use its result."""
-    reference = saved.sweep if storage == "sweeps" else shlex.quote(str(saved.folder))
+    reference = recorded_reference(saved.folder, saved.description["config"])
     console.print(f"{saved.sweep} is finished; there is nothing to resume.")
     console.print(f"  report   {program()} report {reference}")
     console.print(f"  ask      {program()} select {reference} --max-size 1MB")

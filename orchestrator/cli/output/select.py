@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from orchestrator.cli.output.console import console, print_field, program, table
+from orchestrator.cli.output.next_commands import recorded_reference
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.common.suggest import did_you_mean
 from orchestrator.journal.events import Event, Journal, ending
-from orchestrator.journal.folders import JOURNAL, find_sweep, is_remote
+from orchestrator.journal.folders import JOURNAL, find_sweep
 from orchestrator.journal.validity import blaming_journal
 from orchestrator.selection.ask import Reply, ask
 from orchestrator.selection.baseline import NO_BETTER
@@ -22,9 +23,6 @@ from orchestrator.selection.overall import Overall
 from orchestrator.selection.recommend import COSTS, measured_text
 from orchestrator.selection.results import MethodResult
 from orchestrator.selection.selection import Preference, Selection, probability_text, selections
-
-STORAGE = "sweeps"
-"""Where commands look for a sweep that is given by its name."""
 
 
 @dataclass(frozen=True)
@@ -74,17 +72,11 @@ def _replies(folder: Path, task: str, limits: Limits, prefer: str | None) -> Rep
     replies = tuple(ask(selection, limits, preference, backbone=backbone, events=events) for selection in chosen)
     last = next((event for event in reversed(events) if event["event"] == "selection_overall"), None)
     shown = last is not None and not task and not limits.values()
-    reference = _reference(folder, str(description.get("config", {}).get("storage", STORAGE)))
-    return Replies(reference, replies, Overall.from_dict(last) if shown and last else None)
-
-
-def _reference(folder: Path, storage: str) -> str:
-    """Return what other commands find a sweep and its adapters by, from the working directory."""
-    if is_remote(storage):
-        return folder.name if "?" in storage else f"{storage.rstrip('/')}/{folder.name}"
-    if Path(STORAGE, folder.name).resolve() == folder:
-        return folder.name
-    return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
+    return Replies(
+        recorded_reference(folder, description.get("config", {})),
+        replies,
+        Overall.from_dict(last) if shown and last else None,
+    )
 
 
 def _ending(events: Sequence[Event]) -> str:

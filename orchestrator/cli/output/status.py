@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import time
 from collections import Counter
 from dataclasses import replace
@@ -16,11 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.output.console import console, program, table
-from orchestrator.cli.output.next_commands import recorded_config_option
+from orchestrator.cli.output.next_commands import recorded_config_option, recorded_reference
 from orchestrator.common.errors import InputError
 from orchestrator.common.trial_types import TrialRecord
 from orchestrator.common.units import duration
-from orchestrator.common.uris import mask_secrets
 from orchestrator.journal.folders import JOURNAL
 from orchestrator.journal.validity import blaming_journal
 from orchestrator.report.history import History
@@ -78,10 +76,10 @@ def _readable(state: SweepState) -> SweepState:
     return state
 
 
-def print_state(state: SweepState, storage: str) -> None:
+def print_state(state: SweepState) -> None:
     """Print a sweep's state, a row per method, and the next command."""
     with blaming_journal(state.saved.folder / JOURNAL):
-        view = _view(state, storage)
+        view = _view(state)
     console.print(view)
 
 
@@ -89,7 +87,7 @@ def watch_state(state: SweepState, storage: str) -> None:
     """Show a sweep's state again and again until its driver has ended. Ctrl-C ends the watch alone."""
     with Live(console=console, auto_refresh=False) as live:
         for seen in follow(state, storage, WATCH_INTERVAL_S):
-            live.update(_view(seen, storage), refresh=True)
+            live.update(_view(seen), refresh=True)
 
 
 def stop_sweep(name: str, storage: str) -> None:
@@ -99,10 +97,10 @@ def stop_sweep(name: str, storage: str) -> None:
         request_stop(state, storage)
         console.print(f"{state.saved.sweep} ({state.driver}) stops after the current step ...")
         *_, state = follow(state, storage)
-    print_state(state, storage)
+    print_state(state)
 
 
-def _view(state: SweepState, storage: str) -> RenderableType:
+def _view(state: SweepState) -> RenderableType:
     history = _history(state)
     fields = Table.grid(padding=(0, 2))
     counts = Counter(trial.state for trial in history.trials)
@@ -122,7 +120,7 @@ def _view(state: SweepState, storage: str) -> RenderableType:
     parts: list[RenderableType] = [head, fields]
     if history.trials:
         parts.append(_methods(history))
-    parts.append(Text(_next(state, storage)))
+    parts.append(Text(_next(state)))
     return Group(*parts)
 
 
@@ -144,10 +142,9 @@ def _methods(history: History) -> Table:
     return grid
 
 
-def _next(state: SweepState, storage: str) -> str:
+def _next(state: SweepState) -> str:
     """Return the command that makes sense next."""
-    place = "" if storage == "sweeps" else f" --storage {shlex.quote(mask_secrets(storage))}"
-    name = f"{state.saved.sweep}{place}"
+    name = recorded_reference(state.saved.folder, state.saved.description.get("config", {}))
     if state.state is State.RUNNING:
         return f"stop it with: {program()} stop {name}"
     if state.state is State.FINISHED:
