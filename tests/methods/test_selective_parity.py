@@ -13,7 +13,10 @@ from transformers import BertConfig, GPT2Config, Qwen2Config
 import methods
 from methods.base.spec import Attached, MethodError
 from methods.bitfit import BitFitParams
+from methods.full import FullParams
 from methods.linear_probe import LinearProbeParams
+
+from .conftest import LABELS
 
 pytestmark = [
     # peft 0.21 uses a name that transformers 5 has deprecated, when it attaches or loads an adapter
@@ -147,9 +150,27 @@ def test_linear_probe_of_mean_is_logistic_regression(kind, make_case):
     torch.testing.assert_close(weights[0].grad.double(), error.T @ features / 4, atol=1e-6, rtol=1e-4)
 
 
-def means(case) -> Tensor:
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_full_of_mean_equals_model_with_linear_head(kind, make_case):
+    case = make_case(kind, "classification", "none")
+    attached = case.attach(methods.get("full"), FullParams(pooling="mean", layer_decay=0.5))
+    nudge(attached.module)
+    attached.train(False)
+    plain = case.plain()
+    trained = {name: parameter.detach() for name, parameter in attached.module.named_parameters()}
+    plain.load_state_dict(trained, strict=False)
+    head = [p for name, p in plain.named_parameters() if name.startswith(case.context.head) and p.shape[0] == LABELS]
+    logits = F.linear(means(case, plain), *(p.detach().double() for p in head))
+    torch.testing.assert_close(case.logits(attached.module).double(), logits, atol=1e-5, rtol=1e-5)
+    attached.module(**case.batch(), labels=case.labels()).loss.backward()
+    assert [name for name, p in attached.trainable().items() if p.grad is None] == []
+    assert attached.merge is None
+    assert {p for group in attached.groups for p in group.parameters} == set(attached.trainable().values())
+
+
+def means(case, plain: Any = None) -> Tensor:
     """Return the mean hidden state of each row in float64, computed row by row without padding."""
-    batch, model = case.batch(), case.plain().double().base_model
+    batch, model = case.batch(), (plain or case.plain()).double().base_model
     if case.kind == "encoder-decoder":
         model = model.encoder
     rows = []
