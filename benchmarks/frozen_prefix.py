@@ -112,9 +112,9 @@ class _TimedTrial:
         self.losses: list[float] = []
         finish_step = run.finish_step
 
-        def record_loss(loss: torch.Tensor) -> None:
+        def record_loss(loss: torch.Tensor, *rest: Any) -> None:
             self.losses.append(loss.item())
-            finish_step(loss)
+            finish_step(loss, *rest)
 
         run.finish_step = record_loss  # type: ignore[method-assign]
 

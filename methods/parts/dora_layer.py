@@ -7,6 +7,10 @@ term never changes, and the others change with an optimizer step alone.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -49,23 +53,120 @@ class FrozenDora(DoraLinearVariant):
 
     @torch.no_grad()
     def _row_norms(self, module: Linear, adapter: str) -> Tensor:
-        """Return the row norms of the updated weight, shape ``(out,)``; cached in evaluation mode.
+        """Return the row norms of the updated weight, shape ``(out,)``."""
+        norms = self._known_norms(module, adapter)
+        return self._keep_norms(module, adapter, self._compute_row_norms(module, adapter)) if norms is None else norms
+
+    def _known_norms(self, module: Linear, adapter: str) -> Tensor | None:
+        """Return the norms if they are known, which they may be in evaluation mode.
 
         In training mode they are computed in every pass: an optimizer that writes to ``parameter.data`` leaves the
         version counters unchanged.
         """
-        a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
-        versions = a._version, b._version
-        if not module.training and self._cached_norms and self._cached_norms[0] == versions:
-            return self._cached_norms[1]
-        norms = self._compute_row_norms(module.get_base_layer().weight, a, b, module.scaling[adapter])
-        self._cached_norms = None if module.training else (versions, norms)
+        is_known = not module.training and self._cached_norms and self._cached_norms[0] == _versions(module, adapter)
+        return self._cached_norms[1] if is_known and self._cached_norms else None
+
+    def _keep_norms(self, module: Linear, adapter: str, norms: Tensor) -> Tensor:
+        self._cached_norms = None if module.training else (_versions(module, adapter), norms)
         return norms
 
-    def _compute_row_norms(self, weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
-        weight = weight.to(a.dtype)
+    def _compute_row_norms(self, module: Linear, adapter: str) -> Tensor:
+        a, b, scale = module.lora_A[adapter].weight, module.lora_B[adapter].weight, module.scaling[adapter]
+        by_weight, weight_squares = self._products(module, a)
+        by_b = torch.addmm(by_weight, b, a @ a.T, beta=2 * scale, alpha=scale * scale)
+        return _root(weight_squares + (by_b * b).sum(dim=1))
+
+    def _products(self, module: Linear, a: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``W A^T`` of shape ``(out, rank)`` and the squared row norms of ``W``, ``(out,)``."""
+        weight = module.get_base_layer().weight.to(a.dtype)
         if self._weight_squares is None:
             self._weight_squares = weight.square().sum(dim=1)
-        by_b = torch.addmm(weight @ a.T, b, a @ a.T, beta=2 * scale, alpha=scale * scale)
-        squares = self._weight_squares + (by_b * b).sum(dim=1)
-        return squares.clamp_min_(MIN_SQUARED_NORM).sqrt_()
+        return weight @ a.T, self._weight_squares
+
+    @classmethod
+    @torch.no_grad()
+    def norms_of_all(cls, layers: Sequence[tuple[Linear, str, FrozenDora]]) -> list[Tensor]:
+        """Return the row norms of several layers, each of shape ``(out,)``, in few calls for layers of one shape.
+
+        Args:
+            layers: layers, each with the name of its adapter and its variant.
+        """
+        norms = [dora._known_norms(module, adapter) for module, adapter, dora in layers]
+        by_shape: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+        for k, (module, adapter, _) in enumerate(layers):
+            if norms[k] is None:
+                a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
+                by_shape[a.shape, b.shape, a.dtype, a.device].append(k)
+        for members in by_shape.values():
+            for k, computed in zip(members, _norms_of_one_shape([layers[k] for k in members]), strict=True):
+                norms[k] = layers[k][2]._keep_norms(*layers[k][:2], computed)
+        return [each for each in norms if each is not None]
+
+
+@dataclass(frozen=True)
+class DoraScales:
+    """What the outputs of stacked layers are multiplied with, before the magnitudes are known.
+
+    Args:
+        inverse_norms: one over the row norms of the updated weights, shape ``(layers, out)``; 1 without DoRA.
+        plain: 1 for a layer without DoRA, else 0, shape ``(layers, 1)``.
+    """
+
+    inverse_norms: Tensor
+    plain: Tensor
+
+    def ratio(self, magnitudes: Tensor) -> Tensor:
+        """Return the factor of each output, shape ``(layers, out)``.
+
+        Args:
+            magnitudes: shape ``(layers, out)``; 0 for a layer without DoRA.
+        """
+        return torch.addcmul(self.plain, magnitudes, self.inverse_norms)
+
+
+@torch.no_grad()
+def dora_scales(groups: Sequence[Sequence[tuple[Linear, str, FrozenDora | None]]]) -> list[DoraScales | None]:
+    """Return the scales of each group of stacked layers; ``None`` where none has DoRA.
+
+    Args:
+        groups: layers, each with the name of its adapter and its variant.
+    """
+    with_dora = [(module, adapter, dora) for layers in groups for module, adapter, dora in layers if dora]
+    norms = dict(zip((id(module) for module, *_ in with_dora), FrozenDora.norms_of_all(with_dora), strict=True))
+    alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for k, layers in enumerate(groups):
+        if any(dora for *_, dora in layers):
+            module, adapter, _ = layers[0]
+            a = module.lora_A[adapter].weight
+            flags = tuple(dora is None for *_, dora in layers)
+            alike[flags, module.out_features, a.dtype, a.device].append(k)
+    scales: list[DoraScales | None] = [None] * len(groups)
+    for (flags, out, dtype, device), members in alike.items():
+        ones = torch.ones(out, dtype=dtype, device=device)
+        rows = torch.stack([norms.get(id(module), ones) for k in members for module, *_ in groups[k]])
+        inverse = rows.reciprocal_().view(len(members), len(flags), out).unbind(0)
+        for k, own in zip(members, inverse, strict=True):
+            scales[k] = DoraScales(own, _column(flags, dtype, device))
+    return scales
+
+
+def _norms_of_one_shape(layers: Sequence[tuple[Linear, str, FrozenDora]]) -> tuple[Tensor, ...]:
+    products, squares = zip(*(d._products(m, m.lora_A[name].weight) for m, name, d in layers), strict=True)
+    a = torch.stack([module.lora_A[name].weight for module, name, _ in layers])
+    factors = [module.lora_B[name].weight for module, name, _ in layers]
+    b = torch.stack(torch._foreach_mul(factors, [module.scaling[name] for module, name, _ in layers]))
+    by_b = torch.baddbmm(torch.stack(products), b, a @ a.mT, beta=2)
+    return _root(torch.stack(squares) + (by_b * b).sum(dim=2)).unbind(0)
+
+
+def _root(squares: Tensor) -> Tensor:
+    return squares.clamp_min_(MIN_SQUARED_NORM).sqrt_()
+
+
+def _versions(module: Linear, adapter: str) -> tuple[int, int]:
+    return module.lora_A[adapter].weight._version, module.lora_B[adapter].weight._version
+
+
+@lru_cache(maxsize=64)
+def _column(flags: tuple[bool, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(flags, dtype=dtype, device=device).unsqueeze(1)

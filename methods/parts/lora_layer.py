@@ -13,7 +13,7 @@ import torch
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
-from methods.parts.dora_layer import FrozenDora
+from methods.parts.dora_layer import DoraScales, FrozenDora, dora_scales
 
 
 class FusedLoraLinear(Linear):
@@ -60,10 +60,16 @@ class FusedLoraLinear(Linear):
             return None
         return id(frozen), id(bias), self.product_dtype, self.lora_A[name].weight.dtype
 
-    def stack_parameters(self) -> tuple[nn.Parameter, ...]:
-        """Return ``A`` of shape ``(rank, in)`` and ``B`` of shape ``(out, rank)``; a magnitude is not stacked."""
+    def stack_parameters(self) -> tuple[nn.Parameter | None, ...]:
+        """Return ``A`` of shape ``(rank, in)``, ``B`` of shape ``(out, rank)``, and DoRA's magnitude, ``(out,)``."""
         (name,) = self.active_adapters
-        return self.lora_A[name].weight, self.lora_B[name].weight
+        magnitude = self.lora_magnitude_vector[name].weight if self._dora() else None
+        return self.lora_A[name].weight, self.lora_B[name].weight, magnitude
+
+    @classmethod
+    def prepare(cls, groups: Sequence[Sequence[FusedLoraLinear]]) -> list[DoraScales | None]:
+        """Return what DoRA's outputs are multiplied with, for each group of layers that has any with DoRA."""
+        return dora_scales([[(layer, *layer.active_adapters, layer._dora()) for layer in layers] for layers in groups])
 
     def stack_constant(self) -> float:
         """Return the scale of the update."""
@@ -72,23 +78,24 @@ class FusedLoraLinear(Linear):
 
     @classmethod
     def stacked_forward(
-        cls, layers: Sequence[FusedLoraLinear], x: Tensor, stacks: Sequence[Tensor], constants: Tensor
+        cls,
+        layers: Sequence[FusedLoraLinear],
+        x: Tensor,
+        stacks: Sequence[Tensor],
+        constants: Tensor,
+        prepared: DoraScales | None,
     ) -> Tensor:
         """Return the outputs of several layers over the same frozen one, with one product for each factor."""
-        doras = [layer._dora() for layer in layers]
         base = layers[0].base_layer
-        frozen_output: Tensor = base.product(x) if any(doras) else base(x)
-        a, b = stacks
+        a, b, *magnitudes = stacks
+        frozen_output: Tensor = base.product(x) if magnitudes else base(x)
         dtype = layers[0].product_dtype or a.dtype
         inputs = x.to(dtype).reshape(len(layers), -1, x.shape[-1])
-        low_rank = (inputs @ a.to(dtype).mT) * constants.to(dtype).view(-1, 1, 1)
+        low_rank = (inputs @ a.to(dtype).mT) * constants.to(dtype)
         outputs = frozen_output.to(dtype).view(len(layers), -1, frozen_output.shape[-1])
         rows = torch.baddbmm(outputs, low_rank, b.to(dtype).mT)
-        if any(doras):
-            ones = a.new_ones(base.out_features)
-            pairs = zip(layers, doras, strict=True)
-            ratios = [dora.ratio(layer, *layer.active_adapters) if dora else ones for layer, dora in pairs]
-            rows = _scaled(rows, torch.stack(ratios).unsqueeze(1), base.bias)
+        if prepared:
+            rows = _scaled(rows, prepared.ratio(*magnitudes).unsqueeze(1), base.bias)
         return rows.view(frozen_output.shape).to(frozen_output.dtype)
 
     def _dora(self) -> FrozenDora | None:

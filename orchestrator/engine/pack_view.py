@@ -17,9 +17,11 @@ from transformers.utils.generic import ModelOutput
 
 from orchestrator.backbone.shared import SharedBackbone
 from orchestrator.engine.frozen_depth import is_unchanged
-from orchestrator.engine.pack_site import PassRows, Site, split_rows
+from orchestrator.engine.pack_rows import PassRows, split_rows
+from orchestrator.engine.pack_site import Site
 from orchestrator.engine.packing import Fork
 from orchestrator.engine.parameter_stack import ParameterStacks
+from orchestrator.engine.stacked_layers import prepare_stacked_layers
 
 PADDED = frozenset({"input_ids", "inputs_embeds", "attention_mask", "token_type_ids", "position_ids"})
 """Arguments of shape ``(rows, tokens, ...)``, which are padded to the longest batch."""
@@ -66,28 +68,35 @@ class PackView:
         assert body is not None
         modules = [dict(each.named_modules()) for each in bodies if each is not None]
         changed = [changed_modules(bare, own, modes) for own, modes in zip(modules, active, strict=True)]
+        names = _outermost(frozenset().union(*changed))
+        own = [
+            [each[name] if _contains(own_changes, name) else body.get_submodule(name) for name in names]
+            for each, own_changes in zip(modules, changed, strict=True)
+        ]
+        # Alike trials stand beside one another, so that their rows need no copy to be taken together.
+        self._order = sorted(range(len(views)), key=lambda k: [type(module).__name__ for module in own[k]])
         sites = []
-        for name in _outermost(frozenset().union(*changed)):
-            bare_module = body.get_submodule(name)
-            own = [
-                each[name] if _contains(names, name) else bare_module
-                for each, names in zip(modules, changed, strict=True)
-            ]
-            sites.append(Site(bare_module, own, self._rows))
+        for number, name in enumerate(names):
+            modules_at_site = [own[k][number] for k in self._order]
+            sites.append(Site(body.get_submodule(name), modules_at_site, self._rows))
             body.set_submodule(name, sites[-1])
-        self._stacks = ParameterStacks([stack for site in sites for stack in site.stacks])
+        self._stacked = [stacked for site in sites for stacked in site.stacked]
+        self._stacks = ParameterStacks([stack for stacked in self._stacked for stack in stacked.stacks])
         self._body, self._bodies = body, bodies
 
     def run(self, trials: Sequence[int], arguments: Sequence[Mapping[str, Any]], fork: Fork) -> list[Any]:
         """Return the output of each trial's body for its arguments."""
-        counts, widths = zip(*map(shape_of, arguments), strict=True)
-        self._rows.counts, self._rows.trials, self._rows.fork = counts, trials, fork
-        self._stacks.read()
         if any("inputs_embeds" in given for given in arguments):
             arguments = [_embedded(body, given) for body, given in zip(self._bodies, arguments, strict=True)]
+        arguments = [arguments[k] for k in self._order]
+        counts, widths = zip(*map(shape_of, arguments), strict=True)
+        self._rows.begin(counts, [trials[k] for k in self._order], fork)
+        self._stacks.read()
+        prepare_stacked_layers(self._stacked)
         joint = {name: self._stack(name, [kwargs[name] for kwargs in arguments]) for name in arguments[0]}
-        outputs = split_rows(self._body(**joint), counts)
-        return [self._cut(output, width) for output, width in zip(outputs, widths, strict=True)]
+        outputs = zip(split_rows(self._body(**joint), counts), widths, strict=True)
+        by_trial = dict(zip(self._order, (self._cut(output, width) for output, width in outputs), strict=True))
+        return [by_trial[k] for k in range(len(trials))]
 
     def write_gradients(self) -> None:
         """Add the gradients of stacked parameters to the trials' own; called after the backward pass."""

@@ -79,22 +79,19 @@ class KnownProduct:
     Args:
         layer: the layer.
         x: its input; the layer is known to be called with it if it is called with this very tensor.
-        output: its output, with the layer's own frozen bias.
-        unbiased: its output without a bias, if there is a layer that trains the bias.
+        bias: the bias that its output has, the layer's own or none.
+        output: its output.
     """
 
     layer: FrozenLinear
     x: Tensor
+    bias: Tensor | None
     output: Tensor
-    unbiased: Tensor | None
 
     def of(self, layer: SharedLayer, x: Tensor, bias: Tensor | None) -> Tensor | None:
         """Return the output that a layer is called for; ``None`` if it is another product."""
-        if x is not self.x or layer.frozen is not self.layer.frozen:
-            return None
-        if bias is self.layer.bias:
-            return self.output
-        return self.unbiased if bias is None else None
+        is_known = x is self.x and layer.frozen is self.layer.frozen and bias is self.bias
+        return self.output if is_known else None
 
 
 @dataclass

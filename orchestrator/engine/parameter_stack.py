@@ -17,20 +17,23 @@ class ParameterStack:
     """One parameter of each of several layers, stacked along a new first dimension and padded with zeros.
 
     Args:
-        parameters: one parameter per layer, of one dtype and number of dimensions.
+        parameters: one parameter per layer, of one dtype and number of dimensions; ``None`` for a layer without it, at
+            which the stack is zero.
 
     Attributes:
+        parameters: the parameters that there are.
         tensor: leaf tensor of shape ``(layers, ...)`` that passes read.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        self.parameters = list(parameters)
-        sizes = [max(lengths) for lengths in zip(*(p.shape for p in parameters), strict=True)]
-        self.tensor = parameters[0].new_zeros(len(parameters), *sizes, requires_grad=True)
+    def __init__(self, parameters: Sequence[nn.Parameter | None]) -> None:
+        self._by_layer = {k: p for k, p in enumerate(parameters) if p is not None}
+        self.parameters = list(self._by_layer.values())
+        sizes = [max(lengths) for lengths in zip(*(p.shape for p in self.parameters), strict=True)]
+        self.tensor = self.parameters[0].new_zeros(len(parameters), *sizes, requires_grad=True)
 
     def parts(self, tensor: Tensor) -> list[Tensor]:
         """Return the part of a tensor of the stack's shape that belongs to each parameter."""
-        return [tensor[k][tuple(map(slice, p.shape))] for k, p in enumerate(self.parameters)]
+        return [tensor[k][tuple(map(slice, p.shape))] for k, p in self._by_layer.items()]
 
 
 class ParameterStacks:

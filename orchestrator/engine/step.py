@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.engine.data_parallel import Outcome, all_reduce_gradients
+from orchestrator.engine.gradient_norms import losses_and_norms
 from orchestrator.engine.joint_pass import JointPasses
 from orchestrator.engine.matmul import max_rows
 from orchestrator.engine.out_of_memory import (
@@ -50,7 +51,7 @@ def train_step(
     """
     begin = time.perf_counter()
     outcomes = all_reduce_gradients(ranks, runs, _step_all(runs, joint))
-    errors = [_finish(run, outcome) for run, outcome in zip(runs, outcomes, strict=True)]
+    errors = _finish_all(runs, outcomes)
     failures = [(run, error) for run, error in zip(runs, errors, strict=True) if error]
     seconds_per_token = (time.perf_counter() - begin) / max(1, sum(run.tokens for run in runs))
     for run in runs:
@@ -95,11 +96,19 @@ def can_be_packed(split: str, device: torch.device) -> bool:
     return device.type == "cpu" or split != "test"
 
 
-def _finish(run: TrialRun, outcome: Outcome) -> Exception | None:
-    if isinstance(outcome, Exception):
-        return outcome
+def _finish_all(runs: Sequence[TrialRun], outcomes: Sequence[Outcome]) -> list[Exception | None]:
+    """Update the parameters of all trials; return the error of each that failed before or fails now."""
+    losses = {run: outcome for run, outcome in zip(runs, outcomes, strict=True) if isinstance(outcome, Tensor)}
+    whole = losses_and_norms(losses) if len(losses) > 1 else {run: (loss, None) for run, loss in losses.items()}
+    errors = []
+    for run, outcome in zip(runs, outcomes, strict=True):
+        errors.append(outcome if isinstance(outcome, Exception) else _finish(run, *whole[run]))
+    return errors
+
+
+def _finish(run: TrialRun, loss: Tensor, norm: Tensor | None = None) -> Exception | None:
     try:
-        run.finish_step(outcome)
+        run.finish_step(loss, norm)
     except Exception as error:
         return drop_frames(error)
     return None

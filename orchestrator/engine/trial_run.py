@@ -27,6 +27,7 @@ from orchestrator.engine.checkpoint_parameters import places_in_adapter, read_pl
 from orchestrator.engine.checkpointed_blocks import block_names, checkpoint_blocks
 from orchestrator.engine.data_parallel import dropout_stream, shard
 from orchestrator.engine.frozen_prefix import FrozenPrefix
+from orchestrator.engine.gradient_norms import gradient_norm
 from orchestrator.engine.joint_pass import let_body_join
 from orchestrator.engine.learning_rate import optimizer_groups, schedule, set_learning_rates
 from orchestrator.engine.memory import MemoryGauge, held_bytes
@@ -259,17 +260,18 @@ class TrialRun:
         self._random = self._random_before_step
         self._seek(self.step)
 
-    def finish_step(self, loss: Tensor) -> None:
+    def finish_step(self, loss: Tensor, norm: Tensor | None = None) -> None:
         """Clip the gradients, update the parameters and advance by one step.
 
         Args:
             loss: loss of the whole batch, whose gradients are in place.
+            norm: norm of the gradients, if it has been computed.
 
         Raises:
             DivergedError: if the loss or the gradient is not finite; the parameters are then unchanged.
         """
         parameters, max_norm = self.parameters, self._training.clip_norm
-        norm = nn.utils.get_total_norm(p.grad for p in parameters if p.grad is not None)
+        norm = gradient_norm(self) if norm is None else norm
         if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
             raise DivergedError(f"the loss is {loss.item():g} at step {self.step + 1}")
         if norm > max_norm:  # otherwise torch multiplies all gradients by 1

@@ -266,3 +266,11 @@ def test_torch_copies_adds_and_zeroes_lists_of_tensors() -> None:
     assert stack.sum() == 8 * 2 + 9 * 3
     torch._foreach_zero_([stack])
     assert not stack.any()
+
+
+@relied_on("_foreach_norm", by="orchestrator/engine/gradient_norms.py")
+@relied_on("_foreach_mul", by="methods/parts/dora_layer.py")
+def test_torch_takes_norms_and_multiples_of_lists_of_tensors() -> None:
+    tensors = [torch.tensor([[3.0, 4.0]]), torch.tensor(2.0), torch.zeros(3)]
+    assert [norm.item() for norm in torch._foreach_norm(tensors)] == [5, 2, 0]
+    assert [tensor.sum().item() for tensor in torch._foreach_mul(tensors, [2.0, 3.0, 4.0])] == [14, 6, 0]

@@ -120,7 +120,7 @@ def test_transformers_renders_templates_with_what_they_mark() -> None:
 
 @relied_on(
     "transformers.utils.generic.ModelOutput",
-    by=("orchestrator/engine/pack_site.py", "orchestrator/engine/pack_view.py"),
+    by=("orchestrator/engine/pack_rows.py", "orchestrator/engine/pack_view.py"),
 )
 def test_transformers_outputs_are_built_from_their_items() -> None:
     from transformers.modeling_outputs import BaseModelOutput

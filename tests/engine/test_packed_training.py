@@ -1,6 +1,7 @@
 """Fifty steps in a pack against fifty alone, on the real encoder in what the processor multiplies fast."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -67,9 +68,9 @@ def losses(packs: list[list[TrialRun]]) -> list[list[float]]:
 def _record_losses(run: TrialRun, losses: list[float]) -> None:
     finish = run.finish_step
 
-    def record(loss: torch.Tensor) -> None:
+    def record(loss: torch.Tensor, *rest: Any) -> None:
         losses.append(loss.item())
-        finish(loss)
+        finish(loss, *rest)
 
     run.finish_step = record  # type: ignore[method-assign]
 

@@ -48,9 +48,9 @@ class Recorded(TrialRun):
 
     losses: list[float]
 
-    def finish_step(self, loss: Tensor) -> None:
+    def finish_step(self, loss: Tensor, norm: Tensor | None = None) -> None:
         self.losses.append(loss.item())
-        super().finish_step(loss)
+        super().finish_step(loss, norm)
 
 
 def small_batches(lab: Lab) -> Training:

@@ -316,11 +316,11 @@ def test_worker_saves_a_partial_state_for_its_replacement(
     site, steps = make_site(), list[int]()
     finish = TrialRun.finish_step
 
-    def die_once(run: TrialRun, loss: torch.Tensor) -> None:
+    def die_once(run: TrialRun, *arguments: Any) -> None:
         if len(steps) == 8:
             steps.append(-1)
             raise SystemExit
-        finish(run, loss)
+        finish(run, *arguments)
         steps.append(run.step)
 
     monkeypatch.setattr(TrialRun, "finish_step", die_once)
