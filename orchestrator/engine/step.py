@@ -59,7 +59,7 @@ def train_step(
     return failures
 
 
-def score_trials(runs: Sequence[TrialRun]) -> None:
+def score_trials(runs: Sequence[TrialRun], joint: bool | None = None) -> None:
     """Evaluate trials on their jobs' splits, so that the next :meth:`TrialRun.evaluate` of each costs nothing.
 
     Trials whose evaluation batches are small enough to gain by it are evaluated in one packed pass, and so are those
@@ -67,6 +67,10 @@ def score_trials(runs: Sequence[TrialRun]) -> None:
     step all wait at the same frozen layers, however long their texts are, and one that begins a new batch joins the
     others there with its prompts. An error is not raised here: the trial's own call of ``evaluate`` tries again, alone,
     and raises it.
+
+    Args:
+        runs: trials of a pack.
+        joint: whether trials that do not generate run the bodies of their models as one, as in :func:`train_step`.
     """
     splits = [(run, run.job.split) for run in runs if run.job.split]
     small = [
@@ -79,8 +83,10 @@ def score_trials(runs: Sequence[TrialRun]) -> None:
     if packed:
         models = [run.attached.module for run, _ in packed]
         draws = [run.draws_random_numbers for run, _ in packed]
+        bodies = _joint_passes([run for run, _ in packed], joint)
+        calls = [partial(run.evaluate, split, packed=True) for run, split in packed]
         with suppress(Exception), shared_heads(models):
-            in_lockstep([partial(run.evaluate, split, packed=True) for run, split in packed], runs[0].device, draws)
+            in_lockstep(calls, runs[0].device, draws, bodies)
     for run, split in splits:
         if (run, split) not in packed:
             with suppress(Exception):
@@ -122,7 +128,7 @@ def _step_all(runs: Sequence[TrialRun], joint: bool | None) -> list[Outcome]:
 
 
 def _step_packed(runs: Sequence[TrialRun], joint: bool | None) -> list[Outcome]:
-    outcomes = _run_packed_passes_or_fail(runs, runs[0].device.type == "cuda" if joint is None else joint)
+    outcomes = _run_packed_passes_or_fail(runs, joint)
     # A trial may have run out of memory because of its neighbours, whose graphs are freed by now.
     repeated = [k for k, outcome in enumerate(outcomes) if isinstance(outcome, _PackError) or is_out_of_memory(outcome)]
     for k in repeated:
@@ -136,19 +142,24 @@ class _PackError(Exception):
     """A packed pass failed as a whole, by the fault of any trial or of none."""
 
 
-def _run_packed_passes_or_fail(runs: Sequence[TrialRun], joint: bool) -> list[Outcome]:
+def _joint_passes(runs: Sequence[TrialRun], joint: bool | None) -> JointPasses | None:
+    is_joint = runs[0].device.type == "cuda" if joint is None else joint
+    return JointPasses(runs) if is_joint else None
+
+
+def _run_packed_passes_or_fail(runs: Sequence[TrialRun], joint: bool | None) -> list[Outcome]:
     try:
         return _run_packed_passes(runs, joint)
     except Exception as error:
         log.warning("a packed step failed and is repeated trial by trial:\n%s", traceback.format_exc())
-        if joint and not is_out_of_memory(error):
+        if _joint_passes(runs, joint) and not is_out_of_memory(error):
             for run in runs:  # in lockstep from now on, where an error of one trial is its own
                 run.joins = False
         drop_frames(error)
     return [_PackError() for _ in runs]
 
 
-def _run_packed_passes(runs: Sequence[TrialRun], joint: bool) -> list[Outcome]:
+def _run_packed_passes(runs: Sequence[TrialRun], joint: bool | None) -> list[Outcome]:
     """Run one forward and one backward pass for all trials, and more for those whose batch is in micro-batches."""
     outcomes: dict[int, Outcome] = {}
     pending = list(range(len(runs)))
@@ -160,7 +171,7 @@ def _run_packed_passes(runs: Sequence[TrialRun], joint: bool) -> list[Outcome]:
             runs[k].forward if may_draw else partial(runs[k].forward, keep_random=False)
             for k, may_draw in zip(pending, draws, strict=True)
         ]
-        bodies = JointPasses([runs[k] for k in pending]) if joint else None
+        bodies = _joint_passes([runs[k] for k in pending], joint)
         calls = in_lockstep(passes, runs[0].device, draws, bodies)
         losses = [call.result for call in calls if call.result is not None]
         if losses:

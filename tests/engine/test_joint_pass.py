@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +14,7 @@ from orchestrator.engine.matmul import shared_matmul
 from orchestrator.engine.pack_site import Site
 from orchestrator.engine.pack_view import PackView
 from orchestrator.engine.packing import in_lockstep
-from orchestrator.engine.step import train_step
+from orchestrator.engine.step import score_trials, train_step
 from orchestrator.engine.trial_run import TrialRun
 
 from .conftest import Lab, state, train
@@ -88,6 +89,34 @@ def test_frozen_biases_are_added_once_to_the_rows_of_every_trial(lab: Lab) -> No
             layer.bias.normal_(std=0.5)
     names = ("norm_tuning", "bitfit", "lora", "ia3", "dora", "prompt")
     assert_steps_agree(lab, [(method, {"dropout": 0.0} if method in ("lora", "dora") else {}) for method in names])
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_trials_scored_in_joint_passes_predict_what_each_predicts_alone(
+    make_lab: Callable[[str], Lab], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab, widths = make_lab(kind), list[int]()
+    run = PackView.run
+
+    def recording(view: PackView, trials: Any, arguments: Any, fork: Any) -> Any:
+        widths.append(len(trials))
+        return run(view, trials, arguments, fork)
+
+    names = ("lora", "ia3", "dora", "norm_tuning", "adapter", "dora", "prefix", "lora")
+    pack = [(name, {"dropout": 0.0, "rank": 2 + k} if name in ("lora", "dora") else {}) for k, name in enumerate(names)]
+    alone, together = begin(lab, pack), begin(lab, pack)
+    for one in (*alone, *together):
+        train(one, 2)
+    monkeypatch.setattr(PackView, "run", recording)
+    score_trials(together, joint=True)
+    assert widths
+    assert set(widths) == {7}, "all but prefix"
+    for (name, _), solo, packed in zip(pack, alone, together, strict=True):
+        expected, results = (each.evaluate("validation").predictions for each in (solo, packed))
+        assert results["row"].equals(expected["row"])
+        probabilities, own = (np.array(each["probabilities"].to_pylist()) for each in (expected, results))
+        np.testing.assert_allclose(own, probabilities, atol=1e-4, err_msg=name)
+    assert not train_step(together, joint=True), "a view that was made for scoring trains"
 
 
 def alike(lab: Lab, count: int = 3) -> list[TrialRun]:
