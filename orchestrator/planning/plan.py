@@ -33,6 +33,7 @@ from orchestrator.search.plans import RelativeStepCost, StudyPlan
 from orchestrator.search.rungs import rung_steps
 from orchestrator.search.space import Override, unreached_ends
 from orchestrator.search.space import resolve as resolve_space
+from orchestrator.selection.evidence import t_quantile
 from orchestrator.tasks import TASK_TYPES, TaskData, TaskType, read_task, task_type
 from orchestrator.tasks.cut_rows import CutRows, cut_rows_of
 from orchestrator.tasks.rendering import render_task
@@ -89,7 +90,7 @@ class SweepPlan:
         prior: trials of earlier sweeps with which the search starts.
         device: device of the lanes.
         gpu: what the backbones leave of its memory; ``None`` if lanes have no GPU, or one of unknown memory.
-        notes: what is worth telling of the backbone and of the searched ranges.
+        notes: what is worth telling of the backbone, the searched ranges and the seeds.
     """
 
     config: SweepConfig
@@ -229,7 +230,7 @@ def make_plan(
         architecture.model_type,
         device=device,
         gpu=gpu,
-        notes=(*_backbone_notes(source, tasks.values()), *_search_notes(overrides)),
+        notes=(*_backbone_notes(source, tasks.values()), *_search_notes(overrides), *_seed_notes(config)),
     )
     return replace(plan, prior=_find_prior(plan) if prior is None else prior)
 
@@ -256,6 +257,15 @@ def _backbone_notes(source: Source, tasks: Iterable[TaskPlan]) -> Iterator[str]:
 def _search_notes(overrides: Mapping[str, Mapping[str, Override]]) -> Iterator[str]:
     for method, of_method in overrides.items():
         yield from unreached_ends(method, of_method)
+
+
+def _seed_notes(config: SweepConfig) -> Iterator[str]:
+    if config.selection.seeds == 2:  # with 1, intervals cover rows alone, and say so
+        widths = [t_quantile(0.975, seeds - 1) for seeds in (2, 3)]
+        yield (
+            "selection.seeds: 2 tells little of how much seeds differ: where one method is retrained, its 95 % interval"
+            f" reaches up to {widths[0]:.1f} standard errors to each side, with 3 seeds {widths[1]:.1f}"
+        )
 
 
 def _type(data: TaskData) -> TaskType:

@@ -202,6 +202,14 @@ def test_plan_needs_original_weights_only_for_methods_that_train_them(planned: P
     assert planned("encoder", CLASSIFICATION, methods=["lora", "full"]).needs_original
 
 
+@pytest.mark.parametrize(("seeds", "notes"), [(1, 0), (2, 1), (3, 0)])
+def test_plan_notes_that_two_seeds_tell_little(planned: Planner, seeds: int, notes: int) -> None:
+    plan = planned("encoder", CLASSIFICATION, selection={"seeds": seeds})
+    told = [note for note in plan.notes if "selection.seeds" in note]
+    assert len(told) == notes
+    assert all(note.endswith("up to 12.7 standard errors to each side, with 3 seeds 4.3") for note in told)
+
+
 def test_plan_rungs_follow_the_configuration(planned: Planner) -> None:
     plan = planned(
         "encoder",
