@@ -2,6 +2,7 @@
 
     python -m benchmarks.makespan                        # 16 trials of 40 steps
     python -m benchmarks.makespan --trials 16 64         # also start-up time and time per trial
+    python -m benchmarks.makespan --startup              # what a sweep waits for until its first lane works
     python -m benchmarks.makespan --agreement            # losses and scores of single trials instead of times
 
 The three sides are:
@@ -20,7 +21,8 @@ without early stopping, and score each trial on the same validation rows. A line
 
 The last line has ``times_as_long``, each side's ``seconds`` over those of ``sweep``, and, for several numbers of
 trials, ``line``: start-up and time per trial in wall seconds, the intercept and slope of a straight line. The keys of
-``--agreement`` are explained in benchmarks/_trainer_agreement.py.
+``--agreement`` are explained in benchmarks/_trainer_agreement.py, those of ``--startup`` in
+benchmarks/_startup_causes.py.
 """
 
 from __future__ import annotations
@@ -35,9 +37,11 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks._common import argument_parser, emit, scratch_folder
 from benchmarks._fixed_trials import METHODS, Comparison, write_comparison, write_sweep_file
+from benchmarks._startup_causes import measure_startup
 from orchestrator.journal.events import Journal
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -77,7 +81,11 @@ def main() -> None:
         action="store_true",
         help="compare losses and scores of a lane with those of transformers.Trainer instead of times",
     )
+    parser.add_argument("--startup", action="store_true", help="run a sweep until its first lane works, and no more")
     arguments = parser.parse_args()
+    if arguments.startup:
+        emit(benchmark="makespan", **startup(arguments.trials[0], arguments.steps))
+        return
     if arguments.agreement:
         from benchmarks._trainer_agreement import compare_with_trainer
 
@@ -132,6 +140,13 @@ def run_sweep(comparison: Comparison, folder: Path) -> tuple[float, Mapping[str,
     return max(rung["time"] for rung in rungs), scores
 
 
+def startup(trials: int, steps: int) -> Mapping[str, Any]:
+    """Run the sweep in an empty folder with an empty cache until its first lane works, and return its causes."""
+    with scratch_folder() as folder:
+        file = write_sweep_file(write_comparison(folder, trials, steps), folder)
+        return measure_startup([sys.executable, "-m", "orchestrator.cli", "run", str(file)], folder, _environment())
+
+
 def baseline_side(module: str) -> Side:
     """Return a side that runs a module, which reads a comparison's file and prints a JSON line per trial."""
 
@@ -184,12 +199,15 @@ def _run_command(command: list[str], folder: Path) -> str:
     Raises:
         RuntimeError: if it fails, with the end of its error output.
     """
-    # Each side sets its number of threads itself, and starts its own Ray.
-    environment = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "RAY_ADDRESS")}
-    process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    process = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, check=False)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} exited with {process.returncode}:\n{process.stderr[-4000:]}")
     return process.stdout
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of a side, which sets its number of threads itself, and starts its own Ray."""
+    return {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "RAY_ADDRESS")}
 
 
 if __name__ == "__main__":

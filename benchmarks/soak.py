@@ -28,21 +28,13 @@ import psutil
 
 from benchmarks._chaos_sweep import ChaosSweep
 from benchmarks._command_line import argument_parser, emit
+from benchmarks._processes import kind_of
 from benchmarks.sweep_memory import resident_bytes
 from orchestrator.journal.folders import STOP
 
 INTERVAL_S = 2.0
 SETTLED_AFTER = 100
 MOST_GROWTH = 0.02
-KINDS = {
-    "lanes": "RayTrainWorker",
-    "broker": "ray::Broker",
-    "controller": "ray::TrainController",
-    "proxies": "ray::ResourceTrainable",
-    "driver": "-m orchestrator.cli",
-    "ray": "/ray/",
-}
-"""Part of the command line of each kind of process; the first that is found counts."""
 MEASURES = ("pss_bytes", "handles", "processes")
 
 
@@ -110,7 +102,7 @@ def _measure(processes: Sequence[psutil.Process]) -> dict[str, dict[str, float]]
     sums: dict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(MEASURES, 0.0))
     for process in processes:
         try:
-            kind, handles = _kind(process), len(os.listdir(f"/proc/{process.pid}/fd"))
+            kind, handles = kind_of(process), len(os.listdir(f"/proc/{process.pid}/fd"))
         except (OSError, psutil.Error):  # it has ended meanwhile
             continue
         for name in ("all", kind):
@@ -118,11 +110,6 @@ def _measure(processes: Sequence[psutil.Process]) -> dict[str, dict[str, float]]
             sums[name]["handles"] += handles
             sums[name]["processes"] += 1
     return dict(sums)
-
-
-def _kind(process: psutil.Process) -> str:
-    command = " ".join(process.cmdline())
-    return next((kind for kind, part in KINDS.items() if part in command), "other")
 
 
 def growth(samples: Sequence[Sample], kind: str) -> dict[str, dict[str, float]]:
