@@ -122,7 +122,7 @@ def _text(
         f"    metric: {metrics[0]}{others}",
         "    drop_invalid: false # true leaves out rows that cannot be used, and counts them",
         f"methods: [{', '.join(methods)}] # peft-sweep methods lists all",
-        f"budget: {{trials: {TRIALS}}} # or time: 2h",
+        f"budget: {{trials: {TRIALS}}} # and/or wall_time: 2h",
         "training:",
         "  max_steps: 200 # of a full trial; poor ones stop earlier",
         "  max_length: 128 # tokens of a row; longer ones are cut",

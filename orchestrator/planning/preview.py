@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from orchestrator.config import SweepConfig
 
+LARGEST_ROW = 2**63 - 1
+"""A number that no row has, and the largest that rows can be compared with."""
 MOST_BYTES = 4
 """Most bytes of a character in UTF-8, each of which may be a token."""
 
@@ -136,7 +138,7 @@ class Preview:
         for split in splits:
             rows = self.data.splits[split]
             if row is not None:
-                rows = rows.filter(pc.equal(rows["row"], row))
+                rows = rows.filter(pc.equal(rows["row"], min(row, LARGEST_ROW)))
             room = rows.num_rows if count is None else count - len(found)
             found += self._previews(split, rows.slice(0, max(0, room)))
         if row is not None and not found:

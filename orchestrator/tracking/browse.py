@@ -12,6 +12,7 @@ from orchestrator.common.suggest import did_you_mean
 from orchestrator.common.uris import mask_secrets, masked_first_line
 from orchestrator.tracking.connection import check_uri, database_file, is_missing, open_client
 from orchestrator.tracking.promotion_policy import Lead, ScoredVersion
+from orchestrator.tracking.tracking_check import database_problem
 from orchestrator.tracking.versions import CHAMPION, aliases, in_todays_tags, names, scored_version, versions
 
 if TYPE_CHECKING:
@@ -160,7 +161,11 @@ def _existing(uri: str) -> MlflowClient | None:
     """Return a client; ``None`` where opening it would create an empty database."""
     check_uri(uri, "--tracking-uri")
     file = database_file(uri)
-    return None if file is not None and not file.exists() else open_client(uri)
+    if file is not None and not file.exists():
+        return None
+    if file is not None and (problem := database_problem(uri)):
+        raise InputError("--tracking-uri", [Problem(mask_secrets(uri), problem)])
+    return open_client(uri)
 
 
 def _summary(version: ModelVersion, holders: Mapping[str, int]) -> dict[str, Any]:

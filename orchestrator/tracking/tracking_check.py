@@ -32,13 +32,20 @@ def require_tracking(tracking_uri: str, registry_uri: str | None, experiment: st
             continue
         where = f"mlflow.{key}"
         check_uri(uri, where)
-        find_problem = _database_problem if is_database(uri) else _server_problem
+        find_problem = database_problem if is_database(uri) else _server_problem
         if problem := find_problem(uri, experiment):
             raise InputError(where, [Problem(mask_secrets(uri), problem)])
 
 
-def _database_problem(uri: str, experiment: str) -> str:
-    """Return why a database cannot be used, read by SQL: MLflow takes seconds to import, and writes tables."""
+def database_problem(uri: str, experiment: str = "") -> str:
+    """Return why a database cannot be used; empty if nothing is wrong with it, or its file is not there yet.
+
+    It is read by SQL: MLflow takes seconds to import, writes tables, and tries to open a file that is none for minutes.
+
+    Args:
+        uri: URI of the database.
+        experiment: name of an experiment that must not have been deleted.
+    """
     import sqlalchemy
     from sqlalchemy.exc import SQLAlchemyError
 

@@ -99,6 +99,7 @@ def test_preview_of_labels_trains_no_token_and_shows_the_label(preview: Preview)
     ("arguments", "message"),
     [
         (("--row", "99"), "no row 99 is in train, validation, test"),
+        (("--row", "9" * 24), f"no row {'9' * 24} is in train, validation, test"),
         (("--task", "mial"), "is not a task of mail; did you mean mail?"),
         (("--split", "dev"), "is not a split; write train, validation, test"),
     ],
