@@ -184,8 +184,12 @@ class _KilledStore(_KilledBroker):
 
 
 class _KilledProxy(Disturbed):
+    name: ClassVar[str] = "ray::ResourceTrainable"
+
     def strike(self) -> None:
-        self._kill(self.sweep.processes("ray::ResourceTrainable")[:1])
+        with suppress(AssertionError):  # a trial is in the journal before it has a process
+            until(lambda: self.sweep.has_ended() or self.sweep.processes(self.name), PAUSE_LIMIT_S)
+        self._kill(self.sweep.processes(self.name)[:1])
 
 
 class _KilledController(Disturbed):
