@@ -8,6 +8,8 @@ import pytest
 import torch
 
 import methods
+from methods.base.peft_adapter import ADAPTER
+from methods.parts.lora_layer import FusedLoraLinear
 from orchestrator.backbone.frozen import FrozenLinear
 from orchestrator.engine.joint_pass import JointPasses
 from orchestrator.engine.matmul import shared_matmul
@@ -117,6 +119,21 @@ def test_trials_scored_in_joint_passes_predict_what_each_predicts_alone(
         probabilities, own = (np.array(each["probabilities"].to_pylist()) for each in (expected, results))
         np.testing.assert_allclose(own, probabilities, atol=1e-4, err_msg=name)
     assert not train_step(together, joint=True), "a view that was made for scoring trains"
+
+
+def test_stacked_products_in_bfloat16_have_the_losses_of_those_alone(lab: Lab) -> None:
+    alone, together = (begin(lab, PACKS["lora and dora"]) for _ in range(2))
+    for run in (*alone, *together):
+        torch.manual_seed(0)
+        layers = [module for module in run.attached.module.modules() if isinstance(module, FusedLoraLinear)]
+        for layer in layers:
+            layer.product_dtype = torch.bfloat16
+            torch.nn.init.normal_(layer.lora_B[ADAPTER].weight, std=0.3)
+        assert layers
+    expected = [run.forward().item() for run in alone]
+    calls = in_lockstep([run.forward for run in together], joint=JointPasses(together))
+    results = [call.result.item() for call in calls if call.result is not None]
+    assert results == pytest.approx(expected, rel=1e-2)
 
 
 def alike(lab: Lab, count: int = 3) -> list[TrialRun]:
