@@ -313,7 +313,7 @@ def test_exporter_ends_with_a_damaged_journal(story: Story, scripted: Scripted, 
     story.path.write_text("not json\n")
     exporter.start()
     assert not exporter.flush(10)
-    assert "damaged" in exporter.last_error
+    assert "line 1 is no event" in exporter.last_error
     assert not exporter.close(1)
 
 
