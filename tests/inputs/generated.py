@@ -13,6 +13,8 @@ from orchestrator.common.errors import InputError, SweepError
 
 FEW = settings(max_examples=40, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 MANY = settings(FEW, max_examples=4000, derandomize=False)
+MANY_TIMEOUT_S = 3600
+"""Thousands of small examples: no example takes long, but on a loaded machine their sum does."""
 
 texts = st.text(max_size=12) | st.sampled_from(["", " ", "~x", "a\0b", "../x", "x:y", "{text}", "***@", "\u2028"])
 scalars = (
@@ -81,7 +83,7 @@ def tried(strategy: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], t
 
     def decorate(check: Callable[..., None]) -> tuple[Any, Any]:
         few = FEW(given(strategy)(check))
-        many = pytest.mark.exhaustive(MANY(given(strategy)(check)))
+        many = pytest.mark.exhaustive(pytest.mark.timeout(MANY_TIMEOUT_S)(MANY(given(strategy)(check))))
         return few, many
 
     return decorate
