@@ -24,7 +24,7 @@ from orchestrator.tasks.inputs import to_arrow
 from orchestrator.tasks.tokens import lengths
 from orchestrator.tasks.user_metric import module_of
 from orchestrator.tracking.backbone import attachable, backbone_file
-from orchestrator.tracking.bundle import ADAPTER, CARRIED, TOKENIZER, Bundle
+from orchestrator.tracking.bundle import ADAPTER, BUNDLE, CARRIED, TOKENIZER, Bundle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,7 +97,10 @@ class Predictor:
         with _reading(folder / ADAPTER):
             attached = load_adapter(backbone.view(0), folder / ADAPTER, backbone.context)
         attached.train(False)
-        return cls(bundle, attached.module.requires_grad_(False), tokenizer, backbone.decoder)
+        predictor = cls(bundle, attached.module.requires_grad_(False), tokenizer, backbone.decoder)
+        with _reading(folder / BUNDLE):  # its metrics may be none that the type has
+            _ = predictor.type
+        return predictor
 
     @cached_property
     def type(self) -> TaskType:

@@ -14,6 +14,7 @@ import torch
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from orchestrator.common.errors import SweepError
 from orchestrator.tracking.bundle import ADAPTER, BUNDLE, CARRIED, TOKENIZER
 from orchestrator.tracking.predictor import Predictor
 from tests.inputs.generated import changed, ends_well, json_values, texts, tried
@@ -73,6 +74,15 @@ def check_tensors(parts: tuple[dict[str, list[int]], bool]) -> None:
 @pytest.mark.parametrize("name", [name for name in FILES if name != CARRIED])
 def test_bundle_without_a_file_is_one_line(name: str) -> None:
     load(name, None)
+
+
+@pytest.mark.parametrize("metric", [" macro_f1", ""])
+def test_bundle_with_a_metric_of_no_type_is_one_line(tmp_path: Path, metric: str) -> None:
+    bundle = Path(shutil.copytree(whole()[1], tmp_path / "bundle"))
+    values = json.loads((bundle / BUNDLE).read_text())
+    (bundle / BUNDLE).write_text(json.dumps({**values, "metric": metric}))
+    with pytest.raises(SweepError, match=rf"{BUNDLE} cannot be used: \w+: [^\n]+$"):
+        Predictor.load(bundle)
 
 
 places = st.integers(0, 10**6)
