@@ -130,9 +130,12 @@ class Study:
             records: All trials of the study, in the order of their numbers.
             rungs: Optimizer steps at which trials report.
         """
+        searched = self._space.distributions
         for record in records:
             number = record.key.number
-            self._start(dict(record.params))
+            # A release may search other parameters than the one that began the sweep; the default is what trials have
+            # where none was proposed.
+            self._start({name: record.params.get(name, self._space.default[name]) for name in searched})
             for step, value in record.values.items():
                 self.report(number, rungs.index(step), value)
             if record.state != "running" and record.state != "paused":

@@ -117,6 +117,25 @@ class Driver:
 
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS])
+def test_study_goes_on_with_trials_from_before_a_parameter_was_searched(sampler: str, tmp_path: Path) -> None:
+    earlier = SearchSpace(
+        distributions={name: MIXED.distributions[name] for name in ("rate", "rank", "layers")},
+        default={name: MIXED.default[name] for name in ("rate", "rank", "layers")},
+        sources={},
+    )
+    before = Driver(study(None, space=earlier, sampler="random"))
+    before.run_many_trials(20)
+    before.records[3].params["removed"] = 1
+    now = study(tmp_path / "optuna.log", space=MIXED, sampler=sampler)
+    now.restore(before.records, RUNGS)
+    for _ in range(3):
+        _, params = now.ask()
+        assert params.keys() == MIXED.distributions.keys()
+    kept = read(tmp_path / "optuna.log")
+    assert [trial.params["where"] for trial in kept[:20]] == ["all"] * 20, "the default, which those trials ran with"
+
+
+@pytest.mark.parametrize("sampler", [*SAMPLERS])
 def test_restored_study_proposes_as_before(sampler: str, tmp_path: Path) -> None:
     space = {"grid": STEPPED, "gp": SPACE}.get(sampler, MIXED)  # in more dimensions a Gaussian process takes seconds
     prior = [{"rank": 1, "x": 0.3}, {"rank": 2}, {"rank": 999}]
