@@ -29,7 +29,7 @@ def resume_command(folder: Path, config: SweepConfig) -> str:
 
 def sweep_reference(folder: Path, config: SweepConfig) -> str:
     """Return what commands find a sweep by: its name, or its folder in another storage than the default."""
-    return folder.name if config.storage == "sweeps" else shlex.quote(str(folder))
+    return folder.name if config.storage == STORAGE else shlex.quote(str(folder))
 
 
 def recorded_reference(folder: Path, config: Mapping[str, Any]) -> str:
