@@ -112,9 +112,9 @@ class _TimedTrial:
         self.losses: list[float] = []
         finish_step = run.finish_step
 
-        def record_loss(loss: torch.Tensor, *rest: Any) -> None:
+        def record_loss(loss: torch.Tensor, norm: torch.Tensor | None = None) -> None:
             self.losses.append(loss.item())
-            finish_step(loss, *rest)
+            finish_step(loss, norm)
 
         run.finish_step = record_loss  # type: ignore[method-assign]
 

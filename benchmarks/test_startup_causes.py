@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -23,7 +24,7 @@ time.sleep(600)
 """
 
 
-def run(tmp_path: Path, script: str) -> dict[str, dict[str, float]]:
+def run(tmp_path: Path, script: str) -> dict[str, Any]:
     return measure_startup([sys.executable, "-c", script, "-m orchestrator.cli"], tmp_path, os.environ)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
@@ -81,9 +80,9 @@ def _recorded_losses(run: TrialRun) -> list[float]:
     losses: list[float] = []
     finish_step = run.finish_step
 
-    def record(loss: torch.Tensor, *arguments: Any) -> None:
+    def record(loss: torch.Tensor, norm: torch.Tensor | None = None) -> None:
         losses.append(loss.item())
-        finish_step(loss, *arguments)
+        finish_step(loss, norm)
 
     run.finish_step = record  # type: ignore[method-assign]
     return losses

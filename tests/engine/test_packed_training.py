@@ -1,7 +1,6 @@
 """Fifty steps in a pack against fifty alone, on the real encoder in what the processor multiplies fast."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -68,9 +67,9 @@ def losses(packs: list[list[TrialRun]]) -> list[list[float]]:
 def _record_losses(run: TrialRun, losses: list[float]) -> None:
     finish = run.finish_step
 
-    def record(loss: torch.Tensor, *rest: Any) -> None:
+    def record(loss: torch.Tensor, norm: torch.Tensor | None = None) -> None:
         losses.append(loss.item())
-        finish(loss, *rest)
+        finish(loss, norm)
 
     run.finish_step = record  # type: ignore[method-assign]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def test_study_goes_on_with_trials_from_before_a_parameter_was_searched(sampler:
     )
     before = Driver(study(None, space=earlier, sampler="random"))
     before.run_many_trials(20)
-    before.records[3].params["removed"] = 1
+    before.records[3] = replace(before.records[3], params={**before.records[3].params, "removed": 1})
     now = study(tmp_path / "optuna.log", space=MIXED, sampler=sampler)
     now.restore(before.records, RUNGS)
     for _ in range(3):

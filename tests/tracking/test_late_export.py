@@ -68,7 +68,9 @@ def test_resume_of_finished_sweep_writes_all_where_mlflow_has_nothing(sweep: Pat
 
 def test_resume_of_finished_sweep_leaves_deleted_runs_alone(sweep: Path, uri: str) -> None:
     client = MlflowClient(uri)
-    client.delete_experiment(client.get_experiment_by_name("tiny").experiment_id)
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
     assert "MLflow" not in resume(sweep)
     Path(uri.removeprefix("sqlite:///")).unlink()
     assert "MLflow" not in resume(sweep)

@@ -105,7 +105,7 @@ def written(folder: Path, uri: str, **changes: Any) -> tuple[list[Event], Any]:
     writer = RunWriter(uri, "airline")
     for event in events:
         writer.write(event)
-    return events, open_client(uri).get_run(writer.run_id("airline") or "").data
+    return list(events), open_client(uri).get_run(writer.run_id("airline") or "").data
 
 
 def test_run_of_a_result_without_an_alias_lists_its_version_alone(folder: Path, uri: str) -> None:
