@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,11 @@ from orchestrator.common.errors import InputError, Problem
 from orchestrator.tasks.batches import subset
 from orchestrator.tasks.classes import require_classes, require_training_rows
 from orchestrator.tasks.examples import read_examples
-from orchestrator.tasks.mapped import mapped
+from orchestrator.tasks.mapped import mapped_rows
 from orchestrator.tasks.notes import conflict_note, label_notes, layout_note
 from orchestrator.tasks.registry import TASK_TYPES
 from orchestrator.tasks.section import TaskSection
 from orchestrator.tasks.splits import NAMES, duplicate_keys, first_of_each, split_rows, without_duplicates
-from orchestrator.tasks.tokens import whole
 
 Splits = dict[str, pa.Table]
 DIGESTED_ROWS = 1024
@@ -106,7 +105,7 @@ def _split(
     table: pa.Table, file: str, text_columns: tuple[str, ...], config: TaskSection, seed: int, key: str
 ) -> tuple[Splits, tuple[str, ...], int]:
     first = first_of_each(duplicate_keys(table, text_columns))
-    distinct = table if len(first) == table.num_rows else mapped(table.take(pa.array(first)))
+    distinct = table if len(first) == table.num_rows else mapped_rows(table, first)
     encoded, labels = config.encode({"train": distinct}, {"train": file}, key)
     rows = _at_most(encoded["train"], config.max_rows, seed)
     classes = _classes(rows)
@@ -120,7 +119,7 @@ def _split(
         message = f"{rows_are} too few to split into train, validation and test"
         detail = f", with each of {len(labels)} classes in every split" if has_one_label else ""
         raise InputError(file, [Problem(f"{key}.split", message + detail)]) from error
-    splits = {name: mapped(rows.take(pa.array(indices[name]))) for name in NAMES}
+    splits = {name: mapped_rows(rows, indices[name]) for name in NAMES}
     if classes is not None:
         require_training_rows(splits["train"], labels, file, key)
     return splits, labels, table.num_rows - distinct.num_rows
@@ -167,19 +166,25 @@ def content_digest(splits: Mapping[str, pa.Table], labels: tuple[str, ...]) -> s
         table = splits[name]
         for column in sorted(set(table.column_names) - {"row"}):
             digest.update(f"\0{name}/{column}/{table.num_rows}\0".encode())
-            for part in _digested(whole(table[column])):
+            for part in _digested(table[column].chunks):
                 digest.update(part)
     return digest.hexdigest()
 
 
-def _digested(array: pa.Array) -> Iterator[bytes]:
-    """Iterate over the bytes that stand for a column's values, with the lengths of texts and lists."""
-    if pa.types.is_list(array.type):
-        yield np.diff(array.offsets.to_numpy()).astype(np.int64).tobytes()
-        yield from _digested(array.flatten())
-    elif pa.types.is_string(array.type):
-        yield np.asarray(pc.binary_length(array), np.int64).tobytes()
-        for start in range(0, len(array), DIGESTED_ROWS):  # Python's texts of all rows would be a copy of them
-            yield "".join(array.slice(start, DIGESTED_ROWS).to_pylist()).encode()
+def _digested(chunks: Sequence[pa.Array]) -> Iterator[bytes]:
+    """Iterate over the bytes that stand for a column's values, with the lengths of texts and lists.
+
+    They are the same however the column is divided.
+    """
+    kind = chunks[0].type if chunks else pa.null()
+    if pa.types.is_list(kind):
+        yield from (np.diff(array.offsets.to_numpy()).astype(np.int64).tobytes() for array in chunks)
+        yield from _digested([array.flatten() for array in chunks])
+    elif pa.types.is_string(kind):
+        yield from (np.asarray(pc.binary_length(array), np.int64).tobytes() for array in chunks)
+        for array in chunks:
+            for start in range(0, len(array), DIGESTED_ROWS):  # Python's texts of all rows would be a copy of them
+                yield "".join(array.slice(start, DIGESTED_ROWS).to_pylist()).encode()
     else:
-        yield array.to_numpy().astype(np.float64 if pa.types.is_floating(array.type) else np.int64).tobytes()
+        dtype = np.float64 if pa.types.is_floating(kind) else np.int64
+        yield from (array.to_numpy().astype(dtype).tobytes() for array in chunks)

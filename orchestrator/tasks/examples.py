@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from orchestrator.common.errors import InputError, Problem
 from orchestrator.tasks.column_readings import NOT_UTF8
 from orchestrator.tasks.column_types import Mask
 from orchestrator.tasks.columns import Column
 from orchestrator.tasks.faults import DataName, Faults
-from orchestrator.tasks.files import Rows, read_rows
+from orchestrator.tasks.files import Rows, read_parts
 from orchestrator.tasks.filters import matching_rows
 from orchestrator.tasks.layouts import Look
-from orchestrator.tasks.mapped import mapped
+from orchestrator.tasks.mapped import PART_BYTES, Joined
 from orchestrator.tasks.reading.peek import look_of
 from orchestrator.tasks.reading.source import split_suffix
 from orchestrator.tasks.section import TaskSection
@@ -43,7 +47,7 @@ class Examples:
 
 
 def read_examples(reference: str, config: TaskSection, base: Path, key: str) -> Examples:
-    """Read the usable rows of one file.
+    """Read the usable rows of one file, part by part where it is large.
 
     Args:
         reference: A path, a URI, or ``package:NAME/SUBPATH``.
@@ -55,27 +59,120 @@ def read_examples(reference: str, config: TaskSection, base: Path, key: str) -> 
         InputError: If a row cannot be used and the task does not drop such rows, or no row is left.
     """
     columns = {f"{key}.{'.'.join(path)}": names for path, names in config.columns().items()}
-    optional = config.optional_columns()
-    content = list(dict.fromkeys(name for names in config.content_columns().values() for name in names))
-    rows = read_rows(reference, base, columns, [name for name in content if name in optional], config.encoding)
-    if not len(rows.numbers) and not rows.broken:
-        raise InputError(rows.file, [Problem("", "has no rows")])
-    mask = matching_rows(rows, config.where, key)
-    kept = {name: rows.columns[name] for name in content}
+    optional = [name for name in _content(config) if name in config.optional_columns()]
+
+    def read(part_bytes: float) -> Examples:
+        return _join(read_parts(reference, base, columns, optional, config.encoding, part_bytes), config, key)
+
+    try:
+        return read(PART_BYTES)
+    except _PartsDifferError:
+        return read(math.inf)
+
+
+class _PartsDifferError(Exception):
+    """The parts of a file must be read as one, since what their values are cannot be told by each alone."""
+
+
+def _content(config: TaskSection) -> list[str]:
+    return list(dict.fromkeys(name for names in config.content_columns().values() for name in names))
+
+
+def _join(parts: Iterable[Rows], config: TaskSection, key: str) -> Examples:
+    """Return the usable rows of all parts.
+
+    Raises:
+        InputError: As :func:`read_examples`.
+        _PartsDifferError: If the parts' columns are of different types.
+    """
+    joined = _JoinedExamples(config, key)
+    for rows in parts:
+        joined.add(rows)
+        del rows  # before the next part is read
+    return joined.examples()
+
+
+class _JoinedExamples:
+    def __init__(self, config: TaskSection, key: str) -> None:
+        self._config, self._key = config, key
+        self._tables, self._faults = Joined(), list[Faults]()
+        self._looks: dict[str, Look] = {}
+        self._types: dict[str, Any] = {}
+        self._schema: pa.Schema | None = None
+        self._rows = self._matching = self._usable = 0
+
+    def add(self, rows: Rows) -> None:
+        """Add the usable rows of a part, and its faults."""
+        config, key = self._config, self._key
+        _compare(self._types, rows)
+        mask = matching_rows(rows, config.where, key)
+        self._rows, self._matching = self._rows + len(mask), self._matching + int(mask.sum())
+        if not mask.any() and (config.where or not rows.broken):
+            self._faults.append(_faults(rows, mask, {}, key, config.encoding))
+            return
+        table, faults, kept = _examples(rows, mask, config, key)
+        if self._schema not in (None, table.schema):
+            raise _PartsDifferError
+        self._schema = table.schema
+        self._usable += table.num_rows
+        self._tables.add(table)
+        self._faults.append(faults)
+        if not self._looks:
+            self._looks = {name: look_of(values.slice(0, LOOKED_AT).combine_chunks()) for name, values in kept.items()}
+
+    def examples(self) -> Examples:
+        """Return all usable rows.
+
+        Raises:
+            InputError: As :func:`read_examples`.
+        """
+        file, config, key = self._faults[-1].file, self._config, self._key
+        faults = Faults(
+            file,
+            np.concatenate([each.row_numbers for each in self._faults]),
+            [entry for each in self._faults for entry in each.entries],
+        )
+        if not self._rows and not faults.entries:
+            raise InputError(file, [Problem("", "has no rows")])
+        if config.where and not self._matching:
+            raise InputError(file, [Problem(f"{key}.where", f"none of {self._rows:,} rows meets the conditions")])
+        if not config.drop_invalid:
+            faults.raise_if_any(key)
+        if not self._usable:
+            raise InputError(file, faults.problems() or [Problem("", "has no rows that can be used")])
+        return Examples(DataName(file, getattr(file, "starts", ())), self._tables.table(), faults.count(), self._looks)
+
+
+def _compare(types: dict[str, Any], rows: Rows) -> None:
+    """Add the types of a part's columns to those of the parts before.
+
+    A column of floats is read as texts without points if all are whole, so that parts must agree in that too.
+
+    Raises:
+        _PartsDifferError: If they are others.
+    """
+    for name, values in rows.columns.items():
+        if pa.types.is_null(values.type):
+            continue
+        whole = not pa.types.is_floating(values.type) or pc.all(pc.equal(pc.floor(values), values)).as_py()
+        if types.setdefault(name, (values.type, whole)) != (values.type, whole):
+            raise _PartsDifferError
+
+
+def _examples(
+    rows: Rows, mask: Mask, config: TaskSection, key: str
+) -> tuple[pa.Table, Faults, dict[str, pa.ChunkedArray]]:
+    """Return the usable rows of a part, its faults, and the columns of its rows that count."""
+    kept = {name: rows.columns[name] for name in _content(config)}
     if not mask.all():
         kept = {name: values.filter(pa.array(mask)) for name, values in kept.items()}
-    read = {name: Column(name, kept[name], name in optional, rows.file, config.strip) for name in content}
+    optional = config.optional_columns()
+    read = {name: Column(name, values, name in optional, rows.file, config.strip) for name, values in kept.items()}
     contents = config.contents(read)
     faults = _faults(rows, mask, read, key, config.encoding)
-    if not config.drop_invalid:
-        faults.raise_if_any(key)
     examples = pa.table({"row": rows.numbers[mask], **contents})
-    if not faults.usable.all():
-        examples = examples.filter(pa.array(faults.usable))
-    if not examples.num_rows:
-        raise InputError(rows.file, faults.problems() or [Problem("", "has no rows that can be used")])
-    looks = {name: look_of(values.slice(0, LOOKED_AT).combine_chunks()) for name, values in kept.items()}
-    return Examples(rows.file, mapped(examples), faults.count(), looks)
+    usable = faults.usable
+    return (examples if usable.all() else examples.filter(pa.array(usable))), faults, kept
 
 
 def _faults(rows: Rows, mask: Mask, columns: dict[str, Column], key: str, encoding: str) -> Faults:

@@ -26,7 +26,7 @@ def matching_rows(rows: Rows, where: Mapping[str, Condition], key: str) -> Mask:
         key: Key path of the task, for errors.
 
     Raises:
-        InputError: If a column is of another type than its condition, or no row meets the conditions.
+        InputError: If a column is of another type than its condition.
     """
     mask = np.ones(len(rows.numbers), bool)
     for name, condition in where.items():
@@ -34,8 +34,6 @@ def matching_rows(rows: Rows, where: Mapping[str, Condition], key: str) -> Mask:
             mask &= _meets(rows, name, condition)
         except ValueError as error:
             raise InputError(rows.file, [Problem(f"{key}.where.{name}", f"column {name} {error}")]) from None
-    if where and not mask.any():
-        raise InputError(rows.file, [Problem(f"{key}.where", f"none of {len(mask):,} rows meets the conditions")])
     return mask
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from orchestrator.tasks.mapped import mapped
+from orchestrator.tasks.mapped import mapped_rows
 from orchestrator.tasks.section import Split
 
 Indices = NDArray[np.int64]
@@ -75,7 +75,7 @@ def without_duplicates(splits: dict[str, pa.Table], columns: Sequence[str]) -> t
         is_first[first_of_each(keys[name])] = True
         is_new = ~pc.is_in(keys[name], seen).to_numpy(zero_copy_only=False)
         kept = is_first & is_new
-        cleaned[name] = splits[name] if kept.all() else mapped(splits[name].filter(pa.array(kept)))
+        cleaned[name] = splits[name] if kept.all() else mapped_rows(splits[name], np.flatnonzero(kept))
         seen = pa.concat_arrays([seen, keys[name]])
     removed = sum(splits[name].num_rows - cleaned[name].num_rows for name in NAMES)
     return {name: cleaned[name] for name in NAMES}, removed

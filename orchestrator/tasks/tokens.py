@@ -105,7 +105,10 @@ def pad(token_ids: Sequence[NDArray[Any]], pad_id: int, left: bool) -> dict[str,
 
 def characters(column: pa.ChunkedArray) -> NDArray[np.int64]:
     """Return the number of characters of each row's text, or of its list of texts; 0 where it has none."""
-    array = whole(column)
+    return np.concatenate([np.zeros(0, np.int64), *map(_characters, column.chunks)])
+
+
+def _characters(array: pa.Array) -> NDArray[np.int64]:
     if not pa.types.is_list(array.type):
         single: NDArray[np.int64] = pc.fill_null(pc.utf8_length(array), 0).to_numpy().astype(np.int64)
         return single

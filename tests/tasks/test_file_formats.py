@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.common.errors import InputError
-from orchestrator.tasks.files import read_rows
+from orchestrator.tasks.files import read_parts
 from orchestrator.tasks.splits import NAMES
 
 ROWS = [{"text": f"text {i}, \u00e9\u2028\U0001f600", "label": "good" if i % 3 else "bad"} for i in range(60)]
@@ -263,6 +263,6 @@ def test_numbered_tags_get_the_names_that_stand_beside_them(tmp_path):
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     table = pa.table({"tags": [[0, 1], None, [2, -1], []], "label": [0, 1, 2, 0]}).replace_schema_metadata(metadata)
     pq.write_table(table, tmp_path / "m.parquet")
-    columns = read_rows("m.parquet", tmp_path, {"t.tags": ["tags", "label"]}).columns
+    columns = next(read_parts("m.parquet", tmp_path, {"t.tags": ["tags", "label"]})).columns
     assert columns["tags"].to_pylist() == [["O", "B-X"], None, ["I-X", None], []]
     assert columns["label"].to_pylist() == [0, 1, 2, 0]

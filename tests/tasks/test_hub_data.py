@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.common.errors import InputError
 from orchestrator.tasks.columns import Column
-from orchestrator.tasks.files import read_rows
+from orchestrator.tasks.files import read_parts
 from orchestrator.tasks.reading.hub import HubDataset
 
 PACKAGE = """
@@ -42,7 +42,7 @@ def test_hub_reference_names_data_set_configuration_and_split(reference, candida
 
 
 def read(reference: str) -> list[str]:
-    rows = read_rows(reference, Path(), {"t.text": ["text"]})
+    rows = next(read_parts(reference, Path(), {"t.text": ["text"]}))
     texts: list[str] = Column("text", rows.columns["text"]).texts.to_pylist()
     return texts
 

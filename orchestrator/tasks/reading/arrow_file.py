@@ -36,7 +36,10 @@ class ParquetSource:
         if not known:
             yield from arrow_batches(iter([self._empty(self._parquet.metadata.num_rows)]), known)
             return
-        yield from arrow_batches(self._parquet.iter_batches(rows, columns=known), known)
+        # One call keeps the bytes of all row groups that it has read.
+        groups = range(self._parquet.num_row_groups)
+        parts = (part for k in groups for part in self._parquet.iter_batches(rows, row_groups=[k], columns=known))
+        yield from arrow_batches(parts, known)
 
     def _empty(self, rows: int) -> Any:
         return pa.table({"": pa.nulls(rows)})
