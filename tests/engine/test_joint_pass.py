@@ -1,6 +1,6 @@
 """Joint passes through the body of the backbone against the same trials alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,12 +83,24 @@ def test_joint_steps_of_all_methods_agree(make_lab: Callable[[str], Lab], kind: 
     assert_steps_agree(lab, [(method, {}) for method in fitting(lab, kind, methods.names())])
 
 
-def test_frozen_biases_are_added_once_to_the_rows_of_every_trial(lab: Lab) -> None:
+@pytest.fixture
+def random_biases(lab: Lab) -> Iterator[None]:
+    """Frozen biases that are not zero, while a test runs: other tests have the same backbone."""
     layers = [module for module in lab.backbone.model.modules() if isinstance(module, FrozenLinear)]
+    biases = [layer.bias for layer in layers if layer.bias is not None]
+    assert len(biases) == len(layers)
+    before = [bias.clone() for bias in biases]
     with torch.no_grad():
-        for layer in layers:
-            assert layer.bias is not None
-            layer.bias.normal_(std=0.5)
+        for bias in biases:
+            bias.normal_(std=0.5)
+    yield
+    with torch.no_grad():
+        for bias, value in zip(biases, before, strict=True):
+            bias.copy_(value)
+
+
+@pytest.mark.usefixtures("random_biases")
+def test_frozen_biases_are_added_once_to_the_rows_of_every_trial(lab: Lab) -> None:
     names = ("norm_tuning", "bitfit", "lora", "ia3", "dora", "prompt")
     assert_steps_agree(lab, [(method, {"dropout": 0.0} if method in ("lora", "dora") else {}) for method in names])
 
