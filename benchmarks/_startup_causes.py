@@ -53,13 +53,15 @@ def measure_startup(command: list[str], folder: Path, environment: Mapping[str, 
                         milestones.setdefault(name, event["time"] - begin)
             processes = [sweep, *sweep.children(recursive=True)]
             for process in processes:
-                _note(process, begin, milestones, used)
+                _note(process, used)
             time.sleep(INTERVAL_S)
         with_torch = sum(map(_has_torch, processes))
     finally:
         _end(sweep)
     seconds: dict[str, float] = defaultdict(float)
-    for kind, one in used.values():
+    for (_, created), (kind, one) in used.items():
+        began = max(0.0, created - begin)  # processes count their time in hundredths from the machine's start
+        milestones[kind] = min(milestones.get(kind, began), began)
         seconds[kind] += one
     return {
         "milestones": dict(sorted(milestones.items(), key=lambda item: item[1])),
@@ -69,20 +71,13 @@ def measure_startup(command: list[str], folder: Path, environment: Mapping[str, 
     }
 
 
-def _note(
-    process: psutil.Process,
-    begin: float,
-    milestones: dict[str, float],
-    used: dict[tuple[int, float], tuple[str, float]],
-) -> None:
-    """Note the kind of a process, which changes while it starts, when it began, and what it has used so far."""
+def _note(process: psutil.Process, used: dict[tuple[int, float], tuple[str, float]]) -> None:
+    """Note the kind of a process, which changes while it starts, and what it has used so far."""
     try:
-        kind, times, created = kind_of(process), process.cpu_times(), process.create_time()
+        times = process.cpu_times()
+        used[process.pid, process.create_time()] = (kind_of(process), times.user + times.system)
     except psutil.Error:  # it has ended
         return
-    began = max(0.0, created - begin)  # processes count their time in hundredths from the machine's start
-    milestones[kind] = min(milestones.get(kind, began), began)
-    used[process.pid, created] = (kind, times.user + times.system)
 
 
 def _has_torch(process: psutil.Process) -> bool:
