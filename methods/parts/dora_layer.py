@@ -63,8 +63,10 @@ class FrozenDora(DoraLinearVariant):
         In training mode they are computed in every pass: an optimizer that writes to ``parameter.data`` leaves the
         version counters unchanged.
         """
-        is_known = not module.training and self._cached_norms and self._cached_norms[0] == _versions(module, adapter)
-        return self._cached_norms[1] if is_known and self._cached_norms else None
+        cached = self._cached_norms
+        if module.training or cached is None or cached[0] != _versions(module, adapter):
+            return None
+        return cached[1]
 
     def _keep_norms(self, module: Linear, adapter: str, norms: Tensor) -> Tensor:
         self._cached_norms = None if module.training else (_versions(module, adapter), norms)

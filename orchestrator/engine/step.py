@@ -83,7 +83,7 @@ def score_trials(runs: Sequence[TrialRun], joint: bool | None = None) -> None:
     if packed:
         models = [run.attached.module for run, _ in packed]
         draws = [run.draws_random_numbers for run, _ in packed]
-        bodies = _joint_passes([run for run, _ in packed], joint)
+        bodies = JointPasses([run for run, _ in packed]) if _is_joint(runs, joint) else None
         calls = [partial(run.evaluate, split, packed=True) for run, split in packed]
         with suppress(Exception), shared_heads(models):
             in_lockstep(calls, runs[0].device, draws, bodies)
@@ -128,7 +128,7 @@ def _step_all(runs: Sequence[TrialRun], joint: bool | None) -> list[Outcome]:
 
 
 def _step_packed(runs: Sequence[TrialRun], joint: bool | None) -> list[Outcome]:
-    outcomes = _run_packed_passes_or_fail(runs, joint)
+    outcomes = _run_packed_passes_or_fail(runs, _is_joint(runs, joint))
     # A trial may have run out of memory because of its neighbours, whose graphs are freed by now.
     repeated = [k for k, outcome in enumerate(outcomes) if isinstance(outcome, _PackError) or is_out_of_memory(outcome)]
     for k in repeated:
@@ -142,24 +142,23 @@ class _PackError(Exception):
     """A packed pass failed as a whole, by the fault of any trial or of none."""
 
 
-def _joint_passes(runs: Sequence[TrialRun], joint: bool | None) -> JointPasses | None:
-    is_joint = runs[0].device.type == "cuda" if joint is None else joint
-    return JointPasses(runs) if is_joint else None
+def _is_joint(runs: Sequence[TrialRun], joint: bool | None) -> bool:
+    return runs[0].device.type == "cuda" if joint is None else joint
 
 
-def _run_packed_passes_or_fail(runs: Sequence[TrialRun], joint: bool | None) -> list[Outcome]:
+def _run_packed_passes_or_fail(runs: Sequence[TrialRun], joint: bool) -> list[Outcome]:
     try:
         return _run_packed_passes(runs, joint)
     except Exception as error:
         log.warning("a packed step failed and is repeated trial by trial:\n%s", traceback.format_exc())
-        if _joint_passes(runs, joint) and not is_out_of_memory(error):
+        if joint and not is_out_of_memory(error):
             for run in runs:  # in lockstep from now on, where an error of one trial is its own
                 run.joins = False
         drop_frames(error)
     return [_PackError() for _ in runs]
 
 
-def _run_packed_passes(runs: Sequence[TrialRun], joint: bool | None) -> list[Outcome]:
+def _run_packed_passes(runs: Sequence[TrialRun], joint: bool) -> list[Outcome]:
     """Run one forward and one backward pass for all trials, and more for those whose batch is in micro-batches."""
     outcomes: dict[int, Outcome] = {}
     pending = list(range(len(runs)))
@@ -171,7 +170,7 @@ def _run_packed_passes(runs: Sequence[TrialRun], joint: bool | None) -> list[Out
             runs[k].forward if may_draw else partial(runs[k].forward, keep_random=False)
             for k, may_draw in zip(pending, draws, strict=True)
         ]
-        bodies = _joint_passes([runs[k] for k in pending], joint)
+        bodies = JointPasses([runs[k] for k in pending]) if joint else None
         calls = in_lockstep(passes, runs[0].device, draws, bodies)
         losses = [call.result for call in calls if call.result is not None]
         if losses:

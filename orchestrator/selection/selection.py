@@ -169,10 +169,8 @@ class Selection:
         """That more seeds would narrow intervals most, a clause; empty where rows matter more, or seeds are many."""
         if not self.evidence:
             return ""
-        evidence, number = (
-            Evidence.from_dict(self.evidence),
-            [result.method for result in self.scored].index(self.recommended),
-        )
+        evidence = Evidence.from_dict(self.evidence)
+        number = [result.method for result in self.scored].index(self.recommended)
         if not 0 < evidence.freedom <= FEW or evidence.seed_parts[number] <= evidence.row_covariance[number, number]:
             return ""
         retrainings = int(evidence.seeds[evidence.seeds > 1].sum())

@@ -97,13 +97,14 @@ class _JoinedExamples:
         self._config, self._key = config, key
         self._tables, self._faults = Joined(), list[Faults]()
         self._looks: dict[str, Look] = {}
+        self._file = DataName("")
         self._types: dict[str, Any] = {}
         self._schema: pa.Schema | None = None
         self._rows = self._matching = self._usable = 0
 
     def add(self, rows: Rows) -> None:
         """Add the usable rows of a part, and its faults."""
-        config, key = self._config, self._key
+        config, key, self._file = self._config, self._key, rows.file
         _compare(self._types, rows)
         mask = matching_rows(rows, config.where, key)
         self._rows, self._matching = self._rows + len(mask), self._matching + int(mask.sum())
@@ -126,7 +127,7 @@ class _JoinedExamples:
         Raises:
             InputError: As :func:`read_examples`.
         """
-        file, config, key = self._faults[-1].file, self._config, self._key
+        file, config, key = self._file, self._config, self._key
         faults = Faults(
             file,
             np.concatenate([each.row_numbers for each in self._faults]),
@@ -140,7 +141,7 @@ class _JoinedExamples:
             faults.raise_if_any(key)
         if not self._usable:
             raise InputError(file, faults.problems() or [Problem("", "has no rows that can be used")])
-        return Examples(DataName(file, getattr(file, "starts", ())), self._tables.table(), faults.count(), self._looks)
+        return Examples(file, self._tables.table(), faults.count(), self._looks)
 
 
 def _compare(types: dict[str, Any], rows: Rows) -> None:

@@ -73,16 +73,11 @@ def read_parts(
         starts.append((start + 1, file.name))
         with reading(file, encoding):
             source = open_source(file, encoding)
-            batches = source.batches(names)
-        while True:
-            with reading(file, encoding):
-                batch = next(batches, None)
-            if batch is None:
-                break
-            if part.size >= part_bytes:
-                yield part.take_rows(DataName(shown, starts * (len(files) > 1)))
-            part.add(batch, start)
-            count += len(batch.numbers) + len(batch.broken)
+            for batch in source.batches(names):
+                if part.size >= part_bytes:
+                    yield part.take_rows(DataName(shown, starts * (len(files) > 1)))
+                part.add(batch, start)
+                count += len(batch.numbers) + len(batch.broken)
         _require_columns(columns, optional, source.names, file.name)
     yield part.take_rows(DataName(shown, starts * (len(files) > 1)))
 
