@@ -156,7 +156,7 @@ def _classes(table: pa.Table) -> NDArray[Any] | None:
 def _at_most(table: pa.Table, count: int | None, seed: int) -> pa.Table:
     if count is None or count >= table.num_rows:
         return table
-    return table.take(pa.array(subset(table["row"].to_numpy(), count, seed, _classes(table))))
+    return mapped_rows(table, subset(table["row"].to_numpy(), count, seed, _classes(table)))
 
 
 def content_digest(splits: Mapping[str, pa.Table], labels: tuple[str, ...]) -> str:

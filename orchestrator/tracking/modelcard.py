@@ -15,6 +15,7 @@ from orchestrator.selection.selection import Preference, probability_text
 from orchestrator.tasks.batches import EVALUATION_TOKENS
 from orchestrator.tracking.bundle import ADAPTER, Bundle, BundleBackbone, PeftAgreement
 from orchestrator.tracking.error_tables import NO_ERRORS, ErrorTables
+from orchestrator.tracking.selection_note import sentence
 
 VERSION = "VERSION"
 """What stands for the version's number in a card until it is registered."""
@@ -80,7 +81,7 @@ def _score(bundle: Bundle) -> str:
     else:
         lines = [f"{score}: one seed on {rows}, with the {_level(bundle)} interval over rows; other seeds may differ."]
     again = look_text(bundle.selection.look) if bundle.selection else ""
-    scored = _sentence(again) if again else "The test rows were scored once, after the search."
+    scored = sentence(again, capital=False) if again else "The test rows were scored once, after the search."
     lines.append(f"{scored} The interval does not cover other data.")
     others = [f"{name} {value:.3f}" for name, value in bundle.metrics.items() if name != bundle.metric]
     for name, (mean, *interval) in bundle.other_scores.items():
@@ -124,7 +125,7 @@ def _selection(bundle: Bundle) -> str:
         return ""
     is_unbeaten = bundle.trivial is not None and not bundle.trivial.is_beaten
     named = "No method is recommended; the closest is" if is_unbeaten else "Recommended method:"
-    lines = [f"{named} `{selection.recommended}`. Reason: {_sentence(selection.reason)}"]
+    lines = [f"{named} `{selection.recommended}`. Reason: {sentence(selection.reason, capital=False)}"]
     if bundle.method != selection.recommended:
         lines.append(
             f"`{bundle.method}` is tied with it: the difference is not significant at the {_level(bundle)} level."
@@ -132,12 +133,8 @@ def _selection(bundle: Bundle) -> str:
     if selection.probability:
         lines.append(f"Probability: {probability_text(selection.probability)}.")
     if bundle.method == selection.recommended and selection.runner_up:
-        lines.append(f"Runner-up: `{selection.runner_up}`, {_sentence(selection.runner_up_reason)}")
+        lines.append(f"Runner-up: `{selection.runner_up}`, {sentence(selection.runner_up_reason, capital=False)}")
     return "## Selection\n\n" + "\n".join(lines)
-
-
-def _sentence(clause: str) -> str:
-    return f"{clause.removesuffix('.')}."
 
 
 def _comparison(

@@ -23,13 +23,13 @@ def summary(event: Event) -> str:
     named = "Closest" if selection.no_better else "Recommended"
     table = (head, ("---", "---:", "---", "---:", "---"), *_rows(selection))
     parts = [
-        *([f"**{_sentence(selection.no_better)}**"] if selection.no_better else []),
-        f"{named}: **{selection.recommended}**. Reason: {_sentence(selection.reason, capital=False)}",
-        f"Alternative: {_sentence(selection.alternative, capital=False)}",
+        *([f"**{sentence(selection.no_better)}**"] if selection.no_better else []),
+        f"{named}: **{selection.recommended}**. Reason: {sentence(selection.reason, capital=False)}",
+        f"Alternative: {sentence(selection.alternative, capital=False)}",
         *([f"Probability: {selection.probability_text}."] if selection.probability else []),
         "\n".join(f"| {' | '.join(cells)} |" for cells in table),
         f"{selection.rows:,} test rows. Intervals cover test rows, and seeds where there are several; none covers how"
-        f" well a method was tuned. {_sentence(selection.resolution)} Ties and differences are at"
+        f" well a method was tuned. {sentence(selection.resolution)} Ties and differences are at"
         f" the {selection.level_text} level.",
         "The whole report is among the artifacts: `report.html`.",
     ]
@@ -51,7 +51,8 @@ def _interval(interval: tuple[float, float]) -> str:
     return f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
-def _sentence(clause: str, *, capital: bool = True) -> str:
+def sentence(clause: str, *, capital: bool = True) -> str:
+    """Return a clause with a full stop, and with a capital at its beginning if asked for."""
     first = clause[:1].upper() if capital else clause[:1]
     return f"{first}{clause[1:].removesuffix('.')}."
 
